@@ -1,0 +1,9 @@
+"""The one exception that stands for a user's mistake."""
+
+
+class UserError(Exception):
+    """A mistake of the user's: wrong option, missing file, damaged input.
+
+    Programs print its message as one line on stderr and exit with status 1; so the message says what is wrong,
+    where, and what to do about it. Anything else that escapes a program is a bug and keeps its traceback.
+    """

@@ -1,0 +1,77 @@
+"""Files are written whole or not at all."""
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import Iterator, Union
+
+from asr_core.utils.errors import UserError
+
+PathLike = Union[str, Path]
+
+
+@contextlib.contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, else remove it.
+
+    The temporary name keeps the suffix of ``path``, because many writers choose their format by it.
+
+    Raises:
+      UserError: when the disk is full, the folder cannot be made, or the place may not be written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(prefix=f".{path.stem[:80]}.", suffix=f".tmp{''.join(path.suffixes[-2:])}", dir=path.parent)
+        os.close(fd)
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e}") from e
+    tmp = Path(name)
+    try:
+        yield tmp
+        _sync(tmp)
+        os.chmod(tmp, 0o666 & ~_umask())
+        os.replace(tmp, path)
+    except OSError as e:
+        raise UserError(_explain(path, e)) from e
+    except RuntimeError as e:  # torch.save reports a full disk as a RuntimeError of its zip writer
+        if _disk_is_full(path.parent) or "file write failed" in str(e) or "unexpected pos" in str(e):
+            raise UserError(_full(path)) from e
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            tmp.unlink()
+
+
+def write_text_atomic(path: PathLike, text: str) -> None:
+    """Write ``text`` (UTF-8) to ``path`` whole or not at all."""
+    with atomic_path(path) as tmp:
+        tmp.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as f:
+        os.fsync(f.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _disk_is_full(folder: Path) -> bool:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize < (1 << 20)
+
+
+def _full(path: Path) -> str:
+    return f"no space left on the disk while writing {path}; the earlier file is untouched: free some space and start the same command again"
+
+
+def _explain(path: Path, e: OSError) -> str:
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full(path)
+    return f"cannot write {path}: {e.strerror or e}"
