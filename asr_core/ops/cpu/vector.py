@@ -1,0 +1,90 @@
+"""Elementary functions of float32 that LLVM vectorises (calls to libm are not vectorised)."""
+
+import numpy as np
+from llvmlite import ir
+from numba import int32, njit, types
+from numba.extending import intrinsic
+
+f32 = np.float32
+
+
+@intrinsic
+def float_bits(typingctx, value):  # noqa: ANN001, ANN201
+    """The bits of a float32 as an int32."""
+    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
+
+
+@intrinsic
+def bits_float(typingctx, value):  # noqa: ANN001, ANN201
+    """The float32 that has these int32 bits."""
+    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
+
+
+@njit(inline="always")
+def exp(x):  # noqa: ANN001, ANN201
+    """e^x to 2 ulp for x in [-87, 88]; clamped outside, so below -87 it gives about 1e-38. NaN stays NaN."""
+    x = f32(-87.0) if x < f32(-87.0) else x
+    x = f32(88.0) if x > f32(88.0) else x
+    k = np.floor(x * f32(1.44269504) + f32(0.5))
+    # ln 2 in two parts: the first has few bits, so k times it is exact
+    r = x - k * f32(0.693359375)
+    r = r - k * f32(-2.12194440e-4)
+    # Taylor-like minimax polynomial of (e^r - 1 - r) / r^2 on |r| <= ln(2)/2
+    p = f32(1.98756915e-4)
+    p = p * r + f32(1.39819995e-3)
+    p = p * r + f32(8.33345191e-3)
+    p = p * r + f32(4.16657959e-2)
+    p = p * r + f32(1.66666655e-1)
+    p = p * r + f32(0.5)
+    p = p * r * r + r + f32(1.0)
+    return p * bits_float((int32(k) + int32(127)) << int32(23))
+
+
+@njit(inline="always")
+def log1p_unit(u):  # noqa: ANN001, ANN201
+    """log(1 + u) for u in [0, 1], from the series of 2 artanh(u / (2 + u)); error below 1e-7."""
+    z = u / (f32(2.0) + u)
+    s = z * z
+    p = f32(2.0 / 15.0)
+    p = p * s + f32(2.0 / 13.0)
+    p = p * s + f32(2.0 / 11.0)
+    p = p * s + f32(2.0 / 9.0)
+    p = p * s + f32(2.0 / 7.0)
+    p = p * s + f32(2.0 / 5.0)
+    p = p * s + f32(2.0 / 3.0)
+    p = p * s + f32(2.0)
+    return p * z
+
+
+@njit(inline="always")
+def log(x):  # noqa: ANN001, ANN201
+    """Natural logarithm of a positive normal float32, error about 1e-7 relative to max(1, |log x|)."""
+    bits = float_bits(x)
+    e = (bits >> int32(23)) - int32(127)
+    m = bits_float((bits & int32(0x007FFFFF)) | int32(0x3F800000))
+    big = m > f32(1.41421356)
+    m = m * f32(0.5) if big else m
+    k = f32(e) + (f32(1.0) if big else f32(0.0))
+    z = (m - f32(1.0)) / (m + f32(1.0))
+    s = z * z
+    p = f32(2.0 / 11.0)
+    p = p * s + f32(2.0 / 9.0)
+    p = p * s + f32(2.0 / 7.0)
+    p = p * s + f32(2.0 / 5.0)
+    p = p * s + f32(2.0 / 3.0)
+    p = p * s + f32(2.0)
+    return p * z + k * f32(0.69314718)
+
+
+@njit(inline="always")
+def sigmoid(x):  # noqa: ANN001, ANN201
+    """1 / (1 + e^-x) without overflow."""
+    u = exp(-abs(x))
+    return (f32(1.0) if x >= f32(0.0) else u) / (f32(1.0) + u)
+
+
+@njit(inline="always")
+def softplus(x):  # noqa: ANN001, ANN201
+    """log(1 + e^x) without overflow."""
+    # (x + |x|) / 2 instead of max(x, 0): the latter's NaN rule would keep the loop from being vectorised
+    return (x + abs(x)) * f32(0.5) + log1p_unit(exp(-abs(x)))
