@@ -1,0 +1,39 @@
+# The commands of the README. PYTHON chooses the interpreter of the new virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint format clean
+
+demo: $(VENV)/.installed
+	cd egs/digits/ASR && PATH="$(abspath $(BIN)):$$PATH" ./run.sh $(DEMO_ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check asr_core egs test setup.py
+	$(BIN)/ruff format --check --diff asr_core egs test setup.py
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix asr_core egs test setup.py
+	$(BIN)/ruff format asr_core egs test setup.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and by itself: asked for by another package, pip may take its largest build.
+$(VENV)/.installed: setup.py requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[demo]"
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
