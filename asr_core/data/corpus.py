@@ -1,0 +1,83 @@
+"""What is particular to a corpus: where its cuts are, its sets, its text."""
+
+import argparse
+from pathlib import Path
+from typing import Any, Dict, Mapping, Sequence
+
+from asr_core.text.normalize import normalize_text
+from asr_core.utils.errors import UserError
+
+
+class Corpus:
+    """A corpus whose cuts are in ``<manifest_dir>/<prefix>_cuts_<part>.jsonl.gz``.
+
+    A recipe subclasses it and sets the class attributes; where that does not suffice it overrides the methods.
+
+    Attributes:
+      name: the recipe's name, as in ``egs/<name>/ASR``.
+      defaults: defaults of this recipe, by option name.
+      train_parts, valid_parts: parts that are joined for training and validation.
+      test_parts: names of test sets and their parts.
+    """
+
+    name: str = ""
+    defaults: Dict[str, Any] = {}
+    train_parts: Sequence[str] = ("train",)
+    valid_parts: Sequence[str] = ("valid",)
+    test_parts: Mapping[str, str] = {"test": "test"}
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.params = params
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options that only this corpus has; by default none."""
+
+    @property
+    def prefix(self) -> str:
+        """How the names of the manifests begin."""
+        return self.name
+
+    def train_cuts(self) -> Any:
+        """The training cuts, a lazy CutSet."""
+        return self._join(self.train_parts)
+
+    def valid_cuts(self) -> Any:
+        """The validation cuts, a lazy CutSet."""
+        return self._join(self.valid_parts)
+
+    def test_sets(self) -> Dict[str, Any]:
+        """Test sets by name."""
+        return {name: self.cuts(part) for name, part in self.test_parts.items()}
+
+    def normalize(self, text: str) -> str:
+        """A transcript, as the model is to write it and as it is scored."""
+        return normalize_text(text)
+
+    def cuts(self, part: str) -> Any:
+        """One part, read lazily.
+
+        With features computed while loading, the manifest without features does: it is looked for beside
+        ``manifest_dir``, in ``manifests``, if ``manifest_dir`` has none.
+
+        Raises:
+          UserError: there is no such manifest.
+        """
+        import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
+        from lhotse import CutSet
+
+        manifest_dir = Path(self.params["manifest_dir"])
+        name = f"{self.prefix}_cuts_{part}.jsonl.gz"
+        places = [manifest_dir / name]
+        if self.params.get("on_the_fly_feats") or self.params.get("input_strategy", "PrecomputedFeatures") != "PrecomputedFeatures":
+            places.append(manifest_dir.parent / "manifests" / name)
+        for path in places:
+            if path.is_file():
+                return CutSet.from_jsonl_lazy(path)
+        raise UserError(f"no {' or '.join(map(str, places))}; run the recipe's prepare.sh first")
+
+    def _join(self, parts: Sequence[str]) -> Any:
+        first, *rest = [self.cuts(part) for part in parts]
+        for more in rest:
+            first = first + more
+        return first

@@ -1,0 +1,179 @@
+"""From the cuts of one batch to its tensors; every batch's randomness comes from its own seed."""
+
+import contextlib
+import hashlib
+import logging
+import random
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_core.data.features import LOG_EPS, make_extractor
+from asr_core.data.options import DataOptions
+
+Loader = Callable[[Any], np.ndarray]
+
+
+def batch_seed(*parts: int) -> int:
+    """A 32-bit seed that depends on all ``parts``, e.g. (seed, epoch, rank, batch index)."""
+    digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[random.Random]:
+    """Within the block all random sources follow ``seed``; afterwards they are as they were before."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield random.Random(seed)
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+
+
+def stored_features(cut: Any) -> np.ndarray:
+    """Precomputed features (T, C) of ``cut``, noise mixed in if it carries any."""
+    return cut.load_features()
+
+
+class FeaturesOfAudio:
+    """Features (T, C) computed from the audio of a cut."""
+
+    def __init__(self, opts: DataOptions) -> None:
+        self.sample_rate = opts.sample_rate
+        self.num_mel_bins = opts.num_mel_bins
+
+    def __call__(self, cut: Any) -> np.ndarray:
+        samples = load_samples(cut.resample(self.sample_rate) if cut.sampling_rate != self.sample_rate else cut)
+        return make_extractor(self.sample_rate, self.num_mel_bins).extract(samples[None], self.sample_rate)
+
+
+def load_samples(cut: Any) -> np.ndarray:
+    """Samples (num_samples,) float32 of a single-channel cut."""
+    audio = cut.load_audio()
+    if audio is None or audio.size == 0:
+        raise ValueError("no audio")
+    return np.ascontiguousarray(audio[0], dtype=np.float32)
+
+
+LOADERS: Dict[str, Callable[[DataOptions], Loader]] = {
+    "PrecomputedFeatures": lambda opts: stored_features,
+    "OnTheFlyFeatures": FeaturesOfAudio,
+    "AudioSamples": lambda opts: load_samples,
+}
+
+
+class SpeechDataset(torch.utils.data.Dataset):
+    """Makes batches in the form of lhotse's K2SpeechRecognitionDataset.
+
+    N is the number of utterances, T the frames of the longest, C the mel filters. A batch is a dict:
+
+    - ``inputs``: (N, T, C) float32, padded with ``LOG_EPS``; with the strategy ``AudioSamples`` (N, num_samples), padded with 0.
+    - ``supervisions``: ``text`` (N strings), ``sequence_idx``, ``start_frame``, ``num_frames`` (N,) int32 (for audio
+      ``start_sample``, ``num_samples``) and, if wanted, ``cut`` (N cuts). One supervision per cut: joined cuts have one text.
+    - ``batch_idx``: this batch's position in its epoch, from 0.
+    - ``dropped``: list of (cut id, reason) of cuts that could not be read. If none could, ``inputs`` has N = 0.
+
+    Args:
+      opts: data options.
+      seeds: what the random sources of all batches depend on, e.g. (seed, epoch, rank).
+      cut_transforms: functions (cuts, rng) -> cuts.
+      input_transforms: functions (inputs, supervision_segments=(N, 3)) -> inputs, as in lhotse.
+      return_cuts: whether batches carry their cuts.
+    """
+
+    def __init__(
+        self,
+        opts: DataOptions,
+        seeds: Sequence[int],
+        cut_transforms: Sequence[Callable] = (),
+        input_transforms: Sequence[Callable] = (),
+        return_cuts: bool = True,
+    ) -> None:
+        self.load = LOADERS[opts.strategy](opts)
+        self.is_audio = opts.strategy == "AudioSamples"
+        self.seeds = tuple(seeds)
+        self.cut_transforms = list(cut_transforms)
+        self.input_transforms = list(input_transforms)
+        self.return_cuts = return_cuts
+
+    def __getitem__(self, item: Tuple[int, Any]) -> Dict[str, Any]:
+        index, cuts = item
+        with seeded(batch_seed(*self.seeds, index)) as rng:
+            for transform in self.cut_transforms:
+                cuts = transform(cuts, rng)
+            return self._collate(index, cuts)
+
+    def _collate(self, index: int, cuts: Any) -> Dict[str, Any]:
+        kept, arrays, dropped = [], [], []
+        for cut in cuts.sort_by_duration(ascending=False):
+            if len(cut.supervisions) > 1:
+                cut = cut.merge_supervisions()
+            try:
+                arrays.append(self._read(cut))
+                kept.append(cut)
+            except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
+                logging.debug("cannot load %s", cut.id, exc_info=True)
+                dropped.append((cut.id, _short(e)))
+        inputs = _pad(arrays, 0.0 if self.is_audio else LOG_EPS)
+        starts, lengths = _intervals(kept, arrays)
+        if arrays:
+            segments = torch.stack([torch.arange(len(arrays), dtype=torch.int32), starts, lengths], dim=1)
+            for transform in self.input_transforms:
+                inputs = transform(inputs, supervision_segments=segments)
+        unit = "sample" if self.is_audio else "frame"
+        supervisions: Dict[str, Any] = {
+            "text": [cut.supervisions[0].text if cut.supervisions else "" for cut in kept],
+            "sequence_idx": torch.arange(len(kept), dtype=torch.int32),
+            f"start_{unit}": starts,
+            f"num_{unit}s": lengths,
+        }
+        if self.return_cuts:
+            supervisions["cut"] = kept
+        return {"inputs": inputs, "supervisions": supervisions, "batch_idx": index, "dropped": dropped}
+
+    def _read(self, cut: Any) -> np.ndarray:
+        array = self.load(cut)
+        if array is None:
+            raise ValueError("no stored features")
+        if not np.isfinite(array).all():
+            raise ValueError("not finite")
+        return array
+
+
+def _pad(arrays: List[np.ndarray], value: float) -> Tensor:
+    if not arrays:
+        return torch.zeros(0, 0)
+    longest = max(len(a) for a in arrays)
+    out = torch.full((len(arrays), longest, *arrays[0].shape[1:]), value)
+    for row, array in zip(out, arrays):
+        row[: len(array)] = torch.from_numpy(array)
+    return out
+
+
+def _intervals(cuts: List[Any], arrays: List[np.ndarray]) -> Tuple[Tensor, Tensor]:
+    """Start and length of each cut's supervision, in rows of its array."""
+    starts, lengths = [], []
+    for cut, array in zip(cuts, arrays):
+        start, end = 0, len(array)
+        if cut.supervisions:
+            per_second = len(array) / cut.duration
+            supervision = cut.supervisions[0]
+            start = min(max(0, round(supervision.start * per_second)), len(array))
+            if supervision.end < cut.duration - 0.005:
+                end = max(start, min(len(array), round(supervision.end * per_second)))
+        starts.append(start)
+        lengths.append(end - start)
+    return torch.tensor(starts, dtype=torch.int32), torch.tensor(lengths, dtype=torch.int32)
+
+
+def _short(e: Optional[BaseException]) -> str:
+    text = str(e).strip()
+    reason = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return f"unreadable ({type(e).__name__}: {reason[:120]})" if reason else f"unreadable ({type(e).__name__})"

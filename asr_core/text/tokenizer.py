@@ -1,0 +1,141 @@
+"""Text to token ids and back: SentencePiece models, or a plain tokens.txt for decoding."""
+
+from pathlib import Path
+from typing import Dict, Iterable, List, Sequence, Union
+
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+BLANK = "<blk>"
+SOS_EOS = "<sos/eos>"
+UNK = "<unk>"
+WORD_START = "\u2581"  # SentencePiece's mark for the space before a word
+
+
+def read_tokens(path: PathLike) -> Dict[str, int]:
+    """Read a ``tokens.txt``: one ``token id`` pair a line, separated by white space.
+
+    Raises:
+      UserError: the file is missing, a line is malformed, an id comes twice, or the ids are not 0, 1, 2, ...
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read tokens file {path}: {e}") from e
+    table: Dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = line.rsplit(maxsplit=1)
+        if len(fields) != 2 or not fields[1].isdigit() or fields[0] in table:
+            raise UserError(f"{path}:{number}: expected a new 'token id' pair, got {line!r}")
+        table[fields[0]] = int(fields[1])
+    if sorted(table.values()) != list(range(len(table))):
+        raise UserError(f"{path}: token ids must be 0 .. {len(table) - 1}, each once")
+    return table
+
+
+def write_tokens(pieces: Iterable[str]) -> str:
+    """The text of a ``tokens.txt`` for ``pieces`` in id order."""
+    return "".join(f"{piece} {i}\n" for i, piece in enumerate(pieces))
+
+
+def _join(pieces: Iterable[str]) -> str:
+    """Pieces to text: ``\u2581`` opens a word; runs of byte pieces ``<0xE4>`` are read as UTF-8."""
+    out: List[str] = []
+    raw = bytearray()
+    for piece in pieces:
+        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            raw.append(int(piece[3:5], 16))
+            continue
+        if raw:
+            out.append(raw.decode("utf-8", errors="replace"))
+            raw.clear()
+        out.append(piece)
+    out.append(raw.decode("utf-8", errors="replace"))
+    return " ".join("".join(out).replace(WORD_START, " ").split())
+
+
+class Tokenizer:
+    """Token ids of texts, as a model sees them.
+
+    Attributes:
+      pieces: the tokens by id.
+      vocab_size: their number.
+      blank_id: id of ``<blk>``.
+      unk_id: id of ``<unk>``, which stands for whatever the tokens cannot spell.
+    """
+
+    def __init__(self, pieces: Sequence[str], processor: object = None, path: str = "") -> None:
+        self.pieces: List[str] = list(pieces)
+        self.path = path
+        self._processor = processor
+        ids = {piece: i for i, piece in enumerate(self.pieces)}
+        if BLANK not in ids:
+            raise UserError(f"{path or 'tokens'}: no {BLANK} among the tokens")
+        self.blank_id = ids[BLANK]
+        self.unk_id = ids.get(UNK, self.blank_id)
+        self._silent = {ids[name] for name in (BLANK, SOS_EOS) if name in ids}
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.pieces)
+
+    @classmethod
+    def load(cls, path: PathLike) -> "Tokenizer":
+        """Load ``bpe.model`` (SentencePiece), ``tokens.txt`` (decoding only), or the folder that holds one of them.
+
+        Raises:
+          UserError: nothing is there, or the file is damaged.
+        """
+        path = Path(path)
+        if path.is_dir():
+            found = [path / name for name in ("bpe.model", "tokens.txt") if (path / name).is_file()]
+            if not found:
+                raise UserError(f"no bpe.model or tokens.txt in {path}")
+            path = found[0]
+        if not path.is_file():
+            raise UserError(f"no such tokenizer: {path}; the recipe's prepare.sh makes it in stage 5")
+        if path.suffix == ".txt":
+            table = read_tokens(path)
+            return cls([t for t in sorted(table, key=table.__getitem__) if not _is_disambiguation(t)], None, str(path))
+        import sentencepiece
+
+        processor = sentencepiece.SentencePieceProcessor()
+        try:
+            processor.load(str(path))
+        except (RuntimeError, OSError) as e:
+            raise UserError(f"{path} is not a SentencePiece model, or is damaged: {e}") from e
+        return cls([processor.id_to_piece(i) for i in range(processor.get_piece_size())], processor, str(path))
+
+    def encode(self, texts: Sequence[str]) -> List[List[int]]:
+        """Token ids of each text.
+
+        Raises:
+          UserError: this tokenizer was read from a tokens.txt, which can only decode.
+        """
+        if self._processor is None:
+            raise UserError(f"{self.path} has no model to split text into tokens; give a bpe.model")
+        if isinstance(texts, str):
+            raise TypeError("encode() takes a list of texts")
+        return self._processor.encode(list(texts), out_type=int)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ``ids``; blanks and ``<sos/eos>`` are silent, ``<unk>`` is written as such."""
+        return _join(
+            f"{WORD_START}{UNK}{WORD_START}" if i == self.unk_id else self.pieces[i] for i in map(int, ids) if i not in self._silent
+        )
+
+    def unknown_characters(self, text: str) -> str:
+        """The characters of ``text`` that the tokens cannot spell, each once, in order; empty if all can."""
+        if self.unk_id not in self.encode([text])[0]:
+            return ""
+        pieces: Union[List[str], object] = self._processor.encode([text], out_type=str)[0]
+        known = set(self.pieces)
+        unknown = [ch for piece in pieces if piece not in known for ch in piece if ch != WORD_START]
+        return "".join(dict.fromkeys(unknown))
+
+
+def _is_disambiguation(token: str) -> bool:
+    return len(token) > 1 and token[0] == "#" and token[1:].isdigit()

@@ -1,0 +1,10 @@
+"""Your own recordings, listed in TSV files."""
+
+from asr_core.data.corpus import Corpus
+
+
+class Custom(Corpus):
+    """What prepare.sh made of train.tsv, dev.tsv and test.tsv."""
+
+    name = "custom"
+    defaults = {"bpe_model": "data/lang_bpe/bpe.model"}

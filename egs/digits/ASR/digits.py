@@ -1,0 +1,25 @@
+"""Connected digits: synthesised by the recipe itself, or composed from the Free Spoken Digit Dataset."""
+
+import argparse
+
+from asr_core.data.corpus import Corpus
+
+
+class Digits(Corpus):
+    """Utterances of three to seven digits, transcribed in words."""
+
+    name = "digits"
+    defaults = {
+        "bpe_model": "data/lang_bpe_34/bpe.model",
+        "max_duration": 30.0,
+        "num_buckets": 10,
+        "num_workers": 0,
+    }
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--corpus", choices=("synth", "fsdd"), default="synth", help="synthesised or recorded digits")
+
+    @property
+    def prefix(self) -> str:
+        return self.params["corpus"]
