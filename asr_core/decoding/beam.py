@@ -1,0 +1,214 @@
+"""Modified beam search: at most one token per frame, equal token sequences merged."""
+
+from typing import Any, List, NamedTuple, Tuple
+
+import torch
+from torch import Tensor
+
+from asr_core.decoding.context import ContextTable, adjusted_log_probs
+from asr_core.decoding.frames import pack_frames
+from asr_core.decoding.hypothesis import Hypothesis
+
+_KEY_FACTOR = 6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
+
+
+class BeamState(NamedTuple):
+    """Live hypotheses of n utterances, all (n, beam); places that hold none have the score -inf.
+
+    Attributes:
+      score: log-probability.
+      key: int64, a hash of the token sequence, equal for equal sequences.
+      code: int64, the predictor's context, see :class:`ContextTable`.
+      length: int64, number of tokens with the initial context, which the final choice divides by.
+    """
+
+    score: Tensor
+    key: Tensor
+    code: Tensor
+    length: Tensor
+
+    def rows(self, start: int, end: int) -> "BeamState":
+        """The hypotheses of utterances start..end-1."""
+        return BeamState(*(x[start:end] for x in self))
+
+
+class _Trace(NamedTuple):
+    """Back pointers: for each frame where each place's hypothesis came from and its token there, both (n_t, beam)."""
+
+    parents: List[Tensor]
+    tokens: List[Tensor]
+
+
+@torch.inference_mode()
+def modified_beam_search(
+    model: Any,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    beam_size: int = 4,
+    blank_penalty: float = 0.0,
+    temperature: float = 1.0,
+) -> List[Hypothesis]:
+    """Beam search with at most one token per frame, batched over utterances and hypotheses.
+
+    At each frame the ``beam_size`` best continuations of an utterance's hypotheses survive; those with equal tokens become one
+    whose probability is their sum. The answer has the highest log-probability per token (the initial context counts).
+
+    Args:
+      model: has ``decoder`` (stateless) and ``joiner``; eager or TorchScript.
+      encoder_out: (N, T, C).
+      encoder_out_lens: (N,) int64.
+      beam_size: hypotheses kept per utterance.
+      blank_penalty: subtracted from the logit of blank.
+      temperature: logits are divided by it.
+    """
+    core = _BeamCore(model, beam_size, blank_penalty, temperature)
+    packed = pack_frames(encoder_out, encoder_out_lens)
+    state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
+    best = _best_place(state).unsqueeze(1)
+    _, tokens = _backtrack(trace, best, core.blank_id)
+    scores = state.score.gather(1, best).squeeze(1).tolist()
+    hypotheses = [Hypothesis(*_to_lists(tokens[row, 0], core.blank_id), score) for row, score in enumerate(scores)]
+    back = packed.order.argsort().tolist()
+    return [hypotheses[row] for row in back]
+
+
+class BeamStream:
+    """What modified beam search remembers of one stream: its live hypotheses and the tokens of each."""
+
+    def __init__(self, state: BeamState) -> None:
+        beam = state.score.size(1)
+        self.state = state
+        self.tokens: List[List[int]] = [[] for _ in range(beam)]
+        self.timestamps: List[List[int]] = [[] for _ in range(beam)]
+        self.num_frames = 0
+
+    def hypothesis(self) -> Hypothesis:
+        """The best hypothesis up to now."""
+        best = int(_best_place(self.state))
+        return Hypothesis(list(self.tokens[best]), list(self.timestamps[best]), float(self.state.score[0, best]))
+
+
+class StreamingBeamSearch:
+    """Modified beam search over streams that arrive chunk by chunk; any streams may be advanced together.
+
+    Args:
+      model: as for :func:`modified_beam_search`.
+      num_active_paths: hypotheses kept per stream.
+      blank_penalty: subtracted from the logit of blank.
+      temperature: logits are divided by it.
+    """
+
+    def __init__(self, model: Any, num_active_paths: int = 4, blank_penalty: float = 0.0, temperature: float = 1.0) -> None:
+        self._core = _BeamCore(model, num_active_paths, blank_penalty, temperature)
+
+    def new_stream(self) -> BeamStream:
+        """The state of a stream that has not begun."""
+        return BeamStream(self._core.start(1))
+
+    @torch.inference_mode()
+    def advance(self, streams: List[BeamStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
+        """Consume ``encoder_out[i, :encoder_out_lens[i]]`` as the next frames of ``streams[i]``.
+
+        Args:
+          streams: N of them, changed in place.
+          encoder_out: (N, T, C), not projected.
+          encoder_out_lens: (N,) int64.
+        """
+        packed = pack_frames(encoder_out, encoder_out_lens)
+        ordered = [streams[i] for i in packed.order.tolist()]
+        state = BeamState(*(torch.cat(parts) for parts in zip(*(s.state for s in ordered))))
+        state, trace = self._core.run(packed.frames, state)
+        beam = state.score.size(1)
+        places = torch.arange(beam, device=state.score.device).expand(len(ordered), beam)
+        origin, tokens = _backtrack(trace, places, self._core.blank_id)
+        lens = encoder_out_lens.to(packed.order.device)[packed.order].tolist()
+        for row, (stream, origins) in enumerate(zip(ordered, origin.tolist())):
+            new = [_to_lists(tokens[row, place], self._core.blank_id) for place in range(beam)]
+            stream.tokens = [stream.tokens[o] + toks for o, (toks, _) in zip(origins, new)]
+            stream.timestamps = [stream.timestamps[o] + [stream.num_frames + t for t in times] for o, (_, times) in zip(origins, new)]
+            stream.num_frames += lens[row]
+            stream.state = state.rows(row, row + 1)
+
+
+class _BeamCore:
+    """The search itself, on tensors (utterances, beam)."""
+
+    def __init__(self, model: Any, beam_size: int, blank_penalty: float, temperature: float) -> None:
+        if beam_size < 1:
+            raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
+        self._joiner = model.joiner
+        self._table = ContextTable(model)
+        self._beam = beam_size
+        self._context_size = int(model.decoder.context_size)
+        self._blank_penalty = blank_penalty
+        self._temperature = temperature
+        self.blank_id = self._table.blank_id
+        self._earlier = torch.ones(beam_size, beam_size, dtype=torch.bool, device=self._table.device).tril(-1)
+
+    def start(self, num: int) -> BeamState:
+        """One empty hypothesis for each of ``num`` utterances."""
+        code = self._table.start(num, self._beam)
+        score = torch.full((num, self._beam), float("-inf"), device=code.device)
+        score[:, 0] = 0
+        return BeamState(score, torch.zeros_like(code), code, torch.full_like(code, self._context_size))
+
+    def run(self, frames: List[Tensor], state: BeamState) -> Tuple[BeamState, _Trace]:
+        """Search ``frames`` (of :func:`pack_frames`, not projected); rows of ``state`` in the same order."""
+        trace = _Trace([], [])
+        done: List[BeamState] = []
+        if frames:
+            frames = list(self._joiner.encoder_proj(torch.cat(frames)).split([len(f) for f in frames]))
+        for frame in frames:
+            n, size = len(frame), len(state.score)
+            if n < size:
+                done.append(state.rows(n, size))
+                state = state.rows(0, n)
+            state, parent, token = self._step(frame, state)
+            trace.parents.append(parent)
+            trace.tokens.append(token)
+        return BeamState(*(torch.cat(parts) for parts in zip(state, *reversed(done)))), trace
+
+    def _step(self, frame: Tensor, state: BeamState) -> Tuple[BeamState, Tensor, Tensor]:
+        """One frame (n, C); returns the new state and, for each of its places, the parent's place and the token."""
+        logits = self._joiner(frame.unsqueeze(1), self._table(state.code), project_input=False)
+        log_probs = adjusted_log_probs(logits, self.blank_id, self._blank_penalty, self._temperature)
+        score, index = log_probs.add_(state.score.unsqueeze(-1)).flatten(1).topk(self._beam)
+        parent = index.div(self._table.vocab_size, rounding_mode="floor")
+        token = index.remainder(self._table.vocab_size)
+        emits = token != self.blank_id
+        key, code = state.key.gather(1, parent), state.code.gather(1, parent)
+        key = torch.where(emits, torch.add(token, key, alpha=_KEY_FACTOR) + 1, key)
+        code = torch.where(emits, self._table.append(code, token), code)
+        length = state.length.gather(1, parent).add_(emits)
+        return BeamState(self._merge(score, key), key, code, length), parent, token
+
+    def _merge(self, score: Tensor, key: Tensor) -> Tensor:
+        """Add up the probabilities of equal sequences in the first (best) of their places, empty the others."""
+        same = key.unsqueeze(2) == key.unsqueeze(1)  # (n, beam, beam)
+        total = score.unsqueeze(1).masked_fill(~same, float("-inf")).logsumexp(dim=2)
+        return total.masked_fill_((same & self._earlier).any(dim=2), float("-inf"))
+
+
+def _best_place(state: BeamState) -> Tensor:
+    return (state.score / state.length).argmax(dim=1)
+
+
+def _backtrack(trace: _Trace, place: Tensor, blank: int) -> Tuple[Tensor, Tensor]:
+    """Follow the back pointers of the hypotheses at ``place`` (N, K) to the first frame.
+
+    Returns (N, K), where each began, and (N, K, T), its token at each frame (blank where it emitted none or had ended).
+    """
+    tokens = place.new_full((*place.shape, len(trace.parents)), blank)
+    place = place.clone()
+    for t in range(len(trace.parents) - 1, -1, -1):
+        n = len(trace.parents[t])
+        here = place[:n]
+        tokens[:n, :, t] = trace.tokens[t].gather(1, here)
+        place[:n] = trace.parents[t].gather(1, here)
+    return place, tokens
+
+
+def _to_lists(tokens: Tensor, blank: int) -> Tuple[List[int], List[int]]:
+    """Tokens (T,) without blanks, and their frames."""
+    frames = (tokens != blank).nonzero().squeeze(1)
+    return tokens[frames].tolist(), frames.tolist()

@@ -1,0 +1,84 @@
+"""Outputs of a stateless predictor, each computed once per search."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MAX_CONTEXTS = 1 << 21  # an int64 index of this many entries takes 16 MiB
+
+
+class ContextTable:
+    """Projected predictor outputs by context.
+
+    A stateless predictor sees only the last ``context_size`` tokens, so a search meets few different contexts again and again.
+    A context is one integer: its tokens, each plus one, are the digits in base ``vocab_size + 1``; the digit 0 stands for the
+    "nothing yet" (-1) before an utterance. Where the contexts that can occur are too many to index, every look-up runs the predictor.
+
+    The table belongs to one state of the weights: make a new one after they change.
+
+    Args:
+      model: has ``decoder`` (with ``blank_id``, ``context_size``, ``vocab_size``) and ``joiner.decoder_proj``; TorchScript will do.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._decoder = model.decoder
+        self._proj = model.joiner.decoder_proj
+        self.blank_id = int(model.decoder.blank_id)
+        self.vocab_size = int(model.decoder.vocab_size)
+        self._base = self.vocab_size + 1
+        self._context_size = int(model.decoder.context_size)
+        self._keep = self._base ** (self._context_size - 1)
+        contexts = self._base**self._context_size
+        if contexts >= 1 << 62:
+            raise ValueError(f"context size {self._context_size} with {self.vocab_size} tokens does not fit into 64 bits")
+        weight = next(self._proj.parameters())
+        self.device = weight.device
+        self._rows = weight.new_empty(0, weight.size(0))
+        self._used = 0
+        self._slots = torch.full((contexts,), -1, device=self.device) if contexts <= _MAX_CONTEXTS else None
+
+    def start(self, *shape: int) -> Tensor:
+        """Contexts of utterances that have not begun: (context_size - 1) times nothing, then a blank."""
+        return torch.full(shape, self.blank_id + 1, dtype=torch.int64, device=self.device)
+
+    def append(self, code: Tensor, token: Tensor) -> Tensor:
+        """The contexts ``code`` after emitting ``token`` (same shape, int64)."""
+        return torch.add(token, code.remainder(self._keep), alpha=self._base).add_(1)
+
+    def __call__(self, code: Tensor) -> Tensor:
+        """Projected predictor outputs (..., joiner_dim) of contexts ``code`` (...)."""
+        if self._slots is None:
+            return self._evaluate(code.reshape(-1)).view(*code.shape, -1)
+        slot = self._slots[code]
+        if slot.min() < 0:
+            self._add(code[slot < 0].unique())
+            slot = self._slots[code]
+        return self._rows[slot]
+
+    def _add(self, codes: Tensor) -> None:
+        rows = self._evaluate(codes)
+        end = self._used + len(codes)
+        if end > len(self._rows):
+            grown = self._rows.new_empty(max(end, 2 * len(self._rows), 256), self._rows.size(1))
+            grown[: self._used] = self._rows[: self._used]
+            self._rows = grown
+        self._rows[self._used : end] = rows
+        self._slots[codes] = torch.arange(self._used, end, device=self.device)  # type: ignore[index]
+        self._used = end
+
+    def _evaluate(self, codes: Tensor) -> Tensor:
+        digits = [codes.div(self._base**k, rounding_mode="floor").remainder(self._base) - 1 for k in reversed(range(self._context_size))]
+        return self._proj(self._decoder(torch.stack(digits, dim=1), False).squeeze(1))
+
+
+def adjusted_log_probs(logits: Tensor, blank_id: int, blank_penalty: float, temperature: float) -> Tensor:
+    """Log-softmax of ``logits`` (..., V) after subtracting ``blank_penalty`` from the blank's and dividing by ``temperature``."""
+    if blank_penalty != 0:
+        logits[..., blank_id] -= blank_penalty
+    if temperature != 1:
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        logits = logits / temperature
+    return logits.log_softmax(dim=-1)

@@ -1,0 +1,34 @@
+"""A padded batch cut into frames, so that a search only works on utterances that still go on."""
+
+from typing import List, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PackedFrames(NamedTuple):
+    """A batch sorted by descending length and cut along time.
+
+    Attributes:
+      frames: for each time step the frames of the utterances that still go on, (n_t, C) with n_t never growing.
+      order: (N,) int64, ``order[i]`` is the place in the given batch of the i-th longest utterance.
+    """
+
+    frames: List[Tensor]
+    order: Tensor
+
+
+def pack_frames(x: Tensor, lens: Tensor) -> PackedFrames:
+    """Sort by length and cut along time; padding is left out.
+
+    Args:
+      x: (N, T, C).
+      lens: (N,) int64, valid frames of each utterance, 0 allowed.
+    """
+    lens = lens.to(x.device)
+    order = lens.argsort(descending=True, stable=True)
+    time = torch.arange(x.size(1), device=x.device)
+    alive = time.unsqueeze(1) < lens[order].unsqueeze(0)  # (T, N)
+    sizes = [n for n in alive.sum(dim=1).tolist() if n > 0]
+    packed = x.transpose(0, 1)[:, order][alive]  # (sum of lens, C), time-major
+    return PackedFrames(list(packed.split(sizes)) if sizes else [], order)

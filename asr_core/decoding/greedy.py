@@ -1,0 +1,138 @@
+"""Greedy search: the best token of each frame."""
+
+from typing import Any, List, Tuple
+
+import torch
+from torch import Tensor
+
+from asr_core.decoding.context import ContextTable, adjusted_log_probs
+from asr_core.decoding.hypothesis import Hypothesis
+
+
+_WINDOW = 8  # frames looked at in one round; more waste arithmetic, fewer need more rounds
+
+
+@torch.inference_mode()
+def greedy_search(
+    model: Any,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    max_sym_per_frame: int = 1,
+    blank_penalty: float = 0.0,
+    temperature: float = 1.0,
+) -> List[Hypothesis]:
+    """Take the best token at every frame, for a whole batch at a time.
+
+    Args:
+      model: has ``decoder`` (stateless) and ``joiner``; eager or TorchScript.
+      encoder_out: (N, T, C).
+      encoder_out_lens: (N,) int64.
+      max_sym_per_frame: after a token other than blank the same frame is asked again, up to this many tokens.
+      blank_penalty: subtracted from the logit of blank.
+      temperature: logits are divided by it.
+    """
+    search = StreamingGreedySearch(model, max_sym_per_frame, blank_penalty, temperature)
+    streams = [search.new_stream() for _ in range(encoder_out.size(0))]
+    search.advance(streams, encoder_out, encoder_out_lens)
+    return [s.hypothesis() for s in streams]
+
+
+class GreedyStream:
+    """What greedy search remembers of one stream."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.tokens: List[int] = []
+        self.timestamps: List[int] = []
+        self.log_prob = 0.0
+        self.num_frames = 0
+
+    def hypothesis(self) -> Hypothesis:
+        """The answer up to now."""
+        return Hypothesis(list(self.tokens), list(self.timestamps), self.log_prob)
+
+
+class StreamingGreedySearch:
+    """Greedy search over streams that arrive chunk by chunk; any streams may be advanced together.
+
+    Arguments as of :func:`greedy_search`.
+    """
+
+    def __init__(self, model: Any, max_sym_per_frame: int = 1, blank_penalty: float = 0.0, temperature: float = 1.0) -> None:
+        if max_sym_per_frame < 1:
+            raise ValueError(f"max_sym_per_frame must be at least 1, got {max_sym_per_frame}")
+        self._joiner = model.joiner
+        self._table = ContextTable(model)
+        self._max_sym = max_sym_per_frame
+        self._blank_penalty = blank_penalty
+        self._temperature = temperature
+
+    def new_stream(self) -> GreedyStream:
+        """The state of a stream that has not begun."""
+        return GreedyStream(int(self._table.start(1)))
+
+    @torch.inference_mode()
+    def advance(self, streams: List[GreedyStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
+        """Consume ``encoder_out[i, :encoder_out_lens[i]]`` as the next frames of ``streams[i]``.
+
+        Args:
+          streams: N of them, changed in place.
+          encoder_out: (N, T, C), not projected.
+          encoder_out_lens: (N,) int64.
+        """
+        device = self._table.device
+        lens = encoder_out_lens.to(device)
+        code = torch.tensor([s.code for s in streams], device=device)
+        score = torch.zeros(len(streams), device=device)
+        emissions = self._run(self._joiner.encoder_proj(encoder_out), lens, code, score)
+        num_frames = lens.tolist()
+        for i, (stream, new_code, new_score) in enumerate(zip(streams, code.tolist(), score.tolist())):
+            tokens, frames = emissions[i]
+            stream.code = new_code
+            stream.tokens += tokens
+            stream.timestamps += [stream.num_frames + t for t in frames]
+            stream.log_prob += new_score
+            stream.num_frames += num_frames[i]
+
+    def _run(self, x: Tensor, lens: Tensor, code: Tensor, score: Tensor) -> List[Tuple[List[int], List[int]]]:
+        """Search projected frames ``x`` (N, T, J); brings ``code`` and ``score`` (N,) up to date.
+
+        The context only changes where a token is emitted, and most frames emit none. So each round looks at the next few
+        frames of every utterance under its present context and jumps behind the first token it finds.
+        Returns the tokens and their frames for each utterance.
+        """
+        blank = self._table.blank_id
+        window = torch.arange(_WINDOW, device=x.device)
+        position, repeats = torch.zeros_like(lens), torch.zeros_like(lens)  # next frame, tokens it has given already
+        rounds: List[Tensor] = []
+        rows = (lens > 0).nonzero().squeeze(1)
+        while len(rows):
+            time = position[rows].unsqueeze(1) + window  # (n, W)
+            beyond = time >= lens[rows].unsqueeze(1)
+            frames = x[rows.unsqueeze(1), time.clamp(max=x.size(1) - 1)]
+            logits = self._joiner(frames, self._table(code[rows]).unsqueeze(1), project_input=False)
+            best, token = adjusted_log_probs(logits, blank, self._blank_penalty, self._temperature).max(dim=-1)
+            emits = (token != blank) & ~beyond
+            found, first = emits.max(dim=1)  # the first of equal maxima
+            first = torch.where(found, first, _WINDOW - 1)
+            score[rows] += best.masked_fill(beyond | (window > first.unsqueeze(1)), 0).sum(dim=1)
+            emitted = token.gather(1, first.unsqueeze(1)).squeeze(1)
+            at = position[rows] + first
+            code[rows] = torch.where(found, self._table.append(code[rows], emitted), code[rows])
+            count = torch.where(found, torch.where(first == 0, repeats[rows], 0) + 1, self._max_sym)
+            leave = count >= self._max_sym
+            position[rows] = at + leave
+            repeats[rows] = torch.where(leave, 0, count)
+            rounds.append(torch.stack([rows, emitted, at])[:, found])
+            rows = rows[position[rows] < lens[rows]]
+        return _collect(rounds, len(lens))
+
+
+def _collect(rounds: List[Tensor], num: int) -> List[Tuple[List[int], List[int]]]:
+    """Turn (utterance, token, frame) columns in the order of emission, (3, n) a round, into lists per utterance."""
+    lists: List[Tuple[List[int], List[int]]] = [([], []) for _ in range(num)]
+    if rounds:
+        for row, token, frame in torch.cat(rounds, dim=1).T.tolist():
+            lists[row][0].append(token)
+            lists[row][1].append(frame)
+    return lists

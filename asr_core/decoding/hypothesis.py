@@ -1,0 +1,17 @@
+"""What a search returns."""
+
+from typing import List, NamedTuple
+
+
+class Hypothesis(NamedTuple):
+    """One recognised utterance.
+
+    Attributes:
+      tokens: token ids without the initial context and without blanks.
+      timestamps: for each token, the encoder frame (0-based, 25 Hz for Zipformer) at which it was emitted.
+      log_prob: natural log-probability of the hypothesis as the search counts it, not divided by its length.
+    """
+
+    tokens: List[int]
+    timestamps: List[int]
+    log_prob: float
