@@ -35,3 +35,19 @@ def swoosh_backward(data):  # noqa: ANN001, ANN201
         for i in range(n):
             dx[i] = dy[i] * (sigmoid(x[i] - offset) - f32(0.08))
         begin, end = next_piece(data)
+
+
+@kernel(n_args=4, n_floats=2)
+def swoosh_again_and_backward(data):  # noqa: ANN001, ANN201
+    """args: x, dy, y, dx (any shape; dx may be dy); floats: offset, constant. Both kernels above in one pass."""
+    args, floats = arguments(data, 4, 2)
+    offset, constant = f32(floats[0]), f32(floats[1])
+    begin, end = next_piece(data)
+    while begin < end:
+        n = end - begin
+        x, dy = f32_array(args[0] + 4 * begin, n), f32_array(args[1] + 4 * begin, n)
+        y, dx = f32_array(args[2] + 4 * begin, n), f32_array(args[3] + 4 * begin, n)
+        for i in range(n):
+            y[i] = softplus(x[i] - offset) - f32(0.08) * x[i] - constant
+            dx[i] = dy[i] * (sigmoid(x[i] - offset) - f32(0.08))
+        begin, end = next_piece(data)
