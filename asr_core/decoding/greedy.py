@@ -8,7 +8,6 @@ from torch import Tensor
 from asr_core.decoding.context import ContextTable, adjusted_log_probs
 from asr_core.decoding.hypothesis import Hypothesis
 
-
 _WINDOW = 8  # frames looked at in one round; more waste arithmetic, fewer need more rounds
 
 

@@ -1,0 +1,219 @@
+"""Word and character error rates: alignment, counts, confidence, and the files that hold them."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
+
+_EMPTY = "*"  # stands for "no word" in the files
+_NO_WORD = "\0"  # ... and in alignments, where a real "*" may occur
+
+
+class Utterance(NamedTuple):
+    """One test utterance: its id, the words (or characters) spoken, and those recognised."""
+
+    cut_id: str
+    ref: List[str]
+    hyp: List[str]
+
+
+@dataclass
+class ErrorCounts:
+    """Errors of a set of utterances, in words.
+
+    Attributes:
+      ins, dels, subs: insertions, deletions, substitutions.
+      ref_len: words in the references.
+      corr: words recognised.
+    """
+
+    ins: int = 0
+    dels: int = 0
+    subs: int = 0
+    ref_len: int = 0
+    corr: int = 0
+
+    @property
+    def errors(self) -> int:
+        return self.ins + self.dels + self.subs
+
+    @property
+    def wer(self) -> float:
+        """Errors in percent of the reference words; without reference words 0 if there is no error, else infinity."""
+        return error_rate(self.errors, self.ref_len)
+
+
+@dataclass
+class Score:
+    """The alignment of all utterances and what follows from it.
+
+    Attributes:
+      total: counts over all utterances.
+      per_utterance: (errors, reference words) of each utterance, in order of their ids.
+      details: for each utterance its id and its alignment, pairs (ref word, hyp word) with "\\0" for none.
+      subs, ins, dels: how often each pair or word was concerned.
+      words: for each word [correct, substituted in ref, substituted in hyp, inserted, deleted].
+    """
+
+    total: ErrorCounts = field(default_factory=ErrorCounts)
+    per_utterance: List[Tuple[int, int]] = field(default_factory=list)
+    details: List[Tuple[str, List[Tuple[str, str]]]] = field(default_factory=list)
+    subs: Counter = field(default_factory=Counter)
+    ins: Counter = field(default_factory=Counter)
+    dels: Counter = field(default_factory=Counter)
+    words: Dict[str, List[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 5))
+
+
+def error_rate(errors: int, ref_len: int) -> float:
+    """Errors in percent of ``ref_len``; infinity for errors without reference words, 0 for none."""
+    if ref_len == 0:
+        return float("inf") if errors else 0.0
+    return 100.0 * errors / ref_len
+
+
+def characters(words: Iterable[str]) -> List[str]:
+    """The characters of ``words`` without the spaces between them, for a character error rate."""
+    return [ch for word in words for ch in word]
+
+
+def score_utterances(utterances: Iterable[Utterance]) -> Score:
+    """Align each hypothesis with its reference (kaldialign: least Levenshtein distance) and count.
+
+    Args:
+      utterances: in any order; ids should be unique. Empty references and hypotheses are counted like any other.
+    """
+    from kaldialign import align
+
+    score = Score()
+    for cut_id, ref, hyp in sorted(utterances, key=lambda u: u.cut_id):
+        pairs = align(ref, hyp, _NO_WORD)
+        errors = sum(_count(score, r, h) for r, h in pairs)
+        score.details.append((cut_id, pairs))
+        score.per_utterance.append((errors, len(ref)))
+        score.total.ref_len += len(ref)
+    return score
+
+
+def _count(score: Score, ref: str, hyp: str) -> int:
+    """Count one aligned pair; returns 1 if it is an error."""
+    total, words = score.total, score.words
+    if ref == _NO_WORD:
+        total.ins += 1
+        score.ins[hyp] += 1
+        words[hyp][3] += 1
+    elif hyp == _NO_WORD:
+        total.dels += 1
+        score.dels[ref] += 1
+        words[ref][4] += 1
+    elif ref != hyp:
+        total.subs += 1
+        score.subs[ref, hyp] += 1
+        words[ref][1] += 1
+        words[hyp][2] += 1
+    else:
+        total.corr += 1
+        words[ref][0] += 1
+        return 0
+    return 1
+
+
+def bootstrap_interval(
+    per_utterance: Sequence[Tuple[int, int]], level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Tuple[float, float]:
+    """Confidence interval of the error rate by resampling utterances with replacement.
+
+    Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+
+    Args:
+      per_utterance: (errors, reference words) of each.
+      level: probability that the interval is to hold.
+      resamples: number of resampled test sets.
+      seed: of the resampling, so that the same input gives the same interval.
+
+    Returns:
+      Its lower and upper end in percent; (0, 0) without utterances.
+    """
+    import numpy as np
+
+    if not per_utterance:
+        return 0.0, 0.0
+    data = np.asarray(per_utterance, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    rates = np.empty(resamples)
+    for i in range(resamples):
+        errors, ref_len = data[rng.integers(0, len(data), len(data))].sum(axis=0)
+        rates[i] = error_rate(int(errors), int(ref_len))
+    tail = 50.0 * (1 - level)
+    low, high = np.percentile(rates, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def summary_line(name: str, counts: ErrorCounts) -> str:
+    """One line for the log, ``[name] %WER 2.23% [1172 / 52576, 130 ins, 95 del, 947 sub ]``."""
+    c = counts
+    return f"[{name}] %WER {c.wer:.2f}% [{c.errors} / {c.ref_len}, {c.ins} ins, {c.dels} del, {c.subs} sub ]"
+
+
+def format_recogs(utterances: Iterable[Utterance]) -> str:
+    """The text of a ``recogs-*.txt``: two lines an utterance, sorted by id."""
+    ordered = sorted(utterances, key=lambda u: u.cut_id)
+    return "".join(f"{u.cut_id}:\tref={list(u.ref)}\n{u.cut_id}:\thyp={list(u.hyp)}\n" for u in ordered)
+
+
+def format_errs(score: Score) -> str:
+    """The text of an ``errs-*.txt``: totals, each utterance's alignment, and counts by pair and word, most frequent first."""
+    c = score.total
+    lines = [
+        f"%WER = {c.wer:.2f}",
+        f"Errors: {c.ins} insertions, {c.dels} deletions, {c.subs} substitutions, over {c.ref_len} reference words ({c.corr} correct)",
+        "Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, DELETIONS:, INSERTIONS:, PER-WORD STATS:",
+        "",
+        "PER-UTT DETAILS: corr or (ref->hyp)  ",
+        *(f"{cut_id}:\t" + " ".join(_merged(pairs)) for cut_id, pairs in score.details),
+        "",
+        "SUBSTITUTIONS: count ref -> hyp",
+        *(f"{n}   {ref} -> {hyp}" for n, (ref, hyp) in _descending(score.subs)),
+        "",
+        "DELETIONS: count ref",
+        *(f"{n}   {word}" for n, word in _descending(score.dels)),
+        "",
+        "INSERTIONS: count hyp",
+        *(f"{n}   {word}" for n, word in _descending(score.ins)),
+        "",
+        "PER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp",
+    ]
+    for _, word, (corr, ref_sub, hyp_sub, ins, dels) in sorted(((sum(v[1:]), w, v) for w, v in score.words.items()), reverse=True):
+        lines.append(f"{word}   {corr} {ref_sub + hyp_sub + ins + dels} {corr + ref_sub + dels} {corr + hyp_sub + ins}")
+    return "\n".join(lines) + "\n"
+
+
+def format_wer_summary(results: Dict[str, float]) -> str:
+    """The text of a ``wer-summary-*.txt``: a line for each setting, best first."""
+    rows = sorted(results.items(), key=lambda item: item[1])
+    return "settings\tWER\n" + "".join(f"{key}\t{round(value, 2)}\n" for key, value in rows)
+
+
+def _descending(counts: Counter) -> List[tuple]:
+    return sorted(((n, item) for item, n in counts.items()), reverse=True)
+
+
+def _merged(pairs: Sequence[Tuple[str, str]]) -> List[str]:
+    """Correct words as they are, each run of adjacent errors as one ``(ref->hyp)``."""
+    out: List[str] = []
+    refs: List[str] = []
+    hyps: List[str] = []
+
+    def flush() -> None:
+        if refs or hyps:
+            out.append(f"({' '.join(refs) or _EMPTY}->{' '.join(hyps) or _EMPTY})")
+            refs.clear()
+            hyps.clear()
+
+    for ref, hyp in pairs:
+        if ref == hyp:
+            flush()
+            out.append(ref)
+            continue
+        refs += [ref] * (ref != _NO_WORD)
+        hyps += [hyp] * (hyp != _NO_WORD)
+    flush()
+    return out
