@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import random
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ class SpeechDataset(torch.utils.data.Dataset):
                 kept.append(cut)
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)
-                dropped.append((cut.id, _short(e)))
+                dropped.append((cut.id, short_reason(e)))
         inputs = _pad(arrays, 0.0 if self.is_audio else LOG_EPS)
         starts, lengths = _intervals(kept, arrays)
         if arrays:
@@ -173,7 +173,7 @@ def _intervals(cuts: List[Any], arrays: List[np.ndarray]) -> Tuple[Tensor, Tenso
     return torch.tensor(starts, dtype=torch.int32), torch.tensor(lengths, dtype=torch.int32)
 
 
-def _short(e: Optional[BaseException]) -> str:
-    text = str(e).strip()
-    reason = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return f"unreadable ({type(e).__name__}: {reason[:120]})" if reason else f"unreadable ({type(e).__name__})"
+def short_reason(e: BaseException) -> str:
+    """Why a recording could not be read, in one line."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return f"unreadable ({type(e).__name__}: {lines[0][:160]})" if lines else f"unreadable ({type(e).__name__})"

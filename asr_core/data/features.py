@@ -46,17 +46,12 @@ def extract_features(samples: Tensor, sample_rate: int, num_mel_bins: int = 80) 
 
 
 def resample(samples: Tensor, source: int, target: int) -> Tensor:
-    """Band-limited resampling of (..., num_samples) from ``source`` to ``target`` samples per second."""
+    """Band-limited resampling of (..., num_samples) from ``source`` to ``target`` samples per second, as lhotse does it."""
     if source == target:
         return samples
-    return _resampler(source, target)(samples)
+    from lhotse.augmentation import Resample
 
-
-@lru_cache(maxsize=16)
-def _resampler(source: int, target: int) -> torch.nn.Module:
-    from lhotse.augmentation.resample import Resample  # works without torchaudio
-
-    return Resample(source, target)
+    return torch.from_numpy(np.asarray(Resample(source, target)(samples.numpy()), dtype=np.float32))
 
 
 def load_audio(path: PathLike, sample_rate: int = 16000) -> Tensor:

@@ -1,0 +1,78 @@
+"""Make a cut manifest of noise, in windows of ten seconds, from a folder of recordings (e.g. MUSAN)."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Optional, Sequence
+
+from asr_core.bin.common import run_program
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import Parser, add_options, from_params, option
+
+_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
+
+
+@dataclass
+class NoiseOptions:
+    """Noise: the folder, the windows, where to write."""
+
+    noise_dir: str = option("", "folder of recordings, searched with all its subfolders")
+    output: str = option("data/manifests/musan_cuts.jsonl.gz", "manifest to write")
+    sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
+    window: float = option(10.0, "seconds of a cut")
+    min_duration: float = option(5.0, "shorter remainders of recordings longer than a window are left out")
+
+
+def noise_cuts(opts: NoiseOptions) -> List[Any]:
+    """The windows of all recordings in ``opts.noise_dir``."""
+    from lhotse import MonoCut, Recording
+
+    folder = Path(opts.noise_dir)
+    if not folder.is_dir():
+        raise UserError(f"no such folder of noise: {folder}")
+    cuts = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
+        name = "-".join(path.relative_to(folder).with_suffix("").parts)
+        try:
+            recording = Recording.from_file(path.resolve(), recording_id=name)
+        except Exception as e:  # lhotse's readers raise many kinds
+            logging.warning("left out %s: %s", path, type(e).__name__)
+            continue
+        if recording.sampling_rate != opts.sample_rate:
+            recording = recording.resample(opts.sample_rate)
+        start = 0.0
+        while start < recording.duration:
+            length = min(opts.window, recording.duration - start)
+            if start == 0.0 or length > opts.min_duration:
+                cuts.append(MonoCut(f"{name}-{len(cuts)}", start, round(length, 4), 0, recording=recording))
+            start += opts.window
+    if not cuts:
+        raise UserError(f"no readable recordings ({', '.join(sorted(_SUFFIXES))}) in {folder}")
+    return cuts
+
+
+def prepare(opts: NoiseOptions) -> None:
+    """Run the program with ``opts``."""
+    from lhotse import CutSet
+
+    from asr_core.utils.files import atomic_path
+
+    cuts = noise_cuts(opts)
+    with atomic_path(opts.output) as tmp:
+        CutSet.from_cuts(cuts).to_file(tmp)
+    logging.info("%s: %d cuts, %.2f hours", opts.output, len(cuts), sum(c.duration for c in cuts) / 3600)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Parse the command line and run."""
+    from asr_core.utils.log import setup_logger
+
+    parser = Parser(__doc__)
+    add_options(parser, NoiseOptions)
+    opts = from_params(NoiseOptions, parser.parse_args(argv))
+    setup_logger()
+    run_program(lambda: prepare(opts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Check cut manifests; exit status 1 and the problems found if any cut is unfit."""
+
+import logging
+from typing import Optional, Sequence
+
+from asr_core.bin.common import run_program
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import Parser, str2bool
+
+
+def validate(path: str, read_data: bool) -> None:
+    """Check one manifest.
+
+    Raises:
+      UserError: it has problems.
+    """
+    from asr_core.data.manifest import read_cuts, validate_cuts
+
+    cuts = read_cuts(path)
+    problems = validate_cuts(cuts, read_data)
+    for problem, ids in problems.items():
+        logging.error("%s: %d cuts: %s (%s)", path, len(ids), problem, ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else ""))
+    if problems:
+        raise UserError(f"{path}: {len({i for ids in problems.values() for i in ids})} of {len(cuts)} cuts are unfit, see above")
+    if len(cuts) == 0:
+        raise UserError(f"{path}: no cuts")
+    logging.info("%s: %d cuts are fine", path, len(cuts))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Parse the command line and run."""
+    from asr_core.utils.log import setup_logger
+
+    parser = Parser(__doc__)
+    parser.add_argument("manifests", nargs="+", help="cut manifests, .jsonl.gz")
+    parser.add_argument("--read-data", type=str2bool, default=False, metavar="BOOL", help="read all features or audio too")
+    args = parser.parse_args(argv)
+    setup_logger()
+
+    def body() -> None:
+        for path in args.manifests:
+            validate(path, args.read_data)
+
+    run_program(body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Checks and statistics of cut manifests."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional
+
+from asr_core.text.tokenizer import Tokenizer
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+_TOLERANCE = 2e-3  # seconds
+
+
+def read_cuts(path: PathLike) -> Any:
+    """The cuts of a manifest, held in memory.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    from lhotse import CutSet
+
+    import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such manifest: {path}")
+    try:
+        return CutSet.from_file(path).to_eager()
+    except Exception as e:  # gzip, JSON and lhotse each have their own kinds
+        raise UserError(f"manifest {path} is damaged: {type(e).__name__}: {e}") from e
+
+
+def problems_of(cut: Any, read_data: bool = False) -> List[str]:
+    """What makes ``cut`` unfit for training or decoding; ``read_data`` reads its features or audio too."""
+    found = []
+    if len(cut.supervisions) != 1:
+        found.append(f"{len(cut.supervisions)} supervisions where one is expected")
+    for supervision in cut.supervisions:
+        if abs(supervision.start) > _TOLERANCE:
+            found.append(f"its supervision starts at {supervision.start:g} s")
+        if supervision.end > cut.duration + _TOLERANCE:
+            found.append(f"its supervision ends {supervision.end - cut.duration:.3f} s after it")
+        if not (supervision.text or "").strip():
+            found.append("no text")
+    if cut.duration <= 0:
+        found.append(f"duration {cut.duration:g} s")
+    if not (cut.has_features or cut.has_recording):
+        found.append("neither features nor audio")
+    if read_data and not found:
+        found += _unreadable(cut)
+    return found
+
+
+def _unreadable(cut: Any) -> List[str]:
+    from asr_core.data.dataset import short_reason
+
+    try:
+        data = cut.load_features() if cut.has_features else cut.load_audio()
+    except Exception as e:  # the readers raise many kinds
+        return [short_reason(e)]
+    rows, expected = (len(data), cut.num_frames) if cut.has_features else (data.shape[1], cut.num_samples)
+    return [] if abs(rows - expected) <= 1 else [f"{rows} rows of data where {expected} are expected"]
+
+
+def validate_cuts(cuts: Iterable[Any], read_data: bool = False) -> Dict[str, List[str]]:
+    """Problems of ``cuts``: ids of the cuts concerned, by problem; empty if all are well."""
+    found: Dict[str, List[str]] = {}
+    seen = set()
+    for cut in cuts:
+        if cut.id in seen:
+            found.setdefault("its id comes twice", []).append(cut.id)
+        seen.add(cut.id)
+        for problem in problems_of(cut, read_data):
+            found.setdefault(problem, []).append(cut.id)
+    return found
+
+
+def describe_cuts(cuts: Iterable[Any], tokenizer: Optional[Tokenizer] = None) -> str:
+    """A table of statistics: amounts, durations, words, and tokens if a tokenizer is given."""
+    cuts = list(cuts)
+    if not cuts:
+        raise UserError("no cuts in the manifest")
+    texts = [s.text or "" for c in cuts for s in c.supervisions]
+    speakers = {s.speaker for c in cuts for s in c.supervisions if s.speaker}
+    words = Counter(word for text in texts for word in text.split())
+    rows = [
+        ("cuts", f"{len(cuts)}"),
+        ("hours", f"{sum(c.duration for c in cuts) / 3600:.3f}"),
+        ("sampling rates", ", ".join(map(str, sorted({c.sampling_rate for c in cuts})))),
+        ("with features", f"{sum(c.has_features for c in cuts)}"),
+        ("speakers", f"{len(speakers) or 'not given'}"),
+        ("words", f"{sum(words.values())}, {len(words)} different"),
+        ("duration, s", _spread([c.duration for c in cuts])),
+        ("words a cut", _spread([len(text.split()) for text in texts])),
+    ]
+    if tokenizer is not None:
+        lengths = [len(ids) for ids in tokenizer.encode(texts)]
+        rows.append(("tokens a cut", _spread(lengths)))
+        unknown = "".join(dict.fromkeys("".join(tokenizer.unknown_characters(t) for t in texts)))
+        rows.append(("unknown characters", unknown or "none"))
+    return "\n".join(f"{name:<20}{value}" for name, value in rows)
+
+
+def _spread(values: List[float]) -> str:
+    import numpy as np
+
+    low, p5, p50, p95, high = np.percentile(values, [0, 5, 50, 95, 100])
+    return f"mean {np.mean(values):.2f}, min {low:.2f}, 5 % {p5:.2f}, median {p50:.2f}, 95 % {p95:.2f}, max {high:.2f}"

@@ -1,0 +1,142 @@
+"""Recordings listed in a TSV file become cuts."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from asr_core.data.features import read_audio
+from asr_core.text.normalize import normalize_text
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class TsvLine:
+    """One line of a TSV file: where it stands, which audio, which words."""
+
+    where: str
+    number: int
+    audio: Path
+    text: str
+
+
+def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none") -> List[TsvLine]:
+    """Read lines ``audio-path<TAB>transcript``; empty lines at the end are no lines.
+
+    Args:
+      path: the file, UTF-8. Relative audio paths are relative to its folder.
+      on_bad_line: ``"error"``, or ``"skip"`` with a warning.
+      normalize: see :func:`~asr_core.text.normalize.normalize_text`.
+
+    Raises:
+      UserError: the file cannot be read or has no usable line; or a line is malformed: no tab, more than one tab, no audio
+        path, no transcript.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_text(encoding="utf-8-sig").rstrip()
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from e
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    lines: List[TsvLine] = []
+    bad: List[str] = []
+    for number, line in enumerate(raw.split("\n"), 1):
+        audio, text, problem = _split(line.rstrip("\r"))
+        if problem:
+            bad.append(f"{path}:{number}: {problem}")
+            continue
+        lines.append(TsvLine(f"{path}:{number}", number, path.parent / audio, normalize_text(text, normalize)))
+    if bad and on_bad_line == "error":
+        more = f" (and {len(bad) - 1} more such lines)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0]}{more}; correct it, or leave such lines out with --on-bad-line skip")
+    _report(bad, f"{path}: bad lines skipped")
+    if not lines:
+        raise UserError(f"{path} has no usable line; expected lines of audio-path<TAB>transcript")
+    return lines
+
+
+def _split(line: str) -> Tuple[str, str, str]:
+    """Audio path, transcript, and what is wrong with the line (if anything)."""
+    if not line.strip():
+        return "", "", "empty line; expected audio-path<TAB>transcript"
+    fields = line.split("\t")
+    if len(fields) != 2:
+        return "", "", f"{len(fields) - 1} tabs where one is expected: audio-path<TAB>transcript"
+    audio, text = fields[0].strip(), fields[1].strip()
+    if not audio:
+        return "", "", "no audio path before the tab"
+    return audio, text, "" if text else "no transcript after the tab"
+
+
+def _report(problems: List[str], what: str) -> None:
+    if problems:
+        logging.warning("%s: %d", what, len(problems))
+        for problem in problems[:_SHOWN]:
+            logging.warning("  %s", problem)
+        if len(problems) > _SHOWN:
+            logging.warning("  ... and %d more", len(problems) - _SHOWN)
+
+
+def tsv_to_cuts(path: PathLike, sample_rate: int = 16000, on_bad_line: str = "error", normalize: str = "none", nj: int = 1) -> Tuple[Any, int]:
+    """Cuts of the recordings that a TSV file lists, first channel, resampled when read.
+
+    Every file is decoded once. Those that are missing, unreadable or cut short are left out, counted and (the first) named.
+
+    Args:
+      path, on_bad_line, normalize: see :func:`read_tsv`.
+      sample_rate: rate of the cuts.
+      nj: threads that read audio.
+
+    Returns:
+      (CutSet, number of recordings left out).
+
+    Raises:
+      UserError: see :func:`read_tsv`; or no recording at all can be read.
+    """
+    from lhotse import CutSet
+
+    lines = read_tsv(path, on_bad_line, normalize)
+    with ThreadPoolExecutor(max(1, nj)) as pool:
+        checked = list(pool.map(_check, lines))
+    problems = [problem for _, problem in checked if problem]
+    _report(problems, f"{path}: recordings left out")
+    cuts = [_cut(line, info, sample_rate) for line, (info, _) in zip(lines, checked) if info]
+    if not cuts:
+        raise UserError(f"{path}: no recording can be read; the first: {problems[0]}")
+    return CutSet.from_cuts(cuts), len(problems)
+
+
+def _check(line: TsvLine) -> Tuple[Optional[Dict[str, int]], str]:
+    """Samples, rate and channels of a recording, or why it cannot be used."""
+    import soundfile
+
+    try:
+        samples, rate = read_audio(line.audio)
+        channels = soundfile.info(str(line.audio)).channels
+    except UserError as e:
+        return None, f"{line.where}: {e}"
+    except soundfile.LibsndfileError:
+        return None, f"{line.where}: {line.audio}: convert it to wav or flac (only ffmpeg can read it)"
+    return {"num_samples": len(samples), "sampling_rate": rate, "channels": channels}, ""
+
+
+def _cut(line: TsvLine, info: Dict[str, int], sample_rate: int) -> Any:
+    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+    name = f"{'_'.join(line.audio.stem.split())}-{line.number}"
+    recording = Recording(
+        id=name,
+        sources=[AudioSource(type="file", channels=list(range(info["channels"])), source=str(line.audio.resolve()))],
+        sampling_rate=info["sampling_rate"],
+        num_samples=info["num_samples"],
+        duration=info["num_samples"] / info["sampling_rate"],
+    )
+    if recording.sampling_rate != sample_rate:
+        recording = recording.resample(sample_rate)
+    supervision = SupervisionSegment(id=name, recording_id=name, start=0.0, duration=recording.duration, channel=0, text=line.text)
+    return MonoCut(id=name, start=0.0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision])

@@ -1,0 +1,126 @@
+"""Training of SentencePiece tokenizers with the special tokens and files that the recipes use."""
+
+import io
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import List, Optional
+
+from asr_core.text.tokenizer import BLANK, SOS_EOS, Tokenizer, write_tokens
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
+
+_NUM_SPECIAL = 3
+
+
+def train_tokenizer(
+    transcript: PathLike, lang_dir: PathLike, vocab_size: int, model_type: str = "unigram", fit: bool = False, keep_text: bool = False
+) -> int:
+    """Train on ``transcript``; write ``<type>_<size>.model``, ``bpe.model`` and ``tokens.txt`` to ``lang_dir``.
+
+    Ids 0, 1, 2 are ``<blk>``, ``<sos/eos>``, ``<unk>``; all characters of the text are covered.
+
+    Args:
+      transcript: text file, one utterance a line.
+      lang_dir: where to write; made if need be.
+      vocab_size: number of tokens.
+      model_type: ``unigram``, ``bpe`` or ``char``.
+      fit: where the text does not allow ``vocab_size``, take the nearest size that it does (and say so).
+      keep_text: no Unicode normalization inside the tokenizer.
+
+    Returns:
+      The number of tokens.
+
+    Raises:
+      UserError: no text, or a size that the text does not allow.
+    """
+    lines = _read_lines(Path(transcript))
+    lang_dir = Path(lang_dir)
+    try:
+        model = _train(lines, vocab_size, model_type, keep_text)
+    except RuntimeError as e:
+        nearest = _nearest_size(lines, vocab_size, model_type, keep_text, str(e))
+        if nearest is None:
+            raise UserError(f"cannot train a tokenizer on {transcript}: {_reason(e)}") from e
+        if not fit:
+            raise UserError(
+                f"the text of {transcript} does not allow {vocab_size} {model_type} tokens; the nearest size is --vocab-size {nearest}"
+            ) from e
+        logging.warning("the text does not allow %d %s tokens: using %d", vocab_size, model_type, nearest)
+        vocab_size = nearest
+        model = _train(lines, vocab_size, model_type, keep_text)
+    named = lang_dir / f"{model_type}_{vocab_size}.model"
+    with atomic_path(named) as tmp:
+        tmp.write_bytes(model)
+    pieces = Tokenizer.load(named).pieces
+    write_text_atomic(lang_dir / "tokens.txt", write_tokens(pieces))
+    with atomic_path(lang_dir / "bpe.model") as tmp:  # last: it marks the folder as complete
+        shutil.copyfile(named, tmp)
+    return len(pieces)
+
+
+def _read_lines(path: Path) -> List[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read transcripts {path}: {e}") from e
+    if not lines:
+        raise UserError(f"{path} has no text to train a tokenizer on")
+    return lines
+
+
+def _train(lines: List[str], vocab_size: int, model_type: str, keep_text: bool) -> bytes:
+    import sentencepiece
+
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=out,
+        vocab_size=vocab_size,
+        model_type=model_type,
+        character_coverage=1.0,
+        input_sentence_size=100_000_000,
+        user_defined_symbols=[BLANK, SOS_EOS],
+        unk_id=_NUM_SPECIAL - 1,
+        bos_id=-1,
+        eos_id=-1,
+        normalization_rule_name="identity" if keep_text else "nmt_nfkc",
+        max_sentence_length=1 << 20,
+        num_threads=1,  # so that a text always gives the same tokens
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
+def _nearest_size(lines: List[str], wanted: int, model_type: str, keep_text: bool, message: str) -> Optional[int]:
+    """The possible size nearest to the impossible ``wanted``, or None if no size works."""
+    characters = len({ch for line in lines for ch in line if not ch.isspace()}) + 1 + _NUM_SPECIAL
+    hints = [int(n) for n in re.findall(r"\d+", message) if _NUM_SPECIAL < int(n) < 1_000_000]
+    for size in sorted({*hints, characters} - {wanted}, key=lambda n: abs(n - wanted)):
+        if _possible(lines, size, model_type, keep_text):
+            return _grow(lines, size, wanted, model_type, keep_text)
+    return None
+
+
+def _grow(lines: List[str], possible: int, wanted: int, model_type: str, keep_text: bool) -> int:
+    """The size nearest to ``wanted`` by bisection between a possible and an impossible one."""
+    while abs(wanted - possible) > 1:
+        middle = (possible + wanted) // 2
+        if _possible(lines, middle, model_type, keep_text):
+            possible = middle
+        else:
+            wanted = middle
+    return possible
+
+
+def _possible(lines: List[str], size: int, model_type: str, keep_text: bool) -> bool:
+    try:
+        _train(lines, size, model_type, keep_text)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _reason(e: RuntimeError) -> str:
+    return str(e).strip().splitlines()[-1]
