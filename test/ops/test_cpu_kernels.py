@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asr_core.ops import depthwise
+from asr_core.ops import activation_linear, balancer, depthwise, norm
 from asr_core.ops.cpu import dispatch
 from asr_core.ops.swoosh import swoosh_l, swoosh_r
 
@@ -86,3 +86,43 @@ def test_kernels_can_be_turned_off(monkeypatch):
     finally:
         monkeypatch.undo()
         dispatch.available.cache_clear()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("activation", ["SwooshL", "SwooshR"])
+def test_activation_linear_and_gradients(activation, masked):
+    torch.manual_seed(0)
+    x, w, b, grad = torch.randn(9, 3, 20), torch.randn(7, 20), torch.randn(7), torch.randn(9, 3, 7)
+    mask = (torch.rand(1, 3, 20) > 0.3).float() / 0.7 if masked else None
+    fast = [t.clone().requires_grad_() for t in (x, w, b)]
+    slow = [t.double().requires_grad_() for t in (x, w, b)]
+    y = activation_linear.activation_linear(*fast, activation, mask)
+    inner = (swoosh_l if activation == "SwooshL" else swoosh_r)(slow[0])
+    expected = F.linear(inner if mask is None else inner * mask, *slow[1:])
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    for got, want in zip(torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())):
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 1300])
+def test_bias_norm_and_gradients(rows):
+    torch.manual_seed(0)
+    x, bias, log_scale, grad = torch.randn(rows, 2, 20), torch.randn(20), torch.tensor(0.7), torch.randn(rows, 2, 20)
+    fast = [t.clone().requires_grad_() for t in (x, bias, log_scale)]
+    slow = [t.double().requires_grad_() for t in (x, bias, log_scale)]
+    y, expected = norm.bias_norm(*fast), norm.bias_norm_plain(*slow)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-6)
+    for got, want in zip(torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channel_dim,channels_last", [(-1, False), (1, True)])
+def test_balancer_kernels_equal_the_plain_form(channel_dim, channels_last):
+    torch.manual_seed(0)
+    x = torch.randn(5, 12, 9, 12) * torch.linspace(0.1, 9, 12).view(12, 1, 1) + 0.7
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    grad, bounds = torch.randn(5, 12, 9, 12), (-0.3, 0.3, 0.5, 2.0)
+    got = balancer.apply_balancer(grad, x, bounds, 0.04, channel_dim)
+    want = balancer.apply_balancer(grad.double(), x.double(), bounds, 0.04, channel_dim)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-6)
+    assert (got - grad).abs().max() > 0.01

@@ -38,8 +38,40 @@ def swoosh_backward(data):  # noqa: ANN001, ANN201
 
 
 @kernel(n_args=4, n_floats=2)
-def swoosh_again_and_backward(data):  # noqa: ANN001, ANN201
-    """args: x, dy, y, dx (any shape; dx may be dy); floats: offset, constant. Both kernels above in one pass."""
+def swoosh_masked_forward(data):  # noqa: ANN001, ANN201
+    """args: x, mask (M,), y, M; rows of M elements; floats: offset, constant. y = swoosh(x) mask, the mask the same for every row."""
+    args, floats = arguments(data, 4, 2)
+    offset, constant, M = f32(floats[0]), f32(floats[1]), args[3]
+    mask = f32_array(args[1], M)
+    begin, end = next_piece(data)
+    while begin < end:
+        for r in range(begin, end):
+            x, y = f32_array(args[0] + 4 * r * M, M), f32_array(args[2] + 4 * r * M, M)
+            for i in range(M):
+                y[i] = (softplus(x[i] - offset) - f32(0.08) * x[i] - constant) * mask[i]
+        begin, end = next_piece(data)
+
+
+@kernel(n_args=6, n_floats=2)
+def swoosh_masked_both(data):  # noqa: ANN001, ANN201
+    """args: x, dy, mask (M,), y, dx, M; floats: offset, constant. y as above and dx = dy mask swoosh'(x); dx may be dy."""
+    args, floats = arguments(data, 6, 2)
+    offset, constant, M = f32(floats[0]), f32(floats[1]), args[5]
+    mask = f32_array(args[2], M)
+    begin, end = next_piece(data)
+    while begin < end:
+        for r in range(begin, end):
+            x, dy = f32_array(args[0] + 4 * r * M, M), f32_array(args[1] + 4 * r * M, M)
+            y, dx = f32_array(args[3] + 4 * r * M, M), f32_array(args[4] + 4 * r * M, M)
+            for i in range(M):
+                y[i] = (softplus(x[i] - offset) - f32(0.08) * x[i] - constant) * mask[i]
+                dx[i] = dy[i] * mask[i] * (sigmoid(x[i] - offset) - f32(0.08))
+        begin, end = next_piece(data)
+
+
+@kernel(n_args=4, n_floats=2)
+def swoosh_both(data):  # noqa: ANN001, ANN201
+    """args: x, dy, y, dx (any shape; dx may be dy); floats: offset, constant. Value and gradient in one pass."""
     args, floats = arguments(data, 4, 2)
     offset, constant = f32(floats[0]), f32(floats[1])
     begin, end = next_piece(data)

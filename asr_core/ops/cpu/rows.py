@@ -5,6 +5,7 @@ import numpy as np
 from asr_core.ops.cpu.parallel import arguments, f32_array, kernel, next_piece
 
 f32 = np.float32
+PART = 64  # rows whose contributions to a gradient are summed into one partial sum
 
 
 @kernel(n_args=5)
@@ -64,18 +65,18 @@ def bias_norm_forward(data):  # noqa: ANN001, ANN201
 def bias_norm_backward(data):  # noqa: ANN001, ANN201
     """args: x, dy (R, C), bias (C,), inv_rms (R,), dx (R, C), dbias (P, C) and dscale (P,) zeroed, R, C; floats: scale.
 
-    Rows are 0...P, a part of the R each; dscale is the gradient of log(scale).
+    Rows are 0...P, PART of the R each; dscale is the gradient of log(scale).
     """
     args, floats = arguments(data, 9, 1)
     R, C, scale = args[7], args[8], f32(floats[0])
     bias, inv_rms = f32_array(args[2], C), f32_array(args[3], R)
     begin, end = next_piece(data)
     while begin < end:
-        parts = (R + 63) // 64
+        parts = (R + PART - 1) // PART
         dscale = f32_array(args[6], parts)
         for p in range(begin, end):
             dbias = f32_array(args[5] + 4 * p * C, C)
-            for r in range(p * 64, min(R, (p + 1) * 64)):
+            for r in range(p * PART, min(R, (p + 1) * PART)):
                 x, dy, dx = f32_array(args[0] + 4 * r * C, C), f32_array(args[1] + 4 * r * C, C), f32_array(args[4] + 4 * r * C, C)
                 factor = inv_rms[r] * scale
                 along = f32(0.0)
