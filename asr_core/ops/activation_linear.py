@@ -35,11 +35,11 @@ def _activate_and_differentiate(x: Tensor, dy: Tensor, activation: str, mask: Op
     if usable(x, dy, mask) and _shares_rows(mask, x):
         from asr_core.ops.cpu import activations
 
-        y, dx = torch.empty_like(x), dy.contiguous()
+        y, dy, dx = torch.empty_like(x), dy.contiguous(), torch.empty_like(x)
         if mask is None:
-            activations.swoosh_both(x.numel(), activations.GRAIN, [x, dx, y, dx], [offset, constant])
+            activations.swoosh_both(x.numel(), activations.GRAIN, [x, dy, y, dx], [offset, constant])
         else:
-            args = [x, dx, mask, y, dx, mask.numel()]
+            args = [x, dy, mask, y, dx, mask.numel()]
             activations.swoosh_masked_both(x.shape[0], max(1, activations.GRAIN // mask.numel()), args, [offset, constant])
         return y, dx
     y = _activate(x, activation, mask)

@@ -7,6 +7,7 @@ from asr_core.ops.cpu.vector import sigmoid, softplus
 
 f32 = np.float32
 GRAIN = 8192
+# No output may share memory with an input: LLVM then falls back to one element at a time.
 
 
 @kernel(n_args=2, n_floats=2)
@@ -25,7 +26,7 @@ def swoosh_forward(data):  # noqa: ANN001, ANN201
 
 @kernel(n_args=3, n_floats=1)
 def swoosh_backward(data):  # noqa: ANN001, ANN201
-    """args: x, dy, dx (any shape; dx may be dy); floats: offset. dx = dy (sigmoid(x - offset) - 0.08)."""
+    """args: x, dy, dx (any shape); floats: offset. dx = dy (sigmoid(x - offset) - 0.08)."""
     args, floats = arguments(data, 3, 1)
     offset = f32(floats[0])
     begin, end = next_piece(data)
@@ -54,7 +55,7 @@ def swoosh_masked_forward(data):  # noqa: ANN001, ANN201
 
 @kernel(n_args=6, n_floats=2)
 def swoosh_masked_both(data):  # noqa: ANN001, ANN201
-    """args: x, dy, mask (M,), y, dx, M; floats: offset, constant. y as above and dx = dy mask swoosh'(x); dx may be dy."""
+    """args: x, dy, mask (M,), y, dx, M; floats: offset, constant. y as above and dx = dy mask swoosh'(x)."""
     args, floats = arguments(data, 6, 2)
     offset, constant, M = f32(floats[0]), f32(floats[1]), args[5]
     mask = f32_array(args[2], M)
@@ -71,7 +72,7 @@ def swoosh_masked_both(data):  # noqa: ANN001, ANN201
 
 @kernel(n_args=4, n_floats=2)
 def swoosh_both(data):  # noqa: ANN001, ANN201
-    """args: x, dy, y, dx (any shape; dx may be dy); floats: offset, constant. Value and gradient in one pass."""
+    """args: x, dy, y, dx (any shape); floats: offset, constant. Value and gradient in one pass."""
     args, floats = arguments(data, 4, 2)
     offset, constant = f32(floats[0]), f32(floats[1])
     begin, end = next_piece(data)
