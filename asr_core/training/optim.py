@@ -105,7 +105,7 @@ class ScaledAdam(torch.optim.Optimizer):
         """Load a state; ``base_lr`` of this optimizer's groups is kept, so that a resumed run may change it."""
         base_lrs = [group.get("base_lr") for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group, base_lr in zip(self.param_groups, base_lrs, strict=True):
+        for group, base_lr in zip(self.param_groups, base_lrs):
             if base_lr is not None:
                 group["base_lr"] = base_lr
         self._stacks = None
@@ -119,11 +119,11 @@ class ScaledAdam(torch.optim.Optimizer):
                 loss = closure()
         if self._stacks is None:
             self._stacks = [self._stack_group(i) for i in range(len(self.param_groups))]
-        scales = [self._clipping_scale(group, stacks) for group, stacks in zip(self.param_groups, self._stacks, strict=True)]
+        scales = [self._clipping_scale(group, stacks) for group, stacks in zip(self.param_groups, self._stacks)]
         self.skipped = any(scale is None for scale in scales)
         if self.skipped:
             return loss
-        for group, stacks, scale in zip(self.param_groups, self._stacks, scales, strict=True):
+        for group, stacks, scale in zip(self.param_groups, self._stacks, scales):
             for stack in stacks:
                 state = self.state[stack.params[0]]
                 (self._step_scalars if stack.is_scalar else self._step_tensors)(group, stack, state, scale)
@@ -133,7 +133,7 @@ class ScaledAdam(torch.optim.Optimizer):
     def _stack_group(self, index: int) -> List[_Stack]:
         group = self.param_groups[index]
         by_shape: Dict[Tuple, Tuple[List[Tensor], List[str]]] = {}
-        for p, name in zip(group["params"], self._names[index], strict=True):
+        for p, name in zip(group["params"], self._names[index]):
             params, names = by_shape.setdefault((str(p.dtype), *p.shape), ([], []))
             params.append(p)
             names.append(name)
@@ -162,7 +162,7 @@ class ScaledAdam(torch.optim.Optimizer):
         if scale < 0.5:
             names = [name for stack in stacks for name in stack.names]
             share, order = (sumsq / sumsq.sum()).sort(descending=True)
-            worst = ", ".join(f"{names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3], strict=True))
+            worst = ", ".join(f"{names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3]))
             logging.warning("gradient norm %.2e clipped by %.3f; the parameters that make most of it: %s", norm, scale, worst)
         return scale
 

@@ -55,7 +55,7 @@ class LRScheduler:
         self._set_lrs()
 
     def _set_lrs(self) -> None:
-        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+        for group, lr in zip(self.optimizer.param_groups, self.get_lr()):
             group["lr"] = lr
 
     def _warmup(self, warmup_batches: float, warmup_start: float) -> float:
@@ -78,7 +78,12 @@ class Eden(LRScheduler):
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, lr_batches: float, lr_epochs: float, warmup_batches: float = 500.0, warmup_start: float = 0.5
+        self,
+        optimizer: torch.optim.Optimizer,
+        lr_batches: float,
+        lr_epochs: float,
+        warmup_batches: float = 500.0,
+        warmup_start: float = 0.5,
     ) -> None:
         super().__init__(optimizer)
         self.lr_batches, self.lr_epochs = lr_batches, lr_epochs
@@ -94,7 +99,9 @@ class Eden(LRScheduler):
 class Eden2(LRScheduler):
     """Eden without epochs: ``lr = base_lr * ((b^2 + B^2) / B^2)^-1/2 * warmup``; arguments as there."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, lr_batches: float, warmup_batches: float = 500.0, warmup_start: float = 0.5) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, lr_batches: float, warmup_batches: float = 500.0, warmup_start: float = 0.5
+    ) -> None:
         super().__init__(optimizer)
         self.lr_batches, self.warmup_batches, self.warmup_start = lr_batches, warmup_batches, warmup_start
 

@@ -1,0 +1,105 @@
+"""Training of a recipe: ``main(corpus=Digits, defaults={...})`` is all that its ``train.py`` needs."""
+
+import dataclasses
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Type
+
+from asr_core.bin.common import run_program
+from asr_core.data.options import DataOptions
+from asr_core.models.options import ModelOptions
+from asr_core.training.options import TrainOptions
+from asr_core.training.recipe import Recipe
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, params_of
+
+if TYPE_CHECKING:
+    from asr_core.data.corpus import Corpus
+
+OPTIONS = (TrainOptions, ModelOptions, DataOptions)
+
+
+def main(
+    corpus: "Type[Corpus]",
+    recipe: Optional[Type[Recipe]] = None,
+    defaults: Optional[Dict[str, Any]] = None,
+    argv: Optional[List[str]] = None,
+) -> None:
+    """Train; ends the process with status 0, 1 (a user's mistake), 2 (wrong options), 130 (Ctrl-C) or 143 (SIGTERM).
+
+    Args:
+      corpus: where the cuts come from.
+      recipe: a subclass of Recipe where model, loss, data or optimizer differ from the usual.
+      defaults: defaults of this recipe's options, by name; they come before the corpus' own.
+      argv: the command line; by default the process' own.
+    """
+    recipe = recipe or Recipe
+    run_program(lambda: sys.exit(_train(corpus, recipe, _parse(corpus, recipe, defaults or {}, argv))))
+
+
+def _parse(corpus: "Type[Corpus]", recipe: Type[Recipe], defaults: Dict[str, Any], argv: Optional[List[str]]) -> AttributeDict:
+    parser = Parser(f"Train a model on {corpus.name}. The same command again continues where a run was interrupted.")
+    merged = {**corpus.defaults, **defaults}
+    for cls in OPTIONS:
+        add_options(parser, cls, merged)
+    corpus.add_arguments(parser)
+    recipe.add_arguments(parser)
+    known = {action.dest for action in parser._actions}
+    unknown = sorted(set(merged) - known)
+    if unknown:
+        raise ValueError(f"defaults of options that do not exist: {', '.join(unknown)}")
+    ours = {field.name for cls in OPTIONS for field in dataclasses.fields(cls)}
+    parser.set_defaults(**{name: value for name, value in merged.items() if name not in ours})
+    return params_of(parser.parse_args(argv))
+
+
+def _train(corpus: "Type[Corpus]", recipe_class: Type[Recipe], params: AttributeDict) -> int:
+    opts = from_params(TrainOptions, params)
+    opts.validate()
+    from asr_core.utils.files import write_text_atomic
+    from asr_core.utils.log import setup_logger
+    from asr_core.utils.runtime import setup_cpu
+
+    exp_dir = Path(opts.exp_dir)
+    logging.raiseExceptions = False  # a full disk must not print a traceback for each log line
+    try:
+        setup_logger(exp_dir / "log" / "log-train")
+    except OSError as e:
+        raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
+    setup_cpu(opts.num_threads)
+    from asr_core.training.loop import Trainer
+
+    recipe = recipe_class(params, corpus(params))
+    _keep_tokens(recipe, exp_dir)
+    params.update(
+        vocab_size=recipe.tokenizer.vocab_size,
+        blank_id=recipe.tokenizer.blank_id,
+        unk_id=recipe.tokenizer.unk_id,
+        feature_dim=params["num_mel_bins"],
+        subsampling_factor=4,
+    )
+    write_text_atomic(exp_dir / "params.json", str(params) + "\n")
+    logging.info("Options: %s", {name: params[name] for name in sorted(params)})
+    return Trainer(params, recipe).run()
+
+
+def _keep_tokens(recipe: Recipe, exp_dir: Path) -> None:
+    """Copy the tokenizer beside the checkpoints, where decoding and export look for it.
+
+    Raises:
+      UserError: the folder holds a run with other tokens.
+    """
+    from asr_core.text.tokenizer import Tokenizer, write_tokens
+    from asr_core.utils.files import atomic_path, write_text_atomic
+
+    tokens = exp_dir / "tokens.txt"
+    if tokens.is_file() and list(exp_dir.glob("*.pt")) and Tokenizer.load(tokens).pieces != recipe.tokenizer.pieces:
+        raise UserError(f"{exp_dir} holds a run with other tokens than {recipe.options.bpe_model}: choose another --exp-dir")
+    write_text_atomic(tokens, write_tokens(recipe.tokenizer.pieces))
+    source = Path(recipe.tokenizer.path)
+    target = exp_dir / "bpe.model"
+    if source.suffix == ".model" and source.resolve() != target.resolve():
+        with atomic_path(target) as tmp:
+            shutil.copyfile(source, tmp)

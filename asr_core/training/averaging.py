@@ -1,0 +1,54 @@
+"""The running average of a model's weights over training."""
+
+from typing import Dict, List
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelAverage:
+    """Mean, in float64, of snapshots of a model taken every ``period`` batches since the start of training.
+
+    Args:
+      model: its state dict's floating-point tensors are averaged; tensors that share storage are averaged once.
+      period: batches between snapshots.
+    """
+
+    def __init__(self, model: nn.Module, period: int) -> None:
+        self.period = period
+        self._current: List[Tensor] = []
+        self._average: List[Tensor] = []
+        self._others: Dict[str, Tensor] = {}
+        self._index: Dict[str, int] = {}
+        seen: Dict[int, int] = {}
+        for name, tensor in model.state_dict().items():
+            if not tensor.is_floating_point():
+                self._others[name] = tensor
+                continue
+            if tensor.data_ptr() not in seen or not tensor.numel():
+                seen[tensor.data_ptr()] = len(self._current)
+                self._current.append(tensor)
+                self._average.append(tensor.to(torch.float64, copy=True))
+            self._index[name] = seen[tensor.data_ptr()]
+
+    @torch.no_grad()
+    def update(self, batch_idx_train: int) -> None:
+        """Take a snapshot if one is due after ``batch_idx_train`` batches."""
+        if batch_idx_train % self.period:
+            return
+        weight = self.period / batch_idx_train
+        torch._foreach_mul_(self._average, 1.0 - weight)
+        for average, current in zip(self._average, self._current):
+            average.add_(current, alpha=weight)
+
+    def state_dict(self) -> Dict[str, Tensor]:
+        """The average under the model's names: float64, so that a resumed run continues exactly."""
+        out = {name: self._average[i] for name, i in self._index.items()}
+        out.update(self._others)
+        return out
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Dict[str, Tensor]) -> None:
+        """Load what :meth:`state_dict` gave (or icefall's ``model_avg``)."""
+        for name, i in self._index.items():
+            self._average[i].copy_(state[name])

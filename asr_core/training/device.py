@@ -1,0 +1,38 @@
+"""Where a model trains, and in what precision."""
+
+from typing import Optional
+
+import torch
+
+from asr_core.training.options import TrainOptions
+from asr_core.utils.errors import UserError
+
+
+def pick_device(opts: TrainOptions, rank: int = 0) -> torch.device:
+    """The device that ``--device`` names.
+
+    Raises:
+      UserError: CUDA is asked for and not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    if opts.device == "cuda" and not has_cuda:
+        raise UserError("--device cuda: this machine, or this build of torch, has no CUDA; give --device cpu")
+    return torch.device("cuda", rank) if has_cuda and opts.device != "cpu" else torch.device("cpu")
+
+
+def autocast_dtype(opts: TrainOptions, device: torch.device) -> Optional[torch.dtype]:
+    """The type of mixed precision, or None for float32.
+
+    Raises:
+      UserError: the device cannot train in it.
+    """
+    if not (opts.use_fp16 or opts.use_bf16):
+        return None
+    flag = "--use-fp16" if opts.use_fp16 else "--use-bf16"
+    if device.type != "cuda":
+        raise UserError(
+            f"{flag} 1: mixed precision needs a CUDA device, and this run is on the {device.type}; leave it out to train in float32"
+        )
+    if opts.use_bf16 and not torch.cuda.is_bf16_supported():
+        raise UserError(f"{flag} 1: this GPU has no bfloat16; use --use-fp16 1")
+    return torch.float16 if opts.use_fp16 else torch.bfloat16

@@ -1,0 +1,73 @@
+"""Options of training; light, so that ``--help`` needs neither torch nor lhotse."""
+
+from dataclasses import dataclass
+
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import option
+
+
+@dataclass
+class TrainOptions:
+    """Training: how long, how fast, what is written."""
+
+    world_size: int = option(1, "number of training processes; only 1 at present")
+    device: str = option("auto", "where to train; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
+    num_threads: int = option(0, "CPU threads of tensor operations; 0 takes all cores that this process may use")
+    tensorboard: bool = option(True, "write scalars for TensorBoard into <exp-dir>/tensorboard")
+    num_epochs: int = option(30, "last epoch; epochs count from 1")
+    max_steps: int = option(0, "stop after this many batches from the start of training; 0: no such limit")
+    start_epoch: int = option(1, "above 1: resume from epoch-<N-1>.pt; otherwise from the newest whole checkpoint, if there is one")
+    start_batch: int = option(0, "above 0: resume from checkpoint-<N>.pt, whatever --start-epoch says")
+    exp_dir: str = option("zipformer/exp", "folder of this run: checkpoints, logs, metrics")
+    bpe_model: str = option("data/lang_bpe_500/bpe.model", "tokenizer: a SentencePiece model, or a folder with bpe.model")
+    base_lr: float = option(0.045, "learning rate before the schedule's factors; relative to each parameter's size")
+    lr_batches: float = option(7500.0, "batches after which the learning rate falls noticeably")
+    lr_epochs: float = option(3.5, "epochs after which the learning rate falls noticeably")
+    warmup_batches: float = option(500.0, "batches over which the learning rate rises at the start")
+    warmup_start: float = option(0.1, "factor on the learning rate at the first batch")
+    clipping_scale: float = option(2.0, "clip gradients at this multiple of their median norm; 0: never")
+    ref_duration: float = option(600.0, "seconds of audio in a reference batch; scales the counter behind dropout and other schedules")
+    prune_range: int = option(5, "symbols per frame that the pruned loss keeps")
+    lm_scale: float = option(0.25, "weight of the predictor-only term in the simple loss")
+    am_scale: float = option(0.0, "weight of the encoder-only term in the simple loss")
+    simple_loss_scale: float = option(0.5, "weight of the simple loss after --warm-step")
+    ctc_loss_scale: float = option(0.2, "weight of the CTC loss beside the transducer's; without a transducer it is 1")
+    warm_step: int = option(2000, "batches over which the weights of simple and pruned loss move to their final values")
+    seed: int = option(42, "seed of weights, data order, augmentation and dropout")
+    log_interval: int = option(50, "batches between two log lines")
+    reset_interval: int = option(200, "batches over which tot_loss averages")
+    valid_interval: int = option(3000, "batches between two validations; there is one at the end of each epoch too")
+    save_every_n: int = option(4000, "batches between two checkpoint-<N>.pt; not less than --average-period")
+    keep_last_k: int = option(30, "how many checkpoint-<N>.pt to keep; epoch-<N>.pt are never removed")
+    average_period: int = option(200, "batches between two updates of the averaged model")
+    max_bad_batches: int = option(10, "stop after so many batches in a row whose loss or gradient is not finite")
+    use_fp16: bool = option(False, "float16 mixed precision with loss scaling (CUDA)")
+    use_bf16: bool = option(False, "bfloat16 mixed precision (CUDA)")
+
+    def validate(self) -> None:
+        """Refuse values that contradict each other or make no sense.
+
+        Raises:
+          UserError: naming the option and what it may be.
+        """
+        if self.world_size != 1:
+            raise UserError(f"--world-size {self.world_size}: training in several processes is not supported yet; give 1")
+        if self.use_fp16 and self.use_bf16:
+            raise UserError("--use-fp16 and --use-bf16 exclude each other")
+        if self.save_every_n < self.average_period:
+            raise UserError(f"--save-every-n {self.save_every_n} must not be less than --average-period {self.average_period}")
+        for name in (
+            "num_epochs", "start_epoch", "prune_range", "log_interval", "reset_interval", "valid_interval", "save_every_n",
+            "keep_last_k", "average_period", "max_bad_batches",
+        ):  # fmt: skip
+            self._at_least(name, 1)
+        for name in ("base_lr", "lr_batches", "lr_epochs", "ref_duration"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
+        for name in ("max_steps", "start_batch", "num_threads", "warm_step", "warmup_batches", "clipping_scale"):
+            self._at_least(name, 0)
+
+    def _at_least(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if value < least:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")

@@ -1,0 +1,140 @@
+"""The places where a recipe differs from the rest: subclass :class:`Recipe` and override what is particular."""
+
+import argparse
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple
+
+from asr_core.training.options import TrainOptions
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from asr_core.data.corpus import Corpus
+    from asr_core.text.tokenizer import Tokenizer
+
+
+class BatchLoss(NamedTuple):
+    """What :meth:`Recipe.compute_loss` gives.
+
+    Attributes:
+      loss: what is minimised; a scalar, or (N,) with ``reduction="none"``.
+      parts: its unweighted parts by name, for the log; shapes as ``loss``.
+      frames: encoder frames of the batch, which logged losses are divided by.
+    """
+
+    loss: "torch.Tensor"
+    parts: Dict[str, "torch.Tensor"]
+    frames: int
+
+
+def transducer_loss_scales(batch_idx_train: int, warm_step: int, simple_loss_scale: float) -> tuple:
+    """Weights (simple, pruned) after ``batch_idx_train`` batches: from (1, 0.1) to (simple_loss_scale, 1) in ``warm_step``."""
+    if batch_idx_train >= warm_step:
+        return simple_loss_scale, 1.0
+    done = batch_idx_train / warm_step
+    return 1.0 - done * (1.0 - simple_loss_scale), 0.1 + 0.9 * done
+
+
+class Recipe:
+    """How one training is put together; each method may be overridden by a recipe's ``train.py``.
+
+    Args:
+      params: all options.
+      corpus: where the cuts come from.
+      rank, world_size: this process among those that train together.
+    """
+
+    def __init__(self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1) -> None:
+        self.params = params
+        self.corpus = corpus
+        self.rank = rank
+        self.world_size = world_size
+        self.options = from_params(TrainOptions, params)
+        self._tokenizer: Any = None
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add options that only this recipe has; by default none."""
+
+    @property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer of ``--bpe-model``, loaded once."""
+        if self._tokenizer is None:
+            from asr_core.text.tokenizer import Tokenizer
+
+            self._tokenizer = Tokenizer.load(self.options.bpe_model)
+        return self._tokenizer
+
+    def build_model(self) -> "nn.Module":
+        """The model, on the CPU."""
+        from asr_core.models import ModelOptions, build_model
+
+        return build_model(from_params(ModelOptions, self.params), self.tokenizer.vocab_size, self.params["num_mel_bins"])
+
+    def build_datamodule(self) -> Any:
+        """What makes the loaders: ``train_dataloader(cuts, epoch, skip_batches)`` and ``valid_dataloader(cuts)``."""
+        from asr_core.data.module import AsrDataModule
+        from asr_core.data.options import DataOptions
+
+        opts = from_params(DataOptions, self.params)
+        if opts.strategy == "AudioSamples":
+            raise UserError("--input-strategy AudioSamples gives audio, and the models here take features: give another strategy")
+        return AsrDataModule(opts, self.options.seed, self.tokenizer, rank=self.rank, world_size=self.world_size)
+
+    def report_data(self, data: Any, train_cuts: Any, valid_cuts: Any) -> Any:
+        """Log hours and utterances of both sets and what was dropped and why; return the training set's summary.
+
+        ``data`` is what :meth:`build_datamodule` gave.
+        """
+        from asr_core.data.filter import CutFilter
+        from asr_core.training.report import report_data, summarize_cuts
+
+        keep = CutFilter(data.opts, self.tokenizer, data.dropped)
+        summary = summarize_cuts(train_cuts, keep)
+        report_data("Training data", summary, data.dropped)
+        report_data("Validation data", summarize_cuts(valid_cuts, keep), data.dropped)
+        return summary
+
+    def build_optimizer(self, model: "nn.Module") -> "torch.optim.Optimizer":
+        """The optimizer."""
+        from asr_core.training.optim import ScaledAdam, get_parameter_groups_with_lrs
+
+        groups = get_parameter_groups_with_lrs(model, lr=self.options.base_lr, include_names=True)
+        return ScaledAdam(groups, lr=self.options.base_lr, clipping_scale=self.options.clipping_scale or None)
+
+    def build_scheduler(self, optimizer: "torch.optim.Optimizer") -> Any:
+        """The learning-rate schedule: has ``step_batch``, ``step_epoch``, ``get_last_lr``, ``state_dict``, ``load_state_dict``."""
+        from asr_core.training.schedule import Eden
+
+        opts = self.options
+        return Eden(optimizer, opts.lr_batches, opts.lr_epochs, warmup_batches=opts.warmup_batches, warmup_start=opts.warmup_start)
+
+    def compute_loss(self, model: "nn.Module", batch: Dict[str, Any], batch_idx_train: int, reduction: str = "sum") -> BatchLoss:
+        """The loss of one batch, summed over its N utterances.
+
+        Args:
+          model: in training or evaluation mode.
+          batch: as the data module makes it.
+          batch_idx_train: batches since the start of training; sets the weights of the loss's parts.
+          reduction: ``"sum"``, or ``"none"`` for one loss per utterance.
+        """
+        opts = self.options
+        device = next(model.parameters()).device
+        supervisions = batch["supervisions"]
+        x = batch["inputs"].to(device, non_blocking=True)
+        x_lens = supervisions["num_frames"].to(device).long()
+        y: List[List[int]] = self.tokenizer.encode(supervisions["text"])
+        losses = model(x, x_lens, y, prune_range=opts.prune_range, am_scale=opts.am_scale, lm_scale=opts.lm_scale, reduction=reduction)
+        simple_scale, pruned_scale = transducer_loss_scales(batch_idx_train, opts.warm_step, opts.simple_loss_scale)
+        has_transducer = losses.simple_loss is not None
+        weighted = [
+            ("simple_loss", losses.simple_loss, simple_scale),
+            ("pruned_loss", losses.pruned_loss, pruned_scale),
+            ("ctc_loss", losses.ctc_loss, opts.ctc_loss_scale if has_transducer else 1.0),
+        ]
+        parts = {name: loss.detach() for name, loss, _ in weighted if loss is not None}
+        total = sum(scale * loss for _, loss, scale in weighted if loss is not None)
+        frames = int((supervisions["num_frames"] // 4).sum())
+        return BatchLoss(total, parts, frames)  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""Where a run stands, apart from its tensors; random states."""
+
+import dataclasses
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Any, Dict
+
+import numpy as np
+import torch
+
+from asr_core.training.metrics import MetricsTracker
+
+
+@dataclass
+class TrainState:
+    """Counters of a run.
+
+    Attributes:
+      epoch: the epoch under way, from 1.
+      batches_done: how many batches of it were used.
+      batch_idx_train: batches since the start of training.
+      tot_loss: decayed sums of losses in this epoch.
+      epoch_audio: seconds of audio used in this epoch.
+      validation_due: a validation at this batch was interrupted and is still to be done.
+      bad_in_a_row, bad_batches: skipped batches whose loss or gradient was not finite.
+      metrics_lines: lines of metrics.jsonl that belong to the run so far.
+      best_*: lowest losses per frame, and their epochs.
+    """
+
+    epoch: int = 1
+    batches_done: int = 0
+    batch_idx_train: int = 0
+    tot_loss: MetricsTracker = field(default_factory=MetricsTracker)
+    epoch_audio: float = 0.0
+    validation_due: bool = False
+    bad_in_a_row: int = 0
+    bad_batches: int = 0
+    metrics_lines: int = 0
+    train_loss: float = math.inf
+    best_train_loss: float = math.inf
+    best_valid_loss: float = math.inf
+    best_train_epoch: int = -1
+    best_valid_epoch: int = -1
+
+    def start_epoch(self, epoch: int) -> None:
+        """Set the counters of an epoch to its start."""
+        self.epoch, self.batches_done, self.epoch_audio, self.tot_loss = epoch, 0, 0.0, MetricsTracker()
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"tot_loss": dict(self.tot_loss)}
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> "TrainState":
+        """The inverse of :meth:`as_dict`."""
+        return cls(**{**values, "tot_loss": MetricsTracker(values["tot_loss"])})
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python's, numpy's and torch's random sources."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_states() -> Dict[str, Any]:
+    """The states of all random sources, as values that any checkpoint loader reads."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, [int(k) for k in keys], *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: Dict[str, Any]) -> None:
+    """Restore what :func:`random_states` gave; GPU states only where there are as many GPUs."""
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and torch.cuda.is_available() and torch.cuda.device_count() == len(states["cuda"]):
+        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Train a small Zipformer transducer on yes and no; a few minutes on a CPU."""
+
+from yesno import YesNo
+
+from asr_core.bin.train import main
+
+DEFAULTS = {
+    # model
+    "num_encoder_layers": "1,1,1",
+    "downsampling_factor": "1,2,4",
+    "encoder_dim": "64,96,96",
+    "encoder_unmasked_dim": "48,64,64",
+    "feedforward_dim": "128",
+    "num_heads": "4",
+    "cnn_module_kernel": "31,15,15",
+    "decoder_dim": 64,
+    "joiner_dim": 64,
+    # a few minutes of audio: many epochs of few batches
+    "num_epochs": 60,
+    "base_lr": 0.045,
+    "lr_batches": 300.0,
+    "lr_epochs": 30.0,
+    "warmup_batches": 100.0,
+    "warm_step": 150,
+    "ref_duration": 4.0,
+    "average_period": 10,
+    "save_every_n": 200,
+    "keep_last_k": 2,
+    "log_interval": 10,
+    "reset_interval": 20,
+}
+
+if __name__ == "__main__":
+    main(corpus=YesNo, defaults=DEFAULTS)
