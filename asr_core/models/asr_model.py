@@ -1,0 +1,209 @@
+"""The speech-recognition model: encoder, and a transducer's or a CTC's head, or both."""
+
+from typing import List, NamedTuple, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_core.nn.scaling import ScaledLinear
+
+
+class Losses(NamedTuple):
+    """Losses of a batch: scalars, or (N,) with ``reduction="none"``; None where the model has no such head."""
+
+    simple_loss: Optional[Tensor]
+    pruned_loss: Optional[Tensor]
+    ctc_loss: Optional[Tensor]
+
+
+class AsrModel(nn.Module):
+    """Encoder with transducer and/or CTC head.
+
+    Args:
+      encoder_embed: features (N, T, F), lengths -> frames (N, T', C), lengths.
+      encoder: frames, lengths -> (N, T'', C), lengths.
+      decoder: prediction network, tokens (N, U) -> (N, U, decoder_dim); None without transducer.
+      joiner: None without transducer.
+      encoder_dim, decoder_dim: widths of the encoder's and the decoder's output.
+      vocab_size: number of tokens, blank included.
+      use_transducer, use_ctc: which heads exist; at least one.
+    """
+
+    def __init__(
+        self,
+        encoder_embed: nn.Module,
+        encoder: nn.Module,
+        decoder: Optional[nn.Module] = None,
+        joiner: Optional[nn.Module] = None,
+        encoder_dim: int = 384,
+        decoder_dim: int = 512,
+        vocab_size: int = 500,
+        use_transducer: bool = True,
+        use_ctc: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (use_transducer or use_ctc):
+            raise ValueError("at least one of use_transducer and use_ctc must be true")
+        if use_transducer and (decoder is None or joiner is None):
+            raise ValueError("a transducer needs a decoder and a joiner")
+        self.encoder_embed = encoder_embed
+        self.encoder = encoder
+        self.use_transducer = use_transducer
+        self.use_ctc = use_ctc
+        self.vocab_size = vocab_size
+        if use_transducer:
+            self.decoder = decoder
+            self.joiner = joiner
+            self.simple_am_proj = ScaledLinear(encoder_dim, vocab_size, initial_scale=0.25)
+            self.simple_lm_proj = ScaledLinear(decoder_dim, vocab_size, initial_scale=0.25)
+        if use_ctc:
+            self.ctc_output = nn.Sequential(nn.Dropout(p=0.1), nn.Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1))
+
+    def forward(
+        self,
+        x: Tensor,
+        x_lens: Tensor,
+        y: List[List[int]],
+        prune_range: int = 5,
+        am_scale: float = 0.0,
+        lm_scale: float = 0.25,
+        reduction: str = "sum",
+    ) -> Losses:
+        """Losses of a batch.
+
+        Args:
+          x: (N, T, F) features.
+          x_lens: (N,) valid frames.
+          y: N lists of token ids.
+          prune_range: symbols kept per frame in the pruned loss.
+          am_scale, lm_scale: weights of the acoustic-only and the LM-only smoothing of the simple loss.
+          reduction: "sum" over utterances, or "none".
+        """
+        if x.dim() != 3 or x_lens.dim() != 1 or not x.size(0) == x_lens.size(0) == len(y):
+            raise ValueError(f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, {len(y)} token lists")
+        if reduction not in ("sum", "none"):
+            raise ValueError(f'reduction is "sum" or "none", not {reduction!r}')
+        encoder_out, encoder_out_lens = self.forward_encoder(x, x_lens)
+        simple_loss = pruned_loss = ctc_loss = None
+        if self.use_transducer:
+            simple_loss, pruned_loss = self._transducer_loss(encoder_out, encoder_out_lens, y, prune_range, am_scale, lm_scale, reduction)
+        if self.use_ctc:
+            ctc_loss = self._ctc_loss(encoder_out, encoder_out_lens, y, reduction)
+        return Losses(simple_loss, pruned_loss, ctc_loss)
+
+    def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
+        """Features (N, T, F) and lengths (N,) -> encoder_out (N, T', C) and its lengths (N,)."""
+        x, x_lens = self.encoder_embed(x, x_lens)
+        return self.encoder(x, x_lens)
+
+    def _transducer_loss(
+        self,
+        encoder_out: Tensor,
+        encoder_out_lens: Tensor,
+        y: List[List[int]],
+        prune_range: int,
+        am_scale: float,
+        lm_scale: float,
+        reduction: str,
+    ) -> Tuple[Tensor, Tensor]:
+        from asr_core.ops import rnnt_loss as rnnt
+
+        device = encoder_out.device
+        blank_id = self.decoder.blank_id
+        symbols = _pad_labels(y, blank_id, device)
+        decoder_out = self.decoder(F.pad(symbols, (1, 0), value=blank_id))
+        boundary = torch.zeros((len(y), 4), dtype=torch.int64)
+        boundary[:, 2] = torch.tensor([len(labels) for labels in y])
+        boundary[:, 3] = encoder_out_lens
+        boundary = boundary.to(device)
+        am, lm = self.simple_am_proj(encoder_out), self.simple_lm_proj(decoder_out)
+        with torch.autocast(device.type, enabled=False):
+            simple_loss, (px_grad, py_grad) = rnnt.rnnt_loss_smoothed(
+                lm=lm.float(),
+                am=am.float(),
+                symbols=symbols,
+                termination_symbol=blank_id,
+                lm_only_scale=lm_scale,
+                am_only_scale=am_scale,
+                boundary=boundary,
+                reduction=reduction,
+                return_grad=True,
+            )
+        ranges = rnnt.get_rnnt_prune_ranges(px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=prune_range)
+        am_pruned, lm_pruned = rnnt.do_rnnt_pruning(
+            am=self.joiner.encoder_proj(encoder_out), lm=self.joiner.decoder_proj(decoder_out), ranges=ranges
+        )
+        logits = self.joiner(am_pruned, lm_pruned, project_input=False)
+        with torch.autocast(device.type, enabled=False):
+            pruned_loss = rnnt.rnnt_loss_pruned(
+                logits=logits.float(),
+                symbols=symbols,
+                ranges=ranges,
+                termination_symbol=blank_id,
+                boundary=boundary,
+                reduction=reduction,
+            )
+        return simple_loss, pruned_loss
+
+    def _ctc_loss(self, encoder_out: Tensor, encoder_out_lens: Tensor, y: List[List[int]], reduction: str) -> Tensor:
+        log_probs = self.ctc_output(encoder_out).transpose(0, 1)  # (T, N, V)
+        targets = torch.tensor([token for labels in y for token in labels], dtype=torch.int64)
+        with torch.autocast(log_probs.device.type, enabled=False):
+            return F.ctc_loss(
+                log_probs.float(),
+                targets,
+                encoder_out_lens.cpu(),
+                torch.tensor([len(labels) for labels in y]),
+                blank=0,
+                reduction=reduction,
+            )
+
+    def set_chunk(self, chunk_size: int, left_context_frames: int) -> None:
+        """Fix the chunk size and left context (50 Hz frames; -1: all) that a causal encoder uses from now on."""
+        self.encoder.chunk_size = (chunk_size,)
+        self.encoder.left_context_frames = (left_context_frames,)
+
+    @property
+    def chunk_frames(self) -> int:
+        """Feature frames that one streaming step advances."""
+        return 2 * self.encoder.chunk_size[0]
+
+    @property
+    def window_frames(self) -> int:
+        """Feature frames that one streaming step looks at."""
+        return self.chunk_frames + 13  # 7 for the convolutions without padding, 2 x 3 for the ConvNeXt's right context
+
+    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+        """States of new streams: six per encoder layer, the front end's left context, and the count of processed frames."""
+        device = torch.device(device)
+        states = self.encoder.get_init_states(batch_size, device)
+        return [*states[:-1], self.encoder_embed.get_init_states(batch_size, device), states[-1]]
+
+    def state_batch_dims(self) -> List[int]:
+        """The batch axis of each state of :meth:`get_init_states`."""
+        dims = self.encoder.state_batch_dims()
+        return [*dims[:-1], 0, dims[-1]]
+
+    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+        """Encode one chunk of each stream.
+
+        Args:
+          x: (N, window_frames, F) features; the next call's window begins ``chunk_frames`` later.
+          x_lens: (N,) valid frames, at most ``window_frames``.
+          states: as :meth:`get_init_states` or the previous call returned them.
+
+        Returns:
+          encoder_out (N, chunk_size / 2, C), its lengths (N,), and the next states.
+        """
+        x, x_lens, embed_state = self.encoder_embed.streaming_forward(x, x_lens, states[-2])
+        encoder_out, encoder_out_lens, new_states = self.encoder.streaming_forward(x, x_lens, [*states[:-2], states[-1]])
+        return encoder_out, encoder_out_lens, [*new_states[:-1], embed_state, new_states[-1]]
+
+
+def _pad_labels(y: List[List[int]], value: int, device: torch.device) -> Tensor:
+    """Token lists as one tensor (N, longest), padded with ``value``."""
+    padded = torch.full((len(y), max((len(labels) for labels in y), default=0)), value, dtype=torch.int64)
+    for row, labels in zip(padded, y):
+        row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
+    return padded.to(device)

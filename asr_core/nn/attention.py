@@ -1,0 +1,213 @@
+"""Attention of Zipformer: weights computed once per layer and used three times (Yao et al. 2023, section 3.2)."""
+
+import math
+import random
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from asr_core.nn.scaling import Balancer, FloatLike, ScaledLinear, ScheduledFloat, Whiten, whitening_limit
+from asr_core.ops.attention import attention_weights, attention_weights_plain
+
+
+class CompactRelPositionalEncoding(nn.Module):
+    """Encoding of the distance between two frames, compressed logarithmically so that near ones are told apart best.
+
+    With E channels and c = sqrt(E): ``x' = c sign(x) (ln(|x| + c) - ln c)``, ``a = atan(2 pi x' / (length_factor E))``; the
+    channels are cos(k a), sin(k a) for k = 1 .. E/2, the last one replaced by 1.
+
+    Args:
+      embed_dim: E, even.
+      dropout_rate: dropout of the encoding.
+      length_factor: above 1, fine distinctions reach further.
+    """
+
+    def __init__(self, embed_dim: int, dropout_rate: FloatLike, length_factor: float = 1.0) -> None:
+        super().__init__()
+        if embed_dim % 2 != 0 or length_factor < 1.0:
+            raise ValueError(f"the positional encoding needs an even size and a factor >= 1, got {embed_dim} and {length_factor}")
+        self.embed_dim = embed_dim
+        self.length_factor = length_factor
+        self.dropout_rate = dropout_rate
+        self.table = self._make_table(1000, torch.zeros(1))  # no buffer: it is no part of checkpoints
+
+    def _make_table(self, num_frames: int, like: Tensor) -> Tensor:
+        x = torch.arange(-(num_frames - 1), num_frames, device=like.device, dtype=torch.float32).unsqueeze(1)
+        width = math.sqrt(self.embed_dim)
+        compressed = width * x.sign() * ((x.abs() + width).log() - math.log(width))
+        angle = (compressed / (self.length_factor * self.embed_dim / (2.0 * math.pi))).atan()
+        angles = angle * torch.arange(1, self.embed_dim // 2 + 1, device=like.device, dtype=torch.float32)
+        table = torch.stack([angles.cos(), angles.sin()], dim=2).flatten(1)
+        table[:, -1] = 1.0
+        return table.to(like.dtype)
+
+    def forward(self, x: Tensor, left_context_len: int = 0) -> Tensor:
+        """Encoding for queries ``x`` (T, N, C) and T + left_context_len keys: (1, 2 T - 1 + left_context_len, embed_dim)."""
+        num_queries = x.size(0)
+        num_keys = num_queries + left_context_len
+        table = self.table
+        if table.size(0) < 2 * num_keys - 1 or table.device != x.device or table.dtype != x.dtype:
+            table = self._make_table(max(num_keys, (table.size(0) + 1) // 2), x)
+            self.table = table
+        centre = table.size(0) // 2
+        pos_emb = table[centre - num_keys + 1 : centre + num_queries].unsqueeze(0)
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return pos_emb
+        return torch.nn.functional.dropout(pos_emb, float(self.dropout_rate), self.training)
+
+
+class RelPositionMultiheadAttentionWeights(nn.Module):
+    """Attention weights out of content and relative position.
+
+    Args:
+      embed_dim: width of the input.
+      pos_dim: width of the positional encoding.
+      num_heads: H.
+      query_head_dim, pos_head_dim: widths of queries (and keys) and positional queries per head.
+      pos_emb_skip_rate: probability in training of leaving positions out.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        pos_dim: int,
+        num_heads: int,
+        query_head_dim: int,
+        pos_head_dim: int,
+        pos_emb_skip_rate: Optional[FloatLike] = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query_head_dim = query_head_dim
+        self.pos_head_dim = pos_head_dim
+        self.pos_emb_skip_rate = ScheduledFloat((0.0, 0.5), (4000.0, 0.0)) if pos_emb_skip_rate is None else pos_emb_skip_rate
+        # the initial scale stands for the usual division of scores by sqrt(query_head_dim)
+        self.in_proj = ScaledLinear(embed_dim, num_heads * (2 * query_head_dim + pos_head_dim), initial_scale=query_head_dim**-0.25)
+        self.whiten_keys = Whiten(num_heads, whitening_limit=whitening_limit(3.0), prob=(0.025, 0.25), grad_scale=0.025)
+        self.balance_keys = Balancer(
+            num_heads * query_head_dim, min_positive=0.4, max_positive=0.6, min_abs=0.0, max_abs=100.0, prob=0.025
+        )
+        self.linear_pos = ScaledLinear(pos_dim, num_heads * pos_head_dim, bias=False, initial_scale=0.05)
+
+    def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Weights (H, N, T, T).
+
+        Args:
+          x: (T, N, C).
+          pos_emb: (1, 2 T - 1, pos_dim).
+          mask: boolean, broadcasts with (N, T, T), True at keys that must not be seen.
+        """
+        q, k, p = self._project(x)
+        k = self.whiten_keys(self.balance_keys(k))
+        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return attention_weights_plain(
+                self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim), self._heads(p, self.pos_head_dim), pos, mask
+            )
+        penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
+        use_pos = not (self.training and random.random() < float(self.pos_emb_skip_rate))
+        q, k = self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim)
+        return attention_weights(q, k, self._heads(p, self.pos_head_dim) if use_pos else None, pos, mask, limit=25.0, penalty=penalty)
+
+    def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        query_dim = self.num_heads * self.query_head_dim
+        x = self.in_proj(x)
+        return x[..., :query_dim], x[..., query_dim : 2 * query_dim], x[..., 2 * query_dim :]
+
+    def _heads(self, x: Tensor, head_dim: int) -> Tensor:
+        """(T, N, H * D) -> (H, N, T, D)."""
+        return x.reshape(x.size(0), x.size(1), self.num_heads, head_dim).permute(2, 1, 0, 3)
+
+    def streaming_forward(
+        self, x: Tensor, pos_emb: Tensor, cached_key: Tensor, left_context_len: int, mask: Optional[Tensor]
+    ) -> Tuple[Tensor, Tensor]:
+        """One chunk.
+
+        Args:
+          x: (T, N, C).
+          pos_emb: (1, 2 T - 1 + left, pos_dim).
+          cached_key: (left, N, H * query_head_dim).
+          left_context_len: left.
+          mask: boolean, broadcasts with (N, T, left + T).
+
+        Returns:
+          Weights (H, N, T, left + T) and the next cached_key.
+        """
+        q, k, p = self._project(x)
+        k = torch.cat([cached_key, k], dim=0)
+        cached_key = k[k.size(0) - left_context_len :]
+        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
+        weights = attention_weights_plain(
+            self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim), self._heads(p, self.pos_head_dim), pos, mask
+        )
+        return weights, cached_key
+
+
+class SelfAttention(nn.Module):
+    """Values averaged by given attention weights.
+
+    Args:
+      embed_dim: width of input and output.
+      num_heads: H.
+      value_head_dim: width of values per head.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, value_head_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj = nn.Linear(embed_dim, num_heads * value_head_dim)
+        self.out_proj = ScaledLinear(num_heads * value_head_dim, embed_dim, initial_scale=0.05)
+        self.whiten = Whiten(1, whitening_limit=whitening_limit(7.5, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01)
+
+    def forward(self, x: Tensor, attn_weights: Tensor) -> Tensor:
+        """x (T, N, C), attn_weights (H, N, T, T) -> (T, N, C)."""
+        return self.whiten(self.out_proj(self._average(self.in_proj(x), attn_weights)))
+
+    def _average(self, values: Tensor, attn_weights: Tensor) -> Tensor:
+        values = values.reshape(values.size(0), values.size(1), self.num_heads, -1).permute(2, 1, 0, 3)
+        return torch.matmul(attn_weights, values).permute(2, 1, 0, 3).flatten(2)
+
+    def streaming_forward(self, x: Tensor, attn_weights: Tensor, cached_val: Tensor, left_context_len: int) -> Tuple[Tensor, Tensor]:
+        """One chunk: x (T, N, C), weights (H, N, T, left + T), cached_val (left, N, H * D) -> (T, N, C), next cached_val."""
+        values = torch.cat([cached_val, self.in_proj(x)], dim=0)
+        return self.out_proj(self._average(values, attn_weights)), values[values.size(0) - left_context_len :]
+
+
+class NonlinAttention(nn.Module):
+    """Gated values averaged by the weights of one head and gated again.
+
+    Args:
+      channels: width of input and output.
+      hidden_channels: width inside.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.in_proj = nn.Linear(channels, hidden_channels * 3)
+        self.balancer = Balancer(
+            hidden_channels,
+            min_positive=ScheduledFloat((0.0, 0.25), (20000.0, 0.05)),
+            max_positive=ScheduledFloat((0.0, 0.75), (20000.0, 0.95)),
+            min_abs=0.5,
+            max_abs=5.0,
+        )
+        self.out_proj = ScaledLinear(hidden_channels, channels, initial_scale=0.05)
+        self.whiten1 = Whiten(1, whitening_limit=whitening_limit(5.0), prob=(0.025, 0.25), grad_scale=0.01)
+        self.whiten2 = Whiten(1, whitening_limit=whitening_limit(5.0, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01)
+
+    def forward(self, x: Tensor, attn_weights: Tensor) -> Tensor:
+        """x (T, N, C), attn_weights (1, N, T, T) -> (T, N, C)."""
+        s, x, y = self.in_proj(x).chunk(3, dim=2)
+        x = self.whiten1(x) * torch.tanh(self.balancer(s))
+        x = torch.matmul(attn_weights.squeeze(0), x.transpose(0, 1)).transpose(0, 1)
+        return self.whiten2(self.out_proj(x * y))
+
+    def streaming_forward(self, x: Tensor, attn_weights: Tensor, cached_x: Tensor, left_context_len: int) -> Tuple[Tensor, Tensor]:
+        """One chunk: x (T, N, C), weights (1, N, T, left + T), cached_x (1, N, left, hidden) -> (T, N, C), next cached_x."""
+        s, x, y = self.in_proj(x).chunk(3, dim=2)
+        x = torch.cat([cached_x, (x * torch.tanh(s)).transpose(0, 1).unsqueeze(0)], dim=2)
+        cached_x = x[:, :, x.size(2) - left_context_len :]
+        x = torch.matmul(attn_weights, x).squeeze(0).transpose(0, 1)
+        return self.out_proj(x * y), cached_x

@@ -1,0 +1,79 @@
+"""Bypass, and the change of frame rate between stacks of Zipformer (Yao et al. 2023, section 3.1)."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from asr_core.nn.scaling import FloatLike, ScheduledFloat, limit_param_value
+
+
+class BypassModule(nn.Module):
+    """Learned interpolation between a module's input and output, per channel.
+
+    Args:
+      embed_dim: number of channels.
+      skip_rate: probability per sequence, in training, of taking the input alone.
+      scale_min, scale_max: soft limits of the weight of the output.
+    """
+
+    def __init__(
+        self, embed_dim: int, skip_rate: FloatLike = 0.0, scale_min: Optional[FloatLike] = None, scale_max: FloatLike = 1.0
+    ) -> None:
+        super().__init__()
+        self.bypass_scale = nn.Parameter(torch.full((embed_dim,), 0.5))
+        self.skip_rate = skip_rate
+        self.scale_min = ScheduledFloat((0.0, 0.9), (20000.0, 0.2)) if scale_min is None else scale_min
+        self.scale_max = scale_max
+
+    def forward(self, x_orig: Tensor, x: Tensor) -> Tensor:
+        """x_orig and x (T, N, C) -> (T, N, C)."""
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return x_orig + (x - x_orig) * self.bypass_scale
+        return torch.lerp(x_orig, x, self._scale(x.shape[1]).to(x.dtype))
+
+    def _scale(self, batch_size: int) -> Tensor:
+        scale = self.bypass_scale
+        if not self.training:
+            return scale
+        scale = limit_param_value(scale, float(self.scale_min), float(self.scale_max))
+        skip_rate = float(self.skip_rate)
+        if skip_rate > 0.0:
+            scale = scale * (torch.rand((batch_size, 1), device=scale.device) > skip_rate)
+        return scale
+
+
+class SimpleDownsample(nn.Module):
+    """Weighted mean of each group of ``downsample`` frames, with learned weights that all channels share.
+
+    Args:
+      downsample: frames per group. The last group is filled by repeating the last frame.
+    """
+
+    def __init__(self, downsample: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(downsample))
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, N, C) -> (ceil(T / downsample), N, C)."""
+        seq_len, batch_size, channels = x.size()
+        ds = self.downsample
+        num_groups = (seq_len + ds - 1) // ds
+        pad = num_groups * ds - seq_len
+        x = torch.cat([x, x[seq_len - 1 :].expand(pad, batch_size, channels)], dim=0)
+        weights = self.bias.softmax(dim=0).to(x.dtype).view(1, ds, 1, 1)
+        return (x.view(num_groups, ds, batch_size, channels) * weights).sum(dim=1)
+
+
+class SimpleUpsample(nn.Module):
+    """Repeats each frame ``upsample`` times."""
+
+    def __init__(self, upsample: int) -> None:
+        super().__init__()
+        self.upsample = upsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, N, C) -> (T * upsample, N, C)."""
+        seq_len, batch_size, channels = x.size()
+        return x.unsqueeze(1).expand(seq_len, self.upsample, batch_size, channels).reshape(-1, batch_size, channels)

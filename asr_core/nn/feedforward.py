@@ -1,0 +1,28 @@
+"""The feed-forward module of Zipformer."""
+
+from torch import Tensor, nn
+
+from asr_core.nn.scaling import ActivationDropoutAndLinear, Balancer, FloatLike, Whiten, whitening_limit
+
+
+class FeedforwardModule(nn.Module):
+    """Linear, SwooshL, dropout, linear.
+
+    Args:
+      embed_dim: width of input and output.
+      feedforward_dim: width inside.
+      dropout: its mask is shared over time.
+    """
+
+    def __init__(self, embed_dim: int, feedforward_dim: int, dropout: FloatLike) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(embed_dim, feedforward_dim)
+        self.hidden_balancer = Balancer(feedforward_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
+        self.out_proj = ActivationDropoutAndLinear(
+            feedforward_dim, embed_dim, activation="SwooshL", dropout_p=dropout, dropout_shared_dim=0, initial_scale=0.1
+        )
+        self.out_whiten = Whiten(1, whitening_limit=whitening_limit(7.5), prob=(0.025, 0.25), grad_scale=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, N, C) -> (T, N, C)."""
+        return self.out_whiten(self.out_proj(self.hidden_balancer(self.in_proj(x))))

@@ -1,0 +1,43 @@
+"""Padding and chunk masks. True means: must not be seen."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+
+def make_pad_mask(lengths: Tensor, max_len: int = 0) -> Tensor:
+    """Mask of padded frames.
+
+    Args:
+      lengths: (N,) valid frames of each sequence.
+      max_len: width of the mask; 0 takes the longest length.
+
+    Returns:
+      (N, T) boolean, True at padded frames.
+    """
+    if max_len <= 0:
+        max_len = int(lengths.max())
+    return torch.arange(max_len, device=lengths.device).unsqueeze(0) >= lengths.unsqueeze(1)
+
+
+def chunk_mask(num_frames: int, chunk_size: int, left_chunks: int, device: torch.device) -> Tensor:
+    """Mask of an encoder that sees its own chunk and ``left_chunks`` earlier ones (all of them when negative).
+
+    Returns:
+      (T, T) boolean, rows are queries and columns are keys.
+    """
+    chunk = torch.arange(num_frames, device=device) // chunk_size
+    query, key = chunk.unsqueeze(1), chunk.unsqueeze(0)
+    mask = key > query
+    if left_chunks >= 0:
+        mask = mask | (key < query - left_chunks)
+    return mask
+
+
+def merge_masks(attn_mask: Optional[Tensor], pad_mask: Optional[Tensor]) -> Optional[Tensor]:
+    """One mask (1 or N, 1 or T, S) out of (T, S) and (N, S); either may be None."""
+    if attn_mask is None:
+        return None if pad_mask is None else pad_mask.unsqueeze(1)
+    merged = attn_mask.unsqueeze(0)
+    return merged if pad_mask is None else merged | pad_mask.unsqueeze(1)

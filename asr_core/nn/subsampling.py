@@ -1,0 +1,154 @@
+"""The convolutional front end: 100 Hz features to 50 Hz frames (Yao et al. 2023, section 3.1)."""
+
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_core.nn.scaling import (
+    Balancer,
+    BiasNorm,
+    Dropout3,
+    FloatLike,
+    ScaledConv2d,
+    ScaleGrad,
+    ScheduledFloat,
+    SwooshL,
+    SwooshR,
+    Whiten,
+    whitening_limit,
+)
+from asr_core.ops.activation_linear import activation_linear
+from asr_core.ops.depthwise import depthwise_conv2d
+
+
+class ConvNeXt(nn.Module):
+    """A depthwise convolution and a two-layer perceptron per position, added to their input (Liu et al. 2022, simplified).
+
+    Args:
+      channels: number of channels.
+      hidden_ratio: width of the perceptron relative to ``channels``.
+      kernel_size: (time, frequency), both odd.
+      layerdrop_rate: probability per sequence of leaving the residual out in training.
+    """
+
+    def __init__(
+        self, channels: int, hidden_ratio: int = 3, kernel_size: Tuple[int, int] = (7, 7), layerdrop_rate: FloatLike = 0.0
+    ) -> None:
+        super().__init__()
+        self.padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        hidden = channels * hidden_ratio
+        self.layerdrop_rate = layerdrop_rate
+        self.depthwise_conv = nn.Conv2d(channels, channels, kernel_size, groups=channels, padding=self.padding)
+        self.pointwise_conv1 = nn.Conv2d(channels, hidden, 1)
+        self.hidden_balancer = Balancer(hidden, channel_dim=-1, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
+        self.activation = SwooshL()
+        self.pointwise_conv2 = ScaledConv2d(hidden, channels, 1, initial_scale=0.01)
+        self.out_balancer = Balancer(channels, channel_dim=1, min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0)
+        self.out_whiten = Whiten(1, whitening_limit=5.0, prob=(0.025, 0.25), grad_scale=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, T, F) -> same shape."""
+        y = self._perceptron(depthwise_conv2d(x, self.depthwise_conv.weight, self.depthwise_conv.bias))
+        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
+            rate = float(self.layerdrop_rate)
+            if rate > 0.0:
+                y = y * (torch.rand((y.size(0), 1, 1, 1), device=y.device) > rate).to(y.dtype)
+        y = self.out_balancer(x + y)
+        return self.out_whiten(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def _perceptron(self, y: Tensor) -> Tensor:
+        rows = y.permute(0, 2, 3, 1)
+        rows = F.linear(rows, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
+        rows = self.hidden_balancer(rows)
+        weight = self.pointwise_conv2.weight.flatten(1)
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            rows = F.linear(self.activation(rows), weight, self.pointwise_conv2.bias)
+        else:
+            rows = activation_linear(rows, weight, self.pointwise_conv2.bias, "SwooshL")
+        return rows.permute(0, 3, 1, 2)
+
+    def streaming_forward(self, x: Tensor, cache: Tensor) -> Tuple[Tensor, Tensor]:
+        """One chunk.
+
+        Args:
+          x: (N, C, T + right, F): the chunk's frames and ``kernel_size[0] // 2`` frames after them.
+          cache: (N, C, left, F): the ``kernel_size[0] // 2`` frames before the chunk.
+
+        Returns:
+          (N, C, T, F) and the next cache.
+        """
+        pad = self.padding[0]
+        num_frames = x.size(2) - pad
+        whole = torch.cat([cache, x], dim=2)
+        y = F.conv2d(whole, self.depthwise_conv.weight, self.depthwise_conv.bias, padding=(0, self.padding[1]), groups=whole.size(1))
+        y = self._perceptron(y)
+        return x[:, :, :num_frames] + y, whole[:, :, num_frames : num_frames + pad]
+
+
+class Conv2dSubsampling(nn.Module):
+    """Three convolutions, a ConvNeXt layer and a projection; ``T -> (T - 7) // 2`` frames.
+
+    Args:
+      in_channels: features per frame, at least 7.
+      out_channels: width of the output.
+      layer1_channels, layer2_channels, layer3_channels: channels of the convolutions.
+      dropout: dropout of the output; its mask is shared over time.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        layer1_channels: int = 8,
+        layer2_channels: int = 32,
+        layer3_channels: int = 128,
+        dropout: FloatLike = 0.1,
+    ) -> None:
+        super().__init__()
+        if in_channels < 7:
+            raise ValueError(f"the front end needs at least 7 features per frame, got {in_channels}")
+        self.conv = nn.Sequential(
+            nn.Conv2d(1, layer1_channels, 3, padding=(0, 1)),
+            ScaleGrad(0.2),
+            Balancer(layer1_channels, channel_dim=1, max_abs=1.0),
+            SwooshR(),
+            nn.Conv2d(layer1_channels, layer2_channels, 3, stride=2),
+            Balancer(layer2_channels, channel_dim=1, max_abs=4.0),
+            SwooshR(),
+            nn.Conv2d(layer2_channels, layer3_channels, 3, stride=(1, 2)),
+            Balancer(layer3_channels, channel_dim=1, max_abs=4.0),
+            SwooshR(),
+        )
+        layerdrop = ScheduledFloat((0.0, 0.2), (20000.0, 0.015))
+        self.convnext = ConvNeXt(layer3_channels, kernel_size=(7, 7), layerdrop_rate=layerdrop)
+        self.out_width = (((in_channels - 1) // 2) - 1) // 2
+        self.layer3_channels = layer3_channels
+        self.out = nn.Linear(self.out_width * layer3_channels, out_channels)
+        self.out_whiten = Whiten(1, whitening_limit=whitening_limit(4.0), prob=(0.025, 0.25), grad_scale=0.02)
+        self.out_norm = BiasNorm(out_channels)
+        self.dropout = Dropout3(dropout, shared_dim=1)
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
+        """Features (N, T, in_channels) and lengths (N,) -> (N, (T - 7) // 2, out_channels) and lengths."""
+        x = self.convnext(self.conv(self._as_image(x)))
+        return self._project(x), (x_lens - 7) // 2
+
+    def _as_image(self, x: Tensor) -> Tensor:
+        """(N, T, F) -> (N, 1, T, F) with strides that make every convolution after it keep the channels innermost."""
+        return x.unsqueeze(3).permute(0, 3, 1, 2)
+
+    def _project(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2).flatten(2)
+        return self.dropout(self.out_norm(self.out_whiten(self.out(x))))
+
+    def streaming_forward(self, x: Tensor, x_lens: Tensor, cached_left_pad: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """One chunk: (N, T, in_channels) -> (N, (T - 7) // 2 - 3, out_channels), lengths, the next left context."""
+        x, cached_left_pad = self.convnext.streaming_forward(self.conv(self._as_image(x)), cached_left_pad)
+        return self._project(x), (x_lens - 7) // 2 - self.convnext.padding[0], cached_left_pad
+
+    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
+        """Left context of a stream's first chunk: zeros (batch_size, layer3_channels, 3, out_width)."""
+        pad = self.convnext.padding[0]
+        return torch.zeros(batch_size, self.layer3_channels, pad, self.out_width, device=device)

@@ -1,0 +1,62 @@
+"""The module that keeps activations' covariance near a multiple of the identity."""
+
+import random
+from typing import Tuple, Union
+
+from torch import Tensor, nn
+
+from asr_core.nn.scheduled import FloatLike
+from asr_core.ops.whiten import whiten_gradient
+
+
+class Whiten(nn.Module):
+    """Identity that, in training, sometimes adds the gradient of the whitening metric (Yao et al. 2023, section 3.4).
+
+    It acts with probability ``prob``: the higher of two values after the metric was found at or above the limit, else the lower.
+
+    Args:
+      num_groups: groups of channels (last axis) that are whitened separately.
+      whitening_limit: metric below which nothing is done; 1 is perfectly white.
+      prob: (lower, higher) probability, or one for both.
+      grad_scale: norm of the added gradient relative to the incoming one.
+    """
+
+    def __init__(self, num_groups: int, whitening_limit: FloatLike, prob: Union[float, Tuple[float, float]], grad_scale: FloatLike) -> None:
+        super().__init__()
+        low, high = (prob, prob) if isinstance(prob, (int, float)) else prob
+        if not (num_groups >= 1 and float(whitening_limit) >= 1 and 0 < low <= high <= 1):
+            raise ValueError(f"bad whitening: num_groups={num_groups}, limit={float(whitening_limit)}, prob={prob}")
+        self.num_groups = num_groups
+        self.whitening_limit = whitening_limit
+        self.grad_scale = grad_scale
+        self.min_prob, self.max_prob = float(low), float(high)
+        self.prob = self.max_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., C), returned as it is."""
+        if not self.training or not x.requires_grad or random.random() > self.prob:
+            return x
+        grad_scale = float(self.grad_scale)
+        if grad_scale == 0.0:
+            return x
+        return whiten_gradient(x, self.num_groups, float(self.whitening_limit), grad_scale, self._report)
+
+    def _report(self, exceeded: Tensor) -> None:
+        if self.min_prob != self.max_prob:
+            self.prob = self.max_prob if bool(exceeded) else self.min_prob
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print(model)``."""
+        return f"num_groups={self.num_groups}, limit={float(self.whitening_limit):g}, prob=({self.min_prob:g}, {self.max_prob:g})"
+
+
+def training_state(model: nn.Module) -> dict:
+    """The current probabilities of all Whiten modules by name: what a resumed run needs beside the state dict."""
+    return {name: m.prob for name, m in model.named_modules() if isinstance(m, Whiten)}
+
+
+def load_training_state(model: nn.Module, state: dict) -> None:
+    """Put back what :func:`training_state` returned; names that the model lacks are ignored."""
+    for name, module in model.named_modules():
+        if isinstance(module, Whiten) and name in state:
+            module.prob = float(state[name])
