@@ -1,6 +1,6 @@
 """Search speed on the reference's encoder outputs; results are checked against the reference's before anything is timed.
 
-    python test/bench/bench_search.py [--batch 30] [--repeats 5] [--threads 2]
+python test/bench/bench_search.py [--batch 30] [--repeats 5] [--threads 2]
 """
 
 import argparse

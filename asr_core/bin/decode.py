@@ -1,0 +1,81 @@
+"""Decode test sets with a trained model and score the transcripts. A recipe's decode.py calls :func:`main`."""
+
+import logging
+from typing import Any, Mapping, Optional, Sequence, Type
+
+from asr_core.bin import decoding as shared
+from asr_core.bin.common import run_program
+from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
+
+
+def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: str = "") -> None:
+    """Decode and score as ``params`` say.
+
+    Args:
+      corpus_class: a subclass of :class:`~asr_core.data.corpus.Corpus`.
+      params: all options.
+      fallback_tokenizer: where the corpus keeps its tokenizer, if the experiment's folder has none.
+    """
+    from pathlib import Path
+
+    from asr_core.data.module import AsrDataModule
+    from asr_core.decoding.options import SearchOptions, chunk_and_left
+    from asr_core.decoding.results import SetResult, offline_files
+    from asr_core.utils.log import setup_logger
+    from asr_core.utils.runtime import setup_cpu
+
+    setup_logger()
+    opts, search = from_params(shared.TestOptions, params), from_params(SearchOptions, params)
+    corpus = corpus_class(params)
+    test_sets = shared.chosen_test_sets(corpus, opts.test_sets)
+    setup_cpu(opts.num_threads)
+    model, trained = shared.load_checkpoint_model(params)
+    tokenizer = shared.find_tokenizer(opts.bpe_model, Path(params.exp_dir), fallback=fallback_tokenizer)
+    shared.check_vocabulary(tokenizer, model.decoder.vocab_size)
+    causal = bool(trained.get("causal", False))
+    chunk, left = chunk_and_left(params, {}, default=(-1, -1)) if causal else (-1, -1)
+    if causal:
+        model.set_chunk(chunk, left)
+    files = offline_files(params, search, model.decoder.context_size, causal, chunk, left)
+    setup_logger(files.folder / f"log-decode-{files.recogs[len('recogs-{set}-') : -len('.txt')]}")
+    logging.info("%s", params)
+    device = shared.pick_device(opts.device)
+    model.to(device)
+    data = AsrDataModule(shared.data_options(params, trained))
+    results = []
+    for name, cuts in test_sets.items():
+        decoded = _decode_set(model, data, cuts, name, search, (causal, chunk), device)
+        utterances = shared.to_utterances(corpus, tokenizer, decoded, opts.score_characters)
+        results.append(SetResult(name, utterances, sum(d.audio_seconds for d in decoded), sum(d.compute_seconds for d in decoded)))
+    title = f"{files.key}" + (f", chunk {chunk}, left context {left}" if causal and chunk > 0 else ", whole utterances")
+    shared.report(results, files, opts, title)
+
+
+def _decode_set(model: Any, data: Any, cuts: Any, name: str, search: Any, chunking: Any, device: str) -> list:
+    from asr_core.decoding.offline import decode_batches, recognize
+
+    causal, chunk_size = chunking
+    total = sum(cut.duration for cut in cuts)
+    run = lambda x, x_lens: recognize(model, x, x_lens, search, causal, chunk_size)  # noqa: E731
+    return list(shared.progress(decode_batches(data.test_dataloader(cuts), run, device), total, name))
+
+
+def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
+    """Parse the command line and run.
+
+    Args:
+      corpus: the recipe's corpus class.
+      defaults: defaults of the recipe's options, by name; they go before the corpus' own.
+      argv: the command line, by default this process'.
+    """
+    from asr_core.decoding.options import CheckpointOptions, SearchOptions
+
+    all_defaults = {**corpus.defaults, **(defaults or {})}
+    fallback = all_defaults.pop("bpe_model", "")
+    parser = Parser(__doc__.split(". ")[0] + ".")
+    for cls in (CheckpointOptions, SearchOptions, shared.TestOptions):
+        add_options(parser, cls, all_defaults)
+    shared.add_data_options(parser, all_defaults)
+    shared.add_model_options(parser, all_defaults)
+    params = shared.parse(parser, corpus, argv)
+    run_program(lambda: decode(corpus, params, fallback))

@@ -1,0 +1,174 @@
+"""What decode, streaming_decode, export and their kin share. Not a program of its own."""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Type
+
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import AttributeDict, add_options, from_params, option
+
+CHUNK_OPTIONS = ("chunk_size", "left_context_frames")
+
+
+@dataclasses.dataclass
+class TestOptions:
+    """Test sets: what is decoded, where, and how it is scored."""
+
+    __test__ = False  # pytest: not a test
+
+    bpe_model: str = option("", "tokenizer: bpe.model, tokens.txt or a folder with one; left out: what training put into --exp-dir")
+    test_sets: str = option("", "names of test sets, separated by commas; left out: all of the corpus")
+    skip_scoring: bool = option(False, "write transcripts alone")
+    score_characters: bool = option(False, "count characters in place of words")
+    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
+    num_threads: int = option(0, "CPU threads of tensor operations; 0 takes all cores that this process may use")
+
+
+def add_model_options(parser: argparse.ArgumentParser, defaults: Optional[Mapping[str, Any]] = None) -> None:
+    """Add the model's options without defaults: what is left out comes from the checkpoint."""
+    from asr_core.models.options import ModelOptions
+
+    names = [f.name for f in dataclasses.fields(ModelOptions)]
+    add_options(parser, ModelOptions, {n: (defaults or {}).get(n, argparse.SUPPRESS) if n in CHUNK_OPTIONS else argparse.SUPPRESS for n in names})
+
+
+def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
+    """Add the data options; the form of the features is the checkpoint's unless given."""
+    from asr_core.data.options import DataOptions
+
+    add_options(parser, DataOptions, {**defaults, "sample_rate": argparse.SUPPRESS, "num_mel_bins": argparse.SUPPRESS})
+
+
+def model_overrides(params: Mapping[str, Any]) -> Dict[str, Any]:
+    """The model options that the user gave, without those of chunks, which can be chosen freely."""
+    from asr_core.models.options import ModelOptions
+
+    return {f.name: params[f.name] for f in dataclasses.fields(ModelOptions) if f.name in params and f.name not in CHUNK_OPTIONS}
+
+
+def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict]:
+    """The (averaged) model that ``params`` select, in evaluation mode, and the parameters it was trained with."""
+    from asr_core.models.checkpoint import load_averaged_model
+
+    model, trained = load_averaged_model(
+        params["exp_dir"], params["epoch"], params["iter"], params["avg"], params["use_averaged_model"], model_overrides(params)
+    )
+    model.eval()
+    logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
+    return model, AttributeDict(trained)
+
+
+def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Any:
+    """The tokenizer at ``given``, or else the first of bpe.model and tokens.txt in ``folders``, or else at ``fallback``.
+
+    Raises:
+      UserError: there is none.
+    """
+    from asr_core.text.tokenizer import Tokenizer
+
+    if given:
+        return Tokenizer.load(given)
+    for folder in folders:
+        for name in ("bpe.model", "tokens.txt"):
+            if (folder / name).is_file():
+                return Tokenizer.load(folder / name)
+    if fallback:
+        return Tokenizer.load(fallback)
+    raise UserError(f"no bpe.model or tokens.txt in {' or '.join(map(str, folders))}: give one with --bpe-model or --tokens")
+
+
+def check_vocabulary(tokenizer: Any, vocab_size: int) -> None:
+    """Refuse a tokenizer that is not the model's."""
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(f"{tokenizer.path} has {tokenizer.vocab_size} tokens, but the model {vocab_size}: it is another model's tokenizer")
+
+
+def pick_device(name: str) -> str:
+    """``auto`` as what it stands for.
+
+    Raises:
+      UserError: CUDA was asked for and there is none.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("--device cuda: torch finds no CUDA device here")
+    return ("cuda" if available else "cpu") if name == "auto" else name
+
+
+def data_options(params: Mapping[str, Any], trained: Mapping[str, Any]) -> Any:
+    """Data options of a test: features as in training, computed here where batches would hold audio.
+
+    Raises:
+      UserError: a given sampling rate or number of filters is not the model's.
+    """
+    from asr_core.data.options import DataOptions
+
+    form = {"sample_rate": trained.get("sample_rate"), "num_mel_bins": trained.get("feature_dim", trained.get("num_mel_bins"))}
+    known = {name: value for name, value in form.items() if value is not None}
+    for name, value in known.items():
+        if name in params and params[name] != value:
+            raise UserError(f"--{name.replace('_', '-')} {params[name]}: the model was trained with {value}")
+    opts = from_params(DataOptions, {**params, **known})
+    return dataclasses.replace(opts, on_the_fly_feats=True, input_strategy="OnTheFlyFeatures") if opts.strategy == "AudioSamples" else opts
+
+
+def chosen_test_sets(corpus: Any, names: str) -> Dict[str, Any]:
+    """The test sets of ``corpus`` that ``names`` lists, all if it is empty.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    sets = corpus.test_sets()
+    wanted = [n.strip() for n in names.split(",") if n.strip()] or list(sets)
+    for name in wanted:
+        if name not in sets:
+            raise UserError(f"no test set {name!r}; there are: {', '.join(sets)}")
+    return {name: sets[name] for name in wanted}
+
+
+def progress(items: Iterator[Any], total_seconds: float, what: str) -> Iterator[Any]:
+    """Pass ``items`` (with ``audio_seconds``) on and show how much of the audio is done; a bar on a terminal, else nothing."""
+    from tqdm import tqdm
+
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}, {rate_fmt}]"
+    with tqdm(total=total_seconds, desc=what, unit="s", bar_format=form, disable=not sys.stderr.isatty(), leave=False) as bar:
+        for item in items:
+            yield item
+            bar.update(item.audio_seconds)
+
+
+def to_utterances(corpus: Any, tokenizer: Any, decoded: List[Any], by_character: bool) -> List[Any]:
+    """References and hypotheses in words, or characters."""
+    from asr_core.text.scoring import Utterance, characters
+
+    out = []
+    for d in decoded:
+        ref, hyp = corpus.normalize(d.text).split(), tokenizer.decode(d.hypothesis.tokens).split()
+        out.append(Utterance(d.cut_id, characters(ref), characters(hyp)) if by_character else Utterance(d.cut_id, ref, hyp))
+    return out
+
+
+def report(results: List[Any], files: Any, opts: TestOptions, title: str) -> None:
+    """Write the result files of all test sets and print the table."""
+    from asr_core.decoding.results import format_table, write_recogs, write_scores
+
+    for result in results:
+        write_recogs(result, files)
+    if opts.skip_scoring:
+        return
+    scores = [write_scores(result, files) for result in results]
+    unit = "character" if opts.score_characters else "word"
+    print(format_table(results, scores, f"{unit} error rates, {title}"))
+
+
+def parse(parser: Any, corpus: Type[Any], argv: Any) -> AttributeDict:
+    """Parse the command line; the corpus adds its own options first."""
+    from asr_core.utils.options import params_of
+
+    corpus.add_arguments(parser)
+    return params_of(parser.parse_args(argv))

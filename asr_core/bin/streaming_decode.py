@@ -1,0 +1,97 @@
+"""Decode test sets chunk by chunk, many streams at a time. A recipe's streaming_decode.py calls :func:`main`."""
+
+import logging
+import time
+from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
+
+from asr_core.bin import decoding as shared
+from asr_core.bin.common import run_program
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
+
+
+def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: str = "") -> None:
+    """Decode and score as ``params`` say; arguments as of :func:`asr_core.bin.decode.decode`."""
+    from pathlib import Path
+
+    from asr_core.data.module import AsrDataModule
+    from asr_core.decoding.options import StreamingSearchOptions, chunk_and_left
+    from asr_core.decoding.results import SetResult, streaming_files
+    from asr_core.utils.log import setup_logger
+    from asr_core.utils.runtime import setup_cpu
+
+    setup_logger()
+    opts, streaming = from_params(shared.TestOptions, params), from_params(StreamingSearchOptions, params)
+    if streaming.num_decode_streams < 1:
+        raise UserError(f"--num-decode-streams must be at least 1, got {streaming.num_decode_streams}")
+    search = streaming.search_options()
+    corpus = corpus_class(params)
+    test_sets = shared.chosen_test_sets(corpus, opts.test_sets)
+    setup_cpu(opts.num_threads)
+    model, trained = shared.load_checkpoint_model(params)
+    if not trained.get("causal", False):
+        raise UserError("the model is not causal, so it cannot stream; train with --causal 1")
+    tokenizer = shared.find_tokenizer(opts.bpe_model, Path(params.exp_dir), fallback=fallback_tokenizer)
+    shared.check_vocabulary(tokenizer, model.decoder.vocab_size)
+    chunk, left = chunk_and_left(params, trained, default=None)
+    if chunk < 1 or left < 1:
+        raise UserError("streaming needs a limited --chunk-size and --left-context-frames")
+    model.set_chunk(chunk, left)
+    files = streaming_files(params, search, chunk, left)
+    setup_logger(files.folder / f"log-decode-{files.recogs[len('recogs-{set}_') : -len('.txt')]}")
+    logging.info("%s", params)
+    model.to(shared.pick_device(opts.device))
+    data = AsrDataModule(shared.data_options(params, trained))
+    results = []
+    for name, cuts in test_sets.items():
+        decoded, seconds = _decode_set(model, data.test_dataloader(cuts), search, chunk, streaming.num_decode_streams, name)
+        utterances = shared.to_utterances(corpus, tokenizer, decoded, opts.score_characters)
+        results.append(SetResult(name, utterances, sum(d.audio_seconds for d in decoded), seconds))
+    shared.report(results, files, opts, f"{files.key}, streaming with chunk {chunk}, left context {left}")
+
+
+def _decode_set(model: Any, loader: Any, search: Any, chunk_size: int, num_streams: int, name: str) -> Tuple[List[Any], float]:
+    """All utterances of a test set, and the seconds it took without loading them."""
+    from asr_core.decoding.offline import Decoded, supervised_frames
+    from asr_core.decoding.registry import get_method
+    from asr_core.decoding.streams import StreamBatch, decode_streams
+
+    loading = 0.0
+
+    def utterances() -> Iterator[Tuple[Any, Any]]:
+        nonlocal loading
+        begin = time.perf_counter()
+        for batch in loader:
+            loading += time.perf_counter() - begin
+            yield from supervised_frames(batch)
+            begin = time.perf_counter()
+        loading += time.perf_counter() - begin
+
+    method = get_method(search)
+    if method.streaming is None:
+        raise UserError(f"{search.decoding_method} cannot stream")
+    device = next(model.parameters()).device
+    streams: StreamBatch[Any] = StreamBatch(model, method.streaming(model, search), chunk_size, device)
+    decoded: List[Any] = []
+    start = time.perf_counter()
+    for cut, hypothesis in decode_streams(streams, utterances(), num_streams):
+        text = cut.supervisions[0].text if cut.supervisions else ""
+        decoded.append(Decoded(cut.id, text or "", hypothesis, cut.duration, 0.0))
+        if len(decoded) % 100 == 0:
+            logging.info("%s: %d utterances done", name, len(decoded))
+    return decoded, time.perf_counter() - start - loading
+
+
+def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
+    """Parse the command line and run; arguments as of :func:`asr_core.bin.decode.main`."""
+    from asr_core.decoding.options import CheckpointOptions, StreamingSearchOptions
+
+    all_defaults = {"epoch": 28, **corpus.defaults, **(defaults or {})}
+    fallback = all_defaults.pop("bpe_model", "")
+    parser = Parser(__doc__.split(". ")[0] + ".")
+    for cls in (CheckpointOptions, StreamingSearchOptions, shared.TestOptions):
+        add_options(parser, cls, all_defaults)
+    shared.add_data_options(parser, all_defaults)
+    shared.add_model_options(parser, all_defaults)
+    params = shared.parse(parser, corpus, argv)
+    run_program(lambda: streaming_decode(corpus, params, fallback))

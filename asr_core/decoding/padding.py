@@ -1,0 +1,64 @@
+"""Feature frames appended to utterances before they are encoded.
+
+Simulated and real streaming see exactly the same frames: an utterance in chunks of C frames (at 50 Hz) is padded, by itself and not as
+far as its batch, to as many whole chunks as it needs, all of which count; then come the frames that the front end looks ahead.
+"""
+
+from typing import Tuple
+
+import torch
+from torch import Tensor
+
+from asr_core.data.features import LOG_EPS
+
+TAIL_FRAMES = 30  # a causal model needs to hear some silence before it emits its last token
+_SUBSAMPLED_AWAY = 7  # the front end makes (T - 7) // 2 frames of T
+_LOOK_AHEAD = 13  # frames of a streaming window beyond its chunk
+_MIN_FRAMES = 9  # with fewer the front end has no output
+
+
+def num_chunks(num_frames: Tensor, chunk_size: int) -> Tensor:
+    """Chunks of ``chunk_size`` 50-Hz frames needed for utterances of ``num_frames`` (N,) feature frames and their tail."""
+    return (num_frames + (TAIL_FRAMES - _SUBSAMPLED_AWAY) + 2 * chunk_size - 1) // (2 * chunk_size)
+
+
+def pad_for_encoder(x: Tensor, x_lens: Tensor, causal: bool, chunk_size: int = -1) -> Tuple[Tensor, Tensor]:
+    """Append what a model wants to see after each utterance.
+
+    A non-causal model gets nothing (unless the utterance is too short to be encoded at all), a causal one with unlimited chunks 30
+    frames, one with chunks whole chunks as described above.
+
+    Args:
+      x: (N, T, C) features; whatever is beyond an utterance's length is overwritten.
+      x_lens: (N,) int64 lengths.
+      causal: whether the model is causal.
+      chunk_size: in 50-Hz frames, -1 for unlimited.
+
+    Returns:
+      The longer features, padded with ``LOG_EPS``, and the lengths that count.
+    """
+    if causal and chunk_size > 0:
+        lens = 2 * chunk_size * num_chunks(x_lens, chunk_size) + _SUBSAMPLED_AWAY
+        longest = int(lens.max()) + _LOOK_AHEAD - _SUBSAMPLED_AWAY
+    else:
+        lens = (x_lens + TAIL_FRAMES if causal else x_lens).clamp(min=_MIN_FRAMES)
+        longest = int(lens.max())
+    out = x.new_full((x.size(0), longest, x.size(2)), LOG_EPS)
+    keep = min(longest, x.size(1))
+    out[:, :keep] = x[:, :keep]
+    beyond = torch.arange(longest, device=x.device) >= x_lens.to(x.device).unsqueeze(1)
+    return out.masked_fill_(beyond.unsqueeze(-1), LOG_EPS), lens
+
+
+def streaming_windows(features: Tensor, chunk_size: int) -> Tensor:
+    """The windows that a streaming encoder is fed for one utterance, equal to what :func:`pad_for_encoder` lets it see.
+
+    Args:
+      features: (T, C).
+      chunk_size: in 50-Hz frames.
+
+    Returns:
+      (number of chunks, 2 * chunk_size + 13, C): windows of one chunk and the look-ahead, one chunk apart.
+    """
+    padded, _ = pad_for_encoder(features.unsqueeze(0), torch.tensor([len(features)]), True, chunk_size)
+    return padded[0].unfold(0, 2 * chunk_size + _LOOK_AHEAD, 2 * chunk_size).transpose(1, 2)

@@ -1,0 +1,118 @@
+"""Many streams through a streaming encoder and a streaming search, a chunk at a time."""
+
+from typing import Any, Generic, Iterable, Iterator, List, Tuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.padding import streaming_windows
+
+K = TypeVar("K")
+
+
+class Stream(Generic[K]):
+    """One utterance on its way.
+
+    Attributes:
+      key: what the caller knows it by.
+      windows: (chunks, window frames, C), see :func:`streaming_windows`.
+      position: chunks consumed.
+      search: the state of its search.
+    """
+
+    def __init__(self, key: K, windows: Tensor, search: Any) -> None:
+        self.key = key
+        self.windows = windows
+        self.position = 0
+        self.search = search
+
+    @property
+    def finished(self) -> bool:
+        return self.position >= len(self.windows)
+
+
+def state_batch_dims(encoder: Any) -> List[int]:
+    """For each state tensor of a streaming encoder the dimension that counts streams, found by comparing shapes."""
+    one, two = encoder.get_init_states(1), encoder.get_init_states(2)
+    dims = []
+    for a, b in zip(one, two):
+        differing = [d for d, (m, n) in enumerate(zip(a.shape, b.shape)) if m != n]
+        if len(differing) != 1:
+            raise ValueError(f"state of shape {tuple(a.shape)} has no single batch dimension")
+        dims.append(differing[0])
+    return dims
+
+
+class StreamBatch(Generic[K]):
+    """The streams being decoded together, with their encoder states stacked.
+
+    Args:
+      encoder: has ``get_init_states(batch_size, device)``, ``streaming_forward(x, x_lens, states)``; an AsrModel in chunk mode, or a
+        :class:`~asr_core.export.loading.ScriptedModel`.
+      search: a streaming search of the registry.
+      chunk_size: in 50-Hz frames.
+      device: where the encoder is.
+    """
+
+    def __init__(self, encoder: Any, search: Any, chunk_size: int, device: Any = "cpu") -> None:
+        self._encoder = encoder
+        self._search = search
+        self._chunk_size = chunk_size
+        self._device = torch.device(device)
+        self._dims = state_batch_dims(encoder)
+        self._states: List[Tensor] = []
+        self.streams: List[Stream[K]] = []
+
+    def add(self, features: Iterable[Tuple[K, Tensor]]) -> None:
+        """Begin to decode utterances, given as (key, features (T, C))."""
+        new = [Stream(key, streaming_windows(f.to(self._device), self._chunk_size), self._search.new_stream()) for key, f in features]
+        if not new:
+            return
+        states = self._encoder.get_init_states(len(new), self._device)
+        self._states = [torch.cat(pair, dim=d) for *pair, d in zip(self._states, states, self._dims)] if self.streams else list(states)
+        self.streams += new
+
+    @torch.inference_mode()
+    def step(self) -> List[Stream[K]]:
+        """Advance every stream by one chunk; takes out and returns those that have ended."""
+        x = torch.stack([s.windows[s.position] for s in self.streams])
+        x_lens = torch.full((len(x),), x.size(1), dtype=torch.int64, device=self._device)
+        encoder_out, lens, self._states = self._encoder.streaming_forward(x, x_lens, self._states)
+        self._search.advance([s.search for s in self.streams], encoder_out, lens.to(torch.int64))
+        for stream in self.streams:
+            stream.position += 1
+        ended = [s for s in self.streams if s.finished]
+        if ended:
+            kept = [i for i, s in enumerate(self.streams) if not s.finished]
+            index = torch.tensor(kept, dtype=torch.int64, device=self._device)
+            self._states = [state.index_select(d, index) for state, d in zip(self._states, self._dims)]
+            self.streams = [self.streams[i] for i in kept]
+        return ended
+
+
+def decode_streams(batch: StreamBatch[K], features: Iterable[Tuple[K, Tensor]], num_streams: int) -> Iterator[Tuple[K, Hypothesis]]:
+    """Decode utterances chunk by chunk, at most ``num_streams`` at a time; a new one begins as soon as one has ended.
+
+    Args:
+      batch: an empty batch of streams.
+      features: (key, features (T, C)) of each utterance, read as places become free.
+      num_streams: places.
+
+    Yields:
+      (key, hypothesis), in the order in which utterances end.
+    """
+    waiting = iter(features)
+    exhausted = False
+    while True:
+        new: List[Tuple[K, Tensor]] = []
+        while not exhausted and len(batch.streams) + len(new) < num_streams:
+            try:
+                new.append(next(waiting))
+            except StopIteration:
+                exhausted = True
+        batch.add(new)
+        if not batch.streams:
+            return
+        for stream in batch.step():
+            yield stream.key, stream.search.hypothesis()
