@@ -1,6 +1,6 @@
 """The convolution module of Zipformer, and its chunk-causal depthwise convolution (Yao et al. 2023, section 3.5)."""
 
-from typing import Optional, Tuple
+from typing import Final, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,8 @@ class ConvolutionModule(nn.Module):
       causal: chunk-causal convolution, for streaming.
     """
 
+    causal: Final[bool]  # a constant for scripting, which then leaves the other branch out
+
     def __init__(self, channels: int, kernel_size: int, causal: bool) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -106,7 +108,9 @@ class ConvolutionModule(nn.Module):
         return self.out_proj(self.whiten(self.balancer2(x)))
 
     def _gate(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training and self.balancer1.drawn(x):
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return F.glu(x, dim=2)
+        if self.training and self.balancer1.drawn(x):
             x, s = x.chunk(2, dim=2)
             return x * torch.sigmoid(self.balancer1.act(s))
         return F.glu(x, dim=2)

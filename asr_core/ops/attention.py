@@ -31,7 +31,7 @@ def attention_weights_plain(q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tens
     if p is not None:
         scores = scores + relative_shift(torch.matmul(p, pos.unsqueeze(1).transpose(2, 3)), k.size(2))
     if mask is not None:
-        scores = scores.masked_fill(mask, MASKED_SCORE)
+        scores = scores.masked_fill(mask, -1000.0)  # MASKED_SCORE, but scripts see no globals
     return scores.softmax(dim=-1)
 
 

@@ -111,19 +111,19 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     return F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=weight.shape[0])
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     """Depthwise 2-D convolution that keeps the size, fast backward on the CPU.
 
     Args:
       x: (N, C, T, F), best in channels-last memory format.
       weight: (C, 1, KT, KF), both odd.
-      bias: (C,).
+      bias: (C,) or None.
 
     Returns:
       (N, C, T, F)
     """
     if torch.jit.is_scripting() or torch.jit.is_tracing():
         return _conv2d(x, weight, bias)
-    if usable(x, weight, bias) and torch.is_grad_enabled():
+    if bias is not None and usable(x, weight, bias) and torch.is_grad_enabled():
         return _DepthwiseConv2d.apply(x, weight, bias)
     return _conv2d(x, weight, bias)
