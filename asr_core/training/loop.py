@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping
 
 import torch
 
@@ -59,9 +59,7 @@ class Trainer:
             logging.info("Continuing from %s: epoch %d, after batch %d", path, self.state.epoch, self.state.batch_idx_train)
             del content, found
         if self._finished():
-            logging.info(
-                "This run is finished (epoch %d of %d); a larger --num-epochs continues it", self.state.epoch - 1, self.opts.num_epochs
-            )
+            logging.info("This run is finished (batch %d); larger --num-epochs or --max-steps continue it", self.state.batch_idx_train)
             return 0
         self._report()
         self._open_records()
@@ -245,15 +243,12 @@ class Trainer:
     # -- validation ------------------------------------------------------------------------------------------------------
 
     def _validate_in_epoch(self) -> bool:
-        self.state.validation_due = True
-        if self._validate() is None:
-            return False
-        self.state.validation_due = False
-        return True
+        self.state.validation_due = not self._validate()
+        return not self.state.validation_due
 
     @torch.no_grad()
-    def _validate(self) -> Optional[float]:
-        """Loss per frame of the validation cuts, logged; None if a signal came in between."""
+    def _validate(self) -> bool:
+        """Measure and log the loss on the validation cuts; False if a signal came in between."""
         state = self.state
         self.progress.pause()
         self.model.eval()
@@ -261,7 +256,7 @@ class Trainer:
         began = time.monotonic()
         for batch in self.data.valid_dataloader(self.valid_cuts):
             if self.stop:
-                return None
+                return False
             with self._autocast():
                 total = total.add(_tracker(self.recipe.compute_loss(self.model, batch, state.batch_idx_train)))
         self.model.train()
@@ -272,8 +267,9 @@ class Trainer:
         logging.info("Epoch %d, validation: %s(%.1f s)", state.epoch, total, time.monotonic() - began)
         self._record("valid", values, {})
         self.scalars.add("train/valid_", values, state.batch_idx_train)
+        state.validated_at, state.valid_loss = state.batch_idx_train, loss
         self.progress.resume()
-        return loss
+        return True
 
     # -- records and files -----------------------------------------------------------------------------------------------
 
@@ -315,14 +311,13 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         state = self.state
-        valid_loss = self._validate()
-        if valid_loss is None:
+        if state.validated_at != state.batch_idx_train and not self._validate():
             return
         epoch = state.epoch
         state.train_loss = dict(state.tot_loss.per_frame()).get("loss", math.inf)
         if state.train_loss < state.best_train_loss:
             state.best_train_loss, state.best_train_epoch = state.train_loss, epoch
-        self._record("epoch", {"train_loss": state.train_loss, "valid_loss": valid_loss}, {"skipped": state.bad_batches})
+        self._record("epoch", {"train_loss": state.train_loss, "valid_loss": state.valid_loss}, {"skipped": state.bad_batches})
         state.start_epoch(epoch + 1)
         if self.is_main:
             path = self.exp_dir / f"epoch-{epoch}.pt"
@@ -330,7 +325,7 @@ class Trainer:
             for best, name in ((state.best_train_epoch, "best-train-loss.pt"), (state.best_valid_epoch, "best-valid-loss.pt")):
                 if best == epoch:
                     copy_checkpoint(path, self.exp_dir / name)
-        logging.info("Epoch %d ended: train loss %.4g, validation loss %.4g", epoch, state.train_loss, valid_loss)
+        logging.info("Epoch %d ended: train loss %.4g, validation loss %.4g", epoch, state.train_loss, state.valid_loss)
 
 
 def _tracker(out: Any) -> MetricsTracker:

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any, Optional
 
+_MEMORY = 0.98  # the rate is that of about the last 50 steps
+
 
 class Progress:
     """Measures the rate of training (seconds of audio per second, validations left out) and shows a bar on a terminal.
@@ -22,7 +24,7 @@ class Progress:
         self._bar: Any = None
         self._audio = 0.0
         self._seconds = 0.0
-        self._steps = 0
+        self._steps = 0.0
         self._since: Optional[float] = None
 
     def start_epoch(self, epoch: int, audio_done: float) -> None:
@@ -45,9 +47,9 @@ class Progress:
         """One more batch with ``audio`` seconds was used."""
         now = time.monotonic()
         if self._since is not None:
-            self._seconds += now - self._since
-            self._audio += audio
-            self._steps += 1
+            self._seconds = _MEMORY * self._seconds + now - self._since
+            self._audio = _MEMORY * self._audio + audio
+            self._steps = _MEMORY * self._steps + 1
             if self._seconds > 0:
                 self.rate = self._audio / self._seconds
         self._since = now

@@ -23,6 +23,7 @@ class TrainState:
       tot_loss: decayed sums of losses in this epoch.
       epoch_audio: seconds of audio used in this epoch.
       validation_due: a validation at this batch was interrupted and is still to be done.
+      validated_at, valid_loss: the last validation: after which batch, and its loss per frame.
       bad_in_a_row, bad_batches: skipped batches whose loss or gradient was not finite.
       metrics_lines: lines of metrics.jsonl that belong to the run so far.
       best_*: lowest losses per frame, and their epochs.
@@ -34,6 +35,8 @@ class TrainState:
     tot_loss: MetricsTracker = field(default_factory=MetricsTracker)
     epoch_audio: float = 0.0
     validation_due: bool = False
+    validated_at: int = -1
+    valid_loss: float = math.inf
     bad_in_a_row: int = 0
     bad_batches: int = 0
     metrics_lines: int = 0

@@ -1,0 +1,137 @@
+"""The loop's arithmetic and its behaviour when something is not finite."""
+
+import fake_run
+import pytest
+import torch
+
+from asr_core.training.averaging import ModelAverage
+from asr_core.training.checkpoint import numbered, read_whole
+from asr_core.training.metrics import MetricsFile, MetricsTracker, read_metrics
+from asr_core.training.options import TrainOptions
+from asr_core.training.recipe import transducer_loss_scales
+from asr_core.utils.errors import UserError
+
+
+def test_loss_scales_move_to_their_final_values():
+    assert transducer_loss_scales(0, 100, 0.5) == (1.0, 0.1)
+    assert transducer_loss_scales(50, 100, 0.5) == pytest.approx((0.75, 0.55))
+    assert transducer_loss_scales(100, 100, 0.5) == (0.5, 1.0)
+    assert transducer_loss_scales(5, 0, 0.5) == (0.5, 1.0)
+
+
+def test_metrics_decay_and_divide_by_frames():
+    total = MetricsTracker()
+    total = total.add({"frames": 10.0, "loss": 20.0}, keep=0.9)
+    total = total.add({"frames": 10.0, "loss": 30.0, "ctc_loss": float("nan")}, keep=0.9)
+    assert dict(total) == {"frames": 19.0, "loss": 48.0}
+    assert dict(total.per_frame()) == {"loss": pytest.approx(48 / 19)}
+    assert str(total) == "loss=2.526, over 19.00 frames. "
+
+
+def test_metrics_file_forgets_lines_of_lost_steps(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a')
+    assert len(read_metrics(path)) == 3
+    file = MetricsFile(path, 2)
+    file.append({"a": 9, "b": float("inf")})
+    assert read_metrics(path) == [{"a": 1}, {"a": 2}, {"a": 9, "b": None}] and file.lines == 3
+
+
+def test_average_is_the_mean_of_the_snapshots():
+    torch.manual_seed(0)
+    model = torch.nn.BatchNorm1d(3)
+    tied = torch.nn.ModuleDict({"a": model, "b": model})
+    average = ModelAverage(tied, period=2)
+    snapshots = []
+    for batch in range(1, 9):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(3))
+        average.update(batch)
+        if batch % 2 == 0:
+            snapshots.append(model.weight.detach().double().clone())
+    got = average.state_dict()
+    torch.testing.assert_close(got["a.weight"], torch.stack(snapshots).mean(0), rtol=1e-12, atol=1e-12)
+    assert got["b.weight"] is got["a.weight"] and got["a.num_batches_tracked"].dtype == torch.int64
+    tied.load_state_dict(got)  # the names and shapes are the model's
+
+
+def test_a_bad_batch_is_named_skipped_and_counted(tmp_path, caplog):
+    assert fake_run.run(tmp_path, bad_steps=(3, 6), num_epochs=1) == 0
+    assert "batch 3 is skipped, its loss is not finite (1 so far); cuts: cut-1-2-1" in caplog.text
+    assert "cut-1-5-1" in caplog.text and "cut-1-5-0" not in caplog.text
+    got = read_metrics(tmp_path / "metrics.jsonl")
+    assert [r["batch_idx_train"] for r in got if r["type"] == "train"] == [1, 2, 4, 5, 7, 8, 9, 10, 11, 12]
+    assert got[-1]["skipped"] == 2
+    assert all(torch.isfinite(v).all() for v in read_whole(tmp_path / "epoch-1.pt")["model"].values())
+
+
+def test_too_many_bad_batches_in_a_row_stop_the_run(tmp_path):
+    with pytest.raises(UserError, match="3 batches in a row had a loss that is not finite, .* cut-1-5-1: lower --base-lr"):
+        fake_run.run(tmp_path, bad_steps=(2, 4, 5, 6), max_bad_batches=3)
+
+
+@pytest.mark.parametrize("optimizer", ["scaled_adam", "sgd"])
+def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path, caplog, optimizer):
+    class BadGradient(fake_run.FakeRecipe):
+        def build_optimizer(self, model):
+            return super().build_optimizer(model) if optimizer == "scaled_adam" else torch.optim.SGD(model.parameters(), lr=1e-3)
+
+        def compute_loss(self, model, batch, batch_idx_train, reduction="sum"):
+            out = super().compute_loss(model, batch, batch_idx_train, reduction)
+            if batch_idx_train == 2:
+                out.loss.register_hook(lambda grad: grad * float("inf"))
+            return out
+
+    assert fake_run.run(tmp_path, recipe=BadGradient, max_steps=1, average_period=1, save_every_n=1) == 0
+    assert fake_run.run(tmp_path, recipe=BadGradient, max_steps=2, average_period=1, save_every_n=1) == 0
+    assert "batch 2 is skipped, its gradient is not finite (1 so far); cuts: cut-1-1-0, cut-1-1-1" in caplog.text
+    one, two = (read_whole(tmp_path / f"checkpoint-{n}.pt")["model"] for n in (1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_keep_last_k_leaves_epoch_files_alone(tmp_path):
+    assert fake_run.run(tmp_path, keep_last_k=2, save_every_n=4, num_epochs=2) == 0
+    assert [n for n, _ in numbered(tmp_path, "checkpoint")] == [24, 20]
+    assert [n for n, _ in numbered(tmp_path, "epoch")] == [2, 1]
+
+
+def test_schedules_count_reference_batches(tmp_path):
+    seen = []
+
+    class Watching(fake_run.FakeRecipe):
+        def compute_loss(self, model, *args, **kwargs):
+            seen.append(model.dropout.value)
+            return super().compute_loss(model, *args, **kwargs)
+
+    assert fake_run.run(tmp_path, recipe=Watching, max_steps=2, ref_duration=0.5) == 0
+    assert seen[:2] == pytest.approx([0.5 - 0.4 * 4 / 20, 0.5 - 0.4 * 8 / 20])  # 2 s a batch are 4 reference batches
+
+
+def test_tensorboard_has_the_reference_tags(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert fake_run.run(tmp_path, tensorboard=True, num_epochs=1) == 0
+    found = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    tags = {"learning_rate", "epoch", "current_loss", "current_simple_loss", "tot_pruned_loss", "valid_loss"}
+    assert {f"train/{tag}" for tag in tags} <= set(found.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"world_size": 2}, "--world-size 2"),
+        ({"use_fp16": True, "use_bf16": True}, "exclude each other"),
+        ({"save_every_n": 10}, "must not be less than --average-period"),
+        ({"keep_last_k": 0}, "--keep-last-k must be at least 1"),
+        ({"base_lr": 0.0}, "--base-lr must be above 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        TrainOptions(**changes).validate()
+
+
+@pytest.mark.parametrize("flag", ["use_fp16", "use_bf16"])
+def test_mixed_precision_is_refused_on_the_cpu(tmp_path, flag):
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        fake_run.run(tmp_path, **{flag: True})

@@ -1,0 +1,178 @@
+"""A run that was killed, interrupted or damaged ends like one that never was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_run
+import pytest
+import torch
+
+from asr_core.training.checkpoint import find_start, numbered, read_whole
+from asr_core.training.metrics import read_metrics
+from asr_core.utils.errors import UserError
+
+SCRIPT = Path(fake_run.__file__)
+ROOT = SCRIPT.parents[2]
+
+
+def records(exp_dir):
+    """metrics.jsonl without what depends on the clock."""
+    return [{k: v for k, v in r.items() if k not in ("rate", "time")} for r in read_metrics(exp_dir / "metrics.jsonl")]
+
+
+def start(exp_dir, *attempts):
+    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, str(SCRIPT), str(exp_dir), *attempts], env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nobody disturbed."""
+    exp_dir = tmp_path_factory.mktemp("whole")
+    torch.set_num_threads(1)
+    assert fake_run.run(exp_dir) == 0
+    return exp_dir
+
+
+def assert_same_run(exp_dir, whole):
+    assert records(exp_dir) == records(whole)
+    a, b = read_whole(exp_dir / "epoch-3.pt"), read_whole(whole / "epoch-3.pt")
+    for key in ("model", "model_avg"):
+        assert all(torch.equal(a[key][name], b[key][name]) for name in b[key])
+    for index, state in b["optimizer"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(torch.as_tensor(a["optimizer"]["state"][index][name]), torch.as_tensor(value)), name
+
+
+def test_the_undisturbed_run_learns_and_writes_its_files(whole):
+    got = records(whole)
+    train = [r["loss"] for r in got if r["type"] == "train"]
+    assert len(train) == 3 * fake_run.BATCHES
+    assert sum(train[-6:]) < 0.9 * sum(train[:6])
+    assert [r["batch_idx_train"] for r in got if r["type"] == "valid"] == [8, 12, 16, 24, 32, 36]
+    assert [r["epoch"] for r in got if r["type"] == "epoch"] == [1, 2, 3]
+    assert [n for n, _ in numbered(whole, "checkpoint")] == [35, 30, 25, 20, 15, 10, 5]
+    assert (whole / "best-valid-loss.pt").samefile(whole / "epoch-3.pt")
+
+
+def test_killed_at_any_moment_and_started_again_it_ends_the_same(whole, tmp_path):
+    attempts = ["die_at=3", "die_in_save=checkpoint-10", "die_at=14", "die_in_save=epoch-2", "die_at=32", "", ""]
+    done = start(tmp_path, *attempts)
+    assert done.stdout.strip() == "[-9, -9, -9, -9, -9, 0, 0]", done.stderr
+    assert done.stderr.count("Continuing from") == 5 and "This run is finished" in done.stderr
+    assert_same_run(tmp_path, whole)
+    assert not list(tmp_path.glob(".*"))  # nothing half-written is left
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_with_a_checkpoint_of_that_step(whole, tmp_path, signum):
+    for step in (7, 13, 30):
+        assert fake_run.run(tmp_path, die_at=step, die_signal=int(signum)) == 128 + signum
+        assert (tmp_path / f"checkpoint-{step - 1}.pt").is_file()  # the signal came before the step's batch was handed over
+    assert fake_run.run(tmp_path) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_signal_during_validation_loses_nothing(whole, tmp_path):
+    assert fake_run.run(tmp_path, signal_in_validation=1) == 143
+    assert read_whole(tmp_path / "checkpoint-8.pt")["train_state"]["validation_due"]
+    assert fake_run.run(tmp_path, start_batch=8, valid_interval=1000, signal_in_validation=1) == 143  # the one that is due
+    assert fake_run.run(tmp_path) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_max_steps_stops_and_continues(whole, tmp_path):
+    assert fake_run.run(tmp_path, max_steps=13) == 0
+    assert records(tmp_path)[-1]["batch_idx_train"] == 13
+    assert fake_run.run(tmp_path, max_steps=13) == 0  # finished: nothing happens
+    assert fake_run.run(tmp_path) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(whole, tmp_path, caplog):
+    assert fake_run.run(tmp_path, max_steps=22) == 0
+    cut, flipped = tmp_path / "checkpoint-22.pt", tmp_path / "checkpoint-20.pt"
+    cut.write_bytes(cut.read_bytes()[:9000])
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    flipped.write_bytes(data)
+    assert fake_run.run(tmp_path) == 0
+    assert f"{cut} is damaged" in caplog.text and f"{flipped} is damaged" in caplog.text
+    assert_same_run(tmp_path, whole)
+
+
+def test_all_checkpoints_damaged_is_an_error(tmp_path):
+    for name in ("epoch-1.pt", "checkpoint-9.pt"):
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
+        find_start(tmp_path)
+    with pytest.raises(UserError, match="checkpoint-9.pt is damaged"):
+        find_start(tmp_path, start_batch=9)
+    with pytest.raises(UserError, match="epoch-4.pt, which --start-epoch 5 asks for"):
+        find_start(tmp_path, start_epoch=5)
+
+
+def test_start_epoch_and_start_batch_rewind(whole, tmp_path):
+    assert fake_run.run(tmp_path) == 0
+    assert fake_run.run(tmp_path, start_epoch=2) == 0
+    assert_same_run(tmp_path, whole)
+    assert fake_run.run(tmp_path, start_batch=30) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_full_disk_while_saving_leaves_earlier_files_whole(whole, tmp_path, monkeypatch):
+    save = torch.save
+
+    def full(content, path):
+        if "checkpoint-20" in path.name:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(UserError, match="no space left on the disk while writing .*checkpoint-20.pt"):
+            fake_run.run(tmp_path)
+    assert not list(tmp_path.glob(".*")) and not (tmp_path / "checkpoint-20.pt").exists()
+    assert fake_run.run(tmp_path) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_checkpoint_of_another_model_is_refused(whole, tmp_path):
+    (tmp_path / "epoch-1.pt").write_bytes((whole / "epoch-1.pt").read_bytes())
+
+    class Wider(fake_run.FakeRecipe):
+        def build_model(self):
+            model = super().build_model()
+            model.out = torch.nn.Linear(16, fake_run.VOCAB + 1)
+            return model
+
+    with pytest.raises(UserError, match="does not fit this model .*out"):
+        fake_run.run(tmp_path, recipe=Wider)
+
+
+def test_checkpoints_have_the_reference_keys(whole):
+    content = read_whole(whole / "checkpoint-35.pt")
+    names = "model model_avg optimizer scheduler grad_scaler sampler average_period batch_idx_train cur_epoch best_valid_loss base_lr"
+    assert set(names.split()) <= set(content)
+    assert content["scheduler"] == {"epoch": 2, "batch": 35} and content["cur_epoch"] == 3
+    assert content["model_avg"]["out.weight"].dtype == torch.float64
+    assert read_whole(whole / "epoch-2.pt")["cur_epoch"] == 2
+    assert not any(word in json.dumps(content, default=str).lower() for word in ("hostname", "ip address"))
+
+
+def test_a_checkpoint_of_the_reference_continues_at_the_epoch(whole, tmp_path):
+    content = read_whole(whole / "epoch-2.pt")
+    for ours in ("train_state", "random_states", "module_state"):
+        del content[ours]
+    content["model_avg"] = {name: value.float() for name, value in content["model_avg"].items()}
+    torch.save(content, tmp_path / "epoch-2.pt")
+    assert fake_run.run(tmp_path) == 0
+    got = records(tmp_path)
+    assert got[0]["epoch"] == 3 and got[0]["batch_idx_train"] == 25
+    assert read_whole(tmp_path / "epoch-3.pt")["batch_idx_train"] == 36
