@@ -32,7 +32,9 @@ def add_model_options(parser: argparse.ArgumentParser, defaults: Optional[Mappin
     from asr_core.models.options import ModelOptions
 
     names = [f.name for f in dataclasses.fields(ModelOptions)]
-    add_options(parser, ModelOptions, {n: (defaults or {}).get(n, argparse.SUPPRESS) if n in CHUNK_OPTIONS else argparse.SUPPRESS for n in names})
+    add_options(
+        parser, ModelOptions, {n: (defaults or {}).get(n, argparse.SUPPRESS) if n in CHUNK_OPTIONS else argparse.SUPPRESS for n in names}
+    )
 
 
 def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:

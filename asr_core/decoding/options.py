@@ -16,7 +16,9 @@ class CheckpointOptions:
     epoch: int = option(DEFAULT_EPOCH, "use epoch-<epoch>.pt; counts from 1")
     iter: int = option(0, "if positive, use checkpoint-<iter>.pt in place of an epoch's")
     avg: int = option(DEFAULT_AVG, "number of checkpoints to average; with --use-averaged-model the span of epochs averaged over")
-    use_averaged_model: bool = option(True, "average over all steps between the first and the last checkpoint, from the running averages they hold")
+    use_averaged_model: bool = option(
+        True, "average over all steps between the first and the last checkpoint, from the running averages they hold"
+    )
     exp_dir: str = option("zipformer/exp", "folder of the checkpoints; results go there too")
 
 

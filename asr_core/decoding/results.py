@@ -116,9 +116,7 @@ def format_table(results: List[SetResult], scores: List[Score], title: str) -> s
         c = score.total
         rtf = result.compute_seconds / result.audio_seconds if result.audio_seconds else 0.0
         interval = f"{low:.2f} .. {high:.2f}"
-        rows.append(
-            (result.name, len(result.utterances), c.ref_len, f"{c.wer:.2f}", interval, c.subs, c.dels, c.ins, f"{rtf:.4f}")
-        )
+        rows.append((result.name, len(result.utterances), c.ref_len, f"{c.wer:.2f}", interval, c.subs, c.dels, c.ins, f"{rtf:.4f}"))
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(header))]
     lines = ["  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, widths))) for row in rows]
     return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]])

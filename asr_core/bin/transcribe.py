@@ -1,0 +1,189 @@
+"""Transcribe audio files with a training checkpoint, a pretrained.pt or a TorchScript file."""
+
+import dataclasses
+import json
+import sys
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from asr_core.bin import decoding as shared
+from asr_core.bin.common import run_program
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, option, params_of
+
+_FRAMES_PER_SECOND = 100
+
+
+@dataclasses.dataclass
+class TranscribeOptions:
+    """Transcribing: with what, how, and what is printed."""
+
+    model: str = option("", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename"))
+    tokens: str = option("", "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it")
+    method: str = option("greedy_search", "greedy_search or modified_beam_search", aliases=("--decoding-method",))
+    beam_size: int = option(4, "hypotheses kept by beam searches")
+    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
+    blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
+    json: bool = option(False, "print a JSON object for each file")
+    timestamps: bool = option(False, "print each token with the second at which it was emitted")
+    max_duration: float = option(120.0, "seconds of audio in a batch")
+    max_segment: float = option(30.0, "longer recordings are cut where it is quiet, unless the model streams")
+    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
+    num_threads: int = option(0, "CPU threads of tensor operations; 0 takes all cores that this process may use")
+
+
+@dataclasses.dataclass
+class Transcript:
+    """What was recognised in one file: its text, and tokens with the seconds at which they were emitted."""
+
+    path: str
+    text: str = ""
+    duration: float = 0.0
+    tokens: List[str] = dataclasses.field(default_factory=list)
+    timestamps: List[float] = dataclasses.field(default_factory=list)
+
+
+def transcribe(params: AttributeDict) -> int:
+    """Transcribe ``params.sound_files``; returns how many could not be read."""
+    opts = from_params(TranscribeOptions, params)
+    if not opts.model:
+        raise UserError("no model: give its file with --model")
+    if not (opts.max_duration > 0 and opts.max_segment >= 1):
+        raise UserError("--max-duration must be above 0 and --max-segment at least 1")
+    from asr_core.decoding.options import SearchOptions
+    from asr_core.decoding.registry import get_method
+    from asr_core.export.loading import load_for_inference
+    from asr_core.utils.log import setup_logger
+    from asr_core.utils.runtime import setup_cpu
+
+    setup_logger()
+    search = SearchOptions(opts.method, opts.beam_size, opts.max_sym_per_frame, opts.blank_penalty)
+    get_method(search)
+    setup_cpu(opts.num_threads)
+    device = shared.pick_device(opts.device)
+    given = {**shared.model_overrides(params), **{k: params[k] for k in shared.CHUNK_OPTIONS if k in params}}
+    loaded = load_for_inference(opts.model, opts.tokens, given, device)
+    failed = 0
+    for files in _groups(params.sound_files, 10 * opts.max_duration):
+        features, durations = _read(files, loaded, opts)
+        transcripts = _recognize(features, durations, loaded, search, opts, device)
+        for path in files:
+            if path in transcripts:
+                print(_format(transcripts[path], opts), flush=True)
+        failed += sum(path not in transcripts for path in files)
+    return failed
+
+
+def _groups(paths: Sequence[str], seconds: float) -> Iterator[List[str]]:
+    """Files in the given order, so many at a time that about ``seconds`` of audio are held in memory."""
+    group: List[str] = []
+    total = 0.0
+    for path in paths:
+        group.append(path)
+        total += _duration(path)
+        if total >= seconds:
+            yield group
+            group, total = [], 0.0
+    if group:
+        yield group
+
+
+def _duration(path: str) -> float:
+    import soundfile
+
+    try:
+        return soundfile.info(path).duration
+    except (RuntimeError, OSError):
+        return 0.0  # reading it will say what is wrong
+
+
+def _read(paths: Sequence[str], loaded: Any, opts: TranscribeOptions) -> Tuple[Dict[str, Any], Dict[str, float]]:
+    """Features (T, C) and durations of the files that can be read; a line on stderr for each other one."""
+    from asr_core.data.features import extract_features, load_audio
+
+    features, durations = {}, {}
+    for path in paths:
+        if path in features:
+            continue
+        try:
+            samples = load_audio(path, loaded.sample_rate)
+        except UserError as e:
+            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+            continue
+        durations[path] = len(samples) / loaded.sample_rate
+        features[path] = extract_features(samples, loaded.sample_rate, loaded.feature_dim)
+    return features, durations
+
+
+def _recognize(
+    features: Mapping[str, Any], durations: Mapping[str, float], loaded: Any, search: Any, opts: Any, device: str
+) -> Dict[str, Transcript]:
+    """Transcripts by path."""
+    transcripts = {path: Transcript(path, duration=round(durations[path], 3)) for path in features}
+    texts: Dict[str, List[str]] = {path: [] for path in features}
+    for (path, start), hypothesis in sorted(_hypotheses(features, loaded, search, opts, device), key=lambda item: item[0]):
+        transcript = transcripts[path]
+        texts[path].append(loaded.tokenizer.decode(hypothesis.tokens))
+        transcript.tokens += [loaded.tokenizer.pieces[t] for t in hypothesis.tokens]
+        offset = start / _FRAMES_PER_SECOND
+        transcript.timestamps += [round(offset + t * loaded.frame_seconds, 2) for t in hypothesis.timestamps]
+    for path, parts in texts.items():
+        transcripts[path].text = " ".join(part for part in parts if part)
+    return transcripts
+
+
+def _hypotheses(features: Mapping[str, Any], loaded: Any, search: Any, opts: Any, device: str) -> Iterator[Tuple[Tuple[str, int], Any]]:
+    """((path, first frame), hypothesis) of each piece of each file, in any order."""
+    from asr_core.decoding.offline import collate, recognize
+    from asr_core.decoding.registry import get_method
+    from asr_core.decoding.segments import split_points
+    from asr_core.decoding.streams import StreamBatch, decode_streams
+
+    most = int(opts.max_duration * _FRAMES_PER_SECOND)
+    if loaded.streaming:
+        batch: StreamBatch[Any] = StreamBatch(loaded.model, get_method(search).streaming(loaded.model, search), loaded.chunk_size, device)
+        yield from decode_streams(batch, (((path, 0), f) for path, f in features.items()), num_streams=50)
+        return
+    longest = int(opts.max_segment * _FRAMES_PER_SECOND)
+    pieces = [(path, a, b) for path, f in features.items() for a, b in split_points(f, longest)]
+    pieces.sort(key=lambda piece: piece[1] - piece[2])
+    while pieces:
+        count = max(1, most // max(1, pieces[0][2] - pieces[0][1]))
+        now, pieces = pieces[:count], pieces[count:]
+        x, x_lens = collate([features[path][a:b] for path, a, b in now])
+        hypotheses = recognize(loaded.model, x.to(device), x_lens.to(device), search, loaded.causal, loaded.chunk_size)
+        yield from (((path, a), h) for (path, a, _), h in zip(now, hypotheses))
+
+
+def _format(transcript: Transcript, opts: TranscribeOptions) -> str:
+    if opts.json:
+        return json.dumps(dataclasses.asdict(transcript), ensure_ascii=False)
+    line = f"{transcript.path}: {transcript.text}"
+    if opts.timestamps:
+        line += "".join(f"\n{time:9.2f}  {token}" for token, time in zip(transcript.tokens, transcript.timestamps))
+    return line
+
+
+def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
+    """Parse the command line and run; the exit status is 1 if a file could not be transcribed.
+
+    Args:
+      defaults: defaults of the recipe's options, by name.
+      argv: the command line, by default this process'.
+    """
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "sound_files", nargs="+", metavar="FILE", help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken"
+    )
+    add_options(parser, TranscribeOptions, defaults)
+    shared.add_model_options(parser, defaults)
+    params = params_of(parser.parse_args(argv))
+
+    def run() -> None:
+        if transcribe(params):
+            sys.exit(1)
+
+    run_program(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Long recordings cut into pieces that an encoder with unlimited context can hold."""
+
+from typing import List, Tuple
+
+import torch
+from torch import Tensor
+
+
+def split_points(features: Tensor, max_frames: int, smooth: int = 21) -> List[Tuple[int, int]]:
+    """Cut where it is quietest.
+
+    Each piece ends at the quietest stretch of the last third that it may have.
+
+    Args:
+      features: (T, C) log-mel energies.
+      max_frames: longest piece.
+      smooth: frames over which energy is averaged, odd.
+
+    Returns:
+      (first frame, frame after the last) of each piece, one after another.
+    """
+    total = len(features)
+    if total <= max_frames:
+        return [(0, total)]
+    energy = features.mean(dim=1)
+    kernel = torch.full((1, 1, smooth), 1.0 / smooth, dtype=energy.dtype)
+    level = torch.nn.functional.conv1d(energy.cpu().view(1, 1, -1), kernel, padding="same")[0, 0]
+    pieces, start = [], 0
+    while total - start > max_frames:
+        low = start + max_frames * 2 // 3
+        end = low + int(level[low : start + max_frames].argmin()) + 1
+        pieces.append((start, end))
+        start = end
+    return [*pieces, (start, total)]

@@ -1,0 +1,113 @@
+"""Models for inference from any file that training or export writes."""
+
+from pathlib import Path
+from typing import Any, List, Mapping, NamedTuple, Optional
+
+from asr_core.decoding.options import chunk_and_left
+from asr_core.export.pretrained import model_info
+from asr_core.export.torchscript import is_torchscript, load_torchscript
+from asr_core.text.tokenizer import Tokenizer
+from asr_core.utils.errors import UserError
+
+
+class InferenceModel(NamedTuple):
+    """A model and what recognising with it takes.
+
+    Attributes:
+      model: an AsrModel in evaluation mode, or a :class:`~asr_core.export.torchscript.ScriptedModel`.
+      tokenizer: its tokens.
+      sample_rate: samples per second that it hears.
+      feature_dim: mel filters.
+      causal: whether it is causal.
+      chunk_size: in 50-Hz frames, -1 for whole utterances.
+      streaming: whether it only encodes chunk by chunk.
+      frame_seconds: duration of a frame of encoder output.
+    """
+
+    model: Any
+    tokenizer: Tokenizer
+    sample_rate: int
+    feature_dim: int
+    causal: bool
+    chunk_size: int
+    streaming: bool
+    frame_seconds: float
+
+
+def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str, Any]] = None, device: str = "cpu") -> InferenceModel:
+    """Load a training checkpoint, a ``pretrained.pt`` or a TorchScript file; which one it is shows from its content.
+
+    Args:
+      path: the file.
+      tokens: bpe.model, tokens.txt or a folder with one; left out: what the file holds, else what lies beside it.
+      given: model options that the file does not tell, and ``chunk_size``, ``left_context_frames`` to decode a causal model with.
+      device: where to put the model.
+
+    Raises:
+      UserError: the file is missing, damaged, or not a model of ours; no tokens; options that contradict it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no such model: {path}")
+    load = _load_scripted if is_torchscript(file) else _load_checkpoint
+    loaded = load(file, tokens, dict(given or {}), device)
+    vocab_size = int(loaded.model.decoder.vocab_size)
+    if loaded.tokenizer.vocab_size != vocab_size:
+        raise UserError(
+            f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} tokens, but {path} {vocab_size}: another model's tokens"
+        )
+    return loaded
+
+
+def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
+    model = load_torchscript(path, device)
+    if "chunk_size" in given and int(given["chunk_size"]) != model.chunk_size:
+        fixed = f"chunks of {model.chunk_size}" if model.streaming else "whole utterances"
+        raise UserError(f"--chunk-size {given['chunk_size']}: {path} was exported for {fixed}")
+    info = model.info
+    return InferenceModel(
+        model=model,
+        tokenizer=_tokenizer(tokens, model.pieces, path),
+        sample_rate=int(info.get("sample_rate", 16000)),
+        feature_dim=int(info.get("feature_dim", 80)),
+        causal=model.streaming or bool(info.get("causal", False)),
+        chunk_size=model.chunk_size,
+        streaming=model.streaming,
+        frame_seconds=int(info.get("subsampling_factor", 4)) / 100,
+    )
+
+
+def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
+    from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
+
+    checkpoint = load_checkpoint_file(path)
+    overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
+    model = model_from_checkpoint(checkpoint, overrides).eval().to(device)
+    info = model_info(model, {**checkpoint, **overrides})
+    if not info["use_transducer"]:
+        raise UserError(f"{path} has no transducer; this program decodes transducers alone")
+    causal, chunk = bool(info["causal"]), -1
+    if causal:
+        chunk, left = chunk_and_left(given, {}, default=(-1, -1))
+        model.set_chunk(chunk, left)
+    return InferenceModel(
+        model=model,
+        tokenizer=_tokenizer(tokens, None, path),
+        sample_rate=info["sample_rate"],
+        feature_dim=info["feature_dim"],
+        causal=causal,
+        chunk_size=chunk,
+        streaming=False,
+        frame_seconds=info["subsampling_factor"] / 100,
+    )
+
+
+def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path) -> Tokenizer:
+    if given:
+        return Tokenizer.load(given)
+    if pieces:
+        return Tokenizer(pieces, path=str(model_path))
+    for name in ("tokens.txt", "bpe.model"):
+        if (model_path.parent / name).is_file():
+            return Tokenizer.load(model_path.parent / name)
+    raise UserError(f"no tokens.txt or bpe.model beside {model_path}: give one with --tokens")

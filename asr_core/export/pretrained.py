@@ -1,0 +1,36 @@
+"""``pretrained.pt``: weights for inference with what describes them."""
+
+import dataclasses
+from typing import Any, Dict, Mapping
+
+import torch
+
+from asr_core.utils.files import PathLike, atomic_path
+
+
+def model_info(model: Any, params: Mapping[str, Any]) -> Dict[str, Any]:
+    """What one must know about a model beside its weights.
+
+    Args:
+      model: an AsrModel.
+      params: the parameters that its checkpoint holds.
+
+    Returns:
+      All model options, ``vocab_size``, ``feature_dim``, ``blank_id``, ``sample_rate``, ``subsampling_factor``, as JSON values.
+    """
+    from asr_core.models.options import ModelOptions
+
+    info = {f.name: params.get(f.name, f.default) for f in dataclasses.fields(ModelOptions)}
+    info["vocab_size"] = int(model.vocab_size)
+    info["feature_dim"] = int(params.get("feature_dim", params.get("num_mel_bins", 80)))
+    info["blank_id"] = int(params.get("blank_id", 0))
+    info["sample_rate"] = int(params.get("sample_rate", 16000))
+    info["subsampling_factor"] = int(params.get("subsampling_factor", 4))
+    return info
+
+
+def save_pretrained(model: Any, params: Mapping[str, Any], path: PathLike) -> None:
+    """Save ``{"model": state dict, ...}`` with the entries of :func:`model_info`; weights float32, on the CPU."""
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    with atomic_path(path) as tmp:
+        torch.save({"model": state, **model_info(model, params)}, tmp)

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Export the model: pretrained.pt, or with --jit 1 TorchScript."""
+
+from asr_core.bin.export import main
+
+DEFAULTS = {"epoch": 60, "avg": 15}
+
+if __name__ == "__main__":
+    main(defaults=DEFAULTS)
