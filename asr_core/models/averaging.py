@@ -1,0 +1,129 @@
+"""Which checkpoints of a run are averaged, and how (Povey's icefall, "averaged model")."""
+
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+_NUMBERED = re.compile(r"checkpoint-(\d+)\.pt$")
+
+
+def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
+    """The ``checkpoint-<N>.pt`` of a folder, highest N first.
+
+    Args:
+      exp_dir: the folder.
+      iteration: 0: all; positive: those with N at or above it; negative: those with N at or below its magnitude.
+    """
+    found = [(int(m[1]), p) for p in Path(exp_dir).glob("checkpoint-*.pt") if (m := _NUMBERED.match(p.name))]
+    if iteration > 0:
+        found = [(n, p) for n, p in found if n >= iteration]
+    elif iteration < 0:
+        found = [(n, p) for n, p in found if n <= -iteration]
+    return [p for _, p in sorted(found, reverse=True)]
+
+
+def select_checkpoints(exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool) -> List[Path]:
+    """The files to load, newest first.
+
+    Without averaged models: the ``avg`` newest ``checkpoint-<N>.pt`` with N <= iter, or, when ``iter`` is 0, those of epochs
+    ``epoch - avg + 1`` to ``epoch``. With them: two files, the end of the range that is averaged and the one before its start.
+
+    Raises:
+      UserError: some of them do not exist.
+    """
+    exp_dir = Path(exp_dir)
+    if avg < 1:
+        raise UserError(f"--avg must be at least 1, got {avg}")
+    if iter > 0:
+        needed = avg + 1 if use_averaged_model else avg
+        found = find_checkpoints(exp_dir, -iter)[:needed]
+        if not found:
+            raise UserError(f"no checkpoints found in {exp_dir} with a number of at most {iter}")
+        if len(found) < needed:
+            have = ", ".join(p.name for p in found)
+            raise UserError(f"not enough checkpoints: --iter {iter} --avg {avg} needs {needed}, {exp_dir} has {have}")
+        return [found[0], found[-1]] if use_averaged_model else found
+    if use_averaged_model:
+        if epoch - avg < 1:
+            raise UserError(
+                f"--epoch {epoch} --avg {avg} needs epoch-{epoch - avg}.pt, which cannot exist: lower --avg, or give --use-averaged-model 0"
+            )
+        paths = [exp_dir / f"epoch-{epoch}.pt", exp_dir / f"epoch-{epoch - avg}.pt"]
+    else:
+        paths = [exp_dir / f"epoch-{e}.pt" for e in range(epoch, max(0, epoch - avg), -1)]
+    missing = [p for p in paths if not p.is_file()]
+    if missing or not paths:
+        have = sorted(p.name for p in exp_dir.glob("*.pt"))
+        which = missing[0] if missing else exp_dir / f"epoch-{epoch}.pt"
+        raise UserError(f"no checkpoint {which}; the folder has {', '.join(have) if have else 'none'}")
+    return paths
+
+
+def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Tensor]:
+    """Arithmetic mean, summed in float64; integers are divided rounding down.
+
+    Raises:
+      UserError: they hold different parameters.
+    """
+    total = {k: v.to(torch.float64) if v.is_floating_point() else v.clone() for k, v in states[0].items()}
+    for state in states[1:]:
+        if state.keys() != total.keys():
+            name = next(iter(state.keys() ^ total.keys()))
+            raise UserError(f"the checkpoints are of different models: only some have {name}")
+        for name, value in total.items():
+            if value.shape != state[name].shape:
+                shapes = f"{tuple(value.shape)} and {tuple(state[name].shape)}"
+                raise UserError(f"the checkpoints are of different models: {name} has shapes {shapes}")
+            value += state[name]
+    count = len(states)
+    out = {}
+    for name, value in total.items():
+        out[name] = (value / count).to(states[0][name].dtype) if value.is_floating_point() else value // count
+    return out
+
+
+def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[str, Tensor]:
+    """Mean of a run's weights between two of its checkpoints, from the running averages that they hold.
+
+    With the average over all snapshots up to step e (every p steps), A_e, and likewise A_s:
+    ``(A_e * e - A_s * s) / (e - s)`` is the mean over the snapshots in (s, e].
+
+    Args:
+      start, end: checkpoints with ``model_avg``, ``average_period``, ``batch_idx_train``.
+
+    Returns:
+      A float32 state dict.
+
+    Raises:
+      UserError: they hold no running average, or no snapshot lies between them.
+    """
+    for ckpt in (start, end):
+        if ckpt.get("model_avg") is None:
+            raise UserError("the checkpoint holds no running average (model_avg): give --use-averaged-model 0")
+    (first, begin), (last, finish) = _snapshot(start), _snapshot(end)
+    if first != last or finish <= begin:
+        raise UserError(f"no snapshot lies between the checkpoints of batches {start['batch_idx_train']} and {end['batch_idx_train']}")
+    weight = finish / (finish - begin)
+    averages, earlier = end["model_avg"], start["model_avg"]
+    if averages.keys() != earlier.keys():
+        name = next(iter(averages.keys() ^ earlier.keys()))
+        raise UserError(f"the checkpoints are of different models: only some have {name}")
+    out = {}
+    for name, value in averages.items():
+        if value.is_floating_point():
+            out[name] = (value.double() * weight + earlier[name].double() * (1.0 - weight)).float()
+        else:
+            out[name] = value
+    return out
+
+
+def _snapshot(ckpt: Mapping[str, Any]) -> Tuple[int, int]:
+    """(average period, batch of the last snapshot)."""
+    period = int(ckpt["average_period"])
+    return period, int(ckpt["batch_idx_train"]) // period * period

@@ -1,0 +1,191 @@
+"""Reading checkpoints: our own, those of icefall's zipformer recipe, and averages of several."""
+
+import dataclasses
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from asr_core.models import safe_pickle
+from asr_core.models.asr_model import AsrModel
+from asr_core.models.averaging import average_of_range, average_state_dicts, find_checkpoints, select_checkpoints
+from asr_core.models.options import PRESETS, ModelOptions, build_model, resolve
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+from asr_core.utils.options import AttributeDict
+
+__all__ = [
+    "average_of_range",
+    "average_state_dicts",
+    "find_checkpoints",
+    "load_averaged_model",
+    "load_checkpoint_file",
+    "load_state",
+    "model_from_checkpoint",
+    "params_of_checkpoint",
+    "select_checkpoints",
+]
+
+_FREE = ("chunk_size", "left_context_frames")  # can be chosen anew for given weights
+_LISTS = {f.name for f in dataclasses.fields(ModelOptions) if isinstance(f.default, str)} - {"model_size", "encoder"}
+
+
+def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
+    """Read a checkpoint onto the CPU without running code that it may carry.
+
+    Raises:
+      UserError: the file is missing, damaged, no checkpoint, or holds objects that are not loaded for safety.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}")
+    try:
+        with warnings.catch_warnings():  # torch warns of pickle protocols before it refuses them
+            warnings.simplefilter("ignore")
+            content = _load(path)
+    except safe_pickle.UnsafeObject as e:
+        raise UserError(f"{path} holds an object of type {e}, which is not loaded for safety") from e
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
+        reason = str(e).strip().splitlines()
+        raise UserError(f"{path} is damaged or no checkpoint: {reason[0] if reason else type(e).__name__}") from e
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+    return content
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=safe_pickle)
+
+
+def params_of_checkpoint(ckpt: Mapping[str, Any]) -> AttributeDict:
+    """What a checkpoint records beside weights and states: options and derived values."""
+    states = ("model", "model_avg", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state", "train_state")
+    return AttributeDict({k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in states})
+
+
+def model_from_checkpoint(ckpt: Mapping[str, Any], overrides: Optional[Mapping[str, Any]] = None) -> AsrModel:
+    """Build the model that a checkpoint describes and load its weights.
+
+    Args:
+      ckpt: a checkpoint with ``model``; its other entries give the options. Where it lacks them (icefall's
+        ``pretrained.pt``), ``overrides`` must, or the defaults hold.
+      overrides: model options given by the user.
+
+    Raises:
+      UserError: an override contradicts the checkpoint, or the weights do not fit the options.
+    """
+    if not isinstance(ckpt.get("model"), dict):
+        raise UserError("the checkpoint holds no model")
+    state = _clean(ckpt["model"])
+    opts = _options(ckpt, overrides or {})
+    model = build_model(opts, _vocab_size(ckpt, state), int(ckpt.get("feature_dim", 80)), int(ckpt.get("blank_id", 0)))
+    load_state(model, state)
+    return model
+
+
+def load_state(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load weights, all of them or none.
+
+    Raises:
+      UserError: names or shapes differ; the first parameter that does is named.
+    """
+    own = model.state_dict()
+    for name, tensor in own.items():
+        if name not in state:
+            raise UserError(f"the checkpoint lacks {name}, which these model options call for")
+        if state[name].shape != tensor.shape:
+            raise UserError(
+                f"{name} has shape {tuple(state[name].shape)} in the checkpoint but {tuple(tensor.shape)} with these model options"
+            )
+    for name in state:
+        if name not in own:
+            raise UserError(f"the checkpoint has {name}, which these model options do not call for")
+    model.load_state_dict(state)
+
+
+def load_averaged_model(
+    exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool, overrides: Optional[Mapping[str, Any]] = None
+) -> Tuple[AsrModel, AttributeDict]:
+    """The model of a run, averaged over checkpoints, and the parameters recorded in the newest of them.
+
+    Args:
+      exp_dir: folder of the checkpoints.
+      epoch, iter, avg, use_averaged_model: see :func:`select_checkpoints`.
+      overrides: see :func:`model_from_checkpoint`.
+    """
+    paths = select_checkpoints(exp_dir, epoch, iter, avg, use_averaged_model)
+    newest = load_checkpoint_file(paths[0])
+    if use_averaged_model:
+        newest["model"] = _named(paths, average_of_range, load_checkpoint_file(paths[1]), newest)
+    elif len(paths) > 1:
+        rest = [_model_of(load_checkpoint_file(p), p) for p in paths[1:]]
+        newest["model"] = _named(paths, average_state_dicts, [_model_of(newest, paths[0]), *rest])
+    try:
+        model = model_from_checkpoint(newest, overrides)
+    except UserError as e:
+        raise UserError(f"{paths[0]}: {e}") from e
+    params = params_of_checkpoint(newest)
+    params.setdefault("vocab_size", model.vocab_size)
+    return model, params
+
+
+def _named(paths: Any, combine: Any, *args: Any) -> Dict[str, Tensor]:
+    try:
+        return combine(*args)
+    except UserError as e:
+        raise UserError(f"cannot average {paths[-1].name} to {paths[0].name} of {paths[0].parent}: {e}") from e
+
+
+def _model_of(ckpt: Mapping[str, Any], path: Path) -> Dict[str, Tensor]:
+    if not isinstance(ckpt.get("model"), dict):
+        raise UserError(f"{path} holds no model")
+    return _clean(ckpt["model"])
+
+
+def _clean(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """Without the prefix that DistributedDataParallel adds."""
+    if state and all(name.startswith("module.") for name in state):
+        return {name[len("module.") :]: value for name, value in state.items()}
+    return dict(state)
+
+
+def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
+    if ckpt.get("vocab_size"):
+        return int(ckpt["vocab_size"])
+    for name in ("decoder.embedding.weight", "ctc_output.1.weight"):
+        if name in state:
+            return state[name].size(0)
+    raise UserError("the checkpoint does not tell its vocabulary's size")
+
+
+def _options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any]) -> ModelOptions:
+    names = [f.name for f in dataclasses.fields(ModelOptions)]
+    recorded = {n: ckpt[n] for n in names if n in ckpt}
+    given = {n: v for n, v in overrides.items() if n in names and v is not None}
+    if not set(recorded) - {"context_size"}:  # the weights alone: the user describes them
+        return resolve(ModelOptions(**{**recorded, **given}))
+    opts = resolve(ModelOptions(**recorded))
+    asked = {**PRESETS.get(str(given.get("model_size", "")), {}), **given}
+    for name, value in asked.items():
+        if name in _FREE or name == "model_size":
+            continue
+        if not _same(name, value, getattr(opts, name)):
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {value} contradicts the checkpoint, which was trained with {getattr(opts, name)}: leave it out")
+    return dataclasses.replace(opts, **{n: given[n] for n in _FREE if n in given})
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    if name not in _LISTS:
+        return one == other
+    a, b = str(one).split(","), str(other).split(",")
+    length = max(len(a), len(b))
+    a, b = (v * length if len(v) == 1 else v for v in (a, b))
+    return a == b

@@ -1,0 +1,82 @@
+"""A model in training: every parameter learns, padding and evaluation mode behave."""
+
+import random
+
+import torch
+
+from asr_core.models import ModelOptions, build_model
+from asr_core.nn.scaling import set_batch_count
+
+SIZES = dict(
+    num_encoder_layers="1,1,1",
+    downsampling_factor="1,2,4",
+    encoder_dim="32,48,40",
+    encoder_unmasked_dim="24",
+    feedforward_dim="48",
+    num_heads="2",
+    query_head_dim="8",
+    value_head_dim="6",
+    pos_dim=12,
+    cnn_module_kernel="7",
+    decoder_dim=24,
+    joiner_dim=28,
+)
+
+
+def small_model(**options):
+    torch.manual_seed(0)
+    random.seed(0)
+    return build_model(ModelOptions(**{**SIZES, "use_ctc": True, **options}), vocab_size=17)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(3, 131, 80, generator=generator), torch.tensor([131, 117, 90]), [[3, 7, 1, 16, 5], [2, 2, 9], [4, 11, 8, 6]]
+
+
+def total(losses):
+    return sum(loss.sum() for loss in losses if loss is not None)
+
+
+def test_every_used_parameter_gets_a_finite_gradient():
+    model = small_model(causal=True).train()
+    for count in (0.0, 3000.0, 30000.0):
+        set_batch_count(model, count)
+        for _ in range(3):
+            total(model(*batch())).backward()
+    for name, p in model.named_parameters():
+        if name.endswith("layers.0.bypass_scale"):
+            assert p.grad is None
+        else:
+            assert p.grad is not None and p.grad.isfinite().all(), name
+
+
+def test_evaluation_gradients_are_deterministic_and_finite_for_large_activations():
+    model = small_model().eval()
+    x, x_lens, y = batch()
+    grads = []
+    for _ in range(2):
+        model.zero_grad()
+        total(model(100.0 * x, x_lens, y)).backward()
+        grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    for name, grad in grads[0].items():
+        assert grad.isfinite().all(), name
+        assert torch.equal(grad, grads[1][name]), name
+
+
+def test_padding_does_not_change_valid_frames():
+    silence = -23.0
+    for causal in (False, True):
+        model = small_model(causal=causal, chunk_size="16", left_context_frames="64").eval()
+        x, x_lens, _ = batch()
+        frame = torch.arange(131)[None, :, None] - x_lens[:, None, None]
+        x = torch.where(frame < 0, x, silence)
+        noisy = torch.where(frame < 24, x, torch.randn_like(x))  # beyond the reach of the front end and of the frames it fills
+        wide = torch.cat([x, torch.full((3, 40, 80), silence)], dim=1)
+        with torch.no_grad():
+            (out, lens), (wide_out, wide_lens), (noisy_out, _) = (model.forward_encoder(v, x_lens) for v in (x, wide, noisy))
+        assert torch.equal(lens, wide_lens)
+        assert not torch.equal(noisy, x)
+        for i in (1, 2):  # the longest utterance ends with the batch, so that zeros, not silence, follow it in convolutions
+            torch.testing.assert_close(out[i, : lens[i]], wide_out[i, : lens[i]], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(out[i, : lens[i]], noisy_out[i, : lens[i]], atol=1e-5, rtol=1e-5)
