@@ -7,46 +7,58 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.training.clipping import GradientClipper
+from asr_core.training.stacks import CpuPasses, Stack, TorchPasses
 
 NamedParams = List[Tuple[str, nn.Parameter]]
 
 
-class _Stack:
-    """The parameters of one group that share dtype and shape, with their state stacked on a new axis 0.
+class _Group:
+    """A parameter group: its stacks, and one value per parameter for what is not per element.
 
-    Grouping, order and scratch buffers are made once, so that a step is a dozen tensor operations per shape.
+    Attributes:
+      names: the N parameters' names, in the order of the stacks.
+      scalar: (N,) bool, parameters of one element.
+      rms, size_grads, size_avg_sq: (N,), (period, N), (N,); the optimizer's state holds views of them.
     """
 
-    def __init__(self, params: List[Tensor], names: List[str]) -> None:
-        self.params = params
-        self.names = names
-        first = params[0]
-        self.shape = (len(params), *first.shape)
-        self.is_scalar = first.numel() == 1
-        self.column = (len(params), *([1] * first.dim()))  # one value per parameter
-        self.grad = torch.zeros(self.shape, dtype=first.dtype, device=first.device)
-        self.zero = torch.zeros_like(first)
+    def __init__(self, options: Dict[str, Any], params: List[Tensor], names: List[str], states: Dict[Tensor, Dict[str, Any]]) -> None:
+        by_shape: Dict[Tuple, List[int]] = {}
+        for i, p in enumerate(params):
+            by_shape.setdefault((str(p.dtype), *p.shape), []).append(i)
+        order = [by_shape[key] for key in sorted(by_shape)]
+        self.options = options
+        self.names = [names[i] for members in order for i in members]
+        self.state = states[params[order[0][0]]]  # of the first stack; the group's own values are in it
+        self.states = [states[params[members[0]]] for members in order]
+        self.stacks: List[Stack] = []
+        for members, state in zip(order, self.states):
+            state.setdefault("step", 0)
+            first = sum(len(s.params) for s in self.stacks)
+            self.stacks.append(Stack([params[i] for i in members], first, state))
+        self.passes = (CpuPasses if CpuPasses.fit(self.stacks) else TorchPasses)(self.stacks)
+        counts = [(s.is_scalar, s.params[0].numel()) for s in self.stacks for _ in s.params]
+        like = dict(dtype=torch.float64 if params[0].dtype == torch.float64 else torch.float32, device=params[0].device)
+        self.scalar = torch.tensor([is_scalar for is_scalar, _ in counts], device=params[0].device)
+        self.numel = torch.tensor([n for _, n in counts], **like)
+        n = len(counts)
+        self.rms, self.size_avg_sq = torch.ones(n, **like), torch.zeros(n, **like)
+        self.size_grads = torch.zeros(options["size_update_period"], n, **like)
+        self._share_state()
 
-    def init_state(self, state: Dict[str, Any], size_update_period: int) -> None:
-        like = self.params[0]
-        state["step"] = 0
-        state["delta"] = torch.zeros_like(self.grad)
-        state["exp_avg_sq"] = torch.zeros_like(self.grad)
-        if not self.is_scalar:
-            state["param_rms"] = self.rms(torch.stack(self.params))
-            state["scale_exp_avg_sq"] = torch.zeros(self.column, dtype=like.dtype, device=like.device)
-            state["scale_grads"] = torch.zeros(size_update_period, *self.column, dtype=like.dtype, device=like.device)
-
-    def gather_grads(self) -> None:
-        torch.stack([self.zero if p.grad is None else p.grad for p in self.params], out=self.grad)
-
-    def rms(self, stacked: Tensor) -> Tensor:
-        return (self.dot(stacked, stacked) / (stacked.numel() / len(self.params))).sqrt()
-
-    def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        """Sum of products over everything but axis 0; shape (n, 1, ...)."""
-        n = len(self.params)
-        return torch.linalg.vecdot(a.reshape(n, -1), b.reshape(n, -1)).reshape(self.column)
+    @torch.no_grad()
+    def _share_state(self) -> None:
+        """Make the state's per-parameter entries views of this group's vectors, which take over what was loaded."""
+        sizes = {"param_rms": self.rms, "scale_exp_avg_sq": self.size_avg_sq, "scale_grads": self.size_grads}
+        for stack, state in zip(self.stacks, self.states):
+            if stack.is_scalar:
+                continue
+            if "param_rms" not in state:
+                state["param_rms"] = torch.stack([p.float().square().mean().sqrt() for p in stack.params]).view(stack.column)
+            for name, flat in sizes.items():
+                view = stack.part_of(flat)
+                if name in state:
+                    view.copy_(state[name])
+                state[name] = view
 
 
 class ScaledAdam(torch.optim.Optimizer):
@@ -98,7 +110,7 @@ class ScaledAdam(torch.optim.Optimizer):
         )
         groups, self._names = _named_groups(params)
         super().__init__(groups, defaults)
-        self._stacks: Optional[List[List[_Stack]]] = None
+        self._groups: Optional[List[_Group]] = None
         self.skipped = False
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
@@ -108,7 +120,7 @@ class ScaledAdam(torch.optim.Optimizer):
         for group, base_lr in zip(self.param_groups, base_lrs):
             if base_lr is not None:
                 group["base_lr"] = base_lr
-        self._stacks = None
+        self._groups = None
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -117,97 +129,63 @@ class ScaledAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._stacks is None:
-            self._stacks = [self._stack_group(i) for i in range(len(self.param_groups))]
-        scales = [self._clipping_scale(group, stacks) for group, stacks in zip(self.param_groups, self._stacks)]
+        if self._groups is None:
+            self._groups = [_Group(g, g["params"], names, self.state) for g, names in zip(self.param_groups, self._names) if g["params"]]
+        sums = [group.passes.sums() for group in self._groups]
+        scales = [self._clipping_scale(group, gg) for group, (gg, _, _) in zip(self._groups, sums)]
         self.skipped = any(scale is None for scale in scales)
-        if self.skipped:
-            return loss
-        for group, stacks, scale in zip(self.param_groups, self._stacks, scales):
-            for stack in stacks:
-                state = self.state[stack.params[0]]
-                (self._step_scalars if stack.is_scalar else self._step_tensors)(group, stack, state, scale)
-                state["step"] += 1
+        if not self.skipped:
+            for group, (_, pg, pp), scale in zip(self._groups, sums, scales):
+                self._step_group(group, pg * scale, pp, scale)
         return loss
 
-    def _stack_group(self, index: int) -> List[_Stack]:
-        group = self.param_groups[index]
-        by_shape: Dict[Tuple, Tuple[List[Tensor], List[str]]] = {}
-        for p, name in zip(group["params"], self._names[index]):
-            params, names = by_shape.setdefault((str(p.dtype), *p.shape), ([], []))
-            params.append(p)
-            names.append(name)
-        stacks = [_Stack(*by_shape[key]) for key in sorted(by_shape)]
-        for stack in stacks:
-            state = self.state[stack.params[0]]
-            if not state:
-                stack.init_state(state, group["size_update_period"])
-        return stacks
-
-    def _clipping_scale(self, group: Dict[str, Any], stacks: List[_Stack]) -> Optional[float]:
-        """Gather the gradients; the factor to multiply them with, or None where their norm is not finite."""
-        if not stacks:
-            return 1.0
-        parts = []
-        for stack in stacks:
-            stack.gather_grads()
-            size = group["scalar_lr_scale"] if stack.is_scalar else self.state[stack.params[0]]["param_rms"]
-            parts.append((stack.dot(stack.grad, stack.grad) * size**2).flatten())
-        sumsq = torch.cat([p.float() for p in parts])
+    def _clipping_scale(self, group: _Group, grad_sumsq: Tensor) -> Optional[float]:
+        """The factor for the gradients, or None where their norm is not finite."""
+        size = torch.where(group.scalar, group.options["scalar_lr_scale"], group.rms)
+        sumsq = grad_sumsq * size**2
         norm = float(sumsq.sum().sqrt())
         if norm - norm != 0.0:
             return None
-        clipper = GradientClipper(group, self.state[stacks[0].params[0]])
-        scale = clipper.update(norm)
+        scale = GradientClipper(group.options, group.state).update(norm)
         if scale < 0.5:
-            names = [name for stack in stacks for name in stack.names]
             share, order = (sumsq / sumsq.sum()).sort(descending=True)
-            worst = ", ".join(f"{names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3]))
+            worst = ", ".join(f"{group.names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3]))
             logging.warning("gradient norm %.2e clipped by %.3f; the parameters that make most of it: %s", norm, scale, worst)
         return scale
 
-    def _adam_denominator(self, group: Dict[str, Any], stack: _Stack, state: Dict[str, Any], clip: float) -> Tensor:
-        beta2 = group["betas"][1]
-        exp_avg_sq = state["exp_avg_sq"]
-        exp_avg_sq.mul_(beta2).addcmul_(stack.grad, stack.grad, value=(1 - beta2) * clip * clip)
-        denominator = exp_avg_sq.sqrt()
-        correction = 1 - beta2 ** (state["step"] + 1)
-        if correction < 0.99:  # later the correction is too small to matter
-            denominator.mul_(correction**-0.5)
-        return denominator.add_(group["eps"])
-
-    def _step_scalars(self, group: Dict[str, Any], stack: _Stack, state: Dict[str, Any], clip: float) -> None:
-        beta1, lr = group["betas"][0], group["lr"] * group["scalar_lr_scale"]
-        denominator = self._adam_denominator(group, stack, state, clip)
-        delta = state["delta"].mul_(beta1).addcdiv_(stack.grad, denominator, value=-lr * clip * (1 - beta1))
-        torch._foreach_add_(stack.params, list(delta.unbind()))
-        for p in stack.params:
-            p.clamp_(-group["scalar_max"], group["scalar_max"])
-
-    def _step_tensors(self, group: Dict[str, Any], stack: _Stack, state: Dict[str, Any], clip: float) -> None:
-        beta1, period, step = group["betas"][0], group["size_update_period"], state["step"]
-        stacked = torch.stack(stack.params)
-        torch.mul(stack.dot(stacked, stack.grad), clip, out=state["scale_grads"][step % period])
+    def _step_group(self, group: _Group, weight_grads: Tensor, weight_sumsq: Tensor, clip: float) -> None:
+        opts, step = group.options, group.state["step"]
+        beta1, beta2 = opts["betas"]
+        lr, period = opts["lr"], opts["size_update_period"]
+        group.size_grads[step % period] = weight_grads
         resize = step % period == period - 1
         if resize:
-            state["param_rms"].copy_(stack.rms(stacked))
-        denominator = self._adam_denominator(group, stack, state, clip).div_(state["param_rms"].clamp(min=group["param_min_rms"]))
-        delta = state["delta"].mul_(beta1).addcdiv_(stack.grad, denominator, value=-group["lr"] * clip * (1 - beta1))
-        if resize and step > 0:
-            delta.addcmul_(stacked, _size_step(group, state), value=1 - beta1)
-        torch._foreach_add_(stack.params, list(delta.unbind()))
+            group.rms.copy_((weight_sumsq / group.numel).sqrt())
+        size = torch.where(group.scalar, opts["scalar_lr_scale"], group.rms.clamp(min=opts["param_min_rms"]))
+        growth = _size_step(group, step) if resize and step > 0 else torch.zeros_like(group.rms)
+        correction = 1 - beta2 ** (step + 1)
+        factor = correction**-0.5 if correction < 0.99 else 1.0  # later the correction is too small to matter
+        new = 1 - beta1
+        group.passes.step((beta1, beta2), (1 - beta2) * clip * clip, factor, opts["eps"], size * (-lr * clip * new), growth * new)
+        for stack, state in zip(group.stacks, group.states):
+            state["step"] += 1
+            if stack.is_scalar:
+                torch._foreach_clamp_min_(stack.params, -opts["scalar_max"])
+                torch._foreach_clamp_max_(stack.params, opts["scalar_max"])
 
 
-def _size_step(group: Dict[str, Any], state: Dict[str, Any]) -> Tensor:
-    """Relative change of each parameter's size, (n, 1, ...): Adam on the log of the size."""
-    period, rms, grads = group["size_update_period"], state["param_rms"], state["scale_grads"]
-    beta = group["betas"][1] ** period
-    exp_avg_sq = state["scale_exp_avg_sq"].mul_(beta).add_((grads**2).mean(dim=0), alpha=1 - beta)
-    correction = 1 - beta ** ((state["step"] + 1) // period)
-    lr = group["lr"] * group["scalar_lr_scale"]
-    change = grads.sum(dim=0) / (exp_avg_sq.sqrt() + group["eps"]) * (-lr * correction**0.5)
-    change.masked_fill_(rms < group["param_min_rms"], 0.0).clamp_(-0.1, 0.1)
-    return torch.minimum(change, (group["param_max_rms"] - rms) / rms)
+def _size_step(group: _Group, step: int) -> Tensor:
+    """Relative change of each parameter's size, (N,): Adam on the log of the size; 0 for scalars."""
+    opts, rms, grads = group.options, group.rms, group.size_grads
+    period = opts["size_update_period"]
+    beta = opts["betas"][1] ** period
+    exp_avg_sq = group.size_avg_sq.mul_(beta).add_((grads**2).mean(dim=0), alpha=1 - beta)
+    correction = 1 - beta ** ((step + 1) // period)
+    lr = opts["lr"] * opts["scalar_lr_scale"]
+    change = grads.sum(dim=0) / (exp_avg_sq.sqrt() + opts["eps"]) * (-lr * correction**0.5)
+    change.masked_fill_(rms < opts["param_min_rms"], 0.0).clamp_(-0.1, 0.1)
+    change = torch.minimum(change, (opts["param_max_rms"] - rms) / rms)
+    return change.masked_fill_(group.scalar, 0.0)
 
 
 def _named_groups(params: Iterable[Any]) -> Tuple[List[Dict[str, Any]], List[List[str]]]:

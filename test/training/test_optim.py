@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from asr_core.ops.cpu.dispatch import available
 from asr_core.training.optim import ScaledAdam, get_parameter_groups_with_lrs
 from asr_core.training.schedule import Eden, Eden2
+from asr_core.training.stacks import CpuPasses
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "scaled_adam_seed0.npz"
 NAMES = ("w", "w2", "b", "log_scale")
@@ -18,7 +20,12 @@ def _golden_params(golden):
     return {n: nn.Parameter(torch.from_numpy(np.array(golden[f"init/{n}"]))) for n in NAMES}
 
 
-def test_scaled_adam_follows_the_reference_for_250_steps():
+@pytest.mark.parametrize("passes", ["torch", "kernels"])
+def test_scaled_adam_follows_the_reference_for_250_steps(monkeypatch, passes):
+    if passes == "torch":
+        monkeypatch.setattr(CpuPasses, "fit", staticmethod(lambda stacks: False))
+    elif not available():
+        pytest.skip("no numba")
     golden = np.load(GOLDEN)
     params = _golden_params(golden)
     optimizer = ScaledAdam([{"named_params": list(params.items())}], lr=0.045, clipping_scale=2.0)
@@ -66,6 +73,27 @@ def test_state_dict_has_the_reference_layout_and_continues_exactly(tmp_path):
     run(57, 120, b, again)
     for n in NAMES:
         assert torch.equal(a[n], b[n])
+
+
+@pytest.mark.skipif(not available(), reason="no numba")
+def test_kernels_and_tensor_operations_agree(monkeypatch):
+    shapes = [(150, 130), (150, 130), (7,), (1,), (3, 1, 5), (3, 1, 5), (40000,)]  # more than one piece; parameters without gradient
+
+    def run(steps=9):
+        torch.manual_seed(1)
+        params = [nn.Parameter(torch.randn(s)) for s in shapes]
+        optimizer = ScaledAdam(params, lr=0.02, clipping_scale=2.0)
+        for step in range(steps):
+            for i, p in enumerate(params):
+                g = torch.randn(p.shape)
+                p.grad = None if (i + step) % 5 == 0 else (g.t().contiguous().t() if g.dim() == 2 else g)
+            optimizer.step()
+        return params
+
+    fast = run()
+    monkeypatch.setattr(CpuPasses, "fit", staticmethod(lambda stacks: False))
+    for a, b in zip(fast, run()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_non_finite_gradients_change_nothing():
