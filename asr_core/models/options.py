@@ -2,18 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Tuple
 
-from torch import nn
-
-from asr_core.encoders.zipformer import Zipformer2
-from asr_core.models.asr_model import AsrModel
-from asr_core.models.joiner import Joiner
-from asr_core.nn.scaling import ScheduledFloat
-from asr_core.nn.subsampling import Conv2dSubsampling
-from asr_core.predictors import StatelessPredictor
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import option
+
+if TYPE_CHECKING:  # torch is loaded when a model is built, so that programs know their options without it
+    from asr_core.encoders.zipformer import Zipformer2
+    from asr_core.models.asr_model import AsrModel
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "tiny": {
@@ -95,7 +91,10 @@ def _ints(opts: ModelOptions, name: str) -> Tuple[int, ...]:
         raise UserError(f"--{name.replace('_', '-')} {text!r} is not a comma-separated list of integers") from None
 
 
-def _build_zipformer(opts: ModelOptions) -> Zipformer2:
+def _build_zipformer(opts: ModelOptions) -> "Zipformer2":
+    from asr_core.encoders.zipformer import Zipformer2
+    from asr_core.nn.scheduled import ScheduledFloat
+
     stacks = len(_ints(opts, "downsampling_factor"))
     lists: Dict[str, Tuple[int, ...]] = {}
     for name in (
@@ -131,10 +130,10 @@ def _build_zipformer(opts: ModelOptions) -> Zipformer2:
         raise UserError(f"the options of the encoder do not fit together: {e}") from e
 
 
-ENCODERS: Dict[str, Callable[[ModelOptions], nn.Module]] = {"zipformer": _build_zipformer}
+ENCODERS: Dict[str, Callable[[ModelOptions], Any]] = {"zipformer": _build_zipformer}
 
 
-def build_model(opts: ModelOptions, vocab_size: int, feature_dim: int = 80, blank_id: int = 0) -> AsrModel:
+def build_model(opts: ModelOptions, vocab_size: int, feature_dim: int = 80, blank_id: int = 0) -> "AsrModel":
     """Build a model with random weights.
 
     Args:
@@ -146,6 +145,12 @@ def build_model(opts: ModelOptions, vocab_size: int, feature_dim: int = 80, blan
     Raises:
       UserError: options that contradict each other.
     """
+    from asr_core.models.asr_model import AsrModel
+    from asr_core.models.joiner import Joiner
+    from asr_core.nn.scheduled import ScheduledFloat
+    from asr_core.nn.subsampling import Conv2dSubsampling
+    from asr_core.predictors import StatelessPredictor
+
     opts = resolve(opts)
     if not (opts.use_transducer or opts.use_ctc):
         raise UserError("nothing to train: give --use-transducer 1 or --use-ctc 1")
