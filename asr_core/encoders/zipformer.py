@@ -60,7 +60,7 @@ class Zipformer2(nn.Module):
     ) -> None:
         super().__init__()
         if output_downsampling_factor != 2:
-            raise ValueError(f"the output runs at half the input's rate; output_downsampling_factor={output_downsampling_factor} is not built")
+            raise ValueError(f"output_downsampling_factor must be 2, got {output_downsampling_factor}")
         if dropout is None:
             dropout = ScheduledFloat((0.0, 0.3), (20000.0, 0.1))
         self.downsampling_factor = _as_tuple(downsampling_factor)

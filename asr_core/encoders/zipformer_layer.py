@@ -64,14 +64,14 @@ class Zipformer2EncoderLayer(nn.Module):
         self.conv_module2 = ConvolutionModule(embed_dim, cnn_module_kernel, causal)
         self.norm = BiasNorm(embed_dim)
         self.balancer1 = Balancer(embed_dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0)
-        self.balancer_na = self._branch_balancer(0.7, ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0)
-        self.balancer_ff2 = self._branch_balancer(0.7, ScheduledFloat((0.0, 0.0), (4000.0, 0.1), default=0.0), 2.0)
-        self.balancer_ff3 = self._branch_balancer(0.7, ScheduledFloat((0.0, 0.0), (4000.0, 0.2), default=0.0), 4.0)
+        self.balancer_na = self._branch_balancer(ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0)
+        self.balancer_ff2 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.1), default=0.0), 2.0)
+        self.balancer_ff3 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.2), default=0.0), 4.0)
         self.whiten = Whiten(1, whitening_limit=whitening_limit(4.0, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01)
         self.balancer2 = Balancer(embed_dim, min_positive=0.45, max_positive=0.55, min_abs=0.1, max_abs=4.0)
 
-    def _branch_balancer(self, max_positive: float, min_abs: FloatLike, max_abs: float) -> Balancer:
-        return Balancer(self.embed_dim, min_positive=1.0 - max_positive, max_positive=max_positive, min_abs=min_abs, max_abs=max_abs, prob=0.05)
+    def _branch_balancer(self, min_abs: FloatLike, max_abs: float) -> Balancer:
+        return Balancer(self.embed_dim, min_positive=0.3, max_positive=0.7, min_abs=min_abs, max_abs=max_abs, prob=0.05)
 
     def forward(
         self,
