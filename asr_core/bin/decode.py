@@ -34,14 +34,15 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     shared.check_vocabulary(tokenizer, model.decoder.vocab_size)
     causal = bool(trained.get("causal", False))
     chunk, left = chunk_and_left(params, {}, default=(-1, -1)) if causal else (-1, -1)
+    data_opts = shared.data_options(params, trained)
     if causal:
-        model.set_chunk(chunk, left)
+        shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
     files = offline_files(params, search, model.decoder.context_size, causal, chunk, left)
     setup_logger(files.folder / f"log-decode-{files.recogs[len('recogs-{set}-') : -len('.txt')]}")
     logging.info("%s", params)
     device = shared.pick_device(opts.device)
     model.to(device)
-    data = AsrDataModule(shared.data_options(params, trained))
+    data = AsrDataModule(data_opts)
     results = []
     for name, cuts in test_sets.items():
         decoded = _decode_set(model, data, cuts, name, search, (causal, chunk), device)

@@ -60,7 +60,24 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
     )
     model.eval()
     logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
-    return model, AttributeDict(trained)
+    return model, AttributeDict({**model_overrides(params), **trained})
+
+
+def fix_chunk(model: Any, chunk_size: int, left_context_frames: int, feature_dim: int) -> None:
+    """Set the chunk size and left context of a causal model.
+
+    Raises:
+      UserError: its stacks cannot work with them.
+    """
+    import torch
+
+    model.set_chunk(chunk_size, left_context_frames)
+    num_frames = 2 * max(chunk_size, 1) + 13
+    try:
+        with torch.inference_mode():
+            model.forward_encoder(torch.zeros(1, num_frames, feature_dim), torch.tensor([num_frames]))
+    except ValueError as e:
+        raise UserError(f"--chunk-size {chunk_size} --left-context-frames {left_context_frames}: {e}") from e
 
 
 def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Any:

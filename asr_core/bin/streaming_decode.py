@@ -36,12 +36,13 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     chunk, left = chunk_and_left(params, trained, default=None)
     if chunk < 1 or left < 1:
         raise UserError("streaming needs a limited --chunk-size and --left-context-frames")
-    model.set_chunk(chunk, left)
+    data_opts = shared.data_options(params, trained)
+    shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
     files = streaming_files(params, search, chunk, left)
     setup_logger(files.folder / f"log-decode-{files.recogs[len('recogs-{set}_') : -len('.txt')]}")
     logging.info("%s", params)
     model.to(shared.pick_device(opts.device))
-    data = AsrDataModule(shared.data_options(params, trained))
+    data = AsrDataModule(data_opts)
     results = []
     for name, cuts in test_sets.items():
         decoded, seconds = _decode_set(model, data.test_dataloader(cuts), search, chunk, streaming.num_decode_streams, name)
