@@ -53,13 +53,10 @@ def noise_cuts(opts: NoiseOptions) -> List[Any]:
 
 def prepare(opts: NoiseOptions) -> None:
     """Run the program with ``opts``."""
-    from lhotse import CutSet
-
-    from asr_core.utils.files import atomic_path
+    from asr_core.data.manifest import write_cuts
 
     cuts = noise_cuts(opts)
-    with atomic_path(opts.output) as tmp:
-        CutSet.from_cuts(cuts).to_file(tmp)
+    write_cuts(cuts, opts.output)
     logging.info("%s: %d cuts, %.2f hours", opts.output, len(cuts), sum(c.duration for c in cuts) / 3600)
 
 

@@ -27,8 +27,9 @@ class TsvOptions:
 
 def prepare(opts: TsvOptions) -> None:
     """Run the program with ``opts``."""
+    from asr_core.data.manifest import write_cuts
     from asr_core.data.tsv import tsv_to_cuts
-    from asr_core.utils.files import atomic_path, write_text_atomic
+    from asr_core.utils.files import write_text_atomic
 
     made = {}
     for part in ("train", "valid", "test"):
@@ -38,8 +39,7 @@ def prepare(opts: TsvOptions) -> None:
         target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
         if part == "train" and opts.transcript:
             write_text_atomic(opts.transcript, "".join(f"{c.supervisions[0].text}\n" for c in cuts))
-        with atomic_path(target) as tmp:
-            cuts.to_file(tmp)
+        write_cuts(cuts, target)
         logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), sum(c.duration for c in cuts) / 3600, left_out)
 
 

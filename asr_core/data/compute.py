@@ -4,10 +4,13 @@ import logging
 import math
 import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, Tuple, TypeVar
 
+from asr_core.data.manifest import write_cuts
 from asr_core.data.options import DataOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path
@@ -26,26 +29,34 @@ class Computed:
     dropped: List[Tuple[str, str]] = field(default_factory=list)
 
 
-def process_map(function: Callable[[T], R], items: Iterable[T], nj: int, fresh: bool = False) -> Iterator[R]:
-    """``map`` with ``nj`` processes, results in order; in this process if ``nj`` is 1 and ``fresh`` is off.
+def process_map(function: Callable[[T], R], items: Iterable[T], nj: int) -> Iterator[R]:
+    """``map`` with ``nj`` processes, results in order; in this process if ``nj`` is 1.
 
     Args:
       function: a function at the top level of a module.
       items: its arguments.
       nj: number of processes.
-      fresh: a new process for each item, for functions whose result depends on what their process did before.
+
+    Raises:
+      UserError: a process was killed, as happens when the memory is full.
     """
-    if nj <= 1 and not fresh:
+    if nj <= 1:
         yield from map(function, items)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(max(1, nj), initializer=_one_thread, maxtasksperchild=1 if fresh else None) as pool:
-        yield from pool.imap(function, items, chunksize=1)
+    with ProcessPoolExecutor(nj, mp_context=context, initializer=_one_thread) as pool:
+        try:
+            yield from pool.map(function, items)
+        except BrokenProcessPool as e:
+            raise UserError("a worker process was killed; if memory ran out, start the same command again with a smaller --nj") from e
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _one_thread() -> None:
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def compute_features(
@@ -92,8 +103,7 @@ def compute_features(
         torch.set_num_threads(threads)
     if not done.cuts:
         raise UserError(f"{source}: none of the {len(cuts)} recordings could be read; the first: {done.dropped[0][1]}")
-    with atomic_path(target) as tmp:
-        CutSet.from_cuts(done.cuts).to_file(tmp)
+    write_cuts(done.cuts, target)
     return done
 
 

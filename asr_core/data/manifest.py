@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterable, List, Optional
 
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.files import PathLike, atomic_path
 
 _TOLERANCE = 2e-3  # seconds
 
@@ -28,6 +28,35 @@ def read_cuts(path: PathLike) -> Any:
         return CutSet.from_file(path).to_eager()
     except Exception as e:  # gzip, JSON and lhotse each have their own kinds
         raise UserError(f"manifest {path} is damaged: {type(e).__name__}: {e}") from e
+
+
+def make_cut(
+    cut_id: str, audio: PathLike, num_samples: int, sample_rate: int, text: str, speaker: Optional[str] = None, channels: int = 1
+) -> Any:
+    """The cut of a whole recording's first channel, with one supervision.
+
+    Args:
+      cut_id: its id, and that of its recording and supervision.
+      audio: path of the file, stored as it is given.
+      num_samples, sample_rate, channels: of the file.
+      text: the transcript.
+      speaker: who speaks, if known.
+    """
+    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+    source = AudioSource(type="file", channels=list(range(channels)), source=str(audio))
+    duration = num_samples / sample_rate
+    recording = Recording(id=cut_id, sources=[source], sampling_rate=sample_rate, num_samples=num_samples, duration=duration)
+    segment = SupervisionSegment(id=cut_id, recording_id=cut_id, start=0.0, duration=duration, channel=0, text=text, speaker=speaker)
+    return MonoCut(id=cut_id, start=0.0, duration=duration, channel=0, recording=recording, supervisions=[segment])
+
+
+def write_cuts(cuts: Iterable[Any], path: PathLike) -> None:
+    """Write a cut manifest, whole or not at all."""
+    from lhotse import CutSet
+
+    with atomic_path(path) as tmp:
+        CutSet.from_cuts(cuts).to_file(tmp)
 
 
 def problems_of(cut: Any, read_data: bool = False) -> List[str]:

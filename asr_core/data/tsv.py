@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from asr_core.data.features import read_audio
+from asr_core.data.manifest import make_cut
 from asr_core.text.normalize import normalize_text
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -126,17 +127,6 @@ def _check(line: TsvLine) -> Tuple[Optional[Dict[str, int]], str]:
 
 
 def _cut(line: TsvLine, info: Dict[str, int], sample_rate: int) -> Any:
-    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
-
     name = f"{'_'.join(line.audio.stem.split())}-{line.number}"
-    recording = Recording(
-        id=name,
-        sources=[AudioSource(type="file", channels=list(range(info["channels"])), source=str(line.audio.resolve()))],
-        sampling_rate=info["sampling_rate"],
-        num_samples=info["num_samples"],
-        duration=info["num_samples"] / info["sampling_rate"],
-    )
-    if recording.sampling_rate != sample_rate:
-        recording = recording.resample(sample_rate)
-    supervision = SupervisionSegment(id=name, recording_id=name, start=0.0, duration=recording.duration, channel=0, text=line.text)
-    return MonoCut(id=name, start=0.0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision])
+    cut = make_cut(name, line.audio.resolve(), info["num_samples"], info["sampling_rate"], line.text, channels=info["channels"])
+    return cut if cut.sampling_rate == sample_rate else cut.resample(sample_rate)

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Compose connected digits from the Free Spoken Digit Dataset.
+
+An utterance is three to seven recordings of one speaker with 50 to 250 ms of silence between them, at 16 kHz. Recordings
+0 to 4 of each speaker and digit are for testing, the others for training and validation, as the dataset's authors split it.
+"""
+
+import io
+import logging
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+
+from asr_core.bin.common import run_program
+from asr_core.utils.errors import UserError
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import Parser, add_options, from_params, option
+
+SAMPLE_RATE = 16000
+WORDS = "zero one two three four five six seven eight nine".split()
+SEEDS = {"train": 20240101, "valid": 20240102, "test": 20240103}
+INDICES = {"train": (5, 50), "valid": (5, 50), "test": (0, 5)}
+NUM_RECORDINGS = 3000
+
+Recordings = Dict[Tuple[str, int, int], np.ndarray]  # (speaker, digit, index) -> (num_samples,) float32 at 16 kHz
+
+
+@dataclass
+class ComposeOptions:
+    """Composition: from what, how much, and where to write it."""
+
+    archive: str = option("download/free-spoken-digit-dataset-master.tar.gz", "the dataset's source archive")
+    audio_dir: str = option("data/fsdd/audio", "folder for the FLAC files")
+    manifest_dir: str = option("data/manifests", "folder for fsdd_cuts_{train,valid,test}.jsonl.gz")
+    num_train: int = option(3000, "training utterances")
+    num_valid: int = option(300, "validation utterances")
+    num_test: int = option(300, "test utterances")
+
+
+def read_archive(path: str) -> Recordings:
+    """All recordings of the archive.
+
+    Raises:
+      UserError: the archive is missing, damaged or incomplete.
+    """
+    import soundfile
+    from scipy.signal import resample_poly
+
+    found: Recordings = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = Path(member.name)
+                if name.parent.name != "recordings" or name.suffix != ".wav":
+                    continue
+                digit, speaker, index = name.stem.split("_")
+                samples, rate = soundfile.read(io.BytesIO(archive.extractfile(member).read()), dtype="float32")
+                found[speaker, int(digit), int(index)] = resample_poly(samples, SAMPLE_RATE // rate, 1)
+    except FileNotFoundError as e:
+        raise UserError(f"no archive {path}; run stage 0, or give its folder with --dl-dir") from e
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, soundfile.LibsndfileError) as e:
+        raise UserError(f"{path} is damaged ({e}); remove it and start again from stage 0") from e
+    if len(found) < NUM_RECORDINGS:
+        raise UserError(f"{path} holds {len(found)} of {NUM_RECORDINGS} recordings; remove it and start again from stage 0")
+    return found
+
+
+def draw(part: str, num: int, speakers: List[str]) -> List[Tuple[str, List[Tuple[int, int]], List[float]]]:
+    """Plan ``num`` utterances: speaker, (digit, index) of each recording, seconds of each silence."""
+    rng = np.random.default_rng(SEEDS[part])
+    plans = []
+    for _ in range(num):
+        length = int(rng.integers(3, 8))
+        digits, indices = rng.integers(10, size=length), rng.integers(*INDICES[part], size=length)
+        speaker = speakers[rng.integers(len(speakers))]
+        plans.append((speaker, [(int(d), int(i)) for d, i in zip(digits, indices)], rng.uniform(0.05, 0.25, length - 1).tolist()))
+    return plans
+
+
+def compose(recordings: Recordings, folder: Path, part: str, plans: List[Tuple[int, Any]]) -> List[Any]:
+    """Compose and write utterances; returns their cuts."""
+    import soundfile
+
+    from asr_core.data.manifest import make_cut
+
+    folder.mkdir(parents=True, exist_ok=True)
+    cuts = []
+    for number, (speaker, choices, gaps) in plans:
+        pieces = [recordings[(speaker, *choices[0])]]
+        for choice, gap in zip(choices[1:], gaps):
+            pieces += [np.zeros(int(SAMPLE_RATE * gap), np.float32), recordings[(speaker, *choice)]]
+        samples = np.concatenate(pieces)
+        name = f"fsdd-{part}-{number:05d}"
+        path = folder / f"{name}.flac"
+        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+        text = " ".join(WORDS[digit] for digit, _ in choices)
+        cuts.append(make_cut(name, path, len(samples), SAMPLE_RATE, text, speaker=speaker))
+    return cuts
+
+
+def run(opts: ComposeOptions) -> None:
+    """Compose all parts; each manifest is written when its part is complete."""
+    from asr_core.data.manifest import write_cuts
+
+    recordings = read_archive(opts.archive)
+    speakers = sorted({speaker for speaker, _, _ in recordings})
+    for part in SEEDS:
+        plans = list(enumerate(draw(part, getattr(opts, f"num_{part}"), speakers)))
+        made = compose(recordings, Path(opts.audio_dir) / part, part, plans)
+        write_cuts(made, Path(opts.manifest_dir) / f"fsdd_cuts_{part}.jsonl.gz")
+        logging.info("%s: %d utterances, %.0f s, %d speakers", part, len(made), sum(c.duration for c in made), len(speakers))
+
+
+if __name__ == "__main__":
+    parser = Parser(__doc__.splitlines()[0])
+    add_options(parser, ComposeOptions)
+    options = from_params(ComposeOptions, parser.parse_args())
+    setup_logger()
+    run_program(lambda: run(options))

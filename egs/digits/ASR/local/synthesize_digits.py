@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Synthesise connected digits: many voices, speeds, pitches, gaps, rooms and noises; train and test voices are disjoint.
+
+The same seed gives the same audio, byte for byte, whatever the number of processes.
+"""
+
+import logging
+import math
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, List, Tuple
+
+import numpy as np
+from espeak import Espeak
+
+from asr_core.bin.common import run_program
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import Parser, add_options, from_params, option
+
+SAMPLE_RATE = 16000
+WORDS = "zero one two three four five six seven eight nine".split()
+ACCENTS = "en-us en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()  # "en" is British
+# eSpeak NG's variants that sound like people; relatives (edward, edward2) are on the same side.
+TRAIN_VARIANTS = (
+    "m1 m2 m4 m5 m6 m8 f1 f3 f4 Alex Alicia Andy Annie Denis Diogo Gene Henrique Hugo Jacky Marco Mario Mike "
+    "anika antonio aunty benjamin boris caleb david ed edward edward2 grandma gustave ian john linda marcelo max michel "
+    "miguel norbert pablo pedro quincy robert sandro shelby steph steph2 steph3 travis zac"
+).split()
+TEST_VARIANTS = "m3 m7 f2 f5 Andrea Lee Michael adam belinda paul victor".split()
+PARTS = ("train", "valid", "test")
+CHUNK = 50  # utterances that one instance of the synthesiser says; the audio depends on it
+
+
+@dataclass
+class SynthOptions:
+    """Synthesis: how much, and where to write it."""
+
+    audio_dir: str = option("data/synth/audio", "folder for the FLAC files")
+    manifest_dir: str = option("data/manifests", "folder for synth_cuts_{train,valid,test}.jsonl.gz")
+    num_train: int = option(3000, "training utterances")
+    num_valid: int = option(150, "validation utterances: training voices, other digits")
+    num_test: int = option(300, "test utterances: other voices, other digits")
+    seed: int = option(20240101, "seed of everything random")
+    nj: int = option(2, "number of processes")
+
+
+def draw_words(part: str, rng: np.random.Generator) -> str:
+    """Three to seven digits; no sequence is drawn for two parts."""
+    while True:
+        text = " ".join(WORDS[i] for i in rng.integers(10, size=rng.integers(3, 8)))
+        side = zlib.crc32(text.encode()) % 10
+        if part == {8: "valid", 9: "test"}.get(side, "train"):
+            return text
+
+
+def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Reverberation of a small room: decaying noise 50 to 250 ms long, 12 to 24 dB below the direct sound."""
+    from scipy.signal import fftconvolve
+
+    length = int(SAMPLE_RATE * rng.uniform(0.05, 0.25))
+    tail = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
+    tail *= 10 ** (-rng.uniform(12, 24) / 20) / np.sqrt((tail**2).sum())
+    tail[0] = 1.0
+    return fftconvolve(samples, tail)
+
+
+def add_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Noise with a falling spectrum (white to brown), 10 to 40 dB below the speech."""
+    from scipy.fft import irfft, next_fast_len, rfft
+
+    size = next_fast_len(len(samples), real=True)
+    spectrum = rfft(rng.standard_normal(size))
+    spectrum /= np.maximum(1, np.arange(len(spectrum)) * 50 / len(spectrum)) ** rng.uniform(0, 1)
+    noise = irfft(spectrum, size)[: len(samples)]
+    gain = np.sqrt((samples**2).mean() / (noise**2).mean()) * 10 ** (-rng.uniform(10, 40) / 20)
+    return samples + gain * noise
+
+
+def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.ndarray, str, str]:
+    """One utterance: samples (num_samples,) float32, its words and its voice."""
+    from scipy.signal import resample_poly
+
+    text = draw_words(part, rng)
+    variants = TEST_VARIANTS if part == "test" else TRAIN_VARIANTS
+    voice = f"{ACCENTS[rng.integers(len(ACCENTS))]}+{variants[rng.integers(len(variants))]}"
+    rate, pitch, pitch_range = rng.integers(110, 200), rng.integers(30, 71), rng.integers(20, 81)
+    speech = synth.say(text, voice, int(rate), int(pitch), int(pitch_range), int(rng.integers(0, 16)))
+    common = math.gcd(SAMPLE_RATE, synth.sample_rate)
+    samples = resample_poly(speech, SAMPLE_RATE // common, synth.sample_rate // common)
+    samples = np.pad(samples, [int(SAMPLE_RATE * s) for s in rng.uniform(0.02, 0.25, 2)]).astype(np.float64)
+    if rng.random() < 0.4:
+        samples = add_room(samples, rng)
+    samples = add_noise(samples, rng)
+    return (samples * 10 ** (rng.uniform(-20, -3) / 20) / np.abs(samples).max()).astype(np.float32), text, voice
+
+
+def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Any]:
+    """Synthesise and write the utterances ``first`` to ``last`` of a part; returns their cuts."""
+    import soundfile
+
+    from asr_core.data.manifest import make_cut
+
+    part, first, last = job
+    folder = Path(opts.audio_dir) / part
+    folder.mkdir(parents=True, exist_ok=True)
+    synth = Espeak()
+    cuts = []
+    for index in range(first, last):
+        samples, text, voice = synthesize(synth, part, np.random.default_rng([opts.seed, PARTS.index(part), index]))
+        name = f"synth-{part}-{index:05d}"
+        path = folder / f"{name}.flac"
+        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+        cuts.append(make_cut(name, path, len(samples), SAMPLE_RATE, text, speaker=voice))
+    synth.close()
+    return cuts
+
+
+def run(opts: SynthOptions) -> None:
+    """Synthesise all parts; each manifest is written when its part is complete."""
+    from tqdm import tqdm
+
+    from asr_core.data.compute import process_map
+    from asr_core.data.manifest import write_cuts
+
+    counts = {part: getattr(opts, f"num_{part}") for part in PARTS}
+    jobs = [(part, i, min(i + CHUNK, n)) for part, n in counts.items() for i in range(0, n, CHUNK)]
+    results = process_map(partial(synthesize_chunk, opts), jobs, opts.nj)
+    cuts = {part: [] for part in PARTS}
+    with tqdm(total=sum(counts.values()), desc="synthesis", unit="utt", disable=None) as bar:
+        for (part, first, last), chunk in zip(jobs, results):
+            cuts[part] += chunk
+            bar.update(last - first)
+    for part, made in cuts.items():
+        write_cuts(made, Path(opts.manifest_dir) / f"synth_cuts_{part}.jsonl.gz")
+        voices = len({c.supervisions[0].speaker for c in made})
+        logging.info("%s: %d utterances, %.0f s, %d voices", part, len(made), sum(c.duration for c in made), voices)
+
+
+if __name__ == "__main__":
+    parser = Parser(__doc__.splitlines()[0])
+    add_options(parser, SynthOptions)
+    options = from_params(SynthOptions, parser.parse_args())
+    setup_logger()
+    run_program(lambda: run(options))

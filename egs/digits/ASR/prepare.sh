@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Prepares connected digits, synthesised or recorded, for training.
+set -eou pipefail
+
+stage=0
+stop_stage=5
+dl_dir=$PWD/download
+nj=2
+corpus=synth
+data_dir=data
+num_train=3000
+num_valid=
+num_test=300
+speed_perturb=0
+on_the_fly_feats=0
+vocab_size=34
+
+help_message="Usage: ./prepare.sh [options]     (in egs/digits/ASR)
+
+  --corpus NAME          synth: digits that this recipe synthesises itself, no download (default)
+                         fsdd: recordings, the Free Spoken Digit Dataset
+  --dl-dir DIR           folder with free-spoken-digit-dataset-master.tar.gz, or to download it to (default: ./download)
+  --data-dir DIR         folder for everything that is made (default: data)
+  --num-train N          training utterances (default: 3000)
+  --num-valid N          validation utterances (default: 150 for synth, 300 for fsdd)
+  --num-test N           test utterances (default: 300)
+  --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 0)
+  --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
+  --vocab-size N         tokens of the BPE model (default: 34)
+  --stage N              first stage (default: 0)
+  --stop-stage N         last stage (default: 5)
+  --nj N                 processes (default: 2)
+
+Stages: 0 download  1 audio and manifests  3 features  5 tokens and validation"
+
+. ../../shared/prepare_lib.sh
+parse_options "$@"
+
+case $corpus in
+  synth) num_valid=${num_valid:-150} ;;
+  fsdd) num_valid=${num_valid:-300} ;;
+  *) fail "no corpus '$corpus'; choose --corpus synth or --corpus fsdd" ;;
+esac
+manifests=$data_dir/manifests
+fbank=$data_dir/fbank
+lang=$data_dir/lang_bpe_$vocab_size
+archive=$dl_dir/free-spoken-digit-dataset-master.tar.gz
+parts=$(printf "%s\n" "$manifests/${corpus}_cuts_"{train,valid,test}.jsonl.gz)
+
+if in_stage 0 "download" && [ "$corpus" = fsdd ]; then
+  download_to "$archive" https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.tar.gz
+fi
+
+made="$num_train $num_valid $num_test"
+if in_stage 1 "audio and manifests of $corpus" && ! is_done "$manifests/.$corpus.done" "$made" "$data_dir/$corpus" $parts; then
+  counts="--num-train $num_train --num-valid $num_valid --num-test $num_test"
+  if [ "$corpus" = synth ]; then
+    "$python" local/synthesize_digits.py --audio-dir "$data_dir/synth/audio" --manifest-dir "$manifests" $counts --nj "$nj"
+  else
+    "$python" local/compose_fsdd.py --archive "$archive" --audio-dir "$data_dir/fsdd/audio" --manifest-dir "$manifests" $counts
+  fi
+  mark_done "$manifests/.$corpus.done" "$made"
+fi
+
+if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
+  if ! is_done "$fbank/.$corpus.done" "$made $speed_perturb" "$fbank/$corpus"_{cuts,feats}_*; then
+    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix "$corpus" \
+      --perturb-speed "$speed_perturb" --nj "$nj"
+    mark_done "$fbank/.$corpus.done" "$made $speed_perturb"
+  fi
+fi
+
+if in_stage 5 "tokens and validation"; then
+  if ! is_done "$lang/.done" "$vocab_size" "$lang/bpe.model"; then
+    # Both corpora have the same ten words, and so the same tokens.
+    printf "%s\n" "zero one two three four five six seven eight nine" > "$lang/transcript_words.txt"
+    "$python" -m asr_core.bin.train_tokenizer --lang-dir "$lang" --transcript "$lang/transcript_words.txt" \
+      --vocab-size "$vocab_size" --model-type bpe
+    mark_done "$lang/.done" "$vocab_size"
+  fi
+  [ "$on_the_fly_feats" = 0 ] && from=$fbank || from=$manifests
+  "$python" -m asr_core.bin.validate_manifest "$from/${corpus}_cuts_"{train,valid,test}.jsonl.gz
+  "$python" -m asr_core.bin.describe_manifest "$from/${corpus}_cuts_train.jsonl.gz" --bpe-model "$lang/bpe.model"
+fi
+log "Done."
