@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# The whole road: prepare, train, decode, stream, export, transcribe.
+set -eou pipefail
+
+stage=0
+stop_stage=6
+nj=2
+corpus=synth
+dl_dir=$PWD/download
+work_dir=$PWD
+quick=0
+num_epochs=
+max_wer=
+
+help_message="Usage: ./run.sh [options]     (in egs/digits/ASR)
+
+  --corpus NAME     synth (default) or fsdd, see prepare.sh
+  --dl-dir DIR      where fsdd's archive is or goes (default: ./download)
+  --work-dir DIR    folder for data and results (default: this one)
+  --quick 0|1       half the data and a lower goal, to see that everything works (default: 0)
+  --num-epochs N    epochs of training (default: 3)
+  --max-wer P       fail if a word error rate is above P percent (default: 5, with --quick 1: 30)
+  --stage N         first stage (default: 0)
+  --stop-stage N    last stage (default: 6)
+  --nj N            processes of the preparation (default: 2)
+
+Stages: 0 prepare  1 train  2 decode whole utterances  3 decode streaming  4 export  5 transcribe  6 summary"
+
+. ../../shared/prepare_lib.sh
+parse_options "$@"
+
+prepare_args="--num-train 3000"
+num_epochs=${num_epochs:-3}
+max_wer=${max_wer:-5}
+if [ "$quick" = 1 ]; then
+  prepare_args="--num-train 1500 --num-valid 60 --num-test 100"
+  max_wer=30
+fi
+[ "$corpus" = synth ] || prepare_args="$prepare_args --dl-dir $dl_dir"
+data=$work_dir/data
+exp=$work_dir/exp-$corpus
+chunk="--chunk-size 16 --left-context-frames 64"
+cuts="--corpus $corpus --manifest-dir $data/fbank"
+model="--exp-dir $exp --epoch $num_epochs --avg 1"
+
+if in_stage 0 "prepare"; then
+  ./prepare.sh --corpus "$corpus" --data-dir "$data" --nj "$nj" $prepare_args
+fi
+
+if in_stage 1 "train"; then
+  "$python" train.py $cuts --bpe-model "$data/lang_bpe_34/bpe.model" --exp-dir "$exp" --num-epochs "$num_epochs" --use-ctc 1
+fi
+
+if in_stage 2 "decode whole utterances"; then
+  for method in greedy_search modified_beam_search; do
+    "$python" decode.py $cuts $model --decoding-method $method
+  done
+fi
+
+if in_stage 3 "decode streaming, chunk by chunk"; then
+  "$python" streaming_decode.py $cuts $model $chunk
+fi
+
+if in_stage 4 "export"; then
+  "$python" export.py $model
+  "$python" export.py $model --jit 1 $chunk
+fi
+
+if in_stage 5 "transcribe a recording with the exported streaming model"; then
+  "$python" local/first_recordings.py "$data/manifests/${corpus}_cuts_test.jsonl.gz" --num 3 > "$exp/recordings.txt"
+  "$python" transcribe.py --model "$exp/jit_script_chunk_16_left_64.pt" $(cut -f 1 "$exp/recordings.txt")
+  log "what was said:"
+  cut -f 2 "$exp/recordings.txt"
+fi
+
+if in_stage 6 "summary"; then
+  "$python" -m asr_core.bin.list_results "$exp" --max-wer "$max_wer"
+fi
