@@ -1,0 +1,301 @@
+r"""RNN-T losses: full, factorised ("simple"), smoothed and pruned, with the names, arguments and results of k2.
+
+**The lattice.** An utterance has T frames and S symbols. Cell (s, t) means: s symbols emitted, at frame t. At each cell the model
+gives a distribution over the vocabulary, of which one entry, the termination symbol (blank), moves on to the next frame and entry
+``symbols[s]`` emits that symbol. With px[s, t] and py[s, t] the log-probabilities of these two (Graves 2012, "Sequence transduction
+with recurrent neural networks"), the score p of all paths from (0, 0) to a cell is ::
+
+    regular:       p[s, t] = log(exp(p[s - 1, t]     + px[s - 1, t])     + exp(p[s, t - 1] + py[s, t - 1]))
+    modified:      p[s, t] = log(exp(p[s - 1, t - 1] + px[s - 1, t - 1]) + exp(p[s, t - 1] + py[s, t - 1]))
+    constrained:   as modified, with px[s, t] + py[s + 1, t] in place of px[s, t]
+
+and the loss is ``-p[S, T]``: a regular path may emit any number of symbols on a frame, a modified or constrained one at most one;
+a constrained one is forced to take the blank of the new context on the same frame. A ``delay_penalty`` d > 0 adds
+``d ((T - 1) / 2 - t)`` to each px[s, t], which favours paths that emit early.
+
+**Pruning** (Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training"). A loss whose logits are a sum lm[s] + am[t]
+needs no S x T x C array; the probabilities of its arcs (occupation counts: minus the derivatives of the loss by px and py) say
+which ``s_range`` contexts matter on each frame, and only for these is the joiner evaluated ::
+
+    simple_loss, (px_grad, py_grad) = rnnt_loss_smoothed(lm, am, symbols, 0, boundary=boundary, return_grad=True)
+    ranges = get_rnnt_prune_ranges(px_grad, py_grad, boundary, s_range=5)
+    am_pruned, lm_pruned = do_rnnt_pruning(encoder_out, decoder_out, ranges)
+    pruned_loss = rnnt_loss_pruned(joiner(am_pruned, lm_pruned), symbols, ranges, 0, boundary=boundary)
+
+**Common arguments.** B utterances, T frames, S symbols, C entries of the vocabulary.
+
+- ``symbols``: (B, S) integers in [0, C).
+- ``termination_symbol``: the blank, in [0, C).
+- ``boundary``: (B, 4) integers, rows [first symbol, first frame, number of symbols, number of frames] with
+  0 <= first <= number <= S or T; default [0, 0, S, T].
+- ``rnnt_type``: "regular", "modified" or "constrained".
+- ``reduction``: "none" (losses (B,)), "mean" or "sum" over the batch.
+- ``backend``: "auto" takes the compiled CPU kernels ("numba") for float32 and float64 on the CPU where numba is installed,
+  else "torch", which runs on any device. They give the same results. Half precision is computed in float32.
+
+**Hard cases.** Each concerns its own utterance alone; the other utterances' losses and gradients are not touched.
+
+- S = 0 (also as a boundary): the loss is minus the sum of the blanks' scores.
+- No path: more symbols than frames in a modified or constrained lattice, no frame at all but symbols, all paths cut off by
+  logits of -inf or by pruning: the loss is +inf, its gradient and its occupation counts are 0.
+- NaN or +inf inside the boundary, or a distribution of nothing but -inf: the loss is NaN, its gradient and counts are 0. A logit of
+  -inf is a probability of 0. What lies outside the boundary has no influence, except that its contexts count in the mean
+  distribution of ``am_only_scale`` (those with NaN are left out of it).
+- B = 0: losses of shape (0,), sum 0, mean NaN.
+
+Errors: ValueError for arguments that do not fit together. Second derivatives are not supported.
+"""
+
+import importlib.util
+from types import ModuleType
+from typing import Optional, Union
+
+import torch
+from torch import Tensor
+
+from asr_core.ops.rnnt import torch_backend
+from asr_core.ops.rnnt.functions import Pruned, Pruning, Smoothed
+from asr_core.ops.rnnt.lattice import RNNT_TYPES, Lattice
+
+BACKENDS = ("auto", "torch", "numba")
+
+LossAndCounts = Union[Tensor, tuple[Tensor, tuple[Tensor, Tensor]]]
+
+
+def rnnt_loss(
+    logits: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: Optional[str] = "mean",
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """The loss of the full lattice.
+
+    Args:
+      logits: (B, T, S + 1, C), output of the joiner before softmax; see the module for the others.
+
+    Returns:
+      (B,) or a scalar, by ``reduction``.
+    """
+    if logits.ndim != 4 or logits.shape[2] != symbols.shape[-1] + 1:
+        raise ValueError(f"logits must be (B, T, S + 1, C) with S = {symbols.shape[-1]}, not {tuple(logits.shape)}")
+    logits = _computable(logits)
+    lattice = _lattice(logits.shape[0], logits.shape[1], logits.shape[3], symbols, termination_symbol, boundary, rnnt_type, delay_penalty)
+    first = lattice.symbols.new_zeros(logits.shape[:2])
+    return _reduce(Pruned.apply(logits, first, lattice, _backend(backend, logits)), reduction)
+
+
+def rnnt_loss_simple(
+    lm: Tensor,
+    am: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: Optional[str] = "mean",
+    return_grad: bool = False,
+    *,
+    backend: str = "auto",
+) -> LossAndCounts:
+    """The loss of the lattice with logits ``lm[:, None] + am[:, :, None]``: :func:`rnnt_loss_smoothed` with both scales 0."""
+    return rnnt_loss_smoothed(
+        lm, am, symbols, termination_symbol, 0.0, 0.0, boundary, rnnt_type, delay_penalty, reduction, return_grad, backend=backend
+    )
+
+
+def rnnt_loss_smoothed(
+    lm: Tensor,
+    am: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    lm_only_scale: float = 0.1,
+    am_only_scale: float = 0.1,
+    boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: Optional[str] = "mean",
+    return_grad: bool = False,
+    *,
+    backend: str = "auto",
+) -> LossAndCounts:
+    """The loss of a lattice whose scores are interpolated from lm + am, lm alone and am alone (Kuang et al. 2022, section 2.3).
+
+    The score of a label is ``(1 - lm_only_scale - am_only_scale)`` times its log-probability under logits lm + am, plus
+    ``lm_only_scale`` times that under lm, plus ``am_only_scale`` times that under am + log(mean over the batch of softmax(lm)).
+
+    The normaliser of lm + am is a product of exponentials scaled by each row's maximum, so it cannot be less than the sum of the
+    two maxima minus 87 (float32) or 708 (float64).
+
+    Args:
+      lm: (B, S + 1, C), am: (B, T, C); see the module for the others.
+      return_grad: whether to return the occupation counts too.
+
+    Returns:
+      (B,) or a scalar, by ``reduction``; with ``return_grad`` (loss, (px_grad, py_grad)): the occupation counts of the symbols,
+      (B, S, T + 1) (regular) or (B, S, T), and of the blanks, (B, S + 1, T), without autograd history.
+    """
+    if lm.ndim != 3 or am.ndim != 3 or lm.shape[0] != am.shape[0] or lm.shape[2] != am.shape[2]:
+        raise ValueError(f"lm must be (B, S + 1, C) and am (B, T, C), not {tuple(lm.shape)} and {tuple(am.shape)}")
+    if lm.shape[1] != symbols.shape[-1] + 1:
+        raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
+    lm, am = _computable(lm), _computable(am)
+    dtype = torch.promote_types(lm.dtype, am.dtype)
+    lm, am = lm.to(dtype), am.to(dtype)
+    lattice = _lattice(am.shape[0], am.shape[1], am.shape[2], symbols, termination_symbol, boundary, rnnt_type, delay_penalty)
+    loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, lm_only_scale, am_only_scale, return_grad, _backend(backend, am))
+    loss = _reduce(loss, reduction)
+    return (loss, (px_grad, py_grad)) if return_grad else loss
+
+
+def rnnt_loss_pruned(
+    logits: Tensor,
+    symbols: Tensor,
+    ranges: Tensor,
+    termination_symbol: int,
+    boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: Optional[str] = "mean",
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """The loss over the paths that stay inside a window of contexts on each frame.
+
+    Args:
+      logits: (B, T, s_range, C), output of the joiner before softmax.
+      ranges: (B, T, s_range), the contexts of each frame: consecutive, from :func:`get_rnnt_prune_ranges`.
+
+    Returns:
+      (B,) or a scalar, by ``reduction``.
+    """
+    if logits.ndim != 4 or ranges.shape != logits.shape[:3]:
+        raise ValueError(f"logits must be (B, T, s_range, C) and ranges (B, T, s_range), not {tuple(logits.shape)}, {tuple(ranges.shape)}")
+    logits = _computable(logits)
+    lattice = _lattice(logits.shape[0], logits.shape[1], logits.shape[3], symbols, termination_symbol, boundary, rnnt_type, delay_penalty)
+    _check_within(ranges, 0, symbols.shape[-1], "ranges")
+    s_begin = ranges[:, :, 0].to(torch.int64).contiguous()
+    return _reduce(Pruned.apply(logits, s_begin, lattice, _backend(backend, logits)), reduction)
+
+
+def get_rnnt_prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto") -> Tensor:
+    """The window of contexts of each frame that holds most of the lattice's probability.
+
+    A window is chosen by the probability of the blanks in it minus that of the symbol that leads into it; then windows are
+    moved so that they never go back and reach (S_b, T_b) by steps that a path can follow, that is at most ``s_range - 1`` contexts
+    a frame, 1 in a modified lattice.
+
+    Args:
+      px_grad, py_grad, as returned by :func:`rnnt_loss_smoothed`: (B, S, T + 1 or T) and (B, S + 1, T).
+      boundary: (B, 4).
+      s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for others.
+
+    Returns:
+      (B, T, s_range) int64 contexts.
+    """
+    num_batch, num_symbols, x_frames = px_grad.shape
+    num_frames = py_grad.shape[-1]
+    if py_grad.shape != (num_batch, num_symbols + 1, num_frames) or x_frames - num_frames not in (0, 1):
+        raise ValueError(f"px_grad and py_grad do not fit together: {tuple(px_grad.shape)}, {tuple(py_grad.shape)}")
+    if boundary.shape != (num_batch, 4):
+        raise ValueError(f"boundary must be ({num_batch}, 4), not {tuple(boundary.shape)}")
+    least = 1 if x_frames == num_frames else 2
+    if s_range < least:
+        raise ValueError(f"s_range must be at least {least} for paths to exist, not {s_range}")
+    s_range = min(s_range, num_symbols + 1)
+    boundary = boundary.to(py_grad.device, torch.int64)
+    px_grad, py_grad = _computable(px_grad.detach()), _computable(py_grad.detach())
+    if num_batch == 0 or num_frames == 0:
+        return boundary.new_zeros(num_batch, num_frames, s_range)
+    s_begin = _backend(backend, py_grad).prune_ranges(px_grad, py_grad, boundary, s_range)
+    return s_begin.unsqueeze(2) + torch.arange(s_range, device=s_begin.device)
+
+
+def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """Bring encoder and predictor outputs into the shape that the joiner needs for :func:`rnnt_loss_pruned`.
+
+    Args:
+      am: (B, T, C1), lm: (B, S + 1, C2), ranges: (B, T, s_range) from :func:`get_rnnt_prune_ranges`.
+
+    Returns:
+      (B, T, s_range, C1), a view of am that repeats each frame, and (B, T, s_range, C2), the rows of lm named by ranges.
+    """
+    if am.ndim != 3 or lm.ndim != 3 or ranges.ndim != 3 or am.shape[:2] != ranges.shape[:2] or lm.shape[0] != am.shape[0]:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (am, lm, ranges))
+        raise ValueError(f"am (B, T, C1), lm (B, S + 1, C2) and ranges (B, T, s_range) do not fit together: {shapes}")
+    _check_within(ranges, 0, lm.shape[1] - 1, "ranges")
+    ranges = ranges.to(torch.int64).contiguous()
+    module = _backend(backend, lm) if am.dtype == lm.dtype else torch_backend
+    return Pruning.apply(am, lm, ranges, module)
+
+
+def _computable(x: Tensor) -> Tensor:
+    """Half precision made float32; others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _backend(name: str, x: Tensor) -> ModuleType:
+    """The module that does the work on tensors like ``x``."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
+    possible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if name == "numba" and not possible:
+        raise ValueError(f"back end numba computes float32 and float64 on the CPU, not {x.dtype} on {x.device.type}")
+    if name == "torch" or not possible or (name == "auto" and importlib.util.find_spec("numba") is None):
+        return torch_backend
+    # only here, so that numba is needed by those who use it only
+    from asr_core.ops.rnnt import numba_backend
+
+    return numba_backend
+
+
+def _check_within(x: Tensor, least: int, most: int, name: str) -> None:
+    """Refuse indices outside [least, most]; on an accelerator its own indexing does."""
+    if x.device.type == "cpu" and x.numel() > 0 and (x.min() < least or x.max() > most):
+        raise ValueError(f"{name} must be in [{least}, {most}], found {x.min().item()} ... {x.max().item()}")
+
+
+def _lattice(
+    num_batch: int,
+    num_frames: int,
+    num_columns: int,
+    symbols: Tensor,
+    blank: int,
+    boundary: Optional[Tensor],
+    rnnt_type: str,
+    delay_penalty: float,
+) -> Lattice:
+    """Checked arguments in the form that back ends take."""
+    if rnnt_type not in RNNT_TYPES:
+        raise ValueError(f"rnnt_type must be one of {', '.join(RNNT_TYPES)}, not {rnnt_type!r}")
+    if symbols.ndim != 2 or symbols.shape[0] != num_batch:
+        raise ValueError(f"symbols must be ({num_batch}, S), not {tuple(symbols.shape)}")
+    if not 0 <= blank < num_columns:
+        raise ValueError(f"termination_symbol must be in [0, {num_columns}), not {blank}")
+    num_symbols = symbols.shape[1]
+    _check_within(symbols, 0, num_columns - 1, "symbols")
+    symbols = symbols.to(torch.int64).contiguous()
+    if boundary is None:
+        boundary = symbols.new_tensor([0, 0, num_symbols, num_frames]).expand(num_batch, 4)
+    elif boundary.shape != (num_batch, 4):
+        raise ValueError(f"boundary must be ({num_batch}, 4), not {tuple(boundary.shape)}")
+    boundary = boundary.to(symbols.device, torch.int64).contiguous()
+    _check_within(boundary[:, 2], 0, num_symbols, "the boundary's number of symbols")
+    _check_within(boundary[:, 3], 0, num_frames, "the boundary's number of frames")
+    if boundary.device.type == "cpu" and (boundary[:, :2].lt(0) | boundary[:, :2].gt(boundary[:, 2:])).any():
+        raise ValueError("the boundary's first symbol and frame must be in [0, number of symbols] and [0, number of frames]")
+    return Lattice(symbols, boundary, int(blank), rnnt_type, float(delay_penalty))
+
+
+def _reduce(loss: Tensor, reduction: Optional[str]) -> Tensor:
+    if reduction == "none":
+        return loss
+    if reduction == "mean":
+        return loss.mean()
+    if reduction == "sum":
+        return loss.sum()
+    raise ValueError(f"reduction must be none, mean or sum, not {reduction!r}")
