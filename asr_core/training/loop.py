@@ -14,6 +14,7 @@ from asr_core.training.checkpoint import Run, copy_checkpoint, find_start, remov
 from asr_core.training.device import autocast_dtype, pick_device
 from asr_core.training.metrics import MetricsFile, MetricsTracker, Scalars
 from asr_core.training.options import TrainOptions
+from asr_core.training.plot import plot_losses
 from asr_core.training.progress import Progress
 from asr_core.training.recipe import Recipe
 from asr_core.training.report import report_disk, report_model
@@ -23,6 +24,7 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
 _FRAMES_PER_SECOND = 100
+_SECONDS_BETWEEN_PLOTS = 60.0
 
 
 class Trainer:
@@ -45,6 +47,7 @@ class Trainer:
         self.device = pick_device(self.opts, rank)
         self.dtype = autocast_dtype(self.opts, self.device)
         self.stop = StopRequest()
+        self.drawn_at = time.monotonic()
 
     def run(self) -> int:
         """Train to the last epoch; return the exit status: 0, or 128 + signal number if a signal ended it early."""
@@ -71,6 +74,8 @@ class Trainer:
             logging.info("Stopped by a signal after batch %d; the same command continues from here", self.state.batch_idx_train)
         self.progress.close()
         self.scalars.close()
+        if self.is_main and not self.stop:
+            self._draw()
         return self.stop.exit_status if self.stop else 0
 
     @property
@@ -309,6 +314,13 @@ class Trainer:
         remove_old(self.exp_dir, self.opts.keep_last_k, self.state.batch_idx_train)
         self.progress.resume()
 
+    def _draw(self) -> None:
+        self.drawn_at = time.monotonic()
+        try:
+            plot_losses(self.exp_dir)
+        except UserError as e:  # a picture is not worth a run
+            logging.warning("no picture of the losses: %s", e)
+
     def _end_epoch(self) -> None:
         state = self.state
         if state.validated_at != state.batch_idx_train and not self._validate():
@@ -325,6 +337,8 @@ class Trainer:
             for best, name in ((state.best_train_epoch, "best-train-loss.pt"), (state.best_valid_epoch, "best-valid-loss.pt")):
                 if best == epoch:
                     copy_checkpoint(path, self.exp_dir / name)
+            if time.monotonic() - self.drawn_at > _SECONDS_BETWEEN_PLOTS:
+                self._draw()
         logging.info("Epoch %d ended: train loss %.4g, validation loss %.4g", epoch, state.train_loss, state.valid_loss)
 
 

@@ -60,6 +60,11 @@ def test_the_undisturbed_run_learns_and_writes_its_files(whole):
     assert (whole / "best-valid-loss.pt").samefile(whole / "epoch-3.pt")
 
 
+def test_the_losses_are_drawn(whole):
+    pytest.importorskip("matplotlib")
+    assert (whole / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_killed_at_any_moment_and_started_again_it_ends_the_same(whole, tmp_path):
     attempts = ["die_at=3", "die_in_save=checkpoint-10", "die_at=14", "die_in_save=epoch-2", "die_at=32", "", ""]
     done = start(tmp_path, *attempts)
