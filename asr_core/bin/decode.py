@@ -30,6 +30,7 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     test_sets = shared.chosen_test_sets(corpus, opts.test_sets)
     setup_cpu(opts.num_threads)
     model, trained = shared.load_checkpoint_model(params)
+    shared.check_transducer(model)
     tokenizer = shared.find_tokenizer(opts.bpe_model, Path(params.exp_dir), fallback=fallback_tokenizer)
     shared.check_vocabulary(tokenizer, model.decoder.vocab_size)
     causal = bool(trained.get("causal", False))

@@ -63,6 +63,12 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
     return model, AttributeDict({**model_overrides(params), **trained})
 
 
+def check_transducer(model: Any) -> None:
+    """Refuse a model without a prediction network, which no search here can decode."""
+    if not model.use_transducer:
+        raise UserError("the model has no transducer (--use-transducer 0); the decoding methods here need one")
+
+
 def fix_chunk(model: Any, chunk_size: int, left_context_frames: int, feature_dim: int) -> None:
     """Set the chunk size and left context of a causal model.
 

@@ -29,6 +29,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     test_sets = shared.chosen_test_sets(corpus, opts.test_sets)
     setup_cpu(opts.num_threads)
     model, trained = shared.load_checkpoint_model(params)
+    shared.check_transducer(model)
     if not trained.get("causal", False):
         raise UserError("the model is not causal, so it cannot stream; train with --causal 1")
     tokenizer = shared.find_tokenizer(opts.bpe_model, Path(params.exp_dir), fallback=fallback_tokenizer)

@@ -172,7 +172,8 @@ class ScriptedModel:
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """As :meth:`AsrModel.forward_encoder`, with unlimited context."""
-        return self._encoder(x, x_lens)
+        with torch.jit.optimized_execution(False):  # it would spend more on compiling for each new batch size than it saves
+            return self._encoder(x, x_lens)
 
     def get_init_states(self, batch_size: int = 1, device: Any = "cpu") -> List[Tensor]:
         """States of streams that have not begun."""
@@ -180,7 +181,8 @@ class ScriptedModel:
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """As :meth:`AsrModel.streaming_forward`."""
-        return self._encoder(x, x_lens, states)
+        with torch.jit.optimized_execution(False):
+            return self._encoder(x, x_lens, states)
 
 
 def load_torchscript(path: PathLike, device: Any = "cpu") -> ScriptedModel:
