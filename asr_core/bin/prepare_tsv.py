@@ -28,13 +28,12 @@ class TsvOptions:
 def prepare(opts: TsvOptions) -> None:
     """Run the program with ``opts``."""
     from asr_core.data.manifest import write_cuts
-    from asr_core.data.tsv import tsv_to_cuts
+    from asr_core.data.tsv import cuts_of_lines, read_tsv
     from asr_core.utils.files import write_text_atomic
 
-    made = {}
-    for part in ("train", "valid", "test"):
-        if getattr(opts, part):
-            made[part] = tsv_to_cuts(getattr(opts, part), opts.sample_rate, opts.on_bad_line, opts.normalize, opts.nj)
+    given = [part for part in ("train", "valid", "test") if getattr(opts, part)]
+    lines = {part: read_tsv(getattr(opts, part), opts.on_bad_line, opts.normalize) for part in given}
+    made = {part: cuts_of_lines(lines[part], opts.sample_rate, opts.nj) for part in given}
     for part, (cuts, left_out) in made.items():
         target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
         if part == "train" and opts.transcript:

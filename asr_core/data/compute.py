@@ -91,7 +91,7 @@ def compute_features(
         raise UserError(f"{source} has no cuts")
     if speed_perturb:
         cuts += [c.perturb_speed(speed) for speed in _SPEEDS for c in cuts]
-    folder = target.parent / target.name.split(".")[0].replace("_cuts_", "_feats_")
+    folder = target.parent / target.name.split(".")[0].replace("_cuts", "_feats")
     shards = max(1, min(math.ceil(len(cuts) / _SHARD_CUTS), 4 * max(1, nj)))
     size = math.ceil(len(cuts) / shards)
     jobs = [(cuts[i : i + size], folder / f"{i // size:04d}.f16", opts) for i in range(0, len(cuts), size)]

@@ -4,7 +4,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from asr_core.data.features import read_audio
 from asr_core.data.manifest import make_cut
@@ -83,13 +83,13 @@ def _report(problems: List[str], what: str) -> None:
             logging.warning("  ... and %d more", len(problems) - _SHOWN)
 
 
-def tsv_to_cuts(path: PathLike, sample_rate: int = 16000, on_bad_line: str = "error", normalize: str = "none", nj: int = 1) -> Tuple[Any, int]:
+def cuts_of_lines(lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 1) -> Tuple[Any, int]:
     """Cuts of the recordings that a TSV file lists, first channel, resampled when read.
 
     Every file is decoded once. Those that are missing, unreadable or cut short are left out, counted and (the first) named.
 
     Args:
-      path, on_bad_line, normalize: see :func:`read_tsv`.
+      lines: what :func:`read_tsv` gave.
       sample_rate: rate of the cuts.
       nj: threads that read audio.
 
@@ -97,18 +97,17 @@ def tsv_to_cuts(path: PathLike, sample_rate: int = 16000, on_bad_line: str = "er
       (CutSet, number of recordings left out).
 
     Raises:
-      UserError: see :func:`read_tsv`; or no recording at all can be read.
+      UserError: no recording at all can be read.
     """
     from lhotse import CutSet
 
-    lines = read_tsv(path, on_bad_line, normalize)
     with ThreadPoolExecutor(max(1, nj)) as pool:
         checked = list(pool.map(_check, lines))
     problems = [problem for _, problem in checked if problem]
-    _report(problems, f"{path}: recordings left out")
+    _report(problems, f"recordings left out of {len(lines)}")
     cuts = [_cut(line, info, sample_rate) for line, (info, _) in zip(lines, checked) if info]
     if not cuts:
-        raise UserError(f"{path}: no recording can be read; the first: {problems[0]}")
+        raise UserError(f"no recording can be read; the first: {problems[0]}")
     return CutSet.from_cuts(cuts), len(problems)
 
 

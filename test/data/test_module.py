@@ -1,0 +1,196 @@
+"""Batches: the same whatever the number of workers and wherever a run resumes; bad cuts dropped and counted."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from lhotse import CutSet
+from lhotse.dataset import K2SpeechRecognitionDataset
+
+from asr_core.data.features import LOG_EPS
+from asr_core.data.filter import subsampled_length
+from asr_core.data.manifest import write_cuts
+from asr_core.data.module import AsrDataModule
+from asr_core.data.options import DataOptions
+from asr_core.text.tokenizer import Tokenizer
+from asr_core.text.train_tokenizer import train_tokenizer
+from asr_core.utils.errors import UserError
+
+
+def options(**kwargs) -> DataOptions:
+    return DataOptions(**{"max_duration": 6.0, "num_buckets": 3, "num_workers": 0, "drop_last": False, **kwargs})
+
+
+def batches(path, epoch=1, skip=0, module=None, **kwargs):
+    module = module or AsrDataModule(options(**kwargs), seed=7)
+    return list(module.train_dataloader(CutSet.from_jsonl_lazy(path), epoch, skip))
+
+
+def ids(batch):
+    return [c.id for c in batch["supervisions"]["cut"]]
+
+
+def same(a, b):
+    return ids(a) == ids(b) and torch.equal(a["inputs"], b["inputs"]) and a["batch_idx"] == b["batch_idx"]
+
+
+@pytest.fixture(scope="module")
+def noise(feature_cuts):
+    """A manifest of noise cuts with features: here, some of the cuts themselves."""
+    path = feature_cuts.parent / "noise.jsonl.gz"
+    write_cuts(list(CutSet.from_file(feature_cuts))[:5], path)
+    return str(path)
+
+
+@pytest.mark.parametrize("strategy", ["PrecomputedFeatures", "OnTheFlyFeatures"])
+def test_batches_do_not_depend_on_workers_or_resuming(feature_cuts, noise, strategy):
+    kwargs = dict(input_strategy=strategy, noise_manifest=noise)
+    whole = batches(feature_cuts, **kwargs)
+    assert len(whole) > 6 and sum(len(ids(b)) for b in whole) == 40
+    parallel = batches(feature_cuts, num_workers=2, **kwargs)
+    resumed = batches(feature_cuts, skip=4, **kwargs)
+    assert len(parallel) == len(whole) and all(map(same, whole, parallel))
+    assert len(resumed) == len(whole) - 4 and all(map(same, whole[4:], resumed))
+
+
+def test_epochs_differ_and_repeat(feature_cuts):
+    first, again, second = batches(feature_cuts, 1), batches(feature_cuts, 1), batches(feature_cuts, 2)
+    assert all(map(same, first, again))
+    assert [ids(b) for b in first] != [ids(b) for b in second]
+    assert sorted(sum(map(ids, first), [])) == sorted(sum(map(ids, second), []))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_callers_random_state_is_untouched(feature_cuts, noise, workers):
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    batches(feature_cuts, num_workers=workers, noise_manifest=noise)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate() and before[2] == np.random.get_state()[1].tolist()
+
+
+def test_ranks_share_an_epoch(feature_cuts):
+    cuts = CutSet.from_jsonl_lazy(feature_cuts)
+    parts = [list(AsrDataModule(options(), 7, rank=r, world_size=2).train_dataloader(cuts, 1)) for r in (0, 1)]
+    seen = [{i for b in part for i in ids(b)} for part in parts]
+    assert len(parts[0]) == len(parts[1]) and not seen[0] & seen[1]
+
+
+def test_a_batch_is_like_lhotses(feature_cuts):
+    cuts = CutSet.from_file(feature_cuts).subset(first=5)
+    module = AsrDataModule(options(max_duration=100.0))
+    (got,) = module.test_dataloader(cuts)
+    want = K2SpeechRecognitionDataset(return_cuts=True)[cuts]
+    assert torch.allclose(got["inputs"], want["inputs"], atol=1e-4)
+    for name in ("sequence_idx", "start_frame", "num_frames"):
+        assert got["supervisions"][name].tolist() == want["supervisions"][name].tolist()
+    assert got["supervisions"]["text"] == want["supervisions"]["text"]
+    shortest = got["supervisions"]["num_frames"].argmin()
+    assert torch.all(got["inputs"][shortest, got["supervisions"]["num_frames"][shortest] :] == torch.tensor(LOG_EPS))
+
+
+def test_stored_and_computed_features_agree(feature_cuts):
+    cuts = CutSet.from_file(feature_cuts).subset(first=6)
+    (stored,) = AsrDataModule(options(max_duration=100.0)).test_dataloader(cuts)
+    (computed,) = AsrDataModule(options(max_duration=100.0, on_the_fly_feats=True)).test_dataloader(cuts)
+    assert torch.allclose(stored["inputs"], computed["inputs"], atol=0.01)  # half precision of stored features
+
+
+def test_audio_batches(audio_cuts):
+    cuts = CutSet.from_file(audio_cuts).subset(first=3)
+    (batch,) = AsrDataModule(options(max_duration=100.0, input_strategy="AudioSamples")).test_dataloader(cuts)
+    want = sorted((c.num_samples for c in cuts), reverse=True)
+    assert batch["supervisions"]["num_samples"].tolist() == want and batch["inputs"].shape == (3, want[0])
+    assert np.allclose(batch["inputs"][0], batch["supervisions"]["cut"][0].load_audio()[0])
+
+
+def test_spec_augment_masks_training_batches_only(feature_cuts):
+    plain = batches(feature_cuts, enable_spec_aug=False)
+    masked = batches(feature_cuts)
+    assert [ids(b) for b in plain] == [ids(b) for b in masked]
+    assert not any(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(plain, masked))
+    cuts = CutSet.from_jsonl_lazy(feature_cuts)
+    valid = {i: x for b in AsrDataModule(options()).valid_dataloader(cuts) for i, x in zip(ids(b), b["inputs"])}
+    first = plain[0]
+    for i, x, n in zip(ids(first), first["inputs"], first["supervisions"]["num_frames"]):
+        assert torch.equal(x[:n], valid[i][:n])
+
+
+def test_noise_raises_energy_and_keeps_ids(feature_cuts, noise):
+    clean = batches(feature_cuts, enable_spec_aug=False, enable_musan=False)
+    noisy = batches(feature_cuts, enable_spec_aug=False, noise_manifest=noise)
+    changed = total = 0
+    for a, b in zip(clean, noisy):
+        assert sorted(ids(a)) == sorted(ids(b))
+        mixed = {i: x for i, x in zip(ids(b), b["inputs"])}
+        for i, x, n in zip(ids(a), a["inputs"], a["supervisions"]["num_frames"]):
+            difference = mixed[i][:n] - x[:n]
+            assert difference.min() > -0.05
+            changed += bool(difference.max() > 0.05)
+            total += 1
+    assert 0.25 * total < changed < 0.75 * total  # the probability is a half
+
+
+def test_missing_noise_is_an_error_only_if_asked_for(feature_cuts):
+    assert batches(feature_cuts)
+    with pytest.raises(UserError, match="musan_cuts"):
+        batches(feature_cuts, enable_musan=True)
+
+
+def test_speed_perturbation(audio_cuts):
+    got = batches(audio_cuts, on_the_fly_feats=True, speed_perturb=True, enable_spec_aug=False)
+    lengths = {i: int(n) for b in got for i, n in zip(ids(b), b["supervisions"]["num_frames"])}
+    assert len(lengths) == 120
+    for i in ("u00", "u07"):
+        assert abs(lengths[f"{i}_sp0.9"] - lengths[i] / 0.9) <= 1 and abs(lengths[f"{i}_sp1.1"] - lengths[i] / 1.1) <= 1
+    with pytest.raises(UserError, match="on-the-fly-feats"):
+        batches(audio_cuts, speed_perturb=True)
+
+
+def test_joined_cuts_have_one_text(feature_cuts):
+    got = batches(feature_cuts, concatenate_cuts=True, gap=0.1, enable_spec_aug=False, max_duration=12.0, num_buckets=1)
+    texts = [t for b in got for t in b["supervisions"]["text"]]
+    assert len(texts) < 40 and sum(len(t.split()) for t in texts) == 10 * 10
+    for batch in got:
+        assert len(batch["supervisions"]["text"]) == len(batch["inputs"])
+        assert batch["supervisions"]["num_frames"].max() == batch["inputs"].shape[1]
+
+
+def test_bad_cuts_are_dropped_and_counted(feature_cuts, tmp_path, caplog):
+    (tmp_path / "text").write_text("one two three four five six seven eight nine zero\n")
+    train_tokenizer(tmp_path / "text", tmp_path, 18, "char")
+    cuts = list(CutSet.from_file(feature_cuts))
+    for i, text in {0: "", 1: "one é", 2: "one two three " * 30}.items():
+        cuts[i].supervisions[0].text = text
+    write_cuts(cuts, tmp_path / "c.jsonl.gz")
+    module = AsrDataModule(options(min_duration=0.55, max_utt_duration=1.95), 7, Tokenizer.load(tmp_path))
+    got = batches(tmp_path / "c.jsonl.gz", module=module)
+    batches(tmp_path / "c.jsonl.gz", epoch=2, module=module)  # counts each cut once
+    counts = module.dropped.counts()
+    assert counts["no text"] == 1 or "shorter than 0.55 s" in counts
+    assert counts["more tokens than encoder frames"] == 1
+    assert counts["characters that the tokens lack: é"] == 1
+    assert counts["shorter than 0.55 s"] == 3 and counts["longer than 1.95 s"] == 2
+    assert sum(len(ids(b)) for b in got) == 40 - module.dropped.total
+    assert caplog.text.count("cuts dropped") == 1 and "u02" in caplog.text
+
+
+def test_filter_uses_the_encoders_length():
+    assert [subsampled_length(n) for n in (8, 9, 10, 11, 45, 100, 1000)] == [0, 1, 1, 1, 10, 23, 248]
+
+
+def test_unreadable_audio_is_dropped_while_loading(audio_cuts, tmp_path):
+    cuts = list(CutSet.from_file(audio_cuts))[:4]
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(b"fLaC")
+    cuts[1].recording.sources[0].source = str(broken)
+    cuts[2].recording.sources[0].source = str(tmp_path / "missing.flac")
+    module = AsrDataModule(options(max_duration=1.0, on_the_fly_feats=True, shuffle=False), 7)
+    got = list(module.train_dataloader(CutSet.from_cuts(cuts), 1))
+    assert sorted(sum(map(ids, got), [])) == [cuts[0].id, cuts[3].id]
+    assert module.dropped.total == 2 and all("unreadable" in reason for reason in module.dropped.counts())
+
+
+def test_no_batches_at_all_is_an_error(feature_cuts):
+    with pytest.raises(UserError, match="drop-last 0"):
+        batches(feature_cuts, max_duration=1000.0, drop_last=True)
