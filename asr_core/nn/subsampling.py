@@ -54,9 +54,12 @@ class ConvNeXt(nn.Module):
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             rate = float(self.layerdrop_rate)
             if rate > 0.0:
-                y = y * (torch.rand((y.size(0), 1, 1, 1), device=y.device) > rate).to(y.dtype)
-        y = self.out_balancer(x + y)
-        return self.out_whiten(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+                keep = (torch.rand((y.size(0), 1, 1, 1), device=y.device) > rate).to(y.dtype)
+                return self._constrain(torch.addcmul(x, y, keep))
+        return self._constrain(x + y)
+
+    def _constrain(self, x: Tensor) -> Tensor:
+        return self.out_whiten(self.out_balancer(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _perceptron(self, y: Tensor) -> Tensor:
         rows = y.permute(0, 2, 3, 1)
@@ -140,8 +143,12 @@ class Conv2dSubsampling(nn.Module):
         return x.unsqueeze(3).permute(0, 3, 1, 2)
 
     def _project(self, x: Tensor) -> Tensor:
-        x = x.transpose(1, 2).flatten(2)
-        return self.dropout(self.out_norm(self.out_whiten(self.out(x))))
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            x = self.out(x.transpose(1, 2).flatten(2))
+        else:  # reorder the weight rather than the activations, which are in channels-last format
+            weight = self.out.weight.unflatten(1, (self.layer3_channels, self.out_width)).transpose(1, 2).flatten(1)
+            x = F.linear(x.permute(0, 2, 3, 1).flatten(2), weight, self.out.bias)
+        return self.dropout(self.out_norm(self.out_whiten(x)))
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, cached_left_pad: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """One chunk: (N, T, in_channels) -> (N, (T - 7) // 2 - 3, out_channels), lengths, the next left context."""
