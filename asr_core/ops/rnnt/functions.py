@@ -55,6 +55,7 @@ class Smoothed(torch.autograd.Function):
         ctx: Any, lm: Tensor, am: Tensor, lattice: Lattice, lm_scale: float, am_scale: float, want_grad: bool, backend: ModuleType
     ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
         scale = 1.0 - lm_scale - am_scale
+        lm, am = lm.contiguous(), am.contiguous()
         am_probs, am_max, _ = exp_rows(am)
         lm_probs, lm_max, lm_sum = exp_rows(lm)
         lm_symbol, lm_blank = lm[:, :-1].gather(2, lattice.symbols.unsqueeze(2)).squeeze(2), lm[:, :, lattice.blank]

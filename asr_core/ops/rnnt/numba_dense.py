@@ -153,8 +153,8 @@ def simple_lattice(data):  # noqa: ANN001, ANN201
     """One utterance a row.
 
     args: bytes per element, T, S, C, rows of occ_x, blank, skew, constrained, want_grad, am (B, T, C), context parts (B, 5, S + 1),
-    am_max and frame (B, 2, T), dot and its logarithm (B, T, S + 1), symbols (B, S), boundary (B, 4), losses (B,) float64, occ_x (B, rows, S), then one
-    block of occ_y and weights (2, B, T, S + 1); floats: scale, am_scale, delay penalty.
+    am_max and frame (B, 2, T), dot and its logarithm (B, T, S + 1), symbols (B, S), boundary (B, 4), losses (B,) float64,
+    occ_x (B, rows, S), then one block of occ_y and weights (2, B, T, S + 1); floats: scale, am_scale, delay penalty.
     """
     args, scales = arguments(data, 19, 3)
     size, frames, num, columns, x_rows = args[0], args[1], args[2], args[3], args[4]

@@ -79,8 +79,8 @@ def pruned_scores(logits: Tensor, s_begin: Tensor, lattice: Lattice) -> tuple[Te
       those of the symbols (B, T, s_range) (log(0) at s = S), of the blank (B, T, s_range), and the log normalisers.
     """
     norm = torch.logsumexp(logits, dim=3)
-    # a row of nothing but -inf has no distribution
-    norm = torch.where(norm == float("-inf"), torch.full_like(norm, float("nan")), norm)
+    # a row with +inf or of nothing but -inf has no distribution
+    norm = torch.where(torch.isinf(norm), torch.full_like(norm, float("nan")), norm)
     px = logits.gather(3, _labels(logits, s_begin, lattice).unsqueeze(3)).squeeze(3) - norm
     last = _positions(logits, s_begin) >= lattice.symbols.shape[1]
     return torch.where(last, torch.full_like(px, NEVER), px), logits[..., lattice.blank] - norm, norm
@@ -125,7 +125,7 @@ def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: in
     """First positions (B, T) of the pruning windows; the arguments of ``get_rnnt_prune_ranges`` with its ``s_range`` in effect."""
     num_frames = py_grad.shape[2]
     num_begins = py_grad.shape[1] - s_range + 1
-    inside = py_grad[:, :num_begins]
+    inside = py_grad[:, :num_begins].clone()
     for offset in range(1, s_range):
         inside = inside + py_grad[:, offset : offset + num_begins]
     inside[:, 1:] -= px_grad[:, : num_begins - 1, :num_frames]
@@ -178,14 +178,14 @@ def dense_lattice(px: Tensor, py: Tensor, lattice: Lattice, want_grad: bool) -> 
     utterances = torch.arange(num_batch, device=px.device)
     score = torch.full_like(x, NEVER)
     score[t_first + skew * s_first, utterances, s_first] = 0.0
-    nothing = px.new_full((num_batch, 1), NEVER)
+    nothing, zero = px.new_full((num_batch, 1), NEVER), px.new_zeros(())
     for n in range(1, num_rows + 1):
         by_x = torch.cat((nothing, score[n - 1, :, :-1]), dim=1) + x[n]
         by_y = score[n - 1] + y[n]
         # the maximum keeps the first cell's 0, where no arc arrives
         score[n] = torch.maximum(score[n], torch.logaddexp(by_x, by_y))
         x[n] = (by_x - score[n]).exp()
-        y[n] = 1.0 - x[n]
+        y[n] = torch.where(by_y > UNREACHED, 1.0 - x[n], zero)
     last_row = t_last + skew * s_last
     loss = -score[last_row, utterances, s_last]
     loss = torch.where(loss > -UNREACHED, torch.full_like(loss, float("inf")), loss)
@@ -215,7 +215,7 @@ def _limit(px: Tensor, py: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor]:
     frames = torch.arange(num_frames, device=px.device)[None, :, None]
     contexts = torch.arange(num_symbols + 1, device=px.device)
     if lattice.delay_penalty > 0.0:
-        px = px + lattice.delay_penalty * ((t_last - 1) / 2 - frames)
+        px = px + lattice.delay_penalty * ((t_last - 1) / 2 - frames).to(px.dtype)
     inside = (frames >= t_first) & (frames < t_last) & (contexts >= s_first) & (contexts <= s_last)
     never = torch.full_like(py, NEVER)
     py = torch.where(inside, py.clamp(min=NEVER), never)
