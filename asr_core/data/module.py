@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from itertools import islice
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -176,3 +177,5 @@ class BatchLoader:
 
 def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
+    for signum in (signal.SIGINT, signal.SIGTERM):  # a whole group gets them; the main process decides when loading ends
+        signal.signal(signum, signal.SIG_IGN)
