@@ -94,10 +94,10 @@ class Zipformer2EncoderLayer(nn.Module):
           (T, N, C)
         """
         x_orig = x
-        attn_weights = self.self_attn_weights(x, pos_emb, mask)
+        attn_weights, first_head = self.self_attn_weights(x, pos_emb, mask)
         x = x + self.feed_forward1(x)
         keep = self._draw_keep_masks(x)
-        x = _add(x, self.balancer_na(self.nonlin_attention(x, self._one_head(attn_weights))), keep[0])
+        x = _add(x, self.balancer_na(self.nonlin_attention(x, self._sometimes_uniform(first_head))), keep[0])
         x = _add(x, self.self_attn1(x, attn_weights), keep[0])
         x = _add(x, self.conv_module1(x, pad_mask, chunk_size), keep[1])
         x = _add(x, self.balancer_ff2(self.feed_forward2(x)), keep[2])
@@ -118,9 +118,8 @@ class Zipformer2EncoderLayer(nn.Module):
         drawn = torch.rand((len(rates), x.size(1), 1), device=x.device)
         return [(d > rate).to(x.dtype) if rate > 0.0 else None for d, rate in zip(drawn, map(float, rates))]
 
-    def _one_head(self, attn_weights: Tensor) -> Tensor:
-        """The first head's weights (1, N, T, T); in training sometimes uniform over what it sees."""
-        weights = attn_weights[0:1]
+    def _sometimes_uniform(self, weights: Tensor) -> Tensor:
+        """One head's weights (1, N, T, T); in training sometimes uniform over what it sees."""
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             if random.random() < float(self.const_attention_rate):
                 seen = (weights > 0.0).to(weights.dtype)

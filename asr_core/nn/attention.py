@@ -90,8 +90,8 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         )
         self.linear_pos = ScaledLinear(pos_dim, num_heads * pos_head_dim, bias=False, initial_scale=0.05)
 
-    def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Weights (H, N, T, T).
+    def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Weights (H, N, T, T), and those of the first head again, (1, N, T, T).
 
         Args:
           x: (T, N, C).
@@ -102,9 +102,10 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         k = self.whiten_keys(self.balance_keys(k))
         pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
         if torch.jit.is_scripting() or torch.jit.is_tracing():
-            return attention_weights_plain(
+            weights = attention_weights_plain(
                 self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim), self._heads(p, self.pos_head_dim), pos, mask
             )
+            return weights, weights[0:1]
         penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
         use_pos = not (self.training and random.random() < float(self.pos_emb_skip_rate))
         q, k = self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim)

@@ -60,6 +60,7 @@ def _pointer_intrinsic(element: Any) -> Callable:
 
 
 _f32_pointer, _f64_pointer, _i64_pointer = (_pointer_intrinsic(t) for t in (types.float32, types.float64, types.int64))
+_u8_pointer = _pointer_intrinsic(types.uint8)
 
 
 @njit(inline="always")
@@ -78,6 +79,12 @@ def f64_array(address, size):  # noqa: ANN001, ANN201
 def i64_array(address, size):  # noqa: ANN001, ANN201
     """The int64 array of ``size`` elements at ``address``."""
     return carray(_i64_pointer(address), size)
+
+
+@njit(inline="always")
+def u8_array(address, size):  # noqa: ANN001, ANN201
+    """The bytes (booleans) of which there are ``size`` at ``address``."""
+    return carray(_u8_pointer(address), size)
 
 
 @njit(inline="always")
