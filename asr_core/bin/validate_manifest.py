@@ -1,15 +1,15 @@
-"""Check cut manifests; exit status 1 and the problems found if any cut is unfit."""
+"""Check cut manifests; exit status 1 and the problems found if any cut is unfit. With --bpe-model, print statistics too."""
 
 import logging
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from asr_core.bin.common import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser, str2bool
 
 
-def validate(path: str, read_data: bool) -> None:
-    """Check one manifest.
+def validate(path: str, read_data: bool) -> Any:
+    """Check one manifest; returns its cuts.
 
     Raises:
       UserError: it has problems.
@@ -25,6 +25,7 @@ def validate(path: str, read_data: bool) -> None:
     if len(cuts) == 0:
         raise UserError(f"{path}: no cuts")
     logging.info("%s: %d cuts are fine", path, len(cuts))
+    return cuts
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -34,12 +35,19 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("manifests", nargs="+", help="cut manifests, .jsonl.gz")
     parser.add_argument("--read-data", type=str2bool, default=False, metavar="BOOL", help="read all features or audio too")
+    parser.add_argument("--bpe-model", default="", help="print statistics of the cuts, and of these tokens in them")
     args = parser.parse_args(argv)
     setup_logger()
 
     def body() -> None:
+        from asr_core.data.manifest import describe_cuts
+        from asr_core.text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.load(args.bpe_model) if args.bpe_model else None
         for path in args.manifests:
-            validate(path, args.read_data)
+            cuts = validate(path, args.read_data)
+            if tokenizer is not None:
+                print(f"{path}\n{describe_cuts(cuts, tokenizer)}\n", flush=True)
 
     run_program(body)
 

@@ -64,10 +64,11 @@ def cut_transforms(opts: DataOptions) -> List[Callable]:
         transforms.append(JoinCuts(opts.duration_factor, opts.gap))
     path = noise_manifest(opts)
     if path is not None:
-        import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
         from lhotse import CutSet
 
-        transforms.append(MixNoise(CutSet.from_jsonl_lazy(path).to_eager()))
+        import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
+
+        transforms.append(MixNoise(CutSet.from_jsonl_lazy(path).drop_supervisions().to_eager()))
     return transforms
 
 

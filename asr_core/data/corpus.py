@@ -63,8 +63,9 @@ class Corpus:
         Raises:
           UserError: there is no such manifest.
         """
-        import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
         from lhotse import CutSet
+
+        import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
 
         manifest_dir = Path(self.params["manifest_dir"])
         name = f"{self.prefix}_cuts_{part}.jsonl.gz"

@@ -25,9 +25,7 @@ def make_extractor(sample_rate: int = 16000, num_mel_bins: int = 80) -> Any:
     filter ending 400 Hz below the Nyquist frequency, as many frames as shifts fit (``snip_edges`` off)."""
     from lhotse.features.kaldi.extractors import Fbank, FbankConfig
 
-    return Fbank(
-        FbankConfig(sampling_rate=sample_rate, num_mel_bins=num_mel_bins, dither=0.0, snip_edges=False, high_freq=-400.0)
-    )
+    return Fbank(FbankConfig(sampling_rate=sample_rate, num_mel_bins=num_mel_bins, dither=0.0, snip_edges=False, high_freq=-400.0))
 
 
 def extract_features(samples: Tensor, sample_rate: int, num_mel_bins: int = 80) -> Tensor:

@@ -81,9 +81,7 @@ class AsrDataModule:
 
     def _with_other_speeds(self, cuts: Any) -> Any:
         if self.opts.strategy == "PrecomputedFeatures":
-            raise UserError(
-                "--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store features of all speeds"
-            )
+            raise UserError("--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store features of all speeds")
         return cuts + cuts.perturb_speed(0.9) + cuts.perturb_speed(1.1)
 
     def _sampler(self, cuts: Any, key: Any, shuffle: bool, drop_last: bool, buckets: int) -> Any:

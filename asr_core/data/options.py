@@ -20,7 +20,9 @@ class DataOptions:
     duration_factor: float = option(1.0, "longest joined cut, relative to the longest cut of the batch")
     gap: float = option(1.0, "seconds of silence between joined cuts")
     on_the_fly_feats: bool = option(False, "compute features while loading, from audio; the same as --input-strategy OnTheFlyFeatures")
-    input_strategy: str = option("PrecomputedFeatures", "how batches are made: stored features, features of audio, or audio itself", choices=INPUT_STRATEGIES)
+    input_strategy: str = option(
+        "PrecomputedFeatures", "how batches are made: stored features, features of audio, or audio itself", choices=INPUT_STRATEGIES
+    )
     shuffle: bool = option(True, "shuffle the training cuts anew in each epoch")
     drop_last: bool = option(True, "leave out batches that are not full at the end of an epoch of training")
     return_cuts: bool = option(True, "give the cuts with each batch")
@@ -29,7 +31,9 @@ class DataOptions:
     spec_aug_time_warp_factor: int = option(80, "SpecAugment's time warping; below 1 turns it off")
     enable_musan: Optional[bool] = option(None, "mix noise into training cuts; left out: if the noise manifest exists")
     noise_manifest: str = option("", "cuts of noise; left out: musan_cuts.jsonl.gz in --manifest-dir")
-    speed_perturb: bool = option(False, "train on speeds 0.9 and 1.1 too; needs --on-the-fly-feats 1 (stored features get it in prepare.sh)")
+    speed_perturb: bool = option(
+        False, "train on speeds 0.9 and 1.1 too; needs --on-the-fly-feats 1 (stored features get it in prepare.sh)"
+    )
     min_duration: float = option(0.1, "training and validation cuts shorter than this many seconds are dropped")
     max_utt_duration: float = option(30.0, "training and validation cuts longer than this many seconds are dropped")
     sample_rate: int = option(16000, "samples per second that the model hears; other rates are resampled")

@@ -78,7 +78,7 @@ def test_ranks_share_an_epoch(feature_cuts):
 
 def test_a_batch_is_like_lhotses(feature_cuts):
     cuts = CutSet.from_file(feature_cuts).subset(first=5)
-    module = AsrDataModule(options(max_duration=100.0))
+    module = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0))
     (got,) = module.test_dataloader(cuts)
     want = K2SpeechRecognitionDataset(return_cuts=True)[cuts]
     assert torch.allclose(got["inputs"], want["inputs"], atol=1e-4)
@@ -91,14 +91,14 @@ def test_a_batch_is_like_lhotses(feature_cuts):
 
 def test_stored_and_computed_features_agree(feature_cuts):
     cuts = CutSet.from_file(feature_cuts).subset(first=6)
-    (stored,) = AsrDataModule(options(max_duration=100.0)).test_dataloader(cuts)
-    (computed,) = AsrDataModule(options(max_duration=100.0, on_the_fly_feats=True)).test_dataloader(cuts)
+    (stored,) = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0)).test_dataloader(cuts)
+    (computed,) = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0, on_the_fly_feats=True)).test_dataloader(cuts)
     assert torch.allclose(stored["inputs"], computed["inputs"], atol=0.01)  # half precision of stored features
 
 
 def test_audio_batches(audio_cuts):
     cuts = CutSet.from_file(audio_cuts).subset(first=3)
-    (batch,) = AsrDataModule(options(max_duration=100.0, input_strategy="AudioSamples")).test_dataloader(cuts)
+    (batch,) = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0, input_strategy="AudioSamples")).test_dataloader(cuts)
     want = sorted((c.num_samples for c in cuts), reverse=True)
     assert batch["supervisions"]["num_samples"].tolist() == want and batch["inputs"].shape == (3, want[0])
     assert np.allclose(batch["inputs"][0], batch["supervisions"]["cut"][0].load_audio()[0])
@@ -160,14 +160,14 @@ def test_bad_cuts_are_dropped_and_counted(feature_cuts, tmp_path, caplog):
     (tmp_path / "text").write_text("one two three four five six seven eight nine zero\n")
     train_tokenizer(tmp_path / "text", tmp_path, 18, "char")
     cuts = list(CutSet.from_file(feature_cuts))
-    for i, text in {0: "", 1: "one é", 2: "one two three " * 30}.items():
+    for i, text in {1: "", 2: "one two three " * 30, 3: "one é"}.items():
         cuts[i].supervisions[0].text = text
     write_cuts(cuts, tmp_path / "c.jsonl.gz")
     module = AsrDataModule(options(min_duration=0.55, max_utt_duration=1.95), 7, Tokenizer.load(tmp_path))
     got = batches(tmp_path / "c.jsonl.gz", module=module)
     batches(tmp_path / "c.jsonl.gz", epoch=2, module=module)  # counts each cut once
     counts = module.dropped.counts()
-    assert counts["no text"] == 1 or "shorter than 0.55 s" in counts
+    assert counts["no text"] == 1
     assert counts["more tokens than encoder frames"] == 1
     assert counts["characters that the tokens lack: é"] == 1
     assert counts["shorter than 0.55 s"] == 3 and counts["longer than 1.95 s"] == 2

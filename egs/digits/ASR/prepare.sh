@@ -79,7 +79,6 @@ if in_stage 5 "tokens and validation"; then
     mark_done "$lang/.done" "$vocab_size"
   fi
   [ "$on_the_fly_feats" = 0 ] && from=$fbank || from=$manifests
-  "$python" -m asr_core.bin.validate_manifest "$from/${corpus}_cuts_"{train,valid,test}.jsonl.gz
-  "$python" -m asr_core.bin.describe_manifest "$from/${corpus}_cuts_train.jsonl.gz" --bpe-model "$lang/bpe.model"
+  "$python" -m asr_core.bin.validate_manifest --bpe-model "$lang/bpe.model" "$from/${corpus}_cuts_"{train,valid,test}.jsonl.gz
 fi
 log "Done."

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Prepares your own recordings, listed in TSV files, for training.
+set -eou pipefail
+
+stage=0
+stop_stage=5
+nj=2
+train=
+valid=
+test=
+data_dir=data
+normalize=none
+on_bad_line=error
+noise_dir=
+speed_perturb=0
+on_the_fly_feats=0
+vocab_size=500
+model_type=unigram
+
+help_message="Usage: ./prepare.sh --train train.tsv --valid dev.tsv --test test.tsv [options]     (in egs/custom/ASR)
+
+  --train FILE           training recordings: lines of audio-path<TAB>transcript; paths are relative to the file's folder
+  --valid FILE           validation recordings
+  --test FILE            test recordings (optional)
+  --normalize CASE       none (default), lower or upper case
+  --on-bad-line WHAT     error (default), or skip lines without audio path or transcript
+  --noise-dir DIR        folder of noise recordings (e.g. MUSAN) to mix into training utterances
+  --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 0)
+  --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
+  --vocab-size N         number of tokens; where the text does not allow it, the nearest that it does (default: 500)
+  --model-type TYPE      unigram (default), bpe or char
+  --data-dir DIR         folder for everything that is made (default: data)
+  --stage N              first stage (default: 0)
+  --stop-stage N         last stage (default: 5)
+  --nj N                 processes (default: 2)
+
+Stages: 1 manifests  2 noise manifests  3 features  4 noise features  5 tokens and validation"
+
+. ../../shared/prepare_lib.sh
+parse_options "$@"
+
+manifests=$data_dir/manifests
+fbank=$data_dir/fbank
+lang=$data_dir/lang_bpe
+text=$data_dir/transcript_words.txt
+parts=train,valid${test:+,test}
+checked=$(cksum ${train:+"$train"} ${valid:+"$valid"} ${test:+"$test"} < /dev/null 2> /dev/null || true)
+made="$normalize $on_bad_line $checked"
+
+if in_stage 1 "manifests"; then
+  [ -n "$train" ] && [ -n "$valid" ] || fail "give --train and --valid, TSV files with lines of audio-path<TAB>transcript"
+  if ! is_done "$manifests/.custom.done" "$made" "$manifests"/custom_cuts_*; then
+    "$python" -m asr_core.bin.prepare_tsv --train "$train" --valid "$valid" ${test:+--test "$test"} --output-dir "$manifests" \
+      --transcript "$text" --normalize "$normalize" --on-bad-line "$on_bad_line" --nj "$nj"
+    mark_done "$manifests/.custom.done" "$made"
+  fi
+fi
+if [ -f "$manifests/.custom.done" ]; then
+  made=$(cat "$manifests/.custom.done") # so that later stages can be run without the TSV files
+  [ -f "$manifests/custom_cuts_test.jsonl.gz" ] && parts=train,valid,test || parts=train,valid
+fi
+
+if in_stage 2 "noise manifests" && [ -n "$noise_dir" ]; then
+  if ! is_done "$manifests/.musan.done" "$noise_dir" "$manifests/musan_cuts.jsonl.gz"; then
+    "$python" -m asr_core.bin.prepare_noise --noise-dir "$noise_dir" --output "$manifests/musan_cuts.jsonl.gz"
+    mark_done "$manifests/.musan.done" "$noise_dir"
+  fi
+fi
+
+if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
+  if ! is_done "$fbank/.custom.done" "$made $speed_perturb" "$fbank"/custom_{cuts,feats}_*; then
+    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix custom --parts "$parts" \
+      --perturb-speed "$speed_perturb" --nj "$nj"
+    mark_done "$fbank/.custom.done" "$made $speed_perturb"
+  fi
+fi
+
+if in_stage 4 "noise features" && [ -n "$noise_dir" ]; then
+  if [ "$on_the_fly_feats" != 0 ]; then
+    log "  train with --noise-manifest $manifests/musan_cuts.jsonl.gz"
+  elif ! is_done "$fbank/.musan.done" "$noise_dir" "$fbank"/musan_{cuts,feats}*; then
+    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix musan --parts "" --nj "$nj"
+    mark_done "$fbank/.musan.done" "$noise_dir"
+  fi
+fi
+
+if in_stage 5 "tokens and validation"; then
+  [ -f "$text" ] || fail "no $text; run stage 1 first"
+  if ! is_done "$lang/.done" "$made $model_type $vocab_size" "$lang"/*; then
+    "$python" -m asr_core.bin.train_tokenizer --lang-dir "$lang" --transcript "$text" --vocab-size "$vocab_size" \
+      --model-type "$model_type" --fit-vocab 1 --keep-text 1
+    mark_done "$lang/.done" "$made $model_type $vocab_size"
+  fi
+  [ "$on_the_fly_feats" = 0 ] && from=$fbank || from=$manifests
+  cuts=()
+  for part in ${parts//,/ }; do
+    cuts+=("$from/custom_cuts_$part.jsonl.gz")
+  done
+  "$python" -m asr_core.bin.validate_manifest --bpe-model "$lang/bpe.model" "${cuts[@]}"
+fi
+log "Done."

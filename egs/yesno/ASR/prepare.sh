@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Prepares waves_yesno (OpenSLR 1) for training.
+set -eou pipefail
+
+stage=0
+stop_stage=5
+dl_dir=$PWD/download
+nj=2
+data_dir=data
+speed_perturb=1
+on_the_fly_feats=0
+vocab_size=14
+
+help_message="Usage: ./prepare.sh [options]     (in egs/yesno/ASR)
+
+  --dl-dir DIR           folder with waves_yesno.tar.gz, or to download it to (default: ./download)
+  --data-dir DIR         folder for everything that is made (default: data)
+  --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 1)
+  --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
+  --vocab-size N         tokens of the BPE model (default: 14)
+  --stage N              first stage (default: 0)
+  --stop-stage N         last stage (default: 5)
+  --nj N                 processes (default: 2)
+
+Stages: 0 download  1 manifests  3 features  5 tokens and validation"
+
+. ../../shared/prepare_lib.sh
+parse_options "$@"
+
+manifests=$data_dir/manifests
+fbank=$data_dir/fbank
+lang=$data_dir/lang_bpe_$vocab_size
+archive=$dl_dir/waves_yesno.tar.gz
+
+if in_stage 0 "download"; then
+  download_to "$archive" https://www.openslr.org/resources/1/waves_yesno.tar.gz
+fi
+
+if in_stage 1 "manifests"; then
+  if ! is_done "$data_dir/.unpacked.done" waves_yesno "$data_dir/waves_yesno"; then
+    tar -xzf "$archive" -C "$data_dir" waves_yesno || fail "$archive is missing or damaged; remove it and start again from stage 0"
+    mark_done "$data_dir/.unpacked.done" waves_yesno
+  fi
+  "$python" local/prepare_yesno.py --corpus-dir "$data_dir/waves_yesno" --manifest-dir "$manifests"
+fi
+
+if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
+  if ! is_done "$fbank/.yesno.done" "$speed_perturb" "$fbank"/yesno_{cuts,feats}_*; then
+    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix yesno \
+      --perturb-speed "$speed_perturb" --nj "$nj"
+    mark_done "$fbank/.yesno.done" "$speed_perturb"
+  fi
+fi
+
+if in_stage 5 "tokens and validation"; then
+  if ! is_done "$lang/.done" "$vocab_size" "$lang/bpe.model"; then
+    printf "%s\n" "YES NO" > "$lang/transcript_words.txt"
+    "$python" -m asr_core.bin.train_tokenizer --lang-dir "$lang" --transcript "$lang/transcript_words.txt" \
+      --vocab-size "$vocab_size" --model-type bpe
+    mark_done "$lang/.done" "$vocab_size"
+  fi
+  [ "$on_the_fly_feats" = 0 ] && from=$fbank || from=$manifests
+  "$python" -m asr_core.bin.validate_manifest --bpe-model "$lang/bpe.model" "$from/yesno_cuts_"{train,valid,test}.jsonl.gz
+fi
+log "Done."
