@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import asr_core.ops.rnnt_loss as rnnt_loss_module
 from asr_core.ops.rnnt_loss import (
     do_rnnt_pruning,
     get_rnnt_prune_ranges,
@@ -210,6 +211,26 @@ def test_half_precision_and_strides():
     half, am_grad, _, _ = losses_and_gradients(am.bfloat16(), lm.bfloat16(), symbols, boundary, backend="auto")
     assert half.dtype == torch.float32 and am_grad.dtype == torch.bfloat16
     torch.testing.assert_close(half, expected[0], rtol=0.02, atol=0.1)
+
+
+@backends
+def test_autocast_changes_nothing(backend):
+    inputs = batch()
+    expected = losses_and_gradients(*inputs, backend=backend, am_scale=0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = losses_and_gradients(*inputs, backend=backend, am_scale=0.1)
+    for one, other in zip(actual[:3], expected):
+        assert torch.equal(one, other)
+
+
+def test_auto_does_without_numba(monkeypatch):
+    am, lm, symbols, boundary = batch()
+    chosen = []
+    monkeypatch.setattr(rnnt_loss_module.Smoothed, "apply", lambda *args: (chosen.append(args[-1].__name__), (am.sum(), None, None))[1])
+    rnnt_loss_simple(lm, am, symbols, 0)
+    monkeypatch.setattr(rnnt_loss_module.importlib.util, "find_spec", lambda name: None)
+    rnnt_loss_simple(lm, am, symbols, 0)
+    assert [name.split(".")[-1] for name in chosen] == ["numba_backend", "torch_backend"]
 
 
 def test_refusals():

@@ -24,6 +24,11 @@ def _usable(grad_loss: Tensor, loss: Tensor) -> Tensor:
     return torch.where(torch.isfinite(loss), grad_loss, torch.zeros_like(grad_loss))
 
 
+def _full_precision(x: Tensor) -> Any:
+    """Context without autocast, which would make the matrix products half precision."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def exp_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Exponentials of rows, scaled by their maxima.
 
@@ -54,8 +59,14 @@ class Smoothed(torch.autograd.Function):
     def forward(
         ctx: Any, lm: Tensor, am: Tensor, lattice: Lattice, lm_scale: float, am_scale: float, want_grad: bool, backend: ModuleType
     ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+        with _full_precision(am):
+            return Smoothed._forward(ctx, lm.contiguous(), am.contiguous(), lattice, lm_scale, am_scale, want_grad, backend)
+
+    @staticmethod
+    def _forward(
+        ctx: Any, lm: Tensor, am: Tensor, lattice: Lattice, lm_scale: float, am_scale: float, want_grad: bool, backend: ModuleType
+    ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
         scale = 1.0 - lm_scale - am_scale
-        lm, am = lm.contiguous(), am.contiguous()
         am_probs, am_max, _ = exp_rows(am)
         lm_probs, lm_max, lm_sum = exp_rows(lm)
         lm_symbol, lm_blank = lm[:, :-1].gather(2, lattice.symbols.unsqueeze(2)).squeeze(2), lm[:, :, lattice.blank]
@@ -84,6 +95,11 @@ class Smoothed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Optional[Tensor], ...]:
+        with _full_precision(grad_loss):
+            return (*Smoothed._backward(ctx, grad_loss), None, None, None, None, None)
+
+    @staticmethod
+    def _backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
         loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights = ctx.saved_tensors
         scale, lm_scale, am_scale = ctx.scales
         lattice, grad = ctx.lattice, _usable(grad_loss, loss)
@@ -113,7 +129,7 @@ class Smoothed(torch.autograd.Function):
                 labels = torch.zeros_like(of_unigram).index_add_(0, lattice.symbols.reshape(-1), num_x.reshape(-1))
                 labels[lattice.blank] += num_y.sum()
                 lm_grad += mean_distribution_gradient(of_unigram - am_scale * labels / unigram, lm_probs, lm_max, lm_sum)
-        return lm_grad, am_grad, None, None, None, None, None
+        return lm_grad, am_grad
 
 
 def mean_distribution(probs: Tensor, largest: Tensor, total: Tensor) -> Tensor:
