@@ -38,8 +38,9 @@ which ``s_range`` contexts matter on each frame, and only for these is the joine
 - S = 0 (also as a boundary): the loss is minus the sum of the blanks' scores.
 - No path: more symbols than frames in a modified or constrained lattice, no frame at all but symbols, all paths cut off by
   logits of -inf or by pruning: the loss is +inf, its gradient and its occupation counts are 0.
-- NaN or +inf inside the boundary, or a distribution of nothing but -inf: the loss is NaN, its gradient and counts are 0. A logit of
-  -inf is a probability of 0. What lies outside the boundary has no influence.
+- NaN, +inf or nothing but -inf among the logits of a cell that paths visit: the loss is NaN, its gradient and counts are 0. (Where
+  there is no path either, the loss is NaN or +inf.) A single logit of -inf is a probability of 0. What lies outside the boundary
+  has no influence.
 - With ``am_only_scale`` every context of the batch, those outside the boundary too, takes part in the mean distribution that all
   utterances share, and has a gradient from it; contexts with NaN or +inf are left out.
 - B = 0: losses of shape (0,), sum 0, mean NaN.
