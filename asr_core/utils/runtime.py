@@ -1,5 +1,6 @@
 """Settings of the process that make CPU work fast; called by programs, never at import."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -21,6 +22,16 @@ def keep_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_M_TOP_PAD, 64 << 20))
+
+
+def trim_memory() -> None:
+    """Give memory that malloc keeps without need back to the kernel (Linux with glibc; elsewhere nothing).
+
+    With :func:`keep_memory` batches of ever new shapes leave ever more holes; called every now and then this bounds them.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def setup_cpu(num_threads: int = 0) -> None:
