@@ -37,6 +37,17 @@ def seeded(seed: int) -> Iterator[random.Random]:
         torch.set_rng_state(torch_state)
 
 
+@contextlib.contextmanager
+def _single_thread() -> Iterator[None]:
+    """Within the block torch uses one thread: the tensors of single utterances are too small to share."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def stored_features(cut: Any) -> np.ndarray:
     """Precomputed features (T, C) of ``cut``, noise mixed in if it carries any."""
     return cut.load_features()
@@ -105,7 +116,7 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, item: Tuple[int, Any]) -> Dict[str, Any]:
         index, cuts = item
-        with seeded(batch_seed(*self.seeds, index)) as rng:
+        with seeded(batch_seed(*self.seeds, index)) as rng, _single_thread():
             for transform in self.cut_transforms:
                 cuts = transform(cuts, rng)
             return self._collate(index, cuts)
