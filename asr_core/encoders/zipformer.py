@@ -11,6 +11,7 @@ from asr_core.encoders.zipformer_stack import DownsampledZipformer2Encoder, Zipf
 from asr_core.nn.bypass import SimpleDownsample
 from asr_core.nn.masks import chunk_mask, make_pad_mask
 from asr_core.nn.scaling import FloatLike, ScheduledFloat
+from asr_core.utils.errors import UserError
 
 Ints = Union[int, Sequence[int]]
 
@@ -163,19 +164,28 @@ class Zipformer2(nn.Module):
         if chunk_size < 0:
             return -1, -1
         left_frames = random.choice(self.left_context_frames) if self.training else self.left_context_frames[0]
-        left_chunks = max(1, left_frames // chunk_size) if left_frames >= 0 else -1
-        self._check_chunk(chunk_size, left_chunks)
-        return chunk_size, left_chunks
+        return chunk_size, self.check_chunk(chunk_size, left_frames)
 
-    def _check_chunk(self, chunk_size: int, left_chunks: int) -> None:
+    def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
+        """How many chunks of left context these settings give; -1 stands for all.
+
+        Raises:
+          UserError: the chunk cannot be divided by a stack's downsampling factor, or the left context does not hold what the
+            convolutions need.
+        """
+        if chunk_size < 0:
+            return -1
+        left_chunks = max(1, left_context_frames // max(1, chunk_size)) if left_context_frames >= 0 else -1
         for ds, kernel in zip(self.downsampling_factor, self.cnn_module_kernel):
-            if chunk_size % ds != 0:
-                raise ValueError(f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor {ds}")
-            if 0 <= left_chunks * chunk_size < (kernel // 2) * ds:
-                raise ValueError(
-                    f"a left context of {left_chunks * chunk_size} frames is too short for kernel {kernel} at factor {ds}:"
-                    f" at least {(kernel // 2) * ds} are needed"
+            if chunk_size == 0 or chunk_size % ds != 0:
+                raise UserError(f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor {ds}: change --chunk-size")
+            needed = (kernel // 2) * ds
+            if 0 <= left_chunks * chunk_size < needed:
+                raise UserError(
+                    f"a left context of {left_chunks * chunk_size} frames (whole chunks of {chunk_size}) is too short for kernel"
+                    f" {kernel} at downsampling factor {ds}: --left-context-frames must be at least {needed}"
                 )
+        return left_chunks
 
     def _draw_feature_masks(self, x: Tensor) -> List[Optional[Tensor]]:
         """For each stack a mask (1, N, C) that hides the last channels, or all that may be masked, of some sequences."""
@@ -193,7 +203,7 @@ class Zipformer2(nn.Module):
         """States of new streams: six per layer, in order, and the count of processed frames (batch_size,) int32.
 
         Raises:
-          ValueError: the encoder is not causal, or chunk size and left context are not single, limited values.
+          UserError: the encoder is not causal, or chunk size and left context are not single, limited values.
         """
         self._check_streaming()
         left_frames = self.left_context_frames[0]
@@ -217,15 +227,16 @@ class Zipformer2(nn.Module):
 
     def _check_streaming(self) -> None:
         if not self.causal:
-            raise ValueError("this encoder is not causal: it cannot stream (train with --causal 1)")
+            raise UserError("this encoder is not causal, so it cannot stream: it must be trained with --causal 1")
         if len(self.chunk_size) != 1 or len(self.left_context_frames) != 1 or self.chunk_size[0] <= 0 or self.left_context_frames[0] < 0:
-            raise ValueError(
-                "streaming needs one chunk size > 0 and one left context >= 0, got"
+            raise UserError(
+                "streaming needs one chunk size above 0 and one left context of at least 0, not"
                 f" {self.chunk_size} and {self.left_context_frames}: give --chunk-size and --left-context-frames"
             )
-        if self.left_context_frames[0] % self.chunk_size[0] != 0:
-            raise ValueError(f"the left context {self.left_context_frames[0]} is not a multiple of the chunk size {self.chunk_size[0]}")
-        self._check_chunk(self.chunk_size[0], max(1, self.left_context_frames[0] // self.chunk_size[0]))
+        chunk_size, left_frames = self.chunk_size[0], self.left_context_frames[0]
+        if left_frames % chunk_size != 0 or left_frames == 0:
+            raise UserError(f"--left-context-frames {left_frames} must be a multiple of --chunk-size {chunk_size} in streaming")
+        self.check_chunk(chunk_size, left_frames)
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.

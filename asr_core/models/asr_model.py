@@ -160,7 +160,13 @@ class AsrModel(nn.Module):
             )
 
     def set_chunk(self, chunk_size: int, left_context_frames: int) -> None:
-        """Fix the chunk size and left context (50 Hz frames; -1: all) that a causal encoder uses from now on."""
+        """Fix the chunk size and left context (50 Hz frames; -1: all) that a causal encoder uses from now on.
+
+        Raises:
+          UserError: they do not fit the encoder.
+        """
+        if self.encoder.causal:
+            self.encoder.check_chunk(chunk_size, left_context_frames)
         self.encoder.chunk_size = (chunk_size,)
         self.encoder.left_context_frames = (left_context_frames,)
 

@@ -116,7 +116,7 @@ def _build_zipformer(opts: ModelOptions) -> "Zipformer2":
         if min(lists[name]) <= 0:
             raise UserError(f"--{name.replace('_', '-')} must be positive")
     try:
-        return Zipformer2(
+        encoder = Zipformer2(
             output_downsampling_factor=2,
             pos_dim=opts.pos_dim,
             dropout=ScheduledFloat((0.0, 0.3), (20000.0, 0.1)),
@@ -128,6 +128,11 @@ def _build_zipformer(opts: ModelOptions) -> "Zipformer2":
         )
     except ValueError as e:
         raise UserError(f"the options of the encoder do not fit together: {e}") from e
+    if opts.causal:
+        for chunk_size in encoder.chunk_size:
+            for left_context_frames in encoder.left_context_frames:
+                encoder.check_chunk(chunk_size, left_context_frames)
+    return encoder
 
 
 ENCODERS: Dict[str, Callable[[ModelOptions], Any]] = {"zipformer": _build_zipformer}

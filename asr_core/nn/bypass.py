@@ -30,6 +30,7 @@ class BypassModule(nn.Module):
         """x_orig and x (T, N, C) -> (T, N, C)."""
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return x_orig + (x - x_orig) * self.bypass_scale
+        x = x.to(x_orig.dtype)
         return torch.lerp(x_orig, x, self._scale(x.shape[1]).to(x.dtype))
 
     def _scale(self, batch_size: int) -> Tensor:

@@ -78,4 +78,8 @@ def activation_linear(x: Tensor, weight: Tensor, bias: Optional[Tensor], activat
     Returns:
       (..., C_out)
     """
+    if torch.is_autocast_enabled(x.device.type):  # as autocast does for a linear map; the backward pass then sees one type
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias, mask = (None if t is None else t.to(dtype) for t in (bias, mask))
     return _ActivationLinear.apply(x, weight, bias, activation, mask)

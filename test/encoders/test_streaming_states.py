@@ -9,6 +9,7 @@ from asr_core.encoders import Zipformer2
 from asr_core.encoders.protocol import StreamingEncoder
 from asr_core.encoders.states import stack_states, unstack_states
 from asr_core.nn.masks import chunk_mask, make_pad_mask
+from asr_core.utils.errors import UserError
 
 
 def encoder(**kwargs):
@@ -120,9 +121,9 @@ def test_chunk_drawing():
     assert drawn == {(8, 2), (8, 1), (8, -1), (16, 1), (16, -1), (-1, -1)}
     model.eval()
     assert {model._draw_chunk() for _ in range(20)} == {(8, 2)}
-    with pytest.raises(ValueError, match="cannot be divided"):
+    with pytest.raises(UserError, match="cannot be divided"):
         encoder(chunk_size=(9,))._draw_chunk()
-    with pytest.raises(ValueError, match="too short"):
+    with pytest.raises(UserError, match="too short"):
         encoder(chunk_size=(2,), left_context_frames=(2,))._draw_chunk()
 
 
@@ -137,7 +138,7 @@ def test_chunk_drawing():
     ],
 )
 def test_streaming_needs_settings_that_stream(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         encoder(**settings).get_init_states()
 
 

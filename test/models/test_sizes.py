@@ -78,6 +78,8 @@ def test_options_besides_a_preset_win():
         ({"model_size": "huge"}, "unknown --model-size"),
         ({"encoder_unmasked_dim": "200"}, "larger than encoder_dim"),
         ({"context_size": 0}, "--context-size"),
+        ({"causal": True, "chunk_size": "16,20"}, "cannot be divided by the downsampling factor 8"),
+        ({"causal": True, "left_context_frames": "64,32"}, "--left-context-frames must be at least 56"),
     ],
 )
 def test_contradictions_are_refused(options, message):

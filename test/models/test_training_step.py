@@ -64,6 +64,22 @@ def test_evaluation_gradients_are_deterministic_and_finite_for_large_activations
         assert torch.equal(grad, grads[1][name]), name
 
 
+def test_autocast():
+    model = small_model(causal=True).train()
+    for _ in range(4):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = model(*batch())
+        assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses)
+        total(losses).backward()
+    assert all(p.grad is None or (p.grad.dtype == torch.float32 and p.grad.isfinite().all()) for p in model.parameters())
+    model.eval()
+    with torch.no_grad():
+        exact = total(model(*batch()))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = total(model(*batch()))
+    assert abs(exact - rounded) < 0.03 * exact
+
+
 def test_padding_does_not_change_valid_frames():
     silence = -23.0
     for causal in (False, True):
