@@ -47,7 +47,8 @@ class ModelOptions:
     """
 
     model_size: str = option(
-        "", "Preset of the sizes below: tiny (3.6 M parameters), small (23 M), medium (66 M), large (148 M). Options given besides win.",
+        "",
+        "Preset of the sizes below: tiny (3.6 M parameters), small (23 M), medium (66 M), large (148 M). Options given besides win.",
         choices=["", *PRESETS],
     )
     encoder: str = option("zipformer", "Kind of encoder.", choices=["zipformer"])

@@ -85,9 +85,7 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         # the initial scale stands for the usual division of scores by sqrt(query_head_dim)
         self.in_proj = ScaledLinear(embed_dim, num_heads * (2 * query_head_dim + pos_head_dim), initial_scale=query_head_dim**-0.25)
         self.whiten_keys = Whiten(num_heads, whitening_limit=whitening_limit(3.0), prob=(0.025, 0.25), grad_scale=0.025)
-        self.balance_keys = Balancer(
-            num_heads * query_head_dim, min_positive=0.4, max_positive=0.6, min_abs=0.0, max_abs=100.0, prob=0.025
-        )
+        self.balance_keys = Balancer(num_heads * query_head_dim, min_positive=0.4, max_positive=0.6, min_abs=0.0, max_abs=100.0, prob=0.025)
         self.linear_pos = ScaledLinear(pos_dim, num_heads * pos_head_dim, bias=False, initial_scale=0.05)
 
     def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:

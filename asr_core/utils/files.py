@@ -68,7 +68,9 @@ def _disk_is_full(folder: Path) -> bool:
 
 
 def _full(path: Path) -> str:
-    return f"no space left on the disk while writing {path}; the earlier file is untouched: free some space and start the same command again"
+    return (
+        f"no space left on the disk while writing {path}; the earlier file is untouched: free some space and start the same command again"
+    )
 
 
 def _explain(path: Path, e: OSError) -> str:

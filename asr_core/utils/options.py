@@ -50,7 +50,9 @@ def int_list(text: str) -> Tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"expected integers separated by commas, got {text!r}") from None
 
 
-def option(default: Any, help: str, *, choices: Optional[Sequence[Any]] = None, type: Optional[Callable] = None, aliases: Sequence[str] = ()) -> Any:
+def option(
+    default: Any, help: str, *, choices: Optional[Sequence[Any]] = None, type: Optional[Callable] = None, aliases: Sequence[str] = ()
+) -> Any:
     """A dataclass field that is also a command-line option.
 
     Args:

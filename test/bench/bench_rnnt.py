@@ -85,9 +85,7 @@ def work(program, folder, repeats, threads):
     if not common_ranges.exists():
         np.save(common_ranges, ranges.numpy())
     simple, pruned, _, _ = step(*common, given_ranges=torch.from_numpy(np.load(common_ranges)))
-    np.savez(
-        folder / f"{program}.npz", ranges=ranges.numpy(), losses=[simple, pruned], am_grad=am.grad.numpy(), lm_grad=lm.grad.numpy()
-    )
+    np.savez(folder / f"{program}.npz", ranges=ranges.numpy(), losses=[simple, pruned], am_grad=am.grad.numpy(), lm_grad=lm.grad.numpy())
     step(*common)
     print(json.dumps([step(*common)[3] for _ in range(repeats)]))
 

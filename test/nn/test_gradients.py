@@ -153,8 +153,9 @@ def test_attention_kernels_equal_the_formula(with_positions, mask_sizes):
     for one, other in zip(got, expected):
         torch.testing.assert_close(one.double(), other, atol=2e-5, rtol=2e-5)
     only_first = torch.autograd.grad(attention_weights(*fast, mask)[1], fast[0], grads[1].float())[0]
-    torch.testing.assert_close(only_first.double(), torch.autograd.grad(attention_weights_plain(*args, mask)[:1], args[0], grads[1])[0],
-                               atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(
+        only_first.double(), torch.autograd.grad(attention_weights_plain(*args, mask)[:1], args[0], grads[1])[0], atol=2e-5, rtol=2e-5
+    )
 
 
 def test_attention_score_penalty():

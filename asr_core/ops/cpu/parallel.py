@@ -112,7 +112,10 @@ class Kernel:
     @functools.cached_property
     def _address(self) -> int:
         signature = types.void(types.CPointer(types.int64))
-        self._compiled = cfunc(signature, nopython=True, cache=True, fastmath=FAST, error_model="numpy")(self._function)
+        try:
+            self._compiled = cfunc(signature, nopython=True, cache=True, fastmath=FAST, error_model="numpy")(self._function)
+        except RuntimeError:  # numba finds no folder for its cache that may be written to
+            self._compiled = cfunc(signature, nopython=True, fastmath=FAST, error_model="numpy")(self._function)
         return self._compiled.address
 
     def __call__(self, total: int, grain: int, args: Sequence[Any], floats: Sequence[float] = ()) -> None:

@@ -66,9 +66,7 @@ def band_lattice(
     return loss, occ_x, occ_y
 
 
-def pruned_gradient(
-    logits: Tensor, norm: Tensor, occ_x: Tensor, occ_y: Tensor, s_begin: Tensor, scale: Tensor, lattice: Lattice
-) -> Tensor:
+def pruned_gradient(logits: Tensor, norm: Tensor, occ_x: Tensor, occ_y: Tensor, s_begin: Tensor, scale: Tensor, lattice: Lattice) -> Tensor:
     logits = logits.contiguous()
     grad = torch.empty_like(logits)
     tensors = [logits, grad, lattice.symbols, s_begin, lattice.boundary, norm, occ_x, occ_y, scale.double()]

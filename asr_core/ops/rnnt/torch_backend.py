@@ -106,9 +106,7 @@ def band_lattice(
     return loss, occ_x.gather(2, where), occ_y.gather(2, where)
 
 
-def pruned_gradient(
-    logits: Tensor, norm: Tensor, occ_x: Tensor, occ_y: Tensor, s_begin: Tensor, scale: Tensor, lattice: Lattice
-) -> Tensor:
+def pruned_gradient(logits: Tensor, norm: Tensor, occ_x: Tensor, occ_y: Tensor, s_begin: Tensor, scale: Tensor, lattice: Lattice) -> Tensor:
     """Gradient (B, T, s_range, C) of ``sum(scale * loss)`` with respect to the logits."""
     scale = scale[:, None, None]
     occ_x, occ_y = (scale * occ_x).to(logits.dtype), (scale * occ_y).to(logits.dtype)

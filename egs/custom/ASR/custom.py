@@ -7,4 +7,4 @@ class Custom(Corpus):
     """What prepare.sh made of train.tsv, dev.tsv and test.tsv."""
 
     name = "custom"
-    defaults = {"bpe_model": "data/lang_bpe/bpe.model"}
+    defaults = {"exp_dir": "exp", "bpe_model": "data/lang_bpe/bpe.model"}

@@ -3,7 +3,7 @@
 
 from asr_core.bin.export import main
 
-DEFAULTS = {"epoch": 30, "avg": 9, "chunk_size": "16", "left_context_frames": "128"}
+DEFAULTS = {"exp_dir": "exp", "epoch": 30, "avg": 9, "chunk_size": "16", "left_context_frames": "128"}
 
 if __name__ == "__main__":
     main(defaults=DEFAULTS)

@@ -10,6 +10,7 @@ class Digits(Corpus):
 
     name = "digits"
     defaults = {
+        "exp_dir": "exp",
         "bpe_model": "data/lang_bpe_34/bpe.model",
         "max_duration": 30.0,
         "num_buckets": 10,

@@ -3,7 +3,7 @@
 
 from asr_core.bin.export import main
 
-DEFAULTS = {"epoch": 4, "avg": 1, "chunk_size": "16", "left_context_frames": "64"}
+DEFAULTS = {"exp_dir": "exp", "epoch": 4, "avg": 1, "chunk_size": "16", "left_context_frames": "64"}
 
 if __name__ == "__main__":
     main(defaults=DEFAULTS)

@@ -4,4 +4,4 @@
 from asr_core.bin.transcribe import main
 
 if __name__ == "__main__":
-    main(defaults={"model": "zipformer/exp/jit_script_chunk_16_left_64.pt"})
+    main(defaults={"model": "exp/jit_script_chunk_16_left_64.pt"})

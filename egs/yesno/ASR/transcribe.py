@@ -4,4 +4,4 @@
 from asr_core.bin.transcribe import main
 
 if __name__ == "__main__":
-    main(defaults={"model": "zipformer/exp/jit_script.pt"})
+    main(defaults={"model": "exp/jit_script.pt"})
