@@ -13,6 +13,8 @@ from torch import Tensor
 from asr_core.data.features import LOG_EPS, make_extractor
 from asr_core.data.options import DataOptions
 
+_MAX_TAIL_FRAMES = 40  # of digital silence; decoding a causal model appends 30 and what fills its last chunk
+
 Loader = Callable[[Any], np.ndarray]
 
 
@@ -97,6 +99,7 @@ class SpeechDataset(torch.utils.data.Dataset):
       cut_transforms: functions (cuts, rng) -> cuts.
       input_transforms: functions (inputs, supervision_segments=(N, 3)) -> inputs, as in lhotse.
       return_cuts: whether batches carry their cuts.
+      tail_silence_prob: how often an utterance gets digital silence at its end.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         cut_transforms: Sequence[Callable] = (),
         input_transforms: Sequence[Callable] = (),
         return_cuts: bool = True,
+        tail_silence_prob: float = 0.0,
     ) -> None:
         self.load = LOADERS[opts.strategy](opts)
         self.is_audio = opts.strategy == "AudioSamples"
@@ -113,15 +117,17 @@ class SpeechDataset(torch.utils.data.Dataset):
         self.cut_transforms = list(cut_transforms)
         self.input_transforms = list(input_transforms)
         self.return_cuts = return_cuts
+        self.tail_silence_prob = tail_silence_prob
+        self.samples_per_frame = opts.sample_rate // 100
 
     def __getitem__(self, item: Tuple[int, Any]) -> Dict[str, Any]:
         index, cuts = item
         with seeded(batch_seed(*self.seeds, index)) as rng, _single_thread():
             for transform in self.cut_transforms:
                 cuts = transform(cuts, rng)
-            return self._collate(index, cuts)
+            return self._collate(index, cuts, rng)
 
-    def _collate(self, index: int, cuts: Any) -> Dict[str, Any]:
+    def _collate(self, index: int, cuts: Any, rng: random.Random) -> Dict[str, Any]:
         kept, arrays, dropped = [], [], []
         for cut in cuts.sort_by_duration(ascending=False):
             if len(cut.supervisions) > 1:
@@ -132,8 +138,14 @@ class SpeechDataset(torch.utils.data.Dataset):
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)
                 dropped.append((cut.id, short_reason(e)))
-        inputs = _pad(arrays, 0.0 if self.is_audio else LOG_EPS)
         starts, lengths = _intervals(kept, arrays)
+        silence = 0.0 if self.is_audio else LOG_EPS
+        for i in range(len(arrays)):
+            if self.tail_silence_prob > 0 and rng.random() < self.tail_silence_prob:
+                tail = rng.randint(1, _MAX_TAIL_FRAMES) * (self.samples_per_frame if self.is_audio else 1)
+                arrays[i] = np.concatenate([arrays[i], np.full((tail, *arrays[i].shape[1:]), silence, dtype=arrays[i].dtype)])
+                lengths[i] += tail
+        inputs = _pad(arrays, silence)
         if arrays:
             segments = torch.stack([torch.arange(len(arrays), dtype=torch.int32), starts, lengths], dim=1)
             for transform in self.input_transforms:

@@ -59,7 +59,12 @@ class AsrDataModule:
             self._train_transforms = cut_transforms(self.opts)
         usable = cuts.filter(CutFilter(self.opts, self.tokenizer, self.dropped))
         dataset = SpeechDataset(
-            self.opts, (self.seed, epoch, self.rank), self._train_transforms, input_transforms(self.opts), self.opts.return_cuts
+            self.opts,
+            (self.seed, epoch, self.rank),
+            self._train_transforms,
+            input_transforms(self.opts),
+            self.opts.return_cuts,
+            self.opts.tail_silence_prob,
         )
         sampler = self._sampler(usable, key=cuts, shuffle=self.opts.shuffle, drop_last=self.opts.drop_last, buckets=self.opts.num_buckets)
         sampler.set_epoch(epoch)

@@ -29,6 +29,9 @@ class DataOptions:
     num_workers: int = option(2, "loader processes; 0 loads in the main process")
     enable_spec_aug: bool = option(True, "SpecAugment on training batches")
     spec_aug_time_warp_factor: int = option(80, "SpecAugment's time warping; below 1 turns it off")
+    tail_silence_prob: float = option(
+        0.0, "how often a training cut gets up to 0.4 s of digital silence at its end, which streaming decoders append, too"
+    )
     enable_musan: Optional[bool] = option(None, "mix noise into training cuts; left out: if the noise manifest exists")
     noise_manifest: str = option("", "cuts of noise; left out: musan_cuts.jsonl.gz in --manifest-dir")
     speed_perturb: bool = option(

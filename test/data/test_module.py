@@ -116,6 +116,22 @@ def test_spec_augment_masks_training_batches_only(feature_cuts):
         assert torch.equal(x[:n], valid[i][:n])
 
 
+def lengths(some_batches):
+    return {i: int(n) for b in some_batches for i, n in zip(ids(b), b["supervisions"]["num_frames"])}
+
+
+def test_tail_silence_lengthens_some_training_cuts_only(feature_cuts):
+    plain = lengths(batches(feature_cuts, enable_spec_aug=False))
+    longer = batches(feature_cuts, enable_spec_aug=False, tail_silence_prob=0.5)
+    added = {i: n - plain[i] for i, n in lengths(longer).items()}
+    assert 0 in added.values() and 0 < max(added.values()) <= 40 and min(added.values()) == 0
+    for batch in longer:
+        for i, row in zip(ids(batch), batch["inputs"]):
+            assert (row[plain[i] :] == np.float32(LOG_EPS)).all() and (row[: plain[i]] > LOG_EPS).any()
+    cuts = CutSet.from_jsonl_lazy(feature_cuts)
+    assert lengths(AsrDataModule(options(tail_silence_prob=0.5)).valid_dataloader(cuts)) == plain
+
+
 def test_noise_raises_energy_and_keeps_ids(feature_cuts, noise):
     clean = batches(feature_cuts, enable_spec_aug=False, enable_musan=False)
     noisy = batches(feature_cuts, enable_spec_aug=False, noise_manifest=noise)

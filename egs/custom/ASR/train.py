@@ -28,6 +28,7 @@ DEFAULTS = {
     "ref_duration": 60.0,
     "average_period": 50,
     "save_every_n": 500,
+    "tail_silence_prob": 0.5,
     "keep_last_k": 5,
     "valid_interval": 1000,
     # data

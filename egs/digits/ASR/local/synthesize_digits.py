@@ -93,6 +93,8 @@ def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.n
     if rng.random() < 0.4:
         samples = add_room(samples, rng)
     samples = add_noise(samples, rng)
+    if rng.random() < 0.5:  # a muted microphone: digital silence, as streaming decoders append it too
+        samples = np.pad(samples, [int(SAMPLE_RATE * rng.uniform(0, longest)) for longest in (0.1, 0.4)])
     return (samples * 10 ** (rng.uniform(-20, -3) / 20) / np.abs(samples).max()).astype(np.float32), text, voice
 
 
