@@ -34,9 +34,8 @@ def main() -> None:
     setup_cpu()
     import torch
 
-    print(
-        f"{datetime.date.today()}, {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{datetime.date.today()}, {machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"matrix product 1024^3: {matmul_speed():.0f} GFLOP/s")
     torch.manual_seed(0)
     random.seed(0)
