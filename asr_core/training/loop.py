@@ -22,10 +22,8 @@ from asr_core.training.signals import StopRequest
 from asr_core.training.state import TrainState, seed_everything
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
-from asr_core.utils.runtime import trim_memory
 
 _FRAMES_PER_SECOND = 100
-_TRIM_INTERVAL = 20  # batches; often enough to bound the holes, rarely enough to cost nothing
 _SECONDS_BETWEEN_PLOTS = 60.0
 
 
@@ -178,8 +176,6 @@ class Trainer:
             state.tot_loss = state.tot_loss.add(info, keep=1 - 1 / self.opts.reset_interval)
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(state.batch_idx_train)
-        if self.device.type == "cpu" and state.batch_idx_train % _TRIM_INTERVAL == 0:
-            trim_memory()
         loss_per_frame = info["loss"] / max(info["frames"], 1.0)
         eta = self.progress.eta(state.epoch, state.epoch_audio, state.batch_idx_train)
         self.progress.update(audio * self.world_size, loss_per_frame, eta)

@@ -1,6 +1,5 @@
 """Settings of the process that make CPU work fast; called by programs, never at import."""
 
-import contextlib
 import ctypes
 import logging
 import os
@@ -24,18 +23,11 @@ def keep_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_M_TOP_PAD, 64 << 20))
 
 
-def trim_memory() -> None:
-    """Give memory that malloc keeps without need back to the kernel (Linux with glibc; elsewhere nothing).
-
-    With :func:`keep_memory` batches of ever new shapes leave ever more holes; called every now and then this bounds them.
-    """
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(AttributeError, OSError):
-            ctypes.CDLL(None).malloc_trim(0)
-
-
 def setup_cpu(num_threads: int = 0) -> None:
     """Prepare this process for CPU work: memory kept, denormals flushed, ``num_threads`` threads (0: all cores allowed)."""
+    # oneDNN keeps code and buffers for the last 1024 shapes it met. Every training batch has a new one, so that costs memory and
+    # leaves holes in it, and gains nothing; a stream's few shapes still fit in.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     import torch
 
     keep_memory()
