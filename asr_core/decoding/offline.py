@@ -8,7 +8,7 @@ from torch import Tensor
 
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.padding import pad_for_encoder
+from asr_core.decoding.padding import pad_for_encoder, searched_frames
 from asr_core.decoding.registry import get_method
 
 
@@ -42,8 +42,10 @@ def recognize(model: Any, x: Tensor, x_lens: Tensor, opts: SearchOptions, causal
       causal: whether the model is causal.
       chunk_size: in 50-Hz frames, -1 for unlimited; for causal models, which see their chunks as real streaming would.
     """
-    x, x_lens = pad_for_encoder(x, x_lens, causal, chunk_size)
-    encoder_out, encoder_out_lens = model.forward_encoder(x, x_lens)
+    padded, padded_lens = pad_for_encoder(x, x_lens, causal, chunk_size)
+    encoder_out, encoder_out_lens = model.forward_encoder(padded, padded_lens)
+    if causal and chunk_size > 0:
+        encoder_out_lens = torch.minimum(encoder_out_lens, searched_frames(x_lens))
     return get_method(opts).search(model, encoder_out, encoder_out_lens.to(torch.int64), opts)
 
 

@@ -1,7 +1,8 @@
 """Feature frames appended to utterances before they are encoded.
 
 Simulated and real streaming see exactly the same frames: an utterance in chunks of C frames (at 50 Hz) is padded, by itself and not as
-far as its batch, to as many whole chunks as it needs, all of which count; then come the frames that the front end looks ahead.
+far as its batch, to as many whole chunks as it needs; then come the frames that the front end looks ahead. The encoder sees all of the
+last chunk, the search only the frames that belong to the utterance and its tail: silence of any length invites insertions.
 """
 
 from typing import Tuple
@@ -20,6 +21,11 @@ _MIN_FRAMES = 9  # with fewer the front end has no output
 def num_chunks(num_frames: Tensor, chunk_size: int) -> Tensor:
     """Chunks of ``chunk_size`` 50-Hz frames needed for utterances of ``num_frames`` (N,) feature frames and their tail."""
     return (num_frames + (TAIL_FRAMES - _SUBSAMPLED_AWAY) + 2 * chunk_size - 1) // (2 * chunk_size)
+
+
+def searched_frames(num_frames: Tensor) -> Tensor:
+    """Encoder output frames (25 Hz) of utterances of ``num_frames`` (N,) feature frames and their tail; what follows is not searched."""
+    return ((num_frames + (TAIL_FRAMES - _SUBSAMPLED_AWAY)) // 2 + 1) // 2
 
 
 def pad_for_encoder(x: Tensor, x_lens: Tensor, causal: bool, chunk_size: int = -1) -> Tuple[Tensor, Tensor]:

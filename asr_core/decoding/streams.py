@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.padding import streaming_windows
+from asr_core.decoding.padding import searched_frames, streaming_windows
 
 K = TypeVar("K")
 
@@ -18,14 +18,22 @@ class Stream(Generic[K]):
       key: what the caller knows it by.
       windows: (chunks, window frames, C), see :func:`streaming_windows`.
       position: chunks consumed.
+      frames_left: encoder output frames that are still to be searched.
       search: the state of its search.
     """
 
-    def __init__(self, key: K, windows: Tensor, search: Any) -> None:
+    def __init__(self, key: K, features: Tensor, chunk_size: int, search: Any) -> None:
         self.key = key
-        self.windows = windows
+        self.windows = streaming_windows(features, chunk_size)
         self.position = 0
+        self.frames_left = int(searched_frames(torch.tensor(len(features))))
         self.search = search
+
+    def take(self, num_frames: int) -> int:
+        """Count ``num_frames`` encoder output frames; returns how many of them are to be searched."""
+        searched = min(num_frames, self.frames_left)
+        self.frames_left -= searched
+        return searched
 
     @property
     def finished(self) -> bool:
@@ -66,7 +74,7 @@ class StreamBatch(Generic[K]):
 
     def add(self, features: Iterable[Tuple[K, Tensor]]) -> None:
         """Begin to decode utterances, given as (key, features (T, C))."""
-        new = [Stream(key, streaming_windows(f.to(self._device), self._chunk_size), self._search.new_stream()) for key, f in features]
+        new = [Stream(key, f.to(self._device), self._chunk_size, self._search.new_stream()) for key, f in features]
         if not new:
             return
         states = self._encoder.get_init_states(len(new), self._device)
@@ -79,7 +87,8 @@ class StreamBatch(Generic[K]):
         x = torch.stack([s.windows[s.position] for s in self.streams])
         x_lens = torch.full((len(x),), x.size(1), dtype=torch.int64, device=self._device)
         encoder_out, lens, self._states = self._encoder.streaming_forward(x, x_lens, self._states)
-        self._search.advance([s.search for s in self.streams], encoder_out, lens.to(torch.int64))
+        searched = torch.tensor([s.take(n) for s, n in zip(self.streams, lens.tolist())], dtype=torch.int64, device=self._device)
+        self._search.advance([s.search for s in self.streams], encoder_out, searched)
         for stream in self.streams:
             stream.position += 1
         ended = [s for s in self.streams if s.finished]
