@@ -24,7 +24,9 @@ DEFAULTS = {
     "lr_epochs": 30.0,
     "warmup_batches": 100.0,
     "warm_step": 150,
-    "ref_duration": 4.0,
+    "ref_duration": 1.0,
+    "max_duration": 15.0,
+    "enable_spec_aug": False,  # with it, two words of one speaker are not told apart for a long time
     "average_period": 10,
     "save_every_n": 200,
     "keep_last_k": 2,
