@@ -36,6 +36,18 @@ PRESETS: Dict[str, Dict[str, Any]] = {
         "encoder_dim": "192,256,512,768,512,256",
         "encoder_unmasked_dim": "192,192,256,320,256,192",
     },
+    "streaming": {"causal": True},
+}
+_MEDIUM: Dict[str, Any] = {
+    "num_encoder_layers": "2,2,3,4,3,2",
+    "downsampling_factor": "1,2,4,8,4,2",
+    "feedforward_dim": "512,768,1024,1536,1024,768",
+    "num_heads": "4,4,4,8,4,4",
+    "encoder_dim": "192,256,384,512,384,256",
+    "encoder_unmasked_dim": "192,192,256,256,256,192",
+    "cnn_module_kernel": "31,31,15,15,15,31",
+    "decoder_dim": 512,
+    "joiner_dim": 512,
 }
 
 
@@ -48,24 +60,28 @@ class ModelOptions:
 
     model_size: str = option(
         "",
-        "Preset of the sizes below: tiny (3.6 M parameters), small (23 M), medium (66 M), large (148 M). Options given besides win.",
+        "Preset of the sizes below: tiny (3.6 M parameters), small (23 M), medium (66 M), large (148 M), "
+        "streaming (medium and causal). Options given besides win.",
         choices=["", *PRESETS],
+        presets={name: {**_MEDIUM, **sizes} for name, sizes in PRESETS.items()},
     )
     encoder: str = option("zipformer", "Kind of encoder.", choices=["zipformer"])
-    num_encoder_layers: str = option("2,2,3,4,3,2", "Layers of each encoder stack.")
-    downsampling_factor: str = option("1,2,4,8,4,2", "Reduction of the frame rate inside each stack, on top of the front end's 2.")
-    feedforward_dim: str = option("512,768,1024,1536,1024,768", "Width of the middle feed-forward module of each layer.")
-    num_heads: str = option("4,4,4,8,4,4", "Attention heads.")
-    encoder_dim: str = option("192,256,384,512,384,256", "Width of each stack.")
+    num_encoder_layers: str = option(_MEDIUM["num_encoder_layers"], "Layers of each encoder stack.")
+    downsampling_factor: str = option(
+        _MEDIUM["downsampling_factor"], "Reduction of the frame rate inside each stack, on top of the front end's 2."
+    )
+    feedforward_dim: str = option(_MEDIUM["feedforward_dim"], "Width of the middle feed-forward module of each layer.")
+    num_heads: str = option(_MEDIUM["num_heads"], "Attention heads.")
+    encoder_dim: str = option(_MEDIUM["encoder_dim"], "Width of each stack.")
     query_head_dim: str = option("32", "Width of queries and keys per head.")
     value_head_dim: str = option("12", "Width of values per head.")
     pos_head_dim: str = option("4", "Width of positional queries per head.")
     pos_dim: int = option(48, "Width of the positional encoding.")
-    encoder_unmasked_dim: str = option("192,192,256,256,256,192", "Channels that training never masks.")
-    cnn_module_kernel: str = option("31,31,15,15,15,31", "Kernel of the convolution modules, odd.")
-    decoder_dim: int = option(512, "Width of the prediction network.")
+    encoder_unmasked_dim: str = option(_MEDIUM["encoder_unmasked_dim"], "Channels that training never masks.")
+    cnn_module_kernel: str = option(_MEDIUM["cnn_module_kernel"], "Kernel of the convolution modules, odd.")
+    decoder_dim: int = option(_MEDIUM["decoder_dim"], "Width of the prediction network.")
     context_size: int = option(2, "Tokens that the prediction network sees; 2 makes a trigram-like model of the history.")
-    joiner_dim: int = option(512, "Width of the joiner.")
+    joiner_dim: int = option(_MEDIUM["joiner_dim"], "Width of the joiner.")
     causal: bool = option(False, "Chunk-causal convolutions, for streaming; changes the parameters.")
     chunk_size: str = option(
         "16,32,64,-1", "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One value in decoding."

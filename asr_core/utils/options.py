@@ -51,7 +51,13 @@ def int_list(text: str) -> Tuple[int, ...]:
 
 
 def option(
-    default: Any, help: str, *, choices: Optional[Sequence[Any]] = None, type: Optional[Callable] = None, aliases: Sequence[str] = ()
+    default: Any,
+    help: str,
+    *,
+    choices: Optional[Sequence[Any]] = None,
+    type: Optional[Callable] = None,
+    aliases: Sequence[str] = (),
+    presets: Optional[Mapping[str, Mapping[str, Any]]] = None,
 ) -> Any:
     """A dataclass field that is also a command-line option.
 
@@ -61,8 +67,10 @@ def option(
       choices: the only values allowed.
       type: a converter from text, where the field's annotation does not say enough.
       aliases: further spellings, e.g. ``("--num_active_paths",)``.
+      presets: what a value of this option stands for: values of other options by name. Options given besides win.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "type": type, "aliases": tuple(aliases)})
+    meta = {"help": help, "choices": choices, "type": type, "aliases": tuple(aliases), "presets": presets}
+    return dataclasses.field(default=default, metadata=meta)
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type, defaults: Optional[Mapping[str, Any]] = None) -> None:
@@ -88,6 +96,8 @@ def add_options(parser: argparse.ArgumentParser, cls: type, defaults: Optional[M
             metavar=None if meta["choices"] else _metavar(hints[field.name]),
             help=meta["help"].replace("%", "%%"),
         )
+        if meta["presets"] and isinstance(parser, Parser):
+            parser.presets[field.name] = (meta["presets"], field.default)
 
 
 def from_params(cls: Type[T], params: Any) -> T:
@@ -122,11 +132,20 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=True, **kwargs)
+        self.presets: Dict[str, Tuple[Mapping[str, Mapping[str, Any]], Any]] = {}
 
     def parse_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> Any:
         values, extra = self.parse_known_args(args, namespace)
         if extra:
             self.error(self._unknown(extra))
+        chosen = {name: getattr(values, name, None) for name in self.presets}
+        wanted = {name: self.presets[name][0][value] for name, value in chosen.items() if value in self.presets[name][0]}
+        if wanted:
+            for preset in wanted.values():
+                self.set_defaults(**preset)
+            values, _ = self.parse_known_args(args, namespace)  # once more: what was given besides wins over the presets
+            for name in wanted:
+                setattr(values, name, self.presets[name][1])  # recorded as what it stands for
         return values
 
     def _unknown(self, extra: List[str]) -> str:
