@@ -96,11 +96,11 @@ class Trainer:
         self.average = average
         self.scheduled = [m for m in self.model.modules() if hasattr(m, "set_batch_count")]
         self.data = self.recipe.build_datamodule()
-        self.train_cuts = self.recipe.corpus.train_cuts()
-        self.valid_cuts = self.recipe.corpus.valid_cuts()
+        self.train_cuts = self.recipe.train_cuts()
+        self.valid_sets = self.recipe.valid_sets()
 
     def _report(self) -> None:
-        summary = self.recipe.report_data(self.data, self.train_cuts, self.valid_cuts)
+        summary = self.recipe.report_data(self.data, self.train_cuts, self.valid_sets)
         self.progress = Progress(summary.seconds / self.world_size, self.opts.num_epochs, self.opts.max_steps)
         report_model(self.model)
         report_disk(self.model, self.exp_dir, self.opts.num_epochs, self.opts.keep_last_k)
@@ -213,7 +213,7 @@ class Trainer:
         """Move dropout rates and other schedules on; their counter is in batches of ``ref_duration`` seconds."""
         per_batch = float(self.params["max_duration"]) * self.world_size / self.opts.ref_duration
         for module in self.scheduled:
-            module.set_batch_count(self.state.batch_idx_train * per_batch)
+            module.set_batch_count(self.state.batch_idx_train * per_batch + self.recipe.batch_count_offset)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
@@ -253,17 +253,23 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> bool:
-        """Measure and log the loss on the validation cuts; False if a signal came in between."""
+        """Measure and log the loss on the validation sets, each and all together; False if a signal came in between."""
         state = self.state
         self.progress.pause()
         self.model.eval()
         total = MetricsTracker()
         began = time.monotonic()
-        for batch in self.data.valid_dataloader(self.valid_cuts):
-            if self.stop:
-                return False
-            with self._autocast():
-                total = total.add(_tracker(self.recipe.compute_loss(self.model, batch, state.batch_idx_train)))
+        for name, cuts in self.valid_sets.items():
+            losses = MetricsTracker()
+            for batch in self.data.valid_dataloader(cuts):
+                if self.stop:
+                    return False
+                with self._autocast():
+                    losses = losses.add(_tracker(self.recipe.compute_loss(self.model, batch, state.batch_idx_train)))
+            if len(self.valid_sets) > 1:
+                logging.info("Epoch %d, validation on %s: %s", state.epoch, name, losses)
+                self.scalars.add(f"train/{name}_valid_", dict(losses.per_frame()), state.batch_idx_train)
+            total = total.add(losses)
         self.model.train()
         values = dict(total.per_frame())
         loss = values.get("loss", math.inf)

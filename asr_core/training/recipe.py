@@ -44,7 +44,12 @@ class Recipe:
       params: all options.
       corpus: where the cuts come from.
       rank, world_size: this process among those that train together.
+
+    Attributes:
+      batch_count_offset: added to the counter that drives dropout and other schedules of modules.
     """
+
+    batch_count_offset: float = 0.0
 
     def __init__(self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1) -> None:
         self.params = params
@@ -67,6 +72,14 @@ class Recipe:
             self._tokenizer = Tokenizer.load(self.options.bpe_model)
         return self._tokenizer
 
+    def train_cuts(self) -> Any:
+        """The training cuts; by default the corpus'."""
+        return self.corpus.train_cuts()
+
+    def valid_sets(self) -> Dict[str, Any]:
+        """Validation cuts by name; where there are several sets, the losses of each are recorded besides those of all."""
+        return {"": self.corpus.valid_cuts()}
+
     def build_model(self) -> "nn.Module":
         """The model, on the CPU."""
         from asr_core.models import ModelOptions, build_model
@@ -83,8 +96,8 @@ class Recipe:
             raise UserError("--input-strategy AudioSamples gives audio, and the models here take features: give another strategy")
         return AsrDataModule(opts, self.options.seed, self.tokenizer, rank=self.rank, world_size=self.world_size)
 
-    def report_data(self, data: Any, train_cuts: Any, valid_cuts: Any) -> Any:
-        """Log hours and utterances of both sets and what was dropped and why; return the training set's summary.
+    def report_data(self, data: Any, train_cuts: Any, valid_sets: Mapping[str, Any]) -> Any:
+        """Log hours and utterances of all sets and what was dropped and why; return the training set's summary.
 
         ``data`` is what :meth:`build_datamodule` gave.
         """
@@ -94,7 +107,8 @@ class Recipe:
         keep = CutFilter(data.opts, self.tokenizer, data.dropped)
         summary = summarize_cuts(train_cuts, keep)
         report_data("Training data", summary, data.dropped)
-        report_data("Validation data", summarize_cuts(valid_cuts, keep), data.dropped)
+        for name, cuts in valid_sets.items():
+            report_data(f"Validation data {name}".strip(), summarize_cuts(cuts, keep), data.dropped)
         return summary
 
     def build_optimizer(self, model: "nn.Module") -> "torch.optim.Optimizer":

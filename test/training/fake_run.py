@@ -97,7 +97,7 @@ class FakeRecipe(Recipe):
     def build_datamodule(self):
         return FakeData(self.params)
 
-    def report_data(self, data, train_cuts, valid_cuts):
+    def report_data(self, data, train_cuts, valid_sets):
         return DataSummary(3 * BATCHES, 0.48 * BATCHES)
 
 
