@@ -5,7 +5,7 @@ from yesno import YesNo
 
 from asr_core.bin.decode import main
 
-DEFAULTS = {"epoch": 30, "avg": 5, "max_duration": 200.0}
+DEFAULTS = {"epoch": 50, "avg": 10, "max_duration": 200.0}
 
 if __name__ == "__main__":
     main(corpus=YesNo, defaults=DEFAULTS)

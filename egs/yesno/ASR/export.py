@@ -3,7 +3,7 @@
 
 from asr_core.bin.export import main
 
-DEFAULTS = {"exp_dir": "exp", "epoch": 30, "avg": 5}
+DEFAULTS = {"exp_dir": "exp", "epoch": 50, "avg": 10}
 
 if __name__ == "__main__":
     main(defaults=DEFAULTS)

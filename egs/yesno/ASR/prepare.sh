@@ -9,7 +9,7 @@ nj=2
 data_dir=data
 speed_perturb=1
 on_the_fly_feats=0
-vocab_size=14
+vocab_size=9
 
 help_message="Usage: ./prepare.sh [options]     (in egs/yesno/ASR)
 
@@ -17,7 +17,7 @@ help_message="Usage: ./prepare.sh [options]     (in egs/yesno/ASR)
   --data-dir DIR         folder for everything that is made (default: data)
   --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 1)
   --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
-  --vocab-size N         tokens of the BPE model (default: 14)
+  --vocab-size N         tokens of the BPE model (default: 9)
   --stage N              first stage (default: 0)
   --stop-stage N         last stage (default: 5)
   --nj N                 processes (default: 2)

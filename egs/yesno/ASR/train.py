@@ -18,7 +18,7 @@ DEFAULTS = {
     "joiner_dim": 64,
     "use_ctc": True,  # without it so little data hardly leaves the plateau on which all words sound alike
     # a few minutes of audio: many epochs of few batches
-    "num_epochs": 30,
+    "num_epochs": 50,
     "base_lr": 0.045,
     "lr_batches": 300.0,
     "lr_epochs": 30.0,

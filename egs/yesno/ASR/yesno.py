@@ -9,7 +9,7 @@ class YesNo(Corpus):
     name = "yesno"
     defaults = {
         "exp_dir": "exp",
-        "bpe_model": "data/lang_bpe_14/bpe.model",
+        "bpe_model": "data/lang_bpe_9/bpe.model",
         "max_duration": 30.0,
         "bucketing_sampler": False,
         "drop_last": False,
