@@ -19,8 +19,11 @@ class TranscribeOptions:
 
     model: str = option("", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename"))
     tokens: str = option("", "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it")
-    method: str = option("greedy_search", "greedy_search or modified_beam_search", aliases=("--decoding-method",))
+    method: str = option("greedy_search", "greedy_search, modified_beam_search or fast_beam_search", aliases=("--decoding-method",))
     beam_size: int = option(4, "hypotheses kept by beam searches")
+    beam: float = option(4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)")
+    max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame")
+    max_states: int = option(8, "states that fast_beam_search keeps per frame")
     max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
     json: bool = option(False, "print a JSON object for each file")
@@ -56,7 +59,7 @@ def transcribe(params: AttributeDict) -> int:
     from asr_core.utils.runtime import setup_cpu
 
     setup_logger()
-    search = SearchOptions(opts.method, opts.beam_size, opts.max_sym_per_frame, opts.blank_penalty)
+    search = dataclasses.replace(from_params(SearchOptions, opts), decoding_method=opts.method)
     get_method(search)
     setup_cpu(opts.num_threads)
     device = shared.pick_device(opts.device)

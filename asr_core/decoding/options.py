@@ -1,10 +1,11 @@
 """Options of decoding, exporting and transcribing."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import option
+from asr_core.utils.options import from_params, option
 
 DEFAULT_EPOCH, DEFAULT_AVG = 30, 15
 
@@ -26,9 +27,26 @@ class CheckpointOptions:
 class SearchOptions:
     """Search: from encoder output to tokens."""
 
-    decoding_method: str = option("greedy_search", "greedy_search or modified_beam_search")
-    beam_size: int = option(4, "hypotheses kept by beam searches")
+    decoding_method: str = option("greedy_search", "docs/decoding.md says which there are; an unknown one is answered with their names")
+    beam_size: int = option(4, "hypotheses kept by beam_search and modified_beam_search*")
+    beam: float = option(20.0, "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)")
+    ngram_lm_scale: float = option(0.01, "weight of the graph's scores in *_LG; weight of the token n-gram in *_LODR, give a negative one")
+    max_contexts: int = option(8, "predictor contexts that fast_beam_search* keeps per frame")
+    max_states: int = option(64, "states that fast_beam_search* keeps per frame")
     max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
+    num_paths: int = option(200, "paths that *_nbest* draw from the lattice")
+    nbest_scale: float = option(0.5, "the lattice's scores are multiplied by it while paths are drawn: smaller, more various")
+    ilme_scale: Optional[float] = option(
+        None, "weight of the internal language model that fast_beam_search* subtracts; left out: 0.1 for nbest and nbest_oracle, else 0"
+    )
+    use_shallow_fusion: bool = option(False, "modified_beam_search with the neural language model's scores")
+    lm_type: str = option("rnn", "the neural language model's kind", choices=("rnn", "transformer"))
+    lm_scale: float = option(0.3, "weight of the neural language model")
+    tokens_ngram: int = option(2, "order n of the token n-gram of *_LODR, <lang-dir>/<n>gram.arpa")
+    backoff_id: int = option(500, "id of #0, the label of back-off arcs, where the token n-gram is a graph, <lang-dir>/<n>gram.fst.txt")
+    lang_dir: str = option("data/lang_bpe_500", "folder with the graph LG.fst.txt, words.txt, and token n-grams")
+    context_file: str = option("", "phrases to favour, one a line, for modified_beam_search and modified_beam_search_LODR")
+    context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
     temperature: float = option(1.0, "logits are divided by it before the softmax")
 
@@ -37,8 +55,13 @@ class SearchOptions:
 class StreamingSearchOptions:
     """Search: from encoder output to tokens, chunk by chunk."""
 
-    decoding_method: str = option("greedy_search", "greedy_search or modified_beam_search")
+    decoding_method: str = option("greedy_search", "greedy_search, modified_beam_search or fast_beam_search")
     num_active_paths: int = option(4, "hypotheses kept by modified_beam_search", aliases=("--num_active_paths",))
+    beam: float = option(4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)")
+    max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame")
+    max_states: int = option(32, "states that fast_beam_search keeps per frame")
+    context_file: str = option("", "phrases to favour, one a line, for modified_beam_search")
+    context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
     temperature: float = option(1.0, "logits are divided by it before the softmax")
     num_decode_streams: int = option(2000, "streams decoded in parallel")
@@ -46,12 +69,7 @@ class StreamingSearchOptions:
 
     def search_options(self) -> SearchOptions:
         """The same in the terms of :class:`SearchOptions`."""
-        return SearchOptions(
-            decoding_method=self.decoding_method,
-            beam_size=self.num_active_paths,
-            blank_penalty=self.blank_penalty,
-            temperature=self.temperature,
-        )
+        return dataclasses.replace(from_params(SearchOptions, self), beam_size=self.num_active_paths)
 
 
 def check_search(opts: SearchOptions) -> None:
@@ -62,8 +80,12 @@ def check_search(opts: SearchOptions) -> None:
     """
     if opts.beam_size < 1:
         raise UserError(f"--beam-size (or --num-active-paths) must be at least 1, got {opts.beam_size}")
-    if opts.max_sym_per_frame < 1:
-        raise UserError(f"--max-sym-per-frame must be at least 1, got {opts.max_sym_per_frame}")
+    for name in ("max_sym_per_frame", "max_contexts", "max_states", "num_paths"):
+        if getattr(opts, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(opts, name)}")
+    for name in ("beam", "nbest_scale"):
+        if not getattr(opts, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')} must be above 0, got {getattr(opts, name)}")
     if not opts.temperature > 0:
         raise UserError(f"--temperature must be above 0, got {opts.temperature}")
 
