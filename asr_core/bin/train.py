@@ -69,6 +69,7 @@ def _train(corpus: "Type[Corpus]", recipe_class: Type[Recipe], params: Attribute
     except OSError as e:
         raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
     setup_cpu(opts.num_threads)
+    recipe_class.complete(params)
     from asr_core.training.loop import Trainer
 
     recipe = recipe_class(params, corpus(params))

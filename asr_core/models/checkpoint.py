@@ -4,7 +4,7 @@ import dataclasses
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,10 @@ __all__ = [
     "load_checkpoint_file",
     "load_state",
     "model_from_checkpoint",
+    "model_options",
     "params_of_checkpoint",
     "select_checkpoints",
+    "weights_of",
 ]
 
 _FREE = ("chunk_size", "left_context_frames")  # can be chosen anew for given weights
@@ -80,22 +82,29 @@ def model_from_checkpoint(ckpt: Mapping[str, Any], overrides: Optional[Mapping[s
     Raises:
       UserError: an override contradicts the checkpoint, or the weights do not fit the options.
     """
-    if not isinstance(ckpt.get("model"), dict):
-        raise UserError("the checkpoint holds no model")
-    state = _clean(ckpt["model"])
-    opts = _options(ckpt, overrides or {})
+    state = weights_of(ckpt)
+    opts = model_options(ckpt, overrides or {})
     model = build_model(opts, _vocab_size(ckpt, state), int(ckpt.get("feature_dim", 80)), int(ckpt.get("blank_id", 0)))
     load_state(model, state)
     return model
 
 
-def load_state(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Sequence[str] = ()) -> None:
     """Load weights, all of them or none.
 
+    Args:
+      model: where to.
+      state: a state dict.
+      modules: if given, only these modules' parameters are compared and loaded, e.g. ``["encoder_embed", "encoder"]``.
+
     Raises:
-      UserError: names or shapes differ; the first parameter that does is named.
+      UserError: names or shapes differ; the first parameter that does is named. Or neither has such a module.
     """
-    own = model.state_dict()
+    own = _only(model.state_dict(), modules)
+    state = _only(state, modules)
+    for module in modules:
+        if not _only(own, [module]) and not _only(state, [module]):
+            raise UserError(f"there is no module {module!r}, neither in the model nor in the checkpoint")
     for name, tensor in own.items():
         if name not in state:
             raise UserError(f"the checkpoint lacks {name}, which these model options call for")
@@ -106,7 +115,11 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
     for name in state:
         if name not in own:
             raise UserError(f"the checkpoint has {name}, which these model options do not call for")
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=not modules)
+
+
+def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not modules or any(f"{name}.".startswith(f"{m}.") for m in modules)}
 
 
 def load_averaged_model(
@@ -143,13 +156,21 @@ def _named(paths: Any, combine: Any, *args: Any) -> Dict[str, Tensor]:
 
 
 def _model_of(ckpt: Mapping[str, Any], path: Path) -> Dict[str, Tensor]:
-    if not isinstance(ckpt.get("model"), dict):
-        raise UserError(f"{path} holds no model")
-    return _clean(ckpt["model"])
+    try:
+        return weights_of(ckpt)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
 
 
-def _clean(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Without the prefix that DistributedDataParallel adds."""
+def weights_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
+    """The state dict of a checkpoint's model, without the prefix that DistributedDataParallel adds.
+
+    Raises:
+      UserError: it has none.
+    """
+    state = ckpt.get("model")
+    if not isinstance(state, dict):
+        raise UserError("the checkpoint holds no model")
     if state and all(name.startswith("module.") for name in state):
         return {name[len("module.") :]: value for name, value in state.items()}
     return dict(state)
@@ -164,12 +185,24 @@ def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
     raise UserError("the checkpoint does not tell its vocabulary's size")
 
 
-def _options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any]) -> ModelOptions:
+def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: bool = False) -> ModelOptions:
+    """The options of a checkpoint's model; where it tells none, those given and the defaults.
+
+    Args:
+      ckpt: a checkpoint.
+      overrides: model options given by the user.
+      free: whether they may contradict the checkpoint, because only some of its modules are taken over.
+
+    Raises:
+      UserError: one of them contradicts the checkpoint.
+    """
     names = [f.name for f in dataclasses.fields(ModelOptions)]
     recorded = {n: ckpt[n] for n in names if n in ckpt}
     given = {n: v for n, v in overrides.items() if n in names and v is not None}
     if not set(recorded) - {"context_size"}:  # the weights alone: the user describes them
         return resolve(ModelOptions(**{**recorded, **given}))
+    if free:
+        return resolve(dataclasses.replace(resolve(ModelOptions(**recorded)), **{"model_size": "", **given}))
     opts = resolve(ModelOptions(**recorded))
     asked = {**PRESETS.get(str(given.get("model_size", "")), {}), **given}
     for name, value in asked.items():

@@ -1,7 +1,7 @@
 """The places where a recipe differs from the rest: subclass :class:`Recipe` and override what is particular."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, NamedTuple
 
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
@@ -62,6 +62,14 @@ class Recipe:
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add options that only this recipe has; by default none."""
+
+    @classmethod
+    def complete(cls, params: MutableMapping[str, Any]) -> None:
+        """Fill in what the options imply, before anything is built from them; by default nothing.
+
+        Raises:
+          UserError: they contradict each other.
+        """
 
     @property
     def tokenizer(self) -> "Tokenizer":
