@@ -23,8 +23,9 @@ _CUTS_FOR_BUCKETS = 10000
 class AsrDataModule:
     """Makes the loaders of a recipe.
 
-    The batches of a training epoch depend on (seed, epoch, rank, position in the epoch) alone: not on the number of loader
-    processes, nor on where a resumed run started. The random states of the calling process are left untouched.
+    An epoch is one sequence of batches, of which rank r takes those at positions r, r + world_size, ... What is in a batch depends on
+    (seed, epoch, position) alone: not on the number of loader processes, nor on where a resumed run started. The random states of
+    the calling process are left untouched.
 
     Args:
       opts: data options.
@@ -45,13 +46,15 @@ class AsrDataModule:
         self._bins: List[Tuple[Any, List[float]]] = []
         self._train_transforms: Optional[List[Any]] = None
 
-    def train_dataloader(self, cuts: Any, epoch: int, skip_batches: int = 0) -> "BatchLoader":
-        """Batches of one epoch of training.
+    def train_dataloader(self, cuts: Any, epoch: int, skip_batches: int = 0, alike: int = 0) -> "BatchLoader":
+        """This rank's batches of one epoch of training.
 
         Args:
           cuts: training cuts; unusable ones are dropped and counted in ``dropped``.
           epoch: number of the epoch; each has its own order and augmentation.
-          skip_batches: how many batches at the start of the epoch were already used; they are not loaded.
+          skip_batches: how many batches at the start of the epoch were already used, by all ranks together; they are not loaded.
+          alike: so many batches in a row have similar durations, for they are worked on at the same time; 0: ``world_size``. Another
+            number gives another order.
         """
         if self.opts.speed_perturb:
             cuts = self._with_other_speeds(cuts)
@@ -60,15 +63,16 @@ class AsrDataModule:
         usable = cuts.filter(CutFilter(self.opts, self.tokenizer, self.dropped))
         dataset = SpeechDataset(
             self.opts,
-            (self.seed, epoch, self.rank),
+            (self.seed, epoch, 0),
             self._train_transforms,
             input_transforms(self.opts),
             self.opts.return_cuts,
             self.opts.tail_silence_prob,
         )
-        sampler = self._sampler(usable, key=cuts, shuffle=self.opts.shuffle, drop_last=self.opts.drop_last, buckets=self.opts.num_buckets)
+        opts = self.opts
+        sampler = self._sampler(usable, cuts, opts.shuffle, opts.drop_last, opts.num_buckets, alike or self.world_size)
         sampler.set_epoch(epoch)
-        return BatchLoader(self, dataset, sampler, f"epoch {epoch}", skip_batches, batch_seed(self.seed, epoch, self.rank))
+        return BatchLoader(self, dataset, sampler, f"epoch {epoch}", skip_batches, batch_seed(self.seed, epoch, 0))
 
     def valid_dataloader(self, cuts: Any) -> "BatchLoader":
         """Batches for validation: unusable cuts dropped, no augmentation, the same order each time."""
@@ -81,7 +85,7 @@ class AsrDataModule:
 
     def _plain_loader(self, cuts: Any, key: Any, what: str, return_cuts: bool) -> "BatchLoader":
         dataset = SpeechDataset(self.opts, (self.seed,), return_cuts=return_cuts)
-        sampler = self._sampler(cuts, key=key, shuffle=False, drop_last=False, buckets=10)
+        sampler = self._sampler(cuts, key, shuffle=False, drop_last=False, buckets=10)
         return BatchLoader(self, dataset, sampler, what, 0, self.seed)
 
     def _with_other_speeds(self, cuts: Any) -> Any:
@@ -89,7 +93,7 @@ class AsrDataModule:
             raise UserError("--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store features of all speeds")
         return cuts + cuts.perturb_speed(0.9) + cuts.perturb_speed(1.1)
 
-    def _sampler(self, cuts: Any, key: Any, shuffle: bool, drop_last: bool, buckets: int) -> Any:
+    def _sampler(self, cuts: Any, key: Any, shuffle: bool, drop_last: bool, buckets: int, alike: int = 1) -> Any:
         from lhotse.dataset import DynamicBucketingSampler, SimpleCutSampler
 
         common: Dict[str, Any] = dict(
@@ -97,8 +101,8 @@ class AsrDataModule:
             shuffle=shuffle,
             drop_last=drop_last,
             seed=self.seed,
-            rank=self.rank,
-            world_size=self.world_size,
+            rank=0,
+            world_size=alike,
         )
         bins = self._duration_bins(cuts, key, buckets) if self.opts.bucketing_sampler else []
         with warnings.catch_warnings():
@@ -122,14 +126,21 @@ class AsrDataModule:
 
 
 class _IndexedSampler(Sampler):
-    """Pairs each batch of a lhotse sampler with its position in the epoch, from ``first`` on."""
+    """Pairs batches of a lhotse sampler with their positions in the epoch; gives those at ``first``, ``first + step``, ..."""
 
-    def __init__(self, sampler: Any, first: int) -> None:
+    def __init__(self, sampler: Any, first: int, step: int) -> None:
         self.sampler = sampler
         self.first = first
+        self.step = step
 
     def __iter__(self) -> Iterator[Tuple[int, Any]]:
-        return islice(enumerate(self.sampler), self.first, None)
+        alike = self.sampler.world_size
+        batches = iter(self.sampler)  # a bucketing sampler now fills ``world_size`` batches in a row from one bucket ...
+        self.sampler.world_size = 1  # ... and we see each of them, so that the last ones are not lost or repeated to come out even
+        try:
+            yield from islice(enumerate(batches), self.first, None, self.step)
+        finally:
+            self.sampler.world_size = alike
 
 
 class BatchLoader:
@@ -150,7 +161,7 @@ class BatchLoader:
         workers = self.module.opts.num_workers
         loader = DataLoader(
             self.dataset,
-            sampler=_IndexedSampler(self.sampler, self.first),
+            sampler=_IndexedSampler(self.sampler, self.first + self.module.rank, self.module.world_size),
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_start_worker if workers else None,
@@ -165,7 +176,7 @@ class BatchLoader:
                 empty = False
                 yield batch
         self.module.dropped.log(self.what)
-        if empty and self.first == 0:
+        if empty and self.first == 0 and self.module.rank == 0:  # where there are few batches, higher ranks get none
             self._explain_empty()
 
     def _explain_empty(self) -> None:

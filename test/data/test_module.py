@@ -71,9 +71,19 @@ def test_the_callers_random_state_is_untouched(feature_cuts, noise, workers):
 
 def test_ranks_share_an_epoch(feature_cuts):
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
-    parts = [list(AsrDataModule(options(), 7, rank=r, world_size=2).train_dataloader(cuts, 1)) for r in (0, 1)]
-    seen = [{i for b in part for i in ids(b)} for part in parts]
-    assert len(parts[0]) == len(parts[1]) and not seen[0] & seen[1]
+    whole = list(AsrDataModule(options(), 7).train_dataloader(cuts, 1, alike=3))
+    for first in (0, 3):
+        parts = [list(AsrDataModule(options(), 7, rank=r, world_size=3).train_dataloader(cuts, 1, first)) for r in range(3)]
+        assert len({len(part) for part in parts}) > 1 or len(whole) % 3 == 0
+        got = sorted(sum(parts, []), key=lambda batch: batch["batch_idx"])
+        assert len(got) == len(whole) - first and all(map(same, got, whole[first:]))
+
+
+def test_ranks_share_the_validation_set(feature_cuts):
+    cuts = CutSet.from_jsonl_lazy(feature_cuts)
+    whole = list(AsrDataModule(options()).valid_dataloader(cuts))
+    parts = [list(AsrDataModule(options(), rank=r, world_size=2).valid_dataloader(cuts)) for r in (0, 1)]
+    assert all(map(same, parts[0], whole[0::2])) and all(map(same, parts[1], whole[1::2])) and len(parts[1]) == len(whole) // 2
 
 
 def test_a_batch_is_like_lhotses(feature_cuts):
