@@ -1,0 +1,251 @@
+"""N-gram language models as flat automata: states are histories, arcs are words, backoff is followed where no arc fits."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from asr_core.lm.arpa import LN10, Arpa, read_arpa
+from asr_core.lm.ngram_kernels import query, query_batch
+from asr_core.lm.symbols import BOS, EOS, UNKNOWN
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+NO_FINAL = -np.inf  # final weight of a state that has none of its own and backs off
+_UNKNOWN_LOG_PROB = -100.0 * LN10  # where a model has no <unk>
+
+
+@dataclass
+class Automaton:
+    """The arrays of a model with S states and A arcs; arcs are sorted by (source state, word).
+
+    Attributes:
+      begin: (S + 1,) int64; the arcs of state s are ``begin[s] .. begin[s + 1]``.
+      word, dest: (A,) int32; the word of each arc and the state it leads to.
+      weight: (A,) float32, natural log probability of each arc.
+      backoff_state: (S,) int32, -1 for the root, which has no shorter history.
+      backoff_weight: (S,) float32.
+      final: (S,) float32, log probability of the sentence end, ``-inf`` where it is found by backing off.
+      start: the state after ``<s>``; the root where the model does not know ``<s>``.
+      root: the state of the empty history.
+    """
+
+    begin: np.ndarray
+    word: np.ndarray
+    dest: np.ndarray
+    weight: np.ndarray
+    backoff_state: np.ndarray
+    backoff_weight: np.ndarray
+    final: np.ndarray
+    start: int
+    root: int
+
+
+class NgramLm:
+    """An n-gram model over integer tokens, with backoff.
+
+    A state is an integer that stands for a history. All log probabilities are natural. Tokens that the model does not know
+    get the probability of its ``<unk>``, or ``10^-100`` where it has none, and forget the history.
+
+    Args:
+      automaton: its arrays.
+      symbols: id of each word; ``</s>`` may be asked for like a word if it is among them.
+
+    Attributes:
+      automaton, symbols: as given.
+    """
+
+    def __init__(self, automaton: Automaton, symbols: Mapping[str, int]) -> None:
+        self.automaton = automaton
+        self.symbols: Dict[str, int] = dict(symbols)
+        a = automaton
+        first, last = int(a.begin[a.root]), int(a.begin[a.root + 1])
+        size = int(max([*self.symbols.values(), *(a.word[first:last].tolist() or [-1])], default=-1)) + 1
+        root_arc = np.full(size, -1, dtype=np.int32 if len(a.word) < 2**31 else np.int64)
+        root_arc[a.word[first:last]] = np.arange(first, last)
+        unknown = [self.symbols[name] for name in UNKNOWN if name in self.symbols and root_arc[self.symbols[name]] >= 0]
+        self._tables = (
+            a.begin, a.word, a.dest, a.weight, a.backoff_state, a.backoff_weight, a.final, root_arc,
+            unknown[0] if unknown else -1, self.symbols.get(EOS, -1), a.root, _UNKNOWN_LOG_PROB,
+        )  # fmt: skip
+
+    @classmethod
+    def from_arpa(cls, path: PathLike, symbols: Optional[Mapping[str, int]] = None, max_order: int = 0) -> "NgramLm":
+        """Read an ARPA file; arguments and errors as :func:`asr_core.lm.arpa.read_arpa`."""
+        arpa = read_arpa(path, symbols, max_order)
+        try:
+            return cls.from_ngrams(arpa)
+        except UserError as e:
+            raise UserError(f"{path}: {e}") from e
+
+    @classmethod
+    def from_ngrams(cls, arpa: Arpa) -> "NgramLm":
+        """Build the automaton of an ARPA file's contents.
+
+        Raises:
+          UserError: an n-gram comes twice, or its history or last word is not in the file.
+        """
+        return cls(_Builder(arpa).build(), arpa.symbols)
+
+    @property
+    def num_states(self) -> int:
+        return len(self.automaton.backoff_state)
+
+    def initial_state(self, bos: bool = True) -> int:
+        """The state at the start of a sentence, or that of the empty history."""
+        return self.automaton.start if bos else self.automaton.root
+
+    def score(self, state: int, token: int) -> Tuple[float, int]:
+        """Log probability of ``token`` after ``state``, and the state that follows."""
+        log_prob, state = query(*self._tables, state, token)
+        return float(log_prob), int(state)
+
+    def score_batch(self, states: np.ndarray, tokens: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """:meth:`score` of M pairs at once.
+
+        Args:
+          states: (M,) integers.
+          tokens: (M,) integers.
+
+        Returns:
+          Log probabilities (M,) float32 and states (M,) int32.
+        """
+        states = np.ascontiguousarray(states, dtype=np.int32)
+        tokens = np.ascontiguousarray(tokens, dtype=np.int32)
+        if states.shape != tokens.shape or states.ndim != 1:
+            raise ValueError(f"states and tokens must have one shape (M,), got {states.shape} and {tokens.shape}")
+        return query_batch(*self._tables, states, tokens)
+
+    def final_score(self, state: int) -> float:
+        """Log probability that the sentence ends after ``state``; ``-inf`` if the model knows no sentence end."""
+        a, total = self.automaton, 0.0
+        while a.final[state] == NO_FINAL and a.backoff_state[state] >= 0:
+            total += float(a.backoff_weight[state])
+            state = int(a.backoff_state[state])
+        return total + float(a.final[state])
+
+    def sentence_log_prob(self, tokens: Iterable[int], bos: bool = True, eos: bool = True) -> float:
+        """Log probability of a whole sentence of token ids."""
+        state, total = self.initial_state(bos), 0.0
+        for token in tokens:
+            log_prob, state = self.score(state, token)
+            total += log_prob
+        return total + self.final_score(state) if eos else total
+
+    def is_known(self, token: int) -> bool:
+        """Whether the model has a probability of its own for ``token``."""
+        root_arc, eos = self._tables[7], self._tables[9]
+        return 0 <= token < len(root_arc) and bool(root_arc[token] >= 0 or token == eos)
+
+
+class _Builder:
+    """From lists of n-grams to the arrays.
+
+    State 0 is the empty history, and each n-gram shorter than the order is a state: the arc that adds its last word is
+    number ``state - 1``, because arcs and states are both sorted by (history, word), short histories first.
+    """
+
+    def __init__(self, arpa: Arpa) -> None:
+        self.arpa = arpa
+        self.size = max(arpa.symbols.values(), default=-1) + 1
+        self.keys = np.zeros(0, dtype=np.int64)  # state * size + word of each arc so far, ascending
+        self.dest: List[np.ndarray] = []
+        self.weight: List[np.ndarray] = []
+        self.backoff_state = np.array([-1], dtype=np.int64)
+        self.backoff_weight: List[np.ndarray] = [np.zeros(1, dtype=np.float32)]
+        self.final: List[np.ndarray] = []
+        self.ends: List[Tuple[np.ndarray, np.ndarray]] = []
+
+    def build(self) -> Automaton:
+        for order in range(1, self.arpa.order + 1):
+            self._add(order)
+        states = len(self.backoff_state)
+        final = np.full(states, NO_FINAL, dtype=np.float32)
+        for where, log_prob in self.ends:
+            final[where] = log_prob
+        source, word = np.divmod(self.keys, max(self.size, 1))
+        start = -1
+        if BOS in self.arpa.symbols and self.arpa.order > 1:
+            start = int(self._find(np.zeros(1, np.int64), np.array([self.arpa.symbols[BOS]]))[0])
+        automaton = Automaton(
+            begin=np.searchsorted(source, np.arange(states + 1)).astype(np.int64),
+            word=word.astype(np.int32),
+            dest=np.concatenate([*self.dest, np.zeros(0, np.int64)]).astype(np.int32),
+            weight=np.concatenate([*self.weight, np.zeros(0, np.float32)]),
+            backoff_state=self.backoff_state.astype(np.int32),
+            backoff_weight=np.concatenate(self.backoff_weight),
+            final=final,
+            start=max(start, 0),
+            root=0,
+        )
+        return _without_detours(automaton)
+
+    def _find(self, states: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """The state after each word; -1 where there is no such n-gram."""
+        keys = states * self.size + words
+        at = np.searchsorted(self.keys, keys)
+        found = np.zeros(len(keys), dtype=bool)
+        found[at < len(self.keys)] = self.keys[at[at < len(self.keys)]] == keys[at < len(self.keys)]
+        return np.where(found, at + 1, -1)
+
+    def _add(self, order: int) -> None:
+        words = self.arpa.words[order - 1].astype(np.int64)
+        states = np.zeros(len(words), dtype=np.int64)
+        for k in range(order - 1):
+            states = self._find(states, words[:, k])
+            if (states < 0).any():
+                row = int(np.argmax(states < 0))
+                raise UserError(f"the history of {self._name(words[row])} is not among the {k + 1}-grams")
+        keys = states * self.size + words[:, -1]
+        by_key = np.argsort(keys, kind="stable")
+        keys, states, words = keys[by_key], states[by_key], words[by_key]
+        log_probs, backoffs = self.arpa.log_probs[order - 1][by_key], self.arpa.backoffs[order - 1][by_key]
+        twice = np.flatnonzero(np.diff(keys) == 0)
+        if len(twice):
+            raise UserError(f"{self._name(words[twice[0]])} comes twice")
+        is_end = words[:, -1] == self.arpa.symbols.get(EOS, -1)
+        self.ends.append((states[is_end], log_probs[is_end]))
+        keep = ~is_end
+        shorter = self._shorter(states[keep], words[keep], order)
+        if order < self.arpa.order:
+            dest = len(self.backoff_state) + np.arange(int(keep.sum()))
+            self.backoff_state = np.concatenate([self.backoff_state, shorter])
+            self.backoff_weight.append(backoffs[keep])
+        else:
+            dest = shorter
+        self.dest.append(dest)
+        self.weight.append(log_probs[keep])
+        self.keys = np.concatenate([self.keys, keys[keep]])
+
+    def _shorter(self, states: np.ndarray, words: np.ndarray, order: int) -> np.ndarray:
+        """The state of the longest proper suffix of each n-gram (history ``states``, last word ``words[:, -1]``)."""
+        if order == 1:
+            return np.zeros(len(words), dtype=np.int64)
+        histories = self.backoff_state[states]
+        out = np.full(len(words), -1, dtype=np.int64)
+        while (todo := np.flatnonzero(out < 0)).size:
+            out[todo] = self._find(histories[todo], words[todo, -1])
+            missing = todo[out[todo] < 0]
+            if (histories[missing] == 0).any():
+                row = int(missing[np.argmax(histories[missing] == 0)])
+                raise UserError(f"the last word of {self._name(words[row])} is not among the 1-grams")
+            histories[missing] = self.backoff_state[histories[missing]]
+        return out
+
+    def _name(self, ids: Sequence[int]) -> str:
+        names = {i: word for word, i in self.arpa.symbols.items()}
+        return f"the {len(ids)}-gram '{' '.join(names[int(i)] for i in ids)}'"
+
+
+def _without_detours(a: Automaton) -> Automaton:
+    """Lead arcs past states that only back off at no cost: equal histories are equal states then.
+
+    The states stay where they are, so that numbers need not change; nothing leads to them any more.
+    """
+    idle = (np.diff(a.begin) == 0) & (a.final == NO_FINAL) & (a.backoff_weight == 0) & (a.backoff_state >= 0)
+    target = np.where(idle, a.backoff_state, np.arange(len(idle))).astype(np.int32)
+    while (further := target[target] != target).any():
+        target[further] = target[target[further]]
+    backoff_state = np.where(a.backoff_state >= 0, target[a.backoff_state], -1).astype(np.int32)
+    return dataclasses.replace(a, dest=target[a.dest], backoff_state=backoff_state, start=int(target[a.start]))

@@ -1,0 +1,30 @@
+"""Options of neural language models in decoding; light, so that ``--help`` needs no torch."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from asr_core.utils.options import option
+
+
+@dataclass
+class LmOptions:
+    """Neural language model: where it is, and its sizes.
+
+    A checkpoint says by itself which sizes its model has; a size that is given and contradicts it is refused.
+    """
+
+    lm_vocab_size: int = option(500, "number of tokens of the language model")
+    lm_epoch: int = option(7, "take <lm-exp-dir>/epoch-<N>.pt")
+    lm_avg: int = option(1, "average the weights of so many epochs, up to --lm-epoch")
+    lm_exp_dir: Optional[str] = option(None, "folder of the language model's checkpoints")
+    rnn_lm_embedding_dim: int = option(2048, "RNN: width of the token embeddings")
+    rnn_lm_hidden_dim: int = option(2048, "RNN: width of the LSTM layers")
+    rnn_lm_num_layers: int = option(3, "RNN: number of LSTM layers")
+    rnn_lm_tie_weights: bool = option(True, "RNN: one matrix for the embeddings and the output layer")
+    transformer_lm_exp_dir: Optional[str] = option(None, "folder of a transformer's checkpoints, where --lm-exp-dir is not given")
+    transformer_lm_dim_feedforward: int = option(2048, "transformer: width inside the feed-forward modules")
+    transformer_lm_encoder_dim: int = option(768, "transformer: width of the layers")
+    transformer_lm_embedding_dim: int = option(768, "transformer: width of the token embeddings")
+    transformer_lm_nhead: int = option(8, "transformer: attention heads")
+    transformer_lm_num_layers: int = option(16, "transformer: number of layers")
+    transformer_lm_tie_weights: bool = option(True, "transformer: one matrix for the embeddings and the output layer")

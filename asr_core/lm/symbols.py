@@ -1,0 +1,81 @@
+"""Symbol tables of language models and graphs: ``words.txt`` and ``tokens.txt`` with their special symbols."""
+
+from pathlib import Path
+from typing import Dict, Iterable, List, Mapping, Tuple
+
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+EPS = "<eps>"
+BOS = "<s>"
+EOS = "</s>"
+UNKNOWN = ("<unk>", "<UNK>")  # the names that language models give to words they do not know
+DISAMBIG = "#0"  # the symbol on backoff arcs of a grammar
+
+
+def read_symbols(path: PathLike) -> Dict[str, int]:
+    """Read a symbol table: one ``symbol id`` pair a line; ids need not be dense.
+
+    Raises:
+      UserError: the file is missing, a line is malformed, or a symbol or an id comes twice.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read the symbol table {path}: {e}") from e
+    table: Dict[str, int] = {}
+    ids = set()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = line.split()
+        if len(fields) != 2 or not fields[1].isdigit() or fields[0] in table or int(fields[1]) in ids:
+            raise UserError(f"{path}:{number}: expected a new 'symbol id' pair, got {line!r}")
+        table[fields[0]] = int(fields[1])
+        ids.add(int(fields[1]))
+    return table
+
+
+def format_symbols(symbols: Iterable[str]) -> str:
+    """The text of a symbol table for ``symbols`` in the order of their ids, from 0."""
+    return "".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols))
+
+
+def is_disambig(symbol: str) -> bool:
+    """Whether ``symbol`` is one of ``#0``, ``#1``, ..."""
+    return len(symbol) > 1 and symbol[0] == "#" and symbol[1:].isdigit()
+
+
+def words_table(words: Iterable[str]) -> List[str]:
+    """Symbols of a ``words.txt``: ``<eps>``, the words sorted, ``#0``, ``<s>``, ``</s>``.
+
+    Raises:
+      UserError: one of the special symbols is among the words.
+    """
+    known = set(words)
+    for special in (EPS, DISAMBIG, BOS, EOS):
+        if special in known:
+            raise UserError(f"{special} is reserved and cannot be a word")
+    return [EPS, *sorted(known), DISAMBIG, BOS, EOS]
+
+
+def by_id(table: Mapping[str, int]) -> Dict[int, str]:
+    """The symbol of each id."""
+    return {i: symbol for symbol, i in table.items()}
+
+
+def text_lines(path: PathLike) -> Iterable[Tuple[int, List[str]]]:
+    """Pairs of line number and words of a text file; empty lines are left out.
+
+    Raises:
+      UserError: the file is missing or not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="\n") as f:
+            for number, line in enumerate(f, 1):
+                fields = line.split()
+                if fields:
+                    yield number, fields
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read {path}: {e}") from e
