@@ -1,24 +1,30 @@
-"""The speech-recognition model: encoder, and a transducer's or a CTC's head, or both."""
+"""The speech-recognition model: encoder, and the heads of a transducer, of CTC and of an attention decoder."""
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.nn.scaling import ScaledLinear
+from asr_core.ops.consistency import consistency_loss
 
 
 class Losses(NamedTuple):
-    """Losses of a batch: scalars, or (N,) with ``reduction="none"``; None where the model has no such head."""
+    """Losses of a batch: scalars, or (N,) with ``reduction="none"``; None where the model has no such head.
+
+    ``cr_loss`` is None unless the batch holds two views of each utterance.
+    """
 
     simple_loss: Optional[Tensor]
     pruned_loss: Optional[Tensor]
     ctc_loss: Optional[Tensor]
+    attention_decoder_loss: Optional[Tensor] = None
+    cr_loss: Optional[Tensor] = None
 
 
 class AsrModel(nn.Module):
-    """Encoder with transducer and/or CTC head.
+    """Encoder with transducer and/or CTC head, and perhaps an attention decoder.
 
     Args:
       encoder_embed: features (N, T, F), lengths -> frames (N, T', C), lengths.
@@ -28,6 +34,7 @@ class AsrModel(nn.Module):
       encoder_dim, decoder_dim: widths of the encoder's and the decoder's output.
       vocab_size: number of tokens, blank included.
       use_transducer, use_ctc: which heads exist; at least one.
+      attention_decoder: encoder_out, its lengths, token ids -> losses (N,); None without one.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class AsrModel(nn.Module):
         vocab_size: int = 500,
         use_transducer: bool = True,
         use_ctc: bool = False,
+        attention_decoder: Optional[nn.Module] = None,
     ) -> None:
         super().__init__()
         if not (use_transducer or use_ctc):
@@ -59,6 +67,9 @@ class AsrModel(nn.Module):
             self.simple_lm_proj = ScaledLinear(decoder_dim, vocab_size, initial_scale=0.25)
         if use_ctc:
             self.ctc_output = nn.Sequential(nn.Dropout(p=0.1), nn.Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1))
+        self.use_attention_decoder = attention_decoder is not None
+        if attention_decoder is not None:
+            self.attention_decoder = attention_decoder
 
     def forward(
         self,
@@ -69,6 +80,7 @@ class AsrModel(nn.Module):
         am_scale: float = 0.0,
         lm_scale: float = 0.25,
         reduction: str = "sum",
+        use_cr_ctc: bool = False,
     ) -> Losses:
         """Losses of a batch.
 
@@ -79,18 +91,31 @@ class AsrModel(nn.Module):
           prune_range: symbols kept per frame in the pruned loss.
           am_scale, lm_scale: weights of the acoustic-only and the LM-only smoothing of the simple loss.
           reduction: "sum" over utterances, or "none".
+          use_cr_ctc: rows i and N / 2 + i are two views of one utterance: losses are means over both, and ``cr_loss`` tells how
+            far the views' CTC posteriors are apart.
         """
+        self._check(x, x_lens, y, reduction, use_cr_ctc)
+        encoder_out, encoder_out_lens = self.forward_encoder(x, x_lens)
+        losses: Dict[str, Optional[Tensor]] = {"simple_loss": None, "pruned_loss": None, "ctc_loss": None}
+        if self.use_transducer:
+            args = (prune_range, am_scale, lm_scale)
+            losses["simple_loss"], losses["pruned_loss"] = self._transducer_loss(encoder_out, encoder_out_lens, y, *args)
+        if self.use_ctc:
+            log_probs = self.ctc_output(encoder_out)
+            losses["ctc_loss"] = _ctc_loss(log_probs, encoder_out_lens, y)
+            if use_cr_ctc:
+                losses["cr_loss"] = consistency_loss(log_probs.float(), encoder_out_lens)
+        if self.use_attention_decoder:
+            losses["attention_decoder_loss"] = self.attention_decoder(encoder_out, encoder_out_lens, y)
+        return Losses(**{name: _reduce(loss, reduction, use_cr_ctc) for name, loss in losses.items()})
+
+    def _check(self, x: Tensor, x_lens: Tensor, y: List[List[int]], reduction: str, use_cr_ctc: bool) -> None:
         if x.dim() != 3 or x_lens.dim() != 1 or not x.size(0) == x_lens.size(0) == len(y):
             raise ValueError(f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, {len(y)} token lists")
         if reduction not in ("sum", "none"):
             raise ValueError(f'reduction is "sum" or "none", not {reduction!r}')
-        encoder_out, encoder_out_lens = self.forward_encoder(x, x_lens)
-        simple_loss = pruned_loss = ctc_loss = None
-        if self.use_transducer:
-            simple_loss, pruned_loss = self._transducer_loss(encoder_out, encoder_out_lens, y, prune_range, am_scale, lm_scale, reduction)
-        if self.use_ctc:
-            ctc_loss = self._ctc_loss(encoder_out, encoder_out_lens, y, reduction)
-        return Losses(simple_loss, pruned_loss, ctc_loss)
+        if use_cr_ctc and (not self.use_ctc or len(y) % 2 != 0):
+            raise ValueError(f"use_cr_ctc needs a CTC head and two views of each utterance, got {len(y)} utterances")
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Features (N, T, F) and lengths (N,) -> encoder_out (N, T', C) and its lengths (N,)."""
@@ -105,7 +130,6 @@ class AsrModel(nn.Module):
         prune_range: int,
         am_scale: float,
         lm_scale: float,
-        reduction: str,
     ) -> Tuple[Tensor, Tensor]:
         from asr_core.ops import rnnt_loss as rnnt
 
@@ -127,7 +151,7 @@ class AsrModel(nn.Module):
                 lm_only_scale=lm_scale,
                 am_only_scale=am_scale,
                 boundary=boundary,
-                reduction=reduction,
+                reduction="none",
                 return_grad=True,
             )
         ranges = rnnt.get_rnnt_prune_ranges(px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=prune_range)
@@ -142,22 +166,9 @@ class AsrModel(nn.Module):
                 ranges=ranges,
                 termination_symbol=blank_id,
                 boundary=boundary,
-                reduction=reduction,
+                reduction="none",
             )
         return simple_loss, pruned_loss
-
-    def _ctc_loss(self, encoder_out: Tensor, encoder_out_lens: Tensor, y: List[List[int]], reduction: str) -> Tensor:
-        log_probs = self.ctc_output(encoder_out).transpose(0, 1)  # (T, N, V)
-        targets = torch.tensor([token for labels in y for token in labels], dtype=torch.int64)
-        with torch.autocast(log_probs.device.type, enabled=False):
-            return F.ctc_loss(
-                log_probs.float(),
-                targets,
-                encoder_out_lens.cpu(),
-                torch.tensor([len(labels) for labels in y]),
-                blank=0,
-                reduction=reduction,
-            )
 
     def set_chunk(self, chunk_size: int, left_context_frames: int) -> None:
         """Fix the chunk size and left context (50 Hz frames; -1: all) that a causal encoder uses from now on.
@@ -205,6 +216,23 @@ class AsrModel(nn.Module):
         x, x_lens, embed_state = self.encoder_embed.streaming_forward(x, x_lens, states[-2])
         encoder_out, encoder_out_lens, new_states = self.encoder.streaming_forward(x, x_lens, [*states[:-2], states[-1]])
         return encoder_out, encoder_out_lens, [*new_states[:-1], embed_state, new_states[-1]]
+
+
+def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
+    """CTC losses (N,) of log-probabilities (N, T, V)."""
+    targets = torch.tensor([token for labels in y for token in labels], dtype=torch.int64)
+    target_lens = torch.tensor([len(labels) for labels in y])
+    with torch.autocast(log_probs.device.type, enabled=False):
+        return F.ctc_loss(log_probs.float().transpose(0, 1), targets, lens.cpu(), target_lens, blank=0, reduction="none")
+
+
+def _reduce(loss: Optional[Tensor], reduction: str, two_views: bool) -> Optional[Tensor]:
+    """Losses (N,), or (2 N,) of two views, whose mean is taken; summed over utterances or not."""
+    if loss is None:
+        return None
+    if two_views:
+        loss = 0.5 * (loss[: loss.size(0) // 2] + loss[loss.size(0) // 2 :])
+    return loss.sum() if reduction == "sum" else loss
 
 
 def _pad_labels(y: List[List[int]], value: int, device: torch.device) -> Tensor:

@@ -31,7 +31,7 @@ __all__ = [
     "weights_of",
 ]
 
-_FREE = ("chunk_size", "left_context_frames")  # can be chosen anew for given weights
+_FREE = ("chunk_size", "left_context_frames", "use_cr_ctc")  # can be chosen anew for given weights
 _LISTS = {f.name for f in dataclasses.fields(ModelOptions) if isinstance(f.default, str)} - {"model_size", "encoder"}
 
 

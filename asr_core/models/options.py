@@ -10,6 +10,7 @@ from asr_core.utils.options import option
 if TYPE_CHECKING:  # torch is loaded when a model is built, so that programs know their options without it
     from asr_core.encoders.zipformer import Zipformer2
     from asr_core.models.asr_model import AsrModel
+    from asr_core.models.attention_decoder import AttentionDecoder
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "tiny": {
@@ -89,6 +90,15 @@ class ModelOptions:
     left_context_frames: str = option("64,128,256,-1", "Left contexts in 50 Hz frames, as --chunk-size; -1 is unlimited.")
     use_transducer: bool = option(True, "Build the prediction network and the joiner.")
     use_ctc: bool = option(False, "Build a CTC head.")
+    use_attention_decoder: bool = option(False, "Build an attention decoder.")
+    use_cr_ctc: bool = option(
+        False, "Train on two views of each utterance and make their CTC posteriors agree (CR-CTC); needs --use-ctc 1 --enable-spec-aug 0."
+    )
+    attention_decoder_dim: int = option(512, "Width of the attention decoder's layers.")
+    attention_decoder_num_layers: int = option(6, "Layers of the attention decoder.")
+    attention_decoder_attention_dim: int = option(512, "Width of the attention decoder's attention.")
+    attention_decoder_num_heads: int = option(8, "Heads of the attention decoder's attention.")
+    attention_decoder_feedforward_dim: int = option(2048, "Width inside the attention decoder's feed-forward modules.")
 
 
 def resolve(opts: ModelOptions) -> ModelOptions:
@@ -152,6 +162,26 @@ def _build_zipformer(opts: ModelOptions) -> "Zipformer2":
     return encoder
 
 
+def _build_attention_decoder(opts: ModelOptions, vocab_size: int, memory_dim: int) -> "AttentionDecoder":
+    from asr_core.models.attention_decoder import AttentionDecoder
+
+    sizes = {
+        "decoder_dim": opts.attention_decoder_dim,
+        "num_decoder_layers": opts.attention_decoder_num_layers,
+        "attention_dim": opts.attention_decoder_attention_dim,
+        "num_heads": opts.attention_decoder_num_heads,
+        "feedforward_dim": opts.attention_decoder_feedforward_dim,
+    }
+    if min(sizes.values()) < 1:
+        raise UserError("the --attention-decoder-... options must be positive")
+    if vocab_size < 2:
+        raise UserError("an attention decoder needs a vocabulary with a token for the end of the sentence, whose id is 1")
+    try:
+        return AttentionDecoder(vocab_size, memory_dim=memory_dim, **sizes)
+    except ValueError as e:
+        raise UserError(f"the options of the attention decoder do not fit together: {e}") from e
+
+
 ENCODERS: Dict[str, Callable[[ModelOptions], Any]] = {"zipformer": _build_zipformer}
 
 
@@ -196,4 +226,5 @@ def build_model(opts: ModelOptions, vocab_size: int, feature_dim: int = 80, blan
         vocab_size=vocab_size,
         use_transducer=opts.use_transducer,
         use_ctc=opts.use_ctc,
+        attention_decoder=_build_attention_decoder(opts, vocab_size, encoder_dim) if opts.use_attention_decoder else None,
     )

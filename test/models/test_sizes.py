@@ -9,6 +9,7 @@ from asr_core.models import ModelOptions, build_model
 from asr_core.utils.errors import UserError
 
 TABLES = Path(__file__).parents[1] / "golden" / "state_dicts"
+CTC_AED = {"use_ctc": True, "use_attention_decoder": True}
 
 
 def on_meta(**options):
@@ -22,7 +23,13 @@ def count(module):
 
 @pytest.mark.parametrize(
     "table,options",
-    [("small", {"model_size": "small"}), ("medium", {}), ("large", {"model_size": "large"}), ("medium_causal", {"causal": True})],
+    [
+        ("small", {"model_size": "small"}),
+        ("medium", {}),
+        ("large", {"model_size": "large"}),
+        ("medium_causal", {"causal": True}),
+        ("medium_ctc_aed", CTC_AED),
+    ],
 )
 def test_state_dict(table, options):
     rows = [line.split("\t") for line in (TABLES / f"state_dict_{table}.tsv").read_text().splitlines()]
@@ -43,6 +50,10 @@ def test_state_dict(table, options):
         (22_118_279, {"model_size": "small", "use_transducer": False, "use_ctc": True}),
         (64_250_603, {"use_transducer": False, "use_ctc": True}),
         (147_010_094, {"model_size": "large", "use_transducer": False, "use_ctc": True}),
+        (46_282_107, {"model_size": "small", "use_transducer": False, **CTC_AED}),
+        (89_987_295, {"use_transducer": False, **CTC_AED}),
+        (174_319_650, {"model_size": "large", "use_transducer": False, **CTC_AED}),
+        (91_542_203, CTC_AED),
     ],
 )
 def test_totals(total, options):
@@ -78,6 +89,9 @@ def test_options_besides_a_preset_win():
         ({"model_size": "huge"}, "unknown --model-size"),
         ({"encoder_unmasked_dim": "200"}, "larger than encoder_dim"),
         ({"context_size": 0}, "--context-size"),
+        ({**CTC_AED, "attention_decoder_num_heads": 7}, "7 heads cannot share an attention of width 512"),
+        ({**CTC_AED, "attention_decoder_dim": 5}, "even size"),
+        ({**CTC_AED, "attention_decoder_num_layers": 0}, "must be positive"),
         ({"causal": True, "chunk_size": "16,20"}, "cannot be divided by the downsampling factor 8"),
         ({"causal": True, "left_context_frames": "64,32"}, "--left-context-frames must be at least 56"),
     ],

@@ -1,0 +1,98 @@
+"""The attention decoder: a Transformer decoder beside CTC or the transducer (Watanabe et al. 2017, hybrid CTC/attention)."""
+
+from typing import List, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_core.nn.transformer import TransformerDecoder
+
+_IGNORE = -1  # target of padded places
+
+
+class AttentionDecoder(nn.Module):
+    """Predicts each token from those before it and the encoder's output, with an end-of-sentence at last.
+
+    Args:
+      vocab_size: V.
+      decoder_dim: width of its layers.
+      num_decoder_layers: their number.
+      attention_dim, num_heads: of each attention.
+      feedforward_dim: width inside the feed-forward modules.
+      memory_dim: width of the encoder's output.
+      sos_id, eos_id: the tokens that open and close a sentence.
+      dropout: dropout rate.
+      label_smoothing: share of the target's probability that is spread over all V tokens (Szegedy et al. 2016).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        decoder_dim: int = 512,
+        num_decoder_layers: int = 6,
+        attention_dim: int = 512,
+        num_heads: int = 8,
+        feedforward_dim: int = 2048,
+        memory_dim: int = 512,
+        sos_id: int = 1,
+        eos_id: int = 1,
+        dropout: float = 0.1,
+        label_smoothing: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.sos_id = sos_id
+        self.eos_id = eos_id
+        self.label_smoothing = label_smoothing
+        self.decoder = TransformerDecoder(
+            vocab_size, decoder_dim, num_decoder_layers, attention_dim, num_heads, feedforward_dim, memory_dim, dropout
+        )
+
+    def forward(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
+        """The training loss: cross entropy with label smoothing, summed over each sentence's tokens and its end.
+
+        Args:
+          encoder_out: (N, T, C).
+          encoder_out_lens: (N,) valid frames, at least 1.
+          token_ids: N sentences, without sos and eos.
+
+        Returns:
+          (N,), float32.
+        """
+        logits, targets = self._logits(encoder_out, encoder_out_lens, token_ids)
+        loss = F.cross_entropy(
+            logits.float().transpose(1, 2), targets, ignore_index=_IGNORE, reduction="none", label_smoothing=self.label_smoothing
+        )
+        return loss.sum(dim=1)
+
+    @torch.jit.export
+    def nll(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
+        """Negative log-probability of each token, for rescoring.
+
+        Args:
+          encoder_out: (N, T, C).
+          encoder_out_lens: (N,) valid frames, at least 1.
+          token_ids: N sentences, without sos and eos.
+
+        Returns:
+          (N, U), U one more than the longest sentence: its tokens, then its end, then zeros.
+        """
+        logits, targets = self._logits(encoder_out, encoder_out_lens, token_ids)
+        return F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=_IGNORE, reduction="none")
+
+    def _logits(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tuple[Tensor, Tensor]:
+        """Logits (N, U, V) and targets (N, U), which are _IGNORE in padding."""
+        longest = 1
+        for sentence in token_ids:
+            longest = max(longest, len(sentence) + 1)
+        inputs = torch.full([len(token_ids), longest], self.eos_id, dtype=torch.int64)
+        targets = torch.full([len(token_ids), longest], _IGNORE, dtype=torch.int64)
+        for i, sentence in enumerate(token_ids):
+            n = len(sentence)
+            row = torch.tensor(sentence, dtype=torch.int64)
+            inputs[i, 0] = self.sos_id
+            inputs[i, 1 : n + 1] = row
+            targets[i, :n] = row
+            targets[i, n] = self.eos_id
+        device = encoder_out.device
+        return self.decoder(inputs.to(device), encoder_out, encoder_out_lens), targets.to(device)
