@@ -1,0 +1,267 @@
+"""Neural language models over tokens: an LSTM and a causal transformer with one interface for scoring and search."""
+
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from asr_core.lm.options import LmOptions
+from asr_core.utils.errors import UserError
+
+SOS = EOS = 1  # id of <sos/eos>
+
+States = Tuple[Tensor, ...]
+
+
+class NeuralLm(nn.Module):
+    """What both models share: the loss, scores of sentences, and states that a search can pick from.
+
+    States are tensors with the batch in dimension 1; N histories have one set of them.
+
+    Attributes:
+      vocab_size: V, the number of tokens.
+    """
+
+    vocab_size: int
+
+    def hidden(self, tokens: Tensor, lens: Tensor, states: Optional[States]) -> Tuple[Tensor, States]:
+        """What the output layer sees (N, L, C) after each of ``tokens`` (N, L), and the states after the first ``lens`` (N,)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
+        """Negative log probability of each next token.
+
+        Args:
+          x: (N, L) int64, the history: ``<sos/eos>`` and the sentence.
+          y: (N, L) int64, what comes next: the sentence and ``<sos/eos>``.
+          lengths: (N,) valid positions, at least 1.
+
+        Returns:
+          (N, L) float32, natural, zero where a sentence has ended.
+        """
+        logits = self.output_linear(self.hidden(x, lengths, None)[0])
+        nll = F.cross_entropy(logits.float().transpose(1, 2), y, reduction="none")
+        inside = torch.arange(x.size(1), device=x.device)[None, :] < lengths[:, None]
+        return nll.masked_fill(~inside, 0.0)
+
+    def score_tokens(self, tokens: Tensor, lens: Tensor, states: Optional[States] = None) -> Tuple[Tensor, States]:
+        """Log probabilities of the token after each history.
+
+        Args:
+          tokens: (N, L) int64, the tokens that follow the states; at the start of a sentence ``<sos/eos>`` and what follows it.
+          lens: (N,) how many of them count, at least 1.
+          states: what an earlier call returned (see :meth:`select_states`); None at the start of a sentence.
+
+        Returns:
+          Natural log probabilities (N, V) and the states after these tokens.
+        """
+        hidden, states = self.hidden(tokens, lens, states)
+        last = hidden[torch.arange(len(lens), device=hidden.device), lens.to(hidden.device) - 1]
+        return self.output_linear(last).float().log_softmax(dim=-1), states
+
+    @torch.no_grad()
+    def sentence_log_probs(self, sentences: Sequence[Sequence[int]]) -> Tensor:
+        """Natural log probability (N,) of whole sentences of token ids, the end of the sentence included; may be empty ones."""
+        device = next(self.parameters()).device
+        if not sentences:
+            return torch.zeros(0, device=device)
+        x, y, lens = pad_sentences(sentences)
+        return -self(x.to(device), y.to(device), lens.to(device)).sum(dim=1)
+
+    @staticmethod
+    def select_states(states: States, index: Tensor) -> States:
+        """The states of histories ``index`` (M,) out of N; an index may come more than once."""
+        return tuple(s.index_select(1, index) for s in states)
+
+    @staticmethod
+    def replace_states(states: States, index: Tensor, new: States) -> States:
+        """``states`` with those of histories ``index`` (M,) replaced by ``new``, which are of M histories."""
+        return tuple(_replace(s, index, n) for s, n in zip(states, new))
+
+
+def pad_sentences(sentences: Sequence[Sequence[int]]) -> Tuple[Tensor, Tensor, Tensor]:
+    """Inputs (N, L), targets (N, L) and lengths (N,) of sentences, with ``<sos/eos>`` before and after each."""
+    lens = torch.tensor([len(s) + 1 for s in sentences])
+    x = torch.full((len(sentences), int(lens.max())), SOS, dtype=torch.int64)
+    y = torch.full_like(x, EOS)
+    for i, sentence in enumerate(sentences):
+        ids = torch.as_tensor(sentence, dtype=torch.int64)
+        x[i, 1 : len(ids) + 1] = ids
+        y[i, : len(ids)] = ids
+    return x, y, lens
+
+
+def _replace(states: Tensor, index: Tensor, new: Tensor) -> Tensor:
+    """Dimension 2 may have grown: histories of a transformer have as many positions as the longest."""
+    if states.dim() == 4 and states.size(2) != new.size(2):
+        length = max(states.size(2), new.size(2))
+        states, new = (F.pad(t, (0, 0, 0, length - t.size(2))) for t in (states, new))
+    return states.index_copy(1, index, new.to(states.dtype))
+
+
+def _tie(output: nn.Linear, embedding: nn.Embedding, tie_weights: bool, flags: str) -> None:
+    if not tie_weights:
+        return
+    if output.weight.shape != embedding.weight.shape:
+        raise UserError(f"weights can be tied only where {flags} are equal, got {output.in_features} and {embedding.embedding_dim}")
+    output.weight = embedding.weight
+
+
+class RnnLm(NeuralLm):
+    """Embedding, LSTM layers, linear output (Mikolov et al. 2010; weights tied as in Press and Wolf 2017).
+
+    Parameters have icefall's names: ``input_embedding``, ``rnn``, ``output_linear``. The states are (h, c), each (layers, N, H).
+
+    Args:
+      vocab_size: number of tokens.
+      embedding_dim, hidden_dim, num_layers: widths and depth.
+      tie_weights: one matrix for the embeddings and the output layer.
+
+    Raises:
+      UserError: weights are to be tied but the widths differ.
+    """
+
+    def __init__(self, vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int, tie_weights: bool = False) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.input_embedding = nn.Embedding(vocab_size, embedding_dim)
+        self.rnn = nn.LSTM(embedding_dim, hidden_dim, num_layers, batch_first=True)
+        self.output_linear = nn.Linear(hidden_dim, vocab_size)
+        _tie(self.output_linear, self.input_embedding, tie_weights, "--embedding-dim and --hidden-dim")
+
+    @classmethod
+    def from_options(cls, opts: LmOptions) -> "RnnLm":
+        """A model of the sizes in ``opts``."""
+        sizes = (opts.rnn_lm_embedding_dim, opts.rnn_lm_hidden_dim, opts.rnn_lm_num_layers)
+        return cls(opts.lm_vocab_size, *sizes, opts.rnn_lm_tie_weights)
+
+    def hidden(self, tokens: Tensor, lens: Tensor, states: Optional[States]) -> Tuple[Tensor, States]:
+        """See :class:`NeuralLm`."""
+        embedded = self.input_embedding(tokens)
+        out, after = self.rnn(embedded, states)
+        lens = lens.to("cpu")
+        if bool((lens == tokens.size(1)).all()):
+            return out, after
+        # the states must be those after the last token that counts: padding may not run through the layers
+        packed = pack_padded_sequence(embedded, lens, batch_first=True, enforce_sorted=False)
+        return out, self.rnn(packed, states)[1]
+
+
+class TransformerLm(NeuralLm):
+    """Causal transformer, pre-norm, with sinusoidal positions (Vaswani et al. 2017).
+
+    The states are the keys and values of all layers, (2 * layers, N, T, C), and the number of tokens so far, (1, N).
+
+    Args:
+      vocab_size: number of tokens.
+      d_model: C, width of the layers.
+      embedding_dim: width of the token embeddings.
+      dim_feedforward: width inside the feed-forward modules.
+      nhead: attention heads.
+      num_layers: depth.
+      tie_weights: one matrix for the embeddings and the output layer.
+      dropout: share of the activations set to zero in training.
+
+    Raises:
+      UserError: the heads do not divide the width, or weights are to be tied but the widths differ.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        embedding_dim: int,
+        dim_feedforward: int,
+        nhead: int,
+        num_layers: int,
+        tie_weights: bool = True,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if d_model % (2 * nhead):
+            raise UserError(f"the width of a transformer must be a multiple of twice its heads, got {d_model} and {nhead}")
+        self.vocab_size = vocab_size
+        self.d_model = d_model
+        self.input_embedding = nn.Embedding(vocab_size, embedding_dim)
+        nn.init.normal_(self.input_embedding.weight, std=embedding_dim**-0.5)
+        self.embed = nn.Linear(embedding_dim, d_model) if embedding_dim != d_model else nn.Identity()
+        self.layers = nn.ModuleList(_Layer(d_model, nhead, dim_feedforward, dropout) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.output_linear = nn.Linear(d_model, vocab_size)
+        _tie(self.output_linear, self.input_embedding, tie_weights, "the widths of layers and embeddings")
+
+    @classmethod
+    def from_options(cls, opts: LmOptions) -> "TransformerLm":
+        """A model of the sizes in ``opts``."""
+        o = opts
+        widths = (o.transformer_lm_encoder_dim, o.transformer_lm_embedding_dim, o.transformer_lm_dim_feedforward)
+        return cls(o.lm_vocab_size, *widths, o.transformer_lm_nhead, o.transformer_lm_num_layers, o.transformer_lm_tie_weights)
+
+    def hidden(self, tokens: Tensor, lens: Tensor, states: Optional[States]) -> Tuple[Tensor, States]:
+        """See :class:`NeuralLm`."""
+        n, length = tokens.shape
+        if states is None:
+            done = torch.zeros(n, dtype=torch.int64, device=tokens.device)
+            cache: List[Optional[Tensor]] = [None] * (2 * len(self.layers))
+            past = 0
+        else:
+            done, past = states[1][0], states[0].size(2)
+            cache = list(states[0].unbind(0))
+        # a history shorter than the longest leaves a gap between its keys and the new ones: masked, so it does no harm
+        positions = done[:, None] + torch.arange(length, device=tokens.device)
+        x = self.embed(self.input_embedding(tokens)) * self.d_model**0.5
+        x = self.dropout(x + sinusoids(positions, self.d_model).to(x.dtype))
+        old = torch.arange(past, device=tokens.device)[None, None, :] < done[:, None, None]
+        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        mask = torch.cat([old.expand(n, length, past), causal.expand(n, length, length)], dim=2)[:, None]
+        kept: List[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            x, keys, values = layer(x, mask, cache[2 * i], cache[2 * i + 1])
+            kept += [keys, values]
+        total = done + lens.to(done.device)
+        return self.norm(x), (_compact(torch.stack(kept), done, lens.to(done.device), past), total[None])
+
+
+def _compact(cache: Tensor, done: Tensor, lens: Tensor, past: int) -> Tensor:
+    """Move each history's new keys up to its old ones; from (K, N, past + L, C) to (K, N, longest history, C)."""
+    longest = int((done + lens).max())
+    if past == 0:
+        return cache[:, :, :longest]
+    position = torch.arange(longest, device=done.device)[None, :]
+    source = torch.where(position < done[:, None], position, past + position - done[:, None]).clamp(max=cache.size(2) - 1)
+    return cache.gather(2, source[None, :, :, None].expand(cache.size(0), -1, -1, cache.size(3)))
+
+
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """Sines and cosines (..., dim) of ``positions`` (...), wavelengths from 2 pi to 20000 pi."""
+    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-torch.log(torch.tensor(10000.0)).item() / dim))
+    angles = positions[..., None].float() * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+class _Layer(nn.Module):
+    """Self-attention and feed-forward, each after a layer norm and around a residual connection."""
+
+    def __init__(self, dim: int, nhead: int, dim_feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.nhead = nhead
+        self.norm_attention = nn.LayerNorm(dim)
+        self.in_proj = nn.Linear(dim, 3 * dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.norm_feed_forward = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, dim_feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim_feedforward, dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, past_keys: Optional[Tensor], past_values: Optional[Tensor]) -> Tuple[Tensor, Tensor, Tensor]:
+        """x (N, L, C), mask (N, 1, L, T + L) true where attended; past (N, T, C). Returns the output, keys and values (N, T + L, C)."""
+        query, keys, values = self.in_proj(self.norm_attention(x)).chunk(3, dim=-1)
+        if past_keys is not None and past_values is not None:
+            keys = torch.cat([past_keys.to(keys.dtype), keys], dim=1)
+            values = torch.cat([past_values.to(values.dtype), values], dim=1)
+        heads = [t.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for t in (query, keys, values)]
+        attended = F.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2).flatten(-2)
+        x = x + self.dropout(self.out_proj(attended))
+        return x + self.dropout(self.feed_forward(self.norm_feed_forward(x))), keys, values
