@@ -19,8 +19,12 @@ class ExportOptions:
     tokens: str = option("", "tokens.txt or bpe.model of the model; left out: what training put into --exp-dir")
 
 
-def export(params: AttributeDict) -> None:
+def export(params: AttributeDict, fallback_tokens: str = "") -> None:
     """Export as ``params`` say.
+
+    Args:
+      params: all options.
+      fallback_tokens: where the recipe keeps its tokens, if the experiment's folder has none.
 
     Raises:
       UserError: no such checkpoint or tokens, or a chunk size that cannot stream.
@@ -36,7 +40,7 @@ def export(params: AttributeDict) -> None:
     opts = from_params(ExportOptions, params)
     exp_dir = Path(params.exp_dir)
     model, trained = shared.load_checkpoint_model(params)
-    tokenizer = shared.find_tokenizer(opts.tokens, exp_dir)
+    tokenizer = shared.find_tokenizer(opts.tokens, exp_dir, fallback=fallback_tokens)
     shared.check_vocabulary(tokenizer, model.vocab_size)
     if not (exp_dir / "tokens.txt").is_file():
         write_text_atomic(exp_dir / "tokens.txt", write_tokens(tokenizer.pieces))
@@ -64,18 +68,19 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
     """Parse the command line and run.
 
     Args:
-      defaults: defaults of the recipe's options, by name.
+      defaults: defaults of the recipe's options, by name; that of ``tokens`` holds where --exp-dir has none.
       argv: the command line, by default this process'.
     """
     from asr_core.decoding.options import CheckpointOptions
 
     all_defaults = {"avg": 9, **(defaults or {})}
+    fallback = all_defaults.pop("tokens", "")
     parser = Parser(__doc__.split(". A ")[0] + ".")
     for cls in (CheckpointOptions, ExportOptions):
         add_options(parser, cls, all_defaults)
     shared.add_model_options(parser, all_defaults)
     params = params_of(parser.parse_args(argv))
-    run_program(lambda: export(params))
+    run_program(lambda: export(params, fallback))
 
 
 if __name__ == "__main__":

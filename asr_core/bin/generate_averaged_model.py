@@ -1,12 +1,20 @@
 """Average checkpoints into one file that any of the other programs can read."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 from asr_core.bin import decoding as shared
 from asr_core.bin.common import run_program
-from asr_core.utils.options import AttributeDict, Parser, add_options, params_of
+from asr_core.utils.options import AttributeDict, Parser, add_options, option, params_of
+
+
+@dataclass
+class TokensOptions:
+    """Tokens."""
+
+    tokens: str = option("", "tokens.txt or bpe.model; if given, the model must have as many tokens")
 
 
 def generate(params: AttributeDict) -> None:
@@ -17,6 +25,8 @@ def generate(params: AttributeDict) -> None:
 
     setup_logger()
     model, trained = shared.load_checkpoint_model(params)
+    if params.tokens:
+        shared.check_vocabulary(shared.find_tokenizer(params.tokens), model.vocab_size)
     path = Path(params.exp_dir) / f"{checkpoint_part(params)}-avg-{params.avg}.pt"
     save_pretrained(model, trained, path)
     logging.info("wrote %s", path)
@@ -28,7 +38,8 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
 
     all_defaults = {"avg": 9, **(defaults or {})}
     parser = Parser(__doc__)
-    add_options(parser, CheckpointOptions, all_defaults)
+    for cls in (CheckpointOptions, TokensOptions):
+        add_options(parser, cls, all_defaults)
     shared.add_model_options(parser, all_defaults)
     params = params_of(parser.parse_args(argv))
     run_program(lambda: generate(params))

@@ -1,0 +1,135 @@
+"""The programs of the LibriSpeech Zipformer recipe have the reference's options: names, types and defaults."""
+
+import argparse
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from asr_core.models.options import ModelOptions
+from asr_core.utils.options import Parser, defaults_of, str2bool
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "egs/librispeech/ASR"
+REFERENCE = json.loads((ROOT / "test/golden/icefall_options.json").read_text(encoding="utf-8"))
+PROGRAMS = [name for name in REFERENCE["programs"] if (RECIPE / "zipformer" / f"{name}.py").is_file()]
+
+# Where a default differs on purpose, and why. Programs that read a checkpoint have no defaults for what it tells.
+BESIDE_CHECKPOINT = "what lies beside the checkpoint goes first, then the reference's default"
+OTHER_DEFAULTS = {
+    ("decode", "--bpe-model"): BESIDE_CHECKPOINT,
+    ("streaming_decode", "--bpe-model"): BESIDE_CHECKPOINT,
+    ("ctc_decode", "--bpe-model"): BESIDE_CHECKPOINT,
+    ("export", "--tokens"): BESIDE_CHECKPOINT,
+    ("generate_averaged_model", "--tokens"): BESIDE_CHECKPOINT,
+}
+
+
+class Parsed(Exception):
+    """Carries a program's parser out of it."""
+
+
+def parser_of(program, monkeypatch):
+    """The parser with which ``zipformer/<program>.py`` would read its command line."""
+
+    def stop(self, args=None, namespace=None):
+        raise Parsed(self)
+
+    monkeypatch.setattr(Parser, "parse_args", stop)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(Parsed) as caught:
+        runpy.run_path(str(RECIPE / "zipformer" / f"{program}.py"), run_name="__main__")
+    monkeypatch.undo()
+    return caught.value.args[0]
+
+
+def reference_of(program):
+    spec = REFERENCE["programs"][program]
+    options = {name: tuple(form) for group in spec["groups"] for name, form in REFERENCE["groups"][group].items()}
+    for name, default in spec["defaults"].items():
+        options[name] = (options[name][0], default)
+    return options
+
+
+def kind(action):
+    return {str2bool: "bool", None: "str"}.get(action.type) or action.type.__name__
+
+
+def same_kind(mine, theirs):
+    # Paths stay text here until they are used; seconds of audio need not be whole.
+    return mine == theirs or (mine, theirs) in (("str", "Path"), ("float", "int"))
+
+
+def default_of(parser, action):
+    """What holds if the option is left out; where a checkpoint may tell it, what holds if it does not."""
+    if action.default is not argparse.SUPPRESS:
+        return action.default
+    known = defaults_of(ModelOptions)
+    return known[action.dest] if action.dest in known else {"sample_rate": 16000, "num_mel_bins": 80}[action.dest]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_option_of_the_reference(program, monkeypatch):
+    parser = parser_of(program, monkeypatch)
+    actions = parser._option_string_actions
+    missing, differing = [], []
+    for name, (theirs, default) in reference_of(program).items():
+        if name not in actions:
+            missing.append(name)
+            continue
+        action = actions[name]
+        if not same_kind(kind(action), theirs):
+            differing.append(f"{name} is of type {kind(action)}, not {theirs}")
+        mine = default_of(parser, action)
+        if (None if mine == "" else mine) != (None if default == "" else default) and (program, name) not in OTHER_DEFAULTS:
+            differing.append(f"{name} is {mine!r} by default, not {default!r}")
+    assert not missing and not differing, f"missing: {missing}; differing: {differing}"
+
+
+@pytest.mark.parametrize("program, name", OTHER_DEFAULTS)
+def test_differences_on_purpose_are_still_there(program, name, monkeypatch):
+    if program not in PROGRAMS:
+        pytest.skip(f"no {program}.py")
+    parser = parser_of(program, monkeypatch)
+    assert default_of(parser, parser._option_string_actions[name]) != reference_of(program)[name][1]
+
+
+def values(program, monkeypatch, *argv):
+    return Parser.parse_args(parser_of(program, monkeypatch), list(argv))
+
+
+def test_forms_of_values(monkeypatch):
+    parse = lambda *argv: values("train", monkeypatch, *argv)  # noqa: E731
+    assert parse("--causal", "1").causal is True and parse("--causal", "False").causal is False
+    assert parse("--use-fp16", "t").use_fp16 is True and parse("--full-libri", "no").full_libri is False
+    assert parse("--num-encoder-l", "1,1,1,1,1,1").num_encoder_layers == "1,1,1,1,1,1"
+    assert parse("--base", "0.04").base_lr == 0.04 and parse("--max-dur", "1000").max_duration == 1000
+    for argv in (["--causal"], ["--num", "3"], ["--causal", "maybe"], ["--no-such-option", "1"]):
+        with pytest.raises(SystemExit) as stop:
+            parse(*argv)
+        assert stop.value.code == 2
+
+
+def test_both_spellings_of_num_active_paths(monkeypatch):
+    for name in ("--num_active_paths", "--num-active-paths"):
+        assert values("streaming_decode", monkeypatch, name, "7").num_active_paths == 7
+
+
+def test_presets_yield_to_options_given_besides(monkeypatch):
+    usual = defaults_of(ModelOptions)
+    large = values("train", monkeypatch, "--model-size", "large")
+    assert large.encoder_dim == "192,256,512,768,512,256" and large.model_size == "" and not large.causal
+    assert values("train", monkeypatch, "--model-size", "streaming").causal is True
+    sizes = ["--encoder-dim", usual["encoder_dim"]]
+    for argv in (["--model-size", "small", *sizes], [*sizes, "--model-s", "small"]):
+        mixed = values("train", monkeypatch, *argv)
+        assert mixed.encoder_dim == usual["encoder_dim"] and mixed.num_encoder_layers == "2,2,2,2,2,2"
+    given = vars(values("decode", monkeypatch, "--model-size", "small"))
+    assert given["feedforward_dim"] == "512,768,768,768,768,768" and not {"causal", "query_head_dim"} & set(given)
+
+
+def test_finetuning_takes_the_models_options_from_its_checkpoint(monkeypatch):
+    given = vars(values("finetune", monkeypatch, "--causal", "1"))
+    assert given["causal"] is True and "encoder_dim" not in given and given["warmup_start"] == 0.5
