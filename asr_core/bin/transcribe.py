@@ -1,5 +1,6 @@
 """Transcribe audio files with a training checkpoint, a pretrained.pt or a TorchScript file."""
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -26,6 +27,7 @@ class TranscribeOptions:
     max_states: int = option(8, "states that fast_beam_search keeps per frame")
     max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
+    sample_rate: int = option(16000, "samples per second that the model hears, if its file does not tell; other audio is resampled")
     json: bool = option(False, "print a JSON object for each file")
     timestamps: bool = option(False, "print each token with the second at which it was emitted")
     max_duration: float = option(120.0, "seconds of audio in a batch")
@@ -63,7 +65,7 @@ def transcribe(params: AttributeDict) -> int:
     get_method(search)
     setup_cpu(opts.num_threads)
     device = shared.pick_device(opts.device)
-    given = {**shared.model_overrides(params), **{k: params[k] for k in shared.CHUNK_OPTIONS if k in params}}
+    given = {**shared.model_overrides(params), **{k: params[k] for k in (*shared.CHUNK_OPTIONS, "sample_rate") if k in params}}
     loaded = load_for_inference(opts.model, opts.tokens, given, device)
     failed = 0
     for files in _groups(params.sound_files, 10 * opts.max_duration):
@@ -177,7 +179,7 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
     parser.add_argument(
         "sound_files", nargs="+", metavar="FILE", help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken"
     )
-    add_options(parser, TranscribeOptions, defaults)
+    add_options(parser, TranscribeOptions, {"sample_rate": argparse.SUPPRESS, **(defaults or {})})
     shared.add_model_options(parser, defaults)
     params = params_of(parser.parse_args(argv))
 

@@ -40,7 +40,8 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
     Args:
       path: the file.
       tokens: bpe.model, tokens.txt or a folder with one; left out: what the file holds, else what lies beside it.
-      given: model options that the file does not tell, and ``chunk_size``, ``left_context_frames`` to decode a causal model with.
+      given: model options and ``sample_rate`` that the file does not tell, and ``chunk_size``, ``left_context_frames`` to decode a
+        causal model with.
       device: where to put the model.
 
     Raises:
@@ -51,6 +52,9 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
         raise UserError(f"no such model: {path}")
     load = _load_scripted if is_torchscript(file) else _load_checkpoint
     loaded = load(file, tokens, dict(given or {}), device)
+    rate = int((given or {}).get("sample_rate", loaded.sample_rate))
+    if rate != loaded.sample_rate:
+        raise UserError(f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled")
     vocab_size = int(loaded.model.decoder.vocab_size)
     if loaded.tokenizer.vocab_size != vocab_size:
         raise UserError(
@@ -68,7 +72,7 @@ def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: st
     return InferenceModel(
         model=model,
         tokenizer=_tokenizer(tokens, model.pieces, path),
-        sample_rate=int(info.get("sample_rate", 16000)),
+        sample_rate=int(info.get("sample_rate", given.get("sample_rate", 16000))),
         feature_dim=int(info.get("feature_dim", 80)),
         causal=model.streaming or bool(info.get("causal", False)),
         chunk_size=model.chunk_size,
@@ -83,7 +87,7 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: 
     checkpoint = load_checkpoint_file(path)
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
     model = model_from_checkpoint(checkpoint, overrides).eval().to(device)
-    info = model_info(model, {**checkpoint, **overrides})
+    info = model_info(model, {**overrides, **checkpoint})
     if not info["use_transducer"]:
         raise UserError(f"{path} has no transducer; this program decodes transducers alone")
     causal, chunk = bool(info["causal"]), -1
