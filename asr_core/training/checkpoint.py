@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from asr_core.training.averaging import ModelAverage
-from asr_core.training.state import TrainState, random_states, set_random_states
+from asr_core.training.distributed import World
+from asr_core.training.state import TrainState, random_states, seed_everything, seed_of_epoch, set_random_states
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path
 
@@ -28,6 +29,7 @@ class Run:
       model, optimizer, scheduler, scaler: what is trained and what trains it.
       average: the running average.
       state: where the run stands.
+      world: the processes that train together; all of them save and restore.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Run:
         scaler: Any,
         average: ModelAverage,
         state: TrainState,
+        world: World,
     ) -> None:
         self.params = params
         self.model = model
@@ -47,10 +50,14 @@ class Run:
         self.scaler = scaler
         self.average = average
         self.state = state
+        self.world = world
 
     def save(self, path: Path, cur_epoch: int) -> None:
-        """Write a checkpoint, whole or not at all; ``cur_epoch`` is the epoch that it belongs to."""
+        """Let rank 0 write a checkpoint, whole or not at all; ``cur_epoch`` is the epoch that it belongs to."""
         state = self.state
+        main, *others = self.world.gather({"random_states": random_states(), "module_state": _module_state(self.model)})
+        if not self.world.is_main:
+            return
         content = dict(self.params)
         content.update({name: value for name, value in state.as_dict().items() if name.startswith("best_")})
         content.update(
@@ -64,8 +71,8 @@ class Run:
             cur_epoch=cur_epoch,
             train_loss=state.train_loss,
             train_state=state.as_dict(),
-            module_state=_module_state(self.model),
-            random_states=random_states(),
+            **main,
+            other_ranks=others,
         )
         with atomic_path(path) as tmp:
             torch.save(content, tmp)
@@ -92,12 +99,25 @@ class Run:
             self.scaler.load_state_dict(content["grad_scaler"])
         if "train_state" in content:
             self.state = TrainState.from_dict(content["train_state"])
-            set_random_states(content["random_states"])
-            _load_module_state(self.model, content["module_state"])
+            self._restore_rank([content, *content.get("other_ranks", [])])
         else:
             self.state = _state_of_icefall(content, path)
         if content.get("scheduler"):
             self.scheduler.load_state_dict(content["scheduler"])
+
+    def _restore_rank(self, saved: List[Dict[str, Any]]) -> None:
+        """Put back what each rank has of its own; with another number of ranks their random sources start anew."""
+        world, state = self.world, self.state
+        _load_module_state(self.model, saved[min(world.rank, len(saved) - 1)]["module_state"])
+        if len(saved) == world.size:
+            set_random_states(saved[world.rank]["random_states"])
+            return
+        seed_everything(seed_of_epoch(self.params["seed"], state.epoch, world.rank, state.batch_idx_train))
+        logging.warning(
+            "%d processes continue what %d began: epoch %d goes on after its first %d batches (%.0f s of audio), none repeated or left "
+            "out; a step is made of another number of batches from here on, and the random sources of dropout start anew",
+            world.size, len(saved), state.epoch, state.batches_done, state.epoch_audio,
+        )  # fmt: skip
 
     def _changed_options(self, content: Dict[str, Any]) -> str:
         names = [n for n, v in self.params.items() if n in content and n not in _FREE and str(content[n]) != str(v)]
@@ -115,7 +135,7 @@ def read_whole(path: Path) -> Dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, OSError) as e:
+    except Exception as e:  # zipfile raises many kinds, depending on which bytes are wrong
         raise UserError(f"{path} is damaged: {e}") from e
     if bad is not None:
         raise UserError(f"{path} is damaged: wrong checksum of {bad}")
@@ -147,6 +167,13 @@ def find_start(exp_dir: Path, start_epoch: int = 1, start_batch: int = 0) -> Opt
     if found is None and (numbered(exp_dir, "epoch") or numbered(exp_dir, "checkpoint")):
         raise UserError(f"every checkpoint in {exp_dir} is damaged; remove them, or choose another --exp-dir, to start anew")
     return found
+
+
+def find_common_start(world: World, exp_dir: Path, start_epoch: int = 1, start_batch: int = 0) -> Optional[Tuple[Path, Dict[str, Any]]]:
+    """What :func:`find_start` gives on rank 0, for all ranks."""
+    found = find_start(exp_dir, start_epoch, start_batch) if world.is_main else None
+    path = world.from_main(found[0] if found else None)
+    return None if path is None else found or (path, read_whole(path))
 
 
 def _newest_whole(exp_dir: Path, kind: str, above: int = -1) -> Optional[Tuple[Path, Dict[str, Any]]]:

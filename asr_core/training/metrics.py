@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
@@ -32,6 +32,15 @@ class MetricsTracker(Dict[str, float]):
     def __str__(self) -> str:
         losses = ", ".join(f"{name}={value:.4g}" for name, value in self.per_frame())
         return f"{losses}, over {self.get('frames', 0.0):.2f} frames. "
+
+
+def sum_over_ranks(parts: Iterable[Mapping[str, float]]) -> MetricsTracker:
+    """The sum of each value; what is not finite anywhere is not finite in the sum."""
+    out = MetricsTracker()
+    for part in parts:
+        for name, value in part.items():
+            out[name] = out.get(name, 0.0) + value
+    return out
 
 
 class MetricsFile:

@@ -14,13 +14,15 @@ class Progress:
       epoch_audio: seconds of audio in an epoch; 0 if unknown.
       num_epochs: last epoch.
       max_steps: last batch, or 0.
+      bar: whether a terminal gets a bar.
     """
 
-    def __init__(self, epoch_audio: float, num_epochs: int, max_steps: int = 0) -> None:
+    def __init__(self, epoch_audio: float, num_epochs: int, max_steps: int = 0, bar: bool = True) -> None:
         self.epoch_audio = epoch_audio
         self.num_epochs = num_epochs
         self.max_steps = max_steps
         self.rate = 0.0
+        self._wants_bar = bar
         self._bar: Any = None
         self._audio = 0.0
         self._seconds = 0.0
@@ -31,7 +33,7 @@ class Progress:
         """Begin, or go on with, an epoch."""
         self.close()
         self.resume()
-        if sys.stderr.isatty():
+        if self._wants_bar and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(

@@ -18,8 +18,9 @@ class TrainState:
 
     Attributes:
       epoch: the epoch under way, from 1.
-      batches_done: how many batches of it were used.
-      batch_idx_train: batches since the start of training.
+      batches_done: how many batches of it were used, by all ranks together.
+      batch_idx_train: steps since the start of training.
+      alike: so many batches in a row of this epoch have similar durations; as many processes began it.
       tot_loss: decayed sums of losses in this epoch.
       epoch_audio: seconds of audio used in this epoch.
       validation_due: a validation at this batch was interrupted and is still to be done.
@@ -31,6 +32,7 @@ class TrainState:
 
     epoch: int = 1
     batches_done: int = 0
+    alike: int = 1
     batch_idx_train: int = 0
     tot_loss: MetricsTracker = field(default_factory=MetricsTracker)
     epoch_audio: float = 0.0
@@ -67,24 +69,29 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_of_epoch(seed: int, epoch: int, rank: int = 0, batch_idx_train: int = 0) -> int:
+    """The seed of dropout and the like for one rank in an epoch, or in the rest of one that goes on after ``batch_idx_train``."""
+    return seed + epoch - 1 + 1_000_003 * rank + 7919 * batch_idx_train
+
+
 def random_states() -> Dict[str, Any]:
-    """The states of all random sources, as values that any checkpoint loader reads."""
+    """The states of all random sources (of GPUs: this process' own), as values that any checkpoint loader reads."""
     version, numbers, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state()
     return {
         "python": [version, list(numbers), gauss],
         "numpy": [kind, [int(k) for k in keys], *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
 def set_random_states(states: Dict[str, Any]) -> None:
-    """Restore what :func:`random_states` gave; GPU states only where there are as many GPUs."""
+    """Restore what :func:`random_states` gave; the GPU's only where there is one."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] and torch.cuda.is_available() and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"][0].cpu())

@@ -6,6 +6,7 @@ import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def keep_memory() -> bool:
@@ -23,8 +24,19 @@ def keep_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_M_TOP_PAD, 64 << 20))
 
 
-def setup_cpu(num_threads: int = 0) -> None:
-    """Prepare this process for CPU work: memory kept, denormals flushed, ``num_threads`` threads (0: all cores allowed)."""
+def die_with_parent(signum: int) -> None:
+    """Let the kernel send ``signum`` to this process when the one that started it ends, however it ends (Linux only)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signum))
+
+
+def setup_cpu(num_threads: int = 0, processes: int = 1) -> None:
+    """Prepare this process for CPU work: memory kept, denormals flushed, threads set.
+
+    Args:
+      num_threads: threads of tensor operations; 0: this process' share of the cores that it may use.
+      processes: how many share those cores.
+    """
     # oneDNN keeps code and buffers for the last 1024 shapes it met. Every training batch has a new one, so that costs memory and
     # leaves holes in it, and gains nothing; a stream's few shapes still fit in.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -32,6 +44,7 @@ def setup_cpu(num_threads: int = 0) -> None:
 
     keep_memory()
     torch.set_flush_denormal(True)
-    threads = num_threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (num_threads or os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = num_threads or max(1, cores // processes)
     torch.set_num_threads(threads)
     logging.debug("%d CPU threads", threads)

@@ -70,7 +70,7 @@ class FakeData:
         supervisions = {"text": labels, "num_frames": torch.tensor([20, 16, 12], dtype=torch.int32), "cut": cuts}
         return {"inputs": x, "supervisions": supervisions, "batch_idx": index}
 
-    def train_dataloader(self, cuts, epoch, skip_batches=0):
+    def train_dataloader(self, cuts, epoch, skip_batches=0, alike=0):
         for index in range(skip_batches, BATCHES):
             step = (epoch - 1) * BATCHES + index + 1
             batch = self._batch(epoch, index)

@@ -6,9 +6,9 @@ import torch
 
 from asr_core.training.averaging import ModelAverage
 from asr_core.training.checkpoint import numbered, read_whole
+from asr_core.training.heads import transducer_loss_scales
 from asr_core.training.metrics import MetricsFile, MetricsTracker, read_metrics
 from asr_core.training.options import TrainOptions
-from asr_core.training.recipe import transducer_loss_scales
 from asr_core.utils.errors import UserError
 
 
@@ -119,7 +119,7 @@ def test_tensorboard_has_the_reference_tags(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"world_size": 2}, "--world-size 2"),
+        ({"world_size": 0}, "--world-size must be at least 1"),
         ({"use_fp16": True, "use_bf16": True}, "exclude each other"),
         ({"save_every_n": 10}, "must not be less than --average-period"),
         ({"keep_last_k": 0}, "--keep-last-k must be at least 1"),

@@ -139,7 +139,7 @@ def test_the_program_trains_and_its_checkpoints_describe_themselves(prepared, tm
         (["--num-epoch-s", "3"], 2, "did you mean --num-epochs?"),
         (["--bpe-model", "nowhere.model"], 1, "error: no such tokenizer: nowhere.model"),
         (["--manifest-dir", "nowhere"], 1, "error: no nowhere/tiny_cuts_train.jsonl.gz"),
-        (["--world-size", "2"], 1, "error: --world-size 2"),
+        (["--world-size", "0"], 1, "error: --world-size must be at least 1, got 0"),
         (["--use-fp16", "1"], 1, "error: --use-fp16 1: mixed precision needs a CUDA device"),
         (["--input-strategy", "AudioSamples", "--on-the-fly-feats", "0"], 1, "error: --input-strategy AudioSamples"),
     ],
