@@ -1,0 +1,181 @@
+"""Grammars G as OpenFst text: acceptors over word ids whose backoff arcs read ``#0`` and write nothing."""
+
+from array import array
+from pathlib import Path
+from typing import Iterator, List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from asr_core.lm.ngram import NO_FINAL, Automaton, NgramLm
+from asr_core.lm.symbols import BOS, DISAMBIG
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike, atomic_path
+
+_LINES_AT_ONCE = 1 << 16
+
+
+def write_openfst_text(lm: NgramLm, path: PathLike, symbols: Mapping[str, int], disambig: str = DISAMBIG) -> int:
+    """Write ``lm`` as OpenFst text: ``source dest ilabel olabel cost`` and ``state cost`` lines, costs -ln p.
+
+    The start state (after ``<s>``) is number 0. ``</s>`` is no arc but the cost of ending; words outside ``symbols`` have no arcs.
+
+    Args:
+      lm: a model whose word ids are those of ``symbols``.
+      path: the file.
+      symbols: ``words.txt`` (or ``tokens.txt``) as a mapping.
+      disambig: the symbol on backoff arcs.
+
+    Returns:
+      The number of states.
+
+    Raises:
+      UserError: ``symbols`` lacks ``disambig``.
+    """
+    if disambig not in symbols:
+        raise UserError(f"the symbol table has no {disambig}, which backoff arcs need")
+    a = lm.automaton
+    inside = np.zeros(int(a.word.max(initial=0)) + 1, dtype=bool)
+    ids = np.array([i for word, i in symbols.items() if i < len(inside) and word not in (BOS, disambig)], dtype=np.int64)
+    inside[ids] = True
+    keep = inside[a.word]
+    source = np.repeat(np.arange(lm.num_states), np.diff(a.begin))[keep]
+    word, dest, weight = a.word[keep], a.dest[keep], a.weight[keep]
+    reached = _reached(a, source, dest)
+    number = np.cumsum(reached) - 1
+    number = np.where(number < number[a.start], number + 1, number)
+    number[a.start] = 0
+    states = np.flatnonzero(reached)
+    begin = np.searchsorted(source, np.arange(lm.num_states + 1))
+    with atomic_path(path) as tmp, open(tmp, "w", encoding="utf-8") as f:
+        pending: List[str] = []
+        for state in [a.start, *states[states != a.start].tolist()]:
+            here = number[state]
+            for arc in range(begin[state], begin[state + 1]):
+                pending.append(f"{here}\t{number[dest[arc]]}\t{word[arc]}\t{word[arc]}\t{_cost(weight[arc])}\n")
+            if a.backoff_state[state] >= 0:
+                back = number[a.backoff_state[state]]
+                pending.append(f"{here}\t{back}\t{symbols[disambig]}\t0\t{_cost(a.backoff_weight[state])}\n")
+            if a.final[state] != NO_FINAL:
+                pending.append(f"{here}\t{_cost(a.final[state])}\n")
+            if len(pending) >= _LINES_AT_ONCE:
+                f.writelines(pending)
+                pending.clear()
+        f.writelines(pending)
+    return len(states)
+
+
+def _cost(log_prob: np.floating) -> str:
+    return f"{0.0 - float(log_prob):.7g}"
+
+
+def _reached(a: Automaton, source: np.ndarray, dest: np.ndarray) -> np.ndarray:
+    """Which states the start state leads to, by arcs and backoff."""
+    reached = np.zeros(len(a.backoff_state), dtype=bool)
+    reached[[a.start, a.root]] = True
+    count = 0
+    while count != (count := int(reached.sum())):
+        reached[dest[reached[source]]] = True
+        back = a.backoff_state[reached]
+        reached[back[back >= 0]] = True
+    return reached
+
+
+def read_openfst_text(path: PathLike, disambig_id: int, symbols: Optional[Mapping[str, int]] = None) -> NgramLm:
+    """Read what :func:`write_openfst_text` (or kaldilm) wrote.
+
+    Args:
+      path: the file; the source of its first line is the start state.
+      disambig_id: label of the backoff arcs.
+      symbols: the symbol table, for the ids of ``</s>`` and ``<unk>``.
+
+    Raises:
+      UserError: the file is missing, a line is damaged, or it is no n-gram model with one backoff arc per history.
+    """
+    path = Path(path)
+    arcs, back, finals = array("i"), array("i"), array("i")
+    arc_cost, back_cost, final_cost = array("f"), array("f"), array("f")
+    start = -1
+    for number, fields in _lines(path):
+        try:
+            labels = [int(field) for field in fields[: 4 if len(fields) >= 4 else 1]]
+            cost = float(fields[-1]) if len(fields) in (2, 5) else 0.0
+            if len(fields) not in (1, 2, 4, 5) or min(labels) < 0:
+                raise ValueError
+        except ValueError:
+            raise UserError(
+                f"{path}:{number}: expected 'source dest ilabel olabel cost' or 'state cost', got {' '.join(fields)!r}"
+            ) from None
+        start = labels[0] if start < 0 else start
+        if len(labels) == 1:
+            finals.extend(labels)
+            final_cost.append(cost)
+        elif labels[2] == disambig_id:
+            back.extend(labels[:2])
+            back_cost.append(cost)
+        elif labels[2] != labels[3]:
+            raise UserError(
+                f"{path}:{number}: labels {labels[2]} and {labels[3]} differ: this is no acceptor with backoff label {disambig_id}"
+            )
+        else:
+            arcs.extend(labels[:3])
+            arc_cost.append(cost)
+    if start < 0:
+        raise UserError(f"{path} is empty")
+    try:
+        automaton = _assemble(
+            start, _table(arcs, 3), _table(back, 2), _table(finals, 1), -np.array(arc_cost), -np.array(back_cost), -np.array(final_cost)
+        )
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+    return NgramLm(automaton, symbols or {})
+
+
+def _lines(path: Path) -> Iterator[Tuple[int, List[str]]]:
+    try:
+        with open(path, encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                fields = line.split()
+                if fields:
+                    yield number, fields
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"cannot read the grammar {path}: {e}") from e
+
+
+def _table(values: array, columns: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64).reshape(-1, columns)
+
+
+def _assemble(
+    start: int, arcs: np.ndarray, back: np.ndarray, finals: np.ndarray, weight: np.ndarray, back_weight: np.ndarray, final: np.ndarray
+) -> Automaton:
+    states = int(max(arcs[:, :2].max(initial=start), back.max(initial=start), finals.max(initial=start))) + 1
+    order = np.lexsort((arcs[:, 2], arcs[:, 0]))
+    arcs, weight = arcs[order], weight[order]
+    same = (np.diff(arcs[:, 0]) == 0) & (np.diff(arcs[:, 2]) == 0)
+    if same.any():
+        source, _, label = arcs[int(np.argmax(same))]
+        raise UserError(f"state {source} has two arcs with label {label}")
+    backoff_state = np.full(states, -1, dtype=np.int32)
+    backoff_state[back[:, 0]] = back[:, 1]
+    roots = np.flatnonzero(backoff_state < 0)
+    if len(np.unique(back[:, 0])) != len(back) or len(roots) != 1:
+        raise UserError("every state but one must have one backoff arc; is the backoff label right?")
+    furthest = np.where(backoff_state < 0, roots[0], backoff_state)
+    for _ in range(states.bit_length()):
+        furthest = furthest[furthest]
+    if (furthest != roots[0]).any():
+        raise UserError("backoff arcs go in a circle")
+    backoff_weight, final_weight = np.zeros(states, dtype=np.float32), np.full(states, NO_FINAL, dtype=np.float32)
+    backoff_weight[back[:, 0]] = back_weight
+    final_weight[finals[:, 0]] = final
+    return Automaton(
+        begin=np.searchsorted(arcs[:, 0], np.arange(states + 1)).astype(np.int64),
+        word=arcs[:, 2].astype(np.int32),
+        dest=arcs[:, 1].astype(np.int32),
+        weight=weight.astype(np.float32),
+        backoff_state=backoff_state,
+        backoff_weight=backoff_weight,
+        final=final_weight,
+        start=start,
+        root=int(roots[0]),
+    )
