@@ -10,7 +10,9 @@ from asr_core.utils.options import option
 class TrainOptions:
     """Training: how long, how fast, what is written."""
 
-    world_size: int = option(1, "number of training processes; only 1 at present")
+    world_size: int = option(1, "number of processes on this machine, each with a GPU or its share of the CPU's cores")
+    master_port: int = option(12354, "where the processes of --world-size meet; another port is taken if this one is busy and not changed")
+    dist_timeout: float = option(1800.0, "seconds after which a process that does not answer the others is given up, and the run with it")
     device: str = option("auto", "where to train; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
     num_threads: int = option(0, "CPU threads of tensor operations; 0 takes all cores that this process may use")
     tensorboard: bool = option(True, "write scalars for TensorBoard into <exp-dir>/tensorboard")
@@ -31,7 +33,12 @@ class TrainOptions:
     lm_scale: float = option(0.25, "weight of the predictor-only term in the simple loss")
     am_scale: float = option(0.0, "weight of the encoder-only term in the simple loss")
     simple_loss_scale: float = option(0.5, "weight of the simple loss after --warm-step")
-    ctc_loss_scale: float = option(0.2, "weight of the CTC loss beside the transducer's; without a transducer it is 1")
+    ctc_loss_scale: float = option(0.2, "weight of the CTC loss beside others; where it is the only one, it is 1")
+    cr_loss_scale: float = option(0.2, "weight of the consistency loss of --use-cr-ctc 1, after --warm-step")
+    time_mask_ratio: float = option(2.5, "number and total length of the time masks of --use-cr-ctc 1, relative to SpecAugment's")
+    attention_decoder_loss_scale: float = option(
+        0.8, "weight of the attention decoder's loss; without a transducer it and --ctc-loss-scale must sum to 1"
+    )
     warm_step: int = option(2000, "batches over which the weights of simple and pruned loss move to their final values")
     seed: int = option(42, "seed of weights, data order, augmentation and dropout")
     log_interval: int = option(50, "batches between two log lines")
@@ -50,22 +57,24 @@ class TrainOptions:
         Raises:
           UserError: naming the option and what it may be.
         """
-        if self.world_size != 1:
-            raise UserError(f"--world-size {self.world_size}: training in several processes is not supported yet; give 1")
         if self.use_fp16 and self.use_bf16:
             raise UserError("--use-fp16 and --use-bf16 exclude each other")
         if self.save_every_n < self.average_period:
             raise UserError(f"--save-every-n {self.save_every_n} must not be less than --average-period {self.average_period}")
         for name in (
-            "num_epochs", "start_epoch", "prune_range", "log_interval", "reset_interval", "valid_interval", "save_every_n",
+            "world_size", "num_epochs", "start_epoch", "prune_range", "log_interval", "reset_interval", "valid_interval", "save_every_n",
             "keep_last_k", "average_period", "max_bad_batches",
         ):  # fmt: skip
             self._at_least(name, 1)
-        for name in ("base_lr", "lr_batches", "lr_epochs", "ref_duration"):
+        for name in ("base_lr", "lr_batches", "lr_epochs", "ref_duration", "dist_timeout"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
         for name in ("max_steps", "start_batch", "num_threads", "warm_step", "warmup_batches", "clipping_scale"):
             self._at_least(name, 0)
+        for name in ("ctc_loss_scale", "cr_loss_scale", "attention_decoder_loss_scale"):
+            self._at_least(name, 0)
+        if not 0.1 <= self.time_mask_ratio <= 6:
+            raise UserError(f"--time-mask-ratio must be from 0.1 to 6 (masks hide up to 15 % times it), got {self.time_mask_ratio}")
 
     def _at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)

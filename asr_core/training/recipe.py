@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, NamedTuple
 
+from asr_core.training.heads import LOG_NAMES, check_heads, loss_weights
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from asr_core.data.corpus import Corpus
     from asr_core.text.tokenizer import Tokenizer
+    from asr_core.training.two_views import TwoViews
 
 
 class BatchLoss(NamedTuple):
@@ -29,14 +31,6 @@ class BatchLoss(NamedTuple):
     frames: int
 
 
-def transducer_loss_scales(batch_idx_train: int, warm_step: int, simple_loss_scale: float) -> tuple:
-    """Weights (simple, pruned) after ``batch_idx_train`` batches: from (1, 0.1) to (simple_loss_scale, 1) in ``warm_step``."""
-    if batch_idx_train >= warm_step:
-        return simple_loss_scale, 1.0
-    done = batch_idx_train / warm_step
-    return 1.0 - done * (1.0 - simple_loss_scale), 0.1 + 0.9 * done
-
-
 class Recipe:
     """How one training is put together; each method may be overridden by a recipe's ``train.py``.
 
@@ -44,6 +38,9 @@ class Recipe:
       params: all options.
       corpus: where the cuts come from.
       rank, world_size: this process among those that train together.
+
+    Raises:
+      UserError: heads or weights of losses that contradict each other.
 
     Attributes:
       batch_count_offset: added to the counter that drives dropout and other schedules of modules.
@@ -57,7 +54,9 @@ class Recipe:
         self.rank = rank
         self.world_size = world_size
         self.options = from_params(TrainOptions, params)
+        check_heads(params)
         self._tokenizer: Any = None
+        self._views: Any = None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -80,6 +79,15 @@ class Recipe:
             self._tokenizer = Tokenizer.load(self.options.bpe_model)
         return self._tokenizer
 
+    @property
+    def views(self) -> "TwoViews":
+        """What makes the two views of CR-CTC."""
+        if self._views is None:
+            from asr_core.training.two_views import TwoViews
+
+            self._views = TwoViews(int(self.params.get("spec_aug_time_warp_factor", 80)), self.options.time_mask_ratio)
+        return self._views
+
     def train_cuts(self) -> Any:
         """The training cuts; by default the corpus'."""
         return self.corpus.train_cuts()
@@ -91,8 +99,12 @@ class Recipe:
     def build_model(self) -> "nn.Module":
         """The model, on the CPU."""
         from asr_core.models import ModelOptions, build_model
+        from asr_core.text.tokenizer import SOS_EOS
 
-        return build_model(from_params(ModelOptions, self.params), self.tokenizer.vocab_size, self.params["num_mel_bins"])
+        opts = from_params(ModelOptions, self.params)
+        if opts.use_attention_decoder and self.tokenizer.pieces[1:2] != [SOS_EOS]:
+            raise UserError(f"an attention decoder needs {SOS_EOS} as the token with id 1, which {self.tokenizer.path} does not have")
+        return build_model(opts, self.tokenizer.vocab_size, self.params["num_mel_bins"])
 
     def build_datamodule(self) -> Any:
         """What makes the loaders: ``train_dataloader(cuts, epoch, skip_batches)`` and ``valid_dataloader(cuts)``."""
@@ -148,15 +160,14 @@ class Recipe:
         x = batch["inputs"].to(device, non_blocking=True)
         x_lens = supervisions["num_frames"].to(device).long()
         y: List[List[int]] = self.tokenizer.encode(supervisions["text"])
-        losses = model(x, x_lens, y, prune_range=opts.prune_range, am_scale=opts.am_scale, lm_scale=opts.lm_scale, reduction=reduction)
-        simple_scale, pruned_scale = transducer_loss_scales(batch_idx_train, opts.warm_step, opts.simple_loss_scale)
-        has_transducer = losses.simple_loss is not None
-        weighted = [
-            ("simple_loss", losses.simple_loss, simple_scale),
-            ("pruned_loss", losses.pruned_loss, pruned_scale),
-            ("ctc_loss", losses.ctc_loss, opts.ctc_loss_scale if has_transducer else 1.0),
-        ]
-        parts = {name: loss.detach() for name, loss, _ in weighted if loss is not None}
-        total = sum(scale * loss for _, loss, scale in weighted if loss is not None)
+        args = {"prune_range": opts.prune_range, "am_scale": opts.am_scale, "lm_scale": opts.lm_scale, "reduction": reduction}
+        if self.params.get("use_cr_ctc", False) and model.training:  # in evaluation both views would be the same
+            x = self.views(x, supervisions["start_frame"], supervisions["num_frames"])
+            x_lens, y = x_lens.repeat(2), y + y
+            args["use_cr_ctc"] = True
+        losses = {name: loss for name, loss in model(x, x_lens, y, **args)._asdict().items() if loss is not None}
+        weights = loss_weights(opts, batch_idx_train, losses)
+        total = sum(weights[name] * loss for name, loss in losses.items())
+        parts = {LOG_NAMES.get(name, name): loss.detach() for name, loss in losses.items()}
         frames = int((supervisions["num_frames"] // 4).sum())
         return BatchLoss(total, parts, frames)  # type: ignore[arg-type]

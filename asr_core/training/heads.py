@@ -1,0 +1,64 @@
+"""The heads of a model in training: which options go together, and what each head's loss weighs."""
+
+from typing import Any, Collection, Dict, Mapping
+
+from asr_core.models.options import ModelOptions
+from asr_core.training.options import TrainOptions
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
+
+LOG_NAMES = {"attention_decoder_loss": "attn_decoder_loss"}  # where a loss is logged under another name
+
+
+def check_heads(params: Mapping[str, Any]) -> None:
+    """Refuse heads and weights that contradict each other.
+
+    Args:
+      params: model and training options; of the data options ``enable_spec_aug``, if there are any.
+
+    Raises:
+      UserError: naming the options.
+    """
+    model, opts = from_params(ModelOptions, params), from_params(TrainOptions, params)
+    if model.use_cr_ctc:
+        if not model.use_ctc:
+            raise UserError("--use-cr-ctc 1 compares the CTC posteriors of two views: give --use-ctc 1, too")
+        if params.get("enable_spec_aug", False):
+            raise UserError("--use-cr-ctc 1 masks each view itself: give --enable-spec-aug 0")
+    if model.use_attention_decoder and not model.use_transducer:
+        ctc, attention = opts.ctc_loss_scale, opts.attention_decoder_loss_scale
+        if abs(ctc + attention - 1.0) > 1e-6:
+            raise UserError(
+                f"without a transducer --ctc-loss-scale ({ctc:g}) and --attention-decoder-loss-scale ({attention:g}) must sum to 1, "
+                "e.g. 0.1 and 0.9"
+            )
+
+
+def transducer_loss_scales(batch_idx_train: int, warm_step: int, simple_loss_scale: float) -> tuple:
+    """Weights (simple, pruned) after ``batch_idx_train`` batches: from (1, 0.1) to (simple_loss_scale, 1) in ``warm_step``."""
+    if batch_idx_train >= warm_step:
+        return simple_loss_scale, 1.0
+    done = batch_idx_train / warm_step
+    return 1.0 - done * (1.0 - simple_loss_scale), 0.1 + 0.9 * done
+
+
+def loss_weights(opts: TrainOptions, batch_idx_train: int, heads: Collection[str]) -> Dict[str, float]:
+    """The weight of each loss, by its name in :class:`~asr_core.models.asr_model.Losses`.
+
+    The CTC loss has the weight 1 where there is no other; the consistency loss comes in over ``warm_step`` batches.
+
+    Args:
+      opts: training options.
+      batch_idx_train: batches since the start of training.
+      heads: names of the losses that the model has.
+    """
+    simple, pruned = transducer_loss_scales(batch_idx_train, opts.warm_step, opts.simple_loss_scale)
+    ctc_alone = "simple_loss" not in heads and "attention_decoder_loss" not in heads
+    warmth = min(batch_idx_train / opts.warm_step, 1.0) if opts.warm_step > 0 else 1.0
+    return {
+        "simple_loss": simple,
+        "pruned_loss": pruned,
+        "ctc_loss": 1.0 if ctc_alone else opts.ctc_loss_scale,
+        "attention_decoder_loss": opts.attention_decoder_loss_scale,
+        "cr_loss": opts.cr_loss_scale * warmth,
+    }

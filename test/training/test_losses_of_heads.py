@@ -1,0 +1,230 @@
+"""Training with CTC alone, CTC and attention decoder, CR-CTC: weights, refusals, exact resuming; the two views."""
+
+import math
+import random
+from types import SimpleNamespace
+
+import fake_run
+import numpy as np
+import pytest
+import torch
+
+from asr_core.data.options import DataOptions
+from asr_core.models import ModelOptions, build_model
+from asr_core.training.checkpoint import read_whole
+from asr_core.training.heads import check_heads, loss_weights
+from asr_core.training.metrics import read_metrics
+from asr_core.training.options import TrainOptions
+from asr_core.training.recipe import Recipe
+from asr_core.training.two_views import TwoViews
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import defaults_of
+
+SIZES = {
+    "num_encoder_layers": "1,1",
+    "downsampling_factor": "1,2",
+    "encoder_dim": "24,32",
+    "encoder_unmasked_dim": "16",
+    "feedforward_dim": "32",
+    "num_heads": "2",
+    "query_head_dim": "8",
+    "cnn_module_kernel": "7",
+    "decoder_dim": 16,
+    "joiner_dim": 16,
+    "attention_decoder_dim": 16,
+    "attention_decoder_num_layers": 1,
+    "attention_decoder_attention_dim": 16,
+    "attention_decoder_num_heads": 2,
+    "attention_decoder_feedforward_dim": 24,
+}
+CTC = {"use_ctc": True, "use_transducer": False}
+AED = {"use_attention_decoder": True, "ctc_loss_scale": 0.1, "attention_decoder_loss_scale": 0.9}
+CR = {"use_cr_ctc": True, "enable_spec_aug": False, "spec_aug_time_warp_factor": 20}
+
+
+class HeadsRecipe(fake_run.FakeRecipe):
+    """A tiny Zipformer with the heads that the options ask for, on made-up features."""
+
+    tokenizer = SimpleNamespace(
+        encode=lambda texts: [[int(t), 2, 3] for t in texts], pieces=["<blk>", "<sos/eos>"], vocab_size=fake_run.VOCAB
+    )
+    build_model = Recipe.build_model
+
+    def build_datamodule(self):
+        data = super().build_datamodule()
+        small = data._batch
+
+        def batch(seed, index):
+            out = small(seed, index)
+            out["inputs"] = out["inputs"].repeat(1, 6, 10)
+            out["supervisions"]["num_frames"] *= 6
+            out["supervisions"]["start_frame"] = torch.zeros(3, dtype=torch.int32)
+            return out
+
+        data._batch = batch
+        return data
+
+
+def params_of(tmp_path, **options):
+    return fake_run.make_params(tmp_path, **{**SIZES, "num_mel_bins": 80, **options})
+
+
+def run(exp_dir, **options):
+    options = {**SIZES, "num_mel_bins": 80, "num_epochs": 1, "save_every_n": 4, "base_lr": 0.03, **options}
+    return fake_run.run(exp_dir, recipe=HeadsRecipe, **options)
+
+
+def weights(batch_idx_train, *heads, **options):
+    return loss_weights(TrainOptions(warm_step=100, **options), batch_idx_train, heads)
+
+
+def test_weights():
+    both = ("simple_loss", "pruned_loss", "ctc_loss")
+    assert weights(50, *both)["ctc_loss"] == 0.2
+    assert weights(50, "ctc_loss", "cr_loss")["ctc_loss"] == 1.0
+    assert weights(50, "ctc_loss", "attention_decoder_loss")["ctc_loss"] == 0.2
+    assert weights(50, "attention_decoder_loss")["attention_decoder_loss"] == 0.8
+    assert [weights(n, "ctc_loss", cr_loss_scale=0.4)["cr_loss"] for n in (0, 50, 100, 900)] == pytest.approx([0.0, 0.2, 0.4, 0.4])
+    assert loss_weights(TrainOptions(warm_step=0), 1, ["ctc_loss"])["cr_loss"] == 0.2
+    assert [weights(n)[name] for n in (50, 200) for name in both[:2]] == pytest.approx([0.75, 0.55, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"use_cr_ctc": True}, "--use-ctc 1"),
+        ({**CTC, "use_cr_ctc": True, "enable_spec_aug": True}, "--enable-spec-aug 0"),
+        (
+            {**CTC, "use_attention_decoder": True, "ctc_loss_scale": 0.1},
+            r"\(0.1\) and --attention-decoder-loss-scale \(0.8\) must sum to 1",
+        ),
+    ],
+)
+def test_contradictions_are_refused(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        Recipe(params_of(tmp_path, **options), fake_run.CORPUS)
+
+
+def test_what_goes_together():
+    for options in (
+        CTC,
+        {**CTC, **AED, **CR},
+        {**CTC, "use_attention_decoder": True},
+        {"use_attention_decoder": True},
+        {"use_ctc": True, **CR},
+    ):
+        check_heads({**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(TrainOptions), **options})
+    for changes, name in ({"time_mask_ratio": 9.0}, "time-mask-ratio"), ({"cr_loss_scale": -1.0}, "cr-loss-scale"):
+        with pytest.raises(UserError, match=name):
+            TrainOptions(**changes).validate()
+
+
+def test_another_vocabulary_is_refused(tmp_path):
+    recipe = HeadsRecipe(params_of(tmp_path, **CTC, **AED), fake_run.CORPUS)
+    recipe.tokenizer = SimpleNamespace(pieces=["<blk>", "a"], vocab_size=2, path="x/tokens.txt")
+    with pytest.raises(UserError, match="<sos/eos> as the token with id 1, which x/tokens.txt does not have"):
+        recipe.build_model()
+
+
+@pytest.mark.parametrize(
+    "options,names",
+    [
+        ({**CTC}, {"ctc_loss"}),
+        ({**CTC, **AED}, {"ctc_loss", "attn_decoder_loss"}),
+        ({**CTC, **CR}, {"ctc_loss", "cr_loss"}),
+        ({**AED, **CR, "use_ctc": True}, {"simple_loss", "pruned_loss", "ctc_loss", "attn_decoder_loss", "cr_loss"}),
+    ],
+)
+def test_loss_is_the_weighted_sum_of_its_parts(tmp_path, options, names):
+    torch.manual_seed(0)
+    recipe = HeadsRecipe(params_of(tmp_path, **options), fake_run.CORPUS)
+    model = recipe.build_model().train()
+    batch = recipe.build_datamodule()._batch(1, 0)
+    before = batch["inputs"].clone()
+    out = recipe.compute_loss(model, batch, 3)
+    assert set(out.parts) == names and out.loss.isfinite() and torch.equal(batch["inputs"], before)
+    heads = {"attention_decoder_loss" if n == "attn_decoder_loss" else n for n in names}
+    expected = loss_weights(recipe.options, 3, heads)
+    total = sum(expected["attention_decoder_loss" if n == "attn_decoder_loss" else n] * loss for n, loss in out.parts.items())
+    torch.testing.assert_close(out.loss.detach(), total)
+    assert out.frames == sum(n // 4 for n in (120, 96, 72))
+    each = recipe.compute_loss(model, batch, 3, reduction="none")
+    assert each.loss.shape == (3,)
+
+
+def test_one_view_in_evaluation_equals_two_equal_ones(tmp_path):
+    torch.manual_seed(0)
+    recipe = HeadsRecipe(params_of(tmp_path, **CTC, **CR), fake_run.CORPUS)
+    model = recipe.build_model().eval()
+    batch = recipe.build_datamodule()._batch(1, 0)
+    with torch.no_grad():
+        out = recipe.compute_loss(model, batch, 3)
+        x, x_lens = batch["inputs"], batch["supervisions"]["num_frames"].long()
+        y = recipe.tokenizer.encode(batch["supervisions"]["text"])
+        two = model(x.repeat(2, 1, 1), x_lens.repeat(2), y + y, use_cr_ctc=True)
+    assert set(out.parts) == {"ctc_loss"} and two.cr_loss.abs() < 1e-3
+    torch.testing.assert_close(out.loss, two.ctc_loss, atol=1e-3, rtol=1e-4)
+
+
+def test_a_run_continues_exactly_and_records_its_losses(tmp_path):
+    torch.set_num_threads(1)
+    options = {**CTC, **AED, **CR}
+    assert run(tmp_path / "whole", **options) == 0
+    for stop in (3, 8, 0):
+        assert run(tmp_path / "parts", max_steps=stop, **options) == 0
+    whole, parts = (
+        [{k: v for k, v in r.items() if k not in ("rate", "time")} for r in read_metrics(tmp_path / d / "metrics.jsonl")]
+        for d in ("whole", "parts")
+    )
+    assert parts == whole
+    train = [r for r in whole if r["type"] == "train"]
+    assert len(train) == fake_run.BATCHES and all(math.isfinite(r["loss"]) and r["cr_loss"] > 0 for r in train)
+    assert all(r["attn_decoder_loss"] > 0 for r in train)
+    a, b = (read_whole(tmp_path / d / "epoch-1.pt")["model"] for d in ("whole", "parts"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_moves_attention_decoder_and_ctc(tmp_path):
+    assert run(tmp_path, **CTC, **AED, warmup_batches=0.0) == 0
+    torch.manual_seed(42)
+    trained = read_whole(tmp_path / "epoch-1.pt")["model"]
+    fresh = build_model(ModelOptions(**{**SIZES, **CTC, "use_attention_decoder": True}), fake_run.VOCAB)
+    for name, value in fresh.state_dict().items():
+        if name.startswith(("attention_decoder.", "ctc_output.")):
+            assert not torch.equal(trained[name], value), name
+
+
+def seed(number):
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def test_two_views_are_warped_alike_and_masked_apart():
+    x = torch.randn(4, 300, 80).cumsum(1)
+    starts, lengths = torch.tensor([0, 0, 10, 0]), torch.tensor([300, 280, 200, 40])
+    views = TwoViews(80, 2.5)
+    seed(3)
+    out = views(x, starts, lengths)
+    assert out.shape == (8, 300, 80) and not torch.equal(out[:4], out[4:])
+    seed(3)
+    warped = views._warp(x, starts, lengths)
+    assert sum(not torch.equal(warped[i], x[i]) for i in range(3)) >= 1
+    for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist())):
+        assert torch.equal(warped[row, :start], x[row, :start]) and torch.equal(warped[row, start + length :], x[row, start + length :])
+    assert torch.equal(warped[3], x[3])  # too short to be warped
+    masked = (out != warped.repeat(2, 1, 1)).float()
+    assert 0.02 < masked.mean() < 0.7
+    all_bins = masked.mean(dim=2) > 0.99
+    assert all_bins.float().mean(dim=1).max() <= 0.375  # 0.15 times 2.5
+    seed(3)
+    assert torch.equal(views(x, starts, lengths), out)
+    seed(4)
+    assert not torch.equal(views(x, starts, lengths), out)
+
+
+def test_views_without_warping_and_of_hardly_any_frames():
+    x = torch.randn(2, 12, 80)
+    lengths = torch.tensor([12, 9])
+    assert torch.equal(TwoViews(0, 0.1)(x, torch.zeros(2), lengths), x.repeat(2, 1, 1))
+    assert TwoViews(80, 2.5)(x, torch.zeros(2, dtype=torch.int64), lengths).shape == (4, 12, 80)
