@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Type
 from asr_core.bin.common import run_program
 from asr_core.data.options import DataOptions
 from asr_core.models.options import ModelOptions
+from asr_core.training.launch import Seat, seat_from_environment, spawn
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
 from asr_core.utils.errors import UserError
@@ -17,6 +18,7 @@ from asr_core.utils.options import AttributeDict, Parser, add_options, from_para
 
 if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
+    from asr_core.training.distributed import World
 
 OPTIONS = (TrainOptions, ModelOptions, DataOptions)
 
@@ -36,7 +38,7 @@ def main(
       argv: the command line; by default the process' own.
     """
     recipe = recipe or Recipe
-    run_program(lambda: sys.exit(_train(corpus, recipe, _parse(corpus, recipe, defaults or {}, argv))))
+    run_program(lambda: sys.exit(_start(corpus, recipe, _parse(corpus, recipe, defaults or {}, argv))))
 
 
 def _parse(corpus: "Type[Corpus]", recipe: Type[Recipe], defaults: Dict[str, Any], argv: Optional[List[str]]) -> AttributeDict:
@@ -55,25 +57,40 @@ def _parse(corpus: "Type[Corpus]", recipe: Type[Recipe], defaults: Dict[str, Any
     return params_of(parser.parse_args(argv))
 
 
-def _train(corpus: "Type[Corpus]", recipe_class: Type[Recipe], params: AttributeDict) -> int:
+def _start(corpus: "Type[Corpus]", recipe: Type[Recipe], params: AttributeDict) -> int:
+    """Train in this process, as one of those that a launcher started, or in new processes; returns the exit status."""
     opts = from_params(TrainOptions, params)
     opts.validate()
-    from asr_core.utils.files import write_text_atomic
-    from asr_core.utils.log import setup_logger
+    seat = seat_from_environment(opts.world_size)
+    if seat is None and opts.world_size > 1:
+        return spawn(_take_seat, (corpus, recipe, params), opts.world_size, opts.master_port)
+    return _take_seat(seat or Seat(), corpus, recipe, params)
+
+
+def _take_seat(seat: Seat, corpus: "Type[Corpus]", recipe: Type[Recipe], params: AttributeDict) -> int:
     from asr_core.utils.runtime import setup_cpu
 
-    exp_dir = Path(opts.exp_dir)
+    params["world_size"] = seat.size
+    opts = from_params(TrainOptions, params)
+    setup_cpu(opts.num_threads, seat.local_size)
+    from asr_core.training.distributed import take_part
+
+    return take_part(seat, opts, lambda world: _train(world, corpus, recipe, params))
+
+
+def _train(world: "World", corpus: "Type[Corpus]", recipe_class: Type[Recipe], params: AttributeDict) -> int:
+    from asr_core.utils.log import setup_logger
+
+    exp_dir = Path(params["exp_dir"])
     logging.raiseExceptions = False  # a full disk must not print a traceback for each log line
     try:
-        setup_logger(exp_dir / "log" / "log-train")
+        setup_logger(exp_dir / "log" / "log-train", world.rank, world.size)
     except OSError as e:
         raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
-    setup_cpu(opts.num_threads)
     recipe_class.complete(params)
     from asr_core.training.loop import Trainer
 
-    recipe = recipe_class(params, corpus(params))
-    _keep_tokens(recipe, exp_dir)
+    recipe = recipe_class(params, corpus(params), world.rank, world.size)
     params.update(
         vocab_size=recipe.tokenizer.vocab_size,
         blank_id=recipe.tokenizer.blank_id,
@@ -81,13 +98,13 @@ def _train(corpus: "Type[Corpus]", recipe_class: Type[Recipe], params: Attribute
         feature_dim=params["num_mel_bins"],
         subsampling_factor=4,
     )
-    write_text_atomic(exp_dir / "params.json", str(params) + "\n")
-    logging.info("Options: %s", {name: params[name] for name in sorted(params)})
-    return Trainer(params, recipe).run()
+    if world.is_main:
+        _keep_records(recipe, exp_dir)
+    return Trainer(params, recipe, world).run()
 
 
-def _keep_tokens(recipe: Recipe, exp_dir: Path) -> None:
-    """Copy the tokenizer beside the checkpoints, where decoding and export look for it.
+def _keep_records(recipe: Recipe, exp_dir: Path) -> None:
+    """Write the options, and copy the tokenizer beside the checkpoints, where decoding and export look for it.
 
     Raises:
       UserError: the folder holds a run with other tokens.
@@ -98,6 +115,9 @@ def _keep_tokens(recipe: Recipe, exp_dir: Path) -> None:
     tokens = exp_dir / "tokens.txt"
     if tokens.is_file() and list(exp_dir.glob("*.pt")) and Tokenizer.load(tokens).pieces != recipe.tokenizer.pieces:
         raise UserError(f"{exp_dir} holds a run with other tokens than {recipe.options.bpe_model}: choose another --exp-dir")
+    params = recipe.params
+    write_text_atomic(exp_dir / "params.json", str(params) + "\n")
+    logging.info("Options: %s", {name: params[name] for name in sorted(params)})
     write_text_atomic(tokens, write_tokens(recipe.tokenizer.pieces))
     source = Path(recipe.tokenizer.path)
     target = exp_dir / "bpe.model"

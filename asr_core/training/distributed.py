@@ -12,12 +12,14 @@ names. What is lost is the overlap with the backward pass: the time to sum the g
 import contextlib
 import datetime
 import logging
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+import sys
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from asr_core.training.launch import Seat
+from asr_core.training.launch import LOST, TOLD, Seat
+from asr_core.training.options import TrainOptions
 from asr_core.training.signals import StopRequest
 from asr_core.utils.errors import UserError
 
@@ -179,6 +181,30 @@ class Group(World):
             self._dist.destroy_process_group()
 
 
+def take_part(seat: Seat, opts: TrainOptions, body: Callable[[World], int]) -> int:
+    """Run ``body`` in the circle of the processes that train together; return its exit status.
+
+    A :class:`UserError` that several ranks meet is told by one of them.
+    """
+    if seat.size == 1:
+        return body(World(seat))
+    world: Optional[World] = None
+    try:
+        world = join(seat, opts.dist_timeout, opts.device != "cpu" and torch.cuda.is_available())
+        status = body(world)
+        world.close()
+        return status
+    except UserError as e:
+        if world is None or world.first_to_tell():
+            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        return TOLD if seat.watched else 1
+    except PeerLost as e:
+        logging.info("no answer from the other processes: %s", e)
+        if not seat.watched and (world is None or world.first_to_tell()):
+            print(f"error: rank {seat.rank} has no answer from the others ({e})", file=sys.stderr)
+        return LOST if seat.watched else 1
+
+
 def join(seat: Seat, timeout: float, cuda: bool) -> World:
     """Meet the other processes; returns when all are there.
 
@@ -197,11 +223,7 @@ def join(seat: Seat, timeout: float, cuda: bool) -> World:
         )
     if cuda:
         torch.cuda.set_device(seat.local_rank)
-    if seat.size == 1:
-        return World(seat)
-    world = Group(seat, timeout, cuda)
-    logging.info("Process %d of %d", seat.rank, seat.size)
-    return world
+    return Group(seat, timeout, cuda)
 
 
 @contextlib.contextmanager

@@ -112,6 +112,7 @@ class _Watch:
     def __init__(self, ranks: List[Any]) -> None:
         self.ranks = ranks
         self.signum = 0
+        self.stuck: List[Any] = []
 
     def run(self) -> int:
         """Wait for the end; return the exit status."""
@@ -125,7 +126,10 @@ class _Watch:
             return 128 + self.signum
         if failed is None:
             return max(process.exitcode for process in self.ranks)
-        if failed.exitcode not in (TOLD, LOST):
+        if failed.exitcode == LOST:
+            who = ", ".join(f"{process.name} (process {process.pid})" for process in self.stuck) or "one of the processes"
+            raise UserError(f"{who} did not answer the others in time (--dist-timeout), so all were ended; the log files say more")
+        if failed.exitcode != TOLD:
             how = (
                 f"was killed by {signal.Signals(-failed.exitcode).name}" if failed.exitcode < 0 else f"ended with status {failed.exitcode}"
             )
@@ -150,6 +154,7 @@ class _Watch:
             if bad:
                 deadline = min(deadline, time.monotonic() + _GRACE)
             if time.monotonic() > deadline:
+                self.stuck += [process for process in alive if process not in self.stuck]
                 for process in alive:
                     process.kill()
         return min(failed, key=lambda process: process.exitcode == LOST, default=None)

@@ -104,7 +104,8 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(whole, tmp_path, caplog):
     cut, flipped = tmp_path / "checkpoint-22.pt", tmp_path / "checkpoint-20.pt"
     cut.write_bytes(cut.read_bytes()[:9000])
     data = bytearray(flipped.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    middle = len(data) // 2
+    data[middle : middle + 200] = bytes(byte ^ 0xFF for byte in data[middle : middle + 200])  # more than the padding between entries
     flipped.write_bytes(data)
     assert fake_run.run(tmp_path) == 0
     assert f"{cut} is damaged" in caplog.text and f"{flipped} is damaged" in caplog.text
