@@ -1,7 +1,7 @@
 """Symbol tables of language models and graphs: ``words.txt`` and ``tokens.txt`` with their special symbols."""
 
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, Tuple
+from typing import Dict, Iterable, List, Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -42,11 +42,6 @@ def format_symbols(symbols: Iterable[str]) -> str:
     return "".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols))
 
 
-def is_disambig(symbol: str) -> bool:
-    """Whether ``symbol`` is one of ``#0``, ``#1``, ..."""
-    return len(symbol) > 1 and symbol[0] == "#" and symbol[1:].isdigit()
-
-
 def words_table(words: Iterable[str]) -> List[str]:
     """Symbols of a ``words.txt``: ``<eps>``, the words sorted, ``#0``, ``<s>``, ``</s>``.
 
@@ -58,11 +53,6 @@ def words_table(words: Iterable[str]) -> List[str]:
         if special in known:
             raise UserError(f"{special} is reserved and cannot be a word")
     return [EPS, *sorted(known), DISAMBIG, BOS, EOS]
-
-
-def by_id(table: Mapping[str, int]) -> Dict[int, str]:
-    """The symbol of each id."""
-    return {i: symbol for symbol, i in table.items()}
 
 
 def text_lines(path: PathLike) -> Iterable[Tuple[int, List[str]]]:

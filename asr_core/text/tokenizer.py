@@ -99,7 +99,7 @@ class Tokenizer:
             raise UserError(f"no such tokenizer: {path}; the recipe's prepare.sh makes it in stage 5")
         if path.suffix == ".txt":
             table = read_tokens(path)
-            return cls([t for t in sorted(table, key=table.__getitem__) if not _is_disambiguation(t)], None, str(path))
+            return cls([t for t in sorted(table, key=table.__getitem__) if not is_disambig(t)], None, str(path))
         import sentencepiece
 
         processor = sentencepiece.SentencePieceProcessor()
@@ -137,5 +137,6 @@ class Tokenizer:
         return "".join(dict.fromkeys(unknown))
 
 
-def _is_disambiguation(token: str) -> bool:
+def is_disambig(token: str) -> bool:
+    """Whether ``token`` is one of ``#0``, ``#1``, ..., which graphs need and no model emits."""
     return len(token) > 1 and token[0] == "#" and token[1:].isdigit()

@@ -1,0 +1,164 @@
+"""Pronunciation lexica: how words are spelt in phones or tokens, disambiguation symbols, and L as OpenFst text."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+
+from asr_core.lm.symbols import DISAMBIG, EPS, text_lines
+from asr_core.text.tokenizer import is_disambig
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike, write_text_atomic
+
+Lexicon = List[Tuple[str, List[str]]]  # words, each with the tokens of one pronunciation; a word may come more than once
+
+
+class Arc(NamedTuple):
+    """An arc of L: it reads a token and writes a word; ``<eps>`` is nothing."""
+
+    source: int
+    dest: int
+    token: str
+    word: str
+    cost: float
+
+
+def read_lexicon(path: PathLike) -> Lexicon:
+    """Read a lexicon: ``word token token ...`` a line. Repeated lines are read once.
+
+    Raises:
+      UserError: the file is missing or empty, or a line has no pronunciation or a reserved symbol.
+    """
+    lexicon: Dict[Tuple[str, ...], None] = {}
+    for number, fields in text_lines(path):
+        if len(fields) < 2:
+            raise UserError(f"{path}:{number}: expected a word and its tokens, got {' '.join(fields)!r}")
+        if EPS in fields or any(map(is_disambig, fields)):
+            raise UserError(f"{path}:{number}: {EPS}, #0, #1, ... are reserved, got {' '.join(fields)!r}")
+        lexicon[tuple(fields)] = None
+    if not lexicon:
+        raise UserError(f"{path} has no words")
+    return [(entry[0], list(entry[1:])) for entry in lexicon]
+
+
+def write_lexicon(path: PathLike, lexicon: Lexicon) -> None:
+    """Write a lexicon, whole or not at all."""
+    write_text_atomic(path, "".join(f"{word} {' '.join(tokens)}\n" for word, tokens in lexicon))
+
+
+def add_disambig_symbols(lexicon: Lexicon) -> Tuple[Lexicon, int]:
+    """Tell words apart that sound alike, or like the beginning of another: the first such gets ``#1`` at its end, and so on.
+
+    Mohri, Pereira and Riley, "Speech recognition with weighted finite-state transducers", 2008, section 3.3.
+
+    Returns:
+      The lexicon with these symbols, and the highest number used (0: none).
+    """
+    times = Counter(tuple(tokens) for _, tokens in lexicon)
+    beginnings = {pron[:i] for pron in times for i in range(1, len(pron))}
+    used: Counter = Counter()
+    out: Lexicon = []
+    for word, tokens in lexicon:
+        pron = tuple(tokens)
+        if times[pron] > 1 or pron in beginnings:
+            used[pron] += 1
+            tokens = [*tokens, f"#{used[pron]}"]
+        out.append((word, list(tokens)))
+    return out, max(used.values(), default=0)
+
+
+def phone_table(lexicon: Lexicon, max_disambig: int) -> List[str]:
+    """Symbols of a phone lexicon's ``tokens.txt``: ``<eps>``, the phones sorted, ``#0`` ... ``#max_disambig``."""
+    return [EPS, *sorted({token for _, tokens in lexicon for token in tokens}), *disambig_symbols(max_disambig)]
+
+
+def disambig_symbols(max_disambig: int) -> List[str]:
+    """``#0`` ... ``#max_disambig``."""
+    return [f"#{i}" for i in range(max_disambig + 1)]
+
+
+def lexicon_arcs(lexicon: Lexicon, silence: str = "", silence_prob: float = 0.5) -> Tuple[List[Arc], int]:
+    """The arcs of L, and its loop state: where words begin and end, and the only final state.
+
+    With ``silence``, state 0 is the start, 1 the loop, 2 comes before an optional silence, which is possible at the start and
+    after every word. Without, state 0 is both start and loop.
+
+    Args:
+      lexicon: words and their tokens.
+      silence: the token of silence, or "" for none.
+      silence_prob: how likely silence is, in (0, 1).
+    """
+    arcs: List[Arc] = []
+    loop, ends = 0, [(0, 0.0)]
+    following = 1
+    if silence:
+        loop, before_silence, following = 1, 2, 3
+        ends = [(loop, -math.log(1 - silence_prob)), (before_silence, -math.log(silence_prob))]
+        arcs += [Arc(0, dest, EPS, EPS, cost) for dest, cost in ends]
+        arcs.append(Arc(before_silence, loop, silence, EPS, 0.0))
+    for word, tokens in lexicon:
+        state, output = loop, word
+        for token in tokens[:-1]:
+            arcs.append(Arc(state, following, token, output, 0.0))
+            state, output = following, EPS
+            following += 1
+        arcs += [Arc(state, dest, tokens[-1], output, cost) for dest, cost in ends]
+    return arcs, loop
+
+
+def with_self_loops(arcs: Sequence[Arc]) -> List[Arc]:
+    """``arcs`` and a ``#0`` loop at each state that writes a word: there backoff arcs of a grammar pass through."""
+    writing = sorted({arc.source for arc in arcs if arc.word != EPS})
+    return [*arcs, *(Arc(state, state, DISAMBIG, DISAMBIG, 0.0) for state in writing)]
+
+
+def openfst_text(arcs: Iterable[Arc], final: int, tokens: Mapping[str, int], words: Mapping[str, int]) -> str:
+    """Arcs as OpenFst text: ``source dest ilabel olabel cost`` lines sorted by source, then the final state's.
+
+    ``<eps>`` is label 0 on both sides, whatever ``tokens`` calls its symbol 0.
+
+    Raises:
+      UserError: a token or word is not in its table.
+    """
+    lines = []
+    try:
+        for arc in sorted(arcs, key=lambda arc: arc.source):
+            token = 0 if arc.token == EPS else tokens[arc.token]
+            lines.append(f"{arc.source}\t{arc.dest}\t{token}\t{0 if arc.word == EPS else words[arc.word]}\t{arc.cost:.7g}\n")
+    except KeyError as e:
+        raise UserError(f"the lexicon has {e.args[0]!r}, which is in no symbol table") from None
+    return "".join([*lines, f"{final}\t0\n"])
+
+
+def write_graphs(
+    lang_dir: PathLike, lexicon: Lexicon, disambiguated: Lexicon, tokens: Mapping[str, int], words: Mapping[str, int], silence: str = ""
+) -> None:
+    """Write ``L.fst.txt`` and ``L_disambig.fst.txt``, the latter with ``#0`` loops."""
+    arcs, loop = lexicon_arcs(lexicon, silence)
+    write_text_atomic(Path(lang_dir) / "L.fst.txt", openfst_text(arcs, loop, tokens, words))
+    arcs, loop = lexicon_arcs(disambiguated, silence)
+    write_text_atomic(Path(lang_dir) / "L_disambig.fst.txt", openfst_text(with_self_loops(arcs), loop, tokens, words))
+
+
+def write_k2_graphs(lang_dir: PathLike) -> bool:
+    """Write ``L.pt`` and ``L_disambig.pt`` beside the texts if k2 is installed; returns whether it is."""
+    try:
+        import k2
+        import torch
+    except ImportError:
+        return False
+    from asr_core.utils.files import atomic_path
+
+    for name in ("L", "L_disambig"):
+        fsa = k2.Fsa.from_openfst((Path(lang_dir) / f"{name}.fst.txt").read_text(encoding="utf-8"), acceptor=False)
+        with atomic_path(Path(lang_dir) / f"{name}.pt") as tmp:
+            torch.save(fsa.as_dict(), tmp)
+    return True
+
+
+def first_pronunciations(lexicon: Lexicon) -> Dict[str, List[str]]:
+    """The tokens of each word; where it has more than one pronunciation, the first."""
+    out: Dict[str, List[str]] = {}
+    for word, tokens in lexicon:
+        out.setdefault(word, tokens)
+    return out
