@@ -1,0 +1,123 @@
+"""CTC searches against enumeration of all alignments and against a search written with dictionaries."""
+
+import itertools
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from asr_core.decoding.ctc import StreamingCtcGreedySearch, ctc_greedy_search, ctc_prefix_beam_search, ctc_prefix_nbest
+
+MODEL = SimpleNamespace(ctc_output=lambda x: x)  # frames are log-probabilities already
+
+
+def frames(*shape, seed=0, peak=1.5):
+    return (peak * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
+
+
+def collapse(path):
+    return tuple(token for token, _ in itertools.groupby(path) if token != 0)
+
+
+def add(a, b):
+    return float(torch.logaddexp(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)))
+
+
+def enumerate_all(log_probs):
+    """Log-probability of every token sequence, best first."""
+    total = defaultdict(lambda: -math.inf)
+    for path in itertools.product(range(log_probs.size(1)), repeat=log_probs.size(0)):
+        tokens = collapse(path)
+        total[tokens] = add(total[tokens], sum(float(log_probs[t, v]) for t, v in enumerate(path)))
+    return sorted(total.items(), key=lambda item: -item[1])
+
+
+def dictionary_search(log_probs, beam):
+    """Prefix beam search: {prefix: [ends in blank, ends in its last token]}."""
+    live = {(): [0.0, -math.inf]}
+    for frame in log_probs.tolist():
+        new = defaultdict(lambda: [-math.inf, -math.inf])
+        for prefix, (blank, token) in live.items():
+            both = add(blank, token)
+            new[prefix][0] = add(new[prefix][0], both + frame[0])
+            if prefix:
+                new[prefix][1] = add(new[prefix][1], token + frame[prefix[-1]])
+            for v in range(1, len(frame)):
+                before = blank if prefix and v == prefix[-1] else both
+                new[(*prefix, v)][1] = add(new[(*prefix, v)][1], before + frame[v])
+        live = dict(sorted(new.items(), key=lambda item: -add(*item[1]))[:beam])
+    return sorted(((p, add(*s)) for p, s in live.items()), key=lambda item: -item[1])
+
+
+def assert_same(found, expected):
+    assert [h.tokens for h in found] == [list(tokens) for tokens, _ in expected]
+    assert [h.log_prob for h in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_beam_is_exact(seed):
+    x, lens = frames(3, 5, 3, seed=seed), torch.tensor([5, 2, 0])
+    found = ctc_prefix_nbest(MODEL, x, lens, beam_size=70)
+    for i, n in enumerate(lens.tolist()):
+        assert_same(found[i], [item for item in enumerate_all(x[i, :n]) if item[1] > -math.inf])
+    assert [h[:3] for h in found[2]] == [([], [], 0.0)]
+
+
+@pytest.mark.parametrize("beam", [1, 2, 4, 9])
+def test_a_narrow_beam_equals_the_dictionaries(beam):
+    x, lens = frames(6, 40, 7, seed=beam), torch.tensor([40, 13, 40, 1, 29, 7])
+    found = ctc_prefix_nbest(MODEL, x, lens, beam_size=beam)
+    best = ctc_prefix_beam_search(MODEL, x, lens, beam_size=beam)
+    for i, n in enumerate(lens.tolist()):
+        assert_same(found[i], dictionary_search(x[i, :n], beam))
+        assert best[i] == found[i][0]
+        alone = ctc_prefix_beam_search(MODEL, x[i : i + 1, :n], lens[i : i + 1], beam_size=beam)[0]
+        assert (alone.tokens, alone.timestamps) == (best[i].tokens, best[i].timestamps)
+
+
+def test_timestamps():
+    path = [0, 3, 3, 0, 3, 2, 2, 0]
+    x = torch.full((1, 8, 4), 0.01).scatter_(2, torch.tensor(path).view(1, 8, 1), 0.97).log()
+    for search in (ctc_greedy_search, ctc_prefix_beam_search):
+        (hypothesis,) = search(MODEL, x, torch.tensor([8]))
+        assert hypothesis.tokens == [3, 3, 2] and hypothesis.timestamps == [1, 4, 5]
+    assert hypothesis.log_prob > 8 * math.log(0.97)
+    with pytest.raises(ValueError, match="at least 1"):
+        ctc_prefix_nbest(MODEL, x, torch.tensor([8]), beam_size=0)
+
+
+def test_greedy():
+    x, lens = frames(5, 30, 6), torch.tensor([30, 12, 0, 1, 25])
+    found = ctc_greedy_search(MODEL, x, lens)
+    for i, n in enumerate(lens.tolist()):
+        path = x[i, :n].argmax(-1).tolist()
+        assert tuple(found[i].tokens) == collapse(path)
+        assert [path[t] for t in found[i].timestamps] == found[i].tokens
+        assert all(t == 0 or path[t - 1] != path[t] for t in found[i].timestamps)
+        assert found[i].log_prob == pytest.approx(float(x[i, :n].amax(-1).sum()), abs=1e-4)
+
+
+def test_streaming_greedy_equals_whole_utterances():
+    x, lens = frames(3, 24, 4, peak=1.0), torch.tensor([24, 24, 24])
+    search = StreamingCtcGreedySearch(MODEL)
+    streams = [search.new_stream() for _ in range(3)]
+    begin = 0
+    for size in (1, 7, 4, 12):
+        search.advance(streams, x[:, begin : begin + size], torch.full((3,), size))
+        search.advance(streams[:1], x[:1, :3], torch.tensor([0]))  # nothing new
+        begin += size
+    for stream, whole in zip(streams, ctc_greedy_search(MODEL, x, lens)):
+        assert stream.hypothesis()[:2] == whole[:2]
+        assert stream.log_prob == pytest.approx(whole.log_prob, abs=1e-4)
+
+
+def test_penalty_and_temperature():
+    x, lens = frames(4, 30, 5), torch.full((4,), 30)
+    for search in (ctc_greedy_search, ctc_prefix_beam_search):
+        count = [sum(len(h.tokens) for h in search(MODEL, x.clone(), lens, blank_penalty=p)) for p in (-20.0, 0.0, 20.0)]
+        assert count[0] == 0 < count[1] < count[2]
+    plain, warm = (ctc_greedy_search(MODEL, x, lens, temperature=t)[0] for t in (1.0, 2.0))
+    assert plain.tokens == warm.tokens
+    assert warm.log_prob == pytest.approx(float((x[0] / 2).log_softmax(-1).amax(-1).sum()), abs=1e-4)
