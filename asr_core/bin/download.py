@@ -18,6 +18,41 @@ class DownloadOptions:
 
     url: str = option("", "address of the file")
     output: str = option("", "path to write")
+    gunzip: bool = option(False, "the file is compressed by gzip: write what is in it; <output>.gz is taken where it is there")
+
+
+def unzip(source: Path, output: Path) -> None:
+    """Write what the gzip file ``source`` holds to ``output``.
+
+    Raises:
+      UserError: it is missing or damaged; nothing is left at ``output``.
+    """
+    import gzip
+    import shutil
+    import zlib
+
+    from asr_core.utils.files import atomic_path
+
+    try:
+        with gzip.open(source, "rb") as compressed, atomic_path(output) as tmp, open(tmp, "wb") as f:
+            shutil.copyfileobj(compressed, f, _BLOCK)
+    except FileNotFoundError as e:
+        raise UserError(f"no such file: {source}") from e
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise UserError(f"{source} is damaged ({e}); remove it and start the same command again") from e
+
+
+def fetch(opts: DownloadOptions) -> None:
+    """Run the program with ``opts``."""
+    if not opts.gunzip:
+        return download(opts.url, opts.output)
+    compressed = Path(f"{opts.output}.gz")
+    had = compressed.is_file()
+    if not had:
+        download(opts.url, str(compressed))
+    unzip(compressed, Path(opts.output))
+    if not had:
+        compressed.unlink()
 
 
 def download(url: str, output: str) -> None:
@@ -60,7 +95,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         parser.error("--url and --output are needed")
     setup_logger()
     logging.info("downloading %s", opts.url)
-    run_program(lambda: download(opts.url, opts.output))
+    run_program(lambda: fetch(opts))
 
 
 if __name__ == "__main__":

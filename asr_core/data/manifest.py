@@ -1,8 +1,11 @@
-"""Checks and statistics of cut manifests."""
+"""Reading, writing, checks and statistics of cut manifests."""
 
+import contextlib
+import gzip
+import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional
 
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
@@ -28,6 +31,44 @@ def read_cuts(path: PathLike) -> Any:
         return CutSet.from_file(path).to_eager()
     except Exception as e:  # gzip, JSON and lhotse each have their own kinds
         raise UserError(f"manifest {path} is damaged: {type(e).__name__}: {e}") from e
+
+
+@contextlib.contextmanager
+def open_lines(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a manifest, ``.jsonl.gz`` or ``.jsonl``, to read its lines as bytes.
+
+    Raises:
+      UserError: it is missing; or, while it is read, it turns out to be damaged.
+    """
+    path = Path(path)
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
+            yield f  # type: ignore[misc]
+    except FileNotFoundError as e:
+        raise UserError(f"no such manifest: {path}") from e
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise UserError(f"manifest {path} is damaged ({e}); remove it and run prepare.sh again") from e
+
+
+def count_lines(path: PathLike) -> int:
+    """The number of lines of a manifest; errors as :func:`open_lines`."""
+    with open_lines(path) as f:
+        return sum(1 for _ in f)
+
+
+def join_manifests(folder: PathLike, prefix: str, part: str) -> Any:
+    """Cuts of whole recordings from ``<prefix>_recordings_<part>`` and ``<prefix>_supervisions_<part>`` as lhotse's recipes write them.
+
+    Raises:
+      UserError: one of the two is missing.
+    """
+    from lhotse import CutSet, RecordingSet, SupervisionSet
+
+    paths = [Path(folder) / f"{prefix}_{kind}_{part}.jsonl.gz" for kind in ("recordings", "supervisions")]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"no such manifest: {path}; run prepare.sh from stage 1")
+    return CutSet.from_manifests(RecordingSet.from_file(paths[0]), SupervisionSet.from_file(paths[1]))
 
 
 def make_cut(

@@ -17,7 +17,7 @@ _NUM_SPECIAL = 3
 def train_tokenizer(
     transcript: PathLike, lang_dir: PathLike, vocab_size: int, model_type: str = "unigram", fit: bool = False, keep_text: bool = False
 ) -> int:
-    """Train on ``transcript``; write ``<type>_<size>.model``, ``bpe.model`` and ``tokens.txt`` to ``lang_dir``.
+    """Train on ``transcript``; write ``<type>_<size>.{model,vocab}``, ``bpe.model`` and ``tokens.txt`` to ``lang_dir``.
 
     Ids 0, 1, 2 are ``<blk>``, ``<sos/eos>``, ``<unk>``; all characters of the text are covered.
 
@@ -54,10 +54,19 @@ def train_tokenizer(
     with atomic_path(named) as tmp:
         tmp.write_bytes(model)
     pieces = Tokenizer.load(named).pieces
+    write_text_atomic(named.with_suffix(".vocab"), _vocab(model))
     write_text_atomic(lang_dir / "tokens.txt", write_tokens(pieces))
     with atomic_path(lang_dir / "bpe.model") as tmp:  # last: it marks the folder as complete
         shutil.copyfile(named, tmp)
     return len(pieces)
+
+
+def _vocab(model: bytes) -> str:
+    """Lines of piece and log probability, as SentencePiece writes them beside its models."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return "".join(f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}\n" for i in range(processor.get_piece_size()))
 
 
 def _read_lines(path: Path) -> List[str]:

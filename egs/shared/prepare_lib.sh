@@ -75,21 +75,36 @@ in_stage() {
   log "Stage $1: $2"
 }
 
-# is_done MARKER SETTINGS [PATH...]: whether a step was already done with these settings. Where it was not, what an earlier
-# run with other settings left at PATH... is removed; what an interrupted run with the same settings left is kept.
+# yes_or_no NAME...: the values of these options become 1 or 0.
+yes_or_no() {
+  local name
+  for name; do
+    case ${!name,,} in
+      1 | true | yes | t | y) printf -v "$name" 1 ;;
+      0 | false | no | f | n) printf -v "$name" 0 ;;
+      *) fail "--${name//_/-} must be 1 or 0, not '${!name}'" ;;
+    esac
+  done
+}
+
+# is_done MARKER SETTINGS [PATH...]: whether a step was already done with these settings. An empty marker, as other preparation
+# scripts leave it, counts as done. Where an earlier run had other settings, what it left at PATH... is removed; what an interrupted
+# run with the same settings left is kept, and so is what was put there without a marker.
 is_done() {
-  local marker=$1 settings=$2
+  local marker=$1 settings=$2 earlier=$2
   shift 2
-  if [ -f "$marker" ] && [ "$(cat "$marker")" = "$settings" ]; then
+  if [ -f "$marker" ] && { [ ! -s "$marker" ] || [ "$(cat "$marker")" = "$settings" ]; }; then
     log "  done before ($marker)"
     return 0
   fi
   mkdir -p "$(dirname "$marker")"
-  if ! [ -f "$marker.started" ] || [ "$(cat "$marker.started")" != "$settings" ]; then
+  [ ! -f "$marker" ] || earlier=$(cat "$marker")
+  [ ! -f "$marker.started" ] || earlier=$(cat "$marker.started")
+  if [ "$earlier" != "$settings" ]; then
     rm -f "$marker"
     [ $# -eq 0 ] || rm -rf -- "$@"
-    echo "$settings" > "$marker.started"
   fi
+  echo "$settings" > "$marker.started"
   return 1
 }
 
@@ -99,11 +114,79 @@ mark_done() {
   mv "$1.started" "$1"
 }
 
-# download_to FILE URL: fetch an archive unless it is there.
+# download_to FILE URL [OPTION...]: fetch a file unless it is there.
 download_to() {
-  if [ -f "$1" ]; then
-    log "  using $1"
+  local file=$1 url=$2
+  shift 2
+  if [ -f "$file" ]; then
+    log "  using $file"
   else
-    "$python" -m asr_core.bin.download --url "$2" --output "$1"
+    "$python" -m asr_core.bin.download --url "$url" --output "$file" "$@"
   fi
+}
+
+# unpack_to FOLDER MEMBER ARCHIVE: FOLDER becomes the folder MEMBER of a tar archive, whole or not at all.
+unpack_to() {
+  local folder=$1 member=$2 archive=$3 work
+  [ -f "$archive" ] || fail "no $archive; run stage 0, or give the folder that holds it with --dl-dir"
+  mkdir -p "$(dirname "$folder")"
+  work=$(dirname "$folder")/.unpacking-$(basename "$folder")
+  rm -rf "$work" && mkdir "$work"
+  if ! tar -xf "$archive" -C "$work" 2> "$work/.errors" || ! [ -d "$work/$member" ]; then
+    log "$(head -n 1 "$work/.errors")"
+    rm -rf "$work"
+    fail "$archive is damaged or has no folder $member; remove it and start again from stage 0"
+  fi
+  mv "$work/$member" "$folder"
+  rm -rf "$work"
+}
+
+# The stages that recipes share. They read $manifests, $fbank, $data_dir, $nj and $on_the_fly_feats.
+
+# store_features PREFIX PARTS SETTINGS [OPTION...]: features of parts (separated by commas) from $manifests to $fbank. An empty PARTS
+# is the manifest PREFIX_cuts.jsonl.gz. Parts that are there are kept; other SETTINGS start anew.
+store_features() {
+  local prefix=$1 parts=$2 settings=$3 marker=$fbank/.$1.done part list complete=1
+  shift 3
+  IFS=, read -ra list <<< "$parts"
+  for part in "${list[@]:-}"; do
+    [ -f "$fbank/${prefix}_cuts${part:+_$part}.jsonl.gz" ] || complete=0
+  done
+  if ! is_done "$marker" "$settings" "$fbank/$prefix"_{cuts,feats}* || [ $complete = 0 ]; then
+    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix "$prefix" --parts "$parts" \
+      --nj "$nj" "$@"
+    mark_done "$marker" "$settings"
+  fi
+}
+
+# make_tokens LANG TEXT SETTINGS [OPTION...]: train a tokenizer on the lines of TEXT, into the folder LANG. One that was put there
+# without a marker is kept, for models may have been trained with it.
+make_tokens() {
+  local lang=$1 text=$2 settings=$3
+  shift 3
+  if [ -f "$lang/bpe.model" ] && ! [ -e "$lang/.done" ] && ! [ -e "$lang/.done.started" ]; then
+    log "  using $lang/bpe.model"
+    return
+  fi
+  if ! is_done "$lang/.done" "$settings" "$lang"/{bpe.model,tokens.txt}; then
+    "$python" -m asr_core.bin.train_tokenizer --lang-dir "$lang" --transcript "$text" "$@"
+    mark_done "$lang/.done" "$settings"
+  fi
+}
+
+# cuts_of PREFIX PARTS: paths of the manifests that training reads, one a line.
+cuts_of() {
+  local prefix=$1 part from=$fbank
+  [ "$on_the_fly_feats" = 0 ] || from=$manifests
+  for part in ${2//,/ }; do
+    echo "$from/${prefix}_cuts_$part.jsonl.gz"
+  done
+}
+
+# check_cuts PREFIX PARTS [OPTION...]: validate the manifests that training reads.
+check_cuts() {
+  local cuts
+  readarray -t cuts < <(cuts_of "$1" "$2")
+  shift 2
+  "$python" -m asr_core.bin.validate_manifest "$@" "${cuts[@]}"
 }

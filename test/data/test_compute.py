@@ -1,11 +1,14 @@
 """Storing features, checking manifests, noise."""
 
+import gzip
+
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
 
-from asr_core.bin import compute_fbank, prepare_noise
+from asr_core.bin import combine_manifests, compute_fbank, download, prepare_noise, write_transcripts
+from asr_core.data import compute
 from asr_core.data.compute import compute_features
 from asr_core.data.manifest import describe_cuts, make_cut, read_cuts, validate_cuts, write_cuts
 from asr_core.data.options import DataOptions
@@ -30,13 +33,76 @@ def test_storage_reads_back_whole_and_in_part(tmp_path):
         reader.read(keys[1])
 
 
-def test_processes_change_nothing_and_speeds_are_added(audio_cuts, tmp_path):
-    one = compute_features(audio_cuts, tmp_path / "1" / "t_cuts_a.jsonl.gz", DataOptions(), nj=1, speed_perturb=True, progress=False)
-    two = compute_features(audio_cuts, tmp_path / "2" / "t_cuts_a.jsonl.gz", DataOptions(), nj=2, speed_perturb=True, progress=False)
-    assert [c.id for c in one.cuts] == [c.id for c in two.cuts] and len(one.cuts) == 120
-    assert all(np.array_equal(a.load_features(), b.load_features()) for a, b in zip(one.cuts, two.cuts))
-    assert all(len(c.load_features()) == c.num_frames for c in one.cuts)
+def computed(source, target, **kwargs):
+    """The cuts of a call of compute_features, and what it returned."""
+    done = compute_features(source, target, DataOptions(), progress=False, **kwargs)
+    return read_cuts(target), done
+
+
+def same_features(a, b):
+    return [c.id for c in a] == [c.id for c in b] and all(np.array_equal(x.load_features(), y.load_features()) for x, y in zip(a, b))
+
+
+def test_processes_change_nothing_and_speeds_are_added(audio_cuts, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_core.data.compute._SHARD_CUTS", 15)
+    one, done = computed(audio_cuts, tmp_path / "1" / "t_cuts_a.jsonl.gz", nj=1, speed_perturb=True)
+    two, _ = computed(audio_cuts, tmp_path / "2" / "t_cuts_a.jsonl.gz", nj=2, speed_perturb=True)
+    assert len(one) == 120 == done.cuts and abs(done.seconds - sum(c.duration for c in one)) < 1e-6
+    assert same_features(one, two)
+    assert all(len(c.load_features()) == c.num_frames for c in one)
     assert not validate_cuts(read_cuts(tmp_path / "2" / "t_cuts_a.jsonl.gz"), read_data=True)
+    assert {p.suffix for p in (tmp_path / "1/t_feats_a").iterdir()} == {".f16"}
+
+
+def test_an_interrupted_call_is_continued(audio_cuts, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_core.data.compute._SHARD_CUTS", 10)
+    whole, _ = computed(audio_cuts, tmp_path / "1" / "t_cuts_a.jsonl.gz")
+    target = tmp_path / "2" / "t_cuts_a.jsonl.gz"
+    shard, calls = compute._compute_shard, []
+
+    def dies_at_the_third(job):
+        calls.append(job.number)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return shard(job)
+
+    monkeypatch.setattr(compute, "_compute_shard", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        computed(audio_cuts, target)
+    assert not target.exists()
+    rest, done = computed(audio_cuts, target)
+    assert calls == [0, 1, 2, 2, 3] and done.cuts == 40 and same_features(whole, rest)
+    target.unlink()
+    computed(audio_cuts, target, speed_perturb=True)
+    assert len(calls) == 5 + 12  # other settings start anew
+
+
+def test_a_dask_cluster_computes_the_same(audio_cuts, tmp_path):
+    distributed = pytest.importorskip("dask.distributed", reason="pip install 'dask[distributed]'")
+    here, _ = computed(audio_cuts, tmp_path / "1" / "toy_cuts_train.jsonl.gz")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        arguments = ["--src-dir", str(audio_cuts.parent), "--output-dir", str(tmp_path / "2"), "--prefix", "toy", "--parts", "train"]
+        compute_fbank.main([*arguments, "--dask-scheduler", cluster.scheduler_address])
+    assert same_features(here, read_cuts(tmp_path / "2" / "toy_cuts_train.jsonl.gz"))
+
+
+def test_no_dask_scheduler_is_one_line(audio_cuts, tmp_path, capsys):
+    pytest.importorskip("dask.distributed", reason="pip install 'dask[distributed]'")
+    arguments = ["--src-dir", str(audio_cuts.parent), "--output-dir", str(tmp_path), "--prefix", "toy", "--parts", "train"]
+    with pytest.raises(SystemExit):
+        compute_fbank.main([*arguments, "--dask-scheduler", "nonsense"])
+    told = capsys.readouterr().err
+    assert "no Dask scheduler answers at nonsense" in told and "Traceback" not in told
+
+
+def test_recordings_and_supervisions_are_joined(audio_cuts, tmp_path):
+    cuts = CutSet.from_file(audio_cuts)
+    RecordingSet.from_items(c.recording for c in cuts).to_file(tmp_path / "toy_recordings_dev.jsonl.gz")
+    SupervisionSet.from_items(c.supervisions[0] for c in cuts).to_file(tmp_path / "toy_supervisions_dev.jsonl.gz")
+    folders = ["--src-dir", str(tmp_path), "--output-dir", str(tmp_path / "fbank")]
+    compute_fbank.main([*folders, "--prefix", "toy", "--parts", "dev", "--nj", "1"])
+    got = read_cuts(tmp_path / "fbank/toy_cuts_dev.jsonl.gz")
+    assert [c.supervisions[0].text for c in got] == [c.supervisions[0].text for c in cuts]
 
 
 def test_unreadable_audio_is_left_out(tmp_path, caplog):
@@ -44,12 +110,12 @@ def test_unreadable_audio_is_left_out(tmp_path, caplog):
     (tmp_path / "b.wav").write_bytes(b"RIFF")
     cuts = [make_cut(name, tmp_path / f"{name}.wav", 8000, 16000, "x") for name in ("a", "b", "c")]
     write_cuts(cuts, tmp_path / "in.jsonl.gz")
-    done = compute_features(tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl.gz", DataOptions(), progress=False)
-    assert [c.id for c in done.cuts] == ["a"] and [i for i, _ in done.dropped] == ["b", "c"]
+    kept, done = computed(tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl.gz")
+    assert [c.id for c in kept] == ["a"] and done.cuts == 1 and [i for i, _ in done.dropped] == ["b", "c"]
     assert "left out b" in caplog.text
     write_cuts(cuts[1:], tmp_path / "in2.jsonl.gz")
     with pytest.raises(UserError, match="none of the 2"):
-        compute_features(tmp_path / "in2.jsonl.gz", tmp_path / "out2.jsonl.gz", DataOptions(), progress=False)
+        computed(tmp_path / "in2.jsonl.gz", tmp_path / "out2.jsonl.gz")
     assert not (tmp_path / "out2.jsonl.gz").exists()
 
 
@@ -96,3 +162,50 @@ def test_noise_windows(tmp_path):
     cuts = read_cuts(tmp_path / "musan_cuts.jsonl.gz")
     assert [round(c.duration) for c in cuts] == [10, 10, 7, 2]
     assert all(c.sampling_rate == 16000 for c in cuts) and cuts[2].load_audio().shape[1] == 7 * 16000
+
+
+def test_noise_from_manifests_leaves_short_recordings_out(tmp_path):
+    for name, seconds in (("a", 27.0), ("b", 4.0)):
+        soundfile.write(tmp_path / f"{name}.wav", tone(seconds), 16000)
+        RecordingSet.from_items([Recording.from_file(tmp_path / f"{name}.wav")]).to_file(tmp_path / f"{name}.jsonl.gz")
+    output = tmp_path / "musan_cuts.jsonl.gz"
+    recordings = f"{tmp_path}/a.jsonl.gz,{tmp_path}/b.jsonl.gz"
+    prepare_noise.main(["--recordings", recordings, "--keep-short", "0", "--output", str(output)])
+    assert [round(c.duration) for c in read_cuts(output)] == [10, 10, 7]
+
+
+def test_combining_shuffles_by_seed_alone(audio_cuts, tmp_path):
+    ids = [c.id for c in read_cuts(audio_cuts)]
+    orders = []
+    for name, arguments in {"a": [], "b": ["--shuffle", "1"], "c": ["--shuffle", "1"], "d": ["--shuffle", "1", "--seed", "7"]}.items():
+        output = tmp_path / f"{name}.jsonl.gz"
+        combine_manifests.main([str(audio_cuts), str(audio_cuts), "--output", str(output), *arguments])
+        orders.append([c.id for c in CutSet.from_jsonl_lazy(output)])
+    assert orders[0] == ids + ids and orders[1] == orders[2] != orders[3] and orders[1] != orders[0]
+    assert all(sorted(order) == sorted(ids + ids) for order in orders)
+    assert (tmp_path / "b.jsonl.gz").read_bytes() == (tmp_path / "c.jsonl.gz").read_bytes()
+
+
+def test_transcripts_of_one_speed(audio_cuts, tmp_path, capsys):
+    cuts = CutSet.from_file(audio_cuts)
+    write_cuts([*cuts, *cuts.perturb_speed(0.9)], tmp_path / "c.jsonl.gz")
+    SupervisionSet.from_items(c.supervisions[0] for c in cuts).to_file(tmp_path / "s.jsonl.gz")
+    want = "".join(f"{c.supervisions[0].text}\n" for c in cuts)
+    write_transcripts.main([str(tmp_path / "c.jsonl.gz"), str(tmp_path / "s.jsonl.gz"), "--output", str(tmp_path / "t")])
+    assert (tmp_path / "t").read_text() == want + want
+    (tmp_path / "bad.jsonl.gz").write_bytes((tmp_path / "c.jsonl.gz").read_bytes()[:-30])
+    with pytest.raises(SystemExit):
+        write_transcripts.main([str(tmp_path / "bad.jsonl.gz"), "--output", str(tmp_path / "u")])
+    assert "is damaged" in capsys.readouterr().err and not (tmp_path / "u").exists()
+
+
+def test_download_unzips(tmp_path, capsys):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"content"))
+    url = (tmp_path / "x.gz").as_uri()
+    download.main(["--url", url, "--output", str(tmp_path / "y"), "--gunzip", "1"])
+    assert (tmp_path / "y").read_bytes() == b"content" and not (tmp_path / "y.gz").exists()
+    download.main(["--url", url, "--output", str(tmp_path / "z.gz")])
+    assert (tmp_path / "z.gz").read_bytes() == (tmp_path / "x.gz").read_bytes()
+    with pytest.raises(SystemExit):
+        download.main(["--url", (tmp_path / "none").as_uri(), "--output", str(tmp_path / "n")])
+    assert "cannot download" in capsys.readouterr().err and not (tmp_path / "n").exists()

@@ -108,7 +108,7 @@ def test_mistakes_about_corpora(tmp_path):
     told = prepare("digits", "--corpus", "fsdd", "--dl-dir", tmp_path, "--data-dir", tmp_path / "d", status=1)
     assert "is damaged" in told and "Traceback" not in told
     (tmp_path / "waves_yesno.tar.gz").write_bytes(b"\x1f\x8bnonsense")
-    assert "missing or damaged" in prepare("yesno", "--dl-dir", tmp_path, "--data-dir", tmp_path / "y", status=1)
+    assert "is damaged" in prepare("yesno", "--dl-dir", tmp_path, "--data-dir", tmp_path / "y", status=1)
 
 
 def fake_fsdd(path):

@@ -38,6 +38,7 @@ Stages: 1 manifests  2 noise manifests  3 features  4 noise features  5 tokens a
 
 . ../../shared/prepare_lib.sh
 parse_options "$@"
+yes_or_no speed_perturb on_the_fly_feats
 
 manifests=$data_dir/manifests
 fbank=$data_dir/fbank
@@ -68,34 +69,21 @@ if in_stage 2 "noise manifests" && [ -n "$noise_dir" ]; then
 fi
 
 if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
-  if ! is_done "$fbank/.custom.done" "$made $speed_perturb" "$fbank"/custom_{cuts,feats}_*; then
-    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix custom --parts "$parts" \
-      --perturb-speed "$speed_perturb" --nj "$nj"
-    mark_done "$fbank/.custom.done" "$made $speed_perturb"
-  fi
+  store_features custom "$parts" "$made $speed_perturb" --perturb-speed "$speed_perturb"
 fi
 
 if in_stage 4 "noise features" && [ -n "$noise_dir" ]; then
-  if [ "$on_the_fly_feats" != 0 ]; then
-    log "  train with --noise-manifest $manifests/musan_cuts.jsonl.gz"
-  elif ! is_done "$fbank/.musan.done" "$noise_dir" "$fbank"/musan_{cuts,feats}*; then
-    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix musan --parts "" --nj "$nj"
-    mark_done "$fbank/.musan.done" "$noise_dir"
+  if [ "$on_the_fly_feats" = 0 ]; then
+    store_features musan "" "$noise_dir"
+  else
+    log "  training with --on-the-fly-feats 1 takes the noise from $manifests/musan_cuts.jsonl.gz"
   fi
 fi
 
 if in_stage 5 "tokens and validation"; then
   [ -f "$text" ] || fail "no $text; run stage 1 first"
-  if ! is_done "$lang/.done" "$made $model_type $vocab_size" "$lang"/*; then
-    "$python" -m asr_core.bin.train_tokenizer --lang-dir "$lang" --transcript "$text" --vocab-size "$vocab_size" \
-      --model-type "$model_type" --fit-vocab 1 --keep-text 1
-    mark_done "$lang/.done" "$made $model_type $vocab_size"
-  fi
-  [ "$on_the_fly_feats" = 0 ] && from=$fbank || from=$manifests
-  cuts=()
-  for part in ${parts//,/ }; do
-    cuts+=("$from/custom_cuts_$part.jsonl.gz")
-  done
-  "$python" -m asr_core.bin.validate_manifest --bpe-model "$lang/bpe.model" "${cuts[@]}"
+  make_tokens "$lang" "$text" "$made $model_type $vocab_size" --vocab-size "$vocab_size" --model-type "$model_type" \
+    --fit-vocab 1 --keep-text 1
+  check_cuts custom "$parts" --bpe-model "$lang/bpe.model"
 fi
 log "Done."

@@ -35,6 +35,7 @@ Stages: 0 download  1 audio and manifests  3 features  5 tokens and validation"
 
 . ../../shared/prepare_lib.sh
 parse_options "$@"
+yes_or_no speed_perturb on_the_fly_feats
 
 case $corpus in
   synth) num_valid=${num_valid:-150} ;;
@@ -63,22 +64,14 @@ if in_stage 1 "audio and manifests of $corpus" && ! is_done "$manifests/.$corpus
 fi
 
 if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
-  if ! is_done "$fbank/.$corpus.done" "$made $speed_perturb" "$fbank/$corpus"_{cuts,feats}_*; then
-    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix "$corpus" \
-      --perturb-speed "$speed_perturb" --nj "$nj"
-    mark_done "$fbank/.$corpus.done" "$made $speed_perturb"
-  fi
+  store_features "$corpus" train,valid,test "$made $speed_perturb" --perturb-speed "$speed_perturb"
 fi
 
 if in_stage 5 "tokens and validation"; then
-  if ! is_done "$lang/.done" "$vocab_size" "$lang/bpe.model"; then
-    # Both corpora have the same ten words, and so the same tokens.
-    printf "%s\n" "zero one two three four five six seven eight nine" > "$lang/transcript_words.txt"
-    "$python" -m asr_core.bin.train_tokenizer --lang-dir "$lang" --transcript "$lang/transcript_words.txt" \
-      --vocab-size "$vocab_size" --model-type bpe
-    mark_done "$lang/.done" "$vocab_size"
-  fi
-  [ "$on_the_fly_feats" = 0 ] && from=$fbank || from=$manifests
-  "$python" -m asr_core.bin.validate_manifest --bpe-model "$lang/bpe.model" "$from/${corpus}_cuts_"{train,valid,test}.jsonl.gz
+  # Both corpora have the same ten words, and so the same tokens.
+  mkdir -p "$lang"
+  printf "%s\n" "zero one two three four five six seven eight nine" > "$lang/transcript_words.txt"
+  make_tokens "$lang" "$lang/transcript_words.txt" "$vocab_size" --vocab-size "$vocab_size" --model-type bpe
+  check_cuts "$corpus" train,valid,test --bpe-model "$lang/bpe.model"
 fi
 log "Done."

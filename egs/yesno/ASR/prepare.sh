@@ -26,6 +26,7 @@ Stages: 0 download  1 manifests  3 features  5 tokens and validation"
 
 . ../../shared/prepare_lib.sh
 parse_options "$@"
+yes_or_no speed_perturb on_the_fly_feats
 
 manifests=$data_dir/manifests
 fbank=$data_dir/fbank
@@ -37,29 +38,18 @@ if in_stage 0 "download"; then
 fi
 
 if in_stage 1 "manifests"; then
-  if ! is_done "$data_dir/.unpacked.done" waves_yesno "$data_dir/waves_yesno"; then
-    tar -xzf "$archive" -C "$data_dir" waves_yesno || fail "$archive is missing or damaged; remove it and start again from stage 0"
-    mark_done "$data_dir/.unpacked.done" waves_yesno
-  fi
+  [ -d "$data_dir/waves_yesno" ] || unpack_to "$data_dir/waves_yesno" waves_yesno "$archive"
   "$python" local/prepare_yesno.py --corpus-dir "$data_dir/waves_yesno" --manifest-dir "$manifests"
 fi
 
 if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
-  if ! is_done "$fbank/.yesno.done" "$speed_perturb" "$fbank"/yesno_{cuts,feats}_*; then
-    "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix yesno \
-      --perturb-speed "$speed_perturb" --nj "$nj"
-    mark_done "$fbank/.yesno.done" "$speed_perturb"
-  fi
+  store_features yesno train,valid,test "$speed_perturb" --perturb-speed "$speed_perturb"
 fi
 
 if in_stage 5 "tokens and validation"; then
-  if ! is_done "$lang/.done" "$vocab_size" "$lang/bpe.model"; then
-    printf "%s\n" "YES NO" > "$lang/transcript_words.txt"
-    "$python" -m asr_core.bin.train_tokenizer --lang-dir "$lang" --transcript "$lang/transcript_words.txt" \
-      --vocab-size "$vocab_size" --model-type bpe
-    mark_done "$lang/.done" "$vocab_size"
-  fi
-  [ "$on_the_fly_feats" = 0 ] && from=$fbank || from=$manifests
-  "$python" -m asr_core.bin.validate_manifest --bpe-model "$lang/bpe.model" "$from/yesno_cuts_"{train,valid,test}.jsonl.gz
+  mkdir -p "$lang"
+  printf "%s\n" "YES NO" > "$lang/transcript_words.txt"
+  make_tokens "$lang" "$lang/transcript_words.txt" "$vocab_size" --vocab-size "$vocab_size" --model-type bpe
+  check_cuts yesno train,valid,test --bpe-model "$lang/bpe.model"
 fi
 log "Done."
