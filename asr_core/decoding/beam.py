@@ -9,7 +9,7 @@ from asr_core.decoding.context import ContextTable, adjusted_log_probs
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.hypothesis import Hypothesis
 
-_KEY_FACTOR = 6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
+KEY_FACTOR = 6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
 
 
 class BeamState(NamedTuple):
@@ -65,9 +65,9 @@ def modified_beam_search(
     packed = pack_frames(encoder_out, encoder_out_lens)
     state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
     best = _best_place(state).unsqueeze(1)
-    _, tokens = _backtrack(trace, best, core.blank_id)
+    _, tokens = backtrack(*trace, best, core.blank_id)
     scores = state.score.gather(1, best).squeeze(1).tolist()
-    hypotheses = [Hypothesis(*_to_lists(tokens[row, 0], core.blank_id), score) for row, score in enumerate(scores)]
+    hypotheses = [Hypothesis(*to_lists(tokens[row, 0], core.blank_id), score) for row, score in enumerate(scores)]
     back = packed.order.argsort().tolist()
     return [hypotheses[row] for row in back]
 
@@ -120,10 +120,10 @@ class StreamingBeamSearch:
         state, trace = self._core.run(packed.frames, state)
         beam = state.score.size(1)
         places = torch.arange(beam, device=state.score.device).expand(len(ordered), beam)
-        origin, tokens = _backtrack(trace, places, self._core.blank_id)
+        origin, tokens = backtrack(*trace, places, self._core.blank_id)
         lens = encoder_out_lens.to(packed.order.device)[packed.order].tolist()
         for row, (stream, origins) in enumerate(zip(ordered, origin.tolist())):
-            new = [_to_lists(tokens[row, place], self._core.blank_id) for place in range(beam)]
+            new = [to_lists(tokens[row, place], self._core.blank_id) for place in range(beam)]
             stream.tokens = [stream.tokens[o] + toks for o, (toks, _) in zip(origins, new)]
             stream.timestamps = [stream.timestamps[o] + [stream.num_frames + t for t in times] for o, (_, times) in zip(origins, new)]
             stream.num_frames += lens[row]
@@ -177,7 +177,7 @@ class _BeamCore:
         token = index.remainder(self._table.vocab_size)
         emits = token != self.blank_id
         key, code = state.key.gather(1, parent), state.code.gather(1, parent)
-        key = torch.where(emits, torch.add(token, key, alpha=_KEY_FACTOR) + 1, key)
+        key = torch.where(emits, torch.add(token, key, alpha=KEY_FACTOR) + 1, key)
         code = torch.where(emits, self._table.append(code, token), code)
         length = state.length.gather(1, parent).add_(emits)
         return BeamState(self._merge(score, key), key, code, length), parent, token
@@ -193,22 +193,28 @@ def _best_place(state: BeamState) -> Tensor:
     return (state.score / state.length).argmax(dim=1)
 
 
-def _backtrack(trace: _Trace, place: Tensor, blank: int) -> Tuple[Tensor, Tensor]:
-    """Follow the back pointers of the hypotheses at ``place`` (N, K) to the first frame.
+def backtrack(parents: List[Tensor], tokens: List[Tensor], place: Tensor, fill: int) -> Tuple[Tensor, Tensor]:
+    """Follow back pointers from ``place`` (N, K), after the last frame, to the first frame.
 
-    Returns (N, K), where each began, and (N, K, T), its token at each frame (blank where it emitted none or had ended).
+    Args:
+      parents, tokens: for each frame the place each hypothesis came from and its token there, both (n_t, S), n_t never growing.
+      place: the hypotheses wanted.
+      fill: stands where an utterance had ended.
+
+    Returns:
+      (N, K), where each began, and (N, K, T), its token at each frame.
     """
-    tokens = place.new_full((*place.shape, len(trace.parents)), blank)
+    path = place.new_full((*place.shape, len(parents)), fill)
     place = place.clone()
-    for t in range(len(trace.parents) - 1, -1, -1):
-        n = len(trace.parents[t])
+    for t in range(len(parents) - 1, -1, -1):
+        n = len(parents[t])
         here = place[:n]
-        tokens[:n, :, t] = trace.tokens[t].gather(1, here)
-        place[:n] = trace.parents[t].gather(1, here)
-    return place, tokens
+        path[:n, :, t] = tokens[t].gather(1, here)
+        place[:n] = parents[t].gather(1, here)
+    return place, path
 
 
-def _to_lists(tokens: Tensor, blank: int) -> Tuple[List[int], List[int]]:
+def to_lists(tokens: Tensor, blank: int) -> Tuple[List[int], List[int]]:
     """Tokens (T,) without blanks, and their frames."""
     frames = (tokens != blank).nonzero().squeeze(1)
     return tokens[frames].tolist(), frames.tolist()

@@ -20,6 +20,11 @@ class ContextTable:
 
     Args:
       model: has ``decoder`` (with ``blank_id``, ``context_size``, ``vocab_size``) and ``joiner.decoder_proj``; TorchScript will do.
+
+    Attributes:
+      blank_id, vocab_size, device: the model's.
+      base: base of the digits.
+      keep: base to the power of (context_size - 1); the remainder of a context by it is the context without its oldest token.
     """
 
     def __init__(self, model: Any) -> None:
@@ -27,10 +32,10 @@ class ContextTable:
         self._proj = model.joiner.decoder_proj
         self.blank_id = int(model.decoder.blank_id)
         self.vocab_size = int(model.decoder.vocab_size)
-        self._base = self.vocab_size + 1
+        self.base = self.vocab_size + 1
         self._context_size = int(model.decoder.context_size)
-        self._keep = self._base ** (self._context_size - 1)
-        contexts = self._base**self._context_size
+        self.keep = self.base ** (self._context_size - 1)
+        contexts = self.base**self._context_size
         if contexts >= 1 << 62:
             raise ValueError(f"context size {self._context_size} with {self.vocab_size} tokens does not fit into 64 bits")
         weight = next(self._proj.parameters())
@@ -45,7 +50,7 @@ class ContextTable:
 
     def append(self, code: Tensor, token: Tensor) -> Tensor:
         """The contexts ``code`` after emitting ``token`` (same shape, int64)."""
-        return torch.add(token, code.remainder(self._keep), alpha=self._base).add_(1)
+        return torch.add(token, code.remainder(self.keep), alpha=self.base).add_(1)
 
     def __call__(self, code: Tensor) -> Tensor:
         """Projected predictor outputs (..., joiner_dim) of contexts ``code`` (...)."""
@@ -69,7 +74,7 @@ class ContextTable:
         self._used = end
 
     def _evaluate(self, codes: Tensor) -> Tensor:
-        digits = [codes.div(self._base**k, rounding_mode="floor").remainder(self._base) - 1 for k in reversed(range(self._context_size))]
+        digits = [codes.div(self.base**k, rounding_mode="floor").remainder(self.base) - 1 for k in reversed(range(self._context_size))]
         return self._proj(self._decoder(torch.stack(digits, dim=1), False).squeeze(1))
 
 

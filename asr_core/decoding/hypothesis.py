@@ -1,6 +1,6 @@
 """What a search returns."""
 
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 
 class Hypothesis(NamedTuple):
@@ -10,8 +10,10 @@ class Hypothesis(NamedTuple):
       tokens: token ids without the initial context and without blanks.
       timestamps: for each token, the encoder frame (0-based, 25 Hz for Zipformer) at which it was emitted.
       log_prob: natural log-probability of the hypothesis as the search counts it, not divided by its length.
+      words: the words, where the search knows them by itself; None where they are to be made of the tokens.
     """
 
     tokens: List[int]
     timestamps: List[int]
     log_prob: float
+    words: Optional[List[str]] = None
