@@ -63,10 +63,13 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
     return model, AttributeDict({**model_overrides(params), **trained})
 
 
-def check_transducer(model: Any) -> None:
-    """Refuse a model without a prediction network, which no search here can decode."""
-    if not model.use_transducer:
-        raise UserError("the model has no transducer (--use-transducer 0); the decoding methods here need one")
+def check_head(model: Any, decoding_method: str) -> None:
+    """Refuse a search for a head that the model lacks."""
+    if decoding_method.startswith("ctc"):
+        if not model.use_ctc:
+            raise UserError(f"the model has no CTC head, which --decoding-method {decoding_method} searches; try greedy_search")
+    elif not model.use_transducer:
+        raise UserError(f"the model has no transducer, which --decoding-method {decoding_method} searches; try ctc-greedy-search")
 
 
 def fix_chunk(model: Any, chunk_size: int, left_context_frames: int, feature_dim: int) -> None:

@@ -50,8 +50,6 @@ def export(params: AttributeDict, fallback_tokens: str = "") -> None:
         logging.info("wrote %s", path)
         return
     info = model_info(model, trained)
-    if not info["use_transducer"]:
-        raise UserError("TorchScript export is for transducers; this model has none")
     streaming = False
     if info["causal"]:
         chunk, left = chunk_and_left(params, trained, default=None)

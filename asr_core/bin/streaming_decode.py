@@ -29,11 +29,11 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     test_sets = shared.chosen_test_sets(corpus, opts.test_sets)
     setup_cpu(opts.num_threads)
     model, trained = shared.load_checkpoint_model(params)
-    shared.check_transducer(model)
+    shared.check_head(model, search.decoding_method)
     if not trained.get("causal", False):
         raise UserError("the model is not causal, so it cannot stream; train with --causal 1")
     tokenizer = shared.find_tokenizer(opts.bpe_model, Path(params.exp_dir), fallback=fallback_tokenizer)
-    shared.check_vocabulary(tokenizer, model.decoder.vocab_size)
+    shared.check_vocabulary(tokenizer, model.vocab_size)
     chunk, left = chunk_and_left(params, trained, default=None)
     if chunk < 1 or left < 1:
         raise UserError("streaming needs a limited --chunk-size and --left-context-frames")

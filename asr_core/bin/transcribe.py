@@ -67,6 +67,7 @@ def transcribe(params: AttributeDict) -> int:
     device = shared.pick_device(opts.device)
     given = {**shared.model_overrides(params), **{k: params[k] for k in (*shared.CHUNK_OPTIONS, "sample_rate") if k in params}}
     loaded = load_for_inference(opts.model, opts.tokens, given, device)
+    shared.check_head(loaded.model, search.decoding_method)
     failed = 0
     for files in _groups(params.sound_files, 10 * opts.max_duration):
         features, durations = _read(files, loaded, opts)

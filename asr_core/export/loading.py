@@ -55,7 +55,7 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
     rate = int((given or {}).get("sample_rate", loaded.sample_rate))
     if rate != loaded.sample_rate:
         raise UserError(f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled")
-    vocab_size = int(loaded.model.decoder.vocab_size)
+    vocab_size = loaded.model.vocab_size
     if loaded.tokenizer.vocab_size != vocab_size:
         raise UserError(
             f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} tokens, but {path} {vocab_size}: another model's tokens"
@@ -88,8 +88,6 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: 
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
     model = model_from_checkpoint(checkpoint, overrides).eval().to(device)
     info = model_info(model, {**overrides, **checkpoint})
-    if not info["use_transducer"]:
-        raise UserError(f"{path} has no transducer; this program decodes transducers alone")
     causal, chunk = bool(info["causal"]), -1
     if causal:
         chunk, left = chunk_and_left(given, {}, default=(-1, -1))

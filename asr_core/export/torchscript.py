@@ -80,13 +80,13 @@ class StreamingEncoder(nn.Module):
 
 
 class _Exported(nn.Module):
-    """The children that users of the file find: encoder_embed, encoder, decoder, joiner, simple projections, ctc_output."""
+    """The children that users of the file find: encoder_embed, encoder, and what there is of the heads."""
 
     def __init__(self, model: Any, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder_embed = model.encoder_embed
         self.encoder = encoder
-        for name in ("decoder", "joiner", "simple_am_proj", "simple_lm_proj", "ctc_output"):
+        for name in ("decoder", "joiner", "simple_am_proj", "simple_lm_proj", "ctc_output", "attention_decoder"):
             child = getattr(model, name, None)
             if child is not None:
                 setattr(self, name, child)
@@ -149,7 +149,11 @@ class ScriptedModel:
     """A TorchScript file with the inference side of an AsrModel.
 
     Attributes:
-      decoder, joiner: for searches.
+      decoder, joiner: for searches; None without transducer.
+      ctc_output: encoder output (N, T, C) -> log-probabilities (N, T, V); None without CTC head.
+      attention_decoder: has ``nll`` as :class:`~asr_core.models.attention_decoder.AttentionDecoder`; None without one.
+      use_transducer, use_ctc, use_attention_decoder: which of them there are.
+      vocab_size: number of tokens, blank included.
       streaming: whether it encodes chunk by chunk.
       chunk_size: of a streaming model, in 50-Hz frames, else -1.
       info: what the exporter noted: ``sample_rate``, ``feature_dim``, ``causal``, ...; empty for files of other exporters.
@@ -163,8 +167,14 @@ class ScriptedModel:
 
     def __init__(self, module: Any, info: Dict[str, Any], pieces: Optional[List[str]]) -> None:
         self._encoder = module.encoder
-        self.decoder = module.decoder
-        self.joiner = module.joiner
+        self.decoder = getattr(module, "decoder", None)
+        self.joiner = getattr(module, "joiner", None)
+        self.ctc_output = getattr(module, "ctc_output", None)
+        self.attention_decoder = getattr(module, "attention_decoder", None)
+        self.use_transducer = self.decoder is not None and self.joiner is not None
+        self.use_ctc = self.ctc_output is not None
+        self.use_attention_decoder = self.attention_decoder is not None
+        self.vocab_size = int(self.decoder.vocab_size) if self.use_transducer else module.state_dict()["ctc_output.1.weight"].size(0)
         self.streaming = hasattr(module.encoder, "get_init_states")
         self.chunk_size = int(module.encoder.chunk_size) if self.streaming else -1
         self.info = info
@@ -196,9 +206,9 @@ def load_torchscript(path: PathLike, device: Any = "cpu") -> ScriptedModel:
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, OSError, ValueError) as e:
         raise UserError(f"{path} is damaged or no TorchScript file: {str(e).strip().splitlines()[0]}") from e
-    missing = [name for name in ("encoder", "decoder", "joiner") if not hasattr(module, name)]
-    if missing:
-        raise UserError(f"{path} is TorchScript, but has no {' or '.join(missing)}: not an exported transducer")
+    heads = hasattr(module, "ctc_output") or (hasattr(module, "decoder") and hasattr(module, "joiner"))
+    if not (hasattr(module, "encoder") and heads):
+        raise UserError(f"{path} is TorchScript, but has not an encoder and a transducer or CTC head: not an exported model")
     module.eval()
     info, tokens = _text(extra[_INFO]), _text(extra[_TOKENS])
     pieces = [line.rsplit(maxsplit=1)[0] for line in tokens.splitlines()] if tokens else None

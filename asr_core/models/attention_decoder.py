@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from asr_core.nn.transformer import TransformerDecoder
 
-_IGNORE = -1  # target of padded places
-
 
 class AttentionDecoder(nn.Module):
     """Predicts each token from those before it and the encoder's output, with an end-of-sentence at last.
@@ -43,6 +41,7 @@ class AttentionDecoder(nn.Module):
         super().__init__()
         self.sos_id = sos_id
         self.eos_id = eos_id
+        self.ignore_id = -1  # target of padded places
         self.label_smoothing = label_smoothing
         self.decoder = TransformerDecoder(
             vocab_size, decoder_dim, num_decoder_layers, attention_dim, num_heads, feedforward_dim, memory_dim, dropout
@@ -61,7 +60,7 @@ class AttentionDecoder(nn.Module):
         """
         logits, targets = self._logits(encoder_out, encoder_out_lens, token_ids)
         loss = F.cross_entropy(
-            logits.float().transpose(1, 2), targets, ignore_index=_IGNORE, reduction="none", label_smoothing=self.label_smoothing
+            logits.float().transpose(1, 2), targets, ignore_index=self.ignore_id, reduction="none", label_smoothing=self.label_smoothing
         )
         return loss.sum(dim=1)
 
@@ -78,15 +77,15 @@ class AttentionDecoder(nn.Module):
           (N, U), U one more than the longest sentence: its tokens, then its end, then zeros.
         """
         logits, targets = self._logits(encoder_out, encoder_out_lens, token_ids)
-        return F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=_IGNORE, reduction="none")
+        return F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=self.ignore_id, reduction="none")
 
     def _logits(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tuple[Tensor, Tensor]:
-        """Logits (N, U, V) and targets (N, U), which are _IGNORE in padding."""
+        """Logits (N, U, V) and targets (N, U), which are ``ignore_id`` in padding."""
         longest = 1
         for sentence in token_ids:
             longest = max(longest, len(sentence) + 1)
         inputs = torch.full([len(token_ids), longest], self.eos_id, dtype=torch.int64)
-        targets = torch.full([len(token_ids), longest], _IGNORE, dtype=torch.int64)
+        targets = torch.full([len(token_ids), longest], self.ignore_id, dtype=torch.int64)
         for i, sentence in enumerate(token_ids):
             n = len(sentence)
             row = torch.tensor(sentence, dtype=torch.int64)
