@@ -30,7 +30,7 @@ def test_by_hand(tmp_path, capsys):
     told = capsys.readouterr().out
     known = 3 * 0.30103 + 0.60206 + 3 * 0.60206
     assert "3 sentences, 6 words, 2 unknown" in told
-    assert f"perplexity {10 ** ((known + 4) / 9):.3f}" in told and f"without unknown words {10 ** (known / 7):.4f}" in told
+    assert f"perplexity {10 ** ((known + 4) / 9):.4f}" in told and f"without unknown words {10 ** (known / 7):.4f}" in told
 
 
 def test_batches_equal_single_sentences(tmp_path, monkeypatch):
