@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Type
 
 from asr_core.bin.common import run_program
 from asr_core.data.options import DataOptions
@@ -38,7 +38,7 @@ def main(
       argv: the command line; by default the process' own.
     """
     recipe = recipe or Recipe
-    run_program(lambda: sys.exit(_start(corpus, recipe, _parse(corpus, recipe, defaults or {}, argv))))
+    run_program(lambda: sys.exit(launch(_train, (corpus, recipe), _parse(corpus, recipe, defaults or {}, argv))))
 
 
 def _parse(corpus: "Type[Corpus]", recipe: Type[Recipe], defaults: Dict[str, Any], argv: Optional[List[str]]) -> AttributeDict:
@@ -57,17 +57,24 @@ def _parse(corpus: "Type[Corpus]", recipe: Type[Recipe], defaults: Dict[str, Any
     return params_of(parser.parse_args(argv))
 
 
-def _start(corpus: "Type[Corpus]", recipe: Type[Recipe], params: AttributeDict) -> int:
-    """Train in this process, as one of those that a launcher started, or in new processes; returns the exit status."""
+def launch(train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDict) -> int:
+    """Train in this process, as one of those that a launcher started, or in new processes; returns the exit status.
+
+    Args:
+      train: called in each of them as ``train(world, params, *args)``; returns an exit status. It can be pickled.
+      args: its further arguments.
+      params: all options.
+    """
     opts = from_params(TrainOptions, params)
     opts.validate()
     seat = seat_from_environment(opts.world_size)
     if seat is None and opts.world_size > 1:
-        return spawn(_take_seat, (corpus, recipe, params), opts.world_size, opts.master_port)
-    return _take_seat(seat or Seat(), corpus, recipe, params)
+        return spawn(_take_seat, (train, args, params), opts.world_size, opts.master_port)
+    return _take_seat(seat or Seat(), train, args, params)
 
 
-def _take_seat(seat: Seat, corpus: "Type[Corpus]", recipe: Type[Recipe], params: AttributeDict) -> int:
+def _take_seat(seat: Seat, train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDict) -> int:
+    from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
 
     params["world_size"] = seat.size
@@ -75,18 +82,20 @@ def _take_seat(seat: Seat, corpus: "Type[Corpus]", recipe: Type[Recipe], params:
     setup_cpu(opts.num_threads, seat.local_size)
     from asr_core.training.distributed import take_part
 
-    return take_part(seat, opts, lambda world: _train(world, corpus, recipe, params))
+    exp_dir = Path(opts.exp_dir)
+
+    def body(world: "World") -> int:
+        logging.raiseExceptions = False  # a full disk must not print a traceback for each log line
+        try:
+            setup_logger(exp_dir / "log" / "log-train", world.rank, world.size)
+        except OSError as e:
+            raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
+        return train(world, params, *args)
+
+    return take_part(seat, opts, body)
 
 
-def _train(world: "World", corpus: "Type[Corpus]", recipe_class: Type[Recipe], params: AttributeDict) -> int:
-    from asr_core.utils.log import setup_logger
-
-    exp_dir = Path(params["exp_dir"])
-    logging.raiseExceptions = False  # a full disk must not print a traceback for each log line
-    try:
-        setup_logger(exp_dir / "log" / "log-train", world.rank, world.size)
-    except OSError as e:
-        raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
+def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe_class: Type[Recipe]) -> int:
     recipe_class.complete(params)
     from asr_core.training.loop import Trainer
 
@@ -99,7 +108,7 @@ def _train(world: "World", corpus: "Type[Corpus]", recipe_class: Type[Recipe], p
         subsampling_factor=4,
     )
     if world.is_main:
-        _keep_records(recipe, exp_dir)
+        _keep_records(recipe, Path(params["exp_dir"]))
     return Trainer(params, recipe, world).run()
 
 

@@ -9,7 +9,7 @@ import difflib
 import json
 import typing
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, Callable, Collection, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
 T = TypeVar("T")
 
@@ -73,17 +73,22 @@ def option(
     return dataclasses.field(default=default, metadata=meta)
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type, defaults: Optional[Mapping[str, Any]] = None) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, cls: type, defaults: Optional[Mapping[str, Any]] = None, only: Optional[Collection[str]] = None
+) -> None:
     """Add one argument for each field of dataclass ``cls``, in a group titled by the first line of its docstring.
 
     Args:
       parser: where to add them.
       cls: a dataclass whose fields were made by :func:`option`.
       defaults: defaults of this program or recipe, by field name, in place of the fields' own.
+      only: names of the fields that this program has a use for; by default all.
     """
     group = parser.add_argument_group((cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip("."))
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
+        if only is not None and field.name not in only:
+            continue
         meta = field.metadata
         default = (defaults or {}).get(field.name, field.default)
         group.add_argument(
