@@ -113,6 +113,9 @@ class Run:
             set_random_states(saved[world.rank]["random_states"])
             return
         seed_everything(seed_of_epoch(self.params["seed"], state.epoch, world.rank, state.batch_idx_train))
+        if state.batches_done == 0:
+            logging.info("%d processes continue what %d began", world.size, len(saved))
+            return
         logging.warning(
             "%d processes continue what %d began: epoch %d goes on after its first %d batches (%.0f s of audio), none repeated or left "
             "out; a step is made of another number of batches from here on, and the random sources of dropout start anew",

@@ -54,10 +54,11 @@ class FakeModel(nn.Module):
 
 
 class FakeData:
-    """Batches that depend on (epoch, index) alone. Batch ``bad`` has a NaN in its second utterance."""
+    """Batches that depend on (epoch, index) alone, shared by the ranks. Batch ``bad`` has a NaN in its second utterance."""
 
-    def __init__(self, params) -> None:
+    def __init__(self, params, rank=0, world_size=1) -> None:
         self.params = params
+        self.rank, self.world_size = rank, world_size
         self.dropped = DropReport()
 
     def _batch(self, seed, index):
@@ -71,17 +72,19 @@ class FakeData:
         return {"inputs": x, "supervisions": supervisions, "batch_idx": index}
 
     def train_dataloader(self, cuts, epoch, skip_batches=0, alike=0):
-        for index in range(skip_batches, BATCHES):
+        for index in range(skip_batches + self.rank, BATCHES, self.world_size):
             step = (epoch - 1) * BATCHES + index + 1
             batch = self._batch(epoch, index)
             if step in self.params.get("bad_steps", ()):
                 batch["inputs"][1, 3, 2] = float("nan")
             if step == self.params.get("die_at"):
                 os.kill(os.getpid(), self.params.get("die_signal", signal.SIGKILL))
+            if step in self.params.get("unreadable_steps", ()):
+                continue
             yield batch
 
     def valid_dataloader(self, cuts):
-        for index in range(2):
+        for index in range(self.rank, 2, self.world_size):
             if self.params.get("signal_in_validation") and index == 1:
                 self.params["signal_in_validation"] = 0
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -95,7 +98,7 @@ class FakeRecipe(Recipe):
         return FakeModel()
 
     def build_datamodule(self):
-        return FakeData(self.params)
+        return FakeData(self.params, self.rank, self.world_size)
 
     def report_data(self, data, train_cuts, valid_sets):
         return DataSummary(3 * BATCHES, 0.48 * BATCHES)
