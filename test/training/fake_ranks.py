@@ -1,0 +1,96 @@
+"""Runs of fake_run in several processes, one run for each argument after the folder; ranks are forked, which spares their imports.
+
+Prints a JSON list: of each run its exit status, its seconds, and the one line that the launcher has to say, if any.
+"""
+
+import importlib
+import json
+import logging
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+
+import fake_run
+import torch
+from test_train_program import ZipformerRecipe
+
+from asr_core.nn.scaling import ScheduledFloat
+from asr_core.training import launch, loop
+from asr_core.training.distributed import take_part
+from asr_core.training.options import TrainOptions
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
+
+
+class Watched(fake_run.FakeRecipe):
+    """Notes which batches it trains on."""
+
+    def compute_loss(self, model, batch, batch_idx_train, reduction="sum"):
+        if model.training and reduction == "sum":
+            with open(Path(self.params["exp_dir"]) / f"used-{self.rank}", "a") as f:
+                print(batch["supervisions"]["cut"][0].id, file=f)
+        return super().compute_loss(model, batch, batch_idx_train, reduction)
+
+
+class Plain(fake_run.FakeRecipe):
+    """Nothing random: what ranks compute together can be compared with one process that has all their batches."""
+
+    def build_model(self):
+        model = super().build_model()
+        model.encoder = torch.nn.Linear(8, 16)
+        model.dropout = ScheduledFloat((0.0, 0.0), (1.0, 0.0))
+        fake_run.random.random = lambda: 1.0
+        return model
+
+    def build_datamodule(self):
+        data = super().build_datamodule()
+        if self.params.get("joined"):
+            data.train_dataloader = lambda *args: joined_batches(data._batch, *args)
+        return data
+
+
+def joined_batches(batch, cuts, epoch, skip_batches, alike):
+    """Two batches as one."""
+    for index in range(skip_batches, fake_run.BATCHES // 2):
+        a, b = batch(epoch, 2 * index), batch(epoch, 2 * index + 1)
+        supervisions = {k: a["supervisions"][k] + b["supervisions"][k] for k in ("text", "cut")}
+        supervisions["num_frames"] = torch.cat([a["supervisions"]["num_frames"], b["supervisions"]["num_frames"]])
+        yield {"inputs": torch.cat([a["inputs"], b["inputs"]]), "supervisions": supervisions, "batch_idx": index}
+
+
+RECIPES = {"watched": Watched, "plain": Plain, "zipformer": ZipformerRecipe}
+
+
+def body(seat, exp_dir, recipe, options):
+    """One rank."""
+    logging.getLogger().handlers[:] = [logging.FileHandler(f"{exp_dir}/log-{seat.rank}")]
+    params = fake_run.make_params(exp_dir, **options)
+    return take_part(
+        seat,
+        from_params(TrainOptions, params),
+        lambda world: loop.Trainer(params, RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world).run(),
+    )
+
+
+def attempt(exp_dir, recipe="watched", ranks=2, **options):
+    """A whole run; its exit status, its seconds, the launcher's line."""
+    began = time.monotonic()
+    Path(exp_dir).mkdir(exist_ok=True, parents=True)
+    if ranks == 1:
+        return fake_run.run(exp_dir, RECIPES[recipe], **options), 0.0, ""
+    try:
+        status, line = launch.spawn(body, (exp_dir, recipe, options), ranks, launch.free_port()), ""
+    except UserError as e:
+        status, line = 1, str(e)
+    return status, time.monotonic() - began, line
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    logging.getLogger().setLevel(logging.INFO)
+    torch.optim.SGD(fake_run.FakeModel().parameters()).zero_grad()  # whose first use imports much: once here, not in each rank
+    for module in ("matplotlib.figure", "asr_core.ops.cpu.adam", "asr_core.training.plot", "torch.distributed.distributed_c10d"):
+        importlib.import_module(module)
+    launch.get_context = lambda method: multiprocessing.get_context("fork")
+    print(json.dumps([attempt(**json.loads(argument)) for argument in sys.argv[1:]]))

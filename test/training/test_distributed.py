@@ -1,0 +1,134 @@
+"""Several processes: the same training as one, the same end after any interruption, no rank left waiting."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_ranks
+import fake_run
+import pytest
+import torch
+
+from asr_core.training.checkpoint import read_whole
+from asr_core.training.distributed import World
+from asr_core.training.launch import Seat, free_port, seat_from_environment
+from asr_core.training.metrics import read_metrics
+from asr_core.training.signals import StopRequest
+from asr_core.utils.errors import UserError
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+
+
+def environment():
+    path = os.pathsep.join(p for p in (str(ROOT), str(FOLDER), os.environ.get("PYTHONPATH")) if p)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def attempts(*runs):
+    """(exit status, seconds, launcher's line) of each run, and what was printed."""
+    argv = [sys.executable, str(FOLDER / "fake_ranks.py"), *map(json.dumps, runs)]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def records(exp_dir, *left_out):
+    return [{k: v for k, v in r.items() if k not in ("rate", "time", *left_out)} for r in read_metrics(Path(exp_dir) / "metrics.jsonl")]
+
+
+def weights(exp_dir, name="epoch-3.pt"):
+    return read_whole(Path(exp_dir) / name)["model"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Whole runs, and runs that were disturbed in each way; all in one go, because starting costs the most."""
+    d = {name: str(tmp_path_factory.mktemp(name)) for name in ("whole", "killed", "told", "bad", "changed", "alone", "pair", "z1", "z2")}
+    z = dict(recipe="zipformer", num_epochs=1, save_every_n=4, max_steps=4)
+    todo = {
+        "whole": dict(exp_dir=d["whole"]),
+        "killed at 8": dict(exp_dir=d["killed"], die_at=8),  # batches, of 36; rank 1 has the even ones
+        "killed at 19": dict(exp_dir=d["killed"], die_at=19),
+        "killed, the end": dict(exp_dir=d["killed"]),
+        "told at 10": dict(exp_dir=d["told"], die_at=10, die_signal=int(signal.SIGTERM)),
+        "told at 27": dict(exp_dir=d["told"], die_at=27, die_signal=int(signal.SIGINT)),
+        "told, the end": dict(exp_dir=d["told"]),
+        "bad": dict(exp_dir=d["bad"], bad_steps=[4], unreadable_steps=[7, 9, 10, 24], num_epochs=2),
+        "three": dict(exp_dir=d["changed"], ranks=3, max_steps=3),
+        "then two": dict(exp_dir=d["changed"], ranks=2, num_epochs=1),
+        "pair": dict(exp_dir=d["pair"], recipe="plain"),
+        "then one": dict(exp_dir=d["changed"], ranks=1, num_epochs=2),  # in the parent, so after all that fork from it
+        "alone": dict(exp_dir=d["alone"], recipe="plain", ranks=1, joined=1, max_duration=4.0),
+    }
+    results, printed = attempts(*todo.values())
+    return d, dict(zip(todo, results)), printed
+
+
+def test_two_processes_train_like_one_with_both_batches(runs):
+    folders, results, _ = runs
+    assert results["alone"][0] == results["pair"][0] == 0
+    one, two = records(folders["alone"], "batch"), records(folders["pair"], "batch")
+    assert len(one) == len(two) == 18 + 5 + 3  # steps, validations, epochs
+    for a, b in zip(one, two):
+        assert a.pop("type") == b.pop("type") and a == pytest.approx(b, rel=1e-4)
+    a, b = weights(folders["alone"]), weights(folders["pair"])
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_killed_run_ends_the_others_and_continues_exactly(runs):
+    folders, results, _ = runs
+    for run, rank in (("killed at 8", 1), ("killed at 19", 0)):
+        status, seconds, line = results[run]
+        assert status == 1 and f"rank {rank} " in line and "was killed by SIGKILL" in line
+        assert seconds < 30  # and not --dist-timeout, which is half an hour
+    assert results["whole"][0] == results["killed, the end"][0] == 0
+    assert records(folders["killed"]) == records(folders["whole"])
+    assert_same_weights(folders["killed"], folders["whole"])
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(runs):
+    folders, results, _ = runs
+    assert results["told at 10"][0] == 143 and results["told at 27"][0] == 130
+    assert (Path(folders["told"]) / "checkpoint-4.pt").is_file()  # rank 1 was told while it fetched batch 10, of step 5
+    assert (Path(folders["told"]) / "checkpoint-13.pt").is_file()
+    assert results["told, the end"][0] == 0
+    assert records(folders["told"]) == records(folders["whole"])
+    assert_same_weights(folders["told"], folders["whole"])
+
+
+def assert_same_weights(one, other):
+    a, b = read_whole(Path(one) / "epoch-3.pt"), read_whole(Path(other) / "epoch-3.pt")
+    assert all(torch.equal(a[key][name], b[key][name]) for key in ("model", "model_avg") for name in b[key])
+    assert len(a["other_ranks"]) == 1
+
+
+def test_a_bad_batch_of_one_rank_is_left_out_by_all(runs):
+    folders, results, _ = runs
+    assert results["bad"][0] == 0
+    got = records(folders["bad"])
+    steps = [(r["epoch"], r["batch"], r["batch_idx_train"]) for r in got if r["type"] == "train"]
+    # batches 3 and 4 (step 2) are skipped because of 4; of 7 and 8 one remains, of 9 and 10 none, which is no step; the last lacks one
+    assert steps == [(1, 2, 1), (1, 6, 3), (1, 8, 4), (1, 12, 5), *((2, 2 * i, 5 + i) for i in range(1, 7))]
+    assert [r["frames"] for r in got if r["type"] == "train"][:4] == [24, 24, 12, 24]
+    assert got[-1]["skipped"] == 1
+    for rank in (0, 1):
+        log = (Path(folders["bad"]) / f"log-{rank}").read_text()
+        assert "batch 2 is skipped, its loss is not finite (1 so far); cuts: cut-1-3-1" in log
+
+
+def test_another_number_of_processes_continues_with_the_batches_that_are_left(runs):
+    folders, results, _ = runs
+    assert [results[run][0] for run in ("three", "then two", "then one")] == [0, 0, 0]
+    used = [line for rank in range(3) for line in (Path(folders["changed"]) / f"used-{rank}").read_text().split()]
+    assert sorted(used) == sorted(f"cut-{epoch}-{index}-0" for epoch in (1, 2) for index in range(fake_run.BATCHES))
+    steps = [(r["epoch"], r["batch"]) for r in records(folders["changed"]) if r["type"] == "train"]
+    assert steps == [(1, 3), (1, 6), (1, 9), (1, 11), (1, 13), *((2, i) for i in range(1, 13))]
+    log = (Path(folders["changed"]) / "log-1").read_text()
+    assert "2 processes continue what 3 began: epoch 1 goes on after its first 9 batches" in log
