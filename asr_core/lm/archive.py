@@ -37,11 +37,10 @@ class LmArchive(NamedTuple):
     def num_sentences(self) -> int:
         return len(self.sentence_lengths)
 
-    def tokens_of(self, sentence: int) -> List[int]:
-        """The token ids of one sentence."""
-        begin, end = self.sentences_offsets[sentence : sentence + 2].tolist()
-        starts = self.words_offsets
-        return [t for word in self.sentences[begin:end].tolist() for t in self.words[starts[word] : starts[word + 1]].tolist()]
+    def tokens_of(self, sentences: torch.Tensor) -> torch.Tensor:
+        """The token ids (int64) of sentences (M,), one after the other; ``sentence_lengths[sentences]`` tells them apart."""
+        words = _pick(self.sentences, self.sentences_offsets, sentences)
+        return _pick(self.words, self.words_offsets, words.long()).long()
 
     def save(self, path: PathLike) -> None:
         """Write the archive, whole or not at all."""
@@ -71,8 +70,7 @@ class LmArchive(NamedTuple):
         order = torch.sort(self.sentence_lengths, descending=True, stable=True).indices
         counts = self.sentences_offsets.diff()[order]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        shift = torch.repeat_interleave(self.sentences_offsets[:-1][order] - offsets[:-1], counts)
-        sentences = self.sentences[torch.arange(len(shift)) + shift]
+        sentences = _pick(self.sentences, self.sentences_offsets, order)
         return self._replace(sentences=sentences, sentences_offsets=offsets, sentence_lengths=self.sentence_lengths[order])
 
     def statistics(self) -> str:
@@ -83,6 +81,14 @@ class LmArchive(NamedTuple):
             f"sentences: {len(lengths)}\nwords: {len(self.sentences)}\ndifferent words: {len(self.words_offsets) - 1}\n"
             f"tokens: {int(lengths.sum())}\ntokens in a sentence: mean {lengths.mean() if len(lengths) else 0:.2f}, {', '.join(shown)}\n"
         )
+
+
+def _pick(values: torch.Tensor, offsets: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """``values[offsets[i] : offsets[i + 1]]`` of all ``items`` i, one after the other."""
+    begin = offsets[items]
+    counts = offsets[items + 1] - begin
+    shift = begin - (counts.cumsum(0) - counts)
+    return values[torch.arange(int(counts.sum())) + torch.repeat_interleave(shift, counts)]
 
 
 def build_archive(text: PathLike, tokenizer: Tokenizer) -> LmArchive:

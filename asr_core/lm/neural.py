@@ -83,13 +83,18 @@ class NeuralLm(nn.Module):
 
 def pad_sentences(sentences: Sequence[Sequence[int]]) -> Tuple[Tensor, Tensor, Tensor]:
     """Inputs (N, L), targets (N, L) and lengths (N,) of sentences, with ``<sos/eos>`` before and after each."""
-    lens = torch.tensor([len(s) + 1 for s in sentences])
-    x = torch.full((len(sentences), int(lens.max())), SOS, dtype=torch.int64)
+    flat = torch.tensor([token for sentence in sentences for token in sentence], dtype=torch.int64)
+    return pad_tokens(flat, torch.tensor([len(sentence) for sentence in sentences]))
+
+
+def pad_tokens(tokens: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """:func:`pad_sentences` of sentences (sum of lengths,) one after the other, ``lengths`` (N,) tokens each."""
+    lens = lengths.long() + 1
+    place = torch.arange(int(lens.max()))
+    x = torch.full((len(lens), len(place)), SOS, dtype=torch.int64)
     y = torch.full_like(x, EOS)
-    for i, sentence in enumerate(sentences):
-        ids = torch.as_tensor(sentence, dtype=torch.int64)
-        x[i, 1 : len(ids) + 1] = ids
-        y[i, : len(ids)] = ids
+    x[(place > 0) & (place < lens[:, None])] = tokens
+    y[place < lens[:, None] - 1] = tokens
     return x, y, lens
 
 

@@ -25,21 +25,33 @@ def made(tmp_path_factory):
     return folder
 
 
+def sentences_of(archive):
+    picked = torch.arange(archive.num_sentences)
+    return [part.tolist() for part in archive.tokens_of(picked).split(archive.sentence_lengths.tolist())]
+
+
 def test_the_archive_holds_the_text(made):
     archive, tokenizer = LmArchive.load(made / "lm_data.pt"), Tokenizer.load(made)
     lines = [line for line in TEXT.splitlines() if line]
-    assert [archive.tokens_of(i) for i in range(archive.num_sentences)] == tokenizer.encode(lines)
+    assert sentences_of(archive) == tokenizer.encode(lines)
     assert archive.sentence_lengths.tolist() == [len(ids) for ids in tokenizer.encode(lines)]
     assert set(torch.load(made / "lm_data.pt", weights_only=True)) == set(LmArchive._fields)
 
 
 def test_sorting_puts_the_longest_first_and_loses_nothing(made):
     plain, ordered = LmArchive.load(made / "lm_data.pt"), LmArchive.load(made / "sorted_lm_data.pt")
-    sentences = [plain.tokens_of(i) for i in range(plain.num_sentences)]
-    assert [ordered.tokens_of(i) for i in range(ordered.num_sentences)] == sorted(sentences, key=len, reverse=True)
+    sentences = sentences_of(plain)
+    assert sentences_of(ordered) == sorted(sentences, key=len, reverse=True)
     assert ordered.sentence_lengths.tolist() == sorted(plain.sentence_lengths.tolist(), reverse=True)
     told = (made / "statistics.txt").read_text()
     assert "sentences: 5\n" in told and "words: 26\n" in told and f"tokens: {sum(map(len, sentences))}\n" in told
+
+
+def test_some_sentences_in_any_order(made):
+    archive = LmArchive.load(made / "lm_data.pt")
+    every = sentences_of(archive)
+    assert archive.tokens_of(torch.tensor([3, 1, 3])).tolist() == every[3] + every[1] + every[3]
+    assert archive.tokens_of(torch.tensor([], dtype=torch.int64)).tolist() == []
 
 
 def test_batches():
