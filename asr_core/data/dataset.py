@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asr_core.data.features import LOG_EPS, make_extractor
 from asr_core.data.options import DataOptions
+from asr_core.data.stream import load_cut
 
 _MAX_TAIL_FRAMES = 40  # of digital silence; decoding a causal model appends 30 and what fills its last chunk
 
@@ -121,14 +122,15 @@ class SpeechDataset(torch.utils.data.Dataset):
         self.samples_per_frame = opts.sample_rate // 100
 
     def __getitem__(self, item: Tuple[int, Any]) -> Dict[str, Any]:
-        index, cuts = item
+        index, refs = item
         with seeded(batch_seed(*self.seeds, index)) as rng, _single_thread():
-            for transform in self.cut_transforms:
+            cuts, dropped = _load_cuts(refs)
+            for transform in self.cut_transforms if len(cuts) else ():
                 cuts = transform(cuts, rng)
-            return self._collate(index, cuts, rng)
+            return self._collate(index, cuts, dropped, rng)
 
-    def _collate(self, index: int, cuts: Any, rng: random.Random) -> Dict[str, Any]:
-        kept, arrays, dropped = [], [], []
+    def _collate(self, index: int, cuts: Any, dropped: List[Tuple[str, str]], rng: random.Random) -> Dict[str, Any]:
+        kept, arrays = [], []
         for cut in cuts.sort_by_duration(ascending=False):
             if len(cut.supervisions) > 1:
                 cut = cut.merge_supervisions()
@@ -168,6 +170,19 @@ class SpeechDataset(torch.utils.data.Dataset):
         if not np.isfinite(array).all():
             raise ValueError("not finite")
         return array
+
+
+def _load_cuts(refs: Sequence[Any]) -> Tuple[Any, List[Tuple[str, str]]]:
+    """The cuts that a sampler's references stand for, and (what, reason) of those that cannot be read."""
+    from lhotse import CutSet
+
+    cuts, dropped = [], []
+    for ref in refs:
+        try:
+            cuts.append(load_cut(ref))
+        except Exception as e:  # a damaged shard, of which there are as many kinds as of readers
+            dropped.append((f"cut {ref.line[:60]!r}", short_reason(e)))
+    return CutSet.from_cuts(cuts), dropped
 
 
 def _pad(arrays: List[np.ndarray], value: float) -> Tensor:

@@ -1,7 +1,8 @@
 """Cuts that cannot be used are dropped, counted and named."""
 
 import logging
-from typing import Any, Dict, List, Optional
+from collections import Counter
+from typing import Any, Dict, List, Optional, Sequence
 
 from asr_core.data.options import DataOptions
 from asr_core.text.tokenizer import Tokenizer
@@ -53,39 +54,58 @@ class CutFilter:
 
     Args:
       opts: the limits of duration.
-      tokenizer: if given, cuts with text that it cannot spell, or with more tokens than encoder frames, are dropped.
+      tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more tokens than encoder frames less two
+        (as icefall's zipformer recipe has it).
       report: where dropped cuts are noted.
+
+    Attributes:
+      unknown: characters that the tokenizer cannot spell, and in how many cuts each was met.
     """
 
     def __init__(self, opts: DataOptions, tokenizer: Optional[Tokenizer], report: DropReport) -> None:
         self.opts = opts
         self.tokenizer = tokenizer
         self.report = report
+        self.unknown: Counter = Counter()
 
     def __call__(self, cut: Any) -> bool:
-        reason = self.reason(cut)
-        if reason:
-            self.report.add(cut.id, reason)
-        return not reason
+        return self.count_tokens([cut])[0] is not None
 
-    def reason(self, cut: Any) -> str:
-        """Why ``cut`` cannot be used, or an empty string if it can."""
+    def count_tokens(self, cuts: Sequence[Any]) -> List[Optional[int]]:
+        """The number of tokens of each cut (0 without a tokenizer), None for those that cannot be used, which are noted."""
+        reasons = [self._reason(cut) for cut in cuts]
+        counts = [0] * len(cuts)
+        if self.tokenizer is not None:
+            good = [i for i, reason in enumerate(reasons) if not reason]
+            for i, ids in zip(good, self.tokenizer.encode([text_of(cuts[i]) for i in good])):
+                counts[i], reasons[i] = len(ids), self._reason_of_tokens(cuts[i], ids)
+        for cut, reason in zip(cuts, reasons):
+            if reason:
+                self.report.add(cut.id, reason)
+        return [None if reason else count for count, reason in zip(counts, reasons)]
+
+    def _reason(self, cut: Any) -> str:
         if cut.duration < self.opts.min_duration:
             return f"shorter than {self.opts.min_duration:g} s"
         if cut.duration > self.opts.max_utt_duration:
             return f"longer than {self.opts.max_utt_duration:g} s"
-        text = " ".join(s.text or "" for s in cut.supervisions).strip()
-        if not text:
+        if not text_of(cut):
             return "no text"
-        frames = cut.num_frames if cut.has_features else round(cut.duration * 100)
-        length = subsampled_length(frames)
-        if length < 1:
-            return "no frame is left after subsampling"
-        if self.tokenizer is None:
-            return ""
-        ids = self.tokenizer.encode([text])[0]
-        if self.tokenizer.unk_id in ids:
-            return f"characters that the tokens lack: {self.tokenizer.unknown_characters(text)}"
-        if length < len(ids):
-            return "more tokens than encoder frames"
-        return ""
+        return "" if encoder_frames(cut) >= 1 else "no frame is left after subsampling"
+
+    def _reason_of_tokens(self, cut: Any, ids: Sequence[int]) -> str:
+        if self.tokenizer.unk_id in ids:  # type: ignore[union-attr]
+            characters = self.tokenizer.unknown_characters(text_of(cut))  # type: ignore[union-attr]
+            self.unknown.update(characters)
+            return f"characters that the tokens lack: {characters}"
+        return "more tokens than encoder frames" if encoder_frames(cut) - 2 < len(ids) else ""
+
+
+def text_of(cut: Any) -> str:
+    """What is said in ``cut``."""
+    return " ".join(s.text or "" for s in cut.supervisions).strip()
+
+
+def encoder_frames(cut: Any) -> int:
+    """Frames that the encoder makes of ``cut``."""
+    return subsampled_length(cut.num_frames if cut.has_features else round(cut.duration * 100))

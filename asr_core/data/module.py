@@ -3,21 +3,29 @@
 import logging
 import os
 import signal
-import warnings
-from itertools import islice
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from asr_core.data.augment import cut_transforms, input_transforms
 from asr_core.data.dataset import SpeechDataset, batch_seed
 from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.options import DataOptions
+from asr_core.data.sampler import BucketSampler, duration_bins
+from asr_core.data.stream import ChainStream, CutStream, open_stream
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
 
-_CUTS_FOR_BUCKETS = 10000
+_PLAIN_BUCKETS = 10  # of validation and test sets
+
+
+class Survey(NamedTuple):
+    """What an epoch of cuts holds: usable utterances, their seconds, their tokens."""
+
+    utterances: int
+    seconds: float
+    tokens: int
 
 
 class AsrDataModule:
@@ -43,7 +51,9 @@ class AsrDataModule:
         self.rank = rank
         self.world_size = world_size
         self.dropped = DropReport()
-        self._bins: List[Tuple[Any, List[float]]] = []
+        self._filter = CutFilter(opts, tokenizer, self.dropped)
+        self._streams: List[Tuple[Any, bool, bool, CutStream]] = []
+        self._bins: List[Tuple[Any, int, bool, List[float]]] = []
         self._train_transforms: Optional[List[Any]] = None
 
     def train_dataloader(self, cuts: Any, epoch: int, skip_batches: int = 0, alike: int = 0) -> "BatchLoader":
@@ -56,91 +66,72 @@ class AsrDataModule:
           alike: so many batches in a row have similar durations, for they are worked on at the same time; 0: ``world_size``. Another
             number gives another order.
         """
-        if self.opts.speed_perturb:
-            cuts = self._with_other_speeds(cuts)
-        if self._train_transforms is None:
-            self._train_transforms = cut_transforms(self.opts)
-        usable = cuts.filter(CutFilter(self.opts, self.tokenizer, self.dropped))
-        dataset = SpeechDataset(
-            self.opts,
-            (self.seed, epoch, 0),
-            self._train_transforms,
-            input_transforms(self.opts),
-            self.opts.return_cuts,
-            self.opts.tail_silence_prob,
-        )
         opts = self.opts
-        sampler = self._sampler(usable, cuts, opts.shuffle, opts.drop_last, opts.num_buckets, alike or self.world_size)
-        sampler.set_epoch(epoch)
-        return BatchLoader(self, dataset, sampler, f"epoch {epoch}", skip_batches, batch_seed(self.seed, epoch, 0))
+        if self._train_transforms is None:
+            self._train_transforms = cut_transforms(opts)
+        dataset = SpeechDataset(
+            opts, (self.seed, epoch, 0), self._train_transforms, input_transforms(opts), opts.return_cuts, opts.tail_silence_prob
+        )
+        stream, bins = self._stream(cuts, True, opts.speed_perturb), self._bins_of(cuts, opts.num_buckets)
+        order = epoch if opts.shuffle else None
+        alike = alike or self.world_size
+        sampler = self._sampler(stream, bins, order, drop_last=opts.drop_last, alike=alike, first=skip_batches + self.rank)
+        return BatchLoader(self, dataset, sampler, f"epoch {epoch}", batch_seed(self.seed, epoch, 0))
 
     def valid_dataloader(self, cuts: Any) -> "BatchLoader":
         """Batches for validation: unusable cuts dropped, no augmentation, the same order each time."""
-        usable = cuts.filter(CutFilter(self.opts, self.tokenizer, self.dropped))
-        return self._plain_loader(usable, cuts, "validation", self.opts.return_cuts)
+        return self._plain_loader(cuts, True, "validation", self.opts.return_cuts)
 
     def test_dataloader(self, cuts: Any) -> "BatchLoader":
         """Batches for decoding: every cut that can be read, with its cut in the batch."""
-        return self._plain_loader(cuts, cuts, "test", True)
+        return self._plain_loader(cuts, False, "test", True)
 
-    def _plain_loader(self, cuts: Any, key: Any, what: str, return_cuts: bool) -> "BatchLoader":
+    def survey(self, cuts: Any, train: bool = True) -> "Survey":
+        """Count what is usable in an epoch of ``cuts``; what is not is noted in ``dropped``, letters without tokens in ``unknown``.
+
+        Args:
+          cuts: training or validation cuts.
+          train: with the speeds of ``--speed-perturb``, if that is on.
+        """
+        stream = self._stream(cuts, True, train and self.opts.speed_perturb)
+        return Survey(*stream.survey(), stream.tokens)
+
+    @property
+    def unknown(self) -> Dict[str, int]:
+        """Characters of the cuts seen so far that the tokenizer cannot spell, and in how many cuts each was met."""
+        return dict(self._filter.unknown)
+
+    def _plain_loader(self, cuts: Any, usable: bool, what: str, return_cuts: bool) -> "BatchLoader":
         dataset = SpeechDataset(self.opts, (self.seed,), return_cuts=return_cuts)
-        sampler = self._sampler(cuts, key, shuffle=False, drop_last=False, buckets=10)
-        return BatchLoader(self, dataset, sampler, what, 0, self.seed)
+        stream, bins = self._stream(cuts, usable), self._bins_of(cuts, _PLAIN_BUCKETS, usable)
+        return BatchLoader(self, dataset, self._sampler(stream, bins, None, first=self.rank), what, self.seed)
 
-    def _with_other_speeds(self, cuts: Any) -> Any:
-        if self.opts.strategy == "PrecomputedFeatures":
+    def _stream(self, cuts: Any, usable: bool, speeds: bool = False) -> CutStream:
+        """The stream of ``cuts``, opened once, so that what its first pass found out is not looked for again."""
+        if speeds and self.opts.strategy == "PrecomputedFeatures":
             raise UserError("--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store features of all speeds")
-        return cuts + cuts.perturb_speed(0.9) + cuts.perturb_speed(1.1)
+        for known, *key, stream in self._streams:
+            if known is cuts and key == [usable, speeds]:
+                return stream
+        stream = open_stream(cuts, self._filter if usable else None, self.seed)
+        if speeds:
+            stream = ChainStream([stream, stream.with_speed(0.9), stream.with_speed(1.1)])
+        self._streams.append((cuts, usable, speeds, stream))
+        return stream
 
-    def _sampler(self, cuts: Any, key: Any, shuffle: bool, drop_last: bool, buckets: int, alike: int = 1) -> Any:
-        from lhotse.dataset import DynamicBucketingSampler, SimpleCutSampler
-
-        common: Dict[str, Any] = dict(
-            max_duration=self.opts.max_duration,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            seed=self.seed,
-            rank=0,
-            world_size=alike,
-        )
-        bins = self._duration_bins(cuts, key, buckets) if self.opts.bucketing_sampler else []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about cut sets held in memory
-            if not bins:
-                return SimpleCutSampler(cuts, **common)
-            return DynamicBucketingSampler(cuts, duration_bins=bins, buffer_size=(len(bins) + 1) * 5000, **common)
-
-    def _duration_bins(self, cuts: Any, key: Any, buckets: int) -> List[float]:
-        """Boundaries of duration buckets with equal amounts of audio; computed once for each cut set."""
-        from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
-
-        for known, bins in self._bins:
-            if known is key:
+    def _bins_of(self, cuts: Any, buckets: int, usable: bool = True) -> List[float]:
+        """Boundaries of duration buckets, computed once for each cut set."""
+        if not self.opts.bucketing_sampler:
+            return []
+        for known, *key, bins in self._bins:
+            if known is cuts and key == [buckets, usable]:
                 return bins
-        sample = list(islice(cuts, _CUTS_FOR_BUCKETS))
-        buckets = min(buckets, len(sample))
-        bins = sorted(set(estimate_duration_buckets(sample, buckets))) if buckets > 1 else []
-        self._bins.append((key, bins))
+        bins = duration_bins(self._stream(cuts, usable), buckets)
+        self._bins.append((cuts, buckets, usable, bins))
         return bins
 
-
-class _IndexedSampler(Sampler):
-    """Pairs batches of a lhotse sampler with their positions in the epoch; gives those at ``first``, ``first + step``, ..."""
-
-    def __init__(self, sampler: Any, first: int, step: int) -> None:
-        self.sampler = sampler
-        self.first = first
-        self.step = step
-
-    def __iter__(self) -> Iterator[Tuple[int, Any]]:
-        alike = self.sampler.world_size
-        batches = iter(self.sampler)  # a bucketing sampler now fills ``world_size`` batches in a row from one bucket ...
-        self.sampler.world_size = 1  # ... and we see each of them, so that the last ones are not lost or repeated to come out even
-        try:
-            yield from islice(enumerate(batches), self.first, None, self.step)
-        finally:
-            self.sampler.world_size = alike
+    def _sampler(self, stream: CutStream, bins: List[float], epoch: Optional[int], **kwargs: Any) -> BucketSampler:
+        return BucketSampler(stream, epoch, self.opts.max_duration, bins, self.seed, step=self.world_size, **kwargs)
 
 
 class BatchLoader:
@@ -149,19 +140,18 @@ class BatchLoader:
     A batch of which nothing could be read is left out, so ``batch["batch_idx"]`` says where in the epoch a batch stands.
     """
 
-    def __init__(self, module: AsrDataModule, dataset: SpeechDataset, sampler: Any, what: str, first: int, seed: int) -> None:
+    def __init__(self, module: AsrDataModule, dataset: SpeechDataset, sampler: BucketSampler, what: str, seed: int) -> None:
         self.module = module
         self.dataset = dataset
         self.sampler = sampler
         self.what = what
-        self.first = first
         self.seed = seed
 
     def __iter__(self) -> Iterator[Dict[str, Any]]:
         workers = self.module.opts.num_workers
         loader = DataLoader(
             self.dataset,
-            sampler=_IndexedSampler(self.sampler, self.first + self.module.rank, self.module.world_size),
+            sampler=self.sampler,
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_start_worker if workers else None,
@@ -176,7 +166,7 @@ class BatchLoader:
                 empty = False
                 yield batch
         self.module.dropped.log(self.what)
-        if empty and self.first == 0 and self.module.rank == 0:  # where there are few batches, higher ranks get none
+        if empty and self.sampler.first == 0:  # where there are few batches, higher ranks get none
             self._explain_empty()
 
     def _explain_empty(self) -> None:
