@@ -13,8 +13,10 @@ from asr_core.bin import decode, generate_averaged_model, transcribe
 from asr_core.data.corpus import Corpus
 from asr_core.data.features import extract_features, load_audio
 from asr_core.decoding.greedy import greedy_search
-from asr_core.models.checkpoint import load_averaged_model, load_checkpoint_file
+from asr_core.models.checkpoint import load_averaged_model, load_checkpoint_file, model_from_checkpoint
+from asr_core.utils.errors import UserError
 
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PIECES = ["<blk>", "<sos/eos>", "<unk>", *(f"\u2581W{i}" for i in range(14))]
 COMMON = ["--num-workers", "0", "--num-threads", "1", "--device", "cpu", "--on-the-fly-feats", "1"]
 LINKED = ["--epoch", "99", "--avg", "1", "--use-averaged-model", "0"]
@@ -191,3 +193,27 @@ def test_foreign_objects_in_a_checkpoint(golden, tmp_path):
     torch.save(training_checkpoint(golden, "noncausal", args=argparse.Namespace(jit=False)), tmp_path / "epoch-1.pt")
     content = load_checkpoint_file(tmp_path / "epoch-1.pt")
     assert content["exp_dir"] == pathlib.Path("zipformer/exp") and content["dtype"] == torch.float16
+
+
+RELEASED = {
+    "small": {"model_size": "small"},
+    "medium": {"model_size": "medium"},
+    "large": {"model_size": "large"},
+    "medium_causal": {"model_size": "streaming"},
+    "medium_ctc_aed": {"use_ctc": True, "use_attention_decoder": True},
+}
+
+
+@pytest.mark.parametrize("table", RELEASED)
+def test_presets_describe_the_released_models(table):
+    """Names and shapes of the published checkpoints; their numbers would not fit into a quick test."""
+    rows = (line.split("\t") for line in (GOLDEN / f"state_dicts/state_dict_{table}.tsv").read_text().splitlines())
+    shapes = {name: [] if shape in ("scalar", "()") else [int(n) for n in shape.split("x")] for name, shape, _ in rows}
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, shape in shapes.items()}
+        for other, options in RELEASED.items():
+            if other == table:
+                assert set(model_from_checkpoint({"model": state}, options).state_dict()) == set(state)
+            else:
+                with pytest.raises(UserError, match=r"the checkpoint (lacks|has) \w+\.|\w+ has shape \("):
+                    model_from_checkpoint({"model": state}, options)
