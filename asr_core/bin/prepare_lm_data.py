@@ -19,7 +19,7 @@ class LmDataOptions:
     bpe_model: str = option("", "tokenizer: a SentencePiece model, or a folder with bpe.model")
     lm_data: str = option("", "text, one sentence a line")
     lm_archive: str = option("", "the archive to write, e.g. data/lm_training_bpe_500/lm_data.pt")
-    sort: bool = option(False, "put the longest sentences first")
+    sorted_archive: str = option("", "also write the archive with the longest sentences first, e.g. .../sorted_lm_data.pt")
     statistics: str = option("", "also write a file with numbers of sentences, words and tokens, e.g. statistics.txt")
 
 
@@ -42,9 +42,9 @@ def _run(opts: LmDataOptions) -> None:
     from asr_core.utils.files import write_text_atomic
 
     archive = build_archive(opts.lm_data, Tokenizer.load(opts.bpe_model))
-    if opts.sort:
-        archive = archive.sort()
     archive.save(opts.lm_archive)
+    if opts.sorted_archive:
+        archive.sort().save(opts.sorted_archive)
     if opts.statistics:
         write_text_atomic(opts.statistics, archive.statistics())
     logging.info("%s: %s", opts.lm_archive, archive.statistics().replace("\n", "; "))

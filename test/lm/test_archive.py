@@ -17,11 +17,9 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm")
     (folder / "text").write_text(TEXT)
     train_tokenizer(folder / "text", folder, 18)
-    options = ["--bpe-model", str(folder), "--lm-data", str(folder / "text")]
-    prepare_lm_data.main([*options, "--lm-archive", str(folder / "lm_data.pt")])
-    prepare_lm_data.main(
-        [*options, "--lm-archive", str(folder / "sorted_lm_data.pt"), "--sort", "1", "--statistics", str(folder / "statistics.txt")]
-    )
+    outputs = {"lm-archive": "lm_data.pt", "sorted-archive": "sorted_lm_data.pt", "statistics": "statistics.txt"}
+    written = [word for name, file in outputs.items() for word in (f"--{name}", str(folder / file))]
+    prepare_lm_data.main(["--bpe-model", str(folder), "--lm-data", str(folder / "text"), *written])
     return folder
 
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from asr_core.bin import arpa_to_fst
 from asr_core.lm.arpa import write_arpa
 from asr_core.lm.grammar_fst import read_openfst_text, write_openfst_text
 from asr_core.lm.kneser_ney import estimate
 from asr_core.lm.ngram import NgramLm
-from asr_core.lm.symbols import words_table
+from asr_core.lm.symbols import format_symbols, words_table
 from asr_core.utils.errors import UserError
 
 
@@ -19,7 +20,9 @@ def grammar(tmp_path):
     write_arpa(tmp_path / "x.arpa", estimate(tmp_path / "text", 3))
     table = {word: i for i, word in enumerate(words_table("abcdef"))}
     lm = NgramLm.from_arpa(tmp_path / "x.arpa", table)
-    write_openfst_text(lm, tmp_path / "G.fst.txt", table)
+    (tmp_path / "words.txt").write_text(format_symbols(table))
+    places = ["--arpa", tmp_path / "x.arpa", "--symbols", tmp_path / "words.txt", "--output", tmp_path / "G.fst.txt"]
+    arpa_to_fst.main([str(place) for place in places])
     return tmp_path / "G.fst.txt", lm, table
 
 

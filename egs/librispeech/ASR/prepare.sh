@@ -15,6 +15,7 @@ on_the_fly_feats=0
 vocab_sizes=500
 dask_scheduler=
 shar_dir=
+lm_order=4
 
 help_message="Usage: ./prepare.sh [options]     (in egs/librispeech/ASR)
 
@@ -30,13 +31,17 @@ help_message="Usage: ./prepare.sh [options]     (in egs/librispeech/ASR)
   --vocab-sizes \"N ...\"  sizes of the tokenizers to train (default: 500)
   --dask-scheduler ADDR  compute features on the Dask cluster whose scheduler is at this address
   --shar-dir DIR         also write the training cuts to DIR as Lhotse Shar; train with --shar-dir DIR then
+  --lm-order N           longest word n-grams; those of order 3 and 4 are the downloaded ones if stage -1 was run, others are
+                         estimated from the training transcripts (default: 4)
 
 Stages: -1 language models and lexicon (download)  0 download  1 manifests  2 noise manifests  3 features, shuffled training cuts,
-        validation  4 noise features  5 tokens"
+        validation  4 noise features  5 tokens  6 lexica and graphs of words  7 n-gram language models of words and of tokens
+        8 training data of neural language models"
 
 . ../../shared/prepare_lib.sh
 parse_options "$@"
 yes_or_no full_libri mini_libri perturb_speed on_the_fly_feats
+[[ $lm_order =~ ^[1-9]$ ]] || fail "--lm-order must be from 1 to 9, not '$lm_order'"
 
 manifests=$data_dir/manifests
 fbank=$data_dir/fbank
@@ -144,6 +149,106 @@ if in_stage 5 "tokens"; then
       mark_done "$lang/.text.done" "$train_parts"
     fi
     make_tokens "$lang" "$text" "$train_parts" --vocab-size "$vocab_size"
+  done
+fi
+
+lang_phone=$data_dir/lang_phone
+
+if in_stage 6 "lexica and graphs of words"; then
+  lexicon=$dl_dir/lm/librispeech-lexicon.txt
+  [ -f "$lexicon" ] || fail "no $lexicon; ./prepare.sh --stage -1 --stop-stage -1 downloads it"
+  settings=$(cksum < "$lexicon")
+  if ! is_done "$lang_phone/.done" "$settings"; then
+    { printf '%s\n' '!SIL SIL' '<SPOKEN_NOISE> SPN' '<UNK> SPN' && cat "$lexicon"; } |
+      awk 'NF { $1 = $1; print }' | LC_ALL=C sort -u > "$lang_phone/lexicon.txt"
+    "$python" -m asr_core.bin.prepare_lang --lang-dir "$lang_phone"
+    mark_done "$lang_phone/.done" "$settings"
+  fi
+  for vocab_size in $vocab_sizes; do
+    lang=$data_dir/lang_bpe_$vocab_size
+    [ -f "$lang/bpe.model" ] || fail "no $lang/bpe.model; run stage 5 first"
+    settings=$(cksum "$lang_phone/words.txt" "$lang/bpe.model")
+    if ! is_done "$lang/.lexicon.done" "$settings"; then
+      cp "$lang_phone/words.txt" "$lang/words.txt"
+      "$python" -m asr_core.bin.prepare_lang_bpe --lang-dir "$lang" --oov "<UNK>"
+      mark_done "$lang/.lexicon.done" "$settings"
+    fi
+  done
+fi
+
+# make_grammar ARPA SYMBOLS OUTPUT: a grammar in OpenFst text.
+make_grammar() {
+  "$python" -m asr_core.bin.arpa_to_fst --arpa "$1" --symbols "$2" --output "$3"
+}
+
+if in_stage 7 "n-gram language models of words and of tokens"; then
+  text=$data_dir/lang_bpe_${vocab_sizes%% *}/transcript_words.txt
+  [ -f "$text" ] && [ -f "$lang_phone/words.txt" ] || fail "no $text or $lang_phone/words.txt; run stages 5 and 6 first"
+  for order in $(seq $((lm_order < 3 ? lm_order : 3)) "$lm_order"); do
+    arpa=$data_dir/lm/$order-gram.arpa
+    case $order in
+      3) given=$dl_dir/lm/3-gram.pruned.1e-7.arpa ;;
+      *) given=$dl_dir/lm/$order-gram.arpa ;;
+    esac
+    [ ! -f "$given" ] || arpa=$given
+    settings="$arpa $(cksum < "$lang_phone/words.txt") $([ "$arpa" = "$given" ] && wc -c < "$arpa" || cksum < "$text")"
+    if ! is_done "$data_dir/lm/.$order-gram.done" "$settings"; then
+      if [ "$arpa" != "$given" ]; then
+        log "  no $given: $arpa is estimated from the training transcripts"
+        "$python" -m asr_core.bin.make_kn_lm --ngram-order "$order" --text "$text" --lm "$arpa"
+      fi
+      make_grammar "$arpa" "$lang_phone/words.txt" "$data_dir/lm/G_${order}_gram.fst.txt"
+      mark_done "$data_dir/lm/.$order-gram.done" "$settings"
+    fi
+  done
+  for vocab_size in $vocab_sizes; do
+    lang=$data_dir/lang_bpe_$vocab_size
+    [ -f "$lang/lexicon.txt" ] || fail "no $lang/lexicon.txt; run stage 6 first"
+    settings=$(cksum "$lang/lexicon.txt" "$lang/transcript_words.txt")
+    if ! is_done "$lang/.ngrams.done" "$settings"; then
+      "$python" -m asr_core.bin.convert_transcript_words_to_tokens --lexicon "$lang/lexicon.txt" \
+        --transcript "$lang/transcript_words.txt" --oov "<UNK>" --output "$lang/transcript_tokens.txt"
+      for order in 2 3 4 5; do
+        "$python" -m asr_core.bin.make_kn_lm --ngram-order $order --text "$lang/transcript_tokens.txt" --lm "$lang/${order}gram.arpa"
+        make_grammar "$lang/${order}gram.arpa" "$lang/tokens.txt" "$lang/${order}gram.fst.txt"
+      done
+      mark_done "$lang/.ngrams.done" "$settings"
+    fi
+  done
+fi
+
+# lm_data LANG TEXT FOLDER SUFFIX: TEXT in the tokens of LANG as training data, as it is and sorted by length.
+lm_data() {
+  local lang=$1 text=$2 folder=$3 suffix=$4 settings
+  settings="$text $(wc -c < "$text") $(cksum < "$lang/bpe.model")"
+  if ! is_done "$folder/.lm_data$suffix.done" "$settings"; then
+    "$python" -m asr_core.bin.prepare_lm_data --bpe-model "$lang/bpe.model" --lm-data "$text" --lm-archive "$folder/lm_data$suffix.pt" \
+      --sorted-archive "$folder/sorted_lm_data$suffix.pt" --statistics "$folder/statistics$suffix.txt"
+    mark_done "$folder/.lm_data$suffix.done" "$settings"
+  fi
+}
+
+if in_stage 8 "training data of neural language models"; then
+  for vocab_size in $vocab_sizes; do
+    lang=$data_dir/lang_bpe_$vocab_size
+    folder=$data_dir/lm_training_bpe_$vocab_size
+    [ -f "$lang/bpe.model" ] || fail "no $lang/bpe.model; run stage 5 first"
+    text=$dl_dir/lm/librispeech-lm-norm.txt
+    if ! [ -f "$text" ]; then
+      log "  no $text: the training transcripts are used"
+      text=$lang/transcript_words.txt
+    fi
+    lm_data "$lang" "$text" "$folder" ""
+    for set in valid test; do
+      supervisions=()
+      for part in ${test_parts//,/ }; do # those of dev are for validation
+        [[ $part = dev-* && $set = valid || $part = test-* && $set = test ]] || continue
+        supervisions+=("$manifests/librispeech_supervisions_$part.jsonl.gz")
+      done
+      [ ${#supervisions[@]} -gt 0 ] || continue
+      "$python" -m asr_core.bin.write_transcripts --output "$folder/$set.txt" "${supervisions[@]}"
+      lm_data "$lang" "$folder/$set.txt" "$folder" "-$set"
+    done
   done
 fi
 log "Done."
