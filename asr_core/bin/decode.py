@@ -27,7 +27,7 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     setup_logger()
     opts, search = from_params(shared.TestOptions, params), from_params(SearchOptions, params)
     corpus = corpus_class(params)
-    test_sets = shared.chosen_test_sets(corpus, opts.test_sets)
+    test_sets = shared.chosen_test_sets(corpus, opts)
     setup_cpu(opts.num_threads)
     model, trained = shared.load_checkpoint_model(params)
     shared.check_head(model, search.decoding_method)

@@ -20,7 +20,8 @@ class TestOptions:
     __test__ = False  # pytest: not a test
 
     bpe_model: str = option("", "tokenizer: bpe.model, tokens.txt or a folder with one; left out: what training put into --exp-dir")
-    test_sets: str = option("", "names of test sets, separated by commas; left out: all of the corpus")
+    test_sets: str = option("", "names of test sets, separated by commas; left out: all of the corpus, or those of --test-cuts")
+    test_cuts: str = option("", "other test sets: NAME=MANIFEST, separated by commas; files in --manifest-dir or elsewhere")
     skip_scoring: bool = option(False, "write transcripts alone")
     score_characters: bool = option(False, "count characters in place of words")
     device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
@@ -145,14 +146,17 @@ def data_options(params: Mapping[str, Any], trained: Mapping[str, Any]) -> Any:
     return dataclasses.replace(opts, on_the_fly_feats=True, input_strategy="OnTheFlyFeatures") if opts.strategy == "AudioSamples" else opts
 
 
-def chosen_test_sets(corpus: Any, names: str) -> Dict[str, Any]:
-    """The test sets of ``corpus`` that ``names`` lists, all if it is empty.
+def chosen_test_sets(corpus: Any, opts: TestOptions) -> Dict[str, Any]:
+    """The test sets that ``opts`` name, or else its manifests', or else all of the corpus.
 
     Raises:
       UserError: there is none of that name.
     """
-    sets = corpus.test_sets()
-    wanted = [n.strip() for n in names.split(",") if n.strip()] or list(sets)
+    wanted = [n.strip() for n in opts.test_sets.split(",") if n.strip()]
+    sets = corpus.named_manifests(opts.test_cuts, "--test-cuts")
+    if wanted or not sets:
+        sets = {**corpus.test_sets(), **sets}
+    wanted = wanted or list(sets)
     for name in wanted:
         if name not in sets:
             raise UserError(f"no test set {name!r}; there are: {', '.join(sets)}")

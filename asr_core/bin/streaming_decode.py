@@ -26,7 +26,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
         raise UserError(f"--num-decode-streams must be at least 1, got {streaming.num_decode_streams}")
     search = streaming.search_options()
     corpus = corpus_class(params)
-    test_sets = shared.chosen_test_sets(corpus, opts.test_sets)
+    test_sets = shared.chosen_test_sets(corpus, opts)
     setup_cpu(opts.num_threads)
     model, trained = shared.load_checkpoint_model(params)
     shared.check_head(model, search.decoding_method)

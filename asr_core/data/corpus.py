@@ -1,11 +1,20 @@
 """What is particular to a corpus: where its cuts are, its sets, its text."""
 
 import argparse
+import logging
 from pathlib import Path
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from asr_core.text.normalize import normalize_text
 from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+
+def manifest_places(manifest_dir: PathLike, name: str, strategy: str) -> List[Path]:
+    """Where a manifest may be: in ``manifest_dir``; if features are computed while loading, also beside it in ``manifests``."""
+    folder = Path(manifest_dir)
+    beside = [] if strategy == "PrecomputedFeatures" else [folder.parent / "manifests" / name]
+    return [folder / name, *beside]
 
 
 class Corpus:
@@ -55,23 +64,26 @@ class Corpus:
         return normalize_text(text)
 
     def cuts(self, part: str) -> Any:
-        """One part, read lazily.
+        """One part, read lazily: from ``<shar_dir>/<part>`` if there is such a folder, else from its manifest.
 
-        With features computed while loading, the manifest without features does: it is looked for beside
-        ``manifest_dir``, in ``manifests``, if ``manifest_dir`` has none.
+        With features computed while loading, the manifest without features does: see :func:`manifest_places`.
 
         Raises:
-          UserError: there is no such manifest.
+          UserError: there is neither, or ``shar_dir`` does not exist.
         """
         from lhotse import CutSet
 
         import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
+        from asr_core.data.shar import open_shar
 
-        manifest_dir = Path(self.params["manifest_dir"])
-        name = f"{self.prefix}_cuts_{part}.jsonl.gz"
-        places = [manifest_dir / name]
-        if self.params.get("on_the_fly_feats") or self.params.get("input_strategy", "PrecomputedFeatures") != "PrecomputedFeatures":
-            places.append(manifest_dir.parent / "manifests" / name)
+        shar_dir = Path(self.params.get("shar_dir") or "")
+        if self.params.get("shar_dir") and not shar_dir.is_dir():
+            raise UserError(f"no folder --shar-dir {shar_dir}; prepare.sh --shar-dir writes it in stage 3")
+        if self.params.get("shar_dir") and (shar_dir / part).is_dir():
+            logging.info("%s is read from %s", part, shar_dir / part)
+            return open_shar(shar_dir / part)
+        strategy = "OnTheFlyFeatures" if self.params.get("on_the_fly_feats") else self.params.get("input_strategy", "PrecomputedFeatures")
+        places = manifest_places(self.params["manifest_dir"], f"{self.prefix}_cuts_{part}.jsonl.gz", strategy)
         for path in places:
             if path.is_file():
                 return CutSet.from_jsonl_lazy(path)
@@ -82,3 +94,14 @@ class Corpus:
         for more in rest:
             first = first + more
         return first
+
+
+def _first_of(places: Sequence[Path], advice: str) -> Any:
+    from lhotse import CutSet
+
+    import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
+
+    for path in places:
+        if path.is_file():
+            return CutSet.from_jsonl_lazy(path)
+    raise UserError(f"no {' or '.join(map(str, places))}; {advice}")

@@ -110,33 +110,15 @@ class FinetuneRecipe(Recipe):
         names = [name.strip() for name in self.finetune.train_cuts.split(",") if name.strip()]
         if not names:
             return super().train_cuts()
-        first, *rest = [self._manifest(name) for name in names]
+        first, *rest = [self.corpus.manifest(name) for name in names]
         for more in rest:
             first = first + more
         return first
 
     def valid_sets(self) -> Dict[str, Any]:
         """The corpus' validation cuts, and those of ``--valid-cuts``, by name."""
-        given = [entry.strip() for entry in self.finetune.valid_cuts.split(",") if entry.strip()]
-        sets = {}
-        for entry in given:
-            name, found, path = entry.partition("=")
-            if not (name and found and path):
-                raise UserError(f"--valid-cuts {entry!r}: expected NAME=MANIFEST")
-            sets[name] = self._manifest(path)
-        own = super().valid_sets()
-        return {**{name or self.corpus.name: cuts for name, cuts in own.items()}, **sets} if sets else own
-
-    def _manifest(self, name: str) -> Any:
-        from lhotse import CutSet
-
-        import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
-
-        places = [Path(self.params["manifest_dir"]) / name, Path(name)]
-        for path in places:
-            if path.is_file():
-                return CutSet.from_jsonl_lazy(path)
-        raise UserError(f"no cuts {' or '.join(map(str, places))}: prepare them, or give others with --train-cuts and --valid-cuts")
+        own, more = super().valid_sets(), self.corpus.named_manifests(self.finetune.valid_cuts, "--valid-cuts")
+        return {**{name or self.corpus.name: cuts for name, cuts in own.items()}, **more} if more else own
 
 
 def _start(opts: FinetuneOptions, params: Mapping[str, Any]) -> Path:

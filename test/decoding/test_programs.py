@@ -118,6 +118,15 @@ def test_mistakes_get_one_line(world, capsys, program, causal, options, message)
     assert last.startswith("error: ") and message in last
 
 
+def test_other_test_cuts(world, capsys):
+    for options, sets in ((["--test-cuts", "mine=noise_cuts_b.jsonl.gz"], ["mine"]), (["--test-sets", "mine,test-b"], ["mine", "test-b"])):
+        run(decode, world, False, "--test-cuts", f"mine={world / 'fbank/noise_cuts_b.jsonl.gz'}", *options)
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]] == sets
+    with pytest.raises(SystemExit):
+        run(decode, world, False, "--test-cuts", "mine=nowhere.jsonl.gz")
+    assert "nowhere.jsonl.gz; prepare these cuts" in capsys.readouterr().err
+
+
 def test_another_tokenizer_is_refused(world, tmp_path, capsys):
     (tmp_path / "tokens.txt").write_text("<blk> 0\n<sos/eos> 1\n<unk> 2\nA 3\n")
     with pytest.raises(SystemExit):
