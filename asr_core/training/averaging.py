@@ -52,3 +52,13 @@ class ModelAverage:
         """Load what :meth:`state_dict` gave (or icefall's ``model_avg``)."""
         for name, i in self._index.items():
             self._average[i].copy_(state[name])
+
+    @torch.no_grad()
+    def continue_from(self, state: Dict[str, Tensor], batch: int, batch_idx_train: int) -> None:
+        """Become what it would be had the model been as it is now ever since ``batch``, when its average was ``state``."""
+        self.load_state_dict(state)
+        then, now = batch // self.period, batch_idx_train // self.period
+        if now > then:
+            torch._foreach_mul_(self._average, then / now)
+            for average, current in zip(self._average, self._current):
+                average.add_(current, alpha=1.0 - then / now)

@@ -28,11 +28,11 @@ def autocast_dtype(opts: TrainOptions, device: torch.device) -> Optional[torch.d
     """
     if not (opts.use_fp16 or opts.use_bf16):
         return None
-    flag = "--use-fp16" if opts.use_fp16 else "--use-bf16"
-    if device.type != "cuda":
+    if opts.use_fp16 and device.type != "cuda":
         raise UserError(
-            f"{flag} 1: mixed precision needs a CUDA device, and this run is on the {device.type}; leave it out to train in float32"
+            f"--use-fp16 1: mixed precision needs a CUDA device for float16, and this run is on the {device.type}; leave it out, "
+            "or try --use-bf16 1, which any device can"
         )
-    if opts.use_bf16 and not torch.cuda.is_bf16_supported():
-        raise UserError(f"{flag} 1: this GPU has no bfloat16; use --use-fp16 1")
+    if opts.use_bf16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("--use-bf16 1: this GPU has no bfloat16; use --use-fp16 1")
     return torch.float16 if opts.use_fp16 else torch.bfloat16

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
@@ -43,8 +43,8 @@ def sum_over_ranks(parts: Iterable[Mapping[str, float]]) -> MetricsTracker:
     return out
 
 
-class MetricsFile:
-    """``metrics.jsonl``: one JSON object a line.
+class JsonLines:
+    """A file of one JSON object a line, such as ``metrics.jsonl``.
 
     Args:
       path: the file.
@@ -64,7 +64,11 @@ class MetricsFile:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record, to the disk."""
-        text = json.dumps(_jsonable(record)) + "\n"
+        self.append_all([record])
+
+    def append_all(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write some records, to the disk."""
+        text = "".join(json.dumps(_jsonable(record), ensure_ascii=False) + "\n" for record in records)
         try:
             with open(self.path, "a", encoding="utf-8") as f:
                 f.write(text)
@@ -72,7 +76,7 @@ class MetricsFile:
                 os.fsync(f.fileno())
         except OSError as e:
             raise UserError(f"cannot write {self.path}: {e.strerror or e}; free some space and start the same command again") from e
-        self.lines += 1
+        self.lines += len(records)
 
 
 def read_metrics(path: Path) -> List[Dict[str, Any]]:

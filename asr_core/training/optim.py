@@ -1,6 +1,7 @@
 """ScaledAdam: Adam whose step is proportional to each parameter's size (Zipformer, Yao et al. 2023, section 3.4)."""
 
 import logging
+import math
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
 import torch
@@ -66,7 +67,8 @@ class ScaledAdam(torch.optim.Optimizer):
 
     Parameters of equal dtype and shape are updated together. The state's layout is icefall's: only the first parameter of
     each (dtype, shape) has an entry, whose tensors are stacked on a new axis 0, so its training runs can be continued.
-    A step whose gradient norm is not finite changes nothing and sets :attr:`skipped`.
+    A step whose gradient norm is not finite changes nothing and sets :attr:`skipped`; :attr:`grad_norm` is the last step's norm,
+    of gradients times the sizes of their parameters.
 
     Args:
       params: parameters, (name, parameter) pairs, or groups with the key ``params`` or ``named_params``.
@@ -112,6 +114,7 @@ class ScaledAdam(torch.optim.Optimizer):
         super().__init__(groups, defaults)
         self._groups: Optional[List[_Group]] = None
         self.skipped = False
+        self.grad_norm = 0.0
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Load a state; ``base_lr`` of this optimizer's groups is kept, so that a resumed run may change it."""
@@ -131,6 +134,7 @@ class ScaledAdam(torch.optim.Optimizer):
                 loss = closure()
         if self._groups is None:
             self._groups = [_Group(g, g["params"], names, self.state) for g, names in zip(self.param_groups, self._names) if g["params"]]
+        self.grad_norm = 0.0
         sums = [group.passes.sums() for group in self._groups]
         scales = [self._clipping_scale(group, gg) for group, (gg, _, _) in zip(self._groups, sums)]
         self.skipped = any(scale is None for scale in scales)
@@ -144,6 +148,7 @@ class ScaledAdam(torch.optim.Optimizer):
         size = torch.where(group.scalar, group.options["scalar_lr_scale"], group.rms)
         sumsq = grad_sumsq * size**2
         norm = float(sumsq.sum().sqrt())
+        self.grad_norm = math.hypot(self.grad_norm, norm)
         if norm - norm != 0.0:
             return None
         scale = GradientClipper(group.options, group.state).update(norm)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import random
 from dataclasses import dataclass, field
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
@@ -26,7 +26,12 @@ class TrainState:
       validation_due: a validation at this batch was interrupted and is still to be done.
       validated_at, valid_loss: the last validation: after which batch, and its loss per frame.
       bad_in_a_row, bad_batches: skipped batches whose loss or gradient was not finite.
-      metrics_lines: lines of metrics.jsonl that belong to the run so far.
+      overflows: steps left out because gradients overflowed float16 while the loss scale was above 1.
+      low_scale_steps, high_in_a_row: steps on end with a low loss scale, and with a loss far above its lowest average.
+      good_steps, running_loss, lowest_loss: steps with a finite loss; the average of its recent ones per frame; the lowest of that.
+      lr_factor, recoveries, bad_spans: factor on the learning rate that is left after so many recoveries; the [first, last] batches
+        of the troubles, between which checkpoints are not good.
+      metrics_lines, bad_cuts_lines: lines of metrics.jsonl and bad-cuts.jsonl that belong to the run so far.
       best_*: lowest losses per frame, and their epochs.
     """
 
@@ -41,7 +46,17 @@ class TrainState:
     valid_loss: float = math.inf
     bad_in_a_row: int = 0
     bad_batches: int = 0
+    overflows: int = 0
+    low_scale_steps: int = 0
+    high_in_a_row: int = 0
+    good_steps: int = 0
+    running_loss: float = 0.0
+    lowest_loss: float = math.inf
+    lr_factor: float = 1.0
+    recoveries: int = 0
+    bad_spans: List[List[int]] = field(default_factory=list)
     metrics_lines: int = 0
+    bad_cuts_lines: int = 0
     train_loss: float = math.inf
     best_train_loss: float = math.inf
     best_valid_loss: float = math.inf

@@ -7,7 +7,7 @@ import torch
 from asr_core.training.averaging import ModelAverage
 from asr_core.training.checkpoint import numbered, read_whole
 from asr_core.training.heads import transducer_loss_scales
-from asr_core.training.metrics import MetricsFile, MetricsTracker, read_metrics
+from asr_core.training.metrics import JsonLines, MetricsTracker, read_metrics
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 
@@ -32,7 +32,7 @@ def test_metrics_file_forgets_lines_of_lost_steps(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a')
     assert len(read_metrics(path)) == 3
-    file = MetricsFile(path, 2)
+    file = JsonLines(path, 2)
     file.append({"a": 9, "b": float("inf")})
     assert read_metrics(path) == [{"a": 1}, {"a": 2}, {"a": 9, "b": None}] and file.lines == 3
 
@@ -66,7 +66,7 @@ def test_a_bad_batch_is_named_skipped_and_counted(tmp_path, caplog):
 
 
 def test_too_many_bad_batches_in_a_row_stop_the_run(tmp_path):
-    with pytest.raises(UserError, match="3 batches in a row had a loss that is not finite, .* cut-1-5-1: lower --base-lr"):
+    with pytest.raises(UserError, match="3 batches in a row had a loss that is not finite, .* cut-1-5-1 at batch 6.* lower --base-lr"):
         fake_run.run(tmp_path, bad_steps=(2, 4, 5, 6), max_bad_batches=3)
 
 
@@ -131,7 +131,6 @@ def test_options_that_make_no_sense_are_refused(changes, message):
         TrainOptions(**changes).validate()
 
 
-@pytest.mark.parametrize("flag", ["use_fp16", "use_bf16"])
-def test_mixed_precision_is_refused_on_the_cpu(tmp_path, flag):
-    with pytest.raises(UserError, match="needs a CUDA device"):
-        fake_run.run(tmp_path, **{flag: True})
+def test_float16_is_refused_on_the_cpu(tmp_path):
+    with pytest.raises(UserError, match="needs a CUDA device for float16, and this run is on the cpu"):
+        fake_run.run(tmp_path, use_fp16=True)
