@@ -17,6 +17,26 @@ def manifest_places(manifest_dir: PathLike, name: str, strategy: str) -> List[Pa
     return [folder / name, *beside]
 
 
+def open_cuts(name: PathLike, manifest_dir: PathLike, strategy: str) -> Any:
+    """The cuts of a manifest or a Shar folder, in ``manifest_dir`` or elsewhere, read lazily.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    from lhotse import CutSet
+
+    import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
+    from asr_core.data.shar import open_shar
+
+    places = [*manifest_places(manifest_dir, str(name), strategy), Path(name)]
+    for path in places:
+        if path.is_dir():
+            return open_shar(path)
+        if path.is_file():
+            return CutSet.from_jsonl_lazy(path)
+    raise UserError(f"no such cuts: {' or '.join(map(str, places))}; prepare them, or give others")
+
+
 class Corpus:
     """A corpus whose cuts are in ``<manifest_dir>/<prefix>_cuts_<part>.jsonl.gz``.
 
@@ -82,26 +102,36 @@ class Corpus:
         if self.params.get("shar_dir") and (shar_dir / part).is_dir():
             logging.info("%s is read from %s", part, shar_dir / part)
             return open_shar(shar_dir / part)
-        strategy = "OnTheFlyFeatures" if self.params.get("on_the_fly_feats") else self.params.get("input_strategy", "PrecomputedFeatures")
-        places = manifest_places(self.params["manifest_dir"], f"{self.prefix}_cuts_{part}.jsonl.gz", strategy)
+        places = manifest_places(self.params["manifest_dir"], f"{self.prefix}_cuts_{part}.jsonl.gz", self._strategy)
         for path in places:
             if path.is_file():
                 return CutSet.from_jsonl_lazy(path)
         raise UserError(f"no {' or '.join(map(str, places))}; run the recipe's prepare.sh first")
+
+    def manifest(self, name: str) -> Any:
+        """Any other cuts; see :func:`open_cuts`."""
+        return open_cuts(name, self.params["manifest_dir"], self._strategy)
+
+    def named_manifests(self, text: str, flag: str) -> Dict[str, Any]:
+        """The cuts of ``NAME=MANIFEST,...`` by name.
+
+        Raises:
+          UserError: ``text``, which ``flag`` gave, has another form, or there are no such cuts.
+        """
+        sets = {}
+        for entry in filter(None, (part.strip() for part in text.split(","))):
+            name, found, path = entry.partition("=")
+            if not (name and found and path):
+                raise UserError(f"{flag} {entry!r}: expected NAME=MANIFEST")
+            sets[name] = self.manifest(path)
+        return sets
+
+    @property
+    def _strategy(self) -> str:
+        return "OnTheFlyFeatures" if self.params.get("on_the_fly_feats") else self.params.get("input_strategy", "PrecomputedFeatures")
 
     def _join(self, parts: Sequence[str]) -> Any:
         first, *rest = [self.cuts(part) for part in parts]
         for more in rest:
             first = first + more
         return first
-
-
-def _first_of(places: Sequence[Path], advice: str) -> Any:
-    from lhotse import CutSet
-
-    import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
-
-    for path in places:
-        if path.is_file():
-            return CutSet.from_jsonl_lazy(path)
-    raise UserError(f"no {' or '.join(map(str, places))}; {advice}")

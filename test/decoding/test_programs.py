@@ -124,7 +124,7 @@ def test_other_test_cuts(world, capsys):
         assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]] == sets
     with pytest.raises(SystemExit):
         run(decode, world, False, "--test-cuts", "mine=nowhere.jsonl.gz")
-    assert "nowhere.jsonl.gz; prepare these cuts" in capsys.readouterr().err
+    assert "nowhere.jsonl.gz; prepare them" in capsys.readouterr().err
 
 
 def test_another_tokenizer_is_refused(world, tmp_path, capsys):
