@@ -4,8 +4,11 @@ import random
 from pathlib import Path
 from typing import Any, Callable, List, Optional, Tuple
 
+from asr_core.data.corpus import manifest_places
 from asr_core.data.options import DataOptions
 from asr_core.utils.errors import UserError
+
+_NOISE = "musan_cuts.jsonl.gz"
 
 
 class MixNoise:
@@ -49,11 +52,13 @@ def noise_manifest(opts: DataOptions) -> Optional[Path]:
     """
     if opts.enable_musan is False:
         return None
-    path = Path(opts.noise_manifest or Path(opts.manifest_dir) / "musan_cuts.jsonl.gz")
-    if path.is_file():
-        return path
+    places = [Path(opts.noise_manifest)] if opts.noise_manifest else manifest_places(opts.manifest_dir, _NOISE, opts.strategy)
+    for path in places:
+        if path.is_file():
+            return path
     if opts.enable_musan or opts.noise_manifest:
-        raise UserError(f"no noise manifest {path}: run prepare.sh with noise (stages 2 and 4), or train with --enable-musan 0")
+        where = " or ".join(map(str, places))
+        raise UserError(f"no noise manifest {where}: run prepare.sh with noise (stages 2 and 4), or train with --enable-musan 0")
     return None
 
 
@@ -87,5 +92,7 @@ def input_transforms(opts: DataOptions) -> List[Callable]:
             features_mask_size=27,
             num_feature_masks=2,
             frames_mask_size=100,
+            max_frames_mask_fraction=0.15,
+            p=0.9,
         )
     ]

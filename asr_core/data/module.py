@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from asr_core.data.augment import cut_transforms, input_transforms
 from asr_core.data.dataset import SpeechDataset, batch_seed
 from asr_core.data.filter import CutFilter, DropReport
+from asr_core.data.mux import open_mux
 from asr_core.data.options import DataOptions
 from asr_core.data.sampler import BucketSampler, duration_bins
 from asr_core.data.stream import ChainStream, CutStream, open_stream
@@ -53,7 +54,7 @@ class AsrDataModule:
         self.dropped = DropReport()
         self._filter = CutFilter(opts, tokenizer, self.dropped)
         self._streams: List[Tuple[Any, bool, bool, CutStream]] = []
-        self._bins: List[Tuple[Any, int, bool, List[float]]] = []
+        self._bins: List[Tuple[CutStream, int, List[float]]] = []
         self._train_transforms: Optional[List[Any]] = None
 
     def train_dataloader(self, cuts: Any, epoch: int, skip_batches: int = 0, alike: int = 0) -> "BatchLoader":
@@ -72,7 +73,8 @@ class AsrDataModule:
         dataset = SpeechDataset(
             opts, (self.seed, epoch, 0), self._train_transforms, input_transforms(opts), opts.return_cuts, opts.tail_silence_prob
         )
-        stream, bins = self._stream(cuts, True, opts.speed_perturb), self._bins_of(cuts, opts.num_buckets)
+        stream = self._stream(cuts, usable=True, train=True)
+        bins = self._bins_of(stream, opts.num_buckets)
         order = epoch if opts.shuffle else None
         alike = alike or self.world_size
         sampler = self._sampler(stream, bins, order, drop_last=opts.drop_last, alike=alike, first=skip_batches + self.rank)
@@ -91,9 +93,9 @@ class AsrDataModule:
 
         Args:
           cuts: training or validation cuts.
-          train: with the speeds of ``--speed-perturb``, if that is on.
+          train: with other corpora and speeds mixed in, as the options say.
         """
-        stream = self._stream(cuts, True, train and self.opts.speed_perturb)
+        stream = self._stream(cuts, True, train)
         return Survey(*stream.survey(), stream.tokens)
 
     @property
@@ -103,31 +105,39 @@ class AsrDataModule:
 
     def _plain_loader(self, cuts: Any, usable: bool, what: str, return_cuts: bool) -> "BatchLoader":
         dataset = SpeechDataset(self.opts, (self.seed,), return_cuts=return_cuts)
-        stream, bins = self._stream(cuts, usable), self._bins_of(cuts, _PLAIN_BUCKETS, usable)
+        stream = self._stream(cuts, usable)
+        bins = self._bins_of(stream, _PLAIN_BUCKETS)
         return BatchLoader(self, dataset, self._sampler(stream, bins, None, first=self.rank), what, self.seed)
 
-    def _stream(self, cuts: Any, usable: bool, speeds: bool = False) -> CutStream:
-        """The stream of ``cuts``, opened once, so that what its first pass found out is not looked for again."""
-        if speeds and self.opts.strategy == "PrecomputedFeatures":
-            raise UserError("--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store features of all speeds")
+    def _stream(self, cuts: Any, usable: bool, train: bool = False) -> CutStream:
+        """The stream of ``cuts``, opened once, so that what its first pass found out is not looked for again.
+
+        Args:
+          usable: leave out cuts that cannot be trained on.
+          train: mix other corpora and speeds in, as the options say.
+        """
         for known, *key, stream in self._streams:
-            if known is cuts and key == [usable, speeds]:
+            if known is cuts and key == [usable, train]:
                 return stream
         stream = open_stream(cuts, self._filter if usable else None, self.seed)
-        if speeds:
+        if train and self.opts.use_mux:
+            stream = open_mux(self.opts, stream, self._filter, self.seed)
+        if train and self.opts.speed_perturb:
+            if self.opts.strategy == "PrecomputedFeatures":
+                raise UserError("--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store all speeds")
             stream = ChainStream([stream, stream.with_speed(0.9), stream.with_speed(1.1)])
-        self._streams.append((cuts, usable, speeds, stream))
+        self._streams.append((cuts, usable, train, stream))
         return stream
 
-    def _bins_of(self, cuts: Any, buckets: int, usable: bool = True) -> List[float]:
-        """Boundaries of duration buckets, computed once for each cut set."""
+    def _bins_of(self, stream: CutStream, buckets: int) -> List[float]:
+        """Boundaries of duration buckets, computed once for each stream."""
         if not self.opts.bucketing_sampler:
             return []
-        for known, *key, bins in self._bins:
-            if known is cuts and key == [buckets, usable]:
+        for known, number, bins in self._bins:
+            if known is stream and number == buckets:
                 return bins
-        bins = duration_bins(self._stream(cuts, usable), buckets)
-        self._bins.append((cuts, buckets, usable, bins))
+        bins = duration_bins(stream, buckets)
+        self._bins.append((stream, buckets, bins))
         return bins
 
     def _sampler(self, stream: CutStream, bins: List[float], epoch: Optional[int], **kwargs: Any) -> BucketSampler:

@@ -13,6 +13,14 @@ class DataOptions:
     """Data: where the cuts are, how they become batches, how they are augmented."""
 
     manifest_dir: str = option("data/fbank", "folder of the cut manifests, <prefix>_cuts_<part>.jsonl.gz")
+    shar_dir: str = option("", "folder of Lhotse Shar: parts that have a folder of their name in it are read from there")
+    use_mux: bool = option(False, "train on a mixture of corpora, see --mux-cuts")
+    mux_cuts: str = option(
+        "train",
+        "what to mix: MANIFEST:WEIGHT, separated by commas; manifests are looked for in --manifest-dir, too, and 'train' is what would "
+        "be trained on otherwise; the weight is how often a cut is drawn from there; left out: its number of cuts",
+    )
+    mux_stop_early: bool = option(True, "an epoch of a mixture ends where the first of its corpora ends; 0: where the last one ends")
     max_duration: float = option(200.0, "seconds of audio in a batch, per process")
     bucketing_sampler: bool = option(True, "put cuts of similar duration into a batch; otherwise take them in random order")
     num_buckets: int = option(30, "number of duration buckets of the training sampler")
@@ -32,7 +40,9 @@ class DataOptions:
     tail_silence_prob: float = option(
         0.0, "how often a training cut gets up to 0.4 s of digital silence at its end, which streaming decoders append, too"
     )
-    enable_musan: Optional[bool] = option(None, "mix noise into training cuts; left out: if the noise manifest exists")
+    enable_musan: Optional[bool] = option(
+        None, "mix noise into half of the training cuts, 10 to 20 dB below the speech; left out: if the noise manifest exists"
+    )
     noise_manifest: str = option("", "cuts of noise; left out: musan_cuts.jsonl.gz in --manifest-dir")
     speed_perturb: bool = option(
         False, "train on speeds 0.9 and 1.1 too; needs --on-the-fly-feats 1 (stored features get it in prepare.sh)"

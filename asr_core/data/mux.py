@@ -1,0 +1,69 @@
+"""Mixtures of several corpora, by the weights that the user gives."""
+
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+from asr_core.data.corpus import manifest_places
+from asr_core.data.filter import CutFilter
+from asr_core.data.options import DataOptions
+from asr_core.data.stream import CutStream, MuxStream, open_stream
+from asr_core.utils.errors import UserError
+
+_TRAIN = "train"
+
+
+def parse_mux(text: str) -> List[Tuple[str, Optional[float]]]:
+    """Read ``a.jsonl.gz:2.0,b.jsonl.gz``: names and weights, None where none is given.
+
+    Raises:
+      UserError: there are not two entries at least, or a weight is not a positive number.
+    """
+    parts = []
+    for entry in filter(None, (entry.strip() for entry in text.split(","))):
+        name, found, weight = entry.rpartition(":")
+        try:
+            parts.append((name, float(weight)) if found else (entry, None))
+        except ValueError:
+            raise UserError(f"--mux-cuts {entry!r}: expected MANIFEST:WEIGHT, the weight a number") from None
+        if not (parts[-1][1] is None or parts[-1][1] > 0):
+            raise UserError(f"--mux-cuts {entry!r}: the weight must be above 0")
+    if len(parts) < 2:
+        raise UserError(f"--use-mux 1 needs two corpora at least in --mux-cuts, not {text!r}; for example train:1.0,other.jsonl.gz:2.0")
+    return parts
+
+
+def open_mux(opts: DataOptions, train: CutStream, keep: Optional[CutFilter], seed: int) -> MuxStream:
+    """The stream that ``opts.mux_cuts`` describes.
+
+    Args:
+      train: the stream named ``train`` there.
+      keep: which cuts of the others to use.
+      seed: seed of the draws.
+
+    Raises:
+      UserError: a manifest is missing, or holds nothing usable.
+    """
+    streams, weights = [], []
+    for name, weight in parse_mux(opts.mux_cuts):
+        stream = train if name == _TRAIN else open_stream(_cuts(opts, name), keep, seed)
+        weight = weight or stream.survey()[0]
+        if not weight:
+            raise UserError(f"--mux-cuts {name}: no usable cuts")
+        streams.append(stream)
+        weights.append(weight)
+    return MuxStream(streams, weights, seed, opts.mux_stop_early)
+
+
+def _cuts(opts: DataOptions, name: str) -> object:
+    from lhotse import CutSet
+
+    import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
+    from asr_core.data.shar import open_shar
+
+    places = [*manifest_places(opts.manifest_dir, name, opts.strategy), Path(name)]
+    for path in places:
+        if path.is_dir():
+            return open_shar(path)
+        if path.is_file():
+            return CutSet.from_jsonl_lazy(path)
+    raise UserError(f"--mux-cuts {name}: no such manifest: {' or '.join(map(str, places))}")
