@@ -88,8 +88,9 @@ def test_decoding_as_a_stream(exp_dir, mini_librispeech):
 
 def test_finetuning(averaged, mini_librispeech, tmp_path):
     where = ["--manifest-dir", mini_librispeech.manifest_dir, "--bpe-model", mini_librispeech.lang_dir / "bpe.model"]
+    mixed = ["--use-mux", 1, "--mux-cuts", "train:2,librispeech_cuts_train-clean-100.jsonl.gz:1"]
     other = ["--train-cuts", "librispeech_cuts_train-clean-360.jsonl.gz", "--valid-cuts", "more=librispeech_cuts_test-other.jsonl.gz"]
-    run("finetune", "--finetune-ckpt", averaged, "--num-epochs", 1, "--exp-dir", tmp_path, *where, *other, *SMALL_DATA, *QUICK)
+    run("finetune", "--finetune-ckpt", averaged, "--num-epochs", 1, "--exp-dir", tmp_path, *where, *other, *mixed, *SMALL_DATA, *QUICK)
     tuned = torch.load(tmp_path / "epoch-1.pt", weights_only=True)
     assert tuned["encoder_dim"] == "64,96" and tuned["base_lr"] == 0.0045
     run("decode", "--exp-dir", tmp_path, "--manifest-dir", mini_librispeech.manifest_dir, *SELECT, "--epoch", 1, "--use-averaged-model", 0)
