@@ -19,13 +19,18 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     from pathlib import Path
 
     from asr_core.data.module import AsrDataModule
+    from asr_core.decoding.naming import offline_files
+    from asr_core.decoding.offline import decode_batches
     from asr_core.decoding.options import SearchOptions, chunk_and_left
-    from asr_core.decoding.results import SetResult, offline_files
+    from asr_core.decoding.registry import get_method, resolved
+    from asr_core.decoding.resources import load_resources
+    from asr_core.decoding.results import SetResult
+    from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
 
     setup_logger()
-    opts, search = from_params(shared.TestOptions, params), from_params(SearchOptions, params)
+    opts, search = from_params(shared.TestOptions, params), resolved(from_params(SearchOptions, params))
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)
     setup_cpu(opts.num_threads)
@@ -40,27 +45,35 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
         shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
     context_size = model.decoder.context_size if model.use_transducer else 0
     files = offline_files(params, search, context_size, causal, chunk, left)
-    setup_logger(files.folder / f"log-decode-{files.recogs[len('recogs-{set}-') : -len('.txt')]}")
+    setup_logger(files.folder / files.log_name(files.recogs))
     logging.info("%s", params)
     device = shared.pick_device(opts.device)
     model.to(device)
+    resources = load_resources(get_method(search).needs, search, from_params(LmOptions, params), tokenizer, device)
     data = AsrDataModule(data_opts)
     results = []
     for name, cuts in test_sets.items():
-        decoded = _decode_set(model, data, cuts, name, search, (causal, chunk), device)
+        run = _search(model, search, (causal, chunk), resources, corpus, tokenizer)
+        batches = decode_batches(data.test_dataloader(cuts), run, device)
+        decoded = list(shared.progress(batches, sum(cut.duration for cut in cuts), name))
         utterances = shared.to_utterances(corpus, tokenizer, decoded, opts.score_characters)
         results.append(SetResult(name, utterances, sum(d.audio_seconds for d in decoded), sum(d.compute_seconds for d in decoded)))
     title = f"{files.key}" + (f", chunk {chunk}, left context {left}" if causal and chunk > 0 else ", whole utterances")
     shared.report(results, files, opts, title)
 
 
-def _decode_set(model: Any, data: Any, cuts: Any, name: str, search: Any, chunking: Any, device: str) -> list:
-    from asr_core.decoding.offline import decode_batches, recognize
+def _search(model: Any, opts: Any, chunking: Any, resources: Any, corpus: Any, tokenizer: Any) -> Any:
+    """A function (features, lengths, transcripts) -> hypotheses by name of the result."""
+    from asr_core.decoding.offline import recognize_all
+    from asr_core.decoding.registry import get_method
 
-    causal, chunk_size = chunking
-    total = sum(cut.duration for cut in cuts)
-    run = lambda x, x_lens: recognize(model, x, x_lens, search, causal, chunk_size)  # noqa: E731
-    return list(shared.progress(decode_batches(data.test_dataloader(cuts), run, device), total, name))
+    wants_references = "references" in get_method(opts).needs
+
+    def run(x: Any, x_lens: Any, texts: Any) -> Any:
+        references = tokenizer.encode([corpus.normalize(text) for text in texts]) if wants_references else None
+        return recognize_all(model, x, x_lens, opts, *chunking, resources, references)
+
+    return run
 
 
 def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
@@ -72,11 +85,12 @@ def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: 
       argv: the command line, by default this process'.
     """
     from asr_core.decoding.options import CheckpointOptions, SearchOptions
+    from asr_core.lm.options import LmOptions
 
     all_defaults = {**corpus.defaults, **(defaults or {})}
     fallback = all_defaults.pop("bpe_model", "")
     parser = Parser(__doc__.split(". ")[0] + ".")
-    for cls in (CheckpointOptions, SearchOptions, shared.TestOptions):
+    for cls in (CheckpointOptions, SearchOptions, LmOptions, shared.TestOptions):
         add_options(parser, cls, all_defaults)
     shared.add_data_options(parser, all_defaults)
     shared.add_model_options(parser, all_defaults)

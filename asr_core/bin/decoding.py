@@ -174,15 +174,18 @@ def progress(items: Iterator[Any], total_seconds: float, what: str) -> Iterator[
             bar.update(item.audio_seconds)
 
 
-def to_utterances(corpus: Any, tokenizer: Any, decoded: List[Any], by_character: bool) -> List[Any]:
-    """References and hypotheses in words, or characters."""
+def to_utterances(corpus: Any, tokenizer: Any, decoded: List[Any], by_character: bool) -> Dict[str, List[Any]]:
+    """References and hypotheses in words, or characters, by name of the result."""
     from asr_core.text.scoring import Utterance, characters
 
-    out = []
+    out: Dict[str, List[Any]] = {}
     for d in decoded:
-        ref, hyp = corpus.normalize(d.text).split(), tokenizer.decode(d.hypothesis.tokens).split()
-        out.append(Utterance(d.cut_id, characters(ref), characters(hyp)) if by_character else Utterance(d.cut_id, ref, hyp))
-    return out
+        ref = corpus.normalize(d.text).split()
+        for key, found in d.hypotheses.items():
+            hyp = found.words if found.words is not None else tokenizer.decode(found.tokens).split()
+            pair = (characters(ref), characters(hyp)) if by_character else (ref, hyp)
+            out.setdefault(key, []).append(Utterance(d.cut_id, *pair))
+    return out or {"": []}
 
 
 def report(results: List[Any], files: Any, opts: TestOptions, title: str) -> None:

@@ -19,7 +19,7 @@ class TokensOptions:
 
 def generate(params: AttributeDict) -> None:
     """Write ``epoch-E-avg-A.pt`` or ``iter-I-avg-A.pt`` into the experiment's folder, in the form of a pretrained.pt."""
-    from asr_core.decoding.results import checkpoint_part
+    from asr_core.decoding.naming import checkpoint_part
     from asr_core.export.pretrained import save_pretrained
     from asr_core.utils.log import setup_logger
 

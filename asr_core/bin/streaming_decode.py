@@ -15,8 +15,12 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     from pathlib import Path
 
     from asr_core.data.module import AsrDataModule
+    from asr_core.decoding.naming import streaming_files
     from asr_core.decoding.options import StreamingSearchOptions, chunk_and_left
-    from asr_core.decoding.results import SetResult, streaming_files
+    from asr_core.decoding.registry import get_method, resolved, streaming_search
+    from asr_core.decoding.resources import load_resources
+    from asr_core.decoding.results import SetResult
+    from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
 
@@ -24,7 +28,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     opts, streaming = from_params(shared.TestOptions, params), from_params(StreamingSearchOptions, params)
     if streaming.num_decode_streams < 1:
         raise UserError(f"--num-decode-streams must be at least 1, got {streaming.num_decode_streams}")
-    search = streaming.search_options()
+    search = resolved(streaming.search_options(), StreamingSearchOptions().search_options())
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)
     setup_cpu(opts.num_threads)
@@ -40,13 +44,17 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     data_opts = shared.data_options(params, trained)
     shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
     files = streaming_files(params, search, chunk, left)
-    setup_logger(files.folder / f"log-decode-{files.recogs[len('recogs-{set}_') : -len('.txt')]}")
+    setup_logger(files.folder / files.log_name(files.recogs))
     logging.info("%s", params)
-    model.to(shared.pick_device(opts.device))
+    device = shared.pick_device(opts.device)
+    model.to(device)
+    resources = load_resources(get_method(search).needs, search, LmOptions(), tokenizer, device)
     data = AsrDataModule(data_opts)
     results = []
     for name, cuts in test_sets.items():
-        decoded, seconds = _decode_set(model, data.test_dataloader(cuts), search, chunk, streaming.num_decode_streams, name)
+        decoded, seconds = _decode_set(
+            model, data.test_dataloader(cuts), streaming_search(model, search, resources), chunk, streaming.num_decode_streams, name
+        )
         utterances = shared.to_utterances(corpus, tokenizer, decoded, opts.score_characters)
         results.append(SetResult(name, utterances, sum(d.audio_seconds for d in decoded), seconds))
     shared.report(results, files, opts, f"{files.key}, streaming with chunk {chunk}, left context {left}")
@@ -55,7 +63,6 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
 def _decode_set(model: Any, loader: Any, search: Any, chunk_size: int, num_streams: int, name: str) -> Tuple[List[Any], float]:
     """All utterances of a test set, and the seconds it took without loading them."""
     from asr_core.decoding.offline import Decoded, supervised_frames
-    from asr_core.decoding.registry import get_method
     from asr_core.decoding.streams import StreamBatch, decode_streams
 
     loading = 0.0
@@ -69,16 +76,13 @@ def _decode_set(model: Any, loader: Any, search: Any, chunk_size: int, num_strea
             begin = time.perf_counter()
         loading += time.perf_counter() - begin
 
-    method = get_method(search)
-    if method.streaming is None:
-        raise UserError(f"{search.decoding_method} cannot stream")
     device = next(model.parameters()).device
-    streams: StreamBatch[Any] = StreamBatch(model, method.streaming(model, search), chunk_size, device)
+    streams: StreamBatch[Any] = StreamBatch(model, search, chunk_size, device)
     decoded: List[Any] = []
     start = time.perf_counter()
     for cut, hypothesis in decode_streams(streams, utterances(), num_streams):
         text = cut.supervisions[0].text if cut.supervisions else ""
-        decoded.append(Decoded(cut.id, text or "", hypothesis, cut.duration, 0.0))
+        decoded.append(Decoded(cut.id, text or "", {"": hypothesis}, cut.duration, 0.0))
         if len(decoded) % 100 == 0:
             logging.info("%s: %d utterances done", name, len(decoded))
     return decoded, time.perf_counter() - start - loading

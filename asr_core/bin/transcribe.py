@@ -62,7 +62,8 @@ def transcribe(params: AttributeDict) -> int:
 
     setup_logger()
     search = dataclasses.replace(from_params(SearchOptions, opts), decoding_method=opts.method)
-    get_method(search)
+    if get_method(search).needs - {"context_graph"}:
+        raise UserError(f"--method {opts.method} needs more than a model: use decode.py")
     setup_cpu(opts.num_threads)
     device = shared.pick_device(opts.device)
     given = {**shared.model_overrides(params), **{k: params[k] for k in (*shared.CHUNK_OPTIONS, "sample_rate") if k in params}}
@@ -140,13 +141,13 @@ def _recognize(
 def _hypotheses(features: Mapping[str, Any], loaded: Any, search: Any, opts: Any, device: str) -> Iterator[Tuple[Tuple[str, int], Any]]:
     """((path, first frame), hypothesis) of each piece of each file, in any order."""
     from asr_core.decoding.offline import collate, recognize
-    from asr_core.decoding.registry import get_method
+    from asr_core.decoding.registry import streaming_search
     from asr_core.decoding.segments import split_points
     from asr_core.decoding.streams import StreamBatch, decode_streams
 
     most = int(opts.max_duration * _FRAMES_PER_SECOND)
     if loaded.streaming:
-        batch: StreamBatch[Any] = StreamBatch(loaded.model, get_method(search).streaming(loaded.model, search), loaded.chunk_size, device)
+        batch: StreamBatch[Any] = StreamBatch(loaded.model, streaming_search(loaded.model, search), loaded.chunk_size, device)
         yield from decode_streams(batch, (((path, 0), f) for path, f in features.items()), num_streams=50)
         return
     longest = int(opts.max_segment * _FRAMES_PER_SECOND)

@@ -1,12 +1,13 @@
 """Modified beam search: at most one token per frame, equal token sequences merged."""
 
-from typing import Any, List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from asr_core.decoding.context import ContextTable, adjusted_log_probs
 from asr_core.decoding.frames import pack_frames
+from asr_core.decoding.fusion import Scorer, States, join, pick
 from asr_core.decoding.hypothesis import Hypothesis
 
 KEY_FACTOR = 6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
@@ -20,16 +21,25 @@ class BeamState(NamedTuple):
       key: int64, a hash of the token sequence, equal for equal sequences.
       code: int64, the predictor's context, see :class:`ContextTable`.
       length: int64, number of tokens with the initial context, which the final choice divides by.
+      scorers: the states of each scorer.
     """
 
     score: Tensor
     key: Tensor
     code: Tensor
     length: Tensor
+    scorers: Tuple[States, ...] = ()
 
     def rows(self, start: int, end: int) -> "BeamState":
         """The hypotheses of utterances start..end-1."""
-        return BeamState(*(x[start:end] for x in self))
+        scorers = tuple(tuple(x[start:end] for x in states) for states in self.scorers)
+        return BeamState(*(x[start:end] for x in self[:4]), scorers)
+
+    @staticmethod
+    def joined(parts: Sequence["BeamState"]) -> "BeamState":
+        """The hypotheses of several groups of utterances as one."""
+        tensors = (torch.cat(x) for x in zip(*(part[:4] for part in parts)))
+        return BeamState(*tensors, tuple(join(states) for states in zip(*(part.scorers for part in parts))))
 
 
 class _Trace(NamedTuple):
@@ -47,11 +57,13 @@ def modified_beam_search(
     beam_size: int = 4,
     blank_penalty: float = 0.0,
     temperature: float = 1.0,
+    scorers: Sequence[Scorer] = (),
 ) -> List[Hypothesis]:
     """Beam search with at most one token per frame, batched over utterances and hypotheses.
 
-    At each frame the ``beam_size`` best continuations of an utterance's hypotheses survive; those with equal tokens become one
-    whose probability is their sum. The answer has the highest log-probability per token (the initial context counts).
+    At each frame the ``beam_size`` best continuations of an utterance's hypotheses survive and get what the scorers say of their
+    new tokens; those with equal tokens become one whose probability is their sum. The answer has the highest score per token
+    (the initial context counts).
 
     Args:
       model: has ``decoder`` (stateless) and ``joiner``; eager or TorchScript.
@@ -60,32 +72,57 @@ def modified_beam_search(
       beam_size: hypotheses kept per utterance.
       blank_penalty: subtracted from the logit of blank.
       temperature: logits are divided by it.
+      scorers: language models and the like.
     """
-    core = _BeamCore(model, beam_size, blank_penalty, temperature)
+    core = BeamCore(model, beam_size, blank_penalty, temperature, scorers)
     packed = pack_frames(encoder_out, encoder_out_lens)
     state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
-    best = _best_place(state).unsqueeze(1)
+    final = core.final_scores(state)
+    best = _best_place(final, state).unsqueeze(1)
     _, tokens = backtrack(*trace, best, core.blank_id)
-    scores = state.score.gather(1, best).squeeze(1).tolist()
+    scores = final.gather(1, best).squeeze(1).tolist()
     hypotheses = [Hypothesis(*to_lists(tokens[row, 0], core.blank_id), score) for row, score in enumerate(scores)]
     back = packed.order.argsort().tolist()
     return [hypotheses[row] for row in back]
 
 
+@torch.inference_mode()
+def modified_beam_nbest(
+    model: Any,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    beam_size: int = 4,
+    blank_penalty: float = 0.0,
+    temperature: float = 1.0,
+) -> List[List[Hypothesis]]:
+    """All hypotheses that :func:`modified_beam_search` ends with, for each utterance, the highest score first."""
+    core = BeamCore(model, beam_size, blank_penalty, temperature)
+    packed = pack_frames(encoder_out, encoder_out_lens)
+    state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
+    scores, places = state.score.sort(dim=1, descending=True, stable=True)
+    _, tokens = backtrack(*trace, places, core.blank_id)
+    lists: List[List[Hypothesis]] = []
+    for row, row_scores in enumerate(scores.tolist()):
+        live = [k for k, score in enumerate(row_scores) if score > float("-inf")]
+        lists.append([Hypothesis(*to_lists(tokens[row, k], core.blank_id), row_scores[k]) for k in live])
+    return [lists[row] for row in packed.order.argsort().tolist()]
+
+
 class BeamStream:
     """What modified beam search remembers of one stream: its live hypotheses and the tokens of each."""
 
-    def __init__(self, state: BeamState) -> None:
+    def __init__(self, state: BeamState, final: Tensor) -> None:
         beam = state.score.size(1)
         self.state = state
+        self.final = final
         self.tokens: List[List[int]] = [[] for _ in range(beam)]
         self.timestamps: List[List[int]] = [[] for _ in range(beam)]
         self.num_frames = 0
 
     def hypothesis(self) -> Hypothesis:
         """The best hypothesis up to now."""
-        best = int(_best_place(self.state))
-        return Hypothesis(list(self.tokens[best]), list(self.timestamps[best]), float(self.state.score[0, best]))
+        best = int(_best_place(self.final, self.state))
+        return Hypothesis(list(self.tokens[best]), list(self.timestamps[best]), float(self.final[0, best]))
 
 
 class StreamingBeamSearch:
@@ -96,14 +133,23 @@ class StreamingBeamSearch:
       num_active_paths: hypotheses kept per stream.
       blank_penalty: subtracted from the logit of blank.
       temperature: logits are divided by it.
+      scorers: language models and the like.
     """
 
-    def __init__(self, model: Any, num_active_paths: int = 4, blank_penalty: float = 0.0, temperature: float = 1.0) -> None:
-        self._core = _BeamCore(model, num_active_paths, blank_penalty, temperature)
+    def __init__(
+        self,
+        model: Any,
+        num_active_paths: int = 4,
+        blank_penalty: float = 0.0,
+        temperature: float = 1.0,
+        scorers: Sequence[Scorer] = (),
+    ) -> None:
+        self._core = BeamCore(model, num_active_paths, blank_penalty, temperature, scorers)
 
     def new_stream(self) -> BeamStream:
         """The state of a stream that has not begun."""
-        return BeamStream(self._core.start(1))
+        state = self._core.start(1)
+        return BeamStream(state, self._core.final_scores(state))
 
     @torch.inference_mode()
     def advance(self, streams: List[BeamStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
@@ -116,9 +162,9 @@ class StreamingBeamSearch:
         """
         packed = pack_frames(encoder_out, encoder_out_lens)
         ordered = [streams[i] for i in packed.order.tolist()]
-        state = BeamState(*(torch.cat(parts) for parts in zip(*(s.state for s in ordered))))
+        state = BeamState.joined([s.state for s in ordered])
         state, trace = self._core.run(packed.frames, state)
-        beam = state.score.size(1)
+        beam, final = state.score.size(1), self._core.final_scores(state)
         places = torch.arange(beam, device=state.score.device).expand(len(ordered), beam)
         origin, tokens = backtrack(*trace, places, self._core.blank_id)
         lens = encoder_out_lens.to(packed.order.device)[packed.order].tolist()
@@ -127,13 +173,13 @@ class StreamingBeamSearch:
             stream.tokens = [stream.tokens[o] + toks for o, (toks, _) in zip(origins, new)]
             stream.timestamps = [stream.timestamps[o] + [stream.num_frames + t for t in times] for o, (_, times) in zip(origins, new)]
             stream.num_frames += lens[row]
-            stream.state = state.rows(row, row + 1)
+            stream.state, stream.final = state.rows(row, row + 1), final[row : row + 1]
 
 
-class _BeamCore:
+class BeamCore:
     """The search itself, on tensors (utterances, beam)."""
 
-    def __init__(self, model: Any, beam_size: int, blank_penalty: float, temperature: float) -> None:
+    def __init__(self, model: Any, beam_size: int, blank_penalty: float, temperature: float, scorers: Sequence[Scorer] = ()) -> None:
         if beam_size < 1:
             raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
         self._joiner = model.joiner
@@ -142,6 +188,7 @@ class _BeamCore:
         self._context_size = int(model.decoder.context_size)
         self._blank_penalty = blank_penalty
         self._temperature = temperature
+        self._scorers = scorers
         self.blank_id = self._table.blank_id
         self._earlier = torch.ones(beam_size, beam_size, dtype=torch.bool, device=self._table.device).tril(-1)
 
@@ -150,7 +197,12 @@ class _BeamCore:
         code = self._table.start(num, self._beam)
         score = torch.full((num, self._beam), float("-inf"), device=code.device)
         score[:, 0] = 0
-        return BeamState(score, torch.zeros_like(code), code, torch.full_like(code, self._context_size))
+        scorers = tuple(scorer.start(num, self._beam) for scorer in self._scorers)
+        return BeamState(score, torch.zeros_like(code), code, torch.full_like(code, self._context_size), scorers)
+
+    def final_scores(self, state: BeamState) -> Tensor:
+        """Scores (n, beam) of the hypotheses if they end here."""
+        return sum((scorer.finish(states) for scorer, states in zip(self._scorers, state.scorers)), state.score)
 
     def run(self, frames: List[Tensor], state: BeamState) -> Tuple[BeamState, _Trace]:
         """Search ``frames`` (of :func:`pack_frames`, not projected); rows of ``state`` in the same order."""
@@ -166,7 +218,7 @@ class _BeamCore:
             state, parent, token = self._step(frame, state)
             trace.parents.append(parent)
             trace.tokens.append(token)
-        return BeamState(*(torch.cat(parts) for parts in zip(state, *reversed(done)))), trace
+        return BeamState.joined([state, *reversed(done)]) if done else state, trace
 
     def _step(self, frame: Tensor, state: BeamState) -> Tuple[BeamState, Tensor, Tensor]:
         """One frame (n, C); returns the new state and, for each of its places, the parent's place and the token."""
@@ -180,7 +232,20 @@ class _BeamCore:
         key = torch.where(emits, torch.add(token, key, alpha=KEY_FACTOR) + 1, key)
         code = torch.where(emits, self._table.append(code, token), code)
         length = state.length.gather(1, parent).add_(emits)
-        return BeamState(self._merge(score, key), key, code, length), parent, token
+        scorers = ()
+        if self._scorers:
+            score, scorers = self._add_scores(score, parent, token, emits & (score > float("-inf")), state.scorers)
+        return BeamState(self._merge(score, key), key, code, length, scorers), parent, token
+
+    def _add_scores(
+        self, score: Tensor, parent: Tensor, token: Tensor, emits: Tensor, before: Tuple[States, ...]
+    ) -> Tuple[Tensor, Tuple[States, ...]]:
+        after: List[States] = []
+        for scorer, states in zip(self._scorers, before):
+            added, states = scorer.extend(pick(states, parent), token, emits)
+            score = score + added
+            after.append(states)
+        return score, tuple(after)
 
     def _merge(self, score: Tensor, key: Tensor) -> Tensor:
         """Add up the probabilities of equal sequences in the first (best) of their places, empty the others."""
@@ -189,8 +254,8 @@ class _BeamCore:
         return total.masked_fill_((same & self._earlier).any(dim=2), float("-inf"))
 
 
-def _best_place(state: BeamState) -> Tensor:
-    return (state.score / state.length).argmax(dim=1)
+def _best_place(score: Tensor, state: BeamState) -> Tensor:
+    return (score / state.length).argmax(dim=1)
 
 
 def backtrack(parents: List[Tensor], tokens: List[Tensor], place: Tensor, fill: int) -> Tuple[Tensor, Tensor]:

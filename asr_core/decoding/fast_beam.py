@@ -179,13 +179,18 @@ class FastBeamCore:
             log_probs = log_probs - o.ilme_scale * adjusted_log_probs(internal, blank, o.blank_penalty, o.temperature)
         return log_probs.float()
 
-    def final_scores(self, frontier: ops.Frontier) -> Tensor:
-        """Scores (N, S) of the states with their final scores; where no state of a stream is final, all count as they are."""
+    def end_scores(self, frontier: ops.Frontier) -> Tensor:
+        """What ending in each state (N, S) scores; where no state of a stream is final in the graph, ending is free in all."""
+        here = frontier.score > float("-inf")
+        free = torch.zeros_like(frontier.score).masked_fill(~here, float("-inf"))
         if self._graph is None:
-            return frontier.score
-        final = torch.from_numpy(self._graph.final).to(frontier.score)[frontier.graph_state]
-        ended = frontier.score + final
-        return torch.where(ended.max(dim=1, keepdim=True).values > float("-inf"), ended, frontier.score)
+            return free
+        final = torch.from_numpy(self._graph.final).to(frontier.score)[frontier.graph_state].masked_fill(~here, float("-inf"))
+        return torch.where(final.max(dim=1, keepdim=True).values > float("-inf"), final, free)
+
+    def final_scores(self, frontier: ops.Frontier) -> Tensor:
+        """Scores (N, S) of the best paths that end in each state."""
+        return frontier.score + self.end_scores(frontier)
 
     def token(self, arc: int) -> int:
         """The token of an arc."""

@@ -74,7 +74,7 @@ def build_lattices(search: FastBeamCore, frontier: ops.Frontier, trace: Trace, l
       frontier, trace: what it returned.
       lens: frames of each utterance, descending.
     """
-    final = search.final_scores(frontier).cpu().numpy()
+    final = search.end_scores(frontier).cpu().numpy()
     columns = [torch.cat(parts).cpu().numpy() for parts in zip(*trace.transitions)] if trace.transitions else [np.zeros(0, np.int64)] * 5
     frame = np.repeat(np.arange(len(trace.transitions)), [len(t.row) for t in trace.transitions])
     row, source, target, arc, score = columns

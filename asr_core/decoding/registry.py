@@ -1,58 +1,163 @@
 """Decoding methods by name."""
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+import dataclasses
+import logging
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
-from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_search
+from asr_core.decoding import ctc
+from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_nbest, modified_beam_search
+from asr_core.decoding.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.fusion import ContextScorer, NeuralScorer, NgramScorer, Scorer
+from asr_core.decoding.graves import beam_search
 from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
 from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.nbest import fast_beam_search_nbest, fast_beam_search_nbest_oracle
 from asr_core.decoding.options import SearchOptions, check_search
+from asr_core.decoding.rescoring import rescore
+from asr_core.decoding.resources import Resources
 from asr_core.utils.errors import UserError
+
+
+class Job(NamedTuple):
+    """A batch to search.
+
+    Attributes:
+      model: an AsrModel in evaluation mode, or a scripted one.
+      encoder_out: (N, T, C).
+      lens: (N,) int64.
+      opts: search options.
+      resources: what the method needs besides.
+      references: token ids of the transcripts, for oracles.
+    """
+
+    model: Any
+    encoder_out: Tensor
+    lens: Tensor
+    opts: SearchOptions
+    resources: Resources = Resources()
+    references: Optional[Sequence[Sequence[int]]] = None
 
 
 class Method(NamedTuple):
     """A decoding method.
 
     Attributes:
-      search: (model, encoder_out (N, T, C), encoder_out_lens (N,), options) -> N hypotheses.
-      streaming: (model, options) -> an object with ``new_stream()`` and ``advance(streams, encoder_out, encoder_out_lens)``, whose
-        streams have ``hypothesis()``; None where the method cannot stream.
-      key: options -> the name of its results.
-      name_part: (options, context size) -> what the names of its result files say about it.
-      streaming_key: options -> the name of its streaming results.
+      search: a batch -> its hypotheses by name; a method of one answer calls it "".
+      uses: names of the search options that it heeds.
+      needs: fields of :class:`~asr_core.decoding.resources.Resources` that it works with, of which only ``context_graph`` may be
+        missing; and ``references``, the transcripts.
+      streaming: (model, options, resources) -> an object with ``new_stream()`` and ``advance(streams, encoder_out,
+        encoder_out_lens)``, whose streams have ``hypothesis()``; None where the method cannot stream.
     """
 
-    search: Callable[[Any, Tensor, Tensor, SearchOptions], List[Hypothesis]]
-    streaming: Optional[Callable[[Any, SearchOptions], Any]]
-    key: Callable[[SearchOptions], str]
-    name_part: Callable[[SearchOptions, int], str]
-    streaming_key: Callable[[SearchOptions], str]
+    search: Callable[[Job], Dict[str, List[Hypothesis]]]
+    uses: frozenset
+    needs: frozenset = frozenset()
+    streaming: Optional[Callable[[Any, SearchOptions, Resources], Any]] = None
 
 
-def _greedy(model: Any, encoder_out: Tensor, lens: Tensor, opts: SearchOptions) -> List[Hypothesis]:
-    return greedy_search(model, encoder_out, lens, opts.max_sym_per_frame, opts.blank_penalty, opts.temperature)
+def _plain(search: Callable[..., List[Hypothesis]], *names: str) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
+    """A method of one answer: ``search`` with the options ``names`` as its further arguments."""
+    return lambda job: {"": search(job.model, job.encoder_out, job.lens, *(getattr(job.opts, name) for name in names))}
 
 
-def _modified_beam(model: Any, encoder_out: Tensor, lens: Tensor, opts: SearchOptions) -> List[Hypothesis]:
-    return modified_beam_search(model, encoder_out, lens, opts.beam_size, opts.blank_penalty, opts.temperature)
+def fast_options(opts: SearchOptions, ilme_scale: float = 0.0) -> FastBeamOptions:
+    """Options of fast beam search; ``ilme_scale`` where none was given."""
+    scale = ilme_scale if opts.ilme_scale is None else opts.ilme_scale
+    return FastBeamOptions(opts.beam, opts.max_contexts, opts.max_states, opts.blank_penalty, opts.temperature, scale)
+
+
+def _fast(job: Job) -> Dict[str, List[Hypothesis]]:
+    return {"": fast_beam_search(job.model, job.encoder_out, job.lens, fast_options(job.opts), job.resources.graph)}
+
+
+def _fast_nbest(job: Job) -> Dict[str, List[Hypothesis]]:
+    graph, o = job.resources.graph, job.opts
+    opts = fast_options(o, 0.1 if graph is None else 0.0)
+    return {"": fast_beam_search_nbest(job.model, job.encoder_out, job.lens, opts, graph, o.num_paths, o.nbest_scale)}
+
+
+def _fast_oracle(job: Job) -> Dict[str, List[Hypothesis]]:
+    o, opts = job.opts, fast_options(job.opts, 0.1)
+    batch = (job.model, job.encoder_out, job.lens)
+    return {"": fast_beam_search_nbest_oracle(*batch, job.references, opts, o.num_paths, o.nbest_scale)}
+
+
+def scorers(opts: SearchOptions, resources: Resources, device: Any) -> List[Scorer]:
+    """What modified beam search adds to its scores."""
+    out: List[Scorer] = []
+    if resources.lm is not None:
+        out.append(NeuralScorer(resources.lm, opts.lm_scale))
+    if resources.ngram is not None:
+        out.append(NgramScorer(resources.ngram, opts.ngram_lm_scale, device))
+    if resources.context_graph is not None:
+        out.append(ContextScorer(resources.context_graph, device))
+    return out
+
+
+def _modified(job: Job) -> Dict[str, List[Hypothesis]]:
+    o, extra = job.opts, scorers(job.opts, job.resources, job.encoder_out.device)
+    return {"": modified_beam_search(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature, extra)}
+
+
+def _rescored(job: Job) -> Dict[str, List[Hypothesis]]:
+    o = job.opts
+    nbest = modified_beam_nbest(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature)
+    return rescore(nbest, job.resources.lm, job.resources.ngram)
+
+
+def _stream_modified(model: Any, o: SearchOptions, resources: Resources) -> Any:
+    device = next(model.joiner.parameters()).device
+    return StreamingBeamSearch(model, o.beam_size, o.blank_penalty, o.temperature, scorers(o, resources, device))
+
+
+_ADJUST = ("blank_penalty", "temperature")
+_BEAM = ("beam_size", *_ADJUST)
+_FAST = ("beam", "max_contexts", "max_states", "ilme_scale", *_ADJUST)
+_NBEST = (*_FAST, "num_paths", "nbest_scale")
+_LM = (*_BEAM, "lm_type", "lm_scale", "use_shallow_fusion")
+_LODR = ("ngram_lm_scale", "tokens_ngram", "backoff_id", "lang_dir")
+_PHRASES = ("context_file", "context_score")
+_GRAPH = ("ngram_lm_scale", "lang_dir")
+
+
+def _method(
+    search: Callable[[Job], Dict[str, List[Hypothesis]]], uses: Sequence[str], needs: Sequence[str] = (), streaming: Any = None
+) -> Method:
+    return Method(search, frozenset(uses), frozenset(needs), streaming)
+
+
+def _stream_fast(model: Any, o: SearchOptions, _: Resources) -> Any:
+    return StreamingFastBeamSearch(model, fast_options(o))
 
 
 METHODS: Dict[str, Method] = {
-    "greedy_search": Method(
-        search=_greedy,
-        streaming=lambda model, o: StreamingGreedySearch(model, o.max_sym_per_frame, o.blank_penalty, o.temperature),
-        key=lambda o: "greedy_search",
-        name_part=lambda o, context_size: f"_context-{context_size}_max-sym-per-frame-{o.max_sym_per_frame}",
-        streaming_key=lambda o: "greedy-search",
+    "greedy_search": _method(
+        _plain(greedy_search, "max_sym_per_frame", *_ADJUST),
+        ("max_sym_per_frame", *_ADJUST),
+        streaming=lambda model, o, _: StreamingGreedySearch(model, o.max_sym_per_frame, o.blank_penalty, o.temperature),
     ),
-    "modified_beam_search": Method(
-        search=_modified_beam,
-        streaming=lambda model, o: StreamingBeamSearch(model, o.beam_size, o.blank_penalty, o.temperature),
-        key=lambda o: f"modified_beam_search_beam-size-{o.beam_size}",
-        name_part=lambda o, context_size: f"__modified_beam_search__beam-size-{o.beam_size}",
-        streaming_key=lambda o: f"num-active-paths-{o.beam_size}",
+    "beam_search": _method(_plain(beam_search, *_BEAM), _BEAM),
+    "modified_beam_search": _method(_modified, (*_BEAM, *_PHRASES), ["context_graph"], _stream_modified),
+    "modified_beam_search_lm_shallow_fusion": _method(_modified, _LM, ["lm"]),
+    "modified_beam_search_LODR": _method(_modified, (*_LM, *_LODR, *_PHRASES), ["lm", "ngram", "context_graph"]),
+    "modified_beam_search_lm_rescore": _method(_rescored, (*_BEAM, "lm_type", "use_shallow_fusion"), ["lm"]),
+    "modified_beam_search_lm_rescore_LODR": _method(
+        _rescored, (*_BEAM, "lm_type", "use_shallow_fusion", "tokens_ngram", "backoff_id", "lang_dir"), ["lm", "ngram"]
     ),
+    "fast_beam_search": _method(_fast, _FAST, streaming=_stream_fast),
+    "fast_beam_search_LG": _method(_fast, (*_FAST, *_GRAPH), ["graph"]),
+    "fast_beam_search_nbest": _method(_fast_nbest, _NBEST),
+    "fast_beam_search_nbest_LG": _method(_fast_nbest, (*_NBEST, *_GRAPH), ["graph"]),
+    "fast_beam_search_nbest_oracle": _method(_fast_oracle, _NBEST, ["references"]),
+    "ctc-greedy-search": _method(
+        _plain(ctc.ctc_greedy_search, *_ADJUST),
+        _ADJUST,
+        streaming=lambda model, o, _: ctc.StreamingCtcGreedySearch(model, o.blank_penalty, o.temperature),
+    ),
+    "ctc-prefix-beam-search": _method(_plain(ctc.ctc_prefix_beam_search, *_BEAM), _BEAM),
 }
 
 
@@ -66,3 +171,34 @@ def get_method(opts: SearchOptions) -> Method:
     if opts.decoding_method not in METHODS:
         raise UserError(f"unknown decoding method {opts.decoding_method!r}; known: {', '.join(METHODS)}")
     return METHODS[opts.decoding_method]
+
+
+def streaming_search(model: Any, opts: SearchOptions, resources: Resources = Resources()) -> Any:
+    """The streaming search that ``opts`` name, see :class:`Method`.
+
+    Raises:
+      UserError: the method is unknown or cannot stream.
+    """
+    method = get_method(opts)
+    if method.streaming is None:
+        able = ", ".join(name for name, m in METHODS.items() if m.streaming is not None)
+        raise UserError(f"{opts.decoding_method} cannot stream; these can: {able}")
+    return method.streaming(model, opts, resources)
+
+
+def resolved(opts: SearchOptions, usual: SearchOptions = SearchOptions()) -> SearchOptions:
+    """``opts`` with ``--use-shallow-fusion`` turned into the method that it means; options without effect get a line in the log.
+
+    Args:
+      opts: what the user chose.
+      usual: the program's defaults, which no one chose.
+    """
+    if opts.use_shallow_fusion and opts.decoding_method == "modified_beam_search":
+        opts = dataclasses.replace(opts, decoding_method="modified_beam_search_lm_shallow_fusion")
+        logging.info("--use-shallow-fusion: decoding with %s", opts.decoding_method)
+    uses = get_method(opts).uses | {"decoding_method", "lang_dir"}
+    idle = [f.name for f in dataclasses.fields(opts) if f.name not in uses and getattr(opts, f.name) != getattr(usual, f.name)]
+    if idle:
+        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+        logging.info("%s does not use %s", opts.decoding_method, flags)
+    return opts

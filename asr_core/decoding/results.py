@@ -1,11 +1,9 @@
 """Names and contents of the result files, and the table at the end of decoding."""
 
 import logging
-from pathlib import Path
-from typing import Any, List, NamedTuple
+from typing import Dict, List, NamedTuple
 
-from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.registry import get_method
+from asr_core.decoding.naming import ResultFiles
 from asr_core.text.scoring import (
     Score,
     Utterance,
@@ -24,99 +22,56 @@ class SetResult(NamedTuple):
 
     Attributes:
       name: of the test set.
-      utterances: references and hypotheses in words.
+      utterances: references and hypotheses in words, for each result by its name ("" where there is one).
       audio_seconds: duration of the test set.
       compute_seconds: time spent in encoder and search.
     """
 
     name: str
-    utterances: List[Utterance]
+    utterances: Dict[str, List[Utterance]]
     audio_seconds: float
     compute_seconds: float
 
 
-class ResultFiles(NamedTuple):
-    """Where the results of a test set go; each name has the place ``{set}``."""
-
-    folder: Path
-    recogs: str
-    errs: str
-    summary: str
-    key: str
-
-
-def checkpoint_part(params: Any) -> str:
-    """``epoch-E`` or ``iter-I``, with which result files begin."""
-    return f"iter-{params['iter']}" if params["iter"] > 0 else f"epoch-{params['epoch']}"
-
-
-def _chunk_part(causal: bool, chunk_size: int, left_context_frames: int) -> str:
-    return f"_chunk-{chunk_size}_left-context-{left_context_frames}" if causal else ""
-
-
-def _adjustments(opts: SearchOptions) -> str:
-    penalty = f"_blank-penalty-{opts.blank_penalty}" if opts.blank_penalty else ""
-    return penalty + (f"_temperature-{opts.temperature}" if opts.temperature != 1 else "")
-
-
-def offline_files(params: Any, opts: SearchOptions, context_size: int, causal: bool, chunk_size: int, left: int) -> ResultFiles:
-    """Names of what decode.py writes, below ``<exp_dir>/<decoding method>``."""
-    method = get_method(opts)
-    suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(causal, chunk_size, left)
-    suffix += method.name_part(opts, context_size) + _adjustments(opts)
-    suffix += "_use-averaged-model" if params["use_averaged_model"] else ""
-    return ResultFiles(
-        folder=Path(params["exp_dir"]) / opts.decoding_method,
-        recogs=f"recogs-{{set}}-{suffix}.txt",
-        errs=f"errs-{{set}}-{suffix}.txt",
-        summary=f"wer-summary-{{set}}-{suffix}.txt",
-        key=method.key(opts),
-    )
-
-
-def streaming_files(params: Any, opts: SearchOptions, chunk_size: int, left: int) -> ResultFiles:
-    """Names of what streaming_decode.py writes, below ``<exp_dir>/streaming/<decoding method>``."""
-    key = get_method(opts).streaming_key(opts)
-    suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(True, chunk_size, left) + _adjustments(opts)
-    suffix += "-use-averaged-model" if params["use_averaged_model"] else ""
-    suffix += f"-{params['label']}" if params["label"] else ""
-    return ResultFiles(
-        folder=Path(params["exp_dir"]) / "streaming" / opts.decoding_method,
-        recogs=f"recogs-{{set}}_{key}_{suffix}.txt",
-        errs=f"errs-{{set}}_{key}_{suffix}.txt",
-        summary=f"wer-summary_{{set}}_{key}_{suffix}.txt",
-        key=key,
-    )
-
-
 def write_recogs(result: SetResult, files: ResultFiles) -> None:
     """Write references and hypotheses of a test set."""
-    path = files.folder / files.recogs.format(set=result.name)
-    write_text_atomic(path, format_recogs(result.utterances))
-    logging.info("transcripts are in %s", path)
+    for key, utterances in result.utterances.items():
+        path = files.path(files.recogs, result.name, key)
+        write_text_atomic(path, format_recogs(utterances))
+    logging.info("transcripts are in %s", path if len(result.utterances) == 1 else path.parent)
 
 
-def write_scores(result: SetResult, files: ResultFiles) -> Score:
-    """Score a test set, write its errors and its summary, and return the score."""
-    score = score_utterances(result.utterances)
-    path = files.folder / files.errs.format(set=result.name)
-    write_text_atomic(path, format_errs(score))
-    write_text_atomic(files.folder / files.summary.format(set=result.name), format_wer_summary({files.key: score.total.wer}))
-    logging.info("%s", summary_line(f"{result.name}-{files.key}", score.total))
-    logging.info("errors are in %s", path)
-    return score
+def write_scores(result: SetResult, files: ResultFiles) -> Dict[str, Score]:
+    """Score the results of a test set, write their errors and a summary, and return the scores, the best first."""
+    scores = {key: score_utterances(utterances) for key, utterances in result.utterances.items()}
+    scores = dict(sorted(scores.items(), key=lambda item: item[1].total.wer))
+    for key, score in scores.items():
+        path = files.path(files.errs, result.name, key)
+        write_text_atomic(path, format_errs(score))
+    summary = {files.full_key(key): score.total.wer for key, score in scores.items()}
+    write_text_atomic(files.path(files.summary, result.name, ""), format_wer_summary(summary))
+    best, score = next(iter(scores.items()))
+    logging.info("%s", summary_line(f"{result.name}-{files.full_key(best)}", score.total))
+    logging.info("errors are in %s", path if len(scores) == 1 else path.parent)
+    return scores
 
 
-def format_table(results: List[SetResult], scores: List[Score], title: str) -> str:
-    """Word error rates of all test sets with 95 % bootstrap intervals, kinds of errors, and real-time factors."""
+def format_table(results: List[SetResult], scores: List[Dict[str, Score]], title: str) -> str:
+    """Word error rates of all test sets with 95 % bootstrap intervals, kinds of errors, and real-time factors.
+
+    Of several results of a set it shows the best, and its name.
+    """
     header = ("test set", "utts", "words", "WER %", "95 % interval", "sub", "del", "ins", "RTF")
     rows: List[tuple] = [header]
-    for result, score in zip(results, scores):
+    best_keys = []
+    for result, by_key in zip(results, scores):
+        key, score = next(iter(by_key.items()))
+        best_keys += [f"{result.name}: the best of {len(by_key)} results is {key}"] if key else []
         low, high = bootstrap_interval(score.per_utterance)
         c = score.total
         rtf = result.compute_seconds / result.audio_seconds if result.audio_seconds else 0.0
         interval = f"{low:.2f} .. {high:.2f}"
-        rows.append((result.name, len(result.utterances), c.ref_len, f"{c.wer:.2f}", interval, c.subs, c.dels, c.ins, f"{rtf:.4f}"))
+        rows.append((result.name, len(score.per_utterance), c.ref_len, f"{c.wer:.2f}", interval, c.subs, c.dels, c.ins, f"{rtf:.4f}"))
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(header))]
     lines = ["  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, widths))) for row in rows]
-    return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:], *best_keys])

@@ -41,7 +41,12 @@ class Stream(Generic[K]):
 
 
 def state_batch_dims(encoder: Any) -> List[int]:
-    """For each state tensor of a streaming encoder the dimension that counts streams, found by comparing shapes."""
+    """For each state tensor of a streaming encoder the dimension that counts streams.
+
+    An encoder of ours says so; that of a TorchScript file cannot, there the shapes of one stream's states and two's are compared.
+    """
+    if hasattr(encoder, "state_batch_dims"):
+        return encoder.state_batch_dims()
     one, two = encoder.get_init_states(1), encoder.get_init_states(2)
     dims = []
     for a, b in zip(one, two):

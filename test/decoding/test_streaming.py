@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from asr_core.data.features import LOG_EPS
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.padding import num_chunks, pad_for_encoder, streaming_windows
-from asr_core.decoding.registry import get_method
+from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.segments import split_points
 from asr_core.decoding.streams import StreamBatch, decode_streams, state_batch_dims
 
@@ -23,7 +24,7 @@ def test_real_streaming_equals_simulated(method, chunk, left):
     features = utterances(17)
     opts = SearchOptions(decoding_method=method)
     simulated = recognize(model, *collate(features), opts, True, chunk)
-    batch = StreamBatch(model, get_method(opts).streaming(model, opts), chunk)
+    batch = StreamBatch(model, streaming_search(model, opts), chunk)
     for num_streams in (5, 100):
         real = dict(decode_streams(batch, enumerate(features), num_streams))
         assert not batch.streams and sorted(real) == list(range(len(features)))
@@ -94,7 +95,8 @@ def test_windows_overlap():
 def test_batch_dimensions_of_states():
     model = tiny_model(causal=True)
     model.set_chunk(16, 32)
-    assert state_batch_dims(model) == model.state_batch_dims()
+    scripted = SimpleNamespace(get_init_states=model.get_init_states)  # does not say which they are
+    assert state_batch_dims(model) == state_batch_dims(scripted) == model.state_batch_dims()
 
 
 def test_split_points():

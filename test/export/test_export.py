@@ -8,7 +8,7 @@ from tiny import PIECES, utterances, write_audio, write_run
 from asr_core.bin import export, generate_averaged_model, transcribe
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.registry import get_method
+from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streams import StreamBatch, decode_streams
 from asr_core.export.torchscript import is_torchscript, load_torchscript
 from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
@@ -83,7 +83,7 @@ def test_streaming_script_equals_eager(runs, method):
     features = utterances(8)
     opts = SearchOptions(decoding_method=method)
     want = recognize(model, *collate(features), opts, True, 16)
-    batch = StreamBatch(scripted, get_method(opts).streaming(scripted, opts), 16)
+    batch = StreamBatch(scripted, streaming_search(scripted, opts), 16)
     found = dict(decode_streams(batch, enumerate(features), 3))
     assert [found[i][:2] for i in range(8)] == [h[:2] for h in want]
 

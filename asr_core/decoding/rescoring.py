@@ -1,0 +1,62 @@
+"""The hypotheses of modified beam search scored again, whole, by a neural language model."""
+
+from typing import Any, Callable, Dict, List, Optional
+
+import torch
+
+from asr_core.decoding.hypothesis import Hypothesis
+
+LM_SCALES = tuple(round(0.10 + 0.01 * i, 2) for i in range(40))  # 0.10 .. 0.49
+LODR_LM_SCALES = tuple(round(0.04 + 0.02 * i, 2) for i in range(28))  # 0.04 .. 0.58
+LODR_SCALES = tuple(round(0.05 + 0.05 * i, 2) for i in range(19))  # 0.05 .. 0.95
+
+
+@torch.inference_mode()
+def rescore(nbest: List[List[Hypothesis]], lm: Any, ngram: Optional[Any] = None) -> Dict[str, List[Hypothesis]]:
+    """The best hypotheses under many weights of the language model.
+
+    Without ``ngram`` the total is am + scale * lm. With it (LODR, low-order density ratio) it is am / scale + lm - lodr_scale * ngram.
+    These are natural log-probabilities of whole hypotheses; for lm and ngram the end of the sentence counts.
+
+    Args:
+      nbest: hypotheses of each utterance.
+      lm: a :class:`~asr_core.lm.neural.NeuralLm`.
+      ngram: a :class:`~asr_core.lm.ngram.NgramLm` over token ids.
+
+    Returns:
+      The chosen hypotheses by name of the weights: ``nnlm_scale_0.10`` or ``nnlm_scale_0.04_lodr_scale_0.05`` and so on; their
+      ``log_prob`` stays what the search gave.
+    """
+    flat = [hyp for hyps in nbest for hyp in hyps]
+    sizes = [len(hyps) for hyps in nbest]
+    lm_scores = _by_length(lm, [hyp.tokens for hyp in flat])
+    am_scores = torch.tensor([hyp.log_prob for hyp in flat], dtype=torch.float64)
+
+    def choose(total: torch.Tensor) -> List[Hypothesis]:
+        return [hyps[int(scores.argmax())] for hyps, scores in zip(nbest, total.split(sizes))]
+
+    if ngram is None:
+        return {f"nnlm_scale_{scale:.2f}": choose(am_scores + scale * lm_scores) for scale in LM_SCALES}
+    ngram_scores = torch.tensor([ngram.sentence_log_prob(hyp.tokens) for hyp in flat], dtype=torch.float64)
+    return _grid(choose, am_scores, lm_scores, ngram_scores)
+
+
+def _grid(
+    choose: Callable[[torch.Tensor], List[Hypothesis]], am: torch.Tensor, lm: torch.Tensor, ngram: torch.Tensor
+) -> Dict[str, List[Hypothesis]]:
+    out = {}
+    for scale in LODR_LM_SCALES:
+        for lodr_scale in LODR_SCALES:
+            out[f"nnlm_scale_{scale:.2f}_lodr_scale_{lodr_scale:.2f}"] = choose(am / scale + lm - lodr_scale * ngram)
+    return out
+
+
+def _by_length(lm: Any, sentences: List[List[int]], most_tokens: int = 4000) -> torch.Tensor:
+    """Log-probabilities (M,) of sentences, in batches of about ``most_tokens``."""
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+    out = torch.zeros(len(sentences), dtype=torch.float64)
+    while order:
+        size = max(1, most_tokens // (len(sentences[order[-1]]) + 1))
+        batch, order = order[-size:], order[:-size]
+        out[batch] = lm.sentence_log_probs([sentences[i] for i in batch]).cpu().double()
+    return out
