@@ -121,14 +121,12 @@ class Recipe:
 
         ``data`` is what :meth:`build_datamodule` gave.
         """
-        from asr_core.data.filter import CutFilter
-        from asr_core.training.report import report_data, summarize_cuts
+        from asr_core.training.report import report_data
 
-        keep = CutFilter(data.opts, self.tokenizer, data.dropped)
-        summary = summarize_cuts(train_cuts, keep)
+        summary = data.survey(train_cuts)
         report_data("Training data", summary, data.dropped)
         for name, cuts in valid_sets.items():
-            report_data(f"Validation data {name}".strip(), summarize_cuts(cuts, keep), data.dropped)
+            report_data(f"Validation data {name}".strip(), data.survey(cuts, train=False), data.dropped)
         return summary
 
     def build_optimizer(self, model: "nn.Module") -> "torch.optim.Optimizer":

@@ -15,16 +15,6 @@ class DataSummary(NamedTuple):
     seconds: float
 
 
-def summarize_cuts(cuts: Any, keep: Any) -> DataSummary:
-    """Count the cuts for which ``keep(cut)`` is true."""
-    utterances, seconds = 0, 0.0
-    for cut in cuts:
-        if keep(cut):
-            utterances += 1
-            seconds += cut.duration
-    return DataSummary(utterances, seconds)
-
-
 def report_data(what: str, summary: DataSummary, dropped: Any = None) -> None:
     """Log hours and utterances, and what was dropped and why."""
     logging.info("%s: %.2f hours in %d utterances; dropped: %s", what, summary.seconds / 3600, summary.utterances, dropped or "none")
