@@ -127,6 +127,11 @@ class Zipformer2(nn.Module):
         Returns:
           (N, ceil(T / 2), output_dim) and the output lengths ``(x_lens + 1) // 2``.
         """
+        x, x_lens, _ = self.forward_stacks(x, x_lens)
+        return x, x_lens
+
+    def forward_stacks(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]:
+        """As :meth:`forward`, and besides the output of each stack: (T, N, its width), not downsampled."""
         x = x.transpose(0, 1).contiguous()
         pad_mask = make_pad_mask(x_lens.to(x.device), x.size(0))
         chunk_size = -1
@@ -143,7 +148,7 @@ class Zipformer2(nn.Module):
             x = _to_width(x, self.encoder_dim[i])
             x = stack(x, chunk_size, feature_masks[i], attn_mask, pad_mask)
             outputs.append(x)
-        return self._output(outputs), (x_lens + 1) // 2
+        return self._output(outputs), (x_lens + 1) // 2, outputs
 
     def _output(self, outputs: List[Tensor]) -> Tensor:
         """The last stack's channels, then those that only earlier, wider stacks have; at half the rate, (N, T, C)."""

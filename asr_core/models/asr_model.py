@@ -21,6 +21,7 @@ class Losses(NamedTuple):
     ctc_loss: Optional[Tensor]
     attention_decoder_loss: Optional[Tensor] = None
     cr_loss: Optional[Tensor] = None
+    intermediate_ctc_loss: Optional[Tensor] = None
 
 
 class AsrModel(nn.Module):
@@ -35,6 +36,7 @@ class AsrModel(nn.Module):
       vocab_size: number of tokens, blank included.
       use_transducer, use_ctc: which heads exist; at least one.
       attention_decoder: encoder_out, its lengths, token ids -> losses (N,); None without one.
+      intermediate_ctc: outputs of the encoder's stacks -> CTC log-probabilities of some of them; None without.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class AsrModel(nn.Module):
         use_transducer: bool = True,
         use_ctc: bool = False,
         attention_decoder: Optional[nn.Module] = None,
+        intermediate_ctc: Optional[nn.Module] = None,
     ) -> None:
         super().__init__()
         if not (use_transducer or use_ctc):
@@ -70,6 +73,9 @@ class AsrModel(nn.Module):
         self.use_attention_decoder = attention_decoder is not None
         if attention_decoder is not None:
             self.attention_decoder = attention_decoder
+        self.use_intermediate_ctc = intermediate_ctc is not None
+        if intermediate_ctc is not None:
+            self.intermediate_ctc = intermediate_ctc
 
     def forward(
         self,
@@ -95,7 +101,12 @@ class AsrModel(nn.Module):
             far the views' CTC posteriors are apart.
         """
         self._check(x, x_lens, y, reduction, use_cr_ctc)
-        encoder_out, encoder_out_lens = self.forward_encoder(x, x_lens)
+        x, x_lens = self.encoder_embed(x, x_lens)
+        stacks: List[Tensor] = []
+        if self.use_intermediate_ctc:
+            encoder_out, encoder_out_lens, stacks = self.encoder.forward_stacks(x, x_lens)
+        else:
+            encoder_out, encoder_out_lens = self.encoder(x, x_lens)
         losses: Dict[str, Optional[Tensor]] = {"simple_loss": None, "pruned_loss": None, "ctc_loss": None}
         if self.use_transducer:
             args = (prune_range, am_scale, lm_scale)
@@ -107,6 +118,9 @@ class AsrModel(nn.Module):
                 losses["cr_loss"] = consistency_loss(log_probs.float(), encoder_out_lens)
         if self.use_attention_decoder:
             losses["attention_decoder_loss"] = self.attention_decoder(encoder_out, encoder_out_lens, y)
+        if self.use_intermediate_ctc:
+            each = [_ctc_loss(log_probs, encoder_out_lens, y) for log_probs in self.intermediate_ctc(stacks)]
+            losses["intermediate_ctc_loss"] = torch.stack(each).mean(dim=0)
         return Losses(**{name: _reduce(loss, reduction, use_cr_ctc) for name, loss in losses.items()})
 
     def _check(self, x: Tensor, x_lens: Tensor, y: List[List[int]], reduction: str, use_cr_ctc: bool) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # torch is loaded when a model is built, so that programs kno
     from asr_core.encoders.zipformer import Zipformer2
     from asr_core.models.asr_model import AsrModel
     from asr_core.models.attention_decoder import AttentionDecoder
+    from asr_core.models.intermediate_ctc import IntermediateCtc
 
 PRESETS: Dict[str, Dict[str, Any]] = {
     "tiny": {
@@ -94,6 +95,7 @@ class ModelOptions:
     use_cr_ctc: bool = option(
         False, "Train on two views of each utterance and make their CTC posteriors agree (CR-CTC); needs --use-ctc 1 --enable-spec-aug 0."
     )
+    intermediate_ctc_stacks: str = option("", "Encoder stacks with a CTC head of their own in training, e.g. 2,4; from 1.")
     attention_decoder_dim: int = option(512, "Width of the attention decoder's layers.")
     attention_decoder_num_layers: int = option(6, "Layers of the attention decoder.")
     attention_decoder_attention_dim: int = option(512, "Width of the attention decoder's attention.")
@@ -182,6 +184,15 @@ def _build_attention_decoder(opts: ModelOptions, vocab_size: int, memory_dim: in
         raise UserError(f"the options of the attention decoder do not fit together: {e}") from e
 
 
+def _build_intermediate_ctc(opts: ModelOptions, encoder: Any, vocab_size: int) -> "IntermediateCtc":
+    from asr_core.models.intermediate_ctc import IntermediateCtc
+
+    try:
+        return IntermediateCtc(_ints(opts, "intermediate_ctc_stacks"), encoder.encoder_dim, vocab_size, encoder.output_downsampling_factor)
+    except ValueError as e:
+        raise UserError(f"--intermediate-ctc-stacks {opts.intermediate_ctc_stacks}: {e}") from e
+
+
 ENCODERS: Dict[str, Callable[[ModelOptions], Any]] = {"zipformer": _build_zipformer}
 
 
@@ -227,4 +238,5 @@ def build_model(opts: ModelOptions, vocab_size: int, feature_dim: int = 80, blan
         use_transducer=opts.use_transducer,
         use_ctc=opts.use_ctc,
         attention_decoder=_build_attention_decoder(opts, vocab_size, encoder_dim) if opts.use_attention_decoder else None,
+        intermediate_ctc=_build_intermediate_ctc(opts, encoder, vocab_size) if opts.intermediate_ctc_stacks else None,
     )

@@ -60,5 +60,6 @@ def loss_weights(opts: TrainOptions, batch_idx_train: int, heads: Collection[str
         "pruned_loss": pruned,
         "ctc_loss": 1.0 if ctc_alone else opts.ctc_loss_scale,
         "attention_decoder_loss": opts.attention_decoder_loss_scale,
+        "intermediate_ctc_loss": opts.intermediate_ctc_loss_scale,
         "cr_loss": opts.cr_loss_scale * warmth,
     }

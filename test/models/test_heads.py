@@ -68,7 +68,7 @@ def test_loss_and_nll_by_hand():
 
 
 def test_losses_of_all_heads_and_no_influence_of_padding():
-    model = model_of().eval()
+    model = model_of(intermediate_ctc_stacks="1,2").eval()
     x, x_lens, y = batch()
     with torch.no_grad():
         each, total = model(x, x_lens, y, reduction="none"), model(x, x_lens, y)
@@ -131,7 +131,7 @@ def test_training_reaches_every_parameter(options):
 
 
 def test_autocast():
-    model = model_of().train()
+    model = model_of(intermediate_ctc_stacks="2").train()
     x, x_lens, y = batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model(torch.cat([x, x]), torch.cat([x_lens, x_lens]), y + y, use_cr_ctc=True)
@@ -165,9 +165,44 @@ def test_weights_alone_are_described_by_options():
 def test_checkpoints_older_than_these_heads_still_load():
     model = model_of(use_attention_decoder=False)
     ckpt = content(model, use_attention_decoder=False)
-    new = {"use_attention_decoder", "use_cr_ctc", *(name for name in ckpt if name.startswith("attention_decoder"))}
+    new = {
+        "use_attention_decoder",
+        "use_cr_ctc",
+        "intermediate_ctc_stacks",
+        *(name for name in ckpt if name.startswith("attention_decoder")),
+    }
     old = {name: value for name, value in ckpt.items() if name not in new}
-    assert len(ckpt) - len(old) == 7
+    assert len(ckpt) - len(old) == 8
     assert not model_from_checkpoint(old).use_attention_decoder
     with pytest.raises(UserError, match="--use-attention-decoder True contradicts"):
         model_from_checkpoint(old, {"use_attention_decoder": True})
+
+
+def test_intermediate_ctc():
+    plain = model_of().eval()
+    model = model_of(intermediate_ctc_stacks="1,2").eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    x, x_lens, y = batch()
+    with torch.no_grad():
+        losses, expected = model(x, x_lens, y, reduction="none"), plain(x, x_lens, y, reduction="none")
+        frames, frame_lens = model.encoder_embed(x, x_lens)
+        _, lens, stacks = model.encoder.forward_stacks(frames, frame_lens)
+        each = []
+        for stack, downsample, output in zip(stacks, model.intermediate_ctc.downsample, model.intermediate_ctc.output):
+            log_probs = output(downsample(stack)).transpose(0, 1)
+            for i, labels in enumerate(y):
+                alone = log_probs[i, : lens[i]].unsqueeze(1)
+                each.append(
+                    torch.nn.functional.ctc_loss(
+                        alone, torch.tensor([labels]), lens[i : i + 1], torch.tensor([len(labels)]), reduction="sum"
+                    )
+                )
+    torch.testing.assert_close(losses.intermediate_ctc_loss, torch.stack(each).view(2, 3).mean(0), atol=1e-3, rtol=1e-4)
+    assert expected.intermediate_ctc_loss is None
+    torch.testing.assert_close(losses.ctc_loss, expected.ctc_loss)
+    model.train()(x, x_lens, y).intermediate_ctc_loss.backward()
+    grads = [p.grad for p in model.intermediate_ctc.parameters()]
+    assert all(g is not None and g.isfinite().all() and g.abs().max() > 0 for g in grads)
+    assert all(p.grad is None for p in model.attention_decoder.parameters())
+    again = model_from_checkpoint(content(model, intermediate_ctc_stacks="1,2"))
+    assert again.intermediate_ctc.stacks == (1, 2)

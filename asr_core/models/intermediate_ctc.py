@@ -1,0 +1,37 @@
+"""CTC on the output of inner stacks of the encoder (Lee and Watanabe 2021, https://arxiv.org/abs/2102.03216)."""
+
+from typing import List, Sequence
+
+from torch import Tensor, nn
+
+from asr_core.nn.bypass import SimpleDownsample
+
+
+class IntermediateCtc(nn.Module):
+    """One CTC head for each of some stacks; for training only.
+
+    Args:
+      stacks: their numbers, from 1.
+      stack_dims: width of each stack of the encoder.
+      vocab_size: number of tokens, blank included.
+      downsample: of the stacks' outputs, so that they have the frame rate of the encoder's output.
+
+    Raises:
+      ValueError: there is no such stack.
+    """
+
+    def __init__(self, stacks: Sequence[int], stack_dims: Sequence[int], vocab_size: int, downsample: int = 2) -> None:
+        super().__init__()
+        for stack in stacks:
+            if not 1 <= stack <= len(stack_dims):
+                raise ValueError(f"the encoder has stacks 1 to {len(stack_dims)}, not {stack}")
+        self.stacks = tuple(stacks)
+        self.downsample = nn.ModuleList([SimpleDownsample(downsample) for _ in stacks])
+        self.output = nn.ModuleList(
+            [nn.Sequential(nn.Dropout(p=0.1), nn.Linear(stack_dims[s - 1], vocab_size), nn.LogSoftmax(dim=-1)) for s in stacks]
+        )
+
+    def forward(self, outputs: List[Tensor]) -> List[Tensor]:
+        """Outputs (T, N, C_i) of all stacks -> log-probabilities (N, ceil(T / downsample), V) of those that have a head."""
+        parts = zip(self.stacks, self.downsample, self.output)
+        return [output(downsample(outputs[stack - 1]).transpose(0, 1)) for stack, downsample, output in parts]
