@@ -1,9 +1,8 @@
 """Mixtures of several corpora, by the weights that the user gives."""
 
-from pathlib import Path
 from typing import List, Optional, Tuple
 
-from asr_core.data.corpus import manifest_places
+from asr_core.data.corpus import open_cuts
 from asr_core.data.filter import CutFilter
 from asr_core.data.options import DataOptions
 from asr_core.data.stream import CutStream, MuxStream, open_stream
@@ -45,25 +44,10 @@ def open_mux(opts: DataOptions, train: CutStream, keep: Optional[CutFilter], see
     """
     streams, weights = [], []
     for name, weight in parse_mux(opts.mux_cuts):
-        stream = train if name == _TRAIN else open_stream(_cuts(opts, name), keep, seed)
+        stream = train if name == _TRAIN else open_stream(open_cuts(name, opts.manifest_dir, opts.strategy), keep, seed)
         weight = weight or stream.survey()[0]
         if not weight:
             raise UserError(f"--mux-cuts {name}: no usable cuts")
         streams.append(stream)
         weights.append(weight)
     return MuxStream(streams, weights, seed, opts.mux_stop_early)
-
-
-def _cuts(opts: DataOptions, name: str) -> object:
-    from lhotse import CutSet
-
-    import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
-    from asr_core.data.shar import open_shar
-
-    places = [*manifest_places(opts.manifest_dir, name, opts.strategy), Path(name)]
-    for path in places:
-        if path.is_dir():
-            return open_shar(path)
-        if path.is_file():
-            return CutSet.from_jsonl_lazy(path)
-    raise UserError(f"--mux-cuts {name}: no such manifest: {' or '.join(map(str, places))}")

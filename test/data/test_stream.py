@@ -122,7 +122,7 @@ def test_wrong_mixtures(text, words):
 
 def test_missing_manifests_of_a_mixture(feature_cuts):
     module = AsrDataModule(options(use_mux=True, mux_cuts="train:1,none.jsonl.gz:1"))
-    with pytest.raises(UserError, match="none.jsonl.gz: no such manifest"):
+    with pytest.raises(UserError, match="no such cuts: .*none.jsonl.gz"):
         module.train_dataloader(CutSet.from_jsonl_lazy(feature_cuts), 1)
 
 
