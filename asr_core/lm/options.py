@@ -28,3 +28,40 @@ class LmOptions:
     transformer_lm_nhead: int = option(8, "transformer: attention heads")
     transformer_lm_num_layers: int = option(16, "transformer: number of layers")
     transformer_lm_tie_weights: bool = option(True, "transformer: one matrix for the embeddings and the output layer")
+
+
+@dataclass
+class LmTrainOptions:
+    """Training of a neural language model: data, batches, learning rate."""
+
+    lm_data: str = option("data/lm_training_bpe_500/sorted_lm_data.pt", "training data, as prepare_lm_data makes it")
+    lm_data_valid: str = option("data/lm_training_bpe_500/sorted_lm_data-valid.pt", "validation data")
+    vocab_size: int = option(500, "number of tokens")
+    batch_size: int = option(400, "sentences in a batch")
+    max_sent_len: int = option(200, "leave out sentences of more tokens")
+    lr: float = option(0.001, "learning rate of Adam")
+    warmup_batches: float = option(0.0, "batches over which the learning rate rises to --lr")
+    clip_norm: float = option(5.0, "scale gradients down to this norm; 0: never")
+
+
+@dataclass
+class RnnOptions:
+    """Sizes of the LSTM language model."""
+
+    embedding_dim: int = option(2048, "width of the token embeddings")
+    hidden_dim: int = option(2048, "width of the LSTM layers")
+    num_layers: int = option(3, "number of LSTM layers")
+    tie_weights: bool = option(True, "one matrix for the embeddings and the output layer")
+
+
+@dataclass
+class TransformerOptions:
+    """Sizes of the transformer language model."""
+
+    encoder_dim: int = option(768, "width of the layers")
+    embedding_dim: int = option(768, "width of the token embeddings")
+    dim_feedforward: int = option(2048, "width inside the feed-forward modules")
+    nhead: int = option(8, "attention heads")
+    num_layers: int = option(12, "number of layers")
+    tie_weights: bool = option(True, "one matrix for the embeddings and the output layer")
+    dropout: float = option(0.1, "share of the activations set to zero in training")

@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""Train a transformer language model over tokens on the data of prepare.sh, stage 8."""
+
+from asr_core.bin.train_lm import main
+
+if __name__ == "__main__":
+    main("transformer")
