@@ -41,6 +41,7 @@ class TrainOptions:
     attention_decoder_loss_scale: float = option(
         0.8, "weight of the attention decoder's loss; without a transducer it and --ctc-loss-scale must sum to 1"
     )
+    label_smoothing: float = option(0.1, "share of the attention decoder's targets that is spread over all tokens")
     warm_step: int = option(2000, "batches over which the weights of simple and pruned loss move to their final values")
     seed: int = option(42, "seed of weights, data order, augmentation and dropout")
     log_interval: int = option(50, "batches between two log lines")
@@ -105,6 +106,8 @@ class TrainOptions:
             raise UserError(f"--divergence-factor must be above 1, or 0 for never, got {self.divergence_factor}")
         for name in ("ctc_loss_scale", "cr_loss_scale", "intermediate_ctc_loss_scale", "attention_decoder_loss_scale"):
             self._at_least(name, 0)
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}")
         if not 0.1 <= self.time_mask_ratio <= 6:
             raise UserError(f"--time-mask-ratio must be from 0.1 to 6 (masks hide up to 15 % times it), got {self.time_mask_ratio}")
 

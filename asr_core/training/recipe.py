@@ -104,7 +104,10 @@ class Recipe:
         opts = from_params(ModelOptions, self.params)
         if opts.use_attention_decoder and self.tokenizer.pieces[1:2] != [SOS_EOS]:
             raise UserError(f"an attention decoder needs {SOS_EOS} as the token with id 1, which {self.tokenizer.path} does not have")
-        return build_model(opts, self.tokenizer.vocab_size, self.params["num_mel_bins"])
+        model = build_model(opts, self.tokenizer.vocab_size, self.params["num_mel_bins"])
+        if opts.use_attention_decoder:
+            model.attention_decoder.label_smoothing = self.options.label_smoothing
+        return model
 
     def build_datamodule(self) -> Any:
         """What makes the loaders: ``train_dataloader(cuts, epoch, skip_batches)`` and ``valid_dataloader(cuts)``."""

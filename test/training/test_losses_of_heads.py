@@ -114,7 +114,11 @@ def test_what_goes_together():
         {"use_ctc": True, **CR},
     ):
         check_heads({**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(TrainOptions), **options})
-    for changes, name in ({"time_mask_ratio": 9.0}, "time-mask-ratio"), ({"cr_loss_scale": -1.0}, "cr-loss-scale"):
+    for changes, name in (
+        ({"time_mask_ratio": 9.0}, "time-mask-ratio"),
+        ({"cr_loss_scale": -1.0}, "cr-loss-scale"),
+        ({"label_smoothing": 1.0}, "label-smoothing"),
+    ):
         with pytest.raises(UserError, match=name):
             TrainOptions(**changes).validate()
 
@@ -150,6 +154,19 @@ def test_loss_is_the_weighted_sum_of_its_parts(tmp_path, options, names):
     assert out.frames == sum(n // 4 for n in (120, 96, 72))
     each = recipe.compute_loss(model, batch, 3, reduction="none")
     assert each.loss.shape == (3,)
+
+
+def test_label_smoothing(tmp_path):
+    models = []
+    for options in ({}, {"label_smoothing": 0.0}):
+        torch.manual_seed(0)
+        models.append(HeadsRecipe(params_of(tmp_path, **CTC, **AED, **options), fake_run.CORPUS).build_model().eval())
+    memory, lens, sentences = torch.randn(2, 7, 32), torch.tensor([7, 4]), [[2, 3], [4]]
+    with torch.no_grad():
+        smooth, hard = (model.attention_decoder(memory, lens, sentences) for model in models)
+        nll = models[1].attention_decoder.nll(memory, lens, sentences)
+    torch.testing.assert_close(hard, nll.sum(dim=1))
+    assert (smooth - hard).abs().min() > 1e-3
 
 
 def test_one_view_in_evaluation_equals_two_equal_ones(tmp_path):
