@@ -82,6 +82,16 @@ def test_phone_graph(tmp_path):
     assert [w for w, _ in one] == [ids("A #0 RED", words)]
 
 
+def test_graph_objects_where_k2_is_installed(tmp_path):
+    k2 = pytest.importorskip("k2")
+    import torch
+
+    lang = phone_lang(tmp_path)
+    for name in ("L", "L_disambig"):
+        fsa = k2.Fsa.from_dict(torch.load(lang / f"{name}.pt"))
+        assert fsa.num_arcs == sum(map(len, read_arcs(lang / f"{name}.fst.txt")[0].values())) + 1 and hasattr(fsa, "aux_labels")
+
+
 def test_silence_must_be_a_phone(tmp_path, capsys):
     (tmp_path / "lexicon.txt").write_text("A AH\n")
     with pytest.raises(SystemExit):

@@ -9,6 +9,7 @@ from asr_core.decoding.lm_loading import load_lm
 from asr_core.lm.neural import RnnLm, TransformerLm
 from asr_core.lm.options import LmOptions
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import defaults_of
 
 
 def save(folder, epoch, model, prefix="", **more):
@@ -54,6 +55,16 @@ def test_mistakes_are_named(changes, vocab_size, lm_type, words, tmp_path):
     save(tmp_path, 7, RnnLm(5, 4, 4, 1, tie_weights=True))
     with pytest.raises(UserError, match=words):
         load_lm(dataclasses.replace(LmOptions(lm_exp_dir=str(tmp_path)), **changes), vocab_size, lm_type=lm_type)
+
+
+def test_options_have_the_usual_names_and_defaults():
+    usual = {
+        "lm_vocab_size": 500, "lm_epoch": 7, "lm_avg": 1, "lm_exp_dir": None, "rnn_lm_embedding_dim": 2048, "rnn_lm_hidden_dim": 2048,
+        "rnn_lm_num_layers": 3, "rnn_lm_tie_weights": True, "transformer_lm_exp_dir": None, "transformer_lm_dim_feedforward": 2048,
+        "transformer_lm_encoder_dim": 768, "transformer_lm_embedding_dim": 768, "transformer_lm_nhead": 8,
+        "transformer_lm_num_layers": 16, "transformer_lm_tie_weights": True,
+    }  # fmt: skip
+    assert defaults_of(LmOptions) == usual
 
 
 def test_other_checkpoints_are_refused(tmp_path):
