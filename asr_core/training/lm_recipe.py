@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Any, Dict, Iterator, Mapping, MutableMapping
+from typing import Any, Dict, Iterator, Mapping, MutableMapping, NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,18 @@ from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
 from asr_core.training.loop import Trainer
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import BatchLoss, Recipe
-from asr_core.training.report import DataSummary
 from asr_core.training.schedule import LRScheduler
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
 _FRAMES_PER_TOKEN = 100  # the loop measures in seconds of 100 frames: a second is a token
+
+
+class LmSummary(NamedTuple):
+    """What is used of a set: sentences, and tokens with the ends of sentences, which the loop counts as seconds."""
+
+    utterances: int
+    seconds: float
 
 
 class LmDataModule:
@@ -152,7 +158,7 @@ class LmRecipe(Recipe):
         """What makes the batches."""
         return LmDataModule(self.lm_options, self.options.seed, self.rank, self.world_size)
 
-    def report_data(self, data: Any, train_cuts: LmArchive, valid_sets: Mapping[str, LmArchive]) -> DataSummary:
+    def report_data(self, data: Any, train_cuts: LmArchive, valid_sets: Mapping[str, LmArchive]) -> LmSummary:
         """Log the sizes of all sets; return the training set's."""
         lengths = train_cuts.sentence_lengths
         used = lengths[lengths <= self.lm_options.max_sent_len]
@@ -163,7 +169,7 @@ class LmRecipe(Recipe):
         for archive in valid_sets.values():
             logging.info("Validation data: %d sentences of %d tokens", archive.num_sentences, int(archive.sentence_lengths.sum()))
         logging.info("Below, a frame is a token or a sentence's end, and a second (of s/s) likewise")
-        return DataSummary(len(used), float(used.sum() + len(used)))
+        return LmSummary(len(used), float(used.sum() + len(used)))
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Adam with clipping."""
