@@ -109,7 +109,9 @@ def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe
     )
     if world.is_main:
         _keep_records(recipe, Path(params["exp_dir"]))
-    return Trainer(params, recipe, world).run()
+    from asr_core.decoding.validation import GreedyErrors
+
+    return Trainer(params, recipe, world, GreedyErrors(recipe.tokenizer.decode, recipe.corpus.normalize)).run()
 
 
 def _keep_records(recipe: Recipe, exp_dir: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Dict, List, Optional, Sequence
 from asr_core.data.options import DataOptions
 from asr_core.text.tokenizer import Tokenizer
 
+UNKNOWN = "characters that the tokens lack"  # how the reason begins that such cuts are dropped for
+
 
 def subsampled_length(num_frames: int) -> int:
     """Frames that the encoder gives for ``num_frames`` feature frames: half in the front end, half at the output."""
@@ -97,7 +99,7 @@ class CutFilter:
         if self.tokenizer.unk_id in ids:  # type: ignore[union-attr]
             characters = self.tokenizer.unknown_characters(text_of(cut))  # type: ignore[union-attr]
             self.unknown.update(characters)
-            return f"characters that the tokens lack: {characters}"
+            return f"{UNKNOWN}: {characters}"
         return "more tokens than encoder frames" if encoder_frames(cut) - 2 < len(ids) else ""
 
 

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
@@ -13,8 +13,11 @@ from asr_core.training.averaging import ModelAverage
 from asr_core.training.bad_batches import BadBatches, describe_cuts
 from asr_core.training.checkpoint import Run, copy_checkpoint, find_common_start, remove_leftovers, remove_old
 from asr_core.training.device import autocast_dtype, pick_device
+from asr_core.training.diagnostics import diagnose
 from asr_core.training.distributed import World
+from asr_core.training.inf_check import InfCheck
 from asr_core.training.metrics import MetricsTracker, sum_over_ranks
+from asr_core.training.oom_scan import scan_for_oom
 from asr_core.training.options import TrainOptions
 from asr_core.training.progress import Progress
 from asr_core.training.recipe import Recipe
@@ -39,13 +42,17 @@ class Trainer:
       params: all options; each checkpoint records them.
       recipe: model, data, loss, optimizer.
       world: the processes that train together, by default this one alone; rank 0 writes the files.
+      word_errors: (model, batches, how many cuts) -> (errors, words, cuts) of a search on validation batches; None: not measured.
     """
 
-    def __init__(self, params: Mapping[str, Any], recipe: Recipe, world: Optional[World] = None) -> None:
+    def __init__(
+        self, params: Mapping[str, Any], recipe: Recipe, world: Optional[World] = None, word_errors: Optional[Callable] = None
+    ) -> None:
         self.params = params
         self.opts = from_params(TrainOptions, params)
         self.opts.validate()
         self.recipe = recipe
+        self.word_errors = word_errors
         self.world = world or World()
         self.is_main = self.world.is_main
         self.exp_dir = Path(self.opts.exp_dir)
@@ -70,6 +77,12 @@ class Trainer:
             logging.info("This run is finished (batch %d); larger --num-epochs or --max-steps continue it", self.state.batch_idx_train)
             return 0
         self._report()
+        if self.opts.print_diagnostics:
+            self._diagnose()
+            return 0
+        if self.device.type == "cuda" if self.opts.scan_for_oom is None else self.opts.scan_for_oom:
+            self._set_batch_count()
+            scan_for_oom(self.data, self.train_cuts, self.model, self._loss_of, self.device, self.world)
         self._open_records()
         with self.stop:
             while not self._finished() and not self.stop:
@@ -103,6 +116,7 @@ class Trainer:
         self.average = average
         self.stepper = Stepper(self.model, self.optimizer, self.scaler)
         self.recovery = Recovery(self.ckpt, self.opts)
+        self.inf_check = InfCheck(self.model) if self.opts.inf_check else None
         self.scheduled = [m for m in self.model.modules() if hasattr(m, "set_batch_count")]
         self.data = self.recipe.build_datamodule()
         self.train_cuts = self.recipe.train_cuts()
@@ -117,6 +131,13 @@ class Trainer:
         report_model(self.model)
         report_disk(self.model, self.exp_dir, self.opts.num_epochs, self.opts.keep_last_k)
         logging.info("Training on %s in %s", self.device, str(self.dtype or torch.float32).replace("torch.", ""))
+
+    def _diagnose(self) -> None:
+        if self.is_main:
+            self._set_batch_count()
+            self.model.train()
+            batches = self.data.train_dataloader(self.train_cuts, self.state.epoch)
+            diagnose(self.model, (self._loss_of(batch) for batch in batches), self.exp_dir / "diagnostics.txt")
 
     def _open_records(self) -> None:
         self.records = Records(self.opts, self.state, self.is_main, self.device)
@@ -176,6 +197,8 @@ class Trainer:
         state.batch_idx_train += 1
         state.batches_done = step[-1][1]
         self._set_batch_count()
+        if self.inf_check is not None:
+            self.inf_check.new_step()
         self.scheduler.step_batch(state.batch_idx_train)
         with self.bad_batches.watch([batch for batch, _ in step], float(self.params["max_duration"])):
             info, bad = self._forward_backward(step)
@@ -215,6 +238,11 @@ class Trainer:
                 self.scaler.scale(out.loss).backward()
         self.world.sum_gradients(self.model.parameters())
         return info, ""
+
+    def _loss_of(self, batch: Batch) -> torch.Tensor:
+        """A batch's loss as it is; for trials, after which nothing is to have changed."""
+        with self._autocast():
+            return self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train + 1).loss
 
     def _optimizer_step(self, step: Step) -> str:
         """Step, unless a gradient is not finite; returns what was bad, if anything."""
@@ -292,6 +320,22 @@ class Trainer:
         self.progress.resume()
         return True
 
+    def _measure_word_errors(self) -> None:
+        """Let each rank decode its share of some validation cuts."""
+        interval = self.opts.valid_wer_interval
+        if self.word_errors is None or interval == 0 or self.state.epoch % interval:
+            return
+        self.progress.pause()
+        began = time.monotonic()
+        self.model.eval()
+        share = max(1, self.opts.valid_wer_cuts // (len(self.valid_sets) * self.world.size))
+        found = [self.word_errors(self.model, self.data.valid_dataloader(cuts), share) for cuts in self.valid_sets.values()]
+        self.model.train()
+        rows = self.world.exchange([sum(column) for column in zip(*found)])
+        errors, words, cuts = (int(sum(column)) for column in zip(*rows))
+        self.records.wer(errors, words, cuts, time.monotonic() - began)
+        self.progress.resume()
+
     # -- records and files -----------------------------------------------------------------------------------------------
 
     def _log_step(self, info: MetricsTracker, utterances: int, eta: str) -> None:
@@ -312,6 +356,7 @@ class Trainer:
         state = self.state
         if state.validated_at != state.batch_idx_train and not self._validate():
             return
+        self._measure_word_errors()
         epoch = state.epoch
         state.train_loss = dict(state.tot_loss.per_frame()).get("loss", math.inf)
         if state.train_loss < state.best_train_loss:

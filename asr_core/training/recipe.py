@@ -120,17 +120,13 @@ class Recipe:
         return AsrDataModule(opts, self.options.seed, self.tokenizer, rank=self.rank, world_size=self.world_size)
 
     def report_data(self, data: Any, train_cuts: Any, valid_sets: Mapping[str, Any]) -> Any:
-        """Log hours and utterances of all sets and what was dropped and why; return the training set's summary.
+        """Log what all sets hold and what was dropped and why; return the training set's summary, which has ``seconds``.
 
         ``data`` is what :meth:`build_datamodule` gave.
         """
         from asr_core.training.report import report_data
 
-        summary = data.survey(train_cuts)
-        report_data("Training data", summary, data.dropped)
-        for name, cuts in valid_sets.items():
-            report_data(f"Validation data {name}".strip(), data.survey(cuts, train=False), data.dropped)
-        return summary
+        return report_data(data, train_cuts, valid_sets, str(self.tokenizer.path), self.options.allow_unk)
 
     def build_optimizer(self, model: "nn.Module") -> "torch.optim.Optimizer":
         """The optimizer."""
