@@ -21,7 +21,7 @@ LOOP_OPTIONS = (
     "world_size", "master_port", "dist_timeout", "device", "num_threads", "tensorboard", "num_epochs", "max_steps", "start_epoch",
     "start_batch", "exp_dir", "seed", "log_interval", "reset_interval", "valid_interval", "save_every_n", "keep_last_k",
     "average_period", "accum_grad", "max_bad_batches", "divergence_factor", "auto_recover", "recover_lr_factor", "max_recoveries",
-    "use_fp16", "use_bf16",
+    "print_diagnostics", "inf_check", "use_fp16", "use_bf16",
 )  # fmt: skip
 DEFAULTS = {"save_every_n": 2000}
 DEFAULTS_OF = {"rnn": {"exp_dir": "rnn_lm/exp"}, "transformer": {"exp_dir": "transformer_lm/exp", "warmup_batches": 2000.0}}

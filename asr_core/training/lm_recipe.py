@@ -119,8 +119,8 @@ class LmRecipe(Recipe):
 
     @classmethod
     def complete(cls, params: MutableMapping[str, Any]) -> None:
-        """The loop's names for what has another here, and what it is not to do without speech."""
-        params.update(max_duration=TrainOptions.ref_duration, base_lr=params["lr"], valid_wer_interval=0, scan_for_oom=False)
+        """The loop's names for what has another here; batches of equally many sentences need no scan for the largest."""
+        params.update(max_duration=TrainOptions.ref_duration, base_lr=params["lr"], scan_for_oom=False)
 
     def train_cuts(self) -> LmArchive:
         """The training data.

@@ -15,7 +15,7 @@ from asr_core.bin import train_lm
 from asr_core.decoding.lm_loading import load_lm
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.options import LmOptions, LmTrainOptions
-from asr_core.training.lm_recipe import LmDataModule
+from asr_core.training.lm_recipe import LmDataModule, LmRecipe
 
 V = 9
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,25 @@ def test_an_interrupted_run_goes_on_exactly(lm_type, data, tmp_path):
     train(data, tmp_path / "parts", lm_type, "--num-epochs", 2, "--max-steps", 5)
     resumed = train(data, tmp_path / "parts", lm_type, "--num-epochs", 2)
     assert resumed == whole and len(whole["train"]) == 16
+
+
+def test_diagnostics(data, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    train(data, tmp_path, "transformer", "--print-diagnostics", 1)
+    assert "layers.1" in (tmp_path / "diagnostics.txt").read_text()
+
+
+def test_the_loss_of_each_sentence(data):
+    params = {"lm_type": "rnn", "lm_data": data / "train.pt", "vocab_size": V, "embedding_dim": 4, "hidden_dim": 4, "batch_size": 7}
+    recipe = LmRecipe(params)
+    model = recipe.build_model()
+    archive = recipe.train_cuts()
+    batch = next(iter(recipe.build_datamodule().train_dataloader(archive, 1)))
+    each, total = (recipe.compute_loss(model, batch, 1, reduction) for reduction in ("none", "sum"))
+    sentences = [row[: n - 1].tolist() for row, n in zip(batch["targets"], batch["lens"])]
+    torch.testing.assert_close(each.loss, -model.sentence_log_probs(sentences))
+    torch.testing.assert_close(total.loss, each.loss.sum())
+    assert total.frames == sum(len(s) + 1 for s in sentences) and len(sentences) == 7
 
 
 @pytest.mark.slow
