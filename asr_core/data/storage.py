@@ -5,9 +5,10 @@ a file per utterance. Importing this module makes the format known to lhotse und
 """
 
 import os
-from functools import lru_cache
+import threading
+from collections import OrderedDict
 from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import BinaryIO, Optional, Tuple
 
 import numpy as np
 from lhotse.features.io import FeaturesReader, FeaturesWriter, register_reader, register_writer
@@ -51,9 +52,26 @@ class FlatFeaturesWriter(FeaturesWriter):
         self.close()
 
 
-@lru_cache(maxsize=None)
-def _descriptor(path: str, inode: int) -> int:
-    return os.open(path, os.O_RDONLY)
+class _OpenFiles:
+    """Descriptors of the files read last, few enough for any limit of the operating system."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.limit = limit
+        self._descriptors: "OrderedDict[Tuple[str, int], int]" = OrderedDict()
+        self._lock = threading.Lock()
+
+    def pread(self, path: str, size: int, offset: int) -> bytes:
+        key = (path, os.stat(path).st_ino)  # a file that was written anew is another file
+        with self._lock:
+            if key not in self._descriptors:
+                self._descriptors[key] = os.open(path, os.O_RDONLY)
+            self._descriptors.move_to_end(key)
+            while len(self._descriptors) > self.limit:
+                os.close(self._descriptors.popitem(last=False)[1])
+            return os.pread(self._descriptors[key], size, offset)
+
+
+_open_files = _OpenFiles()
 
 
 @register_reader
@@ -76,7 +94,7 @@ class FlatFeaturesReader(FeaturesReader):
         first, last, _ = slice(left_offset_frames, right_offset_frames).indices(rows)
         size = (last - first) * columns * _ITEM.itemsize
         try:
-            data = os.pread(_descriptor(self._path, os.stat(self._path).st_ino), size, offset + first * columns * _ITEM.itemsize)
+            data = _open_files.pread(self._path, size, offset + first * columns * _ITEM.itemsize)
         except OSError as e:
             raise UserError(f"cannot read features {self._path}: {e.strerror}") from e
         if len(data) != size:

@@ -1,6 +1,7 @@
 """Storing features, checking manifests, noise."""
 
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from asr_core.data import compute
 from asr_core.data.compute import compute_features
 from asr_core.data.manifest import describe_cuts, make_cut, read_cuts, validate_cuts, write_cuts
 from asr_core.data.options import DataOptions
-from asr_core.data.storage import FlatFeaturesReader, FlatFeaturesWriter
+from asr_core.data.storage import FlatFeaturesReader, FlatFeaturesWriter, _OpenFiles
 from asr_core.utils.errors import UserError
 
 from .conftest import tone
@@ -31,6 +32,19 @@ def test_storage_reads_back_whole_and_in_part(tmp_path):
     (tmp_path / "f").write_bytes(data[:-20])
     with pytest.raises(UserError, match="cut short"):
         reader.read(keys[1])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
+def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_core.data.storage._open_files", _OpenFiles(limit=3))
+    keys = []
+    for i in range(10):
+        with FlatFeaturesWriter(str(tmp_path / f"{i}")) as writer:
+            keys.append(writer.write("x", np.full((4, 2), i, dtype=np.float32)))
+    before = len(os.listdir("/proc/self/fd"))
+    for i in (*range(10), *range(10)):
+        assert (FlatFeaturesReader(str(tmp_path / f"{i}")).read(keys[i]) == i).all()
+        assert len(os.listdir("/proc/self/fd")) <= before + 3
 
 
 def computed(source, target, **kwargs):
