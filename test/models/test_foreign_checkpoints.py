@@ -173,6 +173,19 @@ def test_averaged_once_it_describes_itself(golden, data, tmp_path, capsys):
     capsys.readouterr()
     transcribe.main(argv=["--checkpoint", str(tmp_path / "epoch-99-avg-1.pt"), "--tokens", str(data / "tokens.txt"), str(data / "1.wav")])
     assert capsys.readouterr().out.strip() == f"{data / '1.wav'}: {' '.join(expected(golden, data)['cut-1'])}"
+    with pytest.raises(SystemExit):
+        transcribe.main(
+            argv=[
+                "--checkpoint",
+                str(tmp_path / "epoch-99-avg-1.pt"),
+                "--tokens",
+                str(data / "tokens.txt"),
+                "--sample-rate",
+                "8000",
+                str(data / "1.wav"),
+            ]
+        )
+    assert "was trained with 16000" in capsys.readouterr().err
 
 
 def test_averages_by_batch_number(golden, tmp_path):
