@@ -16,6 +16,8 @@ from asr_core.data.stream import load_cut
 
 _MAX_TAIL_FRAMES = 40  # of digital silence; decoding a causal model appends 30 and what fills its last chunk
 
+MISSING_PACKAGE = "stored in a form that needs another package"
+
 Loader = Callable[[Any], np.ndarray]
 
 
@@ -137,6 +139,8 @@ class SpeechDataset(torch.utils.data.Dataset):
             try:
                 arrays.append(self._read(cut))
                 kept.append(cut)
+            except ImportError as e:  # not this cut's fault; the main process ends the run
+                dropped.append((cut.id, f"{MISSING_PACKAGE}: {e}"))
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)
                 dropped.append((cut.id, short_reason(e)))

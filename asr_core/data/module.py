@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from asr_core.data.augment import cut_transforms, input_transforms
-from asr_core.data.dataset import SpeechDataset, batch_seed
+from asr_core.data.dataset import MISSING_PACKAGE, SpeechDataset, batch_seed
 from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.mux import open_mux
 from asr_core.data.options import DataOptions
@@ -17,6 +17,7 @@ from asr_core.data.sampler import BucketSampler, duration_bins
 from asr_core.data.stream import ChainStream, CutStream, open_stream
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
+from asr_core.utils.runtime import die_with_parent
 
 _PLAIN_BUCKETS = 10  # of validation and test sets
 
@@ -171,6 +172,8 @@ class BatchLoader:
         empty = True
         for batch in loader:
             for cut_id, reason in batch["dropped"]:
+                if reason.startswith(MISSING_PACKAGE):
+                    raise UserError(f"the features of {cut_id} are {reason}")
                 self.module.dropped.add(cut_id, reason)
             if len(batch["supervisions"]["text"]):
                 empty = False
@@ -190,6 +193,7 @@ class BatchLoader:
 
 
 def _start_worker(worker_id: int) -> None:
+    die_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
     for signum in (signal.SIGINT, signal.SIGTERM):  # a whole group gets them; the main process decides when loading ends
         signal.signal(signum, signal.SIG_IGN)

@@ -220,3 +220,24 @@ def test_unreadable_audio_is_dropped_while_loading(audio_cuts, tmp_path):
 def test_no_batches_at_all_is_an_error(feature_cuts):
     with pytest.raises(UserError, match="drop-last 0"):
         batches(feature_cuts, max_duration=1000.0, drop_last=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_features_in_icefalls_form(audio_cuts, tmp_path, monkeypatch, workers):
+    pytest.importorskip("lilcom", reason="pip install lilcom")
+    from lhotse import Fbank, FbankConfig, LilcomChunkyWriter
+
+    cuts = CutSet.from_file(audio_cuts).subset(first=5)
+    stored = cuts.compute_and_store_features(
+        Fbank(FbankConfig(num_mel_bins=80)), str(tmp_path / "feats"), storage_type=LilcomChunkyWriter, progress_bar=False
+    )
+    stored.to_file(tmp_path / "c.jsonl.gz")
+    got = batches(tmp_path / "c.jsonl.gz", max_duration=100.0, enable_spec_aug=False, num_workers=workers)
+    want = batches(audio_cuts, max_duration=100.0, enable_spec_aug=False, on_the_fly_feats=True)
+    rows = {i.split("-")[0]: x for batch in want for i, x in zip(ids(batch), batch["inputs"])}
+    for batch in got:
+        for i, x, n in zip(ids(batch), batch["inputs"], batch["supervisions"]["num_frames"]):
+            assert (x[:n] - rows[i][:n]).abs().max() < 0.1
+    monkeypatch.setitem(__import__("sys").modules, "lilcom", None)
+    with pytest.raises(UserError, match="pip install lilcom"):
+        batches(tmp_path / "c.jsonl.gz", max_duration=100.0, num_workers=workers)
