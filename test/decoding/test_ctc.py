@@ -7,8 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import OPTIONS, PIECES, utterances
 
 from asr_core.decoding.ctc import StreamingCtcGreedySearch, ctc_greedy_search, ctc_prefix_beam_search, ctc_prefix_nbest
+from asr_core.decoding.offline import collate, recognize
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.registry import streaming_search
+from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.models.options import ModelOptions, build_model
 
 MODEL = SimpleNamespace(ctc_output=lambda x: x)  # frames are log-probabilities already
 
@@ -121,3 +127,21 @@ def test_penalty_and_temperature():
     plain, warm = (ctc_greedy_search(MODEL, x, lens, temperature=t)[0] for t in (1.0, 2.0))
     assert plain.tokens == warm.tokens
     assert warm.log_prob == pytest.approx(float((x[0] / 2).log_softmax(-1).amax(-1).sum()), abs=1e-4)
+
+
+def test_a_model_without_transducer_streams_as_it_decodes_whole_utterances():
+    torch.manual_seed(0)
+    model = build_model(ModelOptions(**{**OPTIONS, "causal": True, "use_transducer": False, "use_ctc": True}), len(PIECES)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.add_(torch.randn_like(p) * 0.5 / p[0].numel() ** 0.5)
+    model.set_chunk(16, 32)
+    features, opts = utterances(7), SearchOptions(decoding_method="ctc-greedy-search")
+    whole = recognize(model, *collate(features), opts, True, 16)
+    real = dict(decode_streams(StreamBatch(model, streaming_search(model, opts), 16), enumerate(features), 3))
+    for i, hypothesis in enumerate(whole):
+        assert real[i][:2] == hypothesis[:2]
+    assert len({t for h in whole for t in h.tokens}) >= 4
+    prefix = recognize(model, *collate(features), SearchOptions(decoding_method="ctc-prefix-beam-search", beam_size=3), True, 16)
+    assert all(b.log_prob >= a.log_prob - 1e-3 for a, b in zip(whole, prefix))
