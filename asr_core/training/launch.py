@@ -1,5 +1,6 @@
 """Starting the processes that train together, and watching over them; light, because the watching process does no more."""
 
+import logging
 import math
 import os
 import signal
@@ -103,7 +104,11 @@ def spawn(body: Callable[..., int], args: Sequence[Any], size: int, port: int) -
 
 def _sit(seat: Seat, body: Callable[..., int], *args: Any) -> None:
     die_with_parent(signal.SIGTERM)
-    sys.exit(body(seat, *args))
+    status = body(seat, *args)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # all is closed; the interpreter's clearing up takes seconds, and libraries of GPUs are known to hang in it
 
 
 class _Watch:

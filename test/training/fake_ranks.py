@@ -30,6 +30,8 @@ class Watched(fake_run.FakeRecipe):
         if model.training and reduction == "sum":
             with open(Path(self.params["exp_dir"]) / f"used-{self.rank}", "a") as f:
                 print(batch["supervisions"]["cut"][0].id, file=f)
+            if self.params.get("mistake_at") == batch_idx_train and self.rank == 1:
+                raise UserError("what one rank does not like")
         return super().compute_loss(model, batch, batch_idx_train, reduction)
 
 
@@ -59,7 +61,7 @@ def joined_batches(batch, cuts, epoch, skip_batches, alike):
         yield {"inputs": torch.cat([a["inputs"], b["inputs"]]), "supervisions": supervisions, "batch_idx": index}
 
 
-RECIPES = {"watched": Watched, "plain": Plain, "zipformer": ZipformerRecipe}
+RECIPES = {"watched": Watched, "plain": Plain}
 
 
 def body(seat, exp_dir, recipe, options):
@@ -73,10 +75,36 @@ def body(seat, exp_dir, recipe, options):
     )
 
 
+def gradients(seat, exp_dir):
+    """One rank: gradients of a Zipformer on one of two batches, or on both if alone; rank 0 writes the sum to gradients-<size>.pt."""
+
+    def body(world):
+        recipe = ZipformerRecipe(fake_run.make_params(exp_dir), fake_run.CORPUS)
+        torch.manual_seed(world.rank)  # rank 0's weights are those that count
+        model = recipe.build_model().eval()
+        model.unused, model.of_rank_1 = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+        world.share_weights(model)
+        data = recipe.build_datamodule()
+        for index in [world.rank] if world.size > 1 else [0, 1]:
+            loss = recipe.compute_loss(model, data._batch(1, index), 5).loss
+            if index == 1:
+                loss = loss + model.of_rank_1(torch.ones(2)).sum()
+            loss.backward()
+        world.sum_gradients(model.parameters())
+        if world.is_main:
+            torch.save({name: p.grad for name, p in model.named_parameters()}, Path(exp_dir) / f"gradients-{world.size}.pt")
+        return 0
+
+    return take_part(seat, TrainOptions(device="cpu"), body)
+
+
 def attempt(exp_dir, recipe="watched", ranks=2, **options):
     """A whole run; its exit status, its seconds, the launcher's line."""
     began = time.monotonic()
     Path(exp_dir).mkdir(exist_ok=True, parents=True)
+    if recipe == "gradients":
+        whole = gradients(launch.Seat(), exp_dir) if ranks == 1 else launch.spawn(gradients, (exp_dir,), ranks, launch.free_port())
+        return whole, 0.0, ""
     if ranks == 1:
         return fake_run.run(exp_dir, RECIPES[recipe], **options), 0.0, ""
     try:
@@ -92,5 +120,6 @@ if __name__ == "__main__":
     torch.optim.SGD(fake_run.FakeModel().parameters()).zero_grad()  # whose first use imports much: once here, not in each rank
     for module in ("matplotlib.figure", "asr_core.ops.cpu.adam", "asr_core.training.plot", "torch.distributed.distributed_c10d"):
         importlib.import_module(module)
+    launch._GRACE = 1.0
     launch.get_context = lambda method: multiprocessing.get_context("fork")
     print(json.dumps([attempt(**json.loads(argument)) for argument in sys.argv[1:]]))

@@ -1,26 +1,26 @@
 """Several processes: the same training as one, the same end after any interruption, no rank left waiting."""
 
+import contextlib
 import json
-import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import fake_ranks
 import fake_run
 import pytest
+import test_train_program
 import torch
 
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.distributed import World
 from asr_core.training.launch import Seat, free_port, seat_from_environment
 from asr_core.training.metrics import read_metrics
-from asr_core.training.signals import StopRequest
 from asr_core.utils.errors import UserError
 
+prepared = test_train_program.prepared  # a fixture: a tokenizer and cuts
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 
@@ -49,8 +49,7 @@ def weights(exp_dir, name="epoch-3.pt"):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Whole runs, and runs that were disturbed in each way; all in one go, because starting costs the most."""
-    d = {name: str(tmp_path_factory.mktemp(name)) for name in ("whole", "killed", "told", "bad", "changed", "alone", "pair", "z1", "z2")}
-    z = dict(recipe="zipformer", num_epochs=1, save_every_n=4, max_steps=4)
+    d = {name: str(tmp_path_factory.mktemp(name)) for name in ("whole", "killed", "told", "bad", "changed", "alone", "pair", "ill", "z")}
     todo = {
         "whole": dict(exp_dir=d["whole"]),
         "killed at 8": dict(exp_dir=d["killed"], die_at=8),  # batches, of 36; rank 1 has the even ones
@@ -63,11 +62,27 @@ def runs(tmp_path_factory):
         "three": dict(exp_dir=d["changed"], ranks=3, max_steps=3),
         "then two": dict(exp_dir=d["changed"], ranks=2, num_epochs=1),
         "pair": dict(exp_dir=d["pair"], recipe="plain"),
-        "then one": dict(exp_dir=d["changed"], ranks=1, num_epochs=2),  # in the parent, so after all that fork from it
+        "mistake": dict(exp_dir=d["ill"], mistake_at=2),
+        "stuck": dict(exp_dir=d["ill"], die_at=4, die_signal=int(signal.SIGSTOP), dist_timeout=2.0),
+        "two gradients": dict(exp_dir=d["z"], recipe="gradients"),
+        "then one": dict(exp_dir=d["changed"], ranks=1, num_epochs=2),  # these in the parent, so after all that fork from it
+        "one gradient": dict(exp_dir=d["z"], recipe="gradients", ranks=1),
         "alone": dict(exp_dir=d["alone"], recipe="plain", ranks=1, joined=1, max_duration=4.0),
     }
     results, printed = attempts(*todo.values())
     return d, dict(zip(todo, results)), printed
+
+
+def test_the_gradient_of_two_halves_is_that_of_the_whole(runs):
+    folder = Path(runs[0]["z"])
+    one, two = (torch.load(folder / f"gradients-{size}.pt") for size in (1, 2))
+    assert two["unused.weight"] is None and two["of_rank_1.weight"] is not None
+    compared = 0
+    for name, want in one.items():
+        if want is not None:
+            torch.testing.assert_close(two[name], want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
+            compared += int(want.abs().max() > 0)
+    assert compared > 100
 
 
 def test_two_processes_train_like_one_with_both_batches(runs):
@@ -132,3 +147,111 @@ def test_another_number_of_processes_continues_with_the_batches_that_are_left(ru
     assert steps == [(1, 3), (1, 6), (1, 9), (1, 11), (1, 13), *((2, i) for i in range(1, 13))]
     log = (Path(folders["changed"]) / "log-1").read_text()
     assert "2 processes continue what 3 began: epoch 1 goes on after its first 9 batches" in log
+
+
+def test_a_mistake_in_one_rank_is_told_once_and_ends_all(runs):
+    _, results, printed = runs
+    assert results["mistake"][0] == 1 and results["mistake"][2] == ""
+    assert printed.count("what one rank does not like") == printed.count("error:") == 1
+
+
+def test_a_rank_that_hangs_is_named_and_ended_with_the_others(runs):
+    status, seconds, line = runs[1]["stuck"]
+    assert status == 1 and "rank 1 " in line and "did not answer the others in time (--dist-timeout)" in line
+    assert seconds < 30
+
+
+def test_places_come_from_the_environment(monkeypatch):
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert seat_from_environment(4) is None
+    for name, value in zip(names, ("5", "8", "1", "4", "node0", "29500")):
+        monkeypatch.setenv(name, value)
+    assert seat_from_environment() == seat_from_environment(8) == Seat(5, 8, 1, 4, "env://", watched=False)
+    with pytest.raises(UserError, match="--world-size 2, but the launcher started 8 processes"):
+        seat_from_environment(2)
+
+
+def test_a_port_that_is_taken_gives_way():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        taken = s.getsockname()[1]
+        assert free_port(taken) not in (0, taken)
+    assert free_port(taken) == taken
+
+
+SCRIPT = """
+from asr_core.bin.train import main
+from asr_core.data.corpus import Corpus
+from test_train_program import TINY
+
+class Tiny(Corpus):
+    name = "tiny"
+
+if __name__ == "__main__":
+    main(Tiny, defaults={**TINY, "on_the_fly_feats": True, "log_interval": 1, "average_period": 1, "max_duration": 3.0,
+                         "bucketing_sampler": False, "tensorboard": False})
+"""
+
+
+def program(prepared, exp_dir, *launcher_and_more):
+    """A process of the training program on real data, in a process group of its own."""
+    script = exp_dir.parent / "train.py"
+    script.write_text(SCRIPT)
+    argv = [str(script) if word == "TRAIN" else word for word in launcher_and_more]
+    argv += ["--manifest-dir", str(prepared), "--bpe-model", str(prepared / "bpe.model"), "--exp-dir", str(exp_dir), "--device", "cpu"]
+    return subprocess.Popen(argv, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def group_of(process):
+    """Ids of the live processes in the process group of ``process``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == process.pid and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_the_program_spawns_stops_and_continues_under_torchrun(prepared, tmp_path):
+    exp_dir = tmp_path / "exp"
+    with socket.socket() as s:  # the usual port is taken, by this or by another program
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", 12354))
+            s.listen()
+        run = program(prepared, exp_dir, sys.executable, "TRAIN", "--world-size", "2", "--num-workers", "1", "--num-epochs", "500")
+        lines = []
+        for line in run.stderr:
+            lines.append(line)
+            if "Epoch 2, batch 1" in line or len(lines) > 100:
+                break
+        assert len(group_of(run)) >= 5, "".join(lines)  # the program, two ranks, a loader each
+        run.send_signal(signal.SIGTERM)
+        rest, _ = run.communicate(timeout=60)[::-1]
+    assert run.returncode == 143, rest
+    assert lines[0].startswith("port 12354 is taken") and "Stopped by a signal" in rest
+    wait_until(lambda: not group_of(run))
+    saved = sorted(exp_dir.glob("checkpoint-*.pt"))
+    assert len(saved) == 1 and json.loads((exp_dir / "params.json").read_text())["world_size"] == 2
+    assert sorted(path.name[-2:] for path in (exp_dir / "log").iterdir()) == ["-0", "-1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    run = program(prepared, exp_dir, *torchrun, "TRAIN", "--num-workers", "0", "--num-epochs", "3")
+    printed = run.communicate(timeout=90)[1]
+    assert run.returncode == 0, printed
+    assert printed.count(f"Continuing from {saved[0]}") == 1 and (exp_dir / "epoch-3.pt").is_file()
+    got = [(r["epoch"], r["batch_idx_train"]) for r in records(exp_dir) if r["type"] == "train"]
+    assert [n for _, n in got] == list(range(1, len(got) + 1)) and got[-1][0] == 3
+    wait_until(lambda: not group_of(run))
+
+
+def wait_until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
