@@ -78,7 +78,7 @@ def build_lattices(search: FastBeamCore, frontier: ops.Frontier, trace: Trace, l
     columns = [torch.cat(parts).cpu().numpy() for parts in zip(*trace.transitions)] if trace.transitions else [np.zeros(0, np.int64)] * 5
     frame = np.repeat(np.arange(len(trace.transitions)), [len(t.row) for t in trace.transitions])
     row, source, target, arc, score = columns
-    order = np.lexsort((source, frame, row))
+    order = np.lexsort((arc, source, frame, row))
     edges = np.searchsorted(row[order], np.arange(len(lens) + 1))
     places = final.shape[1]
     out = []

@@ -97,7 +97,12 @@ def test_characters(world, capsys):
     "program, causal, options, message",
     [
         (decode, False, ["--test-sets", "test-c"], "no test set 'test-c'; there are: test-a, test-b"),
-        (decode, False, ["--decoding-method", "magic"], "unknown decoding method 'magic'; known: greedy_search, beam_search, modified_beam_search,"),
+        (
+            decode,
+            False,
+            ["--decoding-method", "magic"],
+            "unknown decoding method 'magic'; known: greedy_search, beam_search, modified_beam_search,",
+        ),
         (decode, False, ["--epoch", "9"], "epoch-9.pt"),
         (decode, False, ["--beam-size", "0"], "--beam-size"),
         (decode, False, ["--num-mel-bins", "40"], "--num-mel-bins 40: the model was trained with 80"),

@@ -4,43 +4,40 @@ from collections import defaultdict
 
 import pytest
 import torch
-from golden_search import SearchModel, batches, expected, golden_model, load_golden
+from golden_search import batches, expected, golden_model, load_golden
+from toy_search import log_probs, random_batch, small_model
 
 from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_search
 from asr_core.decoding.context import ContextTable
+from asr_core.decoding.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
 
-SEARCHES = {"greedy_search_batch": greedy_search, "modified_beam_search_4": modified_beam_search}
+
+def fast_beam(beam, max_contexts, max_states):
+    def search(model, x, lens, blank_penalty=0.0, temperature=1.0):
+        return fast_beam_search(model, x, lens, FastBeamOptions(beam, max_contexts, max_states, blank_penalty, temperature))
+
+    return search
+
+
+SEARCHES = {
+    "greedy_search_batch": greedy_search,
+    "modified_beam_search_4": modified_beam_search,
+    "fast_beam_search_b20_c8_s64": fast_beam(20.0, 8, 64),
+    "fast_beam_search_b4_c4_s8": fast_beam(4.0, 4, 8),
+}
+STREAMING = [
+    (StreamingGreedySearch, greedy_search),
+    (StreamingBeamSearch, modified_beam_search),
+    (StreamingFastBeamSearch, fast_beam_search),
+]
 
 
 @pytest.fixture(scope="module")
 def golden():
     data = load_golden()
     return data, golden_model(data)
-
-
-def small_model(vocab_size=5, dim=8, context_size=2, seed=0, scale=3.0):
-    torch.manual_seed(seed)
-    model = SearchModel(vocab_size, dim, context_size, groups=2).eval()
-    for p in model.parameters():
-        p.data.normal_(0, scale / math.sqrt(dim))
-    return model
-
-
-def random_batch(n=6, t=15, dim=8, seed=1):
-    torch.manual_seed(seed)
-    lens = torch.randint(0, t + 1, (n,))
-    lens[0], lens[1] = t, 0
-    return torch.randn(n, t, dim) * 2, lens
-
-
-def log_probs(model, frame, history):
-    """Log-probabilities after ``history``, computed without any table."""
-    c = model.decoder.context_size
-    context = ([-1] * (c - 1) + [0] + history)[-c:]
-    dec = model.joiner.decoder_proj(model.decoder(torch.tensor([context]), need_pad=False)[:, 0])
-    return model.joiner(model.joiner.encoder_proj(frame[None]), dec, project_input=False)[0].log_softmax(-1)
 
 
 @pytest.mark.parametrize("batch", [60, 7])
@@ -141,7 +138,7 @@ def test_batch_equals_one_at_a_time(golden, name):
     assert together[3][:3] == ([], [], 0.0)
 
 
-@pytest.mark.parametrize("make, search", [(StreamingGreedySearch, greedy_search), (StreamingBeamSearch, modified_beam_search)])
+@pytest.mark.parametrize("make, search", STREAMING)
 def test_chunk_by_chunk_equals_at_once(golden, make, search):
     data, model = golden
     x, lens = next(iter(batches(data, 20)))
