@@ -60,6 +60,7 @@ def free_port(wanted: int = 0) -> int:
     """``wanted`` if nobody listens there on this machine, or else a free port."""
     for port in (wanted, 0):
         with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier run that linger do no harm
             try:
                 s.bind(("127.0.0.1", port))
             except OSError:
