@@ -14,12 +14,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parser.parse_args(argv)
 
     def body() -> None:
-        from asr_core.data.manifest import describe_cuts, read_cuts
+        from asr_core.data.manifest import describe_cuts, iterate_cuts
         from asr_core.text.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.load(args.bpe_model) if args.bpe_model else None
         for path in args.manifests:
-            print(f"{path}\n{describe_cuts(read_cuts(path), tokenizer)}\n")
+            print(f"{path}\n{describe_cuts(iterate_cuts(path), tokenizer)}\n")
 
     run_program(body)
 

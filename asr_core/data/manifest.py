@@ -3,9 +3,10 @@
 import contextlib
 import gzip
 import zlib
+from array import array
 from collections import Counter
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Sequence
 
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
@@ -15,7 +16,14 @@ _TOLERANCE = 2e-3  # seconds
 
 
 def read_cuts(path: PathLike) -> Any:
-    """The cuts of a manifest, held in memory.
+    """The cuts of a manifest, held in memory; errors as :func:`iterate_cuts`."""
+    from lhotse import CutSet
+
+    return CutSet.from_cuts(iterate_cuts(path))
+
+
+def iterate_cuts(path: PathLike) -> Iterator[Any]:
+    """The cuts of a manifest, one after the other.
 
     Raises:
       UserError: it is missing or damaged.
@@ -28,7 +36,7 @@ def read_cuts(path: PathLike) -> Any:
     if not path.is_file():
         raise UserError(f"no such manifest: {path}")
     try:
-        return CutSet.from_file(path).to_eager()
+        yield from CutSet.from_file(path)
     except Exception as e:  # gzip, JSON and lhotse each have their own kinds
         raise UserError(f"manifest {path} is damaged: {type(e).__name__}: {e}") from e
 
@@ -147,20 +155,25 @@ def validate_cuts(cuts: Iterable[Any], read_data: bool = False) -> Dict[str, Lis
 
 def describe_cuts(cuts: Iterable[Any], tokenizer: Optional[Tokenizer] = None) -> str:
     """A table of statistics: amounts, durations, words, and tokens if a tokenizer is given."""
-    cuts = list(cuts)
-    if not cuts:
+    durations, texts, features = array("d"), [], 0
+    rates, speakers, words = set(), set(), Counter()
+    for cut in cuts:
+        durations.append(cut.duration)
+        rates.add(cut.sampling_rate)
+        features += cut.has_features
+        texts += [s.text or "" for s in cut.supervisions]
+        speakers.update(s.speaker for s in cut.supervisions if s.speaker)
+    if not durations:
         raise UserError("no cuts in the manifest")
-    texts = [s.text or "" for c in cuts for s in c.supervisions]
-    speakers = {s.speaker for c in cuts for s in c.supervisions if s.speaker}
-    words = Counter(word for text in texts for word in text.split())
+    words.update(word for text in texts for word in text.split())
     rows = [
-        ("cuts", f"{len(cuts)}"),
-        ("hours", f"{sum(c.duration for c in cuts) / 3600:.3f}"),
-        ("sampling rates", ", ".join(map(str, sorted({c.sampling_rate for c in cuts})))),
-        ("with features", f"{sum(c.has_features for c in cuts)}"),
+        ("cuts", f"{len(durations)}"),
+        ("hours", f"{sum(durations) / 3600:.3f}"),
+        ("sampling rates", ", ".join(map(str, sorted(rates)))),
+        ("with features", f"{features}"),
         ("speakers", f"{len(speakers) or 'not given'}"),
         ("words", f"{sum(words.values())}, {len(words)} different"),
-        ("duration, s", _spread([c.duration for c in cuts])),
+        ("duration, s", _spread(durations)),
         ("words a cut", _spread([len(text.split()) for text in texts])),
     ]
     if tokenizer is not None:
@@ -171,7 +184,7 @@ def describe_cuts(cuts: Iterable[Any], tokenizer: Optional[Tokenizer] = None) ->
     return "\n".join(f"{name:<20}{value}" for name, value in rows)
 
 
-def _spread(values: List[float]) -> str:
+def _spread(values: Sequence[float]) -> str:
     import numpy as np
 
     low, p5, p50, p95, high = np.percentile(values, [0, 5, 50, 95, 100])

@@ -1,6 +1,7 @@
 """prepare.sh of LibriSpeech on miniature corpora: every file that the recipe promises, and what is in it."""
 
 import gzip
+import importlib.util
 import io
 import tarfile
 
@@ -11,7 +12,7 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 from asr_core.data.manifest import read_cuts
 from asr_core.text.tokenizer import Tokenizer
 
-from .conftest import VOCAB, lay_out, run_prepare
+from .conftest import RECIPE, VOCAB, lay_out, run_prepare
 
 TRAIN = ("train-clean-100", "train-clean-360", "train-other-500")
 TEST = ("dev-clean", "dev-other", "test-clean", "test-other")
@@ -62,6 +63,7 @@ def test_repeating_does_nothing_and_a_crash_costs_one_part(mini_libri):
     assert target.is_file() and "train-clean-5.jsonl.gz exists; skipped" in told
 
 
+@pytest.mark.slow
 def test_files_without_markers_are_kept(mini_libri, tmp_path):
     root, data, _, _ = mini_libri
     fbank, lang = tmp_path / "fbank", tmp_path / "lang_bpe_45"
@@ -79,6 +81,7 @@ def test_files_without_markers_are_kept(mini_libri, tmp_path):
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
 
 
+@pytest.mark.slow
 def test_on_the_fly_features_need_no_storage(mini_libri, tmp_path):
     root, _, _, _ = mini_libri
     arguments = ["--mini-libri", 1, "--dl-dir", root, "--data-dir", tmp_path, "--vocab-sizes", 45, "--nj", 1, "--on-the-fly-feats", 1]
@@ -163,3 +166,25 @@ def test_the_shuffled_training_cuts_are_all_of_them_in_a_fixed_order(mini_libris
     assert shuffled.read_bytes() == content
     cut = next(iter(CutSet.from_jsonl_lazy(shuffled)))
     assert np.isfinite(cut.load_features()).all()
+
+
+def librispeech(params):
+    """The recipe's corpus."""
+    spec = importlib.util.spec_from_file_location("librispeech_of_the_recipe", RECIPE / "librispeech.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.LibriSpeech(params)
+
+
+@pytest.mark.slow
+def test_the_corpus_finds_its_sets_in_manifests_and_shar(mini_librispeech, tmp_path):
+    run_prepare(*mini_librispeech.arguments, "--stage", 3, "--stop-stage", 3, "--shar-dir", tmp_path)
+    assert (tmp_path / "train-all-shuf/features.000000.tar").is_file()
+    params = {"manifest_dir": str(mini_librispeech.manifest_dir), "full_libri": True, "mini_libri": False}
+    plain, shar = librispeech(params), librispeech({**params, "shar_dir": str(tmp_path)})
+    assert [c.id for c in plain.train_cuts()] == [c.id for c in shar.train_cuts()]
+    assert len(list(plain.valid_cuts())) == 8 and {name: len(list(cuts)) for name, cuts in shar.test_sets().items()} == {
+        "test-clean": 4,
+        "test-other": 4,
+    }
+    assert len(list(librispeech({**params, "full_libri": False}).train_cuts())) == 72
