@@ -1,0 +1,169 @@
+"""Every decoding method through decode.py, and what needs more than the model through streaming_decode.py."""
+
+import re
+
+import pytest
+import torch
+from test_programs import CHUNKS, Noise, hypotheses, run, world  # noqa: F401
+from tiny import PIECES
+
+from asr_core.bin import decode, streaming_decode, transcribe
+from asr_core.decoding.registry import METHODS
+from asr_core.lm.neural import RnnLm
+from asr_core.text.tokenizer import Tokenizer
+
+MAIN = "epoch-1_avg-1"
+
+
+@pytest.fixture(scope="module")
+def extras(tmp_path_factory):
+    """A neural LM, a lang folder with token bigram and graph, and phrases."""
+    root = tmp_path_factory.mktemp("extras")
+    torch.manual_seed(0)
+    (root / "lm").mkdir()
+    torch.save({"model": RnnLm(len(PIECES), 8, 8, 1).state_dict()}, root / "lm" / "epoch-7.pt")
+    unigrams = "".join(f"-1.0 {piece} -0.1\n" for piece in [*PIECES[2:], "<s>", "</s>"])
+    (root / "2gram.arpa").write_text(
+        f"\\data\\\nngram 1={len(PIECES)}\nngram 2=1\n\n\\1-grams:\n{unigrams}\n\\2-grams:\n-0.1 {PIECES[4]} {PIECES[5]}\n\n\\end\\\n"
+    )
+    arcs = "".join(f"0 0 {i} {i - 2} 0.5\n" for i in range(3, len(PIECES)))
+    (root / "LG.fst.txt").write_text(arcs + "0 0.1\n")
+    (root / "words.txt").write_text("<eps> 0\n" + "".join(f"WORD{i} {i}\n" for i in range(1, len(PIECES) - 2)))
+    (root / "phrases.txt").write_text("W5 W2\n\nW1 W1 W7\n")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def encodes(monkeypatch):
+    """A tokens.txt cannot split text; these pieces are words, so that the tests' can."""
+    ids = {piece.lstrip("\u2581"): i for i, piece in enumerate(PIECES)}
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: [[ids.get(w.upper(), 2) for w in text.split()] for text in texts])
+
+
+def options(extras):
+    return ["--lm-exp-dir", str(extras / "lm"), "--lm-vocab-size", str(len(PIECES)), "--lang-dir", str(extras), "--test-sets", "test-b"]
+
+
+EXPECTED = {
+    "beam_search": ("__beam_search__beam-size-4", "beam_search_beam-size-4"),
+    "modified_beam_search_lm_shallow_fusion": (
+        "__modified_beam_search_lm_shallow_fusion__beam-size-4_rnn-lm-scale-0.3",
+        "modified_beam_search_lm_shallow_fusion_beam-size-4",
+    ),
+    "modified_beam_search_LODR": (
+        "__modified_beam_search_LODR__beam-size-4_rnn-lm-scale-0.3_LODR-2gram-scale-0.01",
+        "modified_beam_search_LODR_beam-size-4",
+    ),
+    "fast_beam_search": ("_beam-20.0_max-contexts-8_max-states-64", "fast_beam_search_beam-20.0_max-contexts-8_max-states-64"),
+    "fast_beam_search_LG": ("_beam-20.0_max-contexts-8_max-states-64", "fast_beam_search_LG_beam-20.0_max-contexts-8_max-states-64"),
+    "fast_beam_search_nbest": (
+        "_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200",
+        "fast_beam_search_nbest_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200",
+    ),
+    "fast_beam_search_nbest_oracle": (
+        "_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200",
+        "fast_beam_search_nbest_oracle_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200",
+    ),
+    "fast_beam_search_nbest_LG": (
+        "_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200_ngram-lm-scale-0.01",
+        "fast_beam_search_nbest_LG_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200_ngram-lm-scale-0.01",
+    ),
+}
+
+
+@pytest.mark.parametrize("method", EXPECTED)
+def test_files_of_each_method(world, extras, method):  # noqa: F811
+    run(decode, world, False, "--decoding-method", method, *options(extras))
+    part, key = EXPECTED[method]
+    folder = world / "exp-False" / method
+    found = hypotheses(folder / f"recogs-test-b-{MAIN}{part}.txt")
+    assert sum(map(len, found.values())) > 2
+    assert all(re.fullmatch(r"WORD\d+" if "LG" in method else r"W\d|<unk>", word) for words in found.values() for word in words)
+    assert (folder / f"errs-test-b-{MAIN}{part}.txt").is_file()
+    assert f"\n{key}\t" in (folder / f"wer-summary-test-b-{MAIN}{part}.txt").read_text()
+
+
+def test_every_method_is_tested_or_simple():
+    named = {"greedy_search", "modified_beam_search", "ctc-greedy-search", "ctc-prefix-beam-search"}
+    rescoring = {"modified_beam_search_lm_rescore", "modified_beam_search_lm_rescore_LODR"}
+    assert set(METHODS) == {*EXPECTED, *named, *rescoring}
+
+
+@pytest.mark.parametrize("lodr", [False, True])
+def test_rescoring_writes_a_file_for_each_result(world, extras, capsys, lodr):  # noqa: F811
+    method = "modified_beam_search_lm_rescore" + ("_LODR" if lodr else "")
+    run(decode, world, False, "--decoding-method", method, *options(extras))
+    folder = world / "exp-False" / method
+    part = f"{MAIN}__{method}__beam-size-4_rnn-lm" + ("_LODR-2gram" if lodr else "")
+    count = 28 * 19 if lodr else 40
+    assert len(list(folder.glob(f"recogs-test-b-{method}_beam-size-4_nnlm_scale_*-{part}.txt"))) == count
+    assert len(list(folder.glob(f"errs-test-b-{method}_beam-size-4_nnlm_scale_*-{part}.txt"))) == count
+    summary = (folder / f"wer-summary-test-b-{part}.txt").read_text().splitlines()[1:]
+    assert len(summary) == count and summary == sorted(summary, key=lambda line: float(line.split("\t")[1]))
+    assert f"the best of {count} results is nnlm_scale_" in capsys.readouterr().out
+
+
+def test_phrases_change_what_is_found(world, extras):  # noqa: F811
+    beam = ["--decoding-method", "modified_beam_search"]
+    run(decode, world, True, *CHUNKS, *beam, "--test-sets", "test-a")
+    phrases = ["--context-file", str(extras / "phrases.txt"), "--context-score", "12"]
+    run(decode, world, True, *CHUNKS, *beam, *phrases, "--test-sets", "test-a")
+    run(streaming_decode, world, True, *CHUNKS, *beam, *phrases, "--test-sets", "test-a")
+    folder, end = world / "exp-True" / "modified_beam_search", f"{MAIN}_chunk-16_left-context-32"
+    plain = hypotheses(folder / f"recogs-test-a-{end}__modified_beam_search__beam-size-4.txt")
+    biased = hypotheses(folder / f"recogs-test-a-{end}__modified_beam_search__beam-size-4-context-score-12.0.txt")
+    streamed = hypotheses(
+        world / "exp-True" / "streaming" / "modified_beam_search" / f"recogs-test-a_num-active-paths-4_context-score-12.0_{end}.txt"
+    )
+    count = lambda found: sum(" ".join(words).count("W5 W2") for words in found.values())  # noqa: E731
+    assert count(biased) > count(plain) and streamed == biased
+
+
+def test_streaming_fast_beam_search(world):  # noqa: F811
+    fast = ["--decoding-method", "fast_beam_search", "--test-sets", "test-a"]
+    run(decode, world, True, *CHUNKS, *fast, "--beam", "4", "--max-contexts", "4", "--max-states", "32")
+    run(streaming_decode, world, True, *CHUNKS, *fast)
+    end, part = f"{MAIN}_chunk-16_left-context-32", "beam-4.0_max-contexts-4_max-states-32"
+    simulated = hypotheses(world / "exp-True" / "fast_beam_search" / f"recogs-test-a-{end}_{part}.txt")
+    real = hypotheses(world / "exp-True" / "streaming" / "fast_beam_search" / f"recogs-test-a_{part}_{end}.txt")
+    assert real == simulated and sum(map(len, real.values())) > 3
+
+
+def test_shallow_fusion_by_its_option(world, extras, capsys):  # noqa: F811
+    run(decode, world, False, "--decoding-method", "modified_beam_search", "--use-shallow-fusion", "1", "--beam", "7", *options(extras))
+    assert (world / "exp-False" / "modified_beam_search_lm_shallow_fusion").is_dir()
+    assert "modified_beam_search_lm_shallow_fusion does not use --beam" in capsys.readouterr().err
+
+
+def test_transcribe_by_fast_beam_search(world, capsys):  # noqa: F811
+    audio = sorted(map(str, (world / "a").glob("*.wav")))[:2]
+    model = ["--model", str(world / "exp-False" / "epoch-1.pt")]
+    transcribe.main(argv=[*model, "--method", "fast_beam_search", *audio])
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == audio
+    with pytest.raises(SystemExit):
+        transcribe.main(argv=[*model, "--method", "modified_beam_search_LODR", *audio])
+    assert "use decode.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "method, more, message",
+    [
+        ("modified_beam_search_LODR", ["--lm-exp-dir", ""], "--lm-exp-dir"),
+        ("modified_beam_search_LODR", ["--tokens-ngram", "3"], "3gram.arpa"),
+        ("fast_beam_search_LG", ["--lang-dir", "/nowhere"], "LG.fst.txt"),
+        ("modified_beam_search", ["--context-file", "/nowhere/phrases"], "cannot read --context-file"),
+        ("fast_beam_search", ["--max-states", "0"], "--max-states must be at least 1"),
+        ("fast_beam_search", ["--beam", "-1"], "--beam must be above 0"),
+    ],
+)
+def test_what_is_missing_gets_one_line(world, extras, capsys, method, more, message):  # noqa: F811
+    with pytest.raises(SystemExit):
+        run(decode, world, False, "--decoding-method", method, *options(extras), *more)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+
+
+def test_methods_that_cannot_stream(world, capsys):  # noqa: F811
+    with pytest.raises(SystemExit):
+        run(streaming_decode, world, True, *CHUNKS, "--decoding-method", "beam_search")
+    assert "beam_search cannot stream; these can: greedy_search, modified_beam_search, fast_beam_search" in capsys.readouterr().err
