@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional
 
-import numpy as np
 import torch
 
 from asr_core.decoding.context_graph import ContextGraph
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.lm_loading import load_lm
 from asr_core.decoding.options import SearchOptions
-from asr_core.lm.ngram import Automaton, NgramLm
+from asr_core.lm.grammar_fst import read_openfst_text
+from asr_core.lm.ngram import NgramLm
 from asr_core.lm.options import LmOptions
 from asr_core.lm.symbols import read_symbols
 from asr_core.text.tokenizer import Tokenizer
@@ -68,27 +68,8 @@ def _token_ngram(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
     if arpa.is_file():
         return NgramLm.from_arpa(arpa, symbols)
     if graph.is_file():
-        return NgramLm(ngram_automaton(Fsa.read(graph), opts.backoff_id), symbols)
+        return read_openfst_text(graph, opts.backoff_id, symbols)
     raise UserError(f"neither {arpa} nor {graph} exists: make the token {opts.tokens_ngram}-gram, or name its folder with --lang-dir")
-
-
-def ngram_automaton(graph: Fsa, backoff_id: int) -> Automaton:
-    """The n-gram model that a graph with backoff arcs, labelled ``backoff_id``, stands for.
-
-    Raises:
-      UserError: a state has more than one backoff arc, or not exactly one state has none.
-    """
-    source = np.repeat(np.arange(graph.num_states), np.diff(graph.begin))
-    back = graph.label == backoff_id
-    state, weight = np.full(graph.num_states, -1, np.int32), np.zeros(graph.num_states, np.float32)
-    state[source[back]], weight[source[back]] = graph.dest[back], graph.score[back]
-    reached = np.unique(np.concatenate([graph.dest, [graph.start]]))
-    roots = reached[(state[reached] < 0) & (np.diff(graph.begin)[reached] > 0)]
-    if len(np.unique(source[back])) != back.sum() or len(roots) != 1:
-        raise UserError(f"the token n-gram's graph does not back off by arcs labelled --backoff-id {backoff_id}")
-    begin = np.concatenate([[0], np.cumsum(np.bincount(source[~back], minlength=graph.num_states))]).astype(np.int64)
-    words, dests, scores = graph.label[~back], graph.dest[~back], graph.score[~back]
-    return Automaton(begin, words, dests, scores, state, weight, graph.final, graph.start, int(roots[0]))
 
 
 def _context_graph(opts: SearchOptions, tokenizer: Tokenizer, device: str) -> ContextGraph:

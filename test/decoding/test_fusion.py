@@ -9,14 +9,11 @@ from toy_search import all_paths, log_probs, log_sum, random_batch, small_model
 
 from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_nbest, modified_beam_search
 from asr_core.decoding.context_graph import ContextGraph
-from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.fusion import ContextScorer, NeuralScorer, NgramScorer
 from asr_core.decoding.graves import beam_search
 from asr_core.decoding.rescoring import LM_SCALES, LODR_LM_SCALES, LODR_SCALES, rescore
-from asr_core.decoding.resources import ngram_automaton
 from asr_core.lm.neural import RnnLm, TransformerLm
 from asr_core.lm.ngram import NgramLm
-from asr_core.utils.errors import UserError
 
 CPU = torch.device("cpu")
 ARPA = r"""
@@ -163,24 +160,6 @@ def test_rescoring(ngram, with_ngram):
                 scores = [h.log_prob + scale * s for h, s in zip(hyps, lm_scores)]
             assert chosen == hyps[scores.index(max(scores))]
     assert any([h.tokens for h in a] != [h.tokens for h in b] for a in found.values() for b in found.values())
-
-
-def test_token_ngram_from_a_graph(ngram):
-    """The same bigram as a graph with backoff arcs (label 9) gives the same scores."""
-    a = ngram.automaton
-    arcs = [
-        (s, int(a.dest[i]), int(a.word[i]), 0, float(a.weight[i]))
-        for s in range(ngram.num_states)
-        for i in range(a.begin[s], a.begin[s + 1])
-    ]
-    backoffs = [(s, int(a.backoff_state[s]), 9, 0, float(a.backoff_weight[s])) for s in range(ngram.num_states) if a.backoff_state[s] >= 0]
-    final = {s: float(a.final[s]) for s in range(ngram.num_states) if a.final[s] > float("-inf")}
-    graph = Fsa.from_arcs(arcs + backoffs, final, a.start, ngram.num_states)
-    read = NgramLm(ngram_automaton(graph, 9), SYMBOLS)
-    for tokens in ([], [1], [2, 2, 1], [1, 1, 2, 1, 2]):
-        assert read.sentence_log_prob(tokens) == pytest.approx(ngram.sentence_log_prob(tokens), abs=1e-5)
-    with pytest.raises(UserError, match="--backoff-id 8"):
-        ngram_automaton(graph, 8)
 
 
 @torch.no_grad()

@@ -129,6 +129,22 @@ def test_streaming_fast_beam_search(world):  # noqa: F811
     assert real == simulated and sum(map(len, real.values())) > 3
 
 
+def test_token_ngram_as_a_graph(world, extras, tmp_path):  # noqa: F811
+    """Without an ARPA file the graph is read, its backoff arcs labelled --backoff-id; the result is the same."""
+    from asr_core.lm.grammar_fst import write_openfst_text
+    from asr_core.lm.ngram import NgramLm
+
+    symbols = {**{piece: i for i, piece in enumerate(PIECES)}, "#0": 77}
+    write_openfst_text(NgramLm.from_arpa(extras / "2gram.arpa", symbols), tmp_path / "2gram.fst.txt", symbols)
+    method = ["--decoding-method", "modified_beam_search_LODR", *options(extras), "--ngram-lm-scale", "-0.6"]
+    name = world / "exp-False" / method[1] / f"recogs-test-b-{MAIN}__{method[1]}__beam-size-4_rnn-lm-scale-0.3_LODR-2gram-scale--0.6.txt"
+    run(decode, world, False, *method)
+    from_arpa = name.read_text()
+    name.unlink()
+    run(decode, world, False, *method, "--lang-dir", str(tmp_path), "--backoff-id", "77")
+    assert name.read_text() == from_arpa
+
+
 def test_shallow_fusion_by_its_option(world, extras, capsys):  # noqa: F811
     run(decode, world, False, "--decoding-method", "modified_beam_search", "--use-shallow-fusion", "1", "--beam", "7", *options(extras))
     assert (world / "exp-False" / "modified_beam_search_lm_shallow_fusion").is_dir()
