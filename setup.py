@@ -11,6 +11,8 @@ version = re.search(r'__version__ = "(.+)"', (here / "asr_core/__init__.py").rea
 test = ["pytest>=8", "ruff>=0.6"]
 demo = ["espeakng-loader>=0.2"]
 plot = ["matplotlib>=3.7"]
+dask = ["dask[distributed]>=2023.1"]  # features computed on a cluster
+lilcom = ["lilcom>=1.7"]  # features that icefall stored
 
 setup(
     name="asr_core",
@@ -34,5 +36,5 @@ setup(
         "tensorboard>=2.12",
         "tqdm>=4.60",
     ],
-    extras_require={"test": test + demo + plot, "demo": demo, "plot": plot},
+    extras_require={"test": test + demo + plot + dask + lilcom, "demo": demo, "plot": plot, "dask": dask, "lilcom": lilcom},
 )

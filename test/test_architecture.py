@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "serving": {"export", "decoding", "models", "encoders", "predictors", "nn", "ops", "data", "text", "lm"},
 }
 HEAVY = ("torch", "lhotse", "sentencepiece", "kaldialign", "numba", "matplotlib")
-OPTIONAL = ("k2", "torchaudio", "espeakng_loader", "triton")
+OPTIONAL = ("k2", "torchaudio", "espeakng_loader", "triton", "dask", "distributed", "lilcom", "kaldifst")
 
 
 def python_files(*folders):
