@@ -3,7 +3,7 @@
 import dataclasses
 from array import array
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -80,10 +80,22 @@ class Fsa:
           UserError: the file is missing, or a line is malformed.
         """
         path = Path(path)
+        try:
+            with open(path, encoding="utf-8") as f:
+                return cls.parse(f, str(path))
+        except (OSError, UnicodeDecodeError) as e:
+            raise UserError(f"cannot read the graph {path}: {e}") from e
+
+    @classmethod
+    def parse(cls, lines: Iterable[str], name: str = "graph") -> "Fsa":
+        """The same of lines; ``name`` stands for the file in error messages."""
         integers = [array("q") for _ in range(4)]
         scores, final = array("f"), {}
         start: Optional[int] = None
-        for number, fields in _lines(path):
+        for number, line in enumerate(lines, 1):
+            fields = line.split()
+            if not fields:
+                continue
             try:
                 if len(fields) <= 2:
                     state = int(fields[0])
@@ -91,23 +103,24 @@ class Fsa:
                 else:
                     state = _read_arc(fields, integers, scores)
             except (ValueError, OverflowError):
-                raise UserError(f"{path}:{number}: expected 'source dest input output [cost]' or 'state [cost]'") from None
+                raise UserError(f"{name}:{number}: expected 'source dest input output [cost]' or 'state [cost]'") from None
             start = state if start is None else start
         if start is None:
-            raise UserError(f"{path} has no states: it is not a graph")
+            raise UserError(f"{name} has no states: it is not a graph")
         columns = [np.frombuffer(c, dtype=np.int64) if len(c) else np.zeros(0, np.int64) for c in integers]
         if any(len(c) and c.min() < 0 for c in columns) or min(final, default=0) < 0:
-            raise UserError(f"{path}: states and labels must not be negative")
+            raise UserError(f"{name}: states and labels must not be negative")
         graph = cls._from_columns([*columns, np.array(scores, dtype=np.float32)], final, start)
         if not final:
-            raise UserError(f"{path} has no final state, so it accepts nothing")
+            raise UserError(f"{name} has no final state, so it accepts nothing")
         return graph
 
     def write(self, path: PathLike) -> None:
         """Write OpenFst's text form."""
-        write_text_atomic(Path(path), "".join(self._text()))
+        write_text_atomic(Path(path), "".join(self.text()))
 
-    def _text(self) -> Iterator[str]:
+    def text(self) -> Iterator[str]:
+        """The lines of OpenFst's text form."""
         order = [self.start, *(s for s in range(self.num_states) if s != self.start)]
         for state in order:
             for a in range(self.begin[state], self.begin[state + 1]):
@@ -139,7 +152,7 @@ class Fsa:
         """The words on ``arcs``; None where the graph has no words."""
         if self.names is None:
             return None
-        return [self.names[o] for o in self.output[list(arcs)].tolist() if o != 0]
+        return [word for o in self.output[list(arcs)].tolist() if o != 0 for word in self.names[o].split()]
 
     def check_labels(self, vocab_size: int, blank: int) -> None:
         """Refuse input labels that are no tokens.
@@ -148,20 +161,9 @@ class Fsa:
           UserError: an arc has an epsilon (blank) as its input label, or one beyond the vocabulary.
         """
         if (self.label == blank).any():
-            raise UserError(f"the graph has arcs without a token (input label {blank}): remove its epsilons")
+            raise UserError(f"the graph has arcs without a token (input label {blank}), which a search cannot follow")
         if len(self.label) and int(self.label.max()) >= vocab_size:
             raise UserError(f"the graph has the token {self.label.max()}, but the model has {vocab_size}: it was made for another one")
-
-
-def _lines(path: Path) -> Iterator[Tuple[int, List[str]]]:
-    try:
-        with open(path, encoding="utf-8") as f:
-            for number, line in enumerate(f, 1):
-                fields = line.split()
-                if fields:
-                    yield number, fields
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"cannot read the graph {path}: {e}") from e
 
 
 def _read_arc(fields: List[str], integers: List[array], scores: array) -> int:

@@ -6,6 +6,7 @@ from typing import Any, List, NamedTuple, Optional
 import torch
 
 from asr_core.decoding.context_graph import ContextGraph
+from asr_core.decoding.epsilons import remove_epsilons
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.lm_loading import load_lm
 from asr_core.decoding.options import SearchOptions
@@ -59,7 +60,8 @@ def _graph(opts: SearchOptions) -> Fsa:
     folder = Path(opts.lang_dir)
     if not (folder / "LG.fst.txt").is_file():
         raise UserError(f"no graph {folder / 'LG.fst.txt'}: make it with compile_lg, or name its folder with --lang-dir")
-    return Fsa.read(folder / "LG.fst.txt").with_words(read_symbols(folder / "words.txt")).scaled(opts.ngram_lm_scale)
+    graph = Fsa.read(folder / "LG.fst.txt").with_words(read_symbols(folder / "words.txt"))
+    return remove_epsilons(graph).scaled(opts.ngram_lm_scale)
 
 
 def _token_ngram(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:

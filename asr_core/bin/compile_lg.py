@@ -1,0 +1,43 @@
+"""Compose a lexicon and a grammar into the graph LG.fst.txt that fast_beam_search_LG decodes with. Needs kaldifst."""
+
+import logging
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+from asr_core.bin.common import run_program
+from asr_core.utils.options import Parser, add_options, from_params, option
+
+
+@dataclass
+class CompileLgOptions:
+    """Composition: what of, and where to."""
+
+    lang_dir: str = option("data/lang_bpe_500", "has L_disambig.fst.txt, tokens.txt and words.txt; LG.fst.txt goes there too")
+    lm: str = option("G_3_gram", "the grammar: a file in OpenFst text, or its name without .fst.txt in --lm-dir")
+    lm_dir: str = option("data/lm", "folder of grammars")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Parse the command line and run."""
+    from asr_core.utils.log import setup_logger
+
+    parser = Parser(__doc__)
+    add_options(parser, CompileLgOptions)
+    opts = from_params(CompileLgOptions, parser.parse_args(argv))
+    setup_logger()
+    run_program(lambda: _run(opts))
+
+
+def _run(opts: CompileLgOptions) -> None:
+    from pathlib import Path
+
+    from asr_core.decoding.compile_graph import compile_lg
+
+    grammar = Path(opts.lm) if Path(opts.lm).is_file() else Path(opts.lm_dir) / f"{opts.lm}.fst.txt"
+    graph = compile_lg(opts.lang_dir, grammar)
+    graph.write(Path(opts.lang_dir) / "LG.fst.txt")
+    logging.info("%s: %d states, %d arcs", Path(opts.lang_dir) / "LG.fst.txt", graph.num_states, graph.num_arcs)
+
+
+if __name__ == "__main__":
+    main()
