@@ -13,6 +13,7 @@ demo = ["espeakng-loader>=0.2"]
 plot = ["matplotlib>=3.7"]
 dask = ["dask[distributed]>=2023.1"]  # features computed on a cluster
 lilcom = ["lilcom>=1.7"]  # features that icefall stored
+graph = ["kaldifst>=1.7"]  # composing LG
 
 setup(
     name="asr_core",
@@ -36,5 +37,12 @@ setup(
         "tensorboard>=2.12",
         "tqdm>=4.60",
     ],
-    extras_require={"test": test + demo + plot + dask + lilcom, "demo": demo, "plot": plot, "dask": dask, "lilcom": lilcom},
+    extras_require={
+        "test": test + demo + plot + dask + lilcom + graph,
+        "demo": demo,
+        "plot": plot,
+        "dask": dask,
+        "lilcom": lilcom,
+        "graph": graph,
+    },
 )
