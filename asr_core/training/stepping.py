@@ -22,7 +22,6 @@ class Stepper:
       grad_norm: norm of the last step's gradients (ScaledAdam: relative to the sizes of the parameters).
       overflowed: the last step was left out because gradients overflowed float16, and the loss scale was lowered: no
         reason to worry as long as it is above 1.
-      low_scale_steps: for so many steps the loss scale has been below 0.01.
     """
 
     def __init__(self, model: nn.Module, optimizer: Any, scaler: Any) -> None:
