@@ -1,0 +1,129 @@
+"""Batch normalisation that does not see padding."""
+
+from typing import Any, Iterator, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+
+class MaskedBatchNorm1d(nn.Module):
+    """Batch normalisation over valid frames alone (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
+
+    Mean and variance (biased, also in the running average) are those of the valid frames of the batch. Parameters and buffers have
+    the names of ``nn.BatchNorm1d``. Computed in float32 at least.
+
+    Args:
+      num_features: size of the last axis.
+      eps: added to the variance.
+      momentum: weight of a batch in the running statistics; ``1 - decay``.
+
+    Attributes:
+      synchronised: whether a training step takes its statistics over the batches of all processes, each of which must then run
+        forward and backward as often as the others; see :func:`synchronise`.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.synchronised = False
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.num_batches_tracked: Tensor
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
+        """Normalise; padded frames become 0.
+
+        Args:
+          x: (..., C).
+          pad_mask: x's shape without C, True at padding; None where there is none.
+        """
+        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
+            return self._train(x, pad_mask)
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        x = torch.addcmul(self.bias - self.running_mean * scale, x, scale)
+        return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
+
+    def _train(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            y, mean, var = _BatchNorm.apply(wide, self.weight, self.bias, pad_mask, self.eps, self.synchronised)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+            self.num_batches_tracked.add_(1)
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"{len(self.weight)}, eps={self.eps:g}, momentum={self.momentum:g}"
+
+
+def synchronise(model: nn.Module, enabled: bool) -> None:
+    """Switch whether the :class:`MaskedBatchNorm1d` inside ``model`` take statistics over all processes (``torch.distributed``)."""
+    for module in _layers(model):
+        module.synchronised = enabled
+
+
+def _layers(model: nn.Module) -> Iterator[MaskedBatchNorm1d]:
+    return (m for m in model.modules() if isinstance(m, MaskedBatchNorm1d))
+
+
+class _BatchNorm(torch.autograd.Function):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias at valid frames, 0 elsewhere; keeps x and its statistics alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pad_mask: Optional[Tensor], eps: float, sync: bool
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        num, mean, var = _statistics(x, pad_mask, sync)
+        inv_std = torch.rsqrt(var + eps)
+        scale = weight * inv_std
+        y = _zero_padding(torch.addcmul(bias - mean * scale, x, scale), pad_mask)
+        ctx.save_for_backward(x, weight, mean, inv_std, num, pad_mask)
+        ctx.sync = sync
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
+        x, weight, mean, inv_std, num, pad_mask = ctx.saved_tensors
+        dy = _zero_padding(dy, pad_mask)
+        normal = (x - mean) * inv_std
+        sums = torch.stack([_sum(dy), _sum(dy * normal)])
+        dbias, dweight = sums.clone()  # of this process: gradients of parameters are summed over processes later
+        if ctx.sync:
+            torch.distributed.all_reduce(sums)
+        dx = _zero_padding((dy - sums[0] / num - normal * (sums[1] / num)) * (weight * inv_std), pad_mask)
+        return dx, dweight, dbias, None, None, None
+
+
+def _statistics(x: Tensor, pad_mask: Optional[Tensor], sync: bool) -> Tuple[Tensor, Tensor, Tensor]:
+    """Number of valid frames, their mean (C,) and biased variance (C,), over all processes if ``sync``."""
+    valid = x.numel() // x.size(-1) if pad_mask is None else (~pad_mask).sum()
+    num = torch.as_tensor(valid, dtype=x.dtype, device=x.device)
+    mean = _sum(_zero_padding(x, pad_mask)) / num.clamp(min=1)
+    square = _sum(_zero_padding(x - mean, pad_mask).square_())
+    if sync:  # what each process found, put together without cancellation (Chan et al. 1979)
+        mine = torch.cat([num.view(1), mean, square])
+        each = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(each, mine)
+        nums, means, squares = torch.stack(each).split([1, len(mean), len(mean)], dim=1)
+        num = nums.sum()
+        mean = (nums * means).sum(dim=0) / num.clamp(min=1)
+        square = (squares + nums * (means - mean).square()).sum(dim=0)
+    num = num.clamp(min=1)
+    return num, mean, square / num
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.flatten(0, -2).sum(dim=0)
+
+
+def _zero_padding(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+    return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
