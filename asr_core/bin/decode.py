@@ -93,6 +93,6 @@ def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: 
     for cls in (CheckpointOptions, SearchOptions, LmOptions, shared.TestOptions):
         add_options(parser, cls, all_defaults)
     shared.add_data_options(parser, all_defaults)
-    shared.add_model_options(parser, all_defaults)
+    shared.add_model_options(parser, all_defaults, argv)
     params = shared.parse(parser, corpus, argv)
     run_program(lambda: decode(corpus, params, fallback))

@@ -5,10 +5,10 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Type
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import AttributeDict, add_options, from_params, option
+from asr_core.utils.options import AttributeDict, add_options, from_params, option, peek
 
 CHUNK_OPTIONS = ("chunk_size", "left_context_frames")
 
@@ -28,14 +28,18 @@ class TestOptions:
     num_threads: int = option(0, "CPU threads of tensor operations; 0 takes all cores that this process may use")
 
 
-def add_model_options(parser: argparse.ArgumentParser, defaults: Optional[Mapping[str, Any]] = None) -> None:
-    """Add the model's options without defaults: what is left out comes from the checkpoint."""
-    from asr_core.models.options import ModelOptions
+def add_model_options(
+    parser: argparse.ArgumentParser, defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None
+) -> None:
+    """Add the model's options without defaults: what is left out comes from the checkpoint.
 
-    names = [f.name for f in dataclasses.fields(ModelOptions)]
-    add_options(
-        parser, ModelOptions, {n: (defaults or {}).get(n, argparse.SUPPRESS) if n in CHUNK_OPTIONS else argparse.SUPPRESS for n in names}
-    )
+    They are those of a Zipformer unless ``--encoder`` is on the command line.
+    """
+    from asr_core.models.options import options_class
+
+    cls = options_class(peek(argv, "encoder", "zipformer"))
+    names = [f.name for f in dataclasses.fields(cls)]
+    add_options(parser, cls, {n: (defaults or {}).get(n, argparse.SUPPRESS) if n in CHUNK_OPTIONS else argparse.SUPPRESS for n in names})
 
 
 def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
@@ -47,9 +51,10 @@ def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any
 
 def model_overrides(params: Mapping[str, Any]) -> Dict[str, Any]:
     """The model options that the user gave, without those of chunks, which can be chosen freely."""
-    from asr_core.models.options import ModelOptions
+    from asr_core.models.options import options_class
 
-    return {f.name: params[f.name] for f in dataclasses.fields(ModelOptions) if f.name in params and f.name not in CHUNK_OPTIONS}
+    fields = dataclasses.fields(options_class(params.get("encoder", "zipformer")))
+    return {f.name: params[f.name] for f in fields if f.name in params and f.name not in CHUNK_OPTIONS}
 
 
 def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict]:
@@ -82,7 +87,7 @@ def fix_chunk(model: Any, chunk_size: int, left_context_frames: int, feature_dim
     import torch
 
     model.set_chunk(chunk_size, left_context_frames)
-    num_frames = 2 * max(chunk_size, 1) + 13
+    num_frames = 2 * max(chunk_size, 1) + model.geometry.look_ahead
     try:
         with torch.inference_mode():
             model.forward_encoder(torch.zeros(1, num_frames, feature_dim), torch.tensor([num_frames]))

@@ -76,7 +76,7 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
     parser = Parser(__doc__.split(". A ")[0] + ".")
     for cls in (CheckpointOptions, ExportOptions):
         add_options(parser, cls, all_defaults)
-    shared.add_model_options(parser, all_defaults)
+    shared.add_model_options(parser, all_defaults, argv)
     params = params_of(parser.parse_args(argv))
     run_program(lambda: export(params, fallback))
 

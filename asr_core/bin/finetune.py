@@ -2,16 +2,14 @@
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Type
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Type
 
 from asr_core.bin import train
-from asr_core.models.options import ModelOptions
+from asr_core.models.options import options_class
 from asr_core.training.finetune import DEFAULTS, FinetuneRecipe
 
 if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
-
-_FROM_CHECKPOINT = ["sample_rate", "num_mel_bins", *(field.name for field in dataclasses.fields(ModelOptions))]
 
 
 def main(
@@ -19,10 +17,12 @@ def main(
     recipe: Type[FinetuneRecipe] = FinetuneRecipe,
     defaults: Optional[Dict[str, Any]] = None,
     argv: Optional[List[str]] = None,
+    encoders: Sequence[str] = ("zipformer",),
 ) -> None:
     """Finetune; arguments and exit status as of :func:`asr_core.bin.train.main`.
 
     The model's options have no defaults here: what is left out comes from the checkpoint that finetuning starts from.
     """
-    known_by_checkpoint = dict.fromkeys(_FROM_CHECKPOINT, argparse.SUPPRESS)
-    train.main(corpus, recipe, {**DEFAULTS, **known_by_checkpoint, **(defaults or {})}, argv)
+    names = ["sample_rate", "num_mel_bins", *(f.name for name in encoders for f in dataclasses.fields(options_class(name)))]
+    known_by_checkpoint = dict.fromkeys(names, argparse.SUPPRESS)
+    train.main(corpus, recipe, {**DEFAULTS, **known_by_checkpoint, **(defaults or {})}, argv, encoders)

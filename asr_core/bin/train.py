@@ -5,22 +5,21 @@ import logging
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple, Type
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
 from asr_core.bin.common import run_program
 from asr_core.data.options import DataOptions
-from asr_core.models.options import ModelOptions
+from asr_core.encoders.registry import encoder_spec
+from asr_core.models.options import options_class
 from asr_core.training.launch import Seat, seat_from_environment, spawn
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, params_of
+from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, params_of, peek
 
 if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
     from asr_core.training.distributed import World
-
-OPTIONS = (TrainOptions, ModelOptions, DataOptions)
 
 
 def main(
@@ -28,6 +27,8 @@ def main(
     recipe: Optional[Type[Recipe]] = None,
     defaults: Optional[Dict[str, Any]] = None,
     argv: Optional[List[str]] = None,
+    encoders: Sequence[str] = ("zipformer",),
+    models: Optional[Mapping[str, Mapping[str, Any]]] = None,
 ) -> None:
     """Train; ends the process with status 0, 1 (a user's mistake), 2 (wrong options), 130 (Ctrl-C) or 143 (SIGTERM).
 
@@ -36,23 +37,45 @@ def main(
       recipe: a subclass of Recipe where model, loss, data or optimizer differ from the usual.
       defaults: defaults of this recipe's options, by name; they come before the corpus' own.
       argv: the command line; by default the process' own.
+      encoders: the kinds of encoder that ``--encoder`` offers, the usual one first. The options are those of the chosen one.
+      models: in place of it, configurations by name, of which ``--model`` chooses; the first is the usual one. Each holds defaults
+        that come before the recipe's, among them ``encoder``.
     """
     recipe = recipe or Recipe
-    run_program(lambda: sys.exit(launch(_train, (corpus, recipe), _parse(corpus, recipe, defaults or {}, argv))))
+    run_program(lambda: sys.exit(launch(_train, (corpus, recipe), _parse(corpus, recipe, defaults or {}, argv, encoders, models or {}))))
 
 
-def _parse(corpus: "Type[Corpus]", recipe: Type[Recipe], defaults: Dict[str, Any], argv: Optional[List[str]]) -> AttributeDict:
+def _parse(
+    corpus: "Type[Corpus]",
+    recipe: Type[Recipe],
+    defaults: Dict[str, Any],
+    argv: Optional[List[str]],
+    encoders: Sequence[str],
+    models: Mapping[str, Mapping[str, Any]],
+) -> AttributeDict:
     parser = Parser(f"Train a model on {corpus.name}. The same command again continues where a run was interrupted.")
     merged = {**corpus.defaults, **defaults}
-    for cls in OPTIONS:
+    if models:
+        usual = next(iter(models))
+        chosen = models.get(peek(argv, "model", usual), models[usual])
+        merged.update(chosen)
+        encoders = [chosen.get("encoder", "zipformer")]
+        help = "Which configuration; the options of its encoder, and their defaults, are in the --help beside it."
+        parser.add_argument("--model", dest="configuration", choices=list(models), default=usual, help=help)
+    encoder = peek(argv, "encoder", encoders[0])
+    model_class = options_class(encoder if encoder in encoders else encoders[0])
+    options = (TrainOptions, model_class, DataOptions)
+    for cls in options:
         add_options(parser, cls, merged)
+    parser._option_string_actions["--encoder"].choices = list(encoders)
     corpus.add_arguments(parser)
     recipe.add_arguments(parser)
     known = {action.dest for action in parser._actions}
-    unknown = sorted(set(merged) - known)
+    of_others = {field.name for name in encoders for field in dataclasses.fields(options_class(name))}
+    unknown = sorted(set(merged) - known - of_others)
     if unknown:
         raise ValueError(f"defaults of options that do not exist: {', '.join(unknown)}")
-    ours = {field.name for cls in OPTIONS for field in dataclasses.fields(cls)}
+    ours = {field.name for cls in options for field in dataclasses.fields(cls)} | of_others
     parser.set_defaults(**{name: value for name, value in merged.items() if name not in ours})
     return params_of(parser.parse_args(argv))
 
@@ -105,7 +128,7 @@ def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe
         blank_id=recipe.tokenizer.blank_id,
         unk_id=recipe.tokenizer.unk_id,
         feature_dim=params["num_mel_bins"],
-        subsampling_factor=4,
+        subsampling_factor=encoder_spec(str(params.get("encoder", "zipformer"))).subsampling_factor,
     )
     if world.is_main:
         _keep_records(recipe, Path(params["exp_dir"]))

@@ -182,7 +182,7 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
         "sound_files", nargs="+", metavar="FILE", help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken"
     )
     add_options(parser, TranscribeOptions, {"sample_rate": argparse.SUPPRESS, **(defaults or {})})
-    shared.add_model_options(parser, defaults)
+    shared.add_model_options(parser, defaults, argv)
     params = params_of(parser.parse_args(argv))
 
     def run() -> None:

@@ -54,10 +54,10 @@ def recognize_all(
       resources: what the method needs besides the model.
       references: token ids of the transcripts, for oracles.
     """
-    padded, padded_lens = pad_for_encoder(x, x_lens, causal, chunk_size)
+    padded, padded_lens = pad_for_encoder(x, x_lens, causal, chunk_size, model.geometry)
     encoder_out, encoder_out_lens = model.forward_encoder(padded, padded_lens)
     if causal and chunk_size > 0:
-        encoder_out_lens = torch.minimum(encoder_out_lens, searched_frames(x_lens))
+        encoder_out_lens = torch.minimum(encoder_out_lens, searched_frames(x_lens, model.geometry))
     return get_method(opts).search(Job(model, encoder_out, encoder_out_lens.to(torch.int64), opts, resources, references))
 
 

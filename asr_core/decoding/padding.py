@@ -11,24 +11,26 @@ import torch
 from torch import Tensor
 
 from asr_core.data.features import LOG_EPS
+from asr_core.encoders.protocol import FrameGeometry
 
 TAIL_FRAMES = 30  # a causal model needs to hear some silence before it emits its last token
-_SUBSAMPLED_AWAY = 7  # the front end makes (T - 7) // 2 frames of T
-_LOOK_AHEAD = 13  # frames of a streaming window beyond its chunk
-_MIN_FRAMES = 9  # with fewer the front end has no output
+_MIN_FRAMES = 9  # with fewer a front end may have no output
 
 
-def num_chunks(num_frames: Tensor, chunk_size: int) -> Tensor:
+def num_chunks(num_frames: Tensor, chunk_size: int, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
     """Chunks of ``chunk_size`` 50-Hz frames needed for utterances of ``num_frames`` (N,) feature frames and their tail."""
-    return (num_frames + (TAIL_FRAMES - _SUBSAMPLED_AWAY) + 2 * chunk_size - 1) // (2 * chunk_size)
+    return (num_frames + (TAIL_FRAMES - geometry.lost) + 2 * chunk_size - 1) // (2 * chunk_size)
 
 
-def searched_frames(num_frames: Tensor) -> Tensor:
-    """Encoder output frames (25 Hz) of utterances of ``num_frames`` (N,) feature frames and their tail; what follows is not searched."""
-    return ((num_frames + (TAIL_FRAMES - _SUBSAMPLED_AWAY)) // 2 + 1) // 2
+def searched_frames(num_frames: Tensor, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
+    """Encoder output frames of utterances of ``num_frames`` (N,) feature frames and their tail; what follows is not searched."""
+    embedded = (num_frames + (TAIL_FRAMES - geometry.lost)) // geometry.embed_factor
+    return (embedded + geometry.encoder_factor - 1) // geometry.encoder_factor
 
 
-def pad_for_encoder(x: Tensor, x_lens: Tensor, causal: bool, chunk_size: int = -1) -> Tuple[Tensor, Tensor]:
+def pad_for_encoder(
+    x: Tensor, x_lens: Tensor, causal: bool, chunk_size: int = -1, geometry: FrameGeometry = FrameGeometry()
+) -> Tuple[Tensor, Tensor]:
     """Append what a model wants to see after each utterance.
 
     A non-causal model gets nothing (unless the utterance is too short to be encoded at all), a causal one with unlimited chunks 30
@@ -39,13 +41,14 @@ def pad_for_encoder(x: Tensor, x_lens: Tensor, causal: bool, chunk_size: int = -
       x_lens: (N,) int64 lengths.
       causal: whether the model is causal.
       chunk_size: in 50-Hz frames, -1 for unlimited.
+      geometry: of the model.
 
     Returns:
       The longer features, padded with ``LOG_EPS``, and the lengths that count.
     """
     if causal and chunk_size > 0:
-        lens = 2 * chunk_size * num_chunks(x_lens, chunk_size) + _SUBSAMPLED_AWAY
-        longest = int(lens.max()) + _LOOK_AHEAD - _SUBSAMPLED_AWAY
+        lens = 2 * chunk_size * num_chunks(x_lens, chunk_size, geometry) + geometry.lost
+        longest = int(lens.max()) + geometry.look_ahead - geometry.lost
     else:
         lens = (x_lens + TAIL_FRAMES if causal else x_lens).clamp(min=_MIN_FRAMES)
         longest = int(lens.max())
@@ -56,15 +59,16 @@ def pad_for_encoder(x: Tensor, x_lens: Tensor, causal: bool, chunk_size: int = -
     return out.masked_fill_(beyond.unsqueeze(-1), LOG_EPS), lens
 
 
-def streaming_windows(features: Tensor, chunk_size: int) -> Tensor:
+def streaming_windows(features: Tensor, chunk_size: int, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
     """The windows that a streaming encoder is fed for one utterance, equal to what :func:`pad_for_encoder` lets it see.
 
     Args:
       features: (T, C).
       chunk_size: in 50-Hz frames.
+      geometry: of the model.
 
     Returns:
-      (number of chunks, 2 * chunk_size + 13, C): windows of one chunk and the look-ahead, one chunk apart.
+      (number of chunks, 2 * chunk_size + look_ahead, C): windows of one chunk and the look-ahead, one chunk apart.
     """
-    padded, _ = pad_for_encoder(features.unsqueeze(0), torch.tensor([len(features)]), True, chunk_size)
-    return padded[0].unfold(0, 2 * chunk_size + _LOOK_AHEAD, 2 * chunk_size).transpose(1, 2)
+    padded, _ = pad_for_encoder(features.unsqueeze(0), torch.tensor([len(features)]), True, chunk_size, geometry)
+    return padded[0].unfold(0, 2 * chunk_size + geometry.look_ahead, 2 * chunk_size).transpose(1, 2)

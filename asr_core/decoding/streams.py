@@ -7,6 +7,7 @@ from torch import Tensor
 
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.padding import searched_frames, streaming_windows
+from asr_core.encoders.protocol import FrameGeometry
 
 K = TypeVar("K")
 
@@ -22,11 +23,11 @@ class Stream(Generic[K]):
       search: the state of its search.
     """
 
-    def __init__(self, key: K, features: Tensor, chunk_size: int, search: Any) -> None:
+    def __init__(self, key: K, features: Tensor, chunk_size: int, search: Any, geometry: FrameGeometry) -> None:
         self.key = key
-        self.windows = streaming_windows(features, chunk_size)
+        self.windows = streaming_windows(features, chunk_size, geometry)
         self.position = 0
-        self.frames_left = int(searched_frames(torch.tensor(len(features))))
+        self.frames_left = int(searched_frames(torch.tensor(len(features)), geometry))
         self.search = search
 
     def take(self, num_frames: int) -> int:
@@ -61,8 +62,8 @@ class StreamBatch(Generic[K]):
     """The streams being decoded together, with their encoder states stacked.
 
     Args:
-      encoder: has ``get_init_states(batch_size, device)``, ``streaming_forward(x, x_lens, states)``; an AsrModel in chunk mode, or a
-        :class:`~asr_core.export.loading.ScriptedModel`.
+      encoder: has ``geometry``, ``get_init_states(batch_size, device)``, ``streaming_forward(x, x_lens, states)``; an AsrModel in chunk
+        mode, or a :class:`~asr_core.export.loading.ScriptedModel`.
       search: a streaming search of the registry.
       chunk_size: in 50-Hz frames.
       device: where the encoder is.
@@ -79,7 +80,7 @@ class StreamBatch(Generic[K]):
 
     def add(self, features: Iterable[Tuple[K, Tensor]]) -> None:
         """Begin to decode utterances, given as (key, features (T, C))."""
-        new = [Stream(key, f.to(self._device), self._chunk_size, self._search.new_stream()) for key, f in features]
+        new = [Stream(key, f.to(self._device), self._chunk_size, self._search.new_stream(), self._encoder.geometry) for key, f in features]
         if not new:
             return
         states = self._encoder.get_init_states(len(new), self._device)

@@ -58,8 +58,8 @@ class GreedyErrors:
         x, x_lens = x.to(device), x_lens.to(device)
         causal = bool(model.encoder.causal)
         chunk_size = int(model.encoder.chunk_size[0]) if causal else -1
-        encoder_out, lens = model.forward_encoder(*pad_for_encoder(x, x_lens, causal, chunk_size))
+        encoder_out, lens = model.forward_encoder(*pad_for_encoder(x, x_lens, causal, chunk_size, model.geometry))
         if causal and chunk_size > 0:
-            lens = torch.minimum(lens, searched_frames(x_lens))
+            lens = torch.minimum(lens, searched_frames(x_lens, model.geometry))
         search = greedy_search if model.use_transducer else ctc_greedy_search
         return search(model, encoder_out, lens.to(torch.int64))

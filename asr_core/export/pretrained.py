@@ -16,16 +16,19 @@ def model_info(model: Any, params: Mapping[str, Any]) -> Dict[str, Any]:
       params: the parameters that its checkpoint holds.
 
     Returns:
-      All model options, ``vocab_size``, ``feature_dim``, ``blank_id``, ``sample_rate``, ``subsampling_factor``, as JSON values.
+      All model options, ``vocab_size``, ``feature_dim``, ``blank_id``, ``sample_rate``, ``subsampling_factor`` and ``geometry`` (see
+      :class:`~asr_core.encoders.protocol.FrameGeometry`), as JSON values.
     """
-    from asr_core.models.options import ModelOptions
+    from asr_core.models.options import options_class
 
-    info = {f.name: params.get(f.name, f.default) for f in dataclasses.fields(ModelOptions)}
+    fields = dataclasses.fields(options_class(str(params.get("encoder", "zipformer"))))
+    info = {f.name: params.get(f.name, f.default) for f in fields}
     info["vocab_size"] = int(model.vocab_size)
     info["feature_dim"] = int(params.get("feature_dim", params.get("num_mel_bins", 80)))
     info["blank_id"] = int(params.get("blank_id", 0))
     info["sample_rate"] = int(params.get("sample_rate", 16000))
-    info["subsampling_factor"] = int(params.get("subsampling_factor", 4))
+    info["subsampling_factor"] = model.geometry.subsampling_factor
+    info["geometry"] = list(model.geometry)
     return info
 
 

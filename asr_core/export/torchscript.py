@@ -10,12 +10,12 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from asr_core.encoders.protocol import FrameGeometry
 from asr_core.nn.scaling import strip_training_modules
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path
 
 _INFO, _TOKENS = "asr_core.json", "tokens.txt"  # the extra files inside
-PAD_LENGTH = 13  # feature frames of a streaming window beyond its chunk
 
 
 class OfflineEncoder(nn.Module):
@@ -53,7 +53,7 @@ class StreamingEncoder(nn.Module):
         self.encoder = encoder
         self.chunk_size = int(encoder.chunk_size[0])
         self.left_context_len = int(encoder.left_context_frames[0])
-        self.pad_length = PAD_LENGTH
+        self.pad_length = int(encoder_embed.look_ahead)
 
     def forward(self, features: Tensor, feature_lengths: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one window of each stream.
@@ -64,7 +64,7 @@ class StreamingEncoder(nn.Module):
           states: of :meth:`get_init_states` or the call before.
 
         Returns:
-          encoder_out (N, chunk_size / 2, D), its lengths (N,), the next states.
+          encoder_out (N, frames, D), its lengths (N,), the next states.
         """
         x, x_lens, embed_state = self.encoder_embed.streaming_forward(features, feature_lengths, states[-2])
         encoder_states = states[:-2] + [states[-1]]
@@ -73,7 +73,7 @@ class StreamingEncoder(nn.Module):
 
     @torch.jit.export
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
-        """States of streams that have not begun: six tensors a layer, the front end's left context, frames processed."""
+        """States of streams that have not begun: the encoder's, the front end's left context, frames processed."""
         states = self.encoder.get_init_states(batch_size, device)
         embed_state = self.encoder_embed.get_init_states(batch_size, device)
         return states[:-1] + [embed_state, states[-1]]
@@ -156,6 +156,7 @@ class ScriptedModel:
       vocab_size: number of tokens, blank included.
       streaming: whether it encodes chunk by chunk.
       chunk_size: of a streaming model, in 50-Hz frames, else -1.
+      geometry: how feature frames become frames of encoder output; a Zipformer's for files that do not say.
       info: what the exporter noted: ``sample_rate``, ``feature_dim``, ``causal``, ...; empty for files of other exporters.
       pieces: the tokens by id, or None if the file holds none.
 
@@ -177,6 +178,7 @@ class ScriptedModel:
         self.vocab_size = int(self.decoder.vocab_size) if self.use_transducer else module.state_dict()["ctc_output.1.weight"].size(0)
         self.streaming = hasattr(module.encoder, "get_init_states")
         self.chunk_size = int(module.encoder.chunk_size) if self.streaming else -1
+        self.geometry = FrameGeometry(*info.get("geometry", ()))
         self.info = info
         self.pieces = pieces
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_core.encoders.protocol import FrameGeometry
 from asr_core.nn.scaling import ScaledLinear
 from asr_core.ops.consistency import consistency_loss
 
@@ -28,7 +29,7 @@ class AsrModel(nn.Module):
     """Encoder with transducer and/or CTC head, and perhaps an attention decoder.
 
     Args:
-      encoder_embed: features (N, T, F), lengths -> frames (N, T', C), lengths.
+      encoder_embed: features (N, T, F), lengths -> frames (N, T', C), lengths; see :mod:`asr_core.encoders.protocol`.
       encoder: frames, lengths -> (N, T'', C), lengths.
       decoder: prediction network, tokens (N, U) -> (N, U, decoder_dim); None without transducer.
       joiner: None without transducer.
@@ -196,6 +197,12 @@ class AsrModel(nn.Module):
         self.encoder.left_context_frames = (left_context_frames,)
 
     @property
+    def geometry(self) -> FrameGeometry:
+        """How feature frames become frames of encoder output."""
+        embed = self.encoder_embed
+        return FrameGeometry(embed.subsampling_factor, self.encoder.output_downsampling_factor, embed.lost, embed.look_ahead)
+
+    @property
     def chunk_frames(self) -> int:
         """Feature frames that one streaming step advances."""
         return 2 * self.encoder.chunk_size[0]
@@ -203,10 +210,10 @@ class AsrModel(nn.Module):
     @property
     def window_frames(self) -> int:
         """Feature frames that one streaming step looks at."""
-        return self.chunk_frames + 13  # 7 for the convolutions without padding, 2 x 3 for the ConvNeXt's right context
+        return self.chunk_frames + self.geometry.look_ahead
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
-        """States of new streams: six per encoder layer, the front end's left context, and the count of processed frames."""
+        """States of new streams: the encoder's, the front end's left context, and the count of processed frames."""
         device = torch.device(device)
         states = self.encoder.get_init_states(batch_size, device)
         return [*states[:-1], self.encoder_embed.get_init_states(batch_size, device), states[-1]]
@@ -225,7 +232,7 @@ class AsrModel(nn.Module):
           states: as :meth:`get_init_states` or the previous call returned them.
 
         Returns:
-          encoder_out (N, chunk_size / 2, C), its lengths (N,), and the next states.
+          encoder_out (N, chunk_frames / subsampling factor, C), its lengths (N,), and the next states.
         """
         x, x_lens, embed_state = self.encoder_embed.streaming_forward(x, x_lens, states[-2])
         encoder_out, encoder_out_lens, new_states = self.encoder.streaming_forward(x, x_lens, [*states[:-2], states[-1]])

@@ -9,13 +9,14 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from asr_core.encoders.registry import ENCODERS
 from asr_core.models import safe_pickle
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.averaging import average_of_range, average_state_dicts, find_checkpoints, select_checkpoints
-from asr_core.models.options import PRESETS, ModelOptions, build_model, resolve
+from asr_core.models.options import CommonModelOptions, build_model, options_class, resolve
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
-from asr_core.utils.options import AttributeDict
+from asr_core.utils.options import AttributeDict, defaults_of
 
 __all__ = [
     "average_of_range",
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 _FREE = ("chunk_size", "left_context_frames", "use_cr_ctc")  # can be chosen anew for given weights
-_LISTS = {f.name for f in dataclasses.fields(ModelOptions) if isinstance(f.default, str)} - {"model_size", "encoder"}
 
 
 def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
@@ -185,7 +185,7 @@ def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
     raise UserError("the checkpoint does not tell its vocabulary's size")
 
 
-def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: bool = False) -> ModelOptions:
+def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: bool = False) -> CommonModelOptions:
     """The options of a checkpoint's model; where it tells none, those given and the defaults.
 
     Args:
@@ -196,27 +196,43 @@ def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: b
     Raises:
       UserError: one of them contradicts the checkpoint.
     """
-    names = [f.name for f in dataclasses.fields(ModelOptions)]
-    recorded = {n: ckpt[n] for n in names if n in ckpt}
-    given = {n: v for n, v in overrides.items() if n in names and v is not None}
+    sources = (overrides, ckpt) if free else (ckpt, overrides)
+    encoder = str(next((source["encoder"] for source in sources if source.get("encoder")), "zipformer"))
+    cls = options_class(encoder)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    given = {n: v for n, v in overrides.items() if n in fields and v is not None}
+    _refuse_others(overrides, fields, encoder)
+    recorded = {n: ckpt[n] for n in fields if n in ckpt}
+    if ckpt.get("encoder", "zipformer") != encoder:  # of another encoder only what all have in common
+        recorded = {n: v for n, v in recorded.items() if n in defaults_of(CommonModelOptions) and n != "encoder"}
     if not set(recorded) - {"context_size"}:  # the weights alone: the user describes them
-        return resolve(ModelOptions(**{**recorded, **given}))
+        return resolve(cls(**{**recorded, **given}))
     if free:
-        return resolve(dataclasses.replace(resolve(ModelOptions(**recorded)), **{"model_size": "", **given}))
-    opts = resolve(ModelOptions(**recorded))
-    asked = {**PRESETS.get(str(given.get("model_size", "")), {}), **given}
-    for name, value in asked.items():
+        size = {"model_size": ""} if "model_size" in fields else {}
+        return resolve(dataclasses.replace(resolve(cls(**recorded)), **{**size, **given}))
+    opts = resolve(cls(**recorded))
+    preset = fields["model_size"].metadata["presets"].get(given.get("model_size"), {}) if "model_size" in fields else {}
+    for name, value in {**preset, **given}.items():
         if name in _FREE or name == "model_size":
             continue
-        if not _same(name, value, getattr(opts, name)):
+        if not _same(value, getattr(opts, name), fields[name].default):
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {value} contradicts the checkpoint, which was trained with {getattr(opts, name)}: leave it out")
     return dataclasses.replace(opts, **{n: given[n] for n in _FREE if n in given})
 
 
-def _same(name: str, one: Any, other: Any) -> bool:
-    if name not in _LISTS:
-        return one == other
+def _refuse_others(overrides: Mapping[str, Any], fields: Mapping[str, Any], encoder: str) -> None:
+    for other in ENCODERS:
+        for field in dataclasses.fields(options_class(other)):
+            if field.name not in fields and overrides.get(field.name) not in (None, field.default):
+                flag = field.name.replace("_", "-")
+                raise UserError(f"--{flag} is an option of encoder {other}, and this is encoder {encoder}: leave it out")
+
+
+def _same(one: Any, other: Any, default: Any) -> bool:
+    """Whether two values of an option mean the same; a list with a single entry stands for one of equal entries."""
+    if not isinstance(default, str):
+        return one == other or str(one) == str(other)
     a, b = str(one).split(","), str(other).split(",")
     length = max(len(a), len(b))
     a, b = (v * length if len(v) == 1 else v for v in (a, b))

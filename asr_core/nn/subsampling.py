@@ -100,6 +100,10 @@ class Conv2dSubsampling(nn.Module):
       dropout: dropout of the output; its mask is shared over time.
     """
 
+    subsampling_factor = 2
+    lost = 7  # by convolutions without padding
+    look_ahead = 13  # and twice 3 frames that the ConvNeXt sees ahead
+
     def __init__(
         self,
         in_channels: int,

@@ -2,7 +2,7 @@
 
 from typing import Any, Collection, Dict, Mapping
 
-from asr_core.models.options import ModelOptions
+from asr_core.models.options import options_of
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
@@ -19,7 +19,7 @@ def check_heads(params: Mapping[str, Any]) -> None:
     Raises:
       UserError: naming the options.
     """
-    model, opts = from_params(ModelOptions, params), from_params(TrainOptions, params)
+    model, opts = options_of(params), from_params(TrainOptions, params)
     if model.use_cr_ctc:
         if not model.use_ctc:
             raise UserError("--use-cr-ctc 1 compares the CTC posteriors of two views: give --use-ctc 1, too")

@@ -98,10 +98,10 @@ class Recipe:
 
     def build_model(self) -> "nn.Module":
         """The model, on the CPU."""
-        from asr_core.models import ModelOptions, build_model
+        from asr_core.models.options import build_model, options_of
         from asr_core.text.tokenizer import SOS_EOS
 
-        opts = from_params(ModelOptions, self.params)
+        opts = options_of(self.params)
         if opts.use_attention_decoder and self.tokenizer.pieces[1:2] != [SOS_EOS]:
             raise UserError(f"an attention decoder needs {SOS_EOS} as the token with id 1, which {self.tokenizer.path} does not have")
         model = build_model(opts, self.tokenizer.vocab_size, self.params["num_mel_bins"])
@@ -166,5 +166,5 @@ class Recipe:
         weights = loss_weights(opts, batch_idx_train, losses)
         total = sum(weights[name] * loss for name, loss in losses.items())
         parts = {LOG_NAMES.get(name, name): loss.detach() for name, loss in losses.items()}
-        frames = int((supervisions["num_frames"] // 4).sum())
+        frames = int((supervisions["num_frames"] // int(self.params.get("subsampling_factor", 4))).sum())
         return BatchLoss(total, parts, frames)  # type: ignore[arg-type]

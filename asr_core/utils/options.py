@@ -11,6 +11,8 @@ import typing
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
+from asr_core.utils.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -48,6 +50,32 @@ def int_list(text: str) -> Tuple[int, ...]:
         return tuple(int(part) for part in str(text).split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected integers separated by commas, got {text!r}") from None
+
+
+def int_entries(opts: Any, name: str) -> Tuple[int, ...]:
+    """Field ``name`` of options, a comma-separated list of integers.
+
+    Raises:
+      UserError: it is none.
+    """
+    text = str(getattr(opts, name))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--{name.replace('_', '-')} {text!r} is not a comma-separated list of integers") from None
+
+
+def peek(argv: Optional[Sequence[str]], name: str, default: str) -> str:
+    """The value of option ``--name`` on a command line, before the parser that depends on it is made.
+
+    Args:
+      argv: the command line; None is the process' own.
+      name: the option, written out on the command line.
+      default: if it is not there.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}", dest="value", nargs="?", default=default, const=default)
+    return parser.parse_known_args(argv)[0].value
 
 
 def option(

@@ -1,0 +1,45 @@
+"""The kinds of encoder that ``--encoder`` chooses among. A new one is an entry here, its options and its modules."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Dict
+
+from asr_core.encoders import zipformer_options
+from asr_core.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from typing import Tuple
+
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """How to make one kind of encoder.
+
+    Attributes:
+      options: a dataclass, named ``...Options``, whose fields were made by :func:`asr_core.utils.options.option`: the options that this
+        encoder has besides those of every model. A field of the same name as a common one replaces it.
+      build: (options, features per frame) -> the front end and the encoder, see :mod:`asr_core.encoders.protocol`. Importing it
+        must not import torch.
+      subsampling_factor: feature frames per frame of encoder output.
+    """
+
+    options: type
+    build: "Callable[[Any, int], Tuple[nn.Module, nn.Module]]"
+    subsampling_factor: int = 4
+
+
+ENCODERS: Dict[str, EncoderSpec] = {
+    "zipformer": EncoderSpec(zipformer_options.ZipformerOptions, zipformer_options.build),
+}
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """How to make the encoder of this name.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in ENCODERS:
+        raise UserError(f"unknown --encoder {name!r}; known: {', '.join(ENCODERS)}")
+    return ENCODERS[name]
