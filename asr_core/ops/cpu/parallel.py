@@ -22,7 +22,6 @@ A kernel takes its work piece by piece until none is left::
 import ctypes
 import functools
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Optional, Sequence
 
@@ -104,9 +103,6 @@ def next_piece(data):  # noqa: ANN001, ANN201
     return begin, min(head[3], begin + head[2])
 
 
-_COMPILED_NOT_READ = 0.2  # seconds; reading from the cache takes a few milliseconds
-
-
 @functools.lru_cache(maxsize=None)
 def _say_once() -> None:
     logging.info("compiling CPU kernels: half a minute, the first time they are used on this machine")
@@ -122,12 +118,11 @@ class Kernel:
     @functools.cached_property
     def _address(self) -> int:
         signature = types.void(types.CPointer(types.int64))
-        began = time.monotonic()
         try:
             self._compiled = cfunc(signature, nopython=True, cache=True, fastmath=FAST, error_model="numpy")(self._function)
         except RuntimeError:  # numba finds no folder for its cache that may be written to
             self._compiled = cfunc(signature, nopython=True, fastmath=FAST, error_model="numpy")(self._function)
-        if time.monotonic() - began > _COMPILED_NOT_READ:
+        if not self._compiled.cache_hits:
             _say_once()
         return self._compiled.address
 
