@@ -43,7 +43,7 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     data_opts = shared.data_options(params, trained)
     if causal:
         shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
-    context_size = model.decoder.context_size if model.use_transducer else 0
+    context_size = getattr(model.decoder, "context_size", 0) if model.use_transducer else 0
     files = offline_files(params, search, context_size, causal, chunk, left)
     setup_logger(files.folder / files.log_name(files.recogs))
     logging.info("%s", params)

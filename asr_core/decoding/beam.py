@@ -5,41 +5,43 @@ from typing import Any, List, NamedTuple, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from asr_core.decoding.context import ContextTable, adjusted_log_probs
+from asr_core.decoding.context import adjusted_log_probs
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.fusion import Scorer, States, join, pick
+from asr_core.decoding.history import concatenate, histories
 from asr_core.decoding.hypothesis import Hypothesis
 
 KEY_FACTOR = 6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
 
 
 class BeamState(NamedTuple):
-    """Live hypotheses of n utterances, all (n, beam); places that hold none have the score -inf.
+    """Live hypotheses of n utterances, all (n, beam, ...); places that hold none have the score -inf.
 
     Attributes:
       score: log-probability.
       key: int64, a hash of the token sequence, equal for equal sequences.
-      code: int64, the predictor's context, see :class:`ContextTable`.
       length: int64, number of tokens with the initial context, which the final choice divides by.
+      history: the predictor's states, see :class:`~asr_core.decoding.history.Histories`.
       scorers: the states of each scorer.
     """
 
     score: Tensor
     key: Tensor
-    code: Tensor
     length: Tensor
+    history: States
     scorers: Tuple[States, ...] = ()
 
     def rows(self, start: int, end: int) -> "BeamState":
         """The hypotheses of utterances start..end-1."""
-        scorers = tuple(tuple(x[start:end] for x in states) for states in self.scorers)
-        return BeamState(*(x[start:end] for x in self[:4]), scorers)
+        history, *scorers = (tuple(x[start:end] for x in states) for states in (self.history, *self.scorers))
+        return BeamState(*(x[start:end] for x in self[:3]), history, tuple(scorers))
 
     @staticmethod
     def joined(parts: Sequence["BeamState"]) -> "BeamState":
         """The hypotheses of several groups of utterances as one."""
-        tensors = (torch.cat(x) for x in zip(*(part[:4] for part in parts)))
-        return BeamState(*tensors, tuple(join(states) for states in zip(*(part.scorers for part in parts))))
+        tensors = (torch.cat(x) for x in zip(*(part[:3] for part in parts)))
+        scorers = tuple(join(states) for states in zip(*(part.scorers for part in parts)))
+        return BeamState(*tensors, concatenate([part.history for part in parts]), scorers)
 
 
 class _Trace(NamedTuple):
@@ -66,7 +68,7 @@ def modified_beam_search(
     (the initial context counts).
 
     Args:
-      model: has ``decoder`` (stateless) and ``joiner``; eager or TorchScript.
+      model: has ``decoder`` and ``joiner``; eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
       beam_size: hypotheses kept per utterance.
@@ -183,22 +185,22 @@ class BeamCore:
         if beam_size < 1:
             raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
         self._joiner = model.joiner
-        self._table = ContextTable(model)
+        self._histories = histories(model)
         self._beam = beam_size
-        self._context_size = int(model.decoder.context_size)
         self._blank_penalty = blank_penalty
         self._temperature = temperature
         self._scorers = scorers
-        self.blank_id = self._table.blank_id
-        self._earlier = torch.ones(beam_size, beam_size, dtype=torch.bool, device=self._table.device).tril(-1)
+        self.blank_id = self._histories.blank_id
+        self._earlier = torch.ones(beam_size, beam_size, dtype=torch.bool, device=self._histories.device).tril(-1)
 
     def start(self, num: int) -> BeamState:
         """One empty hypothesis for each of ``num`` utterances."""
-        code = self._table.start(num, self._beam)
-        score = torch.full((num, self._beam), float("-inf"), device=code.device)
+        device = self._histories.device
+        score = torch.full((num, self._beam), float("-inf"), device=device)
         score[:, 0] = 0
+        key = torch.zeros(num, self._beam, dtype=torch.int64, device=device)
         scorers = tuple(scorer.start(num, self._beam) for scorer in self._scorers)
-        return BeamState(score, torch.zeros_like(code), code, torch.full_like(code, self._context_size), scorers)
+        return BeamState(score, key, key + self._histories.initial_length, self._histories.start(num, self._beam), scorers)
 
     def final_scores(self, state: BeamState) -> Tensor:
         """Scores (n, beam) of the hypotheses if they end here."""
@@ -222,20 +224,20 @@ class BeamCore:
 
     def _step(self, frame: Tensor, state: BeamState) -> Tuple[BeamState, Tensor, Tensor]:
         """One frame (n, C); returns the new state and, for each of its places, the parent's place and the token."""
-        logits = self._joiner(frame.unsqueeze(1), self._table(state.code), project_input=False)
+        logits = self._joiner(frame.unsqueeze(1), self._histories.output(state.history), project_input=False)
         log_probs = adjusted_log_probs(logits, self.blank_id, self._blank_penalty, self._temperature)
         score, index = log_probs.add_(state.score.unsqueeze(-1)).flatten(1).topk(self._beam)
-        parent = index.div(self._table.vocab_size, rounding_mode="floor")
-        token = index.remainder(self._table.vocab_size)
+        parent = index.div(self._histories.vocab_size, rounding_mode="floor")
+        token = index.remainder(self._histories.vocab_size)
         emits = token != self.blank_id
-        key, code = state.key.gather(1, parent), state.code.gather(1, parent)
+        key = state.key.gather(1, parent)
         key = torch.where(emits, torch.add(token, key, alpha=KEY_FACTOR) + 1, key)
-        code = torch.where(emits, self._table.append(code, token), code)
+        history = self._histories.append(pick(state.history, parent), token, emits)
         length = state.length.gather(1, parent).add_(emits)
         scorers = ()
         if self._scorers:
             score, scorers = self._add_scores(score, parent, token, emits & (score > float("-inf")), state.scorers)
-        return BeamState(self._merge(score, key), key, code, length, scorers), parent, token
+        return BeamState(self._merge(score, key), key, length, history, scorers), parent, token
 
     def _add_scores(
         self, score: Tensor, parent: Tensor, token: Tensor, emits: Tensor, before: Tuple[States, ...]

@@ -22,7 +22,7 @@ class ContextTable:
       model: has ``decoder`` (with ``blank_id``, ``context_size``, ``vocab_size``) and ``joiner.decoder_proj``; TorchScript will do.
 
     Attributes:
-      blank_id, vocab_size, device: the model's.
+      blank_id, vocab_size, context_size, device: the model's.
       base: base of the digits.
       keep: base to the power of (context_size - 1); the remainder of a context by it is the context without its oldest token.
     """
@@ -33,11 +33,11 @@ class ContextTable:
         self.blank_id = int(model.decoder.blank_id)
         self.vocab_size = int(model.decoder.vocab_size)
         self.base = self.vocab_size + 1
-        self._context_size = int(model.decoder.context_size)
-        self.keep = self.base ** (self._context_size - 1)
-        contexts = self.base**self._context_size
+        self.context_size = int(model.decoder.context_size)
+        self.keep = self.base ** (self.context_size - 1)
+        contexts = self.base**self.context_size
         if contexts >= 1 << 62:
-            raise ValueError(f"context size {self._context_size} with {self.vocab_size} tokens does not fit into 64 bits")
+            raise ValueError(f"context size {self.context_size} with {self.vocab_size} tokens does not fit into 64 bits")
         weight = next(self._proj.parameters())
         self.device = weight.device
         self._rows = weight.new_empty(0, weight.size(0))
@@ -74,7 +74,7 @@ class ContextTable:
         self._used = end
 
     def _evaluate(self, codes: Tensor) -> Tensor:
-        digits = [codes.div(self.base**k, rounding_mode="floor").remainder(self.base) - 1 for k in reversed(range(self._context_size))]
+        digits = [codes.div(self.base**k, rounding_mode="floor").remainder(self.base) - 1 for k in reversed(range(self.context_size))]
         return self._proj(self._decoder(torch.stack(digits, dim=1), False).squeeze(1))
 
 

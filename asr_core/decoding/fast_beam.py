@@ -9,8 +9,10 @@ from asr_core.decoding.beam import backtrack
 from asr_core.decoding.context import ContextTable, adjusted_log_probs
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.history import is_recurrent
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.ops import fast_beam as ops
+from asr_core.utils.errors import UserError
 
 _BLANK = -1  # stands for blank among the arcs that a path takes
 
@@ -132,6 +134,11 @@ class FastBeamCore:
     def __init__(self, model: Any, opts: FastBeamOptions, graph: Optional[Fsa] = None) -> None:
         if not (opts.beam > 0 and opts.max_contexts >= 1 and opts.max_states >= 1):
             raise ValueError(f"beam must be positive, max_contexts and max_states at least 1, got {opts}")
+        if is_recurrent(model.decoder):
+            raise UserError(
+                "fast beam search merges hypotheses whose last few tokens are the same, but this model's predictor is an LSTM, which "
+                "sees all tokens: decode with greedy_search, modified_beam_search or beam_search"
+            )
         self._joiner = model.joiner
         self._table = ContextTable(model)
         self._opts = opts

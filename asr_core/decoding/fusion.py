@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asr_core.decoding.context_graph import ContextGraph
+from asr_core.decoding.history import States
 from asr_core.lm.neural import SOS
-
-States = Tuple[Tensor, ...]
 
 
 class Scorer(Protocol):

@@ -2,26 +2,28 @@
 
 import heapq
 import math
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
 
-from asr_core.decoding.context import ContextTable, adjusted_log_probs
+from asr_core.decoding.context import adjusted_log_probs
+from asr_core.decoding.history import States, concatenate, histories
 from asr_core.decoding.hypothesis import Hypothesis
 
 _MAX_TOKENS = 20000  # expansions of one utterance; more means that the model has gone astray
 
 
 class _Entry(NamedTuple):
-    """A hypothesis on its way: its score, the tokens' frames, and the predictor's context."""
+    """A hypothesis on its way: its score and the tokens' frames."""
 
     score: float
     timestamps: Tuple[int, ...]
-    code: int
 
 
-_Beam = Dict[Tuple[int, ...], _Entry]
+_Tokens = Tuple[int, ...]
+_Beam = Dict[_Tokens, _Entry]
+_Known = Dict[_Tokens, Tuple[float, List[Tuple[int, float]]]]  # log-probability of blank, and the best tokens with theirs
 
 
 @torch.inference_mode()
@@ -41,7 +43,7 @@ def beam_search(
     counts).
 
     Args:
-      model: has ``decoder`` (stateless) and ``joiner``; eager or TorchScript.
+      model: has ``decoder`` and ``joiner``; eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
       beam_size: hypotheses kept per utterance.
@@ -58,52 +60,66 @@ def beam_search(
 class _Search:
     def __init__(self, model: Any, beam_size: int, blank_penalty: float, temperature: float) -> None:
         self._joiner = model.joiner
-        self._table = ContextTable(model)
-        self._context_size = int(model.decoder.context_size)
+        self._histories = histories(model)
         self._beam = beam_size
-        self._adjust = (self._table.blank_id, blank_penalty, temperature)
+        self._adjust = (self._histories.blank_id, blank_penalty, temperature)
+        self._states: Dict[_Tokens, States] = {}  # of the predictor, by the tokens that it sees
 
     def run(self, frames: Tensor) -> Hypothesis:
         """Search projected frames (T, C)."""
-        beam: _Beam = {(): _Entry(0.0, (), int(self._table.start(1)))}
+        beam: _Beam = {(): _Entry(0.0, ())}
+        self._states = {(): self._histories.start(1)}
         for t in range(len(frames)):
             beam = self._frame(frames[t], t, beam)
             if max(map(len, beam)) >= _MAX_TOKENS:
                 break
-        tokens = max(beam, key=lambda k: beam[k].score / (len(k) + self._context_size))
+        tokens = max(beam, key=lambda k: beam[k].score / (len(k) + self._histories.initial_length))
         return Hypothesis(list(tokens), list(beam[tokens].timestamps), beam[tokens].score)
+
+    def _seen(self, tokens: _Tokens) -> _Tokens:
+        """What the predictor sees of a hypothesis."""
+        return tokens if self._histories.horizon is None else tokens[-self._histories.horizon :]
 
     def _frame(self, frame: Tensor, t: int, emitting: _Beam) -> _Beam:
         """The next frame's beam from ``emitting``, which is used up."""
-        known: Dict[int, Tuple[float, List[Tuple[int, float]]]] = {}
-        self._evaluate(frame, {entry.code for entry in emitting.values()}, known)
+        known: _Known = {}
+        self._evaluate(frame, emitting, known)
         advanced: _Beam = {}
         while emitting:
             tokens = max(emitting, key=lambda k: emitting[k].score)
             entry = emitting.pop(tokens)
-            if entry.code not in known:
-                self._evaluate(frame, {entry.code}, known)
-            blank, others = known[entry.code]
+            if self._seen(tokens) not in known:
+                self._evaluate(frame, [tokens], known)
+            blank, others = known[self._seen(tokens)]
             _add(advanced, tokens, entry._replace(score=entry.score + blank))
             if len(tokens) < _MAX_TOKENS:
                 for token, log_prob in others:
-                    code = int(self._table.append(torch.tensor(entry.code), torch.tensor(token)))
-                    _add(emitting, (*tokens, token), _Entry(entry.score + log_prob, (*entry.timestamps, t), code))
+                    _add(emitting, (*tokens, token), _Entry(entry.score + log_prob, (*entry.timestamps, t)))
             threshold = max((e.score for e in emitting.values()), default=-math.inf)
             better = [k for k, e in advanced.items() if e.score > threshold]
             if len(better) >= self._beam:
                 return {k: advanced[k] for k in heapq.nlargest(self._beam, better, key=lambda k: advanced[k].score)}
         return advanced
 
-    def _evaluate(self, frame: Tensor, codes: set, known: Dict[int, Tuple[float, List[Tuple[int, float]]]]) -> None:
-        """Note the log-probability of blank and of the best tokens after each context."""
-        blank = self._table.blank_id
-        order = sorted(codes)
-        logits = self._joiner(frame, self._table(torch.tensor(order, device=frame.device)), project_input=False)
+    def _evaluate(self, frame: Tensor, hypotheses: Iterable[_Tokens], known: _Known) -> None:
+        """Note the log-probability of blank and of the best tokens after each hypothesis."""
+        blank = self._histories.blank_id
+        seen = sorted({self._seen(tokens): self._state(tokens) for tokens in hypotheses}.items(), key=lambda item: item[0])
+        states = concatenate([state for _, state in seen])
+        logits = self._joiner(frame, self._histories.output(states), project_input=False)
         log_probs = adjusted_log_probs(logits, *self._adjust)
         values, tokens = log_probs.topk(min(self._beam + 1, log_probs.size(1)), dim=1)
-        for code, first, row, ids in zip(order, log_probs[:, blank].tolist(), values.tolist(), tokens.tolist()):
-            known[code] = first, [(i, v) for i, v in zip(ids, row) if i != blank]
+        for (key, _), first, row, ids in zip(seen, log_probs[:, blank].tolist(), values.tolist(), tokens.tolist()):
+            known[key] = first, [(i, v) for i, v in zip(ids, row) if i != blank]
+
+    def _state(self, tokens: _Tokens) -> States:
+        """The predictor's states (1, ...) after a hypothesis whose beginning without its last token was evaluated before."""
+        key = self._seen(tokens)
+        if key not in self._states:
+            before = self._states[self._seen(tokens[:-1])]
+            token = torch.tensor([tokens[-1]], device=self._histories.device)
+            self._states[key] = self._histories.append(before, token, torch.ones_like(token, dtype=torch.bool))
+        return self._states[key]
 
 
 def _add(beam: _Beam, tokens: Tuple[int, ...], entry: _Entry) -> None:

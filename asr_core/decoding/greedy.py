@@ -5,7 +5,8 @@ from typing import Any, List, Tuple
 import torch
 from torch import Tensor
 
-from asr_core.decoding.context import ContextTable, adjusted_log_probs
+from asr_core.decoding.context import adjusted_log_probs
+from asr_core.decoding.history import States, concatenate, histories, select
 from asr_core.decoding.hypothesis import Hypothesis
 
 _WINDOW = 8  # frames looked at in one round; more waste arithmetic, fewer need more rounds
@@ -23,7 +24,7 @@ def greedy_search(
     """Take the best token at every frame, for a whole batch at a time.
 
     Args:
-      model: has ``decoder`` (stateless) and ``joiner``; eager or TorchScript.
+      model: has ``decoder`` and ``joiner``; eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
       max_sym_per_frame: after a token other than blank the same frame is asked again, up to this many tokens.
@@ -39,8 +40,8 @@ def greedy_search(
 class GreedyStream:
     """What greedy search remembers of one stream."""
 
-    def __init__(self, code: int) -> None:
-        self.code = code
+    def __init__(self, history: States) -> None:
+        self.history = history
         self.tokens: List[int] = []
         self.timestamps: List[int] = []
         self.log_prob = 0.0
@@ -61,14 +62,14 @@ class StreamingGreedySearch:
         if max_sym_per_frame < 1:
             raise ValueError(f"max_sym_per_frame must be at least 1, got {max_sym_per_frame}")
         self._joiner = model.joiner
-        self._table = ContextTable(model)
+        self._histories = histories(model)
         self._max_sym = max_sym_per_frame
         self._blank_penalty = blank_penalty
         self._temperature = temperature
 
     def new_stream(self) -> GreedyStream:
         """The state of a stream that has not begun."""
-        return GreedyStream(int(self._table.start(1)))
+        return GreedyStream(self._histories.start(1))
 
     @torch.inference_mode()
     def advance(self, streams: List[GreedyStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
@@ -79,28 +80,29 @@ class StreamingGreedySearch:
           encoder_out: (N, T, C), not projected.
           encoder_out_lens: (N,) int64.
         """
-        device = self._table.device
-        lens = encoder_out_lens.to(device)
-        code = torch.tensor([s.code for s in streams], device=device)
-        score = torch.zeros(len(streams), device=device)
-        emissions = self._run(self._joiner.encoder_proj(encoder_out), lens, code, score)
+        if not streams:
+            return
+        lens = encoder_out_lens.to(self._histories.device)
+        history = concatenate([s.history for s in streams])
+        score = torch.zeros(len(streams), device=lens.device)
+        emissions = self._run(self._joiner.encoder_proj(encoder_out), lens, history, score)
         num_frames = lens.tolist()
-        for i, (stream, new_code, new_score) in enumerate(zip(streams, code.tolist(), score.tolist())):
+        for i, (stream, *new_history, new_score) in enumerate(zip(streams, *(s.split(1) for s in history), score.tolist())):
             tokens, frames = emissions[i]
-            stream.code = new_code
+            stream.history = tuple(new_history)
             stream.tokens += tokens
             stream.timestamps += [stream.num_frames + t for t in frames]
             stream.log_prob += new_score
             stream.num_frames += num_frames[i]
 
-    def _run(self, x: Tensor, lens: Tensor, code: Tensor, score: Tensor) -> List[Tuple[List[int], List[int]]]:
-        """Search projected frames ``x`` (N, T, J); brings ``code`` and ``score`` (N,) up to date.
+    def _run(self, x: Tensor, lens: Tensor, history: States, score: Tensor) -> List[Tuple[List[int], List[int]]]:
+        """Search projected frames ``x`` (N, T, J); brings ``history`` (N, ...) and ``score`` (N,) up to date.
 
         The context only changes where a token is emitted, and most frames emit none. So each round looks at the next few
         frames of every utterance under its present context and jumps behind the first token it finds.
         Returns the tokens and their frames for each utterance.
         """
-        blank = self._table.blank_id
+        blank = self._histories.blank_id
         window = torch.arange(_WINDOW, device=x.device)
         position, repeats = torch.zeros_like(lens), torch.zeros_like(lens)  # next frame, tokens it has given already
         rounds: List[Tensor] = []
@@ -109,7 +111,8 @@ class StreamingGreedySearch:
             time = position[rows].unsqueeze(1) + window  # (n, W)
             beyond = time >= lens[rows].unsqueeze(1)
             frames = x[rows.unsqueeze(1), time.clamp(max=x.size(1) - 1)]
-            logits = self._joiner(frames, self._table(code[rows]).unsqueeze(1), project_input=False)
+            here = select(history, rows)
+            logits = self._joiner(frames, self._histories.output(here).unsqueeze(1), project_input=False)
             best, token = adjusted_log_probs(logits, blank, self._blank_penalty, self._temperature).max(dim=-1)
             emits = (token != blank) & ~beyond
             found, first = emits.max(dim=1)  # the first of equal maxima
@@ -117,7 +120,8 @@ class StreamingGreedySearch:
             score[rows] += best.masked_fill(beyond | (window > first.unsqueeze(1)), 0).sum(dim=1)
             emitted = token.gather(1, first.unsqueeze(1)).squeeze(1)
             at = position[rows] + first
-            code[rows] = torch.where(found, self._table.append(code[rows], emitted), code[rows])
+            for state, new in zip(history, self._histories.append(here, emitted, found)):
+                state[rows] = new
             count = torch.where(found, torch.where(first == 0, repeats[rows], 0) + 1, self._max_sym)
             leave = count >= self._max_sym
             position[rows] = at + leave

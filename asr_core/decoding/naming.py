@@ -61,7 +61,8 @@ def _method_part(opts: SearchOptions, context_size: int) -> str:
         phrases = _phrases_part(opts)
         return f"__{name}__beam-size-{opts.beam_size}" + (f"-{phrases}" if phrases else "")
     if name == "greedy_search":
-        return f"_context-{context_size}_max-sym-per-frame-{opts.max_sym_per_frame}"
+        context = f"_context-{context_size}" if context_size else ""
+        return f"{context}_max-sym-per-frame-{opts.max_sym_per_frame}"
     return ""
 
 
@@ -106,7 +107,7 @@ def _chunk_part(causal: bool, chunk_size: int, left_context_frames: int) -> str:
 
 
 def offline_files(params: Any, opts: SearchOptions, context_size: int, causal: bool, chunk_size: int, left: int) -> ResultFiles:
-    """Names of what decode.py writes, below ``<exp_dir>/<decoding method>``."""
+    """Names of what decode.py writes, below ``<exp_dir>/<decoding method>``; a ``context_size`` of 0 is left out."""
     suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(causal, chunk_size, left)
     suffix += _method_part(opts, context_size) + _fusion_part(opts) + _adjustments(opts)
     suffix += "_use-averaged-model" if params["use_averaged_model"] else ""
