@@ -1,11 +1,11 @@
 """The Zipformer encoder (Yao et al. 2023, https://arxiv.org/abs/2310.11230)."""
 
-import random
 from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
+from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.zipformer_layer import Zipformer2EncoderLayer
 from asr_core.encoders.zipformer_stack import DownsampledZipformer2Encoder, Zipformer2Encoder
 from asr_core.nn.bypass import SimpleDownsample
@@ -16,7 +16,7 @@ from asr_core.utils.errors import UserError
 Ints = Union[int, Sequence[int]]
 
 
-class Zipformer2(nn.Module):
+class Zipformer2(ChunkedEncoder):
     """Stacks of layers at different frame rates and widths, on 50 Hz frames.
 
     Every argument of type ``Ints`` has one entry per stack; a single one is taken for all stacks.
@@ -34,9 +34,7 @@ class Zipformer2(nn.Module):
       dropout: by default 0.3 falling to 0.1 over 20000 batches.
       warmup_batches: batch count after which no layer is left out often any more.
       causal: chunk-causal convolutions, so that it can stream.
-      chunk_size: chunk lengths (50 Hz frames) of which training draws one per batch; -1 is the whole utterance. In evaluation
-        the first is taken. Ignored unless causal.
-      left_context_frames: left contexts (50 Hz frames), drawn alike; -1 is unlimited.
+      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class Zipformer2(nn.Module):
         chunk_size: Ints = (-1,),
         left_context_frames: Ints = (-1,),
     ) -> None:
-        super().__init__()
+        super().__init__(causal, _as_tuple(chunk_size), _as_tuple(left_context_frames))
         if output_downsampling_factor != 2:
             raise ValueError(f"output_downsampling_factor must be 2, got {output_downsampling_factor}")
         if dropout is None:
@@ -80,9 +78,6 @@ class Zipformer2(nn.Module):
             if unmasked > dim:
                 raise ValueError(f"encoder_unmasked_dim {unmasked} is larger than encoder_dim {dim}")
         self.pos_dim = pos_dim
-        self.causal = causal
-        self.chunk_size = _as_tuple(chunk_size)
-        self.left_context_frames = _as_tuple(left_context_frames)
         self.encoders = nn.ModuleList([self._make_stack(i, num_stacks, dropout, warmup_batches) for i in range(num_stacks)])
         self.downsample_output = SimpleDownsample(output_downsampling_factor)
 
@@ -161,16 +156,6 @@ class Zipformer2(nn.Module):
         x = torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
         return self.downsample_output(x).transpose(0, 1)
 
-    def _draw_chunk(self) -> Tuple[int, int]:
-        """(chunk size, chunks of left context) for one batch; -1 stands for all."""
-        if not self.causal:
-            return -1, -1
-        chunk_size = random.choice(self.chunk_size) if self.training else self.chunk_size[0]
-        if chunk_size < 0:
-            return -1, -1
-        left_frames = random.choice(self.left_context_frames) if self.training else self.left_context_frames[0]
-        return chunk_size, self.check_chunk(chunk_size, left_frames)
-
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
         """How many chunks of left context these settings give; -1 stands for all.
 
@@ -229,19 +214,6 @@ class Zipformer2(nn.Module):
     def state_batch_dims(self) -> List[int]:
         """The batch axis of each state of :meth:`get_init_states`."""
         return [1, 1, 1, 1, 0, 0] * sum(self.num_encoder_layers) + [0]
-
-    def _check_streaming(self) -> None:
-        if not self.causal:
-            raise UserError("this encoder is not causal, so it cannot stream: it must be trained with --causal 1")
-        if len(self.chunk_size) != 1 or len(self.left_context_frames) != 1 or self.chunk_size[0] <= 0 or self.left_context_frames[0] < 0:
-            raise UserError(
-                "streaming needs one chunk size above 0 and one left context of at least 0, not"
-                f" {self.chunk_size} and {self.left_context_frames}: give --chunk-size and --left-context-frames"
-            )
-        chunk_size, left_frames = self.chunk_size[0], self.left_context_frames[0]
-        if left_frames % chunk_size != 0 or left_frames == 0:
-            raise UserError(f"--left-context-frames {left_frames} must be a multiple of --chunk-size {chunk_size} in streaming")
-        self.check_chunk(chunk_size, left_frames)
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.
