@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Type
 
 from asr_core.encoders.registry import ENCODERS, encoder_spec
 from asr_core.encoders.zipformer_options import ZipformerOptions
+from asr_core.predictors.options import PredictorOptions, build_predictor
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, int_entries, option
 
@@ -19,12 +20,10 @@ _ENCODER_HELP = "Kind of encoder; it brings options of its own."
 
 
 @dataclass
-class CommonModelOptions:
+class CommonModelOptions(PredictorOptions):
     """Model, whatever its encoder."""
 
     encoder: str = option("zipformer", _ENCODER_HELP, choices=list(ENCODERS))
-    decoder_dim: int = option(512, "Width of the prediction network.")
-    context_size: int = option(2, "Tokens that the prediction network sees; 2 makes a trigram-like model of the history.")
     joiner_dim: int = option(512, "Width of the joiner.")
     causal: bool = option(False, "Chunk-causal convolutions, for streaming; changes the parameters.")
     chunk_size: str = option(
@@ -110,6 +109,8 @@ def _build_attention_decoder(opts: CommonModelOptions, vocab_size: int, memory_d
 def _build_intermediate_ctc(opts: CommonModelOptions, encoder: Any, vocab_size: int) -> "IntermediateCtc":
     from asr_core.models.intermediate_ctc import IntermediateCtc
 
+    if not hasattr(encoder, "forward_stacks"):
+        raise UserError(f"--intermediate-ctc-stacks: the encoder {opts.encoder} has no inner outputs for CTC heads")
     try:
         return IntermediateCtc(
             int_entries(opts, "intermediate_ctc_stacks"), encoder.encoder_dim, vocab_size, encoder.output_downsampling_factor
@@ -132,7 +133,6 @@ def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80
     """
     from asr_core.models.asr_model import AsrModel
     from asr_core.models.joiner import Joiner
-    from asr_core.predictors import StatelessPredictor
 
     opts = resolve(opts)
     if not (opts.use_transducer or opts.use_ctc):
@@ -141,9 +141,7 @@ def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80
     encoder_dim = encoder.output_dim
     decoder = joiner = None
     if opts.use_transducer:
-        if opts.decoder_dim % 4 != 0 or opts.context_size < 1:
-            raise UserError("--decoder-dim must be a multiple of 4 and --context-size at least 1")
-        decoder = StatelessPredictor(vocab_size, opts.decoder_dim, blank_id, opts.context_size)
+        decoder = build_predictor(opts, vocab_size, blank_id)
         joiner = Joiner(encoder_dim, opts.decoder_dim, opts.joiner_dim, vocab_size)
     return AsrModel(
         encoder_embed=encoder_embed,
