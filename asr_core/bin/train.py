@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 
 from asr_core.bin.common import run_program
 from asr_core.data.options import DataOptions
-from asr_core.encoders.registry import encoder_spec
-from asr_core.models.options import options_class
+from asr_core.encoders.registry import subsampling_factor
+from asr_core.models.options import options_class, options_of
 from asr_core.training.launch import Seat, seat_from_environment, spawn
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
@@ -128,7 +128,7 @@ def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe
         blank_id=recipe.tokenizer.blank_id,
         unk_id=recipe.tokenizer.unk_id,
         feature_dim=params["num_mel_bins"],
-        subsampling_factor=encoder_spec(str(params.get("encoder", "zipformer"))).subsampling_factor,
+        subsampling_factor=subsampling_factor(options_of(params)),
     )
     if world.is_main:
         _keep_records(recipe, Path(params["exp_dir"]))

@@ -3,15 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asr_core.encoders.conformer import Conformer
     from asr_core.encoders.zipformer import Zipformer2
 
-__all__ = ["Zipformer2"]
+__all__ = ["Conformer", "Zipformer2"]
 
 
 def __getattr__(name: str) -> Any:
-    """Zipformer2, which needs torch, on first use."""
-    if name == "Zipformer2":
-        from asr_core.encoders.zipformer import Zipformer2
+    """An encoder, which needs torch, on first use."""
+    import importlib
 
-        return Zipformer2
+    modules = {"Conformer": "conformer", "Zipformer2": "zipformer"}
+    if name in modules:
+        return getattr(importlib.import_module(f"asr_core.encoders.{modules[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

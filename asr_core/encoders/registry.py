@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from asr_core.encoders import zipformer_options
+from asr_core.encoders import conformer_options, zipformer_options
 from asr_core.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from typing import Tuple
+    from typing import Tuple, Union
 
     from torch import nn
 
@@ -21,16 +21,17 @@ class EncoderSpec:
         encoder has besides those of every model. A field of the same name as a common one replaces it.
       build: (options, features per frame) -> the front end and the encoder, see :mod:`asr_core.encoders.protocol`. Importing it
         must not import torch.
-      subsampling_factor: feature frames per frame of encoder output.
+      subsampling_factor: feature frames per frame of encoder output, or a function of the options that tells.
     """
 
     options: type
     build: "Callable[[Any, int], Tuple[nn.Module, nn.Module]]"
-    subsampling_factor: int = 4
+    subsampling_factor: "Union[int, Callable[[Any], int]]" = 4
 
 
 ENCODERS: Dict[str, EncoderSpec] = {
     "zipformer": EncoderSpec(zipformer_options.ZipformerOptions, zipformer_options.build),
+    "conformer": EncoderSpec(conformer_options.ConformerOptions, conformer_options.build, conformer_options.subsampling_factor),
 }
 
 
@@ -43,3 +44,9 @@ def encoder_spec(name: str) -> EncoderSpec:
     if name not in ENCODERS:
         raise UserError(f"unknown --encoder {name!r}; known: {', '.join(ENCODERS)}")
     return ENCODERS[name]
+
+
+def subsampling_factor(opts: Any) -> int:
+    """Feature frames per frame of encoder output, of a model with these options."""
+    factor = encoder_spec(opts.encoder).subsampling_factor
+    return factor(opts) if callable(factor) else factor

@@ -199,12 +199,13 @@ def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: b
     sources = (overrides, ckpt) if free else (ckpt, overrides)
     encoder = str(next((source["encoder"] for source in sources if source.get("encoder")), "zipformer"))
     cls = options_class(encoder)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    given = {n: v for n, v in overrides.items() if n in fields and v is not None}
+    common = defaults_of(CommonModelOptions)
+    fields = {f.name: f for f in sorted(dataclasses.fields(cls), key=lambda f: f.name in common)}  # what is told first: the encoder's
+    given = {n: overrides[n] for n in fields if overrides.get(n) is not None}
     _refuse_others(overrides, fields, encoder)
     recorded = {n: ckpt[n] for n in fields if n in ckpt}
     if ckpt.get("encoder", "zipformer") != encoder:  # of another encoder only what all have in common
-        recorded = {n: v for n, v in recorded.items() if n in defaults_of(CommonModelOptions) and n != "encoder"}
+        recorded = {n: v for n, v in recorded.items() if n in common and n != "encoder"}
     if not set(recorded) - {"context_size"}:  # the weights alone: the user describes them
         return resolve(cls(**{**recorded, **given}))
     if free:

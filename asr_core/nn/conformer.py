@@ -1,0 +1,110 @@
+"""The modules of a Conformer layer besides attention (Gulati et al. 2020, https://arxiv.org/abs/2005.08100, section 2)."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_core.nn.batch_norm import MaskedBatchNorm1d
+from asr_core.ops.depthwise import depthwise_conv1d, depthwise_conv1d_plain
+
+
+class DoubleSwish(nn.Module):
+    """``x sigmoid(x - 1)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x * torch.sigmoid(x - 1.0)
+
+
+ACTIVATIONS = {"silu": nn.SiLU, "double_swish": DoubleSwish, "relu": nn.ReLU}
+
+
+class ConformerFeedForward(nn.Sequential):
+    """Layer norm, linear, activation, dropout, linear, dropout; (..., C) -> (..., C).
+
+    Args:
+      embed_dim: C.
+      feedforward_dim: width inside.
+      dropout: rate of both.
+      activation: a key of :data:`ACTIVATIONS`.
+      norm_eps: of the layer norm.
+    """
+
+    def __init__(self, embed_dim: int, feedforward_dim: int, dropout: float, activation: str = "silu", norm_eps: float = 1e-5) -> None:
+        super().__init__(
+            nn.LayerNorm(embed_dim, eps=norm_eps),
+            nn.Linear(embed_dim, feedforward_dim),
+            ACTIVATIONS[activation](),
+            nn.Dropout(dropout),
+            nn.Linear(feedforward_dim, embed_dim),
+            nn.Dropout(dropout),
+        )
+
+
+class ConformerConvolution(nn.Module):
+    """Layer norm, gated linear unit, depthwise convolution over time, norm, activation, linear, dropout.
+
+    An even kernel of K frames sees ``K / 2 - 1`` frames before and ``K / 2`` after; a causal one K - 1 before.
+
+    Args:
+      embed_dim: width C.
+      kernel: taps K of the depthwise convolution.
+      norm: of its output, "batch" (over valid frames alone) or "layer".
+      causal: whether it sees no later frames.
+      dropout: of the output.
+      activation: a key of :data:`ACTIVATIONS`.
+      norm_eps: of the norms.
+      batch_norm_decay: weight of the past in the running statistics.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        kernel: int,
+        norm: str = "batch",
+        causal: bool = False,
+        dropout: float = 0.1,
+        activation: str = "silu",
+        norm_eps: float = 1e-5,
+        batch_norm_decay: float = 0.999,
+    ) -> None:
+        super().__init__()
+        self.cache_len = kernel - 1
+        self.pad = kernel - 1 if causal else (kernel - 1) // 2
+        self.norm_in = nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.in_proj = nn.Linear(embed_dim, 2 * embed_dim)
+        self.depthwise_conv = nn.Conv1d(embed_dim, embed_dim, kernel, groups=embed_dim, bias=False)
+        self.batch_norm: Optional[nn.Module] = None
+        self.layer_norm: Optional[nn.Module] = None
+        if norm == "batch":
+            self.batch_norm = MaskedBatchNorm1d(embed_dim, eps=norm_eps, momentum=1.0 - batch_norm_decay)
+        else:
+            self.layer_norm = nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.activation = ACTIVATIONS[activation]()
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
+        """x (T, N, C), pad_mask (T, N), True at padding -> (T, N, C)."""
+        x = depthwise_conv1d(self._gated(x, pad_mask), self.depthwise_conv.weight, None, self.pad)
+        return self._finish(x, pad_mask)
+
+    def streaming_forward(self, x: Tensor, cache: Tensor, pad_mask: Tensor) -> Tuple[Tensor, Tensor]:
+        """One chunk of a causal module: x (T, N, C), cache (kernel - 1, N, C), pad_mask (T, N) -> (T, N, C), the next cache."""
+        num_frames = x.size(0)
+        x = torch.cat([cache, self._gated(x, pad_mask)], dim=0)
+        y = depthwise_conv1d_plain(x, self.depthwise_conv.weight, None, self.pad, 0)[self.cache_len :]
+        return self._finish(y, pad_mask), x[num_frames:]
+
+    def _gated(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        x = F.glu(self.in_proj(self.norm_in(x)), dim=-1)
+        return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
+
+    def _finish(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        if self.batch_norm is not None:
+            x = self.batch_norm(x, pad_mask)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return self.dropout(self.out_proj(self.activation(x)))

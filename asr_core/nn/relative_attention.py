@@ -1,0 +1,109 @@
+"""Self-attention with relative positions (Transformer-XL, Dai et al. 2019, https://arxiv.org/abs/1901.02860, section 3.3)."""
+
+import math
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_core.ops.attention import attention_weights, attention_weights_plain
+
+
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """Sines and then cosines of ``positions`` (any shape) at ``dim / 2`` frequencies from 1 down to 1 / 10000: (..., dim)."""
+    half = dim // 2
+    exponents = torch.arange(half, device=positions.device, dtype=torch.float32) / max(1, half - 1)
+    angles = positions.to(torch.float32).unsqueeze(-1) * torch.exp(exponents * -math.log(10000.0))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def relative_positions(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
+    """Encoding of query minus key where the last query stands at the last key: (1, num_queries - 1 + num_keys, C) for ``like`` (..., C)."""
+    offsets = torch.arange(num_keys - 1, -num_queries, -1, device=like.device)
+    return sinusoids(offsets, like.size(-1)).to(like.dtype).unsqueeze(0)
+
+
+class RelPositionMultiheadAttention(nn.Module):
+    """Self-attention whose scores are ``(q + u) . k + (q + v) . (W_r phi(i - j))``.
+
+    Args:
+      embed_dim: width C of input and output, of the positional encoding and of all heads together.
+      num_heads: H, divides C.
+      dropout: of the weights.
+      per_dim_scale: multiply each dimension of the queries by ``softplus(s) / softplus(0)``, s learned and shared by the heads.
+      scale_bias: divide u and v by sqrt(C / H), too, and not the queries alone.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False, scale_bias: bool = False) -> None:
+        super().__init__()
+        if embed_dim % num_heads != 0:
+            raise ValueError(f"{num_heads} heads cannot share a width of {embed_dim}")
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.scale_bias = scale_bias
+        self.in_proj = nn.Linear(embed_dim, 3 * embed_dim)
+        self.linear_pos = nn.Linear(embed_dim, embed_dim, bias=False)
+        self.pos_bias_u = nn.Parameter(torch.zeros(num_heads, self.head_dim))
+        self.pos_bias_v = nn.Parameter(torch.zeros(num_heads, self.head_dim))
+        self.register_parameter("per_dim_scale", nn.Parameter(torch.zeros(self.head_dim)) if per_dim_scale else None)
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Attend to all frames.
+
+        Args:
+          x: (T, N, C).
+          pos_emb: (1, 2 T - 1, C), see :func:`relative_positions`.
+          mask: boolean (N or 1, T or 1, T), True at keys that must not be seen.
+
+        Returns:
+          (T, N, C)
+        """
+        q, k, v = self.in_proj(x).chunk(3, dim=2)
+        return self._attend(q, k, v, pos_emb, mask)
+
+    def streaming_forward(
+        self, x: Tensor, pos_emb: Tensor, cached_key: Tensor, cached_value: Tensor, mask: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """One chunk.
+
+        Args:
+          x: (T, N, C).
+          pos_emb: (1, 2 T - 1 + left, C).
+          cached_key, cached_value: (left, N, C).
+          mask: boolean (N, 1, left + T).
+
+        Returns:
+          (T, N, C) and the next cached_key, cached_value.
+        """
+        q, k, v = self.in_proj(x).chunk(3, dim=2)
+        k, v = torch.cat([cached_key, k], dim=0), torch.cat([cached_value, v], dim=0)
+        y = self._attend(q, k, v, pos_emb, mask)
+        return y, k[x.size(0) :], v[x.size(0) :]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, pos_emb: Tensor, mask: Optional[Tensor]) -> Tensor:
+        by_content, by_position = self._queries(self._heads(q))
+        keys, values = self._heads(k), self._heads(v)
+        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1)).squeeze(1)
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            weights = attention_weights_plain(by_content, keys, by_position, pos, mask)
+        else:
+            weights = attention_weights(by_content, keys, by_position, pos, mask)[0]
+        y = torch.matmul(self.dropout(weights), values)
+        return self.out_proj(y.permute(2, 1, 0, 3).flatten(2))
+
+    def _queries(self, q: Tensor) -> Tuple[Tensor, Tensor]:
+        """Queries (H, N, T, D) for keys and for positions."""
+        scale = self.head_dim**-0.5
+        if self.per_dim_scale is not None:
+            q = q * (F.softplus(self.per_dim_scale) / math.log(2.0))
+        u, v = self.pos_bias_u.unsqueeze(1).unsqueeze(1), self.pos_bias_v.unsqueeze(1).unsqueeze(1)
+        if self.scale_bias:
+            return (q + u) * scale, (q + v) * scale
+        return q * scale + u, q * scale + v
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(T, N, H * D) -> (H, N, T, D)."""
+        return x.reshape(x.size(0), x.size(1), self.num_heads, self.head_dim).permute(2, 1, 0, 3)
