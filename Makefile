@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-all lint format clean
 
 demo: $(VENV)/.installed
-	cd egs/digits/ASR && PATH="$(abspath $(BIN)):$$PATH" ./run.sh $(DEMO_ARGS)
+	cd egs/digits/ASR && PYTHON=python PATH="$(abspath $(BIN)):$$PATH" ./run.sh $(DEMO_ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"
