@@ -72,6 +72,7 @@ class Trainer:
             self.ckpt.restore(content, path)
             logging.info("Continuing from %s: epoch %d, after batch %d", path, self.state.epoch, self.state.batch_idx_train)
             del content, found
+        self.state.count_at(self._reference_batches())
         self.recovery.set_rates()
         if self._finished():
             logging.info("This run is finished (batch %d); larger --num-epochs or --max-steps continue it", self.state.batch_idx_train)
@@ -260,11 +261,14 @@ class Trainer:
     def _step_of_epoch(self) -> int:
         return (self.state.batches_done - 1) // (self.world.size * self.opts.accum_grad)
 
+    def _reference_batches(self) -> float:
+        """How many batches of ``ref_duration`` seconds a step is worth."""
+        return float(self.params["max_duration"]) * self.world.size * self.opts.accum_grad / self.opts.ref_duration
+
     def _set_batch_count(self) -> None:
-        """Move dropout rates and other schedules on; their counter is in batches of ``ref_duration`` seconds."""
-        per_batch = float(self.params["max_duration"]) * self.world.size * self.opts.accum_grad / self.opts.ref_duration
+        """Move dropout rates and other schedules on; their counter is in reference batches."""
         for module in self.scheduled:
-            module.set_batch_count(self.state.batch_idx_train * per_batch + self.recipe.batch_count_offset)
+            module.set_batch_count(self.state.count() + self.recipe.batch_count_offset)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()

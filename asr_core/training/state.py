@@ -21,6 +21,7 @@ class TrainState:
       batches_done: how many batches of it were used, by all ranks together.
       batch_idx_train: steps since the start of training.
       alike: so many batches in a row of this epoch have similar durations; as many processes began it.
+      count_rate, count_from, count_before: reference batches (see ``--ref-duration``) in a step; from which step on; how many before.
       tot_loss: decayed sums of losses in this epoch.
       epoch_audio: seconds of audio used in this epoch.
       validation_due: a validation at this batch was interrupted and is still to be done.
@@ -39,6 +40,9 @@ class TrainState:
     batches_done: int = 0
     alike: int = 1
     batch_idx_train: int = 0
+    count_rate: float = 0.0
+    count_from: int = 0
+    count_before: float = 0.0
     tot_loss: MetricsTracker = field(default_factory=MetricsTracker)
     epoch_audio: float = 0.0
     validation_due: bool = False
@@ -66,6 +70,16 @@ class TrainState:
     def start_epoch(self, epoch: int) -> None:
         """Set the counters of an epoch to its start."""
         self.epoch, self.batches_done, self.epoch_audio, self.tot_loss = epoch, 0, 0.0, MetricsTracker()
+
+    def count(self) -> float:
+        """Reference batches so far."""
+        return self.count_before + (self.batch_idx_train - self.count_from) * self.count_rate
+
+    def count_at(self, rate: float) -> None:
+        """From here on a step is ``rate`` reference batches; those so far remain what they were."""
+        if self.count_rate not in (0.0, rate):
+            self.count_before, self.count_from = self.count(), self.batch_idx_train
+        self.count_rate = rate
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain values, for a checkpoint."""

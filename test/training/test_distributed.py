@@ -147,6 +147,8 @@ def test_another_number_of_processes_continues_with_the_batches_that_are_left(ru
     assert steps == [(1, 3), (1, 6), (1, 9), (1, 11), (1, 13), *((2, i) for i in range(1, 13))]
     log = (Path(folders["changed"]) / "log-1").read_text()
     assert "2 processes continue what 3 began: epoch 1 goes on after its first 9 batches" in log
+    state = read_whole(Path(folders["changed"]) / "epoch-2.pt")["train_state"]  # 3 steps of 3, 2 of 2, 12 of 1
+    assert state["count_before"] + (state["batch_idx_train"] - state["count_from"]) * state["count_rate"] == 9 + 4 + 12
 
 
 def test_a_mistake_in_one_rank_is_told_once_and_ends_all(runs):

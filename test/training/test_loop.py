@@ -107,6 +107,44 @@ def test_schedules_count_reference_batches(tmp_path):
     assert seen[:2] == pytest.approx([0.5 - 0.4 * 4 / 20, 0.5 - 0.4 * 8 / 20])  # 2 s a batch are 4 reference batches
 
 
+def test_schedules_go_on_where_they_were_when_steps_become_larger(tmp_path):
+    class Watching(fake_run.FakeRecipe):
+        counts = []
+
+        def compute_loss(self, model, *args, **kwargs):
+            if model.training:
+                self.counts.append((0.5 - model.dropout.value) / 0.02)
+            return super().compute_loss(model, *args, **kwargs)
+
+    assert fake_run.run(tmp_path, recipe=Watching, max_steps=3) == 0
+    assert fake_run.run(tmp_path, recipe=Watching, max_steps=5, max_duration=5.0) == 0
+    assert fake_run.run(tmp_path, recipe=Watching, max_steps=6, max_duration=5.0) == 0
+    assert fake_run.run(tmp_path, recipe=Watching, max_steps=7) == 0
+    assert Watching.counts == pytest.approx([1.0, 2.0, 3.0, 5.5, 8.0, 10.5, 11.5])
+
+
+def test_a_validation_loss_that_is_not_finite_is_left_out_and_told(tmp_path, caplog):
+    class BadValidation(fake_run.FakeRecipe):
+        def build_datamodule(self):
+            data = super().build_datamodule()
+            batch = data._batch
+
+            def spoilt(seed, index):
+                out = batch(seed, index)
+                if (seed, index) == (99, 1):
+                    out["inputs"][:] = float("nan")
+                return out
+
+            data._batch = spoilt
+            return data
+
+    for folder, recipe in (("good", fake_run.FakeRecipe), ("bad", BadValidation)):
+        assert fake_run.run(tmp_path / folder, recipe=recipe, max_steps=8) == 0
+    good, bad = ([r for r in read_metrics(tmp_path / d / "metrics.jsonl") if r["type"] == "valid"][0] for d in ("good", "bad"))
+    assert 0.7 < bad["loss"] / good["loss"] < 1.4  # and not half of it
+    assert "left out of the validation, as its loss is not finite: cuts cut-99-1-0, cut-99-1-1" in caplog.text
+
+
 def test_tensorboard_has_the_reference_tags(tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert fake_run.run(tmp_path, tensorboard=True, num_epochs=1) == 0
