@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 import torch
 
 from asr_core.training.averaging import ModelAverage
-from asr_core.training.bad_batches import BadBatches, describe_cuts
+from asr_core.training.bad_batches import BadBatches, describe_cuts, named
 from asr_core.training.checkpoint import Run, copy_checkpoint, find_common_start, remove_leftovers, remove_old
 from asr_core.training.device import autocast_dtype, pick_device
 from asr_core.training.diagnostics import diagnose
@@ -308,7 +308,11 @@ class Trainer:
                 if self.stop.signum:
                     break
                 with self._autocast():
-                    losses = losses.add(_losses(self.recipe.compute_loss(self.model, batch, state.batch_idx_train)))
+                    found = _losses(self.recipe.compute_loss(self.model, batch, state.batch_idx_train))
+                if math.isfinite(found["loss"]):
+                    losses = losses.add(found)
+                else:
+                    logging.warning("left out of the validation, as its loss is not finite: cuts %s", named(describe_cuts(batch)))
             if self.world.agree_to_stop(self.stop):
                 return False
             losses = sum_over_ranks(self.world.gather(losses))
