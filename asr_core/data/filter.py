@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from asr_core.data.options import DataOptions
 from asr_core.text.tokenizer import Tokenizer
@@ -21,7 +21,7 @@ class DropReport:
     def __init__(self) -> None:
         self.ids: Dict[str, List[str]] = {}
         self._seen: set = set()
-        self._logged = 0
+        self._told: Dict[str, int] = {}
 
     def add(self, cut_id: str, reason: str) -> None:
         """Note that ``cut_id`` was dropped because of ``reason``."""
@@ -38,17 +38,28 @@ class DropReport:
         return {reason: len(ids) for reason, ids in self.ids.items()}
 
     def __str__(self) -> str:
-        parts = []
-        for reason, ids in sorted(self.ids.items(), key=lambda item: -len(item[1])):
-            more = ", ..." if len(ids) > 3 else ""
-            parts.append(f"{len(ids)} x {reason} ({', '.join(ids[:3])}{more})")
-        return "; ".join(parts) or "none"
+        return _listed(self.ids)
 
     def log(self, what: str) -> None:
-        """Log the report if it grew since it was last logged."""
-        if self.total > self._logged:
-            self._logged = self.total
-            logging.warning("%s: %d cuts dropped: %s", what, self.total, self)
+        """Log what was noted since the last time."""
+        new = {reason: ids[self._told.get(reason, 0) :] for reason, ids in self.ids.items()}
+        number = sum(map(len, new.values()))
+        if number:
+            logging.warning("%s: %d cuts dropped: %s", what, number, _listed(new))
+        self.mark_told()
+
+    def mark_told(self) -> None:
+        """Take it that the user knows what was noted so far."""
+        self._told = self.counts()
+
+
+def _listed(ids_by_reason: Mapping[str, Sequence[str]]) -> str:
+    parts = []
+    for reason, ids in sorted(ids_by_reason.items(), key=lambda item: -len(item[1])):
+        more = ", ..." if len(ids) > 3 else ""
+        if ids:
+            parts.append(f"{len(ids)} x {reason} ({', '.join(ids[:3])}{more})")
+    return "; ".join(parts) or "none"
 
 
 class CutFilter:

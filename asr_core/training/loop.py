@@ -347,7 +347,8 @@ class Trainer:
     # -- records and files -----------------------------------------------------------------------------------------------
 
     def _log_step(self, info: MetricsTracker, utterances: int, eta: str) -> None:
-        more = {"rate": self.progress.rate, "left": eta, "grad_norm": self.stepper.grad_norm, "dropped": self.data.dropped.total}
+        dropped = sum(int(row[0]) for row in self.world.exchange([self.data.dropped.total]))
+        more = {"rate": self.progress.rate, "left": eta, "grad_norm": self.stepper.grad_norm, "dropped": dropped}
         scale = self.stepper.scale if self.scaler.is_enabled() else None
         self.records.step(info, self._step_of_epoch(), utterances, self.scheduler.get_last_lr()[0], scale, more)
 

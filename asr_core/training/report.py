@@ -39,6 +39,7 @@ def report_data(data: Any, train_cuts: Any, valid_sets: Mapping[str, Any], token
         raise UserError(f"no training cut can be used; dropped: {data.dropped}")
     for name, cuts in valid_sets.items():
         _report_set(f"Validation data {name}".strip(), data, cuts, train=False)
+    data.dropped.mark_told()
     return summary
 
 

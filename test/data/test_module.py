@@ -9,7 +9,7 @@ from lhotse import CutSet
 from lhotse.dataset import K2SpeechRecognitionDataset
 
 from asr_core.data.features import LOG_EPS
-from asr_core.data.filter import subsampled_length
+from asr_core.data.filter import DropReport, subsampled_length
 from asr_core.data.manifest import write_cuts
 from asr_core.data.module import AsrDataModule
 from asr_core.data.options import DataOptions
@@ -199,6 +199,23 @@ def test_bad_cuts_are_dropped_and_counted(feature_cuts, tmp_path, caplog):
     assert counts["shorter than 0.55 s"] == 3 and counts["longer than 1.95 s"] == 2
     assert sum(len(ids(b)) for b in got) == 40 - module.dropped.total
     assert caplog.text.count("cuts dropped") == 1 and "u02" in caplog.text
+    caplog.clear()
+    other = AsrDataModule(options(min_duration=0.55), 7, rank=1, world_size=2)
+    batches(tmp_path / "c.jsonl.gz", module=other)
+    assert "cuts dropped" not in caplog.text and other.dropped.total == 0  # rank 0 tells it
+
+
+def test_what_was_dropped_is_told_once(caplog):
+    report = DropReport()
+    report.add("a", "no text")
+    report.mark_told()
+    report.log("epoch 1")
+    assert not caplog.text
+    for name in ("a", "b", "c"):
+        report.add(name, "no text")
+    report.log("epoch 1")
+    report.log("epoch 2")
+    assert caplog.text.count("dropped") == 1 and "epoch 1: 2 cuts dropped: 2 x no text (b, c)" in caplog.text and report.total == 3
 
 
 def test_filter_uses_the_encoders_length():
