@@ -94,8 +94,12 @@ class BadBatches:
         return shown
 
     @contextlib.contextmanager
-    def watch(self, batches: Sequence[Optional[Batch]], max_duration: float) -> Iterator[None]:
+    def watch(self, batches: Sequence[Optional[Batch]], advice: str) -> Iterator[None]:
         """Within the block, an exception leaves a description of ``batches`` in bad-batch-<rank>.json and names their cuts.
+
+        Args:
+          batches: this rank's batches of a step.
+          advice: what to do where memory does not suffice.
 
         Raises:
           UserError: memory did not suffice.
@@ -115,7 +119,7 @@ class BadBatches:
             if is_out_of_memory(e):
                 raise UserError(
                     f"out of memory at batch {self.state.batch_idx_train}, inputs of shape {shapes}, cuts {named(cuts)} (all in {path}): "
-                    f"lower --max-duration (now {max_duration:g}), or --max-utt-duration if single cuts are long"
+                    f"{advice}"
                 ) from e
             logging.error("batch %d failed (%s); its cuts are in %s: %s", self.state.batch_idx_train, what, path, named(cuts))
             raise

@@ -117,9 +117,9 @@ class Run:
             logging.info("%d processes continue what %d began", world.size, len(saved))
             return
         logging.warning(
-            "%d processes continue what %d began: epoch %d goes on after its first %d batches (%.0f s of audio), none repeated or left "
-            "out; a step is made of another number of batches from here on, and the random sources of dropout start anew",
-            world.size, len(saved), state.epoch, state.batches_done, state.epoch_audio,
+            "%d processes continue what %d began: epoch %d goes on after its first %d batches, none repeated or left out; a step is made "
+            "of another number of batches from here on, and the random sources of dropout start anew",
+            world.size, len(saved), state.epoch, state.batches_done,
         )  # fmt: skip
 
     def _changed_options(self, content: Dict[str, Any]) -> str:

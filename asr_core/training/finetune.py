@@ -46,6 +46,8 @@ class FinetuneOptions:
 class FinetuneRecipe(Recipe):
     """Trains on from a checkpoint, whose configuration it takes over; arguments as of :class:`Recipe`."""
 
+    purpose = "Finetune a model"
+
     def __init__(self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1) -> None:
         super().__init__(params, corpus, rank, world_size)
         self.finetune = from_params(FinetuneOptions, params)

@@ -109,6 +109,9 @@ class ConstantRate(LRScheduler):
 class LmRecipe(Recipe):
     """Puts the training of a language model together; arguments as for :class:`Recipe`, without a corpus."""
 
+    unit = "tokens"
+    lr_option = "--lr"
+
     def __init__(self, params: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
         super().__init__(params, None, rank, world_size)  # type: ignore[arg-type]
         self.lm_options = from_params(LmTrainOptions, params)
@@ -121,6 +124,14 @@ class LmRecipe(Recipe):
     def complete(cls, params: MutableMapping[str, Any]) -> None:
         """The loop's names for what has another here; batches of equally many sentences need no scan for the largest."""
         params.update(max_duration=TrainOptions.ref_duration, base_lr=params["lr"], scan_for_oom=False)
+
+    def smaller_batches(self) -> str:
+        """See :class:`Recipe`."""
+        return f"lower --batch-size (now {self.lm_options.batch_size}), or --max-sent-len if single sentences are long"
+
+    def slower_learning(self) -> str:
+        """See :class:`Recipe`."""
+        return f"lower --lr (now {self.lm_options.lr:g}), or raise --warmup-batches"
 
     def train_cuts(self) -> LmArchive:
         """The training data.
@@ -168,7 +179,7 @@ class LmRecipe(Recipe):
         )  # fmt: skip
         for archive in valid_sets.values():
             logging.info("Validation data: %d sentences of %d tokens", archive.num_sentences, int(archive.sentence_lengths.sum()))
-        logging.info("Below, a frame is a token or a sentence's end, and a second (of s/s) likewise")
+        logging.info("Below, a frame is a token or a sentence's end; both count as tokens")
         return LmSummary(len(used), float(used.sum() + len(used)))
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:

@@ -116,7 +116,7 @@ class Trainer:
         self.world.share_weights(self.model)
         self.average = average
         self.stepper = Stepper(self.model, self.optimizer, self.scaler)
-        self.recovery = Recovery(self.ckpt, self.opts)
+        self.recovery = Recovery(self.ckpt, self.opts, self.recipe.slower_learning(), self.recipe.lr_option)
         self.inf_check = InfCheck(self.model) if self.opts.inf_check else None
         self.scheduled = [m for m in self.model.modules() if hasattr(m, "set_batch_count")]
         self.data = self.recipe.build_datamodule()
@@ -124,7 +124,7 @@ class Trainer:
         self.valid_sets = self.recipe.valid_sets()
 
     def _report(self) -> None:
-        self.progress = Progress(0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main)
+        self.progress = Progress(0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main, unit=self.recipe.unit)
         if not self.is_main:
             return
         summary = self.recipe.report_data(self.data, self.train_cuts, self.valid_sets)
@@ -141,7 +141,7 @@ class Trainer:
             diagnose(self.model, (self._loss_of(batch) for batch in batches), self.exp_dir / "diagnostics.txt")
 
     def _open_records(self) -> None:
-        self.records = Records(self.opts, self.state, self.is_main, self.device)
+        self.records = Records(self.opts, self.state, self.is_main, self.device, self.recipe.unit)
         self.bad_batches = BadBatches(self.exp_dir, self.world, self.state)
         self.watch = Watch(self.opts, self.state)
 
@@ -201,7 +201,7 @@ class Trainer:
         if self.inf_check is not None:
             self.inf_check.new_step()
         self.scheduler.step_batch(state.batch_idx_train)
-        with self.bad_batches.watch([batch for batch, _ in step], float(self.params["max_duration"])):
+        with self.bad_batches.watch([batch for batch, _ in step], self.recipe.smaller_batches()):
             info, bad = self._forward_backward(step)
             if not bad:
                 bad = self._optimizer_step(step)

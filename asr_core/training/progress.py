@@ -1,4 +1,7 @@
-"""What people see while a model trains: a bar on a terminal, rates, the time left."""
+"""What people see while a model trains: a bar on a terminal, rates, the time left.
+
+What is said here of seconds of audio holds for whatever else an epoch is counted in.
+"""
 
 import sys
 import time
@@ -15,13 +18,15 @@ class Progress:
       num_epochs: last epoch.
       max_steps: last batch, or 0.
       bar: whether a terminal gets a bar.
+      unit: what is counted, for the bar.
     """
 
-    def __init__(self, epoch_audio: float, num_epochs: int, max_steps: int = 0, bar: bool = True) -> None:
+    def __init__(self, epoch_audio: float, num_epochs: int, max_steps: int = 0, bar: bool = True, unit: str = "s") -> None:
         self.epoch_audio = epoch_audio
         self.num_epochs = num_epochs
         self.max_steps = max_steps
         self.rate = 0.0
+        self._unit = unit
         self._wants_bar = bar
         self._bar: Any = None
         self._audio = 0.0
@@ -40,7 +45,7 @@ class Progress:
                 desc=f"epoch {epoch}",
                 total=max(self.epoch_audio, audio_done) or None,
                 initial=audio_done,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio, {elapsed}<{remaining}{postfix}",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} " + self._unit + ", {elapsed}<{remaining}{postfix}",
                 dynamic_ncols=True,
                 leave=False,
             )
@@ -56,7 +61,7 @@ class Progress:
                 self.rate = self._audio / self._seconds
         self._since = now
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4g}, {self.rate:.1f}x real time, run {eta}", refresh=False)
+            self._bar.set_postfix_str(f"loss {loss:.4g}, {self.rate:.1f} {self._unit}/s, run {eta}", refresh=False)
             self._bar.update(audio)
 
     def pause(self) -> None:

@@ -44,9 +44,15 @@ class Recipe:
 
     Attributes:
       batch_count_offset: added to the counter that drives dropout and other schedules of modules.
+      purpose: how the program's ``--help`` begins.
+      unit: what the sizes of batches are counted in, for the log.
+      lr_option: the option that sets the learning rate, for messages.
     """
 
     batch_count_offset: float = 0.0
+    purpose: str = "Train a model"
+    unit: str = "s"
+    lr_option: str = "--base-lr"
 
     def __init__(self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1) -> None:
         self.params = params
@@ -69,6 +75,14 @@ class Recipe:
         Raises:
           UserError: they contradict each other.
         """
+
+    def smaller_batches(self) -> str:
+        """What to do where memory does not suffice, for messages."""
+        return f"lower --max-duration (now {float(self.params['max_duration']):g}), or --max-utt-duration if single cuts are long"
+
+    def slower_learning(self) -> str:
+        """What to do where training fails, for messages."""
+        return f"lower --base-lr (now {self.options.base_lr:g}) in steps of 0.005, but not below 0.02, or raise --warm-step"
 
     @property
     def tokenizer(self) -> "Tokenizer":

@@ -26,12 +26,14 @@ class Records:
       state: where the run stands.
       is_main: whether this process writes.
       device: whose memory is reported.
+      unit: what the rate counts in a second: ``"s"`` of audio, or what else batches are made of.
     """
 
-    def __init__(self, opts: TrainOptions, state: TrainState, is_main: bool, device: torch.device) -> None:
+    def __init__(self, opts: TrainOptions, state: TrainState, is_main: bool, device: torch.device, unit: str = "s") -> None:
         self.exp_dir = Path(opts.exp_dir)
         self.state = state
         self.device = device
+        self.unit = unit
         self._metrics = JsonLines(self.exp_dir / "metrics.jsonl", state.metrics_lines) if is_main else None
         folder = self.exp_dir / "tensorboard" if opts.tensorboard and is_main else None
         self._scalars = Scalars(folder, first_step=state.batch_idx_train + 1)
@@ -46,19 +48,20 @@ class Records:
           utterances: in its batches.
           lr: learning rate.
           scale: loss scale, None where there is none.
-          more: ``rate`` in seconds of audio per second, ``left`` (time), ``grad_norm``, ``dropped`` (cuts so far).
+          more: ``rate`` in units per second, ``left`` (time), ``grad_norm``, ``dropped`` (cuts so far).
         """
         state = self.state
         shown_scale = f", grad_scale: {scale}" if scale is not None else ""
         logging.info(
-            "Epoch %d, batch %d, loss[%s], tot_loss[%s], batch size: %d, lr: %.2e%s, grad norm: %.3g, rate: %.1f s/s, %s, left: %s",
-            state.epoch, index, info, state.tot_loss, utterances, lr, shown_scale, more["grad_norm"], more["rate"],
+            "Epoch %d, batch %d, loss[%s], tot_loss[%s], batch size: %d, lr: %.2e%s, grad norm: %.3g, rate: %.1f %s/s, %s, left: %s",
+            state.epoch, index, info, state.tot_loss, utterances, lr, shown_scale, more["grad_norm"], more["rate"], self.unit,
             peak_memory(self.device), more["left"],
         )  # fmt: skip
         values, tot = dict(info.per_frame()), dict(state.tot_loss.per_frame())
         extra = {"tot_loss": tot["loss"], "frames": info["frames"], "lr": lr, "grad_norm": more["grad_norm"], "skipped": state.bad_batches}
         scalars = {"learning_rate": lr, "epoch": state.epoch, "grad_norm": more["grad_norm"], "bad_batches": state.bad_batches}
-        scalars.update(audio_seconds_per_second=more["rate"], dropped_cuts=more["dropped"])
+        scalars["audio_seconds_per_second" if self.unit == "s" else f"{self.unit}_per_second"] = more["rate"]
+        scalars["dropped_cuts"] = more["dropped"]
         if scale is not None:
             extra["grad_scale"] = scalars["grad_scale"] = scale
         self._write("train", values, {**extra, "rate": round(more["rate"], 2)})

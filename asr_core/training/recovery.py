@@ -110,11 +110,15 @@ class Recovery:
     Args:
       run: what a checkpoint holds; to be made when the optimizer still has the learning rates of the options.
       opts: whether and how often to go back.
+      advice: what the user can do, for messages.
+      lr_option: the option that sets the learning rate, for messages.
     """
 
-    def __init__(self, run: Run, opts: TrainOptions) -> None:
+    def __init__(self, run: Run, opts: TrainOptions, advice: str, lr_option: str) -> None:
         self.run = run
         self.opts = opts
+        self.advice = advice
+        self.lr_option = lr_option
         self.exp_dir = Path(opts.exp_dir)
         self._base_lrs = [group.get("base_lr") for group in run.optimizer.param_groups]
 
@@ -125,7 +129,7 @@ class Recovery:
                 group["base_lr"] = base_lr * self.run.state.lr_factor
         state = self.run.state
         if state.recoveries:
-            logging.info("The learning rate is %.3g times --base-lr, after %d recoveries", state.lr_factor, state.recoveries)
+            logging.info("The learning rate is %.3g times %s, after %d recoveries", state.lr_factor, self.lr_option, state.recoveries)
 
     def handle(self, trouble: Trouble) -> str:
         """Go back; returns to what. Called by all ranks at the same step.
@@ -149,8 +153,8 @@ class Recovery:
         state.tot_loss = type(state.tot_loss)()
         self.set_rates()
         logging.warning(
-            "Recovery %d of %d: back to %s; the learning rate is now %.3g times --base-lr, the data go on where they were",
-            state.recoveries, opts.max_recoveries, point.name, state.lr_factor,
+            "Recovery %d of %d: back to %s; the learning rate is now %.3g times %s, the data go on where they were",
+            state.recoveries, opts.max_recoveries, point.name, state.lr_factor, self.lr_option,
         )  # fmt: skip
         return point.name
 
@@ -162,8 +166,8 @@ class Recovery:
         if self.run.scaler.is_enabled():
             tried.append("a small loss scale was doubled every 25 steps")
         if state.recoveries:
-            tried.append(f"the run went back {state.recoveries} times and had come to {state.lr_factor:.3g} times --base-lr")
-        advice = [f"lower --base-lr (now {opts.base_lr:g}) in steps of 0.005, but not below 0.02, or raise --warm-step"]
+            tried.append(f"the run went back {state.recoveries} times and had come to {state.lr_factor:.3g} times {self.lr_option}")
+        advice = [self.advice]
         if opts.use_fp16:
             advice.append("--use-bf16 1 has no loss scale that could fall")
         if "batches in a row" in trouble.what:
