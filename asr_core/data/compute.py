@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,15 +14,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
-from asr_core.data.manifest import count_lines, open_lines, write_cuts
+from asr_core.data.manifest import count_lines, digest_of, open_lines, write_cuts
 from asr_core.data.options import DataOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path, write_text_atomic
+from asr_core.utils.runtime import die_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
 _SHARD_CUTS = 500
 _SPEEDS = (1.0, 0.9, 1.1)
+_SUFFIXES = (".f16", ".json", ".gz")  # of the files in a folder of features
 
 
 @dataclass
@@ -73,7 +76,7 @@ def process_map(function: Callable[[T], R], items: Iterable[T], nj: int, client:
         yield from map(function, items)
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(nj, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(nj, mp_context=context, initializer=_start_worker) as pool:
         try:
             yield from pool.map(function, items)
         except BrokenProcessPool as e:
@@ -98,9 +101,10 @@ def dask_client(address: str) -> Any:
         raise UserError(f"no Dask scheduler answers at {address}: {e}") from e
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     import torch
 
+    die_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
 
 
@@ -144,7 +148,8 @@ def compute_features(
     recorded = target.parent / target.name.split(".")[0].replace("_cuts", "_feats")
     folder = recorded.resolve()
     speeds = _SPEEDS if speed_perturb else _SPEEDS[:1]
-    _start_folder(folder, {"cuts": total, "speeds": speeds, "rate": opts.sample_rate, "mels": opts.num_mel_bins, "shard": _SHARD_CUTS})
+    of = {"source": digest_of(source), "speeds": speeds, "rate": opts.sample_rate, "mels": opts.num_mel_bins, "shard": _SHARD_CUTS}
+    _start_folder(folder, of)
     spans = [(speed, i, min(i + _SHARD_CUTS, total)) for speed in speeds for i in range(0, total, _SHARD_CUTS)]
     where = (str(source.resolve()), str(folder), str(recorded))
     jobs = [_Job(*where, n, i, j, speed, opts) for n, (speed, i, j) in enumerate(spans)]
@@ -167,11 +172,18 @@ def compute_features(
 
 
 def _start_folder(folder: Path, settings: Any) -> None:
-    """Keep what an interrupted call with these settings left in ``folder``, remove everything else."""
+    """Keep what an interrupted call with these settings left in ``folder``, remove what other calls left.
+
+    Raises:
+      UserError: there are features of another program.
+    """
     record = folder / "settings.json"
     text = json.dumps(settings)
     if record.is_file() and record.read_text() == text:
         return
+    others = [path.name for path in folder.glob("*") if path.suffix not in _SUFFIXES]
+    if others:
+        raise UserError(f"{folder} has features of another program ({others[0]}), but their manifest is not there: move one of them")
     shutil.rmtree(folder, ignore_errors=True)
     write_text_atomic(record, text)
 

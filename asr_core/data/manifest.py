@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import zlib
 from array import array
 from collections import Counter
@@ -62,6 +63,15 @@ def count_lines(path: PathLike) -> int:
     """The number of lines of a manifest; errors as :func:`open_lines`."""
     with open_lines(path) as f:
         return sum(1 for _ in f)
+
+
+def digest_of(path: PathLike) -> str:
+    """A short text that another content of the file would not have."""
+    with open(path, "rb") as f:
+        digest = hashlib.blake2b(digest_size=16)
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def join_manifests(folder: PathLike, prefix: str, part: str) -> Any:

@@ -1,6 +1,5 @@
 """Lhotse Shar: cuts and their data in numbered shards, a manifest and uncompressed tar files; written, and read at any place."""
 
-import hashlib
 import io
 import json
 import os
@@ -12,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Tuple
 
-from asr_core.data.manifest import count_lines, open_lines
+from asr_core.data.manifest import count_lines, digest_of, open_lines
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 
@@ -116,24 +115,27 @@ def write_shar(source: Path, folder: Path, fields: Dict[str, str], shard_size: i
       The number of shards.
 
     Raises:
-      UserError: ``source`` is missing or empty.
+      UserError: ``source`` is missing or empty, or ``folder`` holds what this function did not write.
     """
     from asr_core.data.compute import process_map
 
     total = count_lines(source)
     if not total:
         raise UserError(f"{source} has no cuts")
-    settings = json.dumps({"source": _digest(source), "fields": fields, "shard_size": shard_size})
+    settings = json.dumps({"source": digest_of(source), "fields": fields, "shard_size": shard_size})
     record = shar_record(folder)
     began = record.with_suffix(".started")
-    if record.is_file() and record.read_text() == settings:
-        return -(-total // shard_size)
+    starts = range(0, total, shard_size)
+    last = folder / _PATTERN.format("cuts", len(starts) - 1, "jsonl.gz")
+    if record.is_file() and record.read_text() == settings and last.is_file():  # the folder may have been removed by hand
+        return len(starts)
     if not began.is_file() or began.read_text() != settings:
+        if not (began.is_file() or record.is_file()) and folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty, and holds no Shar of this program: name a folder of its own, e.g. {folder / 'train'}")
         shutil.rmtree(folder, ignore_errors=True)
         record.unlink(missing_ok=True)
         write_text_atomic(began, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, total, shard_size)
     jobs = [_Job(str(source), str(folder), n, i, min(i + shard_size, total), fields) for n, i in enumerate(starts)]
     jobs = [job for job in jobs if not (folder / _PATTERN.format("cuts", job.number, "jsonl.gz")).is_file()]
     for _ in process_map(_write_shard, jobs, min(nj, len(jobs))):
@@ -160,14 +162,6 @@ def open_shar(folder: Path) -> Any:
     if not any(folder.glob("cuts.*.jsonl*")):
         raise UserError(f"no cuts in the Shar folder {folder}")
     return CutSet.from_shar(in_dir=folder)
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        digest = hashlib.blake2b(digest_size=16)
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _write_shard(job: _Job) -> int:

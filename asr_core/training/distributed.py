@@ -230,6 +230,8 @@ def join(seat: Seat, timeout: float, cuda: bool) -> World:
 def _lost_peers() -> Iterator[None]:
     try:
         yield
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as e:
         raise PeerLost(" ".join(str(e).split())[:200]) from e
 

@@ -90,7 +90,7 @@ def spawn(body: Callable[..., int], args: Sequence[Any], size: int, port: int) -
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # host names do not always lead back to the own machine
     seats = [Seat(rank, size, rank, size, f"tcp://127.0.0.1:{chosen}", True) for rank in range(size)]
     context = get_context("spawn")
-    ranks = [context.Process(target=_sit, args=(seat, body, *args), name=f"rank {seat.rank}") for seat in seats]
+    ranks = [context.Process(target=_sit, args=(os.getpid(), seat, body, *args), name=f"rank {seat.rank}") for seat in seats]
     old = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: while a rank starts, Ctrl-C reaches it through us alone
     try:
         for process in ranks:
@@ -103,8 +103,10 @@ def spawn(body: Callable[..., int], args: Sequence[Any], size: int, port: int) -
         signal.signal(signal.SIGINT, old)
 
 
-def _sit(seat: Seat, body: Callable[..., int], *args: Any) -> None:
+def _sit(launcher: int, seat: Seat, body: Callable[..., int], *args: Any) -> None:
     die_with_parent(signal.SIGTERM)
+    if os.getppid() != launcher:  # it died before it could be told
+        os._exit(LOST)
     status = body(seat, *args)
     logging.shutdown()
     sys.stdout.flush()

@@ -91,6 +91,14 @@ def test_an_interrupted_call_is_continued(audio_cuts, tmp_path, monkeypatch):
     assert len(calls) == 5 + 12  # other settings start anew
 
 
+def test_features_of_another_program_are_not_removed(audio_cuts, tmp_path):
+    (tmp_path / "t_feats_a").mkdir()
+    (tmp_path / "t_feats_a/feats-0.lca").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"features of another program \(feats-0.lca\)"):
+        computed(audio_cuts, tmp_path / "t_cuts_a.jsonl.gz")
+    assert (tmp_path / "t_feats_a/feats-0.lca").is_file()
+
+
 def test_a_dask_cluster_computes_the_same(audio_cuts, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'dask[distributed]'")
     here, _ = computed(audio_cuts, tmp_path / "1" / "toy_cuts_train.jsonl.gz")

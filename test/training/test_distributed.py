@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -15,7 +16,9 @@ import pytest
 import test_train_program
 import torch
 
+from asr_core.training import launch
 from asr_core.training.checkpoint import read_whole
+from asr_core.training.distributed import PeerLost, _lost_peers
 from asr_core.training.launch import Seat, free_port, seat_from_environment
 from asr_core.training.metrics import read_metrics
 from asr_core.utils.errors import UserError
@@ -173,6 +176,21 @@ def test_places_come_from_the_environment(monkeypatch):
     assert seat_from_environment() == seat_from_environment(8) == Seat(5, 8, 1, 4, "env://", watched=False)
     with pytest.raises(UserError, match="--world-size 2, but the launcher started 8 processes"):
         seat_from_environment(2)
+
+
+def test_memory_that_runs_out_is_no_lost_peer():
+    with pytest.raises(torch.cuda.OutOfMemoryError), _lost_peers():
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(PeerLost, match="Connection closed"), _lost_peers():
+        raise RuntimeError("Connection closed by peer")
+
+
+def test_a_rank_whose_launcher_is_gone_ends_at_once():
+    context = multiprocessing.get_context("fork")
+    rank = context.Process(target=launch._sit, args=(os.getppid(), Seat(), os._exit))
+    rank.start()
+    rank.join(10)
+    assert rank.exitcode == launch.LOST
 
 
 def test_a_port_that_is_taken_gives_way():
