@@ -26,8 +26,11 @@ class NeuralLm(nn.Module):
 
     vocab_size: int
 
-    def hidden(self, tokens: Tensor, lens: Tensor, states: Optional[States]) -> Tuple[Tensor, States]:
-        """What the output layer sees (N, L, C) after each of ``tokens`` (N, L), and the states after the first ``lens`` (N,)."""
+    def hidden(self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]) -> Tuple[Tensor, States]:
+        """What the output layer sees (N, L, C) after each of ``tokens`` (N, L), and the states after the first ``lens`` (N,).
+
+        With ``lens`` None nobody wants the states, and there are none.
+        """
         raise NotImplementedError
 
     def forward(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
@@ -41,7 +44,7 @@ class NeuralLm(nn.Module):
         Returns:
           (N, L) float32, natural, zero where a sentence has ended.
         """
-        logits = self.output_linear(self.hidden(x, lengths, None)[0])
+        logits = self.output_linear(self.hidden(x, None, None)[0])
         nll = F.cross_entropy(logits.float().transpose(1, 2), y, reduction="none")
         inside = torch.arange(x.size(1), device=x.device)[None, :] < lengths[:, None]
         return nll.masked_fill(~inside, 0.0)
@@ -142,10 +145,12 @@ class RnnLm(NeuralLm):
         sizes = (opts.rnn_lm_embedding_dim, opts.rnn_lm_hidden_dim, opts.rnn_lm_num_layers)
         return cls(opts.lm_vocab_size, *sizes, opts.rnn_lm_tie_weights)
 
-    def hidden(self, tokens: Tensor, lens: Tensor, states: Optional[States]) -> Tuple[Tensor, States]:
+    def hidden(self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]) -> Tuple[Tensor, States]:
         """See :class:`NeuralLm`."""
         embedded = self.input_embedding(tokens)
         out, after = self.rnn(embedded, states)
+        if lens is None:
+            return out, ()
         lens = lens.to("cpu")
         if bool((lens == tokens.size(1)).all()):
             return out, after
@@ -205,7 +210,7 @@ class TransformerLm(NeuralLm):
         widths = (o.transformer_lm_encoder_dim, o.transformer_lm_embedding_dim, o.transformer_lm_dim_feedforward)
         return cls(o.lm_vocab_size, *widths, o.transformer_lm_nhead, o.transformer_lm_num_layers, o.transformer_lm_tie_weights)
 
-    def hidden(self, tokens: Tensor, lens: Tensor, states: Optional[States]) -> Tuple[Tensor, States]:
+    def hidden(self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]) -> Tuple[Tensor, States]:
         """See :class:`NeuralLm`."""
         n, length = tokens.shape
         if states is None:
@@ -225,7 +230,9 @@ class TransformerLm(NeuralLm):
         kept: List[Tensor] = []
         for i, layer in enumerate(self.layers):
             x, keys, values = layer(x, mask, cache[2 * i], cache[2 * i + 1])
-            kept += [keys, values]
+            kept += [] if lens is None else [keys, values]
+        if lens is None:
+            return self.norm(x), ()
         total = done + lens.to(done.device)
         return self.norm(x), (_compact(torch.stack(kept), done, lens.to(done.device), past), total[None])
 
