@@ -10,7 +10,7 @@ from array import array
 from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Generator, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from asr_core.data.filter import CutFilter
 from asr_core.data.manifest import open_lines
@@ -182,34 +182,44 @@ class MuxStream(CutStream):
         self.weights = list(weights)
         self.seed = seed
         self.stop_early = stop_early
+        self._shares = [1.0] * len(self.streams)  # of each stream, in the last epoch that was drawn
 
     @property
     def tokens(self) -> int:  # type: ignore[override]
-        return sum(stream.tokens for stream in self.streams)
+        return round(sum(stream.tokens * share for stream, share in zip(self.streams, self._shares)))
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
         rng = random.Random(self.seed if epoch is None else f"{self.seed} {epoch}")
-        rotate = epoch is not None and self.stop_early
-        sources = [_rotated(stream, epoch, rng) if rotate else stream.items(epoch) for stream in self.streams]
+        if epoch is None or not self.stop_early:
+            yield from self._mixed([stream.items(epoch) for stream in self.streams], rng)
+            return
+        numbers = [sum(1 for _ in stream.items(epoch)) for stream in self.streams]
+        drawn = yield from self._mixed([_rotated(s, epoch, n, rng) for s, n in zip(self.streams, numbers)], rng)
+        self._shares = [d / max(1, n) for d, n in zip(drawn, numbers)]
+
+    def _mixed(self, sources: List[Iterator[Item]], rng: random.Random) -> Generator[Item, None, List[int]]:
+        """Items of the sources; returns how many came from each."""
+        drawn = [0] * len(sources)
         active, weights = list(range(len(sources))), list(self.weights)
         while active:
             chosen = rng.choices(active, weights)[0]
             item = next(sources[chosen], None)
             if item is not None:
+                drawn[chosen] += 1
                 yield item
             elif self.stop_early:
-                return
+                break
             else:
                 where = active.index(chosen)
                 del active[where], weights[where]
+        return drawn
 
     def with_speed(self, speed: float) -> "MuxStream":
         return MuxStream([stream.with_speed(speed) for stream in self.streams], self.weights, self.seed, self.stop_early)
 
 
-def _rotated(stream: CutStream, epoch: Optional[int], rng: random.Random) -> Iterator[Item]:
-    """All items of a stream, beginning somewhere in it."""
-    number = sum(1 for _ in stream.items(epoch))
+def _rotated(stream: CutStream, epoch: int, number: int, rng: random.Random) -> Iterator[Item]:
+    """All ``number`` items of a stream, beginning somewhere in it."""
     start = rng.randrange(number) if number else 0
     return chain(islice(stream.items(epoch), start, None), islice(stream.items(epoch), start))
 

@@ -260,6 +260,33 @@ def test_writing_shar_goes_on_after_a_crash(feature_cuts, shar, tmp_path, monkey
     assert got == [c.id for c in open_shar(shar)]
 
 
+def test_writing_shar_removes_nothing_that_it_did_not_write(feature_cuts, tmp_path, capsys):
+    arguments = ["--cuts", str(feature_cuts), "--nj", "1", "--shar-dir"]
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora/precious").write_text("x")
+    with pytest.raises(SystemExit):
+        write_shar.main([*arguments, str(tmp_path / "corpora")])
+    assert "corpora is not empty, and holds no Shar of this program" in capsys.readouterr().err
+    assert (tmp_path / "corpora/precious").is_file()
+    for _ in range(2):  # what was removed by hand is written again
+        write_shar.main([*arguments, str(tmp_path / "s")])
+        assert len(list(open_shar(tmp_path / "s"))) == 40
+        __import__("shutil").rmtree(tmp_path / "s")
+
+
+def test_the_survey_of_a_mixture_counts_what_is_drawn(feature_cuts, tmp_path):
+    class OneToken:
+        unk_id = 2
+
+        def encode(self, texts):
+            return [[5] for _ in texts]
+
+    write_cuts(list(CutSet.from_file(feature_cuts).subset(first=5)), tmp_path / "few.jsonl.gz")
+    kwargs = dict(use_mux=True, mux_cuts="train:1,few.jsonl.gz:1", manifest_dir=str(tmp_path))
+    survey = AsrDataModule(options(**kwargs), 7, OneToken()).survey(CutSet.from_jsonl_lazy(feature_cuts))
+    assert survey.tokens == survey.utterances < 40
+
+
 def test_a_damaged_shard_costs_its_cuts_alone(shar, tmp_path):
     import shutil
 
