@@ -1,7 +1,7 @@
 # Shell functions that every prepare.sh shares; source it after setting the defaults of all options and help_message:
 #
 #   stage=0; stop_stage=5; nj=2
-#   . ../../shared/prepare_lib.sh
+#   . "$(dirname "$0")/../../shared/prepare_lib.sh"
 #   parse_options "$@"
 
 log() {
@@ -43,6 +43,7 @@ parse_options() {
         exit 2
         ;;
     esac
+    name=${name//_/-}
     if ! [[ $name =~ ^[a-z][a-z-]*$ ]] || ! grep -q -- "^ *--$name " <<< "$help_message"; then
       echo "$0: unknown option --$name; --help lists them all" >&2
       exit 2
@@ -56,6 +57,8 @@ parse_options() {
       exit 2
     fi
   done
+  [ "$nj" -ge 1 ] || fail "--nj must be at least 1, not $nj"
+  [ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop-stage $stop_stage, so there is nothing to do"
   [ -f ./prepare.sh ] || fail "run this script in its own folder: cd $(dirname "$0") && ./prepare.sh"
   find_python
 }
@@ -87,18 +90,21 @@ yes_or_no() {
   done
 }
 
-# is_done MARKER SETTINGS [PATH...]: whether a step was already done with these settings. An empty marker, as other preparation
-# scripts leave it, counts as done. Where an earlier run had other settings, what it left at PATH... is removed; what an interrupted
-# run with the same settings left is kept, and so is what was put there without a marker.
+# is_done MARKER SETTINGS [PATH...]: whether a step was already done with these settings, and PATH... are there. An empty marker, as
+# other preparation scripts leave it, counts as done. Where an earlier run had other settings, what it left at PATH... is removed; what
+# an interrupted run with the same settings left is kept, and so is what was put there without a marker.
 is_done() {
-  local marker=$1 settings=$2 earlier=$2
+  local marker=$1 settings=$2 earlier=$2 path complete=1
   shift 2
-  if [ -f "$marker" ] && { [ ! -s "$marker" ] || [ "$(cat "$marker")" = "$settings" ]; }; then
+  for path; do
+    [ -e "$path" ] || complete=0
+  done
+  if [ $complete = 1 ] && [ -f "$marker" ] && { [ ! -s "$marker" ] || [ "$(cat "$marker")" = "$settings" ]; }; then
     log "  done before ($marker)"
     return 0
   fi
-  mkdir -p "$(dirname "$marker")"
-  [ ! -f "$marker" ] || earlier=$(cat "$marker")
+  mkdir -p "$(dirname "$marker")" 2> /dev/null || fail "cannot make the folder $(dirname "$marker")"
+  [ ! -s "$marker" ] || earlier=$(cat "$marker")
   [ ! -f "$marker.started" ] || earlier=$(cat "$marker.started")
   if [ "$earlier" != "$settings" ]; then
     rm -f "$marker"

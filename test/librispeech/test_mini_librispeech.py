@@ -51,6 +51,26 @@ def test_mini_libri_prepares_in_seconds(mini_libri):
         assert [line.split("\t")[0] for line in lang.joinpath(f"unigram_{size}.vocab").read_text().splitlines()] == tokens
 
 
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--stage", 6], "--stage 6 comes after --stop-stage 5"),
+        (["--stage", 1, "--stop_stage", 1, "--dl-dir", "nowhere"], "no folder nowhere/LibriSpeech/train-clean-100; run stage 0, or give"),
+        (["--stage", 5, "--data-dir", "/dev/null/data"], "cannot make the folder /dev/null/data"),
+        (
+            ["--stage", 5, "--data-dir", "/tmp/nowhere"],
+            "no /tmp/nowhere/manifests/librispeech_supervisions_train-clean-100.jsonl.gz; run stage 1 first",
+        ),
+        (["--vocab-sizes", "many"], "--vocab-sizes must be whole numbers, not 'many'"),
+        (["--nj", 0], "--nj must be at least 1"),
+        (["--mini-libri", "maybe"], "--mini-libri must be 1 or 0"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, told):
+    printed = run_prepare(*arguments, status=1)
+    assert told in printed.strip().splitlines()[-1] and "Traceback" not in printed
+
+
 def test_repeating_does_nothing_and_a_crash_costs_one_part(mini_libri):
     _, data, arguments, _ = mini_libri
     watched = sorted(p for p in data.rglob("*") if p.is_file() and ".done" not in p.name)
@@ -61,6 +81,11 @@ def test_repeating_does_nothing_and_a_crash_costs_one_part(mini_libri):
     target.unlink()
     told = run_prepare(*arguments, "--stage", 3, "--stop-stage", 3)
     assert target.is_file() and "train-clean-5.jsonl.gz exists; skipped" in told
+    model = data / "lang_bpe_40/bpe.model"
+    content = model.read_bytes()
+    model.unlink()  # though its marker says that it is there
+    run_prepare(*arguments, "--stage", 5, "--stop-stage", 5)
+    assert model.read_bytes() == content
 
 
 @pytest.mark.slow

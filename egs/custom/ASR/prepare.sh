@@ -36,7 +36,7 @@ help_message="Usage: ./prepare.sh --train train.tsv --valid dev.tsv --test test.
 
 Stages: 1 manifests  2 noise manifests  3 features  4 noise features  5 tokens and validation"
 
-. ../../shared/prepare_lib.sh
+. "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no speed_perturb on_the_fly_feats
 

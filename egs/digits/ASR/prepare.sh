@@ -33,7 +33,7 @@ help_message="Usage: ./prepare.sh [options]     (in egs/digits/ASR)
 
 Stages: 0 download  1 audio and manifests  3 features  5 tokens and validation"
 
-. ../../shared/prepare_lib.sh
+. "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no speed_perturb on_the_fly_feats
 

@@ -38,9 +38,11 @@ Stages: -1 language models and lexicon (download)  0 download  1 manifests  2 no
         validation  4 noise features  5 tokens  6 lexica and graphs of words  7 n-gram language models of words and of tokens
         8 training data of neural language models"
 
-. ../../shared/prepare_lib.sh
+. "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no full_libri mini_libri perturb_speed on_the_fly_feats
+vocab_sizes=${vocab_sizes//,/ }
+[[ $vocab_sizes =~ ^\ *[1-9][0-9]*(\ +[1-9][0-9]*)*\ *$ ]] || fail "--vocab-sizes must be whole numbers, not '$vocab_sizes'"
 [[ $lm_order =~ ^[1-9]$ ]] || fail "--lm-order must be from 1 to 9, not '$lm_order'"
 
 manifests=$data_dir/manifests
@@ -144,6 +146,7 @@ if in_stage 5 "tokens"; then
       supervisions=()
       for part in ${train_parts//,/ }; do
         supervisions+=("$manifests/librispeech_supervisions_$part.jsonl.gz")
+        [ -f "${supervisions[-1]}" ] || fail "no ${supervisions[-1]}; run stage 1 first"
       done
       "$python" -m asr_core.bin.write_transcripts --output "$text" "${supervisions[@]}"
       mark_done "$lang/.text.done" "$train_parts"
@@ -158,7 +161,7 @@ if in_stage 6 "lexica and graphs of words"; then
   lexicon=$dl_dir/lm/librispeech-lexicon.txt
   [ -f "$lexicon" ] || fail "no $lexicon; ./prepare.sh --stage -1 --stop-stage -1 downloads it"
   settings=$(cksum < "$lexicon")
-  if ! is_done "$lang_phone/.done" "$settings"; then
+  if ! is_done "$lang_phone/.done" "$settings" "$lang_phone"/{lexicon,words,tokens}.txt; then
     { printf '%s\n' '!SIL SIL' '<SPOKEN_NOISE> SPN' '<UNK> SPN' && cat "$lexicon"; } |
       awk 'NF { $1 = $1; print }' | LC_ALL=C sort -u > "$lang_phone/lexicon.txt"
     "$python" -m asr_core.bin.prepare_lang --lang-dir "$lang_phone"
@@ -168,7 +171,7 @@ if in_stage 6 "lexica and graphs of words"; then
     lang=$data_dir/lang_bpe_$vocab_size
     [ -f "$lang/bpe.model" ] || fail "no $lang/bpe.model; run stage 5 first"
     settings=$(cksum "$lang_phone/words.txt" "$lang/bpe.model")
-    if ! is_done "$lang/.lexicon.done" "$settings"; then
+    if ! is_done "$lang/.lexicon.done" "$settings" "$lang"/{lexicon,words,L_disambig.fst}.txt; then
       cp "$lang_phone/words.txt" "$lang/words.txt"
       "$python" -m asr_core.bin.prepare_lang_bpe --lang-dir "$lang" --oov "<UNK>"
       mark_done "$lang/.lexicon.done" "$settings"
@@ -192,7 +195,7 @@ if in_stage 7 "n-gram language models of words and of tokens"; then
     esac
     [ ! -f "$given" ] || arpa=$given
     settings="$arpa $(cksum < "$lang_phone/words.txt") $([ "$arpa" = "$given" ] && wc -c < "$arpa" || cksum < "$text")"
-    if ! is_done "$data_dir/lm/.$order-gram.done" "$settings"; then
+    if ! is_done "$data_dir/lm/.$order-gram.done" "$settings" "$data_dir/lm/G_${order}_gram.fst.txt"; then
       if [ "$arpa" != "$given" ]; then
         log "  no $given: $arpa is estimated from the training transcripts"
         "$python" -m asr_core.bin.make_kn_lm --ngram-order "$order" --text "$text" --lm "$arpa"
@@ -205,7 +208,7 @@ if in_stage 7 "n-gram language models of words and of tokens"; then
     lang=$data_dir/lang_bpe_$vocab_size
     [ -f "$lang/lexicon.txt" ] || fail "no $lang/lexicon.txt; run stage 6 first"
     settings=$(cksum "$lang/lexicon.txt" "$lang/transcript_words.txt")
-    if ! is_done "$lang/.ngrams.done" "$settings"; then
+    if ! is_done "$lang/.ngrams.done" "$settings" "$lang"/{2,3,4,5}gram.{arpa,fst.txt}; then
       "$python" -m asr_core.bin.convert_transcript_words_to_tokens --lexicon "$lang/lexicon.txt" \
         --transcript "$lang/transcript_words.txt" --oov "<UNK>" --output "$lang/transcript_tokens.txt"
       for order in 2 3 4 5; do
@@ -221,7 +224,7 @@ fi
 lm_data() {
   local lang=$1 text=$2 folder=$3 suffix=$4 settings
   settings="$text $(wc -c < "$text") $(cksum < "$lang/bpe.model")"
-  if ! is_done "$folder/.lm_data$suffix.done" "$settings"; then
+  if ! is_done "$folder/.lm_data$suffix.done" "$settings" "$folder"/{,sorted_}"lm_data$suffix.pt"; then
     "$python" -m asr_core.bin.prepare_lm_data --bpe-model "$lang/bpe.model" --lm-data "$text" --lm-archive "$folder/lm_data$suffix.pt" \
       --sorted-archive "$folder/sorted_lm_data$suffix.pt" --statistics "$folder/statistics$suffix.txt"
     mark_done "$folder/.lm_data$suffix.done" "$settings"
@@ -244,6 +247,7 @@ if in_stage 8 "training data of neural language models"; then
       for part in ${test_parts//,/ }; do # those of dev are for validation
         [[ $part = dev-* && $set = valid || $part = test-* && $set = test ]] || continue
         supervisions+=("$manifests/librispeech_supervisions_$part.jsonl.gz")
+        [ -f "${supervisions[-1]}" ] || fail "no ${supervisions[-1]}; run stage 1 first"
       done
       [ ${#supervisions[@]} -gt 0 ] || continue
       "$python" -m asr_core.bin.write_transcripts --output "$folder/$set.txt" "${supervisions[@]}"

@@ -24,7 +24,7 @@ help_message="Usage: ./prepare.sh [options]     (in egs/yesno/ASR)
 
 Stages: 0 download  1 manifests  3 features  5 tokens and validation"
 
-. ../../shared/prepare_lib.sh
+. "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no speed_perturb on_the_fly_feats
 
