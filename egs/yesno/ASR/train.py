@@ -32,6 +32,7 @@ DEFAULTS = {
     "keep_last_k": 2,
     "log_interval": 10,
     "reset_interval": 20,
+    "valid_wer_interval": 5,  # epochs take seconds, and so does this
 }
 
 if __name__ == "__main__":
