@@ -75,6 +75,7 @@ def test_perplexity_falls_and_the_model_scores(lm_type, data, tmp_path):
     assert len(losses["valid"]) == 6 and losses["valid"][-1] < 0.6 * losses["train"][0]
     log = next((tmp_path / "log").glob("log-train*")).read_text()
     told = [float(m) for m in re.findall(r"validation: perplexity ([\d.]+) per token", log)]
+    assert re.search(r"rate: [\d.]+ tokens/s,", log) and "s/s" not in log.replace("tokens/s", "")
     assert told == pytest.approx([math.exp(loss) for loss in losses["valid"]], rel=1e-3)
     lm = load_lm(LmOptions(lm_exp_dir=str(tmp_path), lm_epoch=6), V, lm_type=lm_type)
     valid = counting_sentences(30, 1)
@@ -106,6 +107,7 @@ def test_the_loss_of_each_sentence(data):
     sentences = [row[: n - 1].tolist() for row, n in zip(batch["targets"], batch["lens"])]
     torch.testing.assert_close(each.loss, -model.sentence_log_probs(sentences))
     torch.testing.assert_close(total.loss, each.loss.sum())
+    assert "--batch-size (now 7)" in recipe.smaller_batches() and "--lr (now 0.001)" in recipe.slower_learning()
     assert total.frames == sum(len(s) + 1 for s in sentences) and len(sentences) == 7
 
 

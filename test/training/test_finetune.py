@@ -47,6 +47,11 @@ def test_it_starts_from_the_checkpoint_whose_configuration_it_takes(trained, tun
             torch.testing.assert_close(value.float(), before["model"][key], atol=1e-5, rtol=1e-5)
 
 
+def test_help_says_what_it_does(tune, capsys):
+    assert tune("--help") == 0
+    assert "Finetune a model on tiny." in " ".join(capsys.readouterr().out.split())
+
+
 def test_schedules_and_rates_of_finetuning(trained, tune, tmp_path, monkeypatch):
     counts = []
     monkeypatch.setattr(ScheduledFloat, "set_batch_count", lambda self, count: counts.append(count))
