@@ -53,7 +53,7 @@ def _parse(
     encoders: Sequence[str],
     models: Mapping[str, Mapping[str, Any]],
 ) -> AttributeDict:
-    parser = Parser(f"Train a model on {corpus.name}. The same command again continues where a run was interrupted.")
+    parser = Parser(f"{recipe.purpose} on {corpus.name}. The same command again continues where a run was interrupted.")
     merged = {**corpus.defaults, **defaults}
     if models:
         usual = next(iter(models))
