@@ -25,11 +25,25 @@ _LARGE: Dict[str, Any] = {
     "activation": "silu",
     "norm_eps": 1e-8,
 }
+_RNNT: Dict[str, Any] = {
+    "predictor": "lstm",
+    "decoder_dim": 640,
+    "predictor_embedding_dim": 128,
+    "predictor_cell_clip": 10.0,
+    "predictor_noise_start": 0,
+    "joiner_dim": 640,
+    "joiner_decoder_bias": False,
+}
+_SMALL = {"num_encoder_layers": 16, "encoder_dim": 144, "nhead": 4, "feedforward_dim": 576}
+_MEDIUM = {"num_encoder_layers": 16, "encoder_dim": 256, "nhead": 4, "feedforward_dim": 1024}
 PRESETS: Dict[str, Dict[str, Any]] = {
     "test": {"num_encoder_layers": 1, "encoder_dim": 4, "nhead": 2, "feedforward_dim": 16, "front_end_channels": 4},
-    "s": {"num_encoder_layers": 16, "encoder_dim": 144, "nhead": 4, "feedforward_dim": 576},
-    "m": {"num_encoder_layers": 16, "encoder_dim": 256, "nhead": 4, "feedforward_dim": 1024},
+    "s": _SMALL,
+    "m": _MEDIUM,
     "l": {},
+    "s-rnnt": {**_SMALL, **_RNNT},
+    "m-rnnt": {**_MEDIUM, **_RNNT},
+    "l-rnnt": _RNNT,
     "icefall": {
         "num_encoder_layers": 12,
         "cnn_module_kernel": 31,
@@ -59,9 +73,9 @@ class ConformerOptions:
 
     model_size: str = option(
         "",
-        "Preset of the sizes below: test, s (144 wide), m (256), l (512; 115 M parameters in the encoder), icefall (12 layers, narrow "
-        "front end, scaled as icefall does), hybrid (12 layers, three frames stacked, layer norm in the convolution, CTC after the 6th "
-        "layer). Options given besides win.",
+        "Preset of the sizes below: test, s (144 wide), m (256), l (512; 115 M parameters in the encoder), the same with -rnnt and an LSTM "
+        "predictor of width 640, icefall (12 layers, narrow front end, scaled as icefall does), hybrid (12 layers, three frames stacked, "
+        "layer norm in the convolution, CTC after the 6th layer). Options given besides win.",
         choices=["", *PRESETS],
         presets={name: {**_LARGE, **sizes} for name, sizes in PRESETS.items()},
     )

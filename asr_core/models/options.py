@@ -25,6 +25,7 @@ class CommonModelOptions(PredictorOptions):
 
     encoder: str = option("zipformer", _ENCODER_HELP, choices=list(ENCODERS))
     joiner_dim: int = option(512, "Width of the joiner.")
+    joiner_decoder_bias: bool = option(True, "Give the joiner's projection of the prediction network a bias, too.")
     causal: bool = option(False, "Chunk-causal convolutions, for streaming; changes the parameters.")
     chunk_size: str = option(
         "16,32,64,-1", "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One value in decoding."
@@ -142,7 +143,7 @@ def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80
     decoder = joiner = None
     if opts.use_transducer:
         decoder = build_predictor(opts, vocab_size, blank_id)
-        joiner = Joiner(encoder_dim, opts.decoder_dim, opts.joiner_dim, vocab_size)
+        joiner = Joiner(encoder_dim, opts.decoder_dim, opts.joiner_dim, vocab_size, opts.joiner_decoder_bias)
     return AsrModel(
         encoder_embed=encoder_embed,
         encoder=encoder,

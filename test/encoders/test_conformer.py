@@ -209,6 +209,14 @@ def test_sizes(size, encoder, layer):
         assert sum(b.numel() for n, b in model.named_buffers() if "running" in n) == 17_408
 
 
+@pytest.mark.parametrize("size, total", [("s-rnnt", 15_206_480), ("m-rnnt", 33_741_696), ("l-rnnt", 118_606_528)])
+def test_sizes_with_an_lstm_predictor(size, total):
+    with torch.device("meta"):
+        model = build_model(OPTIONS(model_size=size), vocab_size=1024)
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    assert sum(n for name, n in parts.items() if not name.startswith("simple_")) == total  # those are of the pruned loss
+
+
 @pytest.mark.parametrize("size", ["test", "hybrid"])
 def test_other_presets_train(size):
     small = {} if size == "test" else {**SIZES, "num_encoder_layers": 6}
