@@ -71,7 +71,7 @@ def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Ten
     Raises:
       UserError: they hold different parameters.
     """
-    total = {k: v.to(torch.float64) if v.is_floating_point() else v.clone() for k, v in states[0].items()}
+    total = {k: v.to(torch.float64, copy=True) if v.is_floating_point() else v.clone() for k, v in states[0].items()}
     for state in states[1:]:
         if state.keys() != total.keys():
             name = next(iter(state.keys() ^ total.keys()))

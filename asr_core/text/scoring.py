@@ -143,7 +143,8 @@ def bootstrap_interval(
         errors, ref_len = data[rng.integers(0, len(data), len(data))].sum(axis=0)
         rates[i] = error_rate(int(errors), int(ref_len))
     tail = 50.0 * (1 - level)
-    low, high = np.percentile(rates, [tail, 100 - tail])
+    between = "linear" if np.isfinite(rates).all() else "nearest"  # nothing lies between a number and infinity
+    low, high = np.percentile(rates, [tail, 100 - tail], method=between)
     return float(low), float(high)
 
 

@@ -118,3 +118,5 @@ def test_bootstrap_interval():
     assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.2)
     assert bootstrap_interval(data) == (low, high) != bootstrap_interval(data, seed=1)
     assert bootstrap_interval([(1, 10)] * 50) == (10.0, 10.0)
+    assert bootstrap_interval([(1, 0), (0, 0)])[1] == bootstrap_interval([(1, 2), (1, 0)])[1] == float("inf")
+    assert bootstrap_interval([(1, 2), (1, 0)])[0] == 50.0  # one never hears of NaN
