@@ -99,7 +99,8 @@ def ctc_prefix_beam_search(
     temperature: float = 1.0,
 ) -> List[Hypothesis]:
     """The most probable token sequence that prefix beam search finds, see :func:`ctc_prefix_nbest`."""
-    return [best[0] for best in ctc_prefix_nbest(model, encoder_out, encoder_out_lens, beam_size, blank_penalty, temperature)]
+    found = ctc_prefix_nbest(model, encoder_out, encoder_out_lens, beam_size, blank_penalty, temperature, num_best=1)
+    return [best[0] for best in found]
 
 
 @torch.inference_mode()
@@ -110,6 +111,7 @@ def ctc_prefix_nbest(
     beam_size: int = 4,
     blank_penalty: float = 0.0,
     temperature: float = 1.0,
+    num_best: int = 0,
 ) -> List[List[Hypothesis]]:
     """Prefix beam search (Hannun et al. 2014, https://arxiv.org/abs/1408.2873), batched over utterances and prefixes.
 
@@ -121,6 +123,7 @@ def ctc_prefix_nbest(
       encoder_out_lens: (N,) int64.
       beam_size: prefixes kept per utterance.
       blank_penalty, temperature: see :func:`ctc_greedy_search`.
+      num_best: hypotheses returned at most; 0: all.
 
     Returns:
       For each utterance at most ``beam_size`` hypotheses, the most probable first, no two with the same tokens. Timestamps are those of the
@@ -131,7 +134,7 @@ def ctc_prefix_nbest(
     log_probs = ctc_log_probs(model, encoder_out, blank_penalty, temperature)
     packed = pack_frames(log_probs, encoder_out_lens)
     state, parents, grown = _run(packed.frames, _start(encoder_out.size(0), beam_size, encoder_out))
-    score, place = state.score().sort(dim=1, descending=True, stable=True)
+    score, place = (x[:, : num_best or beam_size] for x in state.score().sort(dim=1, descending=True, stable=True))
     _, tokens = backtrack(parents, grown, place, _BLANK)
     rows, found, scores = [], [], []
     for utterance, row in enumerate(packed.order.argsort().tolist()):

@@ -75,10 +75,11 @@ def test_a_wide_beam_is_exact(seed):
 def test_a_narrow_beam_equals_the_dictionaries(beam):
     x, lens = frames(6, 40, 7, seed=beam), torch.tensor([40, 13, 40, 1, 29, 7])
     found = ctc_prefix_nbest(MODEL, x, lens, beam_size=beam)
-    best = ctc_prefix_beam_search(MODEL, x, lens, beam_size=beam)
+    best, three = ctc_prefix_beam_search(MODEL, x, lens, beam_size=beam), ctc_prefix_nbest(MODEL, x, lens, beam_size=beam, num_best=3)
     for i, n in enumerate(lens.tolist()):
         assert_same(found[i], dictionary_search(x[i, :n], beam))
         assert best[i] == found[i][0]
+        assert [h.tokens for h in three[i]] == [h.tokens for h in found[i][:3]]
         alone = ctc_prefix_beam_search(MODEL, x[i : i + 1, :n], lens[i : i + 1], beam_size=beam)[0]
         assert (alone.tokens, alone.timestamps) == (best[i].tokens, best[i].timestamps)
 
