@@ -30,7 +30,8 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     from asr_core.utils.runtime import setup_cpu
 
     setup_logger()
-    opts, search = from_params(shared.TestOptions, params), resolved(from_params(SearchOptions, params))
+    opts, lm_opts = from_params(shared.TestOptions, params), from_params(LmOptions, params)
+    search = resolved(from_params(SearchOptions, params), lm=lm_opts)
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)
     setup_cpu(opts.num_threads)
@@ -43,13 +44,15 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     data_opts = shared.data_options(params, trained)
     if causal:
         shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
+    elif any(name in params for name in shared.CHUNK_OPTIONS):
+        logging.info("the model is not causal: --chunk-size and --left-context-frames have no effect")
     context_size = getattr(model.decoder, "context_size", 0) if model.use_transducer else 0
     files = offline_files(params, search, context_size, causal, chunk, left)
     setup_logger(files.folder / files.log_name(files.recogs))
     logging.info("%s", params)
     device = shared.pick_device(opts.device)
     model.to(device)
-    resources = load_resources(get_method(search).needs, search, from_params(LmOptions, params), tokenizer, device)
+    resources = load_resources(get_method(search).needs, search, lm_opts, tokenizer, device)
     data = AsrDataModule(data_opts)
     results = []
     for name, cuts in test_sets.items():

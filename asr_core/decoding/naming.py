@@ -44,7 +44,8 @@ def _fast_part(opts: SearchOptions) -> str:
     part = f"_beam-{opts.beam}_max-contexts-{opts.max_contexts}_max-states-{opts.max_states}"
     if "nbest" in opts.decoding_method:
         part += f"_nbest-scale-{opts.nbest_scale}_num-paths-{opts.num_paths}"
-        part += f"_ngram-lm-scale-{opts.ngram_lm_scale}" if opts.decoding_method.endswith("LG") else ""
+    if opts.decoding_method.endswith("LG") and ("nbest" in opts.decoding_method or opts.ngram_lm_scale != SearchOptions.ngram_lm_scale):
+        part += f"_ngram-lm-scale-{opts.ngram_lm_scale}"  # icefall names it for nbest alone
     return part + (f"_ilme-scale-{opts.ilme_scale}" if opts.ilme_scale is not None else "")
 
 

@@ -55,7 +55,7 @@ class SearchOptions:
 class StreamingSearchOptions:
     """Search: from encoder output to tokens, chunk by chunk."""
 
-    decoding_method: str = option("greedy_search", "greedy_search, modified_beam_search or fast_beam_search")
+    decoding_method: str = option("greedy_search", "greedy_search, modified_beam_search, fast_beam_search or ctc-greedy-search")
     num_active_paths: int = option(4, "hypotheses kept by modified_beam_search", aliases=("--num_active_paths",))
     beam: float = option(4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)")
     max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame")

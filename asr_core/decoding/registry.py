@@ -17,6 +17,7 @@ from asr_core.decoding.nbest import fast_beam_search_nbest, fast_beam_search_nbe
 from asr_core.decoding.options import SearchOptions, check_search
 from asr_core.decoding.rescoring import rescore
 from asr_core.decoding.resources import Resources
+from asr_core.lm.options import LmOptions
 from asr_core.utils.errors import UserError
 
 
@@ -186,19 +187,29 @@ def streaming_search(model: Any, opts: SearchOptions, resources: Resources = Res
     return method.streaming(model, opts, resources)
 
 
-def resolved(opts: SearchOptions, usual: SearchOptions = SearchOptions()) -> SearchOptions:
+def resolved(opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()) -> SearchOptions:
     """``opts`` with ``--use-shallow-fusion`` turned into the method that it means; options without effect get a line in the log.
 
     Args:
       opts: what the user chose.
       usual: the program's defaults, which no one chose.
+      lm: what the user chose of a neural language model.
     """
     if opts.use_shallow_fusion and opts.decoding_method == "modified_beam_search":
         opts = dataclasses.replace(opts, decoding_method="modified_beam_search_lm_shallow_fusion")
         logging.info("--use-shallow-fusion: decoding with %s", opts.decoding_method)
-    uses = get_method(opts).uses | {"decoding_method", "lang_dir"}
-    idle = [f.name for f in dataclasses.fields(opts) if f.name not in uses and getattr(opts, f.name) != getattr(usual, f.name)]
+    method = get_method(opts)
+    idle = _changed(opts, usual, method.uses | {"decoding_method", "lang_dir"})
+    if "lm" not in method.needs:
+        idle += _changed(lm, LmOptions())
     if idle:
         flags = ", ".join("--" + name.replace("_", "-") for name in idle)
         logging.info("%s does not use %s", opts.decoding_method, flags)
+    if {"lm_scale", "ngram_lm_scale"} <= method.uses and opts.ngram_lm_scale >= 0:
+        logging.warning("--ngram-lm-scale %s: the token n-gram is not subtracted; give a negative weight", opts.ngram_lm_scale)
     return opts
+
+
+def _changed(opts: Any, usual: Any, known: frozenset = frozenset()) -> List[str]:
+    """Names of the fields that are not as ``usual``, but for ``known`` ones."""
+    return [f.name for f in dataclasses.fields(opts) if f.name not in known and getattr(opts, f.name) != getattr(usual, f.name)]

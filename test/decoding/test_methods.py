@@ -1,5 +1,6 @@
 """Every decoding method through decode.py, and what needs more than the model through streaming_decode.py."""
 
+import dataclasses
 import re
 
 import pytest
@@ -8,8 +9,10 @@ from test_programs import CHUNKS, Noise, hypotheses, run, world  # noqa: F401
 from tiny import PIECES
 
 from asr_core.bin import decode, streaming_decode, transcribe
-from asr_core.decoding.registry import METHODS
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.registry import METHODS, resolved
 from asr_core.lm.neural import RnnLm
+from asr_core.lm.options import LmOptions
 from asr_core.text.tokenizer import Tokenizer
 
 MAIN = "epoch-1_avg-1"
@@ -77,7 +80,7 @@ def test_files_of_each_method(world, extras, method):  # noqa: F811
     part, key = EXPECTED[method]
     folder = world / "exp-False" / method
     found = hypotheses(folder / f"recogs-test-b-{MAIN}{part}.txt")
-    assert sum(map(len, found.values())) > 2
+    assert any(found.values())
     assert all(re.fullmatch(r"WORD\d+" if "LG" in method else r"W\d|<unk>", word) for words in found.values() for word in words)
     assert (folder / f"errs-test-b-{MAIN}{part}.txt").is_file()
     assert f"\n{key}\t" in (folder / f"wer-summary-test-b-{MAIN}{part}.txt").read_text()
@@ -143,6 +146,27 @@ def test_token_ngram_as_a_graph(world, extras, tmp_path):  # noqa: F811
     name.unlink()
     run(decode, world, False, *method, "--lang-dir", str(tmp_path), "--backoff-id", "77")
     assert name.read_text() == from_arpa
+
+
+def test_the_graphs_weight_is_in_the_names(world, extras):  # noqa: F811
+    for scale in ("0.3", "0.6"):
+        run(decode, world, False, "--decoding-method", "fast_beam_search_LG", *options(extras), "--ngram-lm-scale", scale)
+        name = f"recogs-test-b-{MAIN}_beam-20.0_max-contexts-8_max-states-64_ngram-lm-scale-{scale}.txt"
+        assert (world / "exp-False" / "fast_beam_search_LG" / name).is_file()
+
+
+def test_options_without_effect_are_named(caplog):
+    caplog.set_level("INFO")
+    resolved(SearchOptions(num_paths=7), lm=LmOptions(lm_exp_dir="x", lm_epoch=3))
+    assert caplog.messages == ["greedy_search does not use --num-paths, --lm-epoch, --lm-exp-dir"]
+    caplog.clear()
+    lodr = SearchOptions(decoding_method="modified_beam_search_LODR")
+    resolved(lodr, lm=LmOptions(lm_exp_dir="x"))
+    assert [m for m in caplog.messages if "give a negative weight" in m] == caplog.messages != []
+    caplog.clear()
+    resolved(dataclasses.replace(lodr, ngram_lm_scale=-0.2))
+    resolved(SearchOptions(decoding_method="fast_beam_search_LG", ngram_lm_scale=0.3))
+    assert not caplog.messages
 
 
 def test_shallow_fusion_by_its_option(world, extras, capsys):  # noqa: F811
