@@ -74,9 +74,10 @@ def test_repeating_does_nothing_and_other_settings_start_anew(synthesised):
     watched[1].unlink()  # as after a crash in stage 3: one part is missing and the marker was not written
     marker = data / "fbank" / ".synth.done"
     marker.rename(data / "fbank" / ".synth.done.started")
-    told = prepare("digits", "--data-dir", data, *sizes, "--stage", 3)
+    features = ["--stage", 3, "--stop-stage", 3]
+    told = prepare("digits", "--data-dir", data, *sizes, *features)
     assert "synth_cuts_train.jsonl.gz exists; skipped" in told and watched[1].exists() and marker.exists()
-    prepare("digits", "--data-dir", data, *sizes, "--stage", 3, "--speed-perturb", 1)
+    prepare("digits", "--data-dir", data, *sizes, *features, "--speed-perturb", 1)
     assert len(read_cuts(data / "fbank" / "synth_cuts_train.jsonl.gz")) == 165
 
 
