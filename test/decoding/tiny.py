@@ -26,7 +26,7 @@ OPTIONS = dict(
 PIECES = ["<blk>", "<sos/eos>", "<unk>", *(f"\u2581W{i}" for i in range(9))]
 
 
-def tiny_model(causal, seed=2, **options):
+def tiny_model(causal, seed=22, **options):
     """A model that emits many different tokens on noise-like features."""
     torch.manual_seed(seed)
     model = build_model(ModelOptions(**{**OPTIONS, **options}, causal=causal), vocab_size=len(PIECES))
@@ -46,7 +46,7 @@ def utterances(n, seed=1, dim=80):
     return [torch.randn(t, dim, generator=generator) * 3 - 8 for t in lens]
 
 
-def write_run(exp_dir, causal, seed=2):
+def write_run(exp_dir, causal, seed=22):
     """An experiment's folder with epoch-1.pt and tokens.txt, as training leaves it; returns the model."""
     model = tiny_model(causal, seed)
     record = dict(vocab_size=len(PIECES), feature_dim=80, num_mel_bins=80, sample_rate=16000, blank_id=0, subsampling_factor=4)
