@@ -47,6 +47,8 @@ TINY = {
         "norm_eps": 1e-5,
         "causal": True,
     },
+    "contextnet": {"block_channels": "32,32,40", "block_layers": "1,2,1", "block_strides": "2", "alpha": 0.5, "causal": True},
+    "lstm": {"num_encoder_layers": 2, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24},
 }
 
 

@@ -13,7 +13,7 @@ MODELS = {
     },
     "conformer": {
         "encoder": "conformer",
-        "exp_dir": "exp_conformer",
+        "exp_dir": "exp-conformer",
         "num_encoder_layers": 6,
         "encoder_dim": 128,
         "nhead": 4,
@@ -22,5 +22,22 @@ MODELS = {
         "front_end_channels": 64,
         "norm_eps": 1e-5,
         "causal": True,
+    },
+    "contextnet": {  # one output frame in 80 ms
+        "encoder": "contextnet",
+        "exp_dir": "exp-contextnet",
+        "alpha": 1.0,
+        "block_channels": "128,128,128,160,160,160,192,192,192,256",
+        "block_layers": "1,3,3,3,3,3,3,3,3,1",
+        "block_strides": "1,1,2,1,1,2,1,1,2,1",
+        "causal": True,
+    },
+    "lstm": {
+        "encoder": "lstm",
+        "exp_dir": "exp-lstm",
+        "num_encoder_layers": 4,
+        "encoder_dim": 144,
+        "rnn_hidden_size": 288,
+        "dim_feedforward": 432,
     },
 }
