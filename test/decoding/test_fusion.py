@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import pytest
 import torch
-from toy_search import all_paths, log_probs, log_sum, random_batch, small_model
+from toy_search import all_paths, initial_length, log_probs, log_sum, random_batch, small_model
 
 from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_nbest, modified_beam_search
 from asr_core.decoding.context_graph import ContextGraph
@@ -174,11 +174,12 @@ def exact_score(model, x, tokens):
     return reach[-1]
 
 
+@pytest.mark.parametrize("context_size", [2, None])
 @pytest.mark.parametrize("seed", range(4))
 @torch.no_grad()
-def test_graves_search_against_all_sequences(seed):
+def test_graves_search_against_all_sequences(seed, context_size):
     """The score is that of all alignments, and no sequence of up to four tokens has a better one per token."""
-    model = small_model(vocab_size=3, seed=seed, scale=1.5)
+    model = small_model(vocab_size=3, seed=seed, scale=1.5, context_size=context_size)
     model.joiner.output_linear.bias[0] += 3.0
     x, _ = random_batch(n=3, t=3, seed=seed)
     lens = torch.tensor([3, 0, 2])
@@ -187,14 +188,15 @@ def test_graves_search_against_all_sequences(seed):
         exact = exact_score(model, frames, hyp.tokens)
         assert exact - 0.05 <= hyp.log_prob <= exact + 1e-4
         listed = [tokens for n in range(5) for tokens in itertools.product((1, 2), repeat=n)]
-        best = max(exact_score(model, frames, tokens) / (len(tokens) + 2) for tokens in listed)
-        assert hyp.log_prob / (len(hyp.tokens) + 2) >= best - 0.01
+        best = max(exact_score(model, frames, tokens) / (len(tokens) + initial_length(model)) for tokens in listed)
+        assert hyp.log_prob / (len(hyp.tokens) + initial_length(model)) >= best - 0.01
         assert hyp.timestamps == sorted(hyp.timestamps) and len(hyp.timestamps) == len(hyp.tokens)
 
 
+@pytest.mark.parametrize("context_size", [2, None])
 @torch.no_grad()
-def test_graves_search_one_at_a_time_and_penalty():
-    model = small_model(vocab_size=4, scale=1.5)
+def test_graves_search_one_at_a_time_and_penalty(context_size):
+    model = small_model(vocab_size=4, scale=1.5, context_size=context_size)
     model.joiner.output_linear.bias[0] += 3.0
     x, lens = random_batch(n=4, t=8)
     together = beam_search(model, x, lens)

@@ -1,0 +1,112 @@
+"""Masked batch normalisation against the concatenated valid frames, and two processes against one."""
+
+from multiprocessing import get_context
+
+import pytest
+import torch
+from torch import nn
+
+from asr_core.nn import batch_norm
+from asr_core.nn.batch_norm import MaskedBatchNorm1d
+from asr_core.nn.masks import make_pad_mask
+
+LENS = torch.tensor([7, 3, 1])
+
+
+def layer(momentum=0.1):
+    torch.manual_seed(0)
+    norm = MaskedBatchNorm1d(4, eps=1e-3, momentum=momentum).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return norm
+
+
+def batch():
+    torch.manual_seed(1)
+    return (torch.randn(3, 7, 4).double() * 3 + 100).requires_grad_(), make_pad_mask(LENS, 7)
+
+
+def test_valid_frames_alone_are_seen():
+    norm, (x, mask) = layer(), batch()
+    y = norm(x, mask)
+    frames = x[~mask]
+    mean, var = frames.mean(0), frames.var(0, unbiased=False)
+    torch.testing.assert_close(y[~mask], (frames - mean) / (var + 1e-3).sqrt() * norm.weight + norm.bias)
+    assert not y[mask].any()
+    torch.testing.assert_close(norm.running_mean, 0.1 * mean.detach())
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * var.detach())
+    assert int(norm.num_batches_tracked) == 1
+    with torch.no_grad():
+        garbage = x.masked_fill(mask.unsqueeze(-1), 1e6)
+        torch.testing.assert_close(layer()(garbage, mask), y.detach())
+
+
+def test_without_padding_it_is_torchs():
+    norm, x = layer(), batch()[0]
+    theirs = nn.BatchNorm1d(4, eps=1e-3).double()
+    theirs.load_state_dict(norm.state_dict())
+    torch.testing.assert_close(norm(x), theirs(x.transpose(1, 2)).transpose(1, 2))
+    norm.eval(), theirs.eval()
+    theirs.load_state_dict(norm.state_dict())
+    want = theirs(x.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(norm(x), want)
+    torch.testing.assert_close(torch.jit.script(norm)(x), want)
+    mask = batch()[1]
+    torch.testing.assert_close(norm(x, mask), want.masked_fill(mask.unsqueeze(-1), 0.0))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_gradients(masked):
+    norm, (x, mask) = layer(), batch()
+
+    def run(x, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x, mask if masked else None))
+
+    assert torch.autograd.gradcheck(run, (x.detach().sub(100).requires_grad_(), norm.weight, norm.bias))
+
+
+def test_float32_inside_half_precision():
+    norm = layer().float()
+    x = (torch.randn(2, 50, 4) + 300).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), layer().float()(x.float()), atol=0.02, rtol=0.02)
+
+
+def _gradients(x, mask, norm):
+    x = x.detach().requires_grad_()
+    y = norm(x, mask)
+    y.pow(3).sum().backward()
+    return y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var
+
+
+def _rank(rank, path):
+    """One of two processes, each with its utterances; writes what it found."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meeting", rank=rank, world_size=2)
+    norm, (x, mask) = layer(), batch()
+    batch_norm.synchronise(nn.Sequential(norm), True)
+    mine = slice(0, 1) if rank == 0 else slice(1, 3)
+    torch.save(_gradients(x[mine], mask[mine], norm), path / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_like_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    ranks = [get_context("fork").Process(target=_rank, args=(rank, tmp_path)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in ranks] == [0, 0]
+    x, mask = batch()
+    y, dx, dweight, dbias, mean, var = _gradients(x, mask, layer())
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    torch.testing.assert_close(torch.cat([first[0], second[0]]), y)
+    torch.testing.assert_close(torch.cat([first[1], second[1]]), dx)
+    torch.testing.assert_close(first[2] + second[2], dweight)
+    torch.testing.assert_close(first[3] + second[3], dbias)
+    for found in (first, second):
+        torch.testing.assert_close(found[4], mean)
+        torch.testing.assert_close(found[5], var)
