@@ -98,8 +98,8 @@ class RelPositionMultiheadAttention(nn.Module):
         """Queries (H, N, T, D) for keys and for positions."""
         scale = self.head_dim**-0.5
         if self.per_dim_scale is not None:
-            q = q * (F.softplus(self.per_dim_scale) / math.log(2.0))
-        u, v = self.pos_bias_u.unsqueeze(1).unsqueeze(1), self.pos_bias_v.unsqueeze(1).unsqueeze(1)
+            q = q * (F.softplus(self.per_dim_scale) / math.log(2.0)).to(q.dtype)
+        u, v = self.pos_bias_u.to(q.dtype).unsqueeze(1).unsqueeze(1), self.pos_bias_v.to(q.dtype).unsqueeze(1).unsqueeze(1)
         if self.scale_bias:
             return (q + u) * scale, (q + v) * scale
         return q * scale + u, q * scale + v

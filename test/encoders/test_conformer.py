@@ -176,6 +176,19 @@ def test_gradients_reach_every_parameter(options):
 
 
 @pytest.mark.parametrize("options", VARIANTS)
+def test_half_precision(options):
+    model = model_of(use_ctc=True, dropout=0.0, **{**STREAM, **options}).train()
+    x, lens = features(100, 83)
+    full = model.forward_encoder(x, lens)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model.forward_encoder(x, lens)[0]
+        losses = model(x, lens, [[1, 2, 3], [4, 5]])
+    assert (half.float() - full).norm() < 0.05 * full.norm()
+    sum(loss for loss in losses if loss is not None).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", VARIANTS)
 @torch.no_grad()
 def test_scripts_equal_the_model(options):
     model = model_of(**{**STREAM, **options})
