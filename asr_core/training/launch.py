@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from multiprocessing import connection, get_context
 from types import FrameType
@@ -107,6 +108,9 @@ def _sit(launcher: int, seat: Seat, body: Callable[..., int], *args: Any) -> Non
     die_with_parent(signal.SIGTERM)
     if os.getppid() != launcher:  # it died before it could be told
         os._exit(LOST)
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # the usual one is a semaphore of the system, which would be reported as left behind
     status = body(seat, *args)
     logging.shutdown()
     sys.stdout.flush()
