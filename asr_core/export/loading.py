@@ -64,11 +64,19 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
 
 
 def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
+    from asr_core.models.checkpoint import model_options
+
     model = load_torchscript(path, device)
-    if "chunk_size" in given and int(given["chunk_size"]) != model.chunk_size:
-        fixed = f"chunks of {model.chunk_size}" if model.streaming else "whole utterances"
-        raise UserError(f"--chunk-size {given['chunk_size']}: {path} was exported for {fixed}")
+    for name in ("chunk_size", "left_context_frames"):
+        if name in given and str(given[name]) != str(getattr(model, name)):
+            chunks = f"chunks of {model.chunk_size} frames and a left context of {model.left_context_frames}"
+            fixed = chunks if model.streaming else "whole utterances"
+            raise UserError(f"--{name.replace('_', '-')} {given[name]}: {path} was exported for {fixed}")
     info = model.info
+    try:
+        model_options(info, given)  # refuses what contradicts the file
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
     return InferenceModel(
         model=model,
         tokenizer=_tokenizer(tokens, model.pieces, path),

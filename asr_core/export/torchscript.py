@@ -155,7 +155,7 @@ class ScriptedModel:
       use_transducer, use_ctc, use_attention_decoder: which of them there are.
       vocab_size: number of tokens, blank included.
       streaming: whether it encodes chunk by chunk.
-      chunk_size: of a streaming model, in 50-Hz frames, else -1.
+      chunk_size, left_context_frames: of a streaming model, in 50-Hz frames, else -1.
       geometry: how feature frames become frames of encoder output; a Zipformer's for files that do not say.
       info: what the exporter noted: ``sample_rate``, ``feature_dim``, ``causal``, ...; empty for files of other exporters.
       pieces: the tokens by id, or None if the file holds none.
@@ -178,6 +178,7 @@ class ScriptedModel:
         self.vocab_size = int(self.decoder.vocab_size) if self.use_transducer else module.state_dict()["ctc_output.1.weight"].size(0)
         self.streaming = hasattr(module.encoder, "get_init_states")
         self.chunk_size = int(module.encoder.chunk_size) if self.streaming else -1
+        self.left_context_frames = int(module.encoder.left_context_len) if self.streaming else -1
         self.geometry = FrameGeometry(*info.get("geometry", ()))
         self.info = info
         self.pieces = pieces

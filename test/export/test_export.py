@@ -167,6 +167,21 @@ def test_long_recordings_are_cut(runs, tmp_path, capsys):
     assert whole["duration"] == cut["duration"]
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--chunk-size", "16,32"], "--chunk-size 16,32: "),
+        (["--left-context-frames", "64"], "was exported for chunks of 16 frames and a left context of 32"),
+        (["--encoder-dim", "64"], "--encoder-dim 64 contradicts"),
+    ],
+)
+def test_options_that_contradict_a_script_are_refused(runs, capsys, options, message):
+    with pytest.raises(SystemExit):
+        transcripts(capsys, runs[True][0] / "jit_script_chunk_16_left_32.pt", ["x.wav"], *options)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+
+
 def test_wrong_chunks_are_refused(runs, capsys):
     exp_dir, _ = runs[True]
     for options in (["--chunk-size", "16,32"], [], ["--chunk-size", "15", "--left-context-frames", "32"]):
