@@ -49,7 +49,7 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     context_size = getattr(model.decoder, "context_size", 0) if model.use_transducer else 0
     files = offline_files(params, search, context_size, causal, chunk, left)
     setup_logger(files.folder / files.log_name(files.recogs))
-    logging.info("%s", params)
+    logging.info("Options: %s", {name: params[name] for name in sorted(params)})
     device = shared.pick_device(opts.device)
     model.to(device)
     resources = load_resources(get_method(search).needs, search, lm_opts, tokenizer, device)

@@ -45,7 +45,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
     files = streaming_files(params, search, chunk, left)
     setup_logger(files.folder / files.log_name(files.recogs))
-    logging.info("%s", params)
+    logging.info("Options: %s", {name: params[name] for name in sorted(params)})
     device = shared.pick_device(opts.device)
     model.to(device)
     resources = load_resources(get_method(search).needs, search, LmOptions(), tokenizer, device)
