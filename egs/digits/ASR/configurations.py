@@ -21,6 +21,7 @@ MODELS = {
         "cnn_module_kernel": 16,
         "front_end_channels": 64,
         "norm_eps": 1e-5,
+        "batch_norm_decay": 0.95,  # a thousand batches are too few for 0.999
         "causal": True,
     },
     "contextnet": {  # one output frame in 80 ms
