@@ -41,6 +41,8 @@ class Seat(NamedTuple):
 def seat_from_environment(world_size: int = 1) -> Optional[Seat]:
     """The place that torchrun, or another launcher that sets the same variables, gave to this process; None without one.
 
+    If torchrun dies, this process is to stop as if told by SIGTERM.
+
     Args:
       world_size: what ``--world-size`` says.
 
@@ -54,6 +56,8 @@ def seat_from_environment(world_size: int = 1) -> Optional[Seat]:
     if world_size not in (1, size):
         raise UserError(f"--world-size {world_size}, but the launcher started {size} processes: leave --world-size out")
     rank = int(env["RANK"])
+    if "TORCHELASTIC_RUN_ID" in env:  # torchrun, which does not see to this itself
+        die_with_parent(signal.SIGTERM)
     return Seat(rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)))
 
 
