@@ -10,9 +10,9 @@ from asr_core.text.tokenizer import Tokenizer
 UNKNOWN = "characters that the tokens lack"  # how the reason begins that such cuts are dropped for
 
 
-def subsampled_length(num_frames: int) -> int:
-    """Frames that the encoder gives for ``num_frames`` feature frames: half in the front end, half at the output."""
-    return ((num_frames - 7) // 2 + 1) // 2
+def subsampled_length(num_frames: int, subsampling_factor: int = 4) -> int:
+    """Frames that an encoder gives for ``num_frames`` feature frames: those of a Zipformer, or as many at another rate, or few more."""
+    return ((num_frames - 7) // 2 + 1) // 2 * 4 // subsampling_factor
 
 
 class DropReport:
@@ -70,13 +70,15 @@ class CutFilter:
       tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more tokens than encoder frames less two
         (as icefall's zipformer recipe has it).
       report: where dropped cuts are noted.
+      subsampling_factor: feature frames per encoder frame.
 
     Attributes:
       unknown: characters that the tokenizer cannot spell, and in how many cuts each was met.
     """
 
-    def __init__(self, opts: DataOptions, tokenizer: Optional[Tokenizer], report: DropReport) -> None:
+    def __init__(self, opts: DataOptions, tokenizer: Optional[Tokenizer], report: DropReport, subsampling_factor: int = 4) -> None:
         self.opts = opts
+        self.subsampling_factor = subsampling_factor
         self.tokenizer = tokenizer
         self.report = report
         self.unknown: Counter = Counter()
@@ -104,21 +106,19 @@ class CutFilter:
             return f"longer than {self.opts.max_utt_duration:g} s"
         if not text_of(cut):
             return "no text"
-        return "" if encoder_frames(cut) >= 1 else "no frame is left after subsampling"
+        return "" if self._encoder_frames(cut) >= 1 else "no frame is left after subsampling"
 
     def _reason_of_tokens(self, cut: Any, ids: Sequence[int]) -> str:
         if self.tokenizer.unk_id in ids:  # type: ignore[union-attr]
             characters = self.tokenizer.unknown_characters(text_of(cut))  # type: ignore[union-attr]
             self.unknown.update(characters)
             return f"{UNKNOWN}: {characters}"
-        return "more tokens than encoder frames" if encoder_frames(cut) - 2 < len(ids) else ""
+        return "more tokens than encoder frames" if self._encoder_frames(cut) - 2 < len(ids) else ""
+
+    def _encoder_frames(self, cut: Any) -> int:
+        return subsampled_length(cut.num_frames if cut.has_features else round(cut.duration * 100), self.subsampling_factor)
 
 
 def text_of(cut: Any) -> str:
     """What is said in ``cut``."""
     return " ".join(s.text or "" for s in cut.supervisions).strip()
-
-
-def encoder_frames(cut: Any) -> int:
-    """Frames that the encoder makes of ``cut``."""
-    return subsampled_length(cut.num_frames if cut.has_features else round(cut.duration * 100))

@@ -42,13 +42,20 @@ class AsrDataModule:
       seed: seed of shuffling and augmentation.
       tokenizer: if given, training and validation cuts that it cannot spell, or that have too many tokens, are dropped.
       rank, world_size: this process among those that share an epoch.
+      subsampling_factor: feature frames per frame of the encoder that the cuts are for.
 
     Attributes:
       dropped: cuts that were left out: on rank 0 all unusable ones and those of its batches that could not be read, on others the latter.
     """
 
     def __init__(
-        self, opts: DataOptions, seed: int = 42, tokenizer: Optional[Tokenizer] = None, rank: int = 0, world_size: int = 1
+        self,
+        opts: DataOptions,
+        seed: int = 42,
+        tokenizer: Optional[Tokenizer] = None,
+        rank: int = 0,
+        world_size: int = 1,
+        subsampling_factor: int = 4,
     ) -> None:
         self.opts = opts
         self.seed = seed
@@ -56,7 +63,8 @@ class AsrDataModule:
         self.rank = rank
         self.world_size = world_size
         self.dropped = DropReport()
-        self._filter = CutFilter(opts, tokenizer, self.dropped if rank == 0 else DropReport())  # all ranks drop the same: one tells it
+        report = self.dropped if rank == 0 else DropReport()  # all ranks drop the same: one tells it
+        self._filter = CutFilter(opts, tokenizer, report, subsampling_factor)
         self._streams: List[Tuple[Any, bool, bool, CutStream]] = []
         self._bins: List[Tuple[CutStream, int, List[float]]] = []
         self._train_transforms: Optional[List[Any]] = None

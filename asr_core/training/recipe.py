@@ -64,6 +64,11 @@ class Recipe:
         self._tokenizer: Any = None
         self._views: Any = None
 
+    @property
+    def subsampling_factor(self) -> int:
+        """Feature frames per frame of encoder output."""
+        return int(self.params.get("subsampling_factor", 4))
+
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add options that only this recipe has; by default none."""
@@ -131,7 +136,7 @@ class Recipe:
         opts = from_params(DataOptions, self.params)
         if opts.strategy == "AudioSamples":
             raise UserError("--input-strategy AudioSamples gives audio, and the models here take features: give another strategy")
-        return AsrDataModule(opts, self.options.seed, self.tokenizer, rank=self.rank, world_size=self.world_size)
+        return AsrDataModule(opts, self.options.seed, self.tokenizer, self.rank, self.world_size, self.subsampling_factor)
 
     def report_data(self, data: Any, train_cuts: Any, valid_sets: Mapping[str, Any]) -> Any:
         """Log what all sets hold and what was dropped and why; return the training set's summary, which has ``seconds``.
@@ -180,5 +185,5 @@ class Recipe:
         weights = loss_weights(opts, batch_idx_train, losses)
         total = sum(weights[name] * loss for name, loss in losses.items())
         parts = {LOG_NAMES.get(name, name): loss.detach() for name, loss in losses.items()}
-        frames = int((supervisions["num_frames"] // int(self.params.get("subsampling_factor", 4))).sum())
+        frames = int((supervisions["num_frames"] // self.subsampling_factor).sum())
         return BatchLoss(total, parts, frames)  # type: ignore[arg-type]

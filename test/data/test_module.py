@@ -220,6 +220,7 @@ def test_what_was_dropped_is_told_once(caplog):
 
 def test_filter_uses_the_encoders_length():
     assert [subsampled_length(n) for n in (8, 9, 10, 11, 45, 100, 1000)] == [0, 1, 1, 1, 10, 23, 248]
+    assert [subsampled_length(n, 8) for n in (9, 45, 1000)] == [0, 5, 124] and subsampled_length(45, 3) == 13
 
 
 def test_unreadable_audio_is_dropped_while_loading(audio_cuts, tmp_path):
