@@ -1,9 +1,28 @@
 """Batch normalisation that does not see padding."""
 
-from typing import Any, Iterator, Optional, Tuple
+import contextlib
+from typing import Any, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+
+_GROUPS: List[Any] = []  # of processes that share statistics: the last one holds, see synchronised()
+
+
+@contextlib.contextmanager
+def synchronised(group: Any = None) -> Iterator[None]:
+    """Within the block training steps take the statistics of batch norms over the batches of all processes.
+
+    Each of them must run the same steps forward, within the block, and backward.
+
+    Args:
+      group: of ``torch.distributed``; None is that of all processes.
+    """
+    _GROUPS.append(group)
+    try:
+        yield
+    finally:
+        _GROUPS.pop()
 
 
 class MaskedBatchNorm1d(nn.Module):
@@ -16,17 +35,12 @@ class MaskedBatchNorm1d(nn.Module):
       num_features: size of the last axis.
       eps: added to the variance.
       momentum: weight of a batch in the running statistics; ``1 - decay``.
-
-    Attributes:
-      synchronised: whether a training step takes its statistics over the batches of all processes, each of which must then run
-        forward and backward as often as the others; see :func:`synchronise`.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.eps = eps
         self.momentum = momentum
-        self.synchronised = False
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.running_mean: Tensor
@@ -52,7 +66,7 @@ class MaskedBatchNorm1d(nn.Module):
     def _train(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            y, mean, var = _BatchNorm.apply(wide, self.weight, self.bias, pad_mask, self.eps, self.synchronised)
+            y, mean, var = _BatchNorm.apply(wide, self.weight, self.bias, pad_mask, self.eps, _GROUPS[-1:])
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
@@ -64,29 +78,19 @@ class MaskedBatchNorm1d(nn.Module):
         return f"{len(self.weight)}, eps={self.eps:g}, momentum={self.momentum:g}"
 
 
-def synchronise(model: nn.Module, enabled: bool) -> None:
-    """Switch whether the :class:`MaskedBatchNorm1d` inside ``model`` take statistics over all processes (``torch.distributed``)."""
-    for module in _layers(model):
-        module.synchronised = enabled
-
-
-def _layers(model: nn.Module) -> Iterator[MaskedBatchNorm1d]:
-    return (m for m in model.modules() if isinstance(m, MaskedBatchNorm1d))
-
-
 class _BatchNorm(torch.autograd.Function):
     """y = (x - mean) / sqrt(var + eps) * weight + bias at valid frames, 0 elsewhere; keeps x and its statistics alone."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pad_mask: Optional[Tensor], eps: float, sync: bool
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pad_mask: Optional[Tensor], eps: float, groups: List[Any]
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        num, mean, var = _statistics(x, pad_mask, sync)
+        num, mean, var = _statistics(x, pad_mask, groups)
         inv_std = torch.rsqrt(var + eps)
         scale = weight * inv_std
         y = _zero_padding(torch.addcmul(bias - mean * scale, x, scale), pad_mask)
         ctx.save_for_backward(x, weight, mean, inv_std, num, pad_mask)
-        ctx.sync = sync
+        ctx.groups = groups
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
 
@@ -97,22 +101,22 @@ class _BatchNorm(torch.autograd.Function):
         normal = (x - mean) * inv_std
         sums = torch.stack([_sum(dy), _sum(dy * normal)])
         dbias, dweight = sums.clone()  # of this process: gradients of parameters are summed over processes later
-        if ctx.sync:
-            torch.distributed.all_reduce(sums)
+        for group in ctx.groups:
+            torch.distributed.all_reduce(sums, group=group)
         dx = _zero_padding((dy - sums[0] / num - normal * (sums[1] / num)) * (weight * inv_std), pad_mask)
         return dx, dweight, dbias, None, None, None
 
 
-def _statistics(x: Tensor, pad_mask: Optional[Tensor], sync: bool) -> Tuple[Tensor, Tensor, Tensor]:
-    """Number of valid frames, their mean (C,) and biased variance (C,), over all processes if ``sync``."""
+def _statistics(x: Tensor, pad_mask: Optional[Tensor], groups: List[Any]) -> Tuple[Tensor, Tensor, Tensor]:
+    """Number of valid frames, their mean (C,) and biased variance (C,), over all processes of the group, if there is one."""
     valid = x.numel() // x.size(-1) if pad_mask is None else (~pad_mask).sum()
     num = torch.as_tensor(valid, dtype=x.dtype, device=x.device)
     mean = _sum(_zero_padding(x, pad_mask)) / num.clamp(min=1)
     square = _sum(_zero_padding(x - mean, pad_mask).square_())
-    if sync:  # what each process found, put together without cancellation (Chan et al. 1979)
+    for group in groups:  # what each process found, put together without cancellation (Chan et al. 1979)
         mine = torch.cat([num.view(1), mean, square])
-        each = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(each, mine)
+        each = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
+        torch.distributed.all_gather(each, mine, group=group)
         nums, means, squares = torch.stack(each).split([1, len(mean), len(mean)], dim=1)
         num = nums.sum()
         mean = (nums * means).sum(dim=0) / num.clamp(min=1)

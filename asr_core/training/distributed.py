@@ -13,11 +13,12 @@ import contextlib
 import datetime
 import logging
 import sys
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from asr_core.nn.batch_norm import MaskedBatchNorm1d, synchronised
 from asr_core.training.launch import LOST, TOLD, Seat
 from asr_core.training.options import TrainOptions
 from asr_core.training.signals import StopRequest
@@ -64,6 +65,10 @@ class World:
 
     def share_weights(self, model: nn.Module) -> None:
         """Give all ranks the parameters and buffers of rank 0."""
+
+    def shared_statistics(self, model: nn.Module, has_batch: bool) -> ContextManager[None]:
+        """Within it the batch norms of ``model`` take their statistics over all ranks, unless one of them has no batch."""
+        return contextlib.nullcontext()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over the ranks; a parameter that has none anywhere stays without."""
@@ -149,6 +154,12 @@ class Group(World):
                 self._dist.broadcast(whole, src=0, group=self._nccl)
                 if whole is not tensor:
                     tensor.copy_(whole)
+
+    def shared_statistics(self, model: nn.Module, has_batch: bool) -> ContextManager[None]:
+        if not any(isinstance(m, MaskedBatchNorm1d) for m in model.modules()):
+            return contextlib.nullcontext()
+        together = all(row[0] for row in self.exchange([has_batch]))
+        return synchronised(self._nccl) if together else contextlib.nullcontext()
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

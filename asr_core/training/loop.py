@@ -226,9 +226,9 @@ class Trainer:
         """Sum the gradients over the step's batches of all ranks; returns the losses, and what was bad, if anything."""
         info = MetricsTracker()
         for batch, _ in step:
-            out = None
+            out, shared = None, self.world.shared_statistics(self.model, batch is not None)
             if batch is not None:
-                with self._autocast():
+                with self._autocast(), shared:
                     out = self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train)
             mine = _tracker(out, batch)
             info = sum_over_ranks([info, *self.world.gather(mine)])

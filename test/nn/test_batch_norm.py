@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from asr_core.nn import batch_norm
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.nn.masks import make_pad_mask
+from asr_core.training.distributed import Group
+from asr_core.training.launch import Seat
 
 LENS = torch.tensor([7, 3, 1])
 
@@ -83,12 +84,17 @@ def _gradients(x, mask, norm):
 
 def _rank(rank, path):
     """One of two processes, each with its utterances; writes what it found."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/meeting", rank=rank, world_size=2)
+    world = Group(Seat(rank, 2, rank, 2, f"file://{path}/meeting", True), 60.0, cuda=False)
     norm, (x, mask) = layer(), batch()
-    batch_norm.synchronise(nn.Sequential(norm), True)
     mine = slice(0, 1) if rank == 0 else slice(1, 3)
-    torch.save(_gradients(x[mine], mask[mine], norm), path / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    with world.shared_statistics(nn.Sequential(norm), True):
+        found = [*_gradients(x[mine], mask[mine], norm)]
+    with world.shared_statistics(norm, has_batch=rank == 0):  # the other one has none, so this one is on its own
+        if rank == 0:
+            found.append(layer()(x[mine], mask[mine]).detach())
+    with world.shared_statistics(nn.Linear(2, 2), has_batch=True):  # asks nobody
+        torch.save(found, path / f"{rank}.pt")
+    world.close()
 
 
 def test_two_processes_like_one(tmp_path, monkeypatch):
@@ -110,3 +116,5 @@ def test_two_processes_like_one(tmp_path, monkeypatch):
     for found in (first, second):
         torch.testing.assert_close(found[4], mean)
         torch.testing.assert_close(found[5], var)
+    torch.testing.assert_close(first[6], layer()(x[:1], mask[:1]).detach())
+    assert not torch.allclose(first[6], first[0])
