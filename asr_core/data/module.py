@@ -44,6 +44,9 @@ class AsrDataModule:
       rank, world_size: this process among those that share an epoch.
       subsampling_factor: feature frames per frame of the encoder that the cuts are for.
 
+    Raises:
+      UserError: options that make no sense.
+
     Attributes:
       dropped: cuts that were left out: on rank 0 all unusable ones and those of its batches that could not be read, on others the latter.
     """
@@ -57,6 +60,7 @@ class AsrDataModule:
         world_size: int = 1,
         subsampling_factor: int = 4,
     ) -> None:
+        opts.validate()
         self.opts = opts
         self.seed = seed
         self.tokenizer = tokenizer

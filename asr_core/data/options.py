@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
+from asr_core.utils.errors import UserError
 from asr_core.utils.options import option
 
 INPUT_STRATEGIES = ("PrecomputedFeatures", "OnTheFlyFeatures", "AudioSamples")
@@ -51,6 +52,20 @@ class DataOptions:
     max_utt_duration: float = option(30.0, "training and validation cuts longer than this many seconds are dropped")
     sample_rate: int = option(16000, "samples per second that the model hears; other rates are resampled")
     num_mel_bins: int = option(80, "mel filters: the dimension of the features")
+
+    def validate(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+          UserError: naming the option.
+        """
+        for name, least in (("num_workers", 0), ("num_buckets", 1), ("sample_rate", 1000), ("num_mel_bins", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
+        if not self.max_duration > 0:
+            raise UserError(f"--max-duration must be above 0, got {self.max_duration:g}")
+        if not 0 <= self.tail_silence_prob <= 1:
+            raise UserError(f"--tail-silence-prob must be from 0 to 1, got {self.tail_silence_prob:g}")
 
     @property
     def strategy(self) -> str:

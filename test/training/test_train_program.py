@@ -140,6 +140,8 @@ def test_the_program_trains_and_its_checkpoints_describe_themselves(prepared, tm
         (["--bpe-model", "nowhere.model"], 1, "error: no such tokenizer: nowhere.model"),
         (["--manifest-dir", "nowhere"], 1, "error: no nowhere/tiny_cuts_train.jsonl.gz"),
         (["--world-size", "0"], 1, "error: --world-size must be at least 1, got 0"),
+        (["--num-workers", "-1"], 1, "error: --num-workers must be at least 0, got -1"),
+        (["--max-duration", "0"], 1, "error: --max-duration must be above 0, got 0"),
         (["--use-fp16", "1"], 1, "error: --use-fp16 1: mixed precision needs a CUDA device"),
         (["--input-strategy", "AudioSamples", "--on-the-fly-feats", "0"], 1, "error: --input-strategy AudioSamples"),
     ],
