@@ -86,8 +86,8 @@ def check_search(opts: SearchOptions) -> None:
     for name in ("beam", "nbest_scale"):
         if not getattr(opts, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, got {getattr(opts, name)}")
-    if not opts.temperature > 0:
-        raise UserError(f"--temperature must be above 0, got {opts.temperature}")
+    if not 0 < opts.temperature < float("inf"):
+        raise UserError(f"--temperature must be above 0 and finite, got {opts.temperature}")
 
 
 def chunk_and_left(given: Mapping[str, Any], trained: Mapping[str, Any], default: Optional[Tuple[int, int]]) -> Tuple[int, int]:

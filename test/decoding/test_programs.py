@@ -105,6 +105,7 @@ def test_characters(world, capsys):
         ),
         (decode, False, ["--epoch", "9"], "epoch-9.pt"),
         (decode, False, ["--beam-size", "0"], "--beam-size"),
+        (decode, False, ["--temperature", "inf"], "--temperature must be above 0 and finite"),
         (decode, False, ["--num-mel-bins", "40"], "--num-mel-bins 40: the model was trained with 80"),
         (decode, False, ["--encoder-dim", "64"], "--encoder-dim 64 contradicts"),
         (decode, True, ["--chunk-size", "15", "--left-context-frames", "32"], "cannot be divided"),
