@@ -132,6 +132,8 @@ class ContextScorer:
 
 def pick(states: States, parent: Tensor) -> States:
     """The states of the hypotheses at places ``parent`` (n, beam)."""
+    if all(s.dim() == 2 for s in states):  # faster
+        return tuple(s.gather(1, parent) for s in states)
     rows = torch.arange(len(parent), device=parent.device).unsqueeze(1)
     return tuple(s[rows, parent] for s in states)
 
