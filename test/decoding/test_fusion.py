@@ -97,18 +97,18 @@ def completed(tokens):
 
 
 @pytest.mark.parametrize("name", ["phrases", "rnn", "transformer", "lodr", "all"])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed, context_size", [(0, 2), (1, 2), (2, None)])
 @torch.no_grad()
-def test_scorers_against_all_sequences(ngram, name, seed):
+def test_scorers_against_all_sequences(ngram, name, seed, context_size):
     scorers, by_hand = scorer_sets(ngram)[name]
-    model = small_model(vocab_size=3, seed=seed, scale=1.0)
+    model = small_model(vocab_size=3, seed=seed, scale=1.0, context_size=context_size)
     x, _ = random_batch(n=4, t=4, seed=seed)
     lens = torch.tensor([4, 0, 3, 4])
     plain = modified_beam_search(model, x, lens, 60)
     found = modified_beam_search(model, x, lens, 60, scorers=scorers)
     for i, hyp in enumerate(found):
         total = {tokens: score + by_hand(tokens) for tokens, score in totals(model, x[i, : int(lens[i])]).items()}
-        best = max(total, key=lambda k: total[k] / (len(k) + 2))
+        best = max(total, key=lambda k: total[k] / (len(k) + initial_length(model)))
         assert tuple(hyp.tokens) == best
         assert hyp.log_prob == pytest.approx(total[best], abs=1e-3)
     assert [h.log_prob for h in found] != pytest.approx([h.log_prob for h in plain])
