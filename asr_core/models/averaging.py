@@ -10,7 +10,12 @@ from torch import Tensor
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
-_NUMBERED = re.compile(r"checkpoint-(\d+)\.pt$")
+_NUMBERED = re.compile(r"(epoch|checkpoint)-(\d+)\.pt$")
+
+
+def numbered(exp_dir: Path, kind: str) -> List[Tuple[int, Path]]:
+    """Files ``<kind>-<N>.pt`` of a folder, highest number first; ``kind`` is epoch or checkpoint."""
+    return sorted(((int(m[2]), p) for p in exp_dir.glob(f"{kind}-*.pt") if (m := _NUMBERED.match(p.name))), reverse=True)
 
 
 def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
@@ -20,12 +25,12 @@ def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
       exp_dir: the folder.
       iteration: 0: all; positive: those with N at or above it; negative: those with N at or below its magnitude.
     """
-    found = [(int(m[1]), p) for p in Path(exp_dir).glob("checkpoint-*.pt") if (m := _NUMBERED.match(p.name))]
+    found = numbered(Path(exp_dir), "checkpoint")
     if iteration > 0:
         found = [(n, p) for n, p in found if n >= iteration]
     elif iteration < 0:
         found = [(n, p) for n, p in found if n <= -iteration]
-    return [p for _, p in sorted(found, reverse=True)]
+    return [p for _, p in found]
 
 
 def select_checkpoints(exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool) -> List[Path]:
@@ -59,10 +64,20 @@ def select_checkpoints(exp_dir: PathLike, epoch: int, iter: int, avg: int, use_a
         paths = [exp_dir / f"epoch-{e}.pt" for e in range(epoch, max(0, epoch - avg), -1)]
     missing = [p for p in paths if not p.is_file()]
     if missing or not paths:
-        have = sorted(p.name for p in exp_dir.glob("*.pt"))
         which = missing[0] if missing else exp_dir / f"epoch-{epoch}.pt"
-        raise UserError(f"no checkpoint {which}; the folder has {', '.join(have) if have else 'none'}")
+        raise UserError(f"no checkpoint {which}; the folder has {_listed(exp_dir)}")
     return paths
+
+
+def _listed(exp_dir: Path) -> str:
+    """The checkpoints of a folder in a few words: those of epochs and batches by their first and last number."""
+    words, others = [], {p.name for p in exp_dir.glob("*.pt")}
+    for kind in ("epoch", "checkpoint"):
+        names = [path.name for _, path in reversed(numbered(exp_dir, kind))]
+        words += names if len(names) < 4 else [f"{names[0]} ... {names[-1]} ({len(names)} files)"]
+        others -= set(names)
+    words += sorted(others)
+    return ", ".join(words) or "none"
 
 
 def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import torch
 from torch import nn
 
+from asr_core.models.averaging import numbered
 from asr_core.training.averaging import ModelAverage
 from asr_core.training.distributed import World
 from asr_core.training.state import TrainState, random_states, seed_everything, seed_of_epoch, set_random_states
@@ -18,7 +18,6 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path
 
 _FREE = ("exp_dir", "start_epoch", "start_batch", "num_epochs", "max_steps", "num_threads")  # no change worth a word
-_NUMBERED = re.compile(r"(epoch|checkpoint)-(\d+)\.pt$")
 
 
 class Run:
@@ -188,16 +187,6 @@ def _newest_whole(exp_dir: Path, kind: str, above: int = -1) -> Optional[Tuple[P
         except UserError as e:
             logging.warning("%s; falling back to an earlier checkpoint", e)
     return None
-
-
-def numbered(exp_dir: Path, kind: str) -> List[Tuple[int, Path]]:
-    """Files ``<kind>-<N>.pt`` of a folder, highest number first."""
-    found = []
-    for path in exp_dir.glob(f"{kind}-*.pt"):
-        match = _NUMBERED.match(path.name)
-        if match:
-            found.append((int(match[2]), path))
-    return sorted(found, reverse=True)
 
 
 def remove_old(exp_dir: Path, keep: int, newest: int) -> None:

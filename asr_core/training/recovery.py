@@ -14,8 +14,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 
-from asr_core.models.averaging import average_of_range
-from asr_core.training.checkpoint import Run, numbered, read_whole
+from asr_core.models.averaging import average_of_range, numbered
+from asr_core.training.checkpoint import Run, read_whole
 from asr_core.training.options import TrainOptions
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError

@@ -194,3 +194,12 @@ def test_damaged_files_are_named(tmp_path):
             load_checkpoint_file(tmp_path / name)
     with pytest.raises(UserError, match="no such checkpoint"):
         load_checkpoint_file(tmp_path / "none.pt")
+
+
+def test_a_missing_checkpoint_is_told_with_what_there_is_in_few_words(tmp_path):
+    for name in [*(f"epoch-{i}" for i in range(1, 13)), "checkpoint-200", "epoch-12-avg-3", "best-valid-loss"]:
+        (tmp_path / f"{name}.pt").touch()
+    with pytest.raises(UserError) as error:
+        select_checkpoints(tmp_path, 30, 0, 1, False)
+    there = "epoch-1.pt ... epoch-12.pt (12 files), checkpoint-200.pt, best-valid-loss.pt, epoch-12-avg-3.pt"
+    assert str(error.value) == f"no checkpoint {tmp_path}/epoch-30.pt; the folder has {there}"

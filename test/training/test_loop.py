@@ -4,8 +4,9 @@ import fake_run
 import pytest
 import torch
 
+from asr_core.models.averaging import numbered
 from asr_core.training.averaging import ModelAverage
-from asr_core.training.checkpoint import numbered, read_whole
+from asr_core.training.checkpoint import read_whole
 from asr_core.training.heads import transducer_loss_scales
 from asr_core.training.metrics import JsonLines, MetricsTracker, read_metrics
 from asr_core.training.options import TrainOptions

@@ -11,7 +11,8 @@ import fake_run
 import pytest
 import torch
 
-from asr_core.training.checkpoint import find_start, numbered, read_whole
+from asr_core.models.averaging import numbered
+from asr_core.training.checkpoint import find_start, read_whole
 from asr_core.training.metrics import read_metrics
 from asr_core.utils.errors import UserError
 

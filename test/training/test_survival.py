@@ -11,10 +11,10 @@ import torch
 from test_resume import records
 from test_train_program import TINY, ZipformerRecipe, _train, prepared  # noqa: F401
 
-from asr_core.models.averaging import average_of_range
+from asr_core.models.averaging import average_of_range, numbered
 from asr_core.training import loop
 from asr_core.training.bad_batches import describe_cuts
-from asr_core.training.checkpoint import numbered, read_whole
+from asr_core.training.checkpoint import read_whole
 from asr_core.training.metrics import read_metrics
 from asr_core.training.oom_scan import OomScan, find_extremes
 from asr_core.training.options import TrainOptions
