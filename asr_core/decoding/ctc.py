@@ -8,7 +8,7 @@ from torch import Tensor
 from asr_core.decoding.beam import KEY_FACTOR, backtrack
 from asr_core.decoding.context import adjusted_log_probs
 from asr_core.decoding.frames import pack_frames
-from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.hypothesis import GreedyAnswer, Hypothesis
 from asr_core.ops.forced_align import ctc_forced_align
 
 _BLANK = 0  # of the CTC loss
@@ -33,19 +33,12 @@ def ctc_greedy_search(
     return [s.hypothesis() for s in streams]
 
 
-class CtcGreedyStream:
+class CtcGreedyStream(GreedyAnswer):
     """What greedy search remembers of one stream."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.last = _BLANK  # the best token of the last frame
-        self.tokens: List[int] = []
-        self.timestamps: List[int] = []
-        self.log_prob = 0.0
-        self.num_frames = 0
-
-    def hypothesis(self) -> Hypothesis:
-        """The answer up to now."""
-        return Hypothesis(list(self.tokens), list(self.timestamps), self.log_prob)
 
 
 class StreamingCtcGreedySearch:

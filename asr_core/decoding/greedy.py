@@ -7,7 +7,7 @@ from torch import Tensor
 
 from asr_core.decoding.context import adjusted_log_probs
 from asr_core.decoding.history import States, concatenate, histories, select
-from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.hypothesis import GreedyAnswer, Hypothesis
 
 _WINDOW = 8  # frames looked at in one round; more waste arithmetic, fewer need more rounds
 
@@ -37,19 +37,12 @@ def greedy_search(
     return [s.hypothesis() for s in streams]
 
 
-class GreedyStream:
+class GreedyStream(GreedyAnswer):
     """What greedy search remembers of one stream."""
 
     def __init__(self, history: States) -> None:
+        super().__init__()
         self.history = history
-        self.tokens: List[int] = []
-        self.timestamps: List[int] = []
-        self.log_prob = 0.0
-        self.num_frames = 0
-
-    def hypothesis(self) -> Hypothesis:
-        """The answer up to now."""
-        return Hypothesis(list(self.tokens), list(self.timestamps), self.log_prob)
 
 
 class StreamingGreedySearch:

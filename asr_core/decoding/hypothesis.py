@@ -17,3 +17,17 @@ class Hypothesis(NamedTuple):
     timestamps: List[int]
     log_prob: float
     words: Optional[List[str]] = None
+
+
+class GreedyAnswer:
+    """What a greedy search has found in one stream up to now, and how many frames it has seen."""
+
+    def __init__(self) -> None:
+        self.tokens: List[int] = []
+        self.timestamps: List[int] = []
+        self.log_prob = 0.0
+        self.num_frames = 0
+
+    def hypothesis(self) -> Hypothesis:
+        """The answer up to now."""
+        return Hypothesis(list(self.tokens), list(self.timestamps), self.log_prob)

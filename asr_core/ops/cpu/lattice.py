@@ -64,6 +64,14 @@ def sample(begin: np.ndarray, dest: np.ndarray, score: np.ndarray, beta: np.ndar
     return out
 
 
+@njit(inline="always")
+def _after(label: int, sequence: np.ndarray, position: int) -> int:
+    """The place in ``sequence`` that an arc with this label leads to from ``position``; -1 if it reads something else."""
+    if label == 0:
+        return position
+    return position + 1 if position < len(sequence) and label == sequence[position] else -1
+
+
 @njit(cache=True, nogil=True)
 def total_score(
     begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final: np.ndarray, label: np.ndarray, sequence: np.ndarray, log_sum: bool
@@ -79,11 +87,8 @@ def total_score(
             if here == NEVER:
                 continue
             for a in range(begin[node], begin[node + 1]):
-                if label[a] == 0:
-                    to = position
-                elif position < length and label[a] == sequence[position]:
-                    to = position + 1
-                else:
+                to = _after(label[a], sequence, position)
+                if to < 0:
                     continue
                 value = here + score[a]
                 old = alpha[dest[a], to]
@@ -110,11 +115,8 @@ def best_path(
             if here == NEVER:
                 continue
             for a in range(begin[node], begin[node + 1]):
-                if label[a] == 0:
-                    to = position
-                elif position < length and label[a] == sequence[position]:
-                    to = position + 1
-                else:
+                to = _after(label[a], sequence, position)
+                if to < 0:
                     continue
                 if here + score[a] > alpha[dest[a], to]:
                     alpha[dest[a], to] = here + score[a]
