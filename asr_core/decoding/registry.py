@@ -51,12 +51,15 @@ class Method(NamedTuple):
         missing; and ``references``, the transcripts.
       streaming: (model, options, resources) -> an object with ``new_stream()`` and ``advance(streams, encoder_out,
         encoder_out_lens)``, whose streams have ``hypothesis()``; None where the method cannot stream.
+      nbest: a batch -> for each utterance its hypotheses, the best first and no two with the same tokens; None where the method
+        has no such list.
     """
 
     search: Callable[[Job], Dict[str, List[Hypothesis]]]
     uses: frozenset
     needs: frozenset = frozenset()
     streaming: Optional[Callable[[Any, SearchOptions, Resources], Any]] = None
+    nbest: Optional[Callable[[Job], List[List[Hypothesis]]]] = None
 
 
 def _plain(search: Callable[..., List[Hypothesis]], *names: str) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
