@@ -4,6 +4,8 @@ import argparse
 
 from asr_core.data.corpus import Corpus
 
+_CORPUS_HELP = "synthesised or recorded digits; fsdd-chain: recorded, for testing language models (run_lm.sh)"
+
 
 class Digits(Corpus):
     """Utterances of three to seven digits, transcribed in words."""
@@ -19,7 +21,7 @@ class Digits(Corpus):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--corpus", choices=("synth", "fsdd"), default="synth", help="synthesised or recorded digits")
+        parser.add_argument("--corpus", choices=("synth", "fsdd", "fsdd-chain"), default="synth", help=_CORPUS_HELP)
 
     @property
     def prefix(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
+from strings import STRINGS, WORDS, draw_length
 
 from asr_core.bin.common import run_program
 from asr_core.utils.errors import UserError
@@ -21,7 +22,6 @@ from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 SAMPLE_RATE = 16000
-WORDS = "zero one two three four five six seven eight nine".split()
 SEEDS = {"train": 20240101, "valid": 20240102, "test": 20240103}
 INDICES = {"train": (5, 50), "valid": (5, 50), "test": (0, 5)}
 NUM_RECORDINGS = 3000
@@ -34,8 +34,10 @@ class ComposeOptions:
     """Composition: from what, how much, and where to write it."""
 
     archive: str = option("download/free-spoken-digit-dataset-master.tar.gz", "the dataset's source archive")
+    name: str = option("fsdd", "begins the ids of the utterances and the names of the manifests")
+    strings: str = option("random", "random: any digits; chain: a digit tells much of the next one", choices=tuple(STRINGS))
     audio_dir: str = option("data/fsdd/audio", "folder for the FLAC files")
-    manifest_dir: str = option("data/manifests", "folder for fsdd_cuts_{train,valid,test}.jsonl.gz")
+    manifest_dir: str = option("data/manifests", "folder for <name>_cuts_{train,valid,test}.jsonl.gz; of a part with 0 utterances none")
     num_train: int = option(3000, "training utterances")
     num_valid: int = option(300, "validation utterances")
     num_test: int = option(300, "test utterances")
@@ -69,19 +71,19 @@ def read_archive(path: str) -> Recordings:
     return found
 
 
-def draw(part: str, num: int, speakers: List[str]) -> List[Tuple[str, List[Tuple[int, int]], List[float]]]:
-    """Plan ``num`` utterances: speaker, (digit, index) of each recording, seconds of each silence."""
+def draw(part: str, num: int, speakers: List[str], strings: str) -> List[Tuple[str, List[Tuple[int, int]], List[float]]]:
+    """Plan ``num`` utterances of such strings: speaker, (digit, index) of each recording, seconds of each silence."""
     rng = np.random.default_rng(SEEDS[part])
     plans = []
     for _ in range(num):
-        length = int(rng.integers(3, 8))
-        digits, indices = rng.integers(10, size=length), rng.integers(*INDICES[part], size=length)
+        length = draw_length(rng)
+        digits, indices = STRINGS[strings](rng, length), rng.integers(*INDICES[part], size=length)
         speaker = speakers[rng.integers(len(speakers))]
-        plans.append((speaker, [(int(d), int(i)) for d, i in zip(digits, indices)], rng.uniform(0.05, 0.25, length - 1).tolist()))
+        plans.append((speaker, [(d, int(i)) for d, i in zip(digits, indices)], rng.uniform(0.05, 0.25, length - 1).tolist()))
     return plans
 
 
-def compose(recordings: Recordings, folder: Path, part: str, plans: List[Tuple[int, Any]]) -> List[Any]:
+def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple[int, Any]]) -> List[Any]:
     """Compose and write utterances; returns their cuts."""
     import soundfile
 
@@ -94,7 +96,7 @@ def compose(recordings: Recordings, folder: Path, part: str, plans: List[Tuple[i
         for choice, gap in zip(choices[1:], gaps):
             pieces += [np.zeros(int(SAMPLE_RATE * gap), np.float32), recordings[(speaker, *choice)]]
         samples = np.concatenate(pieces)
-        name = f"fsdd-{part}-{number:05d}"
+        name = f"{prefix}-{number:05d}"
         path = folder / f"{name}.flac"
         soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
         text = " ".join(WORDS[digit] for digit, _ in choices)
@@ -109,9 +111,12 @@ def run(opts: ComposeOptions) -> None:
     recordings = read_archive(opts.archive)
     speakers = sorted({speaker for speaker, _, _ in recordings})
     for part in SEEDS:
-        plans = list(enumerate(draw(part, getattr(opts, f"num_{part}"), speakers)))
-        made = compose(recordings, Path(opts.audio_dir) / part, part, plans)
-        write_cuts(made, Path(opts.manifest_dir) / f"fsdd_cuts_{part}.jsonl.gz")
+        num = getattr(opts, f"num_{part}")
+        if num == 0:
+            continue
+        plans = list(enumerate(draw(part, num, speakers, opts.strings)))
+        made = compose(recordings, Path(opts.audio_dir) / part, f"{opts.name}-{part}", plans)
+        write_cuts(made, Path(opts.manifest_dir) / f"{opts.name}_cuts_{part}.jsonl.gz")
         logging.info("%s: %d utterances, %.0f s, %d speakers", part, len(made), sum(c.duration for c in made), len(speakers))
 
 

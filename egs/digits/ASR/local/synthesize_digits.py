@@ -14,13 +14,13 @@ from typing import Any, List, Tuple
 
 import numpy as np
 from espeak import Espeak
+from strings import WORDS, draw_length, random_digits
 
 from asr_core.bin.common import run_program
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 SAMPLE_RATE = 16000
-WORDS = "zero one two three four five six seven eight nine".split()
 ACCENTS = "en-us en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()  # "en" is British
 # eSpeak NG's variants that sound like people; relatives (edward, edward2) are on the same side.
 TRAIN_VARIANTS = (
@@ -49,7 +49,7 @@ class SynthOptions:
 def draw_words(part: str, rng: np.random.Generator) -> str:
     """Three to seven digits; no sequence is drawn for two parts."""
     while True:
-        text = " ".join(WORDS[i] for i in rng.integers(10, size=rng.integers(3, 8)))
+        text = " ".join(WORDS[i] for i in random_digits(rng, draw_length(rng)))
         side = zlib.crc32(text.encode()) % 10
         if part == {8: "valid", 9: "test"}.get(side, "train"):
             return text
