@@ -1,7 +1,7 @@
 """Text to token ids and back: SentencePiece models, or a plain tokens.txt for decoding."""
 
 from pathlib import Path
-from typing import Dict, Iterable, List, Sequence, Union
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -41,20 +41,41 @@ def write_tokens(pieces: Iterable[str]) -> str:
     return "".join(f"{piece} {i}\n" for i, piece in enumerate(pieces))
 
 
-def _join(pieces: Iterable[str]) -> str:
-    """Pieces to text: ``\u2581`` opens a word; runs of byte pieces ``<0xE4>`` are read as UTF-8."""
-    out: List[str] = []
-    raw = bytearray()
-    for piece in pieces:
+class WordSpan(NamedTuple):
+    """A word and the places of its first and its last token."""
+
+    word: str
+    first: int
+    last: int
+
+
+def _spans(pieces: Iterable[Tuple[int, str]]) -> List[WordSpan]:
+    """The words that pieces, each with its place, spell: ``\u2581`` opens one; runs of byte pieces ``<0xE4>`` are read as UTF-8."""
+    words: List[WordSpan] = []
+    letters, first, last = "", 0, 0
+    for text, begin, end in _texts(pieces):
+        for ch in text.replace(WORD_START, " "):
+            if ch.isspace():
+                words += [WordSpan(letters, first, last)] if letters else []
+                letters = ""
+                continue
+            first, last = (first if letters else begin), end
+            letters += ch
+    return words + ([WordSpan(letters, first, last)] if letters else [])
+
+
+def _texts(pieces: Iterable[Tuple[int, str]]) -> Iterator[Tuple[str, int, int]]:
+    """The text of each piece, or run of byte pieces, and the places of its first and last piece."""
+    raw, begin, end = bytearray(), 0, 0
+    for place, piece in (*pieces, (0, "")):
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            begin, end = (begin if raw else place), place
             raw.append(int(piece[3:5], 16))
             continue
         if raw:
-            out.append(raw.decode("utf-8", errors="replace"))
+            yield raw.decode("utf-8", errors="replace"), begin, end
             raw.clear()
-        out.append(piece)
-    out.append(raw.decode("utf-8", errors="replace"))
-    return " ".join("".join(out).replace(WORD_START, " ").split())
+        yield piece, place, place
 
 
 class Tokenizer:
@@ -123,9 +144,13 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ``ids``; blanks and ``<sos/eos>`` are silent, ``<unk>`` is written as such."""
-        return _join(
-            f"{WORD_START}{UNK}{WORD_START}" if i == self.unk_id else self.pieces[i] for i in map(int, ids) if i not in self._silent
-        )
+        return " ".join(span.word for span in self.word_spans(ids))
+
+    def word_spans(self, ids: Sequence[int]) -> List[WordSpan]:
+        """The words of :meth:`decode` and the tokens of each, as places in ``ids``."""
+        unknown = f"{WORD_START}{UNK}{WORD_START}"
+        heard = ((place, token) for place, token in enumerate(map(int, ids)) if token not in self._silent)
+        return _spans((place, unknown if token == self.unk_id else self.pieces[token]) for place, token in heard)
 
     def unknown_characters(self, text: str) -> str:
         """The characters of ``text`` that the tokens cannot spell, each once, in order; empty if all can."""
