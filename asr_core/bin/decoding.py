@@ -71,7 +71,9 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
 
 def check_head(model: Any, decoding_method: str) -> None:
     """Refuse a search for a head that the model lacks."""
-    if decoding_method.startswith("ctc"):
+    from asr_core.decoding.registry import METHODS
+
+    if METHODS[decoding_method].head == "ctc":
         if not model.use_ctc:
             raise UserError(f"the model has no CTC head, which --decoding-method {decoding_method} searches; try greedy_search")
     elif not model.use_transducer:

@@ -53,6 +53,7 @@ class Method(NamedTuple):
         encoder_out_lens)``, whose streams have ``hypothesis()``; None where the method cannot stream.
       nbest: a batch -> for each utterance its hypotheses, the best first and no two with the same tokens; None where the method
         has no such list.
+      head: the model's head that it searches, ``transducer`` or ``ctc``.
     """
 
     search: Callable[[Job], Dict[str, List[Hypothesis]]]
@@ -60,6 +61,7 @@ class Method(NamedTuple):
     needs: frozenset = frozenset()
     streaming: Optional[Callable[[Any, SearchOptions, Resources], Any]] = None
     nbest: Optional[Callable[[Job], List[List[Hypothesis]]]] = None
+    head: str = "transducer"
 
 
 def _plain(search: Callable[..., List[Hypothesis]], *names: str) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
@@ -160,8 +162,8 @@ METHODS: Dict[str, Method] = {
         _plain(ctc.ctc_greedy_search, *_ADJUST),
         _ADJUST,
         streaming=lambda model, o, _: ctc.StreamingCtcGreedySearch(model, o.blank_penalty, o.temperature),
-    ),
-    "ctc-prefix-beam-search": _method(_plain(ctc.ctc_prefix_beam_search, *_BEAM), _BEAM),
+    )._replace(head="ctc"),
+    "ctc-prefix-beam-search": _method(_plain(ctc.ctc_prefix_beam_search, *_BEAM), _BEAM)._replace(head="ctc"),
 }
 
 
