@@ -2,18 +2,19 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 _EMPTY = "*"  # stands for "no word" in the files
-_NO_WORD = "\0"  # ... and in alignments, where a real "*" may occur
+NO_WORD = "\0"  # ... and in alignments, where a real "*" may occur
 
 
 class Utterance(NamedTuple):
-    """One test utterance: its id, the words (or characters) spoken, and those recognised."""
+    """One test utterance: its id, the words (or characters) spoken, those recognised, and who spoke, "" if nobody knows."""
 
     cut_id: str
     ref: List[str]
     hyp: List[str]
+    speaker: str = ""
 
 
 @dataclass
@@ -81,26 +82,31 @@ def score_utterances(utterances: Iterable[Utterance]) -> Score:
     Args:
       utterances: in any order; ids should be unique. Empty references and hypotheses are counted like any other.
     """
+    score = Score()
+    for utterance in sorted(utterances, key=lambda u: u.cut_id):
+        pairs = align_words(utterance.ref, utterance.hyp)
+        errors = sum(_count(score, r, h) for r, h in pairs)
+        score.details.append((utterance.cut_id, pairs))
+        score.per_utterance.append((errors, len(utterance.ref)))
+        score.total.ref_len += len(utterance.ref)
+    return score
+
+
+def align_words(ref: Sequence[str], hyp: Sequence[str]) -> List[Tuple[str, str]]:
+    """Pairs (ref word, hyp word) of an alignment with the fewest errors, :data:`NO_WORD` for none."""
     from kaldialign import align
 
-    score = Score()
-    for cut_id, ref, hyp in sorted(utterances, key=lambda u: u.cut_id):
-        pairs = align(ref, hyp, _NO_WORD)
-        errors = sum(_count(score, r, h) for r, h in pairs)
-        score.details.append((cut_id, pairs))
-        score.per_utterance.append((errors, len(ref)))
-        score.total.ref_len += len(ref)
-    return score
+    return align(list(ref), list(hyp), NO_WORD)
 
 
 def _count(score: Score, ref: str, hyp: str) -> int:
     """Count one aligned pair; returns 1 if it is an error."""
     total, words = score.total, score.words
-    if ref == _NO_WORD:
+    if ref == NO_WORD:
         total.ins += 1
         score.ins[hyp] += 1
         words[hyp][3] += 1
-    elif hyp == _NO_WORD:
+    elif hyp == NO_WORD:
         total.dels += 1
         score.dels[ref] += 1
         words[ref][4] += 1
@@ -136,16 +142,43 @@ def bootstrap_interval(
 
     if not per_utterance:
         return 0.0, 0.0
-    data = np.asarray(per_utterance, dtype=np.int64)
-    rng = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    for i in range(resamples):
-        errors, ref_len = data[rng.integers(0, len(data), len(data))].sum(axis=0)
-        rates[i] = error_rate(int(errors), int(ref_len))
+    rates = _resampled_rates([per_utterance], resamples, seed)[0]
     tail = 50.0 * (1 - level)
     between = "linear" if np.isfinite(rates).all() else "nearest"  # nothing lies between a number and infinity
     low, high = np.percentile(rates, [tail, 100 - tail], method=between)
     return float(low), float(high)
+
+
+def probability_of_improvement(
+    old: Sequence[Tuple[int, int]], new: Sequence[Tuple[int, int]], resamples: int = 2000, seed: int = 0
+) -> float:
+    """How probable it is that the new system's error rate is below the old one's on other utterances of the same kind.
+
+    Both are resampled together (Bisani and Ney 2004); where they are equal each has half of the probability.
+
+    Args:
+      old, new: (errors, reference words) of the same utterances in the same order.
+      resamples, seed: as of :func:`bootstrap_interval`.
+    """
+    if len(old) != len(new):
+        raise ValueError(f"{len(old)} and {len(new)} utterances cannot be compared")
+    if not old:
+        return 0.5
+    first, second = _resampled_rates([old, new], resamples, seed)
+    return float((second < first).mean() + 0.5 * (second == first).mean())
+
+
+def _resampled_rates(systems: Sequence[Sequence[Tuple[int, int]]], resamples: int, seed: int) -> Any:
+    """Error rates (systems, resamples) of resampled test sets, the same utterances for all systems."""
+    import numpy as np
+
+    data = np.asarray(systems, dtype=np.int64)  # (systems, utterances, 2)
+    rng = np.random.default_rng(seed)
+    rates = np.empty((len(data), resamples))
+    for i in range(resamples):
+        for row, (errors, ref_len) in enumerate(data[:, rng.integers(0, data.shape[1], data.shape[1])].sum(axis=1)):
+            rates[row, i] = error_rate(int(errors), int(ref_len))
+    return rates
 
 
 def summary_line(name: str, counts: ErrorCounts) -> str:
@@ -214,7 +247,7 @@ def _merged(pairs: Sequence[Tuple[str, str]]) -> List[str]:
             flush()
             out.append(ref)
             continue
-        refs += [ref] * (ref != _NO_WORD)
-        hyps += [hyp] * (hyp != _NO_WORD)
+        refs += [ref] * (ref != NO_WORD)
+        hyps += [hyp] * (hyp != NO_WORD)
     flush()
     return out
