@@ -1,23 +1,77 @@
-"""Transcripts made comparable: white space, case."""
+"""Transcripts made comparable: white space, case, punctuation. Nothing here knows a language; characters go by their Unicode category."""
 
+import re
 import unicodedata
+from typing import Callable, Dict
 
 from asr_core.utils.errors import UserError
 
-MODES = ("none", "lower", "upper")
+_TAG = re.compile(r"<[^<>]*>|\[[^\[\]]*\]")
+_APOSTROPHES = "'\u2019\u02bc\uff07"
+_INNER = _APOSTROPHES + "-\u2010\u2011"  # kept between letters: don't, mother-in-law
+_NUMERIC = ".,:"  # kept between digits: 3.14, 1,000, 12:30
+
+
+def _no_punctuation(text: str) -> str:
+    """Punctuation and symbols become spaces, but not within a word or number; apostrophes are made alike."""
+    out = []
+    for i, ch in enumerate(text):
+        if unicodedata.category(ch)[0] not in "PS":
+            out.append(ch)
+            continue
+        before, after = text[i - 1 : i], text[i + 1 : i + 2]
+        in_word = ch in _INNER and _is_letter(before) and _is_letter(after)
+        in_number = ch in _NUMERIC and before.isdigit() and after.isdigit()
+        out.append(("'" if ch in _APOSTROPHES else ch) if in_word or in_number else " ")
+    return "".join(out)
+
+
+def _is_letter(ch: str) -> bool:
+    return bool(ch) and unicodedata.category(ch)[0] in "LMN"  # marks belong to letters, e.g. in Devanagari
+
+
+def _no_marks(text: str) -> str:
+    """Without accents: letters are taken apart and non-spacing marks dropped."""
+    return "".join(ch for ch in unicodedata.normalize("NFD", text) if unicodedata.category(ch) != "Mn")
+
+
+NORMALIZERS: Dict[str, Callable[[str], str]] = {
+    "none": lambda text: text,
+    "lower": str.lower,
+    "upper": str.upper,
+    "nfkc": lambda text: unicodedata.normalize("NFKC", text),
+    "no-tags": lambda text: _TAG.sub(" ", text),
+    "no-punct": _no_punctuation,
+    "no-marks": _no_marks,
+}
+
+
+def check_normalization(mode: str) -> None:
+    """Refuse a mode that :func:`normalize_text` does not know.
+
+    Raises:
+      UserError: naming it and what there is.
+    """
+    for name in mode.split("+"):
+        if name not in NORMALIZERS:
+            known = ", ".join(NORMALIZERS)
+            raise UserError(f"unknown normalization {name!r}; choose from {known}, several joined by +, e.g. no-tags+no-punct+lower")
 
 
 def normalize_text(text: str, mode: str = "none") -> str:
-    """``text`` in Unicode form C with single spaces, in lower or upper case if ``mode`` says so.
+    """``text`` in Unicode form C with single spaces, and changed as ``mode`` says.
 
     Args:
       text: a transcript.
-      mode: ``"none"`` (case kept), ``"lower"`` or ``"upper"``.
+      mode: names of :data:`NORMALIZERS` joined by ``+``, which are applied from left to right: ``none``, ``lower``, ``upper``,
+        ``nfkc`` (full-width and other compatible forms), ``no-tags`` (``<...>`` and ``[...]`` go), ``no-punct`` (punctuation and
+        symbols go, but for apostrophes and hyphens within words and what is within numbers), ``no-marks`` (accents go).
 
     Raises:
       UserError: an unknown mode.
     """
-    if mode not in MODES:
-        raise UserError(f"unknown normalization {mode!r}; choose one of {', '.join(MODES)}")
-    text = " ".join(unicodedata.normalize("NFC", text).split())
-    return {"none": text, "lower": text.lower(), "upper": text.upper()}[mode]
+    check_normalization(mode)
+    text = unicodedata.normalize("NFC", text)
+    for name in mode.split("+"):
+        text = NORMALIZERS[name](text)
+    return " ".join(unicodedata.normalize("NFC", text).split())

@@ -92,6 +92,15 @@ def score_utterances(utterances: Iterable[Utterance]) -> Score:
     return score
 
 
+def count_errors(pairs: Sequence[Tuple[str, str]]) -> ErrorCounts:
+    """What an alignment, see :func:`align_words`, has of each kind."""
+    score = Score()
+    for ref, hyp in pairs:
+        _count(score, ref, hyp)
+        score.total.ref_len += ref != NO_WORD
+    return score.total
+
+
 def align_words(ref: Sequence[str], hyp: Sequence[str]) -> List[Tuple[str, str]]:
     """Pairs (ref word, hyp word) of an alignment with the fewest errors, :data:`NO_WORD` for none."""
     from kaldialign import align
