@@ -29,6 +29,9 @@ which ``s_range`` contexts matter on each frame, and only for these is the joine
 - ``boundary``: (B, 4) integers, rows [first symbol, first frame, number of symbols, number of frames] with
   0 <= first <= number <= S or T; default [0, 0, S, T].
 - ``rnnt_type``: "regular", "modified" or "constrained".
+- ``fast_emit_lambda``: weight of FastEmit (Yu et al. 2021, "FastEmit: low-latency streaming ASR with sequence-level emission
+  regularization"): gradients with respect to the log-probabilities of symbols are multiplied by 1 + it, those of blanks are not. The
+  value of the loss stays the same.
 - ``reduction``: "none" (losses (B,)), "mean" or "sum" over the batch.
 - ``backend``: "auto" takes the compiled CPU kernels ("numba") for float32 and float64 on the CPU where numba is installed,
   else "torch", which runs on any device. They give the same results. Half precision is computed in float32.
@@ -50,7 +53,7 @@ Errors: ValueError for arguments that do not fit together. Second derivatives ar
 
 import importlib.util
 from types import ModuleType
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import torch
 from torch import Tensor
@@ -58,10 +61,16 @@ from torch import Tensor
 from asr_core.ops.rnnt import torch_backend
 from asr_core.ops.rnnt.functions import Pruned, Pruning, Smoothed
 from asr_core.ops.rnnt.lattice import RNNT_TYPES, Lattice
+from asr_core.ops.rnnt.projected import Output, Projected
 
 BACKENDS = ("auto", "torch", "numba")
 
 LossAndCounts = Union[Tensor, tuple[Tensor, tuple[Tensor, Tensor]]]
+
+
+def tanh_of_sum(am: Tensor, lm: Tensor) -> Tensor:
+    """``tanh(am + lm)``, the usual joiner before its output layer."""
+    return torch.tanh(am + lm)
 
 
 def rnnt_loss(
@@ -73,6 +82,7 @@ def rnnt_loss(
     delay_penalty: float = 0.0,
     reduction: Optional[str] = "mean",
     *,
+    fast_emit_lambda: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
     """The loss of the full lattice.
@@ -86,9 +96,59 @@ def rnnt_loss(
     if logits.ndim != 4 or logits.shape[2] != symbols.shape[-1] + 1:
         raise ValueError(f"logits must be (B, T, S + 1, C) with S = {symbols.shape[-1]}, not {tuple(logits.shape)}")
     logits = _computable(logits)
-    lattice = _lattice(logits.shape[0], logits.shape[1], logits.shape[3], symbols, termination_symbol, boundary, rnnt_type, delay_penalty)
+    sizes, options = (logits.shape[0], logits.shape[1], logits.shape[3]), (rnnt_type, delay_penalty, fast_emit_lambda)
+    lattice = _lattice(sizes, symbols, termination_symbol, boundary, *options)
     first = lattice.symbols.new_zeros(logits.shape[:2])
     return _reduce(Pruned.apply(logits, first, lattice, _backend(backend, logits)), reduction)
+
+
+def rnnt_loss_projected(
+    am: Tensor,
+    lm: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: Optional[str] = "mean",
+    *,
+    combine: Callable[[Tensor, Tensor], Tensor] = tanh_of_sum,
+    factorised_blank: bool = False,
+    fast_emit_lambda: float = 0.0,
+    block_cells: Optional[int] = None,
+    backend: str = "auto",
+) -> Tensor:
+    """The loss of the full lattice, :func:`rnnt_loss`, from what a joiner makes its logits of, in little memory.
+
+    The logits are ``combine(am[:, :, None], lm[:, None]) @ weight.T + bias``. They are never there all at once: blocks of cells are
+    computed one after the other, and those that paths visit once more for the gradients. A cell takes 72 bytes at most,
+    against some 12 C with all logits.
+
+    Args:
+      am: (B, T, J1), the projected encoder output.
+      lm: (B, S + 1, J1), the projected output of the prediction network.
+      weight, bias: (C, J2), (C,), the linear map behind ``combine``.
+      combine: (M, J1), (M, J1) -> (M, J2), row by row and differentiable; it must not use other parameters.
+      factorised_blank: whether the blank's logit gives its probability by a sigmoid and the others share the rest by a softmax
+        (HAT, Variani et al. 2020).
+      block_cells: cells (frame and context of an utterance) per block; None takes what a block of some megabytes holds.
+
+    Returns:
+      (B,) or a scalar, by ``reduction``.
+    """
+    if am.ndim != 3 or lm.ndim != 3 or am.shape[0] != lm.shape[0] or am.shape[2] != lm.shape[2]:
+        raise ValueError(f"am must be (B, T, J) and lm (B, S + 1, J), not {tuple(am.shape)} and {tuple(lm.shape)}")
+    if lm.shape[1] != symbols.shape[-1] + 1:
+        raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise ValueError(f"weight must be (C, J) and bias (C,), not {tuple(weight.shape)} and {tuple(bias.shape)}")
+    am, lm, weight, bias = (_computable(x).contiguous() for x in (am, lm, weight, bias))
+    sizes = (am.shape[0], am.shape[1], weight.shape[0])
+    lattice = _lattice(sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda)
+    output = Output(combine, factorised_blank, block_cells)
+    return _reduce(Projected.apply(am, lm, weight, bias, lattice, output, _backend(backend, am)), reduction)
 
 
 def rnnt_loss_simple(
@@ -102,12 +162,13 @@ def rnnt_loss_simple(
     reduction: Optional[str] = "mean",
     return_grad: bool = False,
     *,
+    fast_emit_lambda: float = 0.0,
     backend: str = "auto",
 ) -> LossAndCounts:
     """The loss of the lattice with logits ``lm[:, None] + am[:, :, None]``: :func:`rnnt_loss_smoothed` with both scales 0."""
-    return rnnt_loss_smoothed(
-        lm, am, symbols, termination_symbol, 0.0, 0.0, boundary, rnnt_type, delay_penalty, reduction, return_grad, backend=backend
-    )
+    options = (boundary, rnnt_type, delay_penalty, reduction, return_grad)
+    given = {"fast_emit_lambda": fast_emit_lambda, "backend": backend}
+    return rnnt_loss_smoothed(lm, am, symbols, termination_symbol, 0.0, 0.0, *options, **given)
 
 
 def rnnt_loss_smoothed(
@@ -123,6 +184,7 @@ def rnnt_loss_smoothed(
     reduction: Optional[str] = "mean",
     return_grad: bool = False,
     *,
+    fast_emit_lambda: float = 0.0,
     backend: str = "auto",
 ) -> LossAndCounts:
     """The loss of a lattice whose scores are interpolated from lm + am, lm alone and am alone (Kuang et al. 2022, section 2.3).
@@ -148,7 +210,7 @@ def rnnt_loss_smoothed(
     lm, am = _computable(lm), _computable(am)
     dtype = torch.promote_types(lm.dtype, am.dtype)
     lm, am = lm.to(dtype), am.to(dtype)
-    lattice = _lattice(am.shape[0], am.shape[1], am.shape[2], symbols, termination_symbol, boundary, rnnt_type, delay_penalty)
+    lattice = _lattice(tuple(am.shape), symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda)
     loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, lm_only_scale, am_only_scale, return_grad, _backend(backend, am))
     loss = _reduce(loss, reduction)
     return (loss, (px_grad, py_grad)) if return_grad else loss
@@ -164,6 +226,7 @@ def rnnt_loss_pruned(
     delay_penalty: float = 0.0,
     reduction: Optional[str] = "mean",
     *,
+    fast_emit_lambda: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
     """The loss over the paths that stay inside a window of contexts on each frame.
@@ -178,7 +241,8 @@ def rnnt_loss_pruned(
     if logits.ndim != 4 or ranges.shape != logits.shape[:3]:
         raise ValueError(f"logits must be (B, T, s_range, C) and ranges (B, T, s_range), not {tuple(logits.shape)}, {tuple(ranges.shape)}")
     logits = _computable(logits)
-    lattice = _lattice(logits.shape[0], logits.shape[1], logits.shape[3], symbols, termination_symbol, boundary, rnnt_type, delay_penalty)
+    sizes, options = (logits.shape[0], logits.shape[1], logits.shape[3]), (rnnt_type, delay_penalty, fast_emit_lambda)
+    lattice = _lattice(sizes, symbols, termination_symbol, boundary, *options)
     _check_within(ranges, 0, symbols.shape[-1], "ranges")
     s_begin = ranges[:, :, 0].to(torch.int64).contiguous()
     return _reduce(Pruned.apply(logits, s_begin, lattice, _backend(backend, logits)), reduction)
@@ -262,16 +326,16 @@ def _check_within(x: Tensor, least: int, most: int, name: str) -> None:
 
 
 def _lattice(
-    num_batch: int,
-    num_frames: int,
-    num_columns: int,
+    sizes: tuple[int, ...],
     symbols: Tensor,
     blank: int,
     boundary: Optional[Tensor],
     rnnt_type: str,
     delay_penalty: float,
+    fast_emit_lambda: float,
 ) -> Lattice:
-    """Checked arguments in the form that back ends take."""
+    """Checked arguments in the form that back ends take; ``sizes`` are B, T and C."""
+    num_batch, num_frames, num_columns = sizes
     if rnnt_type not in RNNT_TYPES:
         raise ValueError(f"rnnt_type must be one of {', '.join(RNNT_TYPES)}, not {rnnt_type!r}")
     if symbols.ndim != 2 or symbols.shape[0] != num_batch:
@@ -290,7 +354,9 @@ def _lattice(
     _check_within(boundary[:, 3], 0, num_frames, "the boundary's number of frames")
     if boundary.device.type == "cpu" and (boundary[:, :2].lt(0) | boundary[:, :2].gt(boundary[:, 2:])).any():
         raise ValueError("the boundary's first symbol and frame must be in [0, number of symbols] and [0, number of frames]")
-    return Lattice(symbols, boundary, int(blank), rnnt_type, float(delay_penalty))
+    if not fast_emit_lambda >= 0.0:
+        raise ValueError(f"fast_emit_lambda must be at least 0, not {fast_emit_lambda}")
+    return Lattice(symbols, boundary, int(blank), rnnt_type, float(delay_penalty), float(fast_emit_lambda))
 
 
 def _reduce(loss: Tensor, reduction: Optional[str]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asr_core.ops.rnnt.lattice import Factors, Lattice, fold_forced_blanks
+from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, Factors, Lattice, fold_forced_blanks
 
 
 def _times(scale: float, x: Tensor) -> Tensor:
@@ -19,14 +19,19 @@ def _times(scale: float, x: Tensor) -> Tensor:
     return scale * x if scale != 0.0 else torch.zeros_like(x)
 
 
-def _usable(grad_loss: Tensor, loss: Tensor) -> Tensor:
+def usable_gradient(grad_loss: Tensor, loss: Tensor) -> Tensor:
     """The gradient of the losses that are finite, 0 for the others."""
     return torch.where(torch.isfinite(loss), grad_loss, torch.zeros_like(grad_loss))
 
 
-def _full_precision(x: Tensor) -> Any:
+def full_precision(x: Tensor) -> Any:
     """Context without autocast, which would make the matrix products half precision."""
     return torch.autocast(x.device.type, enabled=False)
+
+
+def symbol_counts(occ_x: Tensor, lattice: Lattice) -> Tensor:
+    """The counts of the symbols as gradients use them: FastEmit (Yu et al. 2021) makes those of symbols, not of blanks, larger."""
+    return occ_x * (1.0 + lattice.fast_emit) if lattice.fast_emit != 0.0 else occ_x
 
 
 def exp_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,7 +64,7 @@ class Smoothed(torch.autograd.Function):
     def forward(
         ctx: Any, lm: Tensor, am: Tensor, lattice: Lattice, lm_scale: float, am_scale: float, want_grad: bool, backend: ModuleType
     ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
-        with _full_precision(am):
+        with full_precision(am):
             return Smoothed._forward(ctx, lm.contiguous(), am.contiguous(), lattice, lm_scale, am_scale, want_grad, backend)
 
     @staticmethod
@@ -84,7 +89,8 @@ class Smoothed(torch.autograd.Function):
         factors = Factors(am, lm_symbol, lm_blank, am_max, lm_max, dot, dot.log(), *contexts, frame, scale=scale, am_scale=am_scale)
         total, occ_x, occ_y, weights = backend.simple_lattice(factors, lattice, want_grad or any(ctx.needs_input_grad))
         loss = total.to(am.dtype)
-        ctx.save_for_backward(loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights)
+        sums = dot if lattice.fast_emit != 0.0 else None
+        ctx.save_for_backward(loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, sums)
         ctx.lattice, ctx.scales, ctx.backend = lattice, (scale, lm_scale, am_scale), backend
         if occ_x is None:
             return loss, None, None
@@ -95,15 +101,19 @@ class Smoothed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Optional[Tensor], ...]:
-        with _full_precision(grad_loss):
+        with full_precision(grad_loss):
             return (*Smoothed._backward(ctx, grad_loss), None, None, None, None, None)
 
     @staticmethod
     def _backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
-        loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights = ctx.saved_tensors
+        loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, dot = ctx.saved_tensors
         scale, lm_scale, am_scale = ctx.scales
-        lattice, grad = ctx.lattice, _usable(grad_loss, loss)
+        lattice, grad = ctx.lattice, usable_gradient(grad_loss, loss)
         occ_y = fold_forced_blanks(occ_x, occ_y, lattice)
+        if dot is not None:
+            more = torch.nn.functional.pad(occ_x[:, : am_probs.shape[1]], (0, 1)) * (scale * lattice.fast_emit)
+            weights = (weights + more / dot).clamp_(max=LARGEST_WEIGHT)
+            occ_x = symbol_counts(occ_x, lattice)
         weights = weights * grad[:, None, None]
         frames = None  # weight of each frame's am-only normaliser
         if am_scale != 0.0:
@@ -162,7 +172,7 @@ class Pruned(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], ...]:
         loss, logits, s_begin, norm, occ_x, occ_y = ctx.saved_tensors
-        grad = _usable(grad_loss, loss)
+        grad, occ_x = usable_gradient(grad_loss, loss), symbol_counts(occ_x, ctx.lattice)
         return ctx.backend.pruned_gradient(logits, norm, occ_x, occ_y, s_begin, grad, ctx.lattice), None, None, None
 
 

@@ -19,6 +19,7 @@ class Lattice(NamedTuple):
       blank: the termination symbol.
       rnnt_type: one of :data:`RNNT_TYPES`.
       delay_penalty: score per frame by which a symbol comes before the middle of the utterance.
+      fast_emit: weight of FastEmit, which multiplies the gradients of the symbols' log-probabilities by one plus it.
     """
 
     symbols: Tensor
@@ -26,6 +27,7 @@ class Lattice(NamedTuple):
     blank: int
     rnnt_type: str
     delay_penalty: float
+    fast_emit: float = 0.0
 
     @property
     def regular(self) -> bool:
