@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, add_options, from_params, option, peek
 
-CHUNK_OPTIONS = ("chunk_size", "left_context_frames")
+CHUNK_OPTIONS = ("chunk_size", "left_context_frames", "decode_chunk_len", "num_left_chunks")
 
 
 @dataclasses.dataclass
@@ -19,7 +19,9 @@ class TestOptions:
 
     __test__ = False  # pytest: not a test
 
-    bpe_model: str = option("", "tokenizer: bpe.model, tokens.txt or a folder with one; left out: what training put into --exp-dir")
+    bpe_model: str = option(
+        "", "tokenizer: bpe.model, tokens.txt or a folder with one; left out: what training put into --exp-dir", aliases=("--tokens",)
+    )
     test_sets: str = option("", "names of test sets, separated by commas; left out: all of the corpus, or those of --test-cuts")
     test_cuts: str = option("", "other test sets: NAME=MANIFEST, separated by commas; files in --manifest-dir or elsewhere")
     skip_scoring: bool = option(False, "write transcripts alone")
@@ -33,20 +35,21 @@ def add_model_options(
 ) -> None:
     """Add the model's options without defaults: what is left out comes from the checkpoint.
 
-    They are those of a Zipformer unless ``--encoder`` is on the command line.
+    They are those of a Zipformer unless ``--encoder`` is on the command line or among the defaults, as it is in a recipe of one encoder.
     """
     from asr_core.models.options import options_class
 
-    cls = options_class(peek(argv, "encoder", "zipformer"))
-    names = [f.name for f in dataclasses.fields(cls)]
-    add_options(parser, cls, {n: (defaults or {}).get(n, argparse.SUPPRESS) if n in CHUNK_OPTIONS else argparse.SUPPRESS for n in names})
+    defaults = defaults or {}
+    cls = options_class(peek(argv, "encoder", defaults.get("encoder", "zipformer")))
+    of_recipe = {n: value for n, value in defaults.items() if n in ("encoder", *CHUNK_OPTIONS)}
+    add_options(parser, cls, {**dict.fromkeys((f.name for f in dataclasses.fields(cls)), argparse.SUPPRESS), **of_recipe})
 
 
 def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
     """Add the data options; the form of the features is the checkpoint's unless given."""
     from asr_core.data.options import DataOptions
 
-    add_options(parser, DataOptions, {**defaults, "sample_rate": argparse.SUPPRESS, "num_mel_bins": argparse.SUPPRESS})
+    add_options(parser, DataOptions, {**defaults, **dict.fromkeys(("sample_rate", "num_mel_bins", "feature_type"), argparse.SUPPRESS)})
 
 
 def model_overrides(params: Mapping[str, Any]) -> Dict[str, Any]:
@@ -66,7 +69,7 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
     )
     model.eval()
     logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
-    return model, AttributeDict({**model_overrides(params), **trained})
+    return model, AttributeDict({**model_overrides(params), **trained, "causal": model.encoder.causal})
 
 
 def check_head(model: Any, decoding_method: str) -> None:
@@ -89,7 +92,7 @@ def fix_chunk(model: Any, chunk_size: int, left_context_frames: int, feature_dim
     import torch
 
     model.set_chunk(chunk_size, left_context_frames)
-    num_frames = 2 * max(chunk_size, 1) + model.geometry.look_ahead
+    num_frames = 2 * (chunk_size if chunk_size > 0 else 64) + model.geometry.look_ahead
     try:
         with torch.inference_mode():
             model.forward_encoder(torch.zeros(1, num_frames, feature_dim), torch.tensor([num_frames]))
@@ -140,11 +143,12 @@ def data_options(params: Mapping[str, Any], trained: Mapping[str, Any]) -> Any:
     """Data options of a test: features as in training, computed here where batches would hold audio.
 
     Raises:
-      UserError: a given sampling rate or number of filters is not the model's.
+      UserError: a given sampling rate, number of filters or kind of features is not the model's.
     """
     from asr_core.data.options import DataOptions
 
-    form = {"sample_rate": trained.get("sample_rate"), "num_mel_bins": trained.get("feature_dim", trained.get("num_mel_bins"))}
+    form = {name: trained.get(name) for name in ("sample_rate", "feature_type")}
+    form["num_mel_bins"] = trained.get("feature_dim", trained.get("num_mel_bins"))
     known = {name: value for name, value in form.items() if value is not None}
     for name, value in known.items():
         if name in params and params[name] != value:

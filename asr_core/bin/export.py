@@ -3,69 +3,98 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from asr_core.bin import decoding as shared
 from asr_core.bin.common import run_program
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, option, params_of
+from asr_core.utils.options import AttributeDict, Parser, add_options, option, params_of
 
 
 @dataclass
-class ExportOptions:
+class TokensOptions:
+    """Tokens."""
+
+    tokens: str = option("", "tokens.txt or bpe.model of the model; left out: what training put into --exp-dir", aliases=("--bpe-model",))
+
+
+@dataclass
+class ExportOptions(TokensOptions):
     """Export: what is written."""
 
     jit: bool = option(False, "write TorchScript in place of pretrained.pt: for streaming if the model is causal and --chunk-size positive")
-    tokens: str = option("", "tokens.txt or bpe.model of the model; left out: what training put into --exp-dir")
 
 
-def export(params: AttributeDict, fallback_tokens: str = "") -> None:
+def load_for_export(params: AttributeDict, fallback_tokens: str = "") -> Tuple[Any, AttributeDict, Any]:
+    """The model that ``params`` select, the parameters it was trained with, and its tokenizer; tokens.txt is put into --exp-dir.
+
+    Raises:
+      UserError: no such checkpoint or tokens.
+    """
+    from asr_core.text.tokenizer import write_tokens
+    from asr_core.utils.files import write_text_atomic
+
+    exp_dir = Path(params.exp_dir)
+    model, trained = shared.load_checkpoint_model(params)
+    tokenizer = shared.find_tokenizer(params.tokens, exp_dir, fallback=fallback_tokens)
+    shared.check_vocabulary(tokenizer, model.vocab_size)
+    if not (exp_dir / "tokens.txt").is_file():
+        write_text_atomic(exp_dir / "tokens.txt", write_tokens(tokenizer.pieces))
+    return model, trained, tokenizer
+
+
+def fix_chunk(model: Any, params: AttributeDict, trained: AttributeDict) -> Dict[str, str]:
+    """Give a causal model the one chunk size and left context that it is exported with; returns both.
+
+    Raises:
+      UserError: they are not single values, or cannot stream.
+    """
+    from asr_core.decoding.options import chunk_and_left
+
+    chunk, left = chunk_and_left(params, trained, default=None)
+    if chunk > 0 and left < 1:
+        raise UserError("streaming needs a limited --left-context-frames")
+    model.set_chunk(chunk, left)
+    return {"chunk_size": str(chunk), "left_context_frames": str(left)}
+
+
+def export(params: AttributeDict, fallback_tokens: str = "", script_name: str = "") -> None:
     """Export as ``params`` say.
 
     Args:
       params: all options.
       fallback_tokens: where the recipe keeps its tokens, if the experiment's folder has none.
+      script_name: what the TorchScript file is called, if not as usual.
 
     Raises:
       UserError: no such checkpoint or tokens, or a chunk size that cannot stream.
     """
-    from asr_core.decoding.options import chunk_and_left
     from asr_core.export.pretrained import model_info, save_pretrained
     from asr_core.export.torchscript import export_torchscript
-    from asr_core.text.tokenizer import write_tokens
-    from asr_core.utils.files import write_text_atomic
     from asr_core.utils.log import setup_logger
 
     setup_logger()
-    opts = from_params(ExportOptions, params)
-    exp_dir = Path(params.exp_dir)
-    model, trained = shared.load_checkpoint_model(params)
-    tokenizer = shared.find_tokenizer(opts.tokens, exp_dir, fallback=fallback_tokens)
-    shared.check_vocabulary(tokenizer, model.vocab_size)
-    if not (exp_dir / "tokens.txt").is_file():
-        write_text_atomic(exp_dir / "tokens.txt", write_tokens(tokenizer.pieces))
-    if not opts.jit:
-        path = exp_dir / "pretrained.pt"
+    model, trained, tokenizer = load_for_export(params, fallback_tokens)
+    if params.jit:
+        info = model_info(model, trained)
+        if info["causal"]:
+            info.update(fix_chunk(model, params, trained))
+        streaming = info["causal"] and model.encoder.chunk_size[0] > 0
+        path = export_torchscript(model, params.exp_dir, info, tokenizer.pieces, streaming, script_name)
+    else:
+        path = Path(params.exp_dir) / "pretrained.pt"
         save_pretrained(model, trained, path)
-        logging.info("wrote %s", path)
-        return
-    info = model_info(model, trained)
-    streaming = False
-    if info["causal"]:
-        chunk, left = chunk_and_left(params, trained, default=None)
-        streaming = chunk > 0
-        if streaming and left < 1:
-            raise UserError("streaming needs a limited --left-context-frames")
-        model.set_chunk(chunk, left)
-        info.update(chunk_size=str(chunk), left_context_frames=str(left))
-    path = export_torchscript(model, exp_dir, info, tokenizer.pieces, streaming)
     logging.info("wrote %s", path)
 
 
-def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run.
+def parsed(
+    description: str, options: type, defaults: Optional[Mapping[str, Any]], argv: Optional[Sequence[str]]
+) -> Tuple[AttributeDict, str]:
+    """The command line of a program that exports, and where the recipe keeps its tokens.
 
     Args:
+      description: what ``--help`` says first.
+      options: the program's own.
       defaults: defaults of the recipe's options, by name; that of ``tokens`` holds where --exp-dir has none.
       argv: the command line, by default this process'.
     """
@@ -73,12 +102,17 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
 
     all_defaults = {"avg": 9, **(defaults or {})}
     fallback = all_defaults.pop("tokens", "")
-    parser = Parser(__doc__.split(". A ")[0] + ".")
-    for cls in (CheckpointOptions, ExportOptions):
+    parser = Parser(description)
+    for cls in (CheckpointOptions, options):
         add_options(parser, cls, all_defaults)
     shared.add_model_options(parser, all_defaults, argv)
-    params = params_of(parser.parse_args(argv))
-    run_program(lambda: export(params, fallback))
+    return params_of(parser.parse_args(argv)), fallback
+
+
+def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None, script_name: str = "") -> None:
+    """Parse the command line and run; arguments as of :func:`parsed` and :func:`export`."""
+    params, fallback = parsed(__doc__.split(". A ")[0] + ".", ExportOptions, defaults, argv)
+    run_program(lambda: export(params, fallback, script_name))
 
 
 if __name__ == "__main__":

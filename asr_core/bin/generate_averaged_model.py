@@ -1,20 +1,13 @@
 """Average checkpoints into one file that any of the other programs can read."""
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 from asr_core.bin import decoding as shared
+from asr_core.bin import export
 from asr_core.bin.common import run_program
-from asr_core.utils.options import AttributeDict, Parser, add_options, option, params_of
-
-
-@dataclass
-class TokensOptions:
-    """Tokens."""
-
-    tokens: str = option("", "tokens.txt or bpe.model; if given, the model must have as many tokens")
+from asr_core.utils.options import AttributeDict
 
 
 def generate(params: AttributeDict) -> None:
@@ -33,15 +26,8 @@ def generate(params: AttributeDict) -> None:
 
 
 def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run; arguments as of :func:`asr_core.bin.export.main`."""
-    from asr_core.decoding.options import CheckpointOptions
-
-    all_defaults = {"avg": 9, **(defaults or {})}
-    parser = Parser(__doc__)
-    for cls in (CheckpointOptions, TokensOptions):
-        add_options(parser, cls, all_defaults)
-    shared.add_model_options(parser, all_defaults, argv)
-    params = params_of(parser.parse_args(argv))
+    """Parse the command line and run; arguments as of :func:`asr_core.bin.export.parsed`. The default of ``tokens`` has no meaning."""
+    params, _ = export.parsed(__doc__, export.TokensOptions, defaults, argv)
     run_program(lambda: generate(params))
 
 

@@ -90,17 +90,37 @@ def check_search(opts: SearchOptions) -> None:
         raise UserError(f"--temperature must be above 0 and finite, got {opts.temperature}")
 
 
+def in_chunks(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str, Any]:
+    """``given`` with ``decode_chunk_len``, in feature frames, and ``num_left_chunks`` said as ``chunk_size`` and ``left_context_frames``.
+
+    Where both ways are given, the latter hold.
+
+    Raises:
+      UserError: a number that makes no sense.
+    """
+    out = {name: value for name, value in given.items() if name not in ("decode_chunk_len", "num_left_chunks")}
+    if "decode_chunk_len" not in given:
+        return out
+    length, chunks = int(given["decode_chunk_len"]), int(given.get("num_left_chunks", trained.get("num_left_chunks", 4)))
+    if length < 2 or length % 2 != 0:
+        raise UserError(f"--decode-chunk-len must be an even number of feature frames above 0, got {length}")
+    if chunks < 1:
+        raise UserError(f"--num-left-chunks must be at least 1, got {chunks}")
+    return {"chunk_size": str(length // 2), "left_context_frames": str(length // 2 * chunks), **out}
+
+
 def chunk_and_left(given: Mapping[str, Any], trained: Mapping[str, Any], default: Optional[Tuple[int, int]]) -> Tuple[int, int]:
     """The one chunk size and left context, in 50-Hz frames, to decode a causal model with.
 
     Args:
-      given: what the user gave, may hold ``chunk_size`` and ``left_context_frames``.
+      given: what the user gave, may hold ``chunk_size`` and ``left_context_frames``, or what :func:`in_chunks` takes for them.
       trained: the model's own values, e.g. ``"16,32,64,-1"``; used where they are single.
       default: (chunk size, left context) where neither says anything; None to refuse.
 
     Raises:
       UserError: no single value is given, or it makes no sense.
     """
+    given = in_chunks(given, trained)
     out: Dict[str, int] = {}
     for i, name in enumerate(("chunk_size", "left_context_frames")):
         flag = "--" + name.replace("_", "-")

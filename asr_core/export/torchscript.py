@@ -204,27 +204,37 @@ def load_torchscript(path: PathLike, device: Any = "cpu") -> ScriptedModel:
     Raises:
       UserError: the file is damaged, or its layout is another.
     """
+    module, info, pieces = open_torchscript(path, device)
+    heads = hasattr(module, "ctc_output") or (hasattr(module, "decoder") and hasattr(module, "joiner"))
+    if not (hasattr(module, "encoder") and heads):
+        raise UserError(f"{path} is TorchScript, but has not an encoder and a transducer or CTC head: not an exported model")
+    return ScriptedModel(module, info, pieces)
+
+
+def open_torchscript(path: PathLike, device: Any = "cpu") -> Tuple[Any, Dict[str, Any], Optional[List[str]]]:
+    """What a file of :func:`save_torchscript` holds: the module, ``info``, and the tokens, if any.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     extra: Dict[str, Any] = {_INFO: "", _TOKENS: ""}
     try:
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, OSError, ValueError) as e:
         raise UserError(f"{path} is damaged or no TorchScript file: {str(e).strip().splitlines()[0]}") from e
-    heads = hasattr(module, "ctc_output") or (hasattr(module, "decoder") and hasattr(module, "joiner"))
-    if not (hasattr(module, "encoder") and heads):
-        raise UserError(f"{path} is TorchScript, but has not an encoder and a transducer or CTC head: not an exported model")
     module.eval()
     info, tokens = _text(extra[_INFO]), _text(extra[_TOKENS])
     pieces = [line.rsplit(maxsplit=1)[0] for line in tokens.splitlines()] if tokens else None
-    return ScriptedModel(module, json.loads(info) if info else {}, pieces)
+    return module, json.loads(info) if info else {}, pieces
 
 
 def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def export_torchscript(model: Any, exp_dir: PathLike, info: Dict[str, Any], tokens: Sequence[str], streaming: bool) -> Path:
-    """Script a model and save it into ``exp_dir`` under its usual name, which is returned."""
+def export_torchscript(model: Any, exp_dir: PathLike, info: Dict[str, Any], tokens: Sequence[str], streaming: bool, name: str = "") -> Path:
+    """Script a model and save it into ``exp_dir`` under ``name``, or its usual one; returns the path."""
     chunk = (model.encoder.chunk_size[0], model.encoder.left_context_frames[0]) if streaming else (-1, -1)
-    path = Path(exp_dir) / script_file_name(*chunk, streaming)
+    path = Path(exp_dir) / (name or script_file_name(*chunk, streaming))
     save_torchscript(script_model(model, streaming), path, info, tokens)
     return path
