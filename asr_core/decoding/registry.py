@@ -8,6 +8,7 @@ from torch import Tensor
 
 from asr_core.decoding import ctc
 from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_nbest, modified_beam_search
+from asr_core.decoding.ctc_prefix import StreamingCtcPrefixSearch, ctc_prefix_beam_search, ctc_prefix_nbest
 from asr_core.decoding.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
 from asr_core.decoding.fusion import ContextScorer, NeuralScorer, NgramScorer, Scorer
 from asr_core.decoding.graves import beam_search
@@ -108,6 +109,21 @@ def _modified(job: Job) -> Dict[str, List[Hypothesis]]:
     return {"": modified_beam_search(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature, extra)}
 
 
+def _ctc_prefix_nbest(job: Job) -> List[List[Hypothesis]]:
+    o, extra = job.opts, scorers(job.opts, job.resources, job.encoder_out.device)
+    return ctc_prefix_nbest(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature, extra)
+
+
+def _ctc_prefix(job: Job) -> Dict[str, List[Hypothesis]]:
+    o, extra = job.opts, scorers(job.opts, job.resources, job.encoder_out.device)
+    return {"": ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature, extra)}
+
+
+def _stream_ctc_prefix(model: Any, o: SearchOptions, resources: Resources) -> Any:
+    device = next(model.ctc_output.parameters()).device
+    return StreamingCtcPrefixSearch(model, o.beam_size, o.blank_penalty, o.temperature, scorers(o, resources, device))
+
+
 def _rescored(job: Job) -> Dict[str, List[Hypothesis]]:
     o = job.opts
     nbest = modified_beam_nbest(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature)
@@ -163,7 +179,9 @@ METHODS: Dict[str, Method] = {
         _ADJUST,
         streaming=lambda model, o, _: ctc.StreamingCtcGreedySearch(model, o.blank_penalty, o.temperature),
     )._replace(head="ctc"),
-    "ctc-prefix-beam-search": _method(_plain(ctc.ctc_prefix_beam_search, *_BEAM), _BEAM)._replace(head="ctc"),
+    "ctc-prefix-beam-search": _method(_ctc_prefix, (*_BEAM, *_PHRASES), ["context_graph"], _stream_ctc_prefix)._replace(
+        head="ctc", nbest=_ctc_prefix_nbest
+    ),
 }
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny import OPTIONS, PIECES, utterances
 
-from asr_core.decoding.ctc import StreamingCtcGreedySearch, ctc_greedy_search, ctc_prefix_beam_search, ctc_prefix_nbest
+from asr_core.decoding.ctc import StreamingCtcGreedySearch, ctc_greedy_search
+from asr_core.decoding.ctc_prefix import ctc_prefix_beam_search, ctc_prefix_nbest
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
