@@ -31,10 +31,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 def _run(opts: CompileLgOptions) -> None:
     from pathlib import Path
 
-    from asr_core.decoding.compile_graph import compile_lg
+    from asr_core.decoding.compile_graph import compile_lg, find_grammar
 
-    grammar = Path(opts.lm) if Path(opts.lm).is_file() else Path(opts.lm_dir) / f"{opts.lm}.fst.txt"
-    graph = compile_lg(opts.lang_dir, grammar)
+    graph = compile_lg(opts.lang_dir, find_grammar(opts.lm, opts.lm_dir))
     graph.write(Path(opts.lang_dir) / "LG.fst.txt")
     logging.info("%s: %d states, %d arcs", Path(opts.lang_dir) / "LG.fst.txt", graph.num_states, graph.num_arcs)
 

@@ -7,6 +7,7 @@ from typing import Any, Mapping
 
 import numpy as np
 
+from asr_core.decoding.ctc_topology import topology_arcs
 from asr_core.decoding.fsa import Fsa
 from asr_core.lm.symbols import DISAMBIG, read_symbols
 from asr_core.utils.errors import UserError
@@ -27,22 +28,57 @@ def compile_lg(lang_dir: PathLike, grammar: PathLike) -> Fsa:
       UserError: a file is missing, kaldifst is not installed, or nothing is left.
     """
     kaldifst = _kaldifst()
-    lang_dir = Path(lang_dir)
+    lg = _token_graph(kaldifst, Path(lang_dir), Path(grammar), use_log=True)
+    return Fsa.parse(_lines(lg), "LG")
+
+
+def compile_hlg(lang_dir: PathLike, grammar: PathLike, modified: bool = False) -> Fsa:
+    """The topology of CTC, lexicon and grammar as one graph from frames to words.
+
+    L and G are composed as for :func:`compile_lg`, but determinised in the tropical semiring, which keeps the best path's score. The labels
+    of frames are tokens plus one: 1 is the blank, 0 reads nothing.
+
+    Args:
+      lang_dir, grammar: as for :func:`compile_lg`.
+      modified: with the modified topology, whose graph is smaller, see :func:`~asr_core.decoding.ctc_topology.topology_arcs`.
+
+    Raises:
+      UserError: a file is missing, kaldifst is not installed, or nothing is left.
+    """
+    kaldifst, lang_dir = _kaldifst(), Path(lang_dir)
+    lg = _token_graph(kaldifst, lang_dir, Path(grammar), use_log=False)
+    tokens = read_symbols(lang_dir / "tokens.txt")
+    topology = kaldifst.compile("".join(topology_arcs(_first_disambiguation(tokens, "tokens.txt"), modified).text()), acceptor=False)
+    kaldifst.arcsort(topology, "olabel")
+    kaldifst.arcsort(lg, "ilabel")
+    hlg = kaldifst.compose(topology, lg)
+    kaldifst.connect(hlg)
+    logging.info("H o L o G: %d states", hlg.num_states)
+    return Fsa.parse(_lines(hlg), "HLG")
+
+
+def find_grammar(name: str, folder: PathLike) -> Path:
+    """The file of a grammar: ``name`` itself, or ``<name>.fst.txt`` in ``folder``."""
+    return Path(name) if Path(name).is_file() else Path(folder) / f"{name}.fst.txt"
+
+
+def _token_graph(kaldifst: Any, lang_dir: Path, grammar: Path, use_log: bool) -> Any:
+    """L and G composed and determinised, without disambiguation symbols."""
     tokens, words = read_symbols(lang_dir / "tokens.txt"), read_symbols(lang_dir / "words.txt")
     lexicon = _read(kaldifst, lang_dir / "L_disambig.fst.txt")
-    g = _read(kaldifst, Path(grammar))
+    g = _read(kaldifst, grammar)
     kaldifst.arcsort(lexicon, "olabel")
     kaldifst.arcsort(g, "ilabel")
     lg = kaldifst.compose(lexicon, g)
     logging.info("L o G: %d states", lg.num_states)
     if lg.num_states == 0:
         raise UserError(f"{grammar} and the lexicon in {lang_dir} have no words in common")
-    kaldifst.determinize_star(lg, use_log=True)
+    kaldifst.determinize_star(lg, use_log=use_log)
     logging.info("determinised: %d states", lg.num_states)
     plain = _without_disambiguation(Fsa.parse(_lines(lg), "LG"), tokens, words)
     lg = kaldifst.compile("".join(plain.text()), acceptor=False)
     kaldifst.rmepsilon(lg)
-    return Fsa.parse(_lines(lg), "LG")
+    return lg
 
 
 def _without_disambiguation(graph: Fsa, tokens: Mapping[str, int], words: Mapping[str, int]) -> Fsa:

@@ -56,10 +56,11 @@ class Fsa:
           num_states: at least so many; more if there are arcs to more.
         """
         columns: List[np.ndarray] = [np.array([arc[i] for arc in arcs], np.float32 if i == 4 else np.int64) for i in range(5)]
-        return cls._from_columns(columns, final, start, num_states)
+        return cls.from_columns(columns, final, start, num_states)
 
     @classmethod
-    def _from_columns(cls, columns: List[np.ndarray], final: Mapping[int, float], start: int, num_states: int = 0) -> "Fsa":
+    def from_columns(cls, columns: Sequence[np.ndarray], final: Mapping[int, float], start: int, num_states: int = 0) -> "Fsa":
+        """The same of arrays (A,): sources, destinations, input labels, output labels, scores."""
         source, dest, label, output, score = columns
         size = max([num_states, start + 1, *(s + 1 for s in final), *(int(c.max()) + 1 for c in (source, dest) if len(c))])
         order = np.lexsort((label, source))
@@ -110,7 +111,7 @@ class Fsa:
         columns = [np.frombuffer(c, dtype=np.int64) if len(c) else np.zeros(0, np.int64) for c in integers]
         if any(len(c) and c.min() < 0 for c in columns) or min(final, default=0) < 0:
             raise UserError(f"{name}: states and labels must not be negative")
-        graph = cls._from_columns([*columns, np.array(scores, dtype=np.float32)], final, start)
+        graph = cls.from_columns([*columns, np.array(scores, dtype=np.float32)], final, start)
         if not final:
             raise UserError(f"{name} has no final state, so it accepts nothing")
         return graph

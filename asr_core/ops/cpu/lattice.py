@@ -33,6 +33,29 @@ def backward(begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final: np.n
 
 
 @njit(cache=True, nogil=True)
+def forward_best(begin: np.ndarray, dest: np.ndarray, score: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Score of the best path from the start to each node (nodes,), -inf where there is none, and its last arc, -1 at the start."""
+    nodes = len(begin) - 1
+    out, last = np.full(nodes, NEVER), np.full(nodes, -1, np.int64)
+    out[0] = 0
+    for node in range(nodes):
+        for a in range(begin[node], begin[node + 1]):
+            if out[node] + score[a] > out[dest[a]]:
+                out[dest[a]], last[dest[a]] = out[node] + score[a], a
+    return out, last
+
+
+@njit(cache=True, nogil=True)
+def backward_best(begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """(nodes,) score of the best path from each node to the end."""
+    out = final.copy()
+    for node in range(len(final) - 1, -1, -1):
+        for a in range(begin[node], begin[node + 1]):
+            out[node] = max(out[node], score[a] + out[dest[a]])
+    return out
+
+
+@njit(cache=True, nogil=True)
 def sample(begin: np.ndarray, dest: np.ndarray, score: np.ndarray, beta: np.ndarray, scale: float, uniform: np.ndarray) -> np.ndarray:
     """Draw paths in proportion to their weights.
 
