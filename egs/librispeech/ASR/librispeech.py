@@ -6,6 +6,12 @@ from typing import Any, Mapping
 from asr_core.data.corpus import Corpus
 from asr_core.utils.options import str2bool
 
+GIGASPEECH = {  # what finetuning takes by default: subset S of GigaSpeech, and with --use-mux 1 LibriSpeech besides
+    "train_cuts": "cuts_S.jsonl.gz",
+    "valid_cuts": "gigaspeech=cuts_DEV.jsonl.gz",
+    "mux_cuts": "train:688182,librispeech_cuts_train-all-shuf.jsonl.gz:843723",  # by their numbers of cuts, at three speeds
+}
+
 
 class LibriSpeech(Corpus):
     """What prepare.sh made; also what icefall's preparation made, whose manifests have the same names."""

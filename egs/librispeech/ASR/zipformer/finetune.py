@@ -10,15 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where librispeech.py is
 
-from librispeech import LibriSpeech
+from librispeech import GIGASPEECH, LibriSpeech
 
 from asr_core.bin.finetune import main
 
-DEFAULTS = {
-    "train_cuts": "cuts_S.jsonl.gz",
-    "valid_cuts": "gigaspeech=cuts_DEV.jsonl.gz",
-    "mux_cuts": "train:688182,librispeech_cuts_train-all-shuf.jsonl.gz:843723",  # by their numbers of cuts, at three speeds
-}
-
 if __name__ == "__main__":
-    main(corpus=LibriSpeech, defaults=DEFAULTS)
+    main(corpus=LibriSpeech, defaults=GIGASPEECH)
