@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Optional, Sequence
 
 from asr_core.bin.common import run_program
+from asr_core.data.options import FEATURE_TYPES, DataOptions
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 
@@ -20,6 +21,7 @@ class FbankOptions:
     perturb_speed: bool = option(False, "store the parts whose names begin with train at speeds 0.9 and 1.1 too")
     num_mel_bins: int = option(80, "mel filters: the dimension of the features")
     sample_rate: int = option(16000, "samples per second; other rates are resampled")
+    feature_type: str = option("fbank", "kind of features, as in training", choices=FEATURE_TYPES)
     nj: int = option(2, "number of processes")
     dask_scheduler: str = option("", "address of a Dask scheduler whose cluster computes instead, e.g. tcp://node1:8786")
 
@@ -46,12 +48,11 @@ def compute(opts: FbankOptions) -> None:
 def _compute_part(opts: FbankOptions, part: str, target: Path, client: Any) -> None:
     from asr_core.data.compute import compute_features
     from asr_core.data.manifest import join_manifests, write_cuts
-    from asr_core.data.options import DataOptions
 
     source = Path(opts.src_dir) / target.name
     if not source.is_file() and (source.parent / f"{opts.prefix}_recordings_{part}.jsonl.gz").is_file():
         write_cuts(join_manifests(source.parent, opts.prefix, part), source)
-    data = DataOptions(num_mel_bins=opts.num_mel_bins, sample_rate=opts.sample_rate)
+    data = DataOptions(num_mel_bins=opts.num_mel_bins, sample_rate=opts.sample_rate, feature_type=opts.feature_type)
     perturb = opts.perturb_speed and part.startswith("train")
     done = compute_features(source, target, data, opts.nj, perturb, client=client)
     logging.info("%s: %d cuts, %.2f hours, %d left out as unreadable", target, done.cuts, done.seconds / 3600, len(done.dropped))

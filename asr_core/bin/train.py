@@ -123,6 +123,7 @@ def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe
     from asr_core.training.loop import Trainer
 
     recipe = recipe_class(params, corpus(params), world.rank, world.size)
+    from asr_core.data.features import describe_features
     params.update(
         vocab_size=recipe.tokenizer.vocab_size,
         blank_id=recipe.tokenizer.blank_id,
@@ -131,6 +132,7 @@ def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe
         subsampling_factor=subsampling_factor(options_of(params)),
     )
     if world.is_main:
+        features=describe_features(*(params[name] for name in ("sample_rate", "num_mel_bins", "feature_type"))),
         _keep_records(recipe, Path(params["exp_dir"]))
     from asr_core.decoding.validation import GreedyErrors
 

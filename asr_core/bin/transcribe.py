@@ -8,10 +8,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from asr_core.bin import decoding as shared
 from asr_core.bin.common import run_program
+from asr_core.data.options import FEATURE_TYPES
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, option, params_of
 
 _FRAMES_PER_SECOND = 100
+_OF_FEATURES = ("sample_rate", "feature_type")
 
 
 @dataclasses.dataclass
@@ -28,6 +30,7 @@ class TranscribeOptions:
     max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
     sample_rate: int = option(16000, "samples per second that the model hears, if its file does not tell; other audio is resampled")
+    feature_type: str = option("fbank", "kind of features that the model takes, if its file does not tell", choices=FEATURE_TYPES)
     json: bool = option(False, "print a JSON object for each file")
     timestamps: bool = option(False, "print each token with the second at which it was emitted")
     max_duration: float = option(120.0, "seconds of audio in a batch")
@@ -66,7 +69,7 @@ def transcribe(params: AttributeDict) -> int:
         raise UserError(f"--method {opts.method} needs more than a model: use decode.py")
     setup_cpu(opts.num_threads)
     device = shared.pick_device(opts.device)
-    given = {**shared.model_overrides(params), **{k: params[k] for k in (*shared.CHUNK_OPTIONS, "sample_rate") if k in params}}
+    given = {**shared.model_overrides(params), **{k: params[k] for k in (*shared.CHUNK_OPTIONS, *_OF_FEATURES) if k in params}}
     loaded = load_for_inference(opts.model, opts.tokens, given, device)
     shared.check_head(loaded.model, search.decoding_method)
     failed = 0
@@ -105,7 +108,7 @@ def _duration(path: str) -> float:
 
 def _read(paths: Sequence[str], loaded: Any, opts: TranscribeOptions) -> Tuple[Dict[str, Any], Dict[str, float]]:
     """Features (T, C) and durations of the files that can be read; a line on stderr for each other one."""
-    from asr_core.data.features import extract_features, load_audio
+    from asr_core.data.features import load_audio
 
     features, durations = {}, {}
     for path in paths:
@@ -117,8 +120,21 @@ def _read(paths: Sequence[str], loaded: Any, opts: TranscribeOptions) -> Tuple[D
             print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
             continue
         durations[path] = len(samples) / loaded.sample_rate
-        features[path] = extract_features(samples, loaded.sample_rate, loaded.feature_dim)
+        features[path] = _features(samples, loaded)
     return features, durations
+
+
+def _features(samples: Any, loaded: Any) -> Any:
+    """Features (T, C) of one recording, which a streaming model gets second by second."""
+    import torch
+
+    from asr_core.data.features import FeatureStream, extract_features
+
+    form = (loaded.sample_rate, loaded.feature_dim, loaded.feature_type)
+    if not loaded.streaming:
+        return extract_features(samples, *form)
+    stream = FeatureStream(*form)
+    return torch.cat([*(stream.accept(second) for second in samples.split(loaded.sample_rate)), stream.finish()])
 
 
 def _recognize(
@@ -181,7 +197,7 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
     parser.add_argument(
         "sound_files", nargs="+", metavar="FILE", help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken"
     )
-    add_options(parser, TranscribeOptions, {"sample_rate": argparse.SUPPRESS, **(defaults or {})})
+    add_options(parser, TranscribeOptions, {**dict.fromkeys(_OF_FEATURES, argparse.SUPPRESS), **(defaults or {})})
     shared.add_model_options(parser, defaults, argv)
     params = params_of(parser.parse_args(argv))
 

@@ -126,7 +126,7 @@ def compute_features(
     Args:
       source: manifest of cuts with recordings.
       target: manifest to write, ``<prefix>_cuts_<part>.jsonl.gz``.
-      opts: ``sample_rate`` and ``num_mel_bins``.
+      opts: ``sample_rate``, ``num_mel_bins`` and ``feature_type``.
       nj: number of processes.
       speed_perturb: also store each cut at speeds 0.9 and 1.1.
       progress: show a progress bar.
@@ -141,6 +141,7 @@ def compute_features(
     if not source.is_file():
         raise UserError(f"no cut manifest {source}; run prepare.sh from stage 1")
     import asr_core.data.dataset  # noqa: F401  (before processes are forked, which then need not load it)
+    from asr_core.data.features import describe_features
 
     total = count_lines(source)
     if not total:
@@ -148,7 +149,8 @@ def compute_features(
     recorded = target.parent / target.name.split(".")[0].replace("_cuts", "_feats")
     folder = recorded.resolve()
     speeds = _SPEEDS if speed_perturb else _SPEEDS[:1]
-    of = {"source": digest_of(source), "speeds": speeds, "rate": opts.sample_rate, "mels": opts.num_mel_bins, "shard": _SHARD_CUTS}
+    of = {"source": digest_of(source), "speeds": speeds, "rate": opts.sample_rate, "mels": opts.num_mel_bins}
+    of.update(type=opts.feature_type, shard=_SHARD_CUTS)
     _start_folder(folder, of)
     spans = [(speed, i, min(i + _SHARD_CUTS, total)) for speed in speeds for i in range(0, total, _SHARD_CUTS)]
     where = (str(source.resolve()), str(folder), str(recorded))
@@ -160,6 +162,8 @@ def compute_features(
     done = _collect(jobs)
     if not done.cuts:
         raise UserError(f"{source}: none of the {total} recordings could be read; the first: {done.dropped[0][1]}")
+    form = describe_features(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
+    write_text_atomic(folder / "features.json", json.dumps(form, indent=2) + "\n")
     with atomic_path(target) as tmp, open(tmp, "wb") as out:
         for job in jobs:  # members of a gzip file may simply follow one another
             with open(job.path(".jsonl.gz"), "rb") as shard:
@@ -250,7 +254,7 @@ def _features_of(job: _Job) -> Tuple[List[Any], Computed]:
                 done.dropped.append((cut.id, short_reason(e)))
                 continue
             features = Features(
-                type="kaldi-fbank",
+                type=features_of.extractor.name,
                 num_frames=matrix.shape[0],
                 num_features=matrix.shape[1],
                 frame_shift=0.01,

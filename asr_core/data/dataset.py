@@ -13,10 +13,12 @@ from torch import Tensor
 from asr_core.data.features import LOG_EPS, make_extractor
 from asr_core.data.options import DataOptions
 from asr_core.data.stream import load_cut
+from asr_core.utils.errors import UserError
 
 _MAX_TAIL_FRAMES = 40  # of digital silence; decoding a causal model appends 30 and what fills its last chunk
 
 MISSING_PACKAGE = "stored in a form that needs another package"
+OTHER_FEATURES = "not those of the model"
 
 Loader = Callable[[Any], np.ndarray]
 
@@ -53,9 +55,44 @@ def _single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def stored_features(cut: Any) -> np.ndarray:
-    """Precomputed features (T, C) of ``cut``, noise mixed in if it carries any."""
-    return cut.load_features()
+class OtherFeatures(UserError):
+    """Stored features are of another kind than the model's."""
+
+
+class StoredFeatures:
+    """Precomputed features (T, C) of a cut, noise mixed in if it carries any.
+
+    Raises:
+      OtherFeatures: they are not those that the options name.
+    """
+
+    def __init__(self, opts: DataOptions) -> None:
+        self.opts = opts
+        if opts.feature_type == "log-mel":
+            import asr_core.data.log_mel  # noqa: F401  (makes the features known to lhotse, which mixes them)
+
+    def __call__(self, cut: Any) -> np.ndarray:
+        for track in getattr(cut, "tracks", None) or [cut]:
+            features = getattr(getattr(track, "cut", track), "features", None)
+            if features is not None:
+                self._check(features)
+        array = cut.load_features()
+        if array is not None and self.opts.feature_type == "log-mel":  # lhotse repeats the last frame where it counts one more
+            from asr_core.data.log_mel import num_frames
+
+            array = array[: num_frames(round(cut.duration * self.opts.sample_rate), self.opts.sample_rate)]
+        return array
+
+    def _check(self, features: Any) -> None:
+        """Other programs' Kaldi-like features go by many names."""
+        opts, found = self.opts, features.type if features.type == "log-mel" else "fbank"
+        for name, value, wanted in (
+            ("--feature-type", found, opts.feature_type),
+            ("--num-mel-bins", features.num_features, opts.num_mel_bins),
+            ("--sample-rate", features.sampling_rate, opts.sample_rate),
+        ):
+            if value != wanted:
+                raise OtherFeatures(f"prepared with {name} {value}, where {wanted} is wanted: prepare others, or give --on-the-fly-feats 1")
 
 
 class FeaturesOfAudio:
@@ -63,11 +100,11 @@ class FeaturesOfAudio:
 
     def __init__(self, opts: DataOptions) -> None:
         self.sample_rate = opts.sample_rate
-        self.num_mel_bins = opts.num_mel_bins
+        self.extractor = make_extractor(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
 
     def __call__(self, cut: Any) -> np.ndarray:
         samples = load_samples(cut.resample(self.sample_rate) if cut.sampling_rate != self.sample_rate else cut)
-        return make_extractor(self.sample_rate, self.num_mel_bins).extract(samples[None], self.sample_rate)
+        return self.extractor.extract(samples[None], self.sample_rate)
 
 
 def load_samples(cut: Any) -> np.ndarray:
@@ -79,7 +116,7 @@ def load_samples(cut: Any) -> np.ndarray:
 
 
 LOADERS: Dict[str, Callable[[DataOptions], Loader]] = {
-    "PrecomputedFeatures": lambda opts: stored_features,
+    "PrecomputedFeatures": StoredFeatures,
     "OnTheFlyFeatures": FeaturesOfAudio,
     "AudioSamples": lambda opts: load_samples,
 }
@@ -141,6 +178,8 @@ class SpeechDataset(torch.utils.data.Dataset):
                 kept.append(cut)
             except ImportError as e:  # not this cut's fault; the main process ends the run
                 dropped.append((cut.id, f"{MISSING_PACKAGE}: {e}"))
+            except OtherFeatures as e:  # nor is this
+                dropped.append((cut.id, f"{OTHER_FEATURES}: {e}"))
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)
                 dropped.append((cut.id, short_reason(e)))

@@ -7,12 +7,13 @@ import struct
 import subprocess
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asr_core.data.options import FEATURE_TYPES
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
@@ -20,27 +21,103 @@ LOG_EPS = math.log(1e-10)  # what padding frames hold
 
 
 @lru_cache(maxsize=8)
-def make_extractor(sample_rate: int = 16000, num_mel_bins: int = 80) -> Any:
-    """The Kaldi-compatible log-mel extractor: lhotse's Fbank with 25-ms povey windows every 10 ms, no dither, last
-    filter ending 400 Hz below the Nyquist frequency, as many frames as shifts fit (``snip_edges`` off)."""
+def make_extractor(sample_rate: int = 16000, num_mel_bins: int = 80, feature_type: str = "fbank") -> Any:
+    """What computes features: an extractor of lhotse, whose ``extract(samples in [-1, 1], sample_rate)`` gives (T, C).
+
+    ``fbank`` is Kaldi-compatible: 25-ms povey windows every 10 ms, no dither, last filter ending 400 Hz below the Nyquist
+    frequency, as many frames as shifts fit (``snip_edges`` off). ``log-mel``: see :mod:`asr_core.data.log_mel`.
+
+    Raises:
+      UserError: there are no such features.
+    """
+    if feature_type == "log-mel":
+        from asr_core.data.log_mel import LogMel, LogMelConfig
+
+        return LogMel(LogMelConfig(sample_rate, num_mel_bins))
+    if feature_type != "fbank":
+        raise UserError(f"unknown --feature-type {feature_type!r}; known: {', '.join(FEATURE_TYPES)}")
     from lhotse.features.kaldi.extractors import Fbank, FbankConfig
 
     return Fbank(FbankConfig(sampling_rate=sample_rate, num_mel_bins=num_mel_bins, dither=0.0, snip_edges=False, high_freq=-400.0))
 
 
-def extract_features(samples: Tensor, sample_rate: int, num_mel_bins: int = 80) -> Tensor:
+def describe_features(sample_rate: int = 16000, num_mel_bins: int = 80, feature_type: str = "fbank") -> Dict[str, Any]:
+    """All that defines the features, as JSON values: what is recorded with stored features, checkpoints and exports.
+
+    ``amplitude`` is the scale of the samples in the formula (programs pass samples in [-1, 1] everywhere), frequencies are in Hz,
+    ``window`` and ``shift`` in samples.
+    """
+    common = {"type": feature_type, "sample_rate": sample_rate, "num_mel_bins": num_mel_bins, "shift": sample_rate // 100}
+    if feature_type == "log-mel":
+        from asr_core.data import log_mel
+
+        own = {"amplitude": "int16", "window": log_mel.window_samples(sample_rate), "window_type": "hann", "spectrum": "magnitude"}
+        return {**common, **own, "low": log_mel.LOW_HZ, "high": log_mel.HIGH_PART * sample_rate / 2, "floor": log_mel.FLOOR}
+    own = {"amplitude": "unit", "window": sample_rate // 40, "window_type": "povey", "spectrum": "power"}
+    return {**common, **own, "low": 20.0, "high": sample_rate / 2 - 400.0, "floor": 1e-10}
+
+
+def extract_features(samples: Tensor, sample_rate: int, num_mel_bins: int = 80, feature_type: str = "fbank") -> Tensor:
     """Log-mel energies of one recording.
 
     Args:
-      samples: (num_samples,) in [-1, 1].
+      samples: (num_samples,) in [-1, 1], or 16-bit integers.
       sample_rate: samples per second; no resampling happens here.
       num_mel_bins: number of filters C.
+      feature_type: which features, see :func:`make_extractor`.
 
     Returns:
       (T, C) float32, 100 frames per second.
     """
     with torch.no_grad():
-        return make_extractor(sample_rate, num_mel_bins).extract(samples.float(), sample_rate)
+        return make_extractor(sample_rate, num_mel_bins, feature_type).extract(_in_unit(samples), sample_rate)
+
+
+def _in_unit(samples: Tensor) -> Tensor:
+    """Samples in [-1, 1]."""
+    return samples / 32768.0 if samples.dtype == torch.int16 else samples.float()
+
+
+class FeatureStream:
+    """Features of audio that comes piece by piece; all pieces together give the same as :func:`extract_features` of the whole.
+
+    Args:
+      sample_rate, num_mel_bins, feature_type: as for :func:`extract_features`.
+    """
+
+    _MARGIN = 1  # frame at the start of a piece that kaldi's mirrored edge reaches
+
+    def __init__(self, sample_rate: int = 16000, num_mel_bins: int = 80, feature_type: str = "fbank") -> None:
+        self._form = (sample_rate, num_mel_bins, feature_type)
+        self._shift = sample_rate // 100
+        window = sample_rate // 40
+        # Samples that a frame needs, from its first on; kaldi's windows stand around the middle of their shift.
+        self._reach = window + 1 if feature_type == "log-mel" else (window + self._shift + 1) // 2
+        self._kept = torch.zeros(0)  # from frame ``_first`` on
+        self._first = 0
+        self._done = 0
+
+    def accept(self, samples: Tensor) -> Tensor:
+        """Further samples (num_samples,) -> the frames (T, C) that they complete; perhaps none."""
+        self._kept = torch.cat([self._kept, _in_unit(samples)])
+        complete = self._first + max(0, (len(self._kept) - self._reach) // self._shift + 1)
+        return self._frames(complete)
+
+    def finish(self) -> Tensor:
+        """The frames (T, C) that are still to come when there is no more audio."""
+        return self._frames(None)
+
+    def _frames(self, end: Optional[int]) -> Tensor:
+        """Frames up to but without ``end``, or all, that were not given before."""
+        if end is not None and end <= self._done:
+            return torch.zeros(0, self._form[1])
+        features = extract_features(self._kept, *self._form)
+        out = features[self._done - self._first : None if end is None else end - self._first]
+        self._done += len(out)
+        keep = max(self._first, self._done - self._MARGIN)
+        self._kept = self._kept[(keep - self._first) * self._shift :]
+        self._first = keep
+        return out
 
 
 def resample(samples: Tensor, source: int, target: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from asr_core.data.augment import cut_transforms, input_transforms
-from asr_core.data.dataset import MISSING_PACKAGE, SpeechDataset, batch_seed
+from asr_core.data.dataset import MISSING_PACKAGE, OTHER_FEATURES, SpeechDataset, batch_seed
 from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.mux import open_mux
 from asr_core.data.options import DataOptions
@@ -187,7 +187,7 @@ class BatchLoader:
         empty = True
         for batch in loader:
             for cut_id, reason in batch["dropped"]:
-                if reason.startswith(MISSING_PACKAGE):
+                if reason.startswith((MISSING_PACKAGE, OTHER_FEATURES)):
                     raise UserError(f"the features of {cut_id} are {reason}")
                 self.module.dropped.add(cut_id, reason)
             if len(batch["supervisions"]["text"]):

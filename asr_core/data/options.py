@@ -7,6 +7,7 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.options import option
 
 INPUT_STRATEGIES = ("PrecomputedFeatures", "OnTheFlyFeatures", "AudioSamples")
+FEATURE_TYPES = ("fbank", "log-mel")
 
 
 @dataclass
@@ -52,6 +53,11 @@ class DataOptions:
     max_utt_duration: float = option(30.0, "training and validation cuts longer than this many seconds are dropped")
     sample_rate: int = option(16000, "samples per second that the model hears; other rates are resampled")
     num_mel_bins: int = option(80, "mel filters: the dimension of the features")
+    feature_type: str = option(
+        "fbank",
+        "fbank: Kaldi's log-mel energies of samples in [-1, 1]; log-mel: logarithms of magnitudes of 16-bit samples, 125 to 7600 Hz",
+        choices=FEATURE_TYPES,
+    )
 
     def validate(self) -> None:
         """Refuse values that make no sense.
@@ -59,6 +65,8 @@ class DataOptions:
         Raises:
           UserError: naming the option.
         """
+        if self.feature_type not in FEATURE_TYPES:
+            raise UserError(f"--feature-type is one of {', '.join(FEATURE_TYPES)}, not {self.feature_type!r}")
         for name, least in (("num_workers", 0), ("num_buckets", 1), ("sample_rate", 1000), ("num_mel_bins", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")

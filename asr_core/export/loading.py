@@ -19,6 +19,7 @@ class InferenceModel(NamedTuple):
       sample_rate: samples per second that it hears.
       feature_dim: mel filters.
       causal: whether it is causal.
+      feature_type: kind of features, see :func:`asr_core.data.features.make_extractor`.
       chunk_size: in 50-Hz frames, -1 for whole utterances.
       streaming: whether it only encodes chunk by chunk.
       frame_seconds: duration of a frame of encoder output.
@@ -29,6 +30,7 @@ class InferenceModel(NamedTuple):
     sample_rate: int
     feature_dim: int
     causal: bool
+    feature_type: str
     chunk_size: int
     streaming: bool
     frame_seconds: float
@@ -40,8 +42,8 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
     Args:
       path: the file.
       tokens: bpe.model, tokens.txt or a folder with one; left out: what the file holds, else what lies beside it.
-      given: model options and ``sample_rate`` that the file does not tell, and ``chunk_size``, ``left_context_frames`` to decode a
-        causal model with.
+      given: model options, ``sample_rate`` and ``feature_type`` that the file does not tell, and ``chunk_size``,
+        ``left_context_frames`` to decode a causal model with, or what :func:`~asr_core.decoding.options.in_chunks` takes for them.
       device: where to put the model.
 
     Raises:
@@ -56,6 +58,9 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
     if rate != loaded.sample_rate:
         raise UserError(f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled")
     vocab_size = loaded.model.vocab_size
+    kind = (given or {}).get("feature_type", loaded.feature_type)
+    if kind != loaded.feature_type:
+        raise UserError(f"--feature-type {kind}: {path} was trained with {loaded.feature_type}")
     if loaded.tokenizer.vocab_size != vocab_size:
         raise UserError(
             f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} tokens, but {path} {vocab_size}: another model's tokens"
@@ -92,6 +97,7 @@ def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: st
 def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
     from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
 
+        feature_type=str(info.get("feature_type", given.get("feature_type", "fbank"))),
     checkpoint = load_checkpoint_file(path)
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
     model = model_from_checkpoint(checkpoint, overrides).eval().to(device)
@@ -116,6 +122,7 @@ def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path) -> Tok
     if given:
         return Tokenizer.load(given)
     if pieces:
+        feature_type=info["feature_type"],
         return Tokenizer(pieces, path=str(model_path))
     for name in ("tokens.txt", "bpe.model"):
         if (model_path.parent / name).is_file():

@@ -5,6 +5,7 @@ from typing import Any, Dict, Mapping
 
 import torch
 
+from asr_core.data.features import describe_features
 from asr_core.utils.files import PathLike, atomic_path
 
 
@@ -16,7 +17,8 @@ def model_info(model: Any, params: Mapping[str, Any]) -> Dict[str, Any]:
       params: the parameters that its checkpoint holds.
 
     Returns:
-      All model options, ``vocab_size``, ``feature_dim``, ``blank_id``, ``sample_rate``, ``subsampling_factor`` and ``geometry`` (see
+      All model options, ``vocab_size``, ``feature_dim``, ``blank_id``, ``sample_rate``, ``feature_type``, ``features`` (see
+      :func:`asr_core.data.features.describe_features`), ``subsampling_factor`` and ``geometry`` (see
       :class:`~asr_core.encoders.protocol.FrameGeometry`), as JSON values.
     """
     from asr_core.models.options import options_class
@@ -27,6 +29,8 @@ def model_info(model: Any, params: Mapping[str, Any]) -> Dict[str, Any]:
     info["feature_dim"] = int(params.get("feature_dim", params.get("num_mel_bins", 80)))
     info["blank_id"] = int(params.get("blank_id", 0))
     info["sample_rate"] = int(params.get("sample_rate", 16000))
+    info["feature_type"] = str(params.get("feature_type", "fbank"))
+    info["features"] = describe_features(info["sample_rate"], info["feature_dim"], info["feature_type"])
     info["subsampling_factor"] = model.geometry.subsampling_factor
     info["geometry"] = list(model.geometry)
     return info

@@ -77,7 +77,8 @@ class FinetuneRecipe(Recipe):
             raise UserError(f"{source}: {e}") from e
         params.update(dataclasses.asdict(model))
         usual = defaults_of(DataOptions)
-        for name, trained in (("num_mel_bins", checkpoint.get("feature_dim")), ("sample_rate", checkpoint.get("sample_rate"))):
+        recorded = {"num_mel_bins": "feature_dim", "sample_rate": "sample_rate", "feature_type": "feature_type"}
+        for name, trained in ((name, checkpoint.get(key)) for name, key in recorded.items()):
             value = params.setdefault(name, trained or usual[name])
             if trained and value != trained and not opts.modules:
                 raise UserError(f"--{name.replace('_', '-')} {value}: {source} was trained with {trained}")

@@ -97,6 +97,7 @@ CHANGES = {
     "max_utt_duration": ({}, 1.0),
     "sample_rate": ({"on_the_fly_feats": True}, 8000),
     "num_mel_bins": ({"on_the_fly_feats": True}, 40),
+    "feature_type": ({"on_the_fly_feats": True}, "log-mel"),
     "use_mux": ({**MUX, "use_mux": False}, True),
     "mux_cuts": (MUX, "train:1,other.jsonl.gz:1"),
     "mux_stop_early": ({**MUX, "mux_cuts": "train:1,train:9"}, False),
