@@ -104,9 +104,9 @@ def in_chunks(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str,
     length, chunks = int(given["decode_chunk_len"]), int(given.get("num_left_chunks", trained.get("num_left_chunks", 4)))
     if length < 2 or length % 2 != 0:
         raise UserError(f"--decode-chunk-len must be an even number of feature frames above 0, got {length}")
-    if chunks < 1:
-        raise UserError(f"--num-left-chunks must be at least 1, got {chunks}")
-    return {"chunk_size": str(length // 2), "left_context_frames": str(length // 2 * chunks), **out}
+    if chunks < 1 and chunks != -1:
+        raise UserError(f"--num-left-chunks must be positive, or -1 for all there is, got {chunks}")
+    return {"chunk_size": str(length // 2), "left_context_frames": str(length // 2 * chunks if chunks > 0 else -1), **out}
 
 
 def chunk_and_left(given: Mapping[str, Any], trained: Mapping[str, Any], default: Optional[Tuple[int, int]]) -> Tuple[int, int]:
@@ -121,6 +121,7 @@ def chunk_and_left(given: Mapping[str, Any], trained: Mapping[str, Any], default
       UserError: no single value is given, or it makes no sense.
     """
     given = in_chunks(given, trained)
+    trained = in_chunks({name: value for name, value in trained.items() if value != ""}, {})
     out: Dict[str, int] = {}
     for i, name in enumerate(("chunk_size", "left_context_frames")):
         flag = "--" + name.replace("_", "-")
