@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.encoders.protocol import FrameGeometry
+from asr_core.models.transducer_loss import full_loss, prepare_lattice, pruned_losses
 from asr_core.nn.scaling import ScaledLinear
 from asr_core.ops.consistency import consistency_loss
 
@@ -14,7 +15,8 @@ from asr_core.ops.consistency import consistency_loss
 class Losses(NamedTuple):
     """Losses of a batch: scalars, or (N,) with ``reduction="none"``; None where the model has no such head.
 
-    ``cr_loss`` is None unless the batch holds two views of each utterance.
+    A transducer has ``simple_loss`` and ``pruned_loss``, or ``rnnt_loss``. ``cr_loss`` is None unless the batch holds two views of
+    each utterance.
     """
 
     simple_loss: Optional[Tensor]
@@ -23,6 +25,7 @@ class Losses(NamedTuple):
     attention_decoder_loss: Optional[Tensor] = None
     cr_loss: Optional[Tensor] = None
     intermediate_ctc_loss: Optional[Tensor] = None
+    rnnt_loss: Optional[Tensor] = None
 
 
 class AsrModel(nn.Module):
@@ -38,6 +41,7 @@ class AsrModel(nn.Module):
       use_transducer, use_ctc: which heads exist; at least one.
       attention_decoder: encoder_out, its lengths, token ids -> losses (N,); None without one.
       intermediate_ctc: outputs of the encoder's stacks -> CTC log-probabilities of some of them; None without.
+      loss: the transducer's, "pruned" (with the simple loss' projections) or "full".
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class AsrModel(nn.Module):
         use_ctc: bool = False,
         attention_decoder: Optional[nn.Module] = None,
         intermediate_ctc: Optional[nn.Module] = None,
+        loss: str = "pruned",
     ) -> None:
         super().__init__()
         if not (use_transducer or use_ctc):
@@ -67,8 +72,10 @@ class AsrModel(nn.Module):
         if use_transducer:
             self.decoder = decoder
             self.joiner = joiner
-            self.simple_am_proj = ScaledLinear(encoder_dim, vocab_size, initial_scale=0.25)
-            self.simple_lm_proj = ScaledLinear(decoder_dim, vocab_size, initial_scale=0.25)
+            self.pruned = loss == "pruned"
+            if self.pruned:
+                self.simple_am_proj = ScaledLinear(encoder_dim, vocab_size, initial_scale=0.25)
+                self.simple_lm_proj = ScaledLinear(decoder_dim, vocab_size, initial_scale=0.25)
         if use_ctc:
             self.ctc_output = nn.Sequential(nn.Dropout(p=0.1), nn.Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1))
         self.use_attention_decoder = attention_decoder is not None
@@ -88,6 +95,8 @@ class AsrModel(nn.Module):
         lm_scale: float = 0.25,
         reduction: str = "sum",
         use_cr_ctc: bool = False,
+        delay_penalty: float = 0.0,
+        fast_emit_lambda: float = 0.0,
     ) -> Losses:
         """Losses of a batch.
 
@@ -100,6 +109,8 @@ class AsrModel(nn.Module):
           reduction: "sum" over utterances, or "none".
           use_cr_ctc: rows i and N / 2 + i are two views of one utterance: losses are means over both, and ``cr_loss`` tells how
             far the views' CTC posteriors are apart.
+          delay_penalty: added to each symbol's score for each frame that it comes before the middle of the utterance.
+          fast_emit_lambda: weight of FastEmit, see :mod:`asr_core.ops.rnnt_loss`.
         """
         self._check(x, x_lens, y, reduction, use_cr_ctc)
         x, x_lens = self.encoder_embed(x, x_lens)
@@ -110,8 +121,14 @@ class AsrModel(nn.Module):
             encoder_out, encoder_out_lens = self.encoder(x, x_lens)
         losses: Dict[str, Optional[Tensor]] = {"simple_loss": None, "pruned_loss": None, "ctc_loss": None}
         if self.use_transducer:
-            args = (prune_range, am_scale, lm_scale)
-            losses["simple_loss"], losses["pruned_loss"] = self._transducer_loss(encoder_out, encoder_out_lens, y, *args)
+            early = {"delay_penalty": delay_penalty, "fast_emit_lambda": fast_emit_lambda}
+            lattice = prepare_lattice(self.decoder, encoder_out_lens, y, encoder_out.device, early)
+            if self.pruned:
+                projections = (self.simple_am_proj, self.simple_lm_proj)
+                scales = (prune_range, am_scale, lm_scale)
+                losses["simple_loss"], losses["pruned_loss"] = pruned_losses(self.joiner, projections, encoder_out, lattice, *scales)
+            else:
+                losses["rnnt_loss"] = full_loss(self.joiner, encoder_out, lattice)
         if self.use_ctc:
             log_probs = self.ctc_output(encoder_out)
             losses["ctc_loss"] = _ctc_loss(log_probs, encoder_out_lens, y)
@@ -136,54 +153,6 @@ class AsrModel(nn.Module):
         """Features (N, T, F) and lengths (N,) -> encoder_out (N, T', C) and its lengths (N,)."""
         x, x_lens = self.encoder_embed(x, x_lens)
         return self.encoder(x, x_lens)
-
-    def _transducer_loss(
-        self,
-        encoder_out: Tensor,
-        encoder_out_lens: Tensor,
-        y: List[List[int]],
-        prune_range: int,
-        am_scale: float,
-        lm_scale: float,
-    ) -> Tuple[Tensor, Tensor]:
-        from asr_core.ops import rnnt_loss as rnnt
-
-        device = encoder_out.device
-        blank_id = self.decoder.blank_id
-        symbols = _pad_labels(y, blank_id, device)
-        decoder_out = self.decoder(F.pad(symbols, (1, 0), value=blank_id))
-        boundary = torch.zeros((len(y), 4), dtype=torch.int64)
-        boundary[:, 2] = torch.tensor([len(labels) for labels in y])
-        boundary[:, 3] = encoder_out_lens
-        boundary = boundary.to(device)
-        am, lm = self.simple_am_proj(encoder_out), self.simple_lm_proj(decoder_out)
-        with torch.autocast(device.type, enabled=False):
-            simple_loss, (px_grad, py_grad) = rnnt.rnnt_loss_smoothed(
-                lm=lm.float(),
-                am=am.float(),
-                symbols=symbols,
-                termination_symbol=blank_id,
-                lm_only_scale=lm_scale,
-                am_only_scale=am_scale,
-                boundary=boundary,
-                reduction="none",
-                return_grad=True,
-            )
-        ranges = rnnt.get_rnnt_prune_ranges(px_grad=px_grad, py_grad=py_grad, boundary=boundary, s_range=prune_range)
-        am_pruned, lm_pruned = rnnt.do_rnnt_pruning(
-            am=self.joiner.encoder_proj(encoder_out), lm=self.joiner.decoder_proj(decoder_out), ranges=ranges
-        )
-        logits = self.joiner(am_pruned, lm_pruned, project_input=False)
-        with torch.autocast(device.type, enabled=False):
-            pruned_loss = rnnt.rnnt_loss_pruned(
-                logits=logits.float(),
-                symbols=symbols,
-                ranges=ranges,
-                termination_symbol=blank_id,
-                boundary=boundary,
-                reduction="none",
-            )
-        return simple_loss, pruned_loss
 
     def set_chunk(self, chunk_size: int, left_context_frames: int) -> None:
         """Fix the chunk size and left context (50 Hz frames; -1: all) that a causal encoder uses from now on.
@@ -254,11 +223,3 @@ def _reduce(loss: Optional[Tensor], reduction: str, two_views: bool) -> Optional
     if two_views:
         loss = 0.5 * (loss[: loss.size(0) // 2] + loss[loss.size(0) // 2 :])
     return loss.sum() if reduction == "sum" else loss
-
-
-def _pad_labels(y: List[List[int]], value: int, device: torch.device) -> Tensor:
-    """Token lists as one tensor (N, longest), padded with ``value``."""
-    padded = torch.full((len(y), max((len(labels) for labels in y), default=0)), value, dtype=torch.int64)
-    for row, labels in zip(padded, y):
-        row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
-    return padded.to(device)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # torch is loaded when a model is built, so that programs kno
     from asr_core.models.asr_model import AsrModel
     from asr_core.models.attention_decoder import AttentionDecoder
     from asr_core.models.intermediate_ctc import IntermediateCtc
+    from asr_core.models.joiner import Joiner
 
 _ENCODER_HELP = "Kind of encoder; it brings options of its own."
 
@@ -26,6 +27,22 @@ class CommonModelOptions(PredictorOptions):
     encoder: str = option("zipformer", _ENCODER_HELP, choices=list(ENCODERS))
     joiner_dim: int = option(512, "Width of the joiner.")
     joiner_decoder_bias: bool = option(True, "Give the joiner's projection of the prediction network a bias, too.")
+    joiner_mode: str = option(
+        "add",
+        "How the joiner combines encoder and prediction network: tanh of the sum, tanh of the product, or a learnt gate between both.",
+        choices=["add", "multiply", "gated"],
+    )
+    transducer_type: str = option(
+        "classic",
+        "classic: softmax over blank and tokens; hat: blank has a probability of its own beside a softmax over the tokens.",
+        choices=["classic", "hat"],
+    )
+    blank_logit_bias: float = option(0.0, "Constant added to the blank's logit; above 0 blanks are likely from the start.")
+    loss: str = option(
+        "pruned",
+        "Loss of the transducer. pruned: simple and pruned loss; full: sum over all alignments, without the simple loss' two projections.",
+        choices=["pruned", "full"],
+    )
     causal: bool = option(False, "Chunk-causal convolutions, for streaming; changes the parameters.")
     chunk_size: str = option(
         "16,32,64,-1", "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One value in decoding."
@@ -87,6 +104,20 @@ def resolve(opts: Any) -> Any:
     return dataclasses.replace(opts, **{k: v for k, v in presets.get(chosen, {}).items() if getattr(opts, k) == fields[k].default})
 
 
+def _build_joiner(opts: CommonModelOptions, encoder_dim: int, vocab_size: int, blank_id: int) -> "Joiner":
+    from asr_core.models.joiner import Joiner
+
+    if opts.joiner_dim < 1:
+        raise UserError(f"--joiner-dim must be positive, got {opts.joiner_dim}")
+    if opts.loss not in ("pruned", "full"):
+        raise UserError(f"unknown --loss {opts.loss!r}; known: pruned, full")
+    sizes = (encoder_dim, opts.decoder_dim, opts.joiner_dim, vocab_size, opts.joiner_decoder_bias)
+    try:
+        return Joiner(*sizes, opts.joiner_mode, opts.transducer_type, opts.blank_logit_bias, blank_id)
+    except ValueError as e:
+        raise UserError(f"--joiner-mode, --transducer-type: {e}") from e
+
+
 def _build_attention_decoder(opts: CommonModelOptions, vocab_size: int, memory_dim: int) -> "AttentionDecoder":
     from asr_core.models.attention_decoder import AttentionDecoder
 
@@ -133,7 +164,6 @@ def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80
       UserError: options that contradict each other.
     """
     from asr_core.models.asr_model import AsrModel
-    from asr_core.models.joiner import Joiner
 
     opts = resolve(opts)
     if not (opts.use_transducer or opts.use_ctc):
@@ -143,7 +173,7 @@ def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80
     decoder = joiner = None
     if opts.use_transducer:
         decoder = build_predictor(opts, vocab_size, blank_id)
-        joiner = Joiner(encoder_dim, opts.decoder_dim, opts.joiner_dim, vocab_size, opts.joiner_decoder_bias)
+        joiner = _build_joiner(opts, encoder_dim, vocab_size, blank_id)
     return AsrModel(
         encoder_embed=encoder_embed,
         encoder=encoder,
@@ -154,6 +184,7 @@ def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80
         vocab_size=vocab_size,
         use_transducer=opts.use_transducer,
         use_ctc=opts.use_ctc,
+        loss=opts.loss,
         attention_decoder=_build_attention_decoder(opts, vocab_size, encoder_dim) if opts.use_attention_decoder else None,
         intermediate_ctc=_build_intermediate_ctc(opts, encoder, vocab_size) if opts.intermediate_ctc_stacks else None,
     )

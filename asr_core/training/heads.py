@@ -25,6 +25,8 @@ def check_heads(params: Mapping[str, Any]) -> None:
             raise UserError("--use-cr-ctc 1 compares the CTC posteriors of two views: give --use-ctc 1, too")
         if params.get("enable_spec_aug", False):
             raise UserError("--use-cr-ctc 1 masks each view itself: give --enable-spec-aug 0")
+    if not model.use_transducer and (opts.delay_penalty or opts.fast_emit_lambda):
+        raise UserError("--delay-penalty and --fast-emit-lambda are about a transducer: give --use-transducer 1")
     if model.use_attention_decoder and not model.use_transducer:
         ctc, attention = opts.ctc_loss_scale, opts.attention_decoder_loss_scale
         if abs(ctc + attention - 1.0) > 1e-6:
@@ -42,6 +44,15 @@ def transducer_loss_scales(batch_idx_train: int, warm_step: int, simple_loss_sca
     return 1.0 - done * (1.0 - simple_loss_scale), 0.1 + 0.9 * done
 
 
+def early_emission(opts: TrainOptions, batch_idx_train: int) -> Dict[str, float]:
+    """What makes a transducer emit early, as arguments of the model; the delay penalty comes in after ``warm_step`` batches.
+
+    Before that the alignments are not yet worth shifting; icefall waits in the same way for the pruned loss to have its full weight.
+    """
+    penalty = opts.delay_penalty if batch_idx_train >= opts.warm_step else 0.0
+    return {name: value for name, value in (("delay_penalty", penalty), ("fast_emit_lambda", opts.fast_emit_lambda)) if value != 0.0}
+
+
 def loss_weights(opts: TrainOptions, batch_idx_train: int, heads: Collection[str]) -> Dict[str, float]:
     """The weight of each loss, by its name in :class:`~asr_core.models.asr_model.Losses`.
 
@@ -53,11 +64,12 @@ def loss_weights(opts: TrainOptions, batch_idx_train: int, heads: Collection[str
       heads: names of the losses that the model has.
     """
     simple, pruned = transducer_loss_scales(batch_idx_train, opts.warm_step, opts.simple_loss_scale)
-    ctc_alone = "simple_loss" not in heads and "attention_decoder_loss" not in heads
+    ctc_alone = not {"simple_loss", "rnnt_loss", "attention_decoder_loss"}.intersection(heads)
     warmth = min(batch_idx_train / opts.warm_step, 1.0) if opts.warm_step > 0 else 1.0
     return {
         "simple_loss": simple,
         "pruned_loss": pruned,
+        "rnnt_loss": 1.0,
         "ctc_loss": 1.0 if ctc_alone else opts.ctc_loss_scale,
         "attention_decoder_loss": opts.attention_decoder_loss_scale,
         "intermediate_ctc_loss": opts.intermediate_ctc_loss_scale,

@@ -34,6 +34,12 @@ class TrainOptions:
     lm_scale: float = option(0.25, "weight of the predictor-only term in the simple loss")
     am_scale: float = option(0.0, "weight of the encoder-only term in the simple loss")
     simple_loss_scale: float = option(0.5, "weight of the simple loss after --warm-step")
+    delay_penalty: float = option(
+        0.0, "after --warm-step, score of a transducer's symbol for each frame that it comes before the middle of the utterance, e.g. 0.01"
+    )
+    fast_emit_lambda: float = option(
+        0.0, "FastEmit: a transducer's gradients with respect to symbols, not blanks, are multiplied by 1 + this, e.g. 0.005"
+    )
     ctc_loss_scale: float = option(0.2, "weight of the CTC loss beside others; where it is the only one, it is 1")
     cr_loss_scale: float = option(0.2, "weight of the consistency loss of --use-cr-ctc 1, after --warm-step")
     time_mask_ratio: float = option(2.5, "number and total length of the time masks of --use-cr-ctc 1, relative to SpecAugment's")
@@ -104,7 +110,14 @@ class TrainOptions:
             raise UserError(f"--recover-lr-factor must be between 0 and 1, got {self.recover_lr_factor}")
         if self.divergence_factor != 0 and not self.divergence_factor > 1:
             raise UserError(f"--divergence-factor must be above 1, or 0 for never, got {self.divergence_factor}")
-        for name in ("ctc_loss_scale", "cr_loss_scale", "intermediate_ctc_loss_scale", "attention_decoder_loss_scale"):
+        for name in (
+            "delay_penalty",
+            "fast_emit_lambda",
+            "ctc_loss_scale",
+            "cr_loss_scale",
+            "intermediate_ctc_loss_scale",
+            "attention_decoder_loss_scale",
+        ):
             self._at_least(name, 0)
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}")

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, NamedTuple
 
-from asr_core.training.heads import LOG_NAMES, check_heads, loss_weights
+from asr_core.training.heads import LOG_NAMES, check_heads, early_emission, loss_weights
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
@@ -177,6 +177,7 @@ class Recipe:
         x_lens = supervisions["num_frames"].to(device).long()
         y: List[List[int]] = self.tokenizer.encode(supervisions["text"])
         args = {"prune_range": opts.prune_range, "am_scale": opts.am_scale, "lm_scale": opts.lm_scale, "reduction": reduction}
+        args.update(early_emission(opts, batch_idx_train))
         if self.params.get("use_cr_ctc", False) and model.training:  # in evaluation both views would be the same
             x = self.views(x, supervisions["start_frame"], supervisions["num_frames"])
             x_lens, y = x_lens.repeat(2), y + y
