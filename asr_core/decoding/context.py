@@ -87,3 +87,21 @@ def adjusted_log_probs(logits: Tensor, blank_id: int, blank_penalty: float, temp
             raise ValueError(f"temperature must be positive, got {temperature}")
         logits = logits / temperature
     return logits.log_softmax(dim=-1)
+
+
+def internal_log_probs(joiner: Any, decoder_out: Tensor, blank_id: int, blank_penalty: float, temperature: float) -> Tensor:
+    """Log-probabilities (..., V) of the internal language model, of which a share may be subtracted from a transducer's.
+
+    That of a hybrid autoregressive transducer says nothing about blank: there it is 0, so that blank's scores stay as they are.
+
+    Args:
+      joiner: eager or TorchScript; of other makers, too, whose internal language model is what zeros as encoder output give.
+      decoder_out: (..., C) projected predictor outputs.
+      blank_id, blank_penalty, temperature: as of :func:`adjusted_log_probs`.
+    """
+    if hasattr(joiner, "internal_lm"):
+        logits = joiner.internal_lm(decoder_out)
+    else:
+        logits = joiner(torch.zeros_like(decoder_out), decoder_out, project_input=False)
+    log_probs = adjusted_log_probs(logits, blank_id, blank_penalty, temperature)
+    return log_probs.masked_fill_(log_probs == float("-inf"), 0.0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asr_core.decoding.beam import backtrack
-from asr_core.decoding.context import ContextTable, adjusted_log_probs
+from asr_core.decoding.context import ContextTable, adjusted_log_probs, internal_log_probs
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.history import is_recurrent
@@ -182,8 +182,8 @@ class FastBeamCore:
         logits = self._joiner(frame, decoder_out, project_input=False)
         log_probs = adjusted_log_probs(logits, blank, o.blank_penalty, o.temperature)
         if o.ilme_scale != 0:
-            internal = self._joiner(torch.zeros_like(frame), decoder_out, project_input=False)
-            log_probs = log_probs - o.ilme_scale * adjusted_log_probs(internal, blank, o.blank_penalty, o.temperature)
+            internal = internal_log_probs(self._joiner, decoder_out, blank, o.blank_penalty, o.temperature)
+            log_probs = log_probs - o.ilme_scale * internal
         return log_probs.float()
 
     def end_scores(self, frontier: ops.Frontier) -> Tensor:
