@@ -12,6 +12,7 @@ from asr_core.data.options import DataOptions
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.models.options import options_class, options_of
 from asr_core.training.launch import Seat, seat_from_environment, spawn
+from asr_core.training.optimizer_options import OptimizerOptions, refuse_unused
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
 from asr_core.utils.errors import UserError
@@ -64,7 +65,7 @@ def _parse(
         parser.add_argument("--model", dest="configuration", choices=list(models), default=usual, help=help)
     encoder = peek(argv, "encoder", encoders[0])
     model_class = options_class(encoder if encoder in encoders else encoders[0])
-    options = (TrainOptions, model_class, DataOptions)
+    options = (TrainOptions, OptimizerOptions, model_class, DataOptions)
     for cls in options:
         add_options(parser, cls, merged)
     parser._option_string_actions["--encoder"].choices = list(encoders)
@@ -77,7 +78,9 @@ def _parse(
         raise ValueError(f"defaults of options that do not exist: {', '.join(unknown)}")
     ours = {field.name for cls in options for field in dataclasses.fields(cls)} | of_others
     parser.set_defaults(**{name: value for name, value in merged.items() if name not in ours})
-    return params_of(parser.parse_args(argv))
+    params = params_of(parser.parse_args(argv))
+    refuse_unused(params, {field.name: parser.get_default(field.name) for field in dataclasses.fields(OptimizerOptions)})
+    return params
 
 
 def launch(train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDict) -> int:
@@ -120,19 +123,19 @@ def _take_seat(seat: Seat, train: Callable[..., int], args: Tuple[Any, ...], par
 
 def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe_class: Type[Recipe]) -> int:
     recipe_class.complete(params)
+    from asr_core.data.features import describe_features
     from asr_core.training.loop import Trainer
 
     recipe = recipe_class(params, corpus(params), world.rank, world.size)
-    from asr_core.data.features import describe_features
     params.update(
         vocab_size=recipe.tokenizer.vocab_size,
         blank_id=recipe.tokenizer.blank_id,
         unk_id=recipe.tokenizer.unk_id,
         feature_dim=params["num_mel_bins"],
+        features=describe_features(*(params[name] for name in ("sample_rate", "num_mel_bins", "feature_type"))),
         subsampling_factor=subsampling_factor(options_of(params)),
     )
     if world.is_main:
-        features=describe_features(*(params[name] for name in ("sample_rate", "num_mel_bins", "feature_type"))),
         _keep_records(recipe, Path(params["exp_dir"]))
     from asr_core.decoding.validation import GreedyErrors
 

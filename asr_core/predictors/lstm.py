@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.nn.lstm import LstmLayer
-from asr_core.nn.scheduled import ScheduledFloat
 
 
 class LstmPredictor(nn.Module):
@@ -21,9 +20,6 @@ class LstmPredictor(nn.Module):
       hidden_dim: width H of the cells, projected to decoder_dim in each layer; 0: decoder_dim, without projection.
       layer_norm: whether each layer's output is normalised.
       cell_clip: see :class:`~asr_core.nn.lstm.LstmLayer`.
-      noise_std: standard deviation of variational noise (Graves 2011): in training, normal noise is added to all parameters, drawn
-        anew for each batch, and the gradient is applied to the parameters without it.
-      noise_start: batch, counted as for all schedules, from which on there is noise.
     """
 
     def __init__(
@@ -36,12 +32,10 @@ class LstmPredictor(nn.Module):
         hidden_dim: int = 0,
         layer_norm: bool = False,
         cell_clip: float = 0.0,
-        noise_std: float = 0.0,
-        noise_start: int = 0,
     ) -> None:
         super().__init__()
-        if num_layers < 1 or noise_std < 0:
-            raise ValueError(f"num_layers must be at least 1 and noise_std at least 0, got {num_layers} and {noise_std}")
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         self.blank_id = blank_id
         self.vocab_size = vocab_size
         self.decoder_dim = decoder_dim
@@ -60,23 +54,16 @@ class LstmPredictor(nn.Module):
             ]
         )
         self.norms = nn.ModuleList([nn.LayerNorm(decoder_dim) if layer_norm else nn.Identity() for _ in range(num_layers)])
-        self.noise = ScheduledFloat((noise_start - 1.0, 0.0), (float(noise_start), noise_std))
 
-    def forward(self, y: Tensor, with_noise: bool = True) -> Tensor:
+    def forward(self, y: Tensor) -> Tensor:
         """Predict after each token of sequences that begin with a blank.
 
         Args:
           y: (N, U) tokens.
-          with_noise: whether to add variational noise where it is due.
 
         Returns:
           (N, U, decoder_dim)
         """
-        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training and with_noise:
-            std = float(self.noise)
-            if std > 0:
-                noisy = {name: p + std * torch.randn_like(p) for name, p in self.named_parameters()}
-                return torch.func.functional_call(self, noisy, (y, False))
         h, c = self.get_init_states(y.size(0))
         return self._predict(y, h, c)[0]
 

@@ -31,6 +31,7 @@ class PredictorOptions:
     predictor_noise: float = option(
         0.075, "Variational noise: standard deviation of what is added to an LSTM predictor's parameters in each batch of training."
     )
+    joiner_noise: float = option(0.0, "The same for the joiner's parameters, whatever the predictor.")
     predictor_noise_start: int = option(20000, "Batch from which on there is noise; counted as for dropout schedules, see --ref-duration.")
 
 
@@ -44,14 +45,16 @@ def build_predictor(opts: PredictorOptions, vocab_size: int, blank_id: int) -> "
 
     if opts.predictor not in ("stateless", "lstm"):
         raise UserError(f"unknown --predictor {opts.predictor!r}; known: stateless, lstm")
+    if min(opts.predictor_noise, opts.joiner_noise, opts.predictor_noise_start) < 0:
+        raise UserError("--predictor-noise, --joiner-noise and --predictor-noise-start must be at least 0")
     if opts.predictor == "stateless":
         if opts.decoder_dim % 4 != 0 or opts.context_size < 1:
             raise UserError("--decoder-dim must be a multiple of 4 and --context-size at least 1")
         return StatelessPredictor(vocab_size, opts.decoder_dim, blank_id, opts.context_size)
     if min(opts.decoder_dim, opts.predictor_layers) < 1 or min(opts.predictor_hidden_dim, opts.predictor_embedding_dim) < 0:
         raise UserError("--decoder-dim and --predictor-layers must be at least 1, the other widths of the predictor at least 0")
-    if min(opts.predictor_cell_clip, opts.predictor_noise, opts.predictor_noise_start) < 0:
-        raise UserError("--predictor-cell-clip, --predictor-noise and --predictor-noise-start must be at least 0")
+    if opts.predictor_cell_clip < 0:
+        raise UserError("--predictor-cell-clip must be at least 0")
     return LstmPredictor(
         vocab_size,
         opts.decoder_dim,
@@ -61,6 +64,4 @@ def build_predictor(opts: PredictorOptions, vocab_size: int, blank_id: int) -> "
         hidden_dim=opts.predictor_hidden_dim,
         layer_norm=opts.predictor_layer_norm,
         cell_clip=opts.predictor_cell_clip,
-        noise_std=opts.predictor_noise,
-        noise_start=opts.predictor_noise_start,
     )

@@ -1,4 +1,4 @@
-"""The running average of a model's weights over training."""
+"""Running averages of a model's weights over training."""
 
 from typing import Dict, List
 
@@ -6,16 +6,14 @@ import torch
 from torch import Tensor, nn
 
 
-class ModelAverage:
-    """Mean, in float64, of snapshots of a model taken every ``period`` batches since the start of training.
+class WeightMean:
+    """A mean, in float64, that moves towards a model's weights; :meth:`state_dict` has the model's names.
 
     Args:
       model: its state dict's floating-point tensors are averaged; tensors that share storage are averaged once.
-      period: batches between snapshots.
     """
 
-    def __init__(self, model: nn.Module, period: int) -> None:
-        self.period = period
+    def __init__(self, model: nn.Module) -> None:
         self._current: List[Tensor] = []
         self._average: List[Tensor] = []
         self._others: Dict[str, Tensor] = {}
@@ -32,11 +30,11 @@ class ModelAverage:
             self._index[name] = seen[tensor.data_ptr()]
 
     @torch.no_grad()
-    def update(self, batch_idx_train: int) -> None:
-        """Take a snapshot if one is due after ``batch_idx_train`` batches."""
-        if batch_idx_train % self.period:
+    def _move(self, weight: float) -> None:
+        """Move by this share of the way to the weights as they are now."""
+        if weight == 1.0:  # whatever was there before, be it not finite
+            torch._foreach_copy_(self._average, self._current)
             return
-        weight = self.period / batch_idx_train
         torch._foreach_mul_(self._average, 1.0 - weight)
         for average, current in zip(self._average, self._current):
             average.add_(current, alpha=weight)
@@ -53,12 +51,27 @@ class ModelAverage:
         for name, i in self._index.items():
             self._average[i].copy_(state[name])
 
-    @torch.no_grad()
+
+class ModelAverage(WeightMean):
+    """Mean, in float64, of snapshots of a model taken every ``period`` batches since the start of training.
+
+    Args:
+      model: see :class:`WeightMean`.
+      period: batches between snapshots.
+    """
+
+    def __init__(self, model: nn.Module, period: int) -> None:
+        super().__init__(model)
+        self.period = period
+
+    def update(self, batch_idx_train: int) -> None:
+        """Take a snapshot if one is due after ``batch_idx_train`` batches."""
+        if batch_idx_train % self.period == 0:
+            self._move(self.period / batch_idx_train)
+
     def continue_from(self, state: Dict[str, Tensor], batch: int, batch_idx_train: int) -> None:
         """Become what it would be had the model been as it is now ever since ``batch``, when its average was ``state``."""
         self.load_state_dict(state)
         then, now = batch // self.period, batch_idx_train // self.period
         if now > then:
-            torch._foreach_mul_(self._average, then / now)
-            for average, current in zip(self._average, self._current):
-                average.add_(current, alpha=1.0 - then / now)
+            self._move(1.0 - then / now)

@@ -13,6 +13,7 @@ from torch import nn
 from asr_core.models.averaging import numbered
 from asr_core.training.averaging import ModelAverage
 from asr_core.training.distributed import World
+from asr_core.training.ema import ModelEma
 from asr_core.training.state import TrainState, random_states, seed_everything, seed_of_epoch, set_random_states
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path
@@ -29,6 +30,7 @@ class Run:
       average: the running average.
       state: where the run stands.
       world: the processes that train together; all of them save and restore.
+      ema: the exponential average, if there is one.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Run:
         average: ModelAverage,
         state: TrainState,
         world: World,
+        ema: Optional[ModelEma] = None,
     ) -> None:
         self.params = params
         self.model = model
@@ -50,6 +53,7 @@ class Run:
         self.average = average
         self.state = state
         self.world = world
+        self.ema = ema
 
     def save(self, path: Path, cur_epoch: int) -> None:
         """Let rank 0 write a checkpoint, whole or not at all; ``cur_epoch`` is the epoch that it belongs to."""
@@ -72,6 +76,7 @@ class Run:
             train_state=state.as_dict(),
             **main,
             other_ranks=others,
+            **(self.ema.checkpoint() if self.ema else {}),
         )
         with atomic_path(path) as tmp:
             torch.save(content, tmp)
@@ -81,8 +86,9 @@ class Run:
         """Continue from what :meth:`save` wrote, or from a checkpoint of icefall's zipformer recipe.
 
         Raises:
-          UserError: the checkpoint is of another model.
+          UserError: the checkpoint is of another model, optimizer or schedule.
         """
+        self._check_kinds(content, path)
         changed = self._changed_options(content)
         try:
             self.model.load_state_dict(_without_ddp_prefix(content["model"]))
@@ -94,6 +100,8 @@ class Run:
             raise UserError(f"{path} does not fit this model ({changed or why}): give the same options, or another --exp-dir") from e
         if changed:
             logging.warning("continuing with changed options: %s", changed)
+        if self.ema and not self.ema.restore(content):
+            logging.info("%s has no exponential average of the weights: it starts here", path)
         if content.get("grad_scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(content["grad_scaler"])
         if "train_state" in content:
@@ -120,6 +128,12 @@ class Run:
             "of another number of batches from here on, and the random sources of dropout start anew",
             world.size, len(saved), state.epoch, state.batches_done,
         )  # fmt: skip
+
+    def _check_kinds(self, content: Dict[str, Any], path: Path) -> None:
+        for name, flag, usual in (("optim", "--optimizer", "scaled_adam"), ("schedule", "--schedule", "eden")):
+            was, now = content.get(name, usual), self.params.get(name, usual)
+            if was != now:
+                raise UserError(f"{path} is of a run with {flag} {was}, which {flag} {now} cannot continue: choose another --exp-dir")
 
     def _changed_options(self, content: Dict[str, Any]) -> str:
         names = [n for n, v in self.params.items() if n in content and n not in _FREE and str(content[n]) != str(v)]

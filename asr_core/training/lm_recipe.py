@@ -16,6 +16,7 @@ from asr_core.training.loop import Trainer
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import BatchLoss, Recipe
 from asr_core.training.schedule import LRScheduler
+from asr_core.training.stepping import GradientRule
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
@@ -72,26 +73,6 @@ class LmDataModule:
         x, y, lens = pad_tokens(archive.tokens_of(picked), lengths)
         supervisions = {"text": [f"sentence {i}" for i in sentences], "num_frames": lens * _FRAMES_PER_TOKEN}
         return {"inputs": x, "targets": y, "lens": lens, "supervisions": supervisions, "batch_idx": index}
-
-
-class ClippedAdam(torch.optim.Adam):
-    """Adam (Kingma and Ba, 2015) on gradients that are scaled down to a norm.
-
-    Args:
-      params: the parameters.
-      lr: learning rate.
-      max_norm: largest norm of all gradients together; 0: any.
-    """
-
-    def __init__(self, params: Any, lr: float, max_norm: float) -> None:
-        super().__init__(params, lr=lr)
-        self.max_norm = max_norm
-
-    def step(self, closure: Any = None) -> Any:
-        """One step."""
-        if self.max_norm > 0:
-            nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], self.max_norm)
-        return super().step(closure)
 
 
 class ConstantRate(LRScheduler):
@@ -183,8 +164,12 @@ class LmRecipe(Recipe):
         return LmSummary(len(used), float(used.sum() + len(used)))
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Adam with clipping."""
-        return ClippedAdam(model.parameters(), self.lm_options.lr, self.lm_options.clip_norm)
+        """Adam."""
+        return torch.optim.Adam(model.parameters(), self.lm_options.lr)
+
+    def gradient_rule(self) -> GradientRule:
+        """The sum of the gradients, clipped."""
+        return GradientRule(max_norm=self.lm_options.clip_norm)
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         """A constant rate after the warm-up."""

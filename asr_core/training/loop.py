@@ -15,8 +15,9 @@ from asr_core.training.checkpoint import Run, copy_checkpoint, find_common_start
 from asr_core.training.device import autocast_dtype, pick_device
 from asr_core.training.diagnostics import diagnose
 from asr_core.training.distributed import World
+from asr_core.training.ema import ModelEma
 from asr_core.training.inf_check import InfCheck
-from asr_core.training.metrics import MetricsTracker, sum_over_ranks
+from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks, sums_of
 from asr_core.training.oom_scan import scan_for_oom
 from asr_core.training.options import TrainOptions
 from asr_core.training.progress import Progress
@@ -28,8 +29,6 @@ from asr_core.training.signals import StopRequest
 from asr_core.training.state import TrainState, seed_everything, seed_of_epoch
 from asr_core.training.stepping import Stepper
 from asr_core.utils.options import from_params
-
-_FRAMES_PER_SECOND = 100
 
 Batch = Dict[str, Any]
 Step = List[Tuple[Optional[Batch], int]]  # this rank's batches of a step, None where it has none; the position in the epoch after each
@@ -112,10 +111,14 @@ class Trainer:
         self.scheduler = self.recipe.build_scheduler(self.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16, init_scale=1.0)
         average = ModelAverage(self.model, self.opts.average_period)
-        self.ckpt = Run(self.params, self.model, self.optimizer, self.scheduler, self.scaler, average, TrainState(), self.world)
+        decay = self.recipe.optimization.ema_decay
+        self.ema = ModelEma(self.model, decay) if decay else None
+        trained = (self.model, self.optimizer, self.scheduler, self.scaler)
+        self.ckpt = Run(self.params, *trained, average, TrainState(), self.world, self.ema)
         self.world.share_weights(self.model)
         self.average = average
-        self.stepper = Stepper(self.model, self.optimizer, self.scaler)
+        self.noise = self.recipe.weight_noise(self.model)
+        self.stepper = Stepper(self.model, self.optimizer, self.scaler, self.recipe.gradient_rule())
         self.recovery = Recovery(self.ckpt, self.opts, self.recipe.slower_learning(), self.recipe.lr_option)
         self.inf_check = InfCheck(self.model) if self.opts.inf_check else None
         self.scheduled = [m for m in self.model.modules() if hasattr(m, "set_batch_count")]
@@ -125,10 +128,10 @@ class Trainer:
 
     def _report(self) -> None:
         self.progress = Progress(0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main, unit=self.recipe.unit)
+        summary = self.recipe.report_data(self.data, self.train_cuts, self.valid_sets) if self.is_main else None
+        self.progress.epoch_audio = self.world.from_main(summary.seconds if summary else 0.0)
         if not self.is_main:
             return
-        summary = self.recipe.report_data(self.data, self.train_cuts, self.valid_sets)
-        self.progress.epoch_audio = summary.seconds
         report_model(self.model)
         report_disk(self.model, self.exp_dir, self.opts.num_epochs, self.opts.keep_last_k)
         logging.info("Training on %s in %s", self.device, str(self.dtype or torch.float32).replace("torch.", ""))
@@ -197,14 +200,16 @@ class Trainer:
         state = self.state
         state.batch_idx_train += 1
         state.batches_done = step[-1][1]
-        self._set_batch_count()
+        count = self._set_batch_count()
         if self.inf_check is not None:
             self.inf_check.new_step()
+        self.scheduler.epoch_share = self.progress.share(state.epoch_audio)
         self.scheduler.step_batch(state.batch_idx_train)
         with self.bad_batches.watch([batch for batch, _ in step], self.recipe.smaller_batches()):
-            info, bad = self._forward_backward(step)
+            with self.noise.on(state.batch_idx_train, count):
+                info, bad = self._forward_backward(step)
             if not bad:
-                bad = self._optimizer_step(step)
+                bad = self._optimizer_step(step, info)
         self.optimizer.zero_grad(set_to_none=True)
         audio, utterances = info.pop("audio"), int(info.pop("utterances"))
         state.epoch_audio += audio
@@ -212,6 +217,8 @@ class Trainer:
         if finite:
             state.tot_loss = state.tot_loss.add(info, keep=1 - 1 / self.opts.reset_interval)
         self.average.update(state.batch_idx_train)
+        if self.ema:
+            self.ema.update()
         loss_per_frame = info["loss"] / max(info["frames"], 1.0)
         eta = self.progress.eta(state.epoch, state.epoch_audio, state.batch_idx_train)
         self.progress.update(audio, loss_per_frame, eta)
@@ -230,7 +237,7 @@ class Trainer:
             if batch is not None:
                 with self._autocast(), shared:
                     out = self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train)
-            mine = _tracker(out, batch)
+            mine = sums_of(out, batch)
             info = sum_over_ranks([info, *self.world.gather(mine)])
             if not math.isfinite(info["loss"]):
                 suspects = [] if batch is None or math.isfinite(mine["loss"]) else self._culprits(batch)
@@ -245,10 +252,10 @@ class Trainer:
         with self._autocast():
             return self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train + 1).loss
 
-    def _optimizer_step(self, step: Step) -> str:
+    def _optimizer_step(self, step: Step, info: MetricsTracker) -> str:
         """Step, unless a gradient is not finite; returns what was bad, if anything."""
         scale = self.stepper.scale
-        if self.stepper.step(self.state.batch_idx_train):
+        if self.stepper.step(self.state.batch_idx_train, info):
             self.state.bad_in_a_row = 0
             return ""
         if self.stepper.overflowed and scale > 1.0:  # how a loss scale that grows finds its limit
@@ -265,10 +272,12 @@ class Trainer:
         """How many batches of ``ref_duration`` seconds a step is worth."""
         return float(self.params["max_duration"]) * self.world.size * self.opts.accum_grad / self.opts.ref_duration
 
-    def _set_batch_count(self) -> None:
-        """Move dropout rates and other schedules on; their counter is in reference batches."""
+    def _set_batch_count(self) -> float:
+        """Move dropout rates and other schedules on; returns their counter, which is in reference batches."""
+        count = self.state.count() + self.recipe.batch_count_offset
         for module in self.scheduled:
-            module.set_batch_count(self.state.count() + self.recipe.batch_count_offset)
+            module.set_batch_count(count)
+        return count
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
@@ -290,6 +299,14 @@ class Trainer:
 
     # -- validation ------------------------------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The model is as validation wants it inside."""
+        with self.ema.shown() if self.ema and self.recipe.optimization.valid_with_ema else contextlib.nullcontext():
+            self.model.eval()
+            yield
+            self.model.train()
+
     def _validate_in_epoch(self) -> bool:
         self.state.validation_due = not self._validate()
         return not self.state.validation_due
@@ -299,27 +316,26 @@ class Trainer:
         """Measure and log the loss on the validation sets, each and all together; False if a signal came in between."""
         state = self.state
         self.progress.pause()
-        self.model.eval()
         total = MetricsTracker()
         began = time.monotonic()
-        for name, cuts in self.valid_sets.items():
-            losses = MetricsTracker()
-            for batch in self.data.valid_dataloader(cuts):
-                if self.stop.signum:
-                    break
-                with self._autocast():
-                    found = _losses(self.recipe.compute_loss(self.model, batch, state.batch_idx_train))
-                if math.isfinite(found["loss"]):
-                    losses = losses.add(found)
-                else:
-                    logging.warning("left out of the validation, as its loss is not finite: cuts %s", named(describe_cuts(batch)))
-            if self.world.agree_to_stop(self.stop):
-                return False
-            losses = sum_over_ranks(self.world.gather(losses))
-            if len(self.valid_sets) > 1:
-                self.records.valid_set(name, losses)
-            total = total.add(losses)
-        self.model.train()
+        with self._evaluating():
+            for name, cuts in self.valid_sets.items():
+                losses = MetricsTracker()
+                for batch in self.data.valid_dataloader(cuts):
+                    if self.stop.signum:
+                        break
+                    with self._autocast():
+                        found = losses_of(self.recipe.compute_loss(self.model, batch, state.batch_idx_train))
+                    if math.isfinite(found["loss"]):
+                        losses = losses.add(found)
+                    else:
+                        logging.warning("left out of the validation, as its loss is not finite: cuts %s", named(describe_cuts(batch)))
+                if self.world.agree_to_stop(self.stop):
+                    return False
+                losses = sum_over_ranks(self.world.gather(losses))
+                if len(self.valid_sets) > 1:
+                    self.records.valid_set(name, losses)
+                total = total.add(losses)
         loss = dict(total.per_frame()).get("loss", math.inf)
         if loss < state.best_valid_loss:
             state.best_valid_loss, state.best_valid_epoch = loss, state.epoch
@@ -335,10 +351,9 @@ class Trainer:
             return
         self.progress.pause()
         began = time.monotonic()
-        self.model.eval()
         share = max(1, self.opts.valid_wer_cuts // (len(self.valid_sets) * self.world.size))
-        found = [self.word_errors(self.model, self.data.valid_dataloader(cuts), share) for cuts in self.valid_sets.values()]
-        self.model.train()
+        with self._evaluating():
+            found = [self.word_errors(self.model, self.data.valid_dataloader(cuts), share) for cuts in self.valid_sets.values()]
         rows = self.world.exchange([sum(column) for column in zip(*found)])
         errors, words, cuts = (int(sum(column)) for column in zip(*rows))
         self.records.wer(errors, words, cuts, time.monotonic() - began)
@@ -380,18 +395,3 @@ class Trainer:
                     copy_checkpoint(path, self.exp_dir / name)
         self.records.draw(in_between=True)
         logging.info("Epoch %d ended: train loss %.4g, validation loss %.4g", epoch, state.train_loss, state.valid_loss)
-
-
-def _tracker(out: Any, batch: Optional[Dict[str, Any]]) -> MetricsTracker:
-    """The losses of a rank's batch, and its size: all that the ranks' sums are needed of."""
-    if batch is None:
-        return MetricsTracker(loss=0.0, frames=0.0, audio=0.0, utterances=0.0)
-    supervisions = batch["supervisions"]
-    audio = float(supervisions["num_frames"].sum()) / _FRAMES_PER_SECOND
-    return MetricsTracker(_losses(out), audio=audio, utterances=float(len(supervisions["text"])))
-
-
-def _losses(out: Any) -> MetricsTracker:
-    names = ["loss", *out.parts]
-    values = torch.stack([out.loss.detach().float(), *(p.float() for p in out.parts.values())]).tolist()
-    return MetricsTracker({"frames": float(out.frames), **dict(zip(names, values))})

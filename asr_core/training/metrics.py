@@ -10,6 +10,8 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Seque
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 
+_FRAMES_PER_SECOND = 100
+
 
 class MetricsTracker(Dict[str, float]):
     """Sums of losses, with the number of frames they are sums over under the key ``frames``."""
@@ -32,6 +34,24 @@ class MetricsTracker(Dict[str, float]):
     def __str__(self) -> str:
         losses = ", ".join(f"{name}={value:.4g}" for name, value in self.per_frame())
         return f"{losses}, over {self.get('frames', 0.0):.2f} frames. "
+
+
+def losses_of(out: Any) -> MetricsTracker:
+    """What a :class:`~asr_core.training.recipe.BatchLoss` says, as numbers."""
+    import torch
+
+    names = ["loss", *out.parts]
+    values = torch.stack([out.loss.detach().float(), *(p.float() for p in out.parts.values())]).tolist()
+    return MetricsTracker({"frames": float(out.frames), **dict(zip(names, values))})
+
+
+def sums_of(out: Any, batch: Optional[Mapping[str, Any]]) -> MetricsTracker:
+    """The losses of a rank's batch, and its size: all that the ranks' sums are needed of; zeros where it has none."""
+    if batch is None:
+        return MetricsTracker(loss=0.0, frames=0.0, audio=0.0, utterances=0.0)
+    supervisions = batch["supervisions"]
+    audio = float(supervisions["num_frames"].sum()) / _FRAMES_PER_SECOND
+    return MetricsTracker(losses_of(out), audio=audio, utterances=float(len(supervisions["text"])))
 
 
 def sum_over_ranks(parts: Iterable[Mapping[str, float]]) -> MetricsTracker:

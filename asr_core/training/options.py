@@ -23,12 +23,6 @@ class TrainOptions:
     start_batch: int = option(0, "above 0: resume from checkpoint-<N>.pt, whatever --start-epoch says")
     exp_dir: str = option("zipformer/exp", "folder of this run: checkpoints, logs, metrics")
     bpe_model: str = option("data/lang_bpe_500/bpe.model", "tokenizer: a SentencePiece model, or a folder with bpe.model")
-    base_lr: float = option(0.045, "learning rate before the schedule's factors; relative to each parameter's size")
-    lr_batches: float = option(7500.0, "batches after which the learning rate falls noticeably")
-    lr_epochs: float = option(3.5, "epochs after which the learning rate falls noticeably")
-    warmup_batches: float = option(500.0, "batches over which the learning rate rises at the start")
-    warmup_start: float = option(0.1, "factor on the learning rate at the first batch")
-    clipping_scale: float = option(2.0, "clip gradients at this multiple of their median norm; 0: never")
     ref_duration: float = option(600.0, "seconds of audio in a reference batch; scales the counter behind dropout and other schedules")
     prune_range: int = option(5, "symbols per frame that the pruned loss keeps")
     lm_scale: float = option(0.25, "weight of the predictor-only term in the simple loss")
@@ -92,7 +86,7 @@ class TrainOptions:
             "keep_last_k", "average_period", "max_bad_batches", "accum_grad", "valid_wer_cuts",
         ):  # fmt: skip
             self._at_least(name, 1)
-        for name in ("base_lr", "lr_batches", "lr_epochs", "ref_duration", "dist_timeout"):
+        for name in ("ref_duration", "dist_timeout"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
         for name in (
@@ -100,8 +94,6 @@ class TrainOptions:
             "start_batch",
             "num_threads",
             "warm_step",
-            "warmup_batches",
-            "clipping_scale",
             "max_recoveries",
             "valid_wer_interval",
         ):

@@ -85,6 +85,10 @@ class Progress:
         seconds = int(min(left))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
+    def share(self, audio_done: float) -> float:
+        """How much of the epoch is done, from 0 to 1; 0 if it cannot be told."""
+        return min(audio_done / self.epoch_audio, 1.0) if self.epoch_audio > 0 else 0.0
+
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, NamedTuple
 
 from asr_core.training.heads import LOG_NAMES, check_heads, early_emission, loss_weights
+from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
     from asr_core.data.corpus import Corpus
     from asr_core.text.tokenizer import Tokenizer
+    from asr_core.training.stepping import GradientRule
     from asr_core.training.two_views import TwoViews
+    from asr_core.training.weight_noise import WeightNoise
 
 
 class BatchLoss(NamedTuple):
@@ -40,7 +43,7 @@ class Recipe:
       rank, world_size: this process among those that train together.
 
     Raises:
-      UserError: heads or weights of losses that contradict each other.
+      UserError: heads, weights of losses or options of the optimizer that contradict each other.
 
     Attributes:
       batch_count_offset: added to the counter that drives dropout and other schedules of modules.
@@ -60,6 +63,10 @@ class Recipe:
         self.rank = rank
         self.world_size = world_size
         self.options = from_params(TrainOptions, params)
+        self.optimization = from_params(OptimizerOptions, params)
+        self.optimization.validate()
+        if self.optimization.schedule == "piecewise":
+            self.lr_option = "--lr-pieces"
         check_heads(params)
         self._tokenizer: Any = None
         self._views: Any = None
@@ -87,7 +94,12 @@ class Recipe:
 
     def slower_learning(self) -> str:
         """What to do where training fails, for messages."""
-        return f"lower --base-lr (now {self.options.base_lr:g}) in steps of 0.005, but not below 0.02, or raise --warm-step"
+        opts = self.optimization
+        if opts.schedule == "piecewise":
+            return f"lower the rates of --lr-pieces (now up to {opts.peak_lr():g})"
+        if opts.optim != "scaled_adam":
+            return f"lower --base-lr (now {opts.base_lr:g}), give --clip-grad-norm (now {opts.clip_grad_norm:g}), or raise --warmup-batches"
+        return f"lower --base-lr (now {opts.base_lr:g}) in steps of 0.005, but not below 0.02, or raise --warm-step"
 
     @property
     def tokenizer(self) -> "Tokenizer":
@@ -102,9 +114,15 @@ class Recipe:
     def views(self) -> "TwoViews":
         """What makes the two views of CR-CTC."""
         if self._views is None:
+            from asr_core.data.augment import adaptive_spec_augment
+            from asr_core.data.options import DataOptions
             from asr_core.training.two_views import TwoViews
 
-            self._views = TwoViews(int(self.params.get("spec_aug_time_warp_factor", 80)), self.options.time_mask_ratio)
+            data, ratio = from_params(DataOptions, self.params), self.options.time_mask_ratio
+            if data.spec_aug == "adaptive":
+                self._views = TwoViews(0, ratio, adaptive_spec_augment(data, ratio))
+            else:
+                self._views = TwoViews(data.spec_aug_time_warp_factor, ratio)
         return self._views
 
     def train_cuts(self) -> Any:
@@ -148,18 +166,39 @@ class Recipe:
         return report_data(data, train_cuts, valid_sets, str(self.tokenizer.path), self.options.allow_unk)
 
     def build_optimizer(self, model: "nn.Module") -> "torch.optim.Optimizer":
-        """The optimizer."""
+        """The optimizer that ``--optimizer`` names."""
+        from asr_core.training.adam import build_adam
         from asr_core.training.optim import ScaledAdam, get_parameter_groups_with_lrs
 
-        groups = get_parameter_groups_with_lrs(model, lr=self.options.base_lr, include_names=True)
-        return ScaledAdam(groups, lr=self.options.base_lr, clipping_scale=self.options.clipping_scale or None)
+        opts = self.optimization
+        if opts.optim != "scaled_adam":
+            return build_adam(model, opts)
+        groups = get_parameter_groups_with_lrs(model, lr=opts.peak_lr(), include_names=True)
+        return ScaledAdam(groups, lr=opts.peak_lr(), clipping_scale=opts.clipping_scale or None)
 
     def build_scheduler(self, optimizer: "torch.optim.Optimizer") -> Any:
         """The learning-rate schedule: has ``step_batch``, ``step_epoch``, ``get_last_lr``, ``state_dict``, ``load_state_dict``."""
-        from asr_core.training.schedule import Eden
+        from asr_core.training.schedule import build_scheduler
 
-        opts = self.options
-        return Eden(optimizer, opts.lr_batches, opts.lr_epochs, warmup_batches=opts.warmup_batches, warmup_start=opts.warmup_start)
+        return build_scheduler(optimizer, self.optimization)
+
+    def gradient_rule(self) -> "GradientRule":
+        """What is done with gradients before the optimizer's step, if it does not look after them itself."""
+        from asr_core.training.stepping import GradientRule
+
+        return GradientRule(self.optimization.gradient_mean, self.optimization.clip_grad_norm)
+
+    def weight_noise(self, model: "nn.Module") -> "WeightNoise":
+        """Variational noise on modules of the model."""
+        from asr_core.models.options import options_of
+        from asr_core.training.weight_noise import WeightNoise
+
+        opts, of_module = options_of(self.params), {}
+        if opts.use_transducer and opts.predictor == "lstm":
+            of_module["decoder"] = opts.predictor_noise
+        if opts.use_transducer:
+            of_module["joiner"] = opts.joiner_noise
+        return WeightNoise(model, of_module, opts.predictor_noise_start, self.options.seed)
 
     def compute_loss(self, model: "nn.Module", batch: Dict[str, Any], batch_idx_train: int, reduction: str = "sum") -> BatchLoss:
         """The loss of one batch, summed over its N utterances.

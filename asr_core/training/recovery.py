@@ -221,6 +221,8 @@ class Recovery:
         run.optimizer.load_state_dict(point.optimizer or empty)
         if point.batch is not None and point.average is not None:
             run.average.continue_from(point.average, point.batch, run.state.batch_idx_train)
+        if run.ema:
+            run.ema.restart()
         if run.scaler.is_enabled():
             run.scaler.update(1.0)
 

@@ -1,8 +1,11 @@
 """Learning-rate schedules that count batches and epochs."""
 
-from typing import Dict, List, Optional
+import math
+from typing import Dict, List, Optional, Sequence
 
 import torch
+
+from asr_core.training.optimizer_options import OptimizerOptions, Piece
 
 
 class LRScheduler:
@@ -13,7 +16,12 @@ class LRScheduler:
 
     Args:
       optimizer: its groups' present ``lr`` becomes their ``base_lr``.
+
+    Attributes:
+      epoch_share: how much of the epoch was done before the present batch, from 0 to 1; the training loop sets it.
     """
+
+    epoch_share: float = 0.0
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
@@ -108,3 +116,115 @@ class Eden2(LRScheduler):
     def factor(self) -> float:
         """See the class."""
         return ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.5 * self._warmup(self.warmup_batches, self.warmup_start)
+
+
+class Noam(LRScheduler):
+    """A linear rise, then the inverse square root of the batches (Vaswani et al. 2017, section 5.3).
+
+    With s = b + offset: ``lr = base_lr * min(s / W, (s / W)^-1/2)``. That is ``scale * min(s * W^-3/2, s^-1/2)`` for
+    ``base_lr = scale * W^-1/2``, the highest rate, reached at s = W.
+
+    Args:
+      optimizer: the optimizer.
+      warmup_batches: W.
+      offset: added to the batches.
+      max_factor: the factor on ``base_lr`` never exceeds this.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, warmup_batches: float, offset: float = 0.0, max_factor: float = 1.0) -> None:
+        super().__init__(optimizer)
+        self.warmup_batches, self.offset, self.max_factor = warmup_batches, offset, max_factor
+
+    def factor(self) -> float:
+        """See the class."""
+        share = (self.batch + self.offset) / self.warmup_batches
+        return min(share if share <= 1 else share**-0.5, self.max_factor)
+
+
+class WarmupHoldDecay(LRScheduler):
+    """A linear rise to ``base_lr``, a while there, and a fall to a share of it, which remains.
+
+    Args:
+      optimizer: the optimizer.
+      warmup_batches: length of the rise.
+      warmup_start: factor at its first batch.
+      hold_batches: length of the time at ``base_lr``.
+      decay_batches: length of the fall; 0: there is none.
+      decay_to: factor at its end.
+      power: of a polynomial, 1 for a straight line; None: the fall is exponential.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        warmup_batches: float,
+        warmup_start: float = 0.0,
+        hold_batches: float = 0.0,
+        decay_batches: float = 0.0,
+        decay_to: float = 0.01,
+        power: Optional[float] = None,
+    ) -> None:
+        super().__init__(optimizer)
+        self.warmup_batches, self.warmup_start, self.hold_batches = warmup_batches, warmup_start, hold_batches
+        self.decay_batches, self.decay_to, self.power = decay_batches, decay_to, power
+
+    def factor(self) -> float:
+        """See the class."""
+        falling = self.batch - self.warmup_batches - self.hold_batches
+        if falling <= 0 or not self.decay_batches:
+            return self._warmup(self.warmup_batches, self.warmup_start)
+        share = min(falling / self.decay_batches, 1.0)
+        if self.power is None:
+            return self.decay_to**share
+        return self.decay_to + (1.0 - self.decay_to) * (1.0 - share) ** self.power
+
+
+class Piecewise(LRScheduler):
+    """Rates given piece by piece; what was reached at the end of the last one remains.
+
+    The n-th unit (n from 1) of a piece with N units has the rate ``a + (b - a) * n / N`` if it is linear, ``a * (b / a)^(n / N)``
+    if it is loglinear, b if it is constant: b is the piece's own rate, a that of the piece before, 0 for the first.
+
+    Args:
+      optimizer: its rates are those of the highest piece.
+      pieces: the pieces.
+      epoch_units: units in an epoch; 0: units are batches.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, pieces: Sequence[Piece], epoch_units: int = 0) -> None:
+        super().__init__(optimizer)
+        self.pieces, self.epoch_units = list(pieces), epoch_units
+        self.highest = max(piece.lr for piece in pieces)
+
+    def unit(self) -> int:
+        """The present unit, from 1."""
+        if not self.epoch_units:
+            return max(self.batch, 1)
+        return self.epoch * self.epoch_units + min(math.floor(self.epoch_share * self.epoch_units), self.epoch_units - 1) + 1
+
+    def factor(self) -> float:
+        """See the class."""
+        n, before = self.unit(), 0.0
+        for units, lr, kind in self.pieces:
+            if n <= units:
+                share = 1.0 if kind == "const" else n / units
+                reached = before * (lr / before) ** share if kind == "loglinear" else before + (lr - before) * share
+                return reached / self.highest
+            n, before = n - units, lr
+        return before / self.highest
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, opts: OptimizerOptions) -> LRScheduler:
+    """The schedule that ``opts`` name."""
+    warmup = {"warmup_batches": opts.warmup_batches, "warmup_start": opts.warmup_start}
+    if opts.schedule == "eden":
+        return Eden(optimizer, opts.lr_batches, opts.lr_epochs, **warmup)
+    if opts.schedule == "eden2":
+        return Eden2(optimizer, opts.lr_batches, **warmup)
+    if opts.schedule == "noam":
+        return Noam(optimizer, opts.warmup_batches, opts.noam_offset, opts.noam_max_lr / opts.base_lr if opts.noam_max_lr else 1.0)
+    if opts.schedule == "hold":
+        power = opts.decay_power if opts.decay_shape == "polynomial" else None
+        return WarmupHoldDecay(optimizer, **warmup, hold_batches=opts.hold_batches, decay_batches=opts.decay_batches,
+                               decay_to=opts.decay_to, power=power)  # fmt: skip
+    return Piecewise(optimizer, opts.pieces(), opts.epoch_split if opts.lr_unit == "epoch" else 0)

@@ -2,12 +2,25 @@
 
 import logging
 import math
-from typing import Any
+from types import MappingProxyType
+from typing import Any, List, Mapping, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _LOW_SCALE = 0.01
+
+
+class GradientRule(NamedTuple):
+    """What is done with the gradients of a step before the optimizer gets them.
+
+    Attributes:
+      mean: they are divided by the step's number of these: ``"utterances"``, ``"frames"``, or ``"none"``.
+      max_norm: then they are scaled down to this norm of all together; 0: never.
+    """
+
+    mean: str = "none"
+    max_norm: float = 0.0
 
 
 class Stepper:
@@ -17,6 +30,7 @@ class Stepper:
       model: whose gradients are used.
       optimizer: if it has ``skipped`` and ``grad_norm``, it looks at its gradients itself.
       scaler: of float16's loss; may be disabled.
+      rule: for gradients that the optimizer does not look at itself.
 
     Attributes:
       grad_norm: norm of the last step's gradients (ScaledAdam: relative to the sizes of the parameters).
@@ -24,10 +38,11 @@ class Stepper:
         reason to worry as long as it is above 1.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, scaler: Any) -> None:
+    def __init__(self, model: nn.Module, optimizer: Any, scaler: Any, rule: GradientRule = GradientRule()) -> None:
         self.model = model
         self.optimizer = optimizer
         self.scaler = scaler
+        self.rule = rule
         self.grad_norm = 0.0
         self.overflowed = False
 
@@ -36,14 +51,19 @@ class Stepper:
         """The loss scale; 1 where there is none."""
         return float(self.scaler.get_scale()) if self.scaler.is_enabled() else 1.0
 
-    def step(self, batch_idx_train: int) -> bool:
-        """Update the parameters; False if their gradients are not finite, and nothing was changed."""
+    def step(self, batch_idx_train: int, sizes: Mapping[str, float] = MappingProxyType({})) -> bool:
+        """Update the parameters; False if their gradients are not finite, and nothing was changed.
+
+        Args:
+          batch_idx_train: steps since the start of training.
+          sizes: how many ``utterances`` and ``frames`` the step has, of all ranks together.
+        """
         before = self.scale
         self.scaler.unscale_(self.optimizer)
         checks_itself = hasattr(self.optimizer, "skipped")
         if not checks_itself:
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-            self.grad_norm = float(torch.nn.utils.get_total_norm(grads))
+            self._prepare(grads, sizes)
         if checks_itself or self.scaler.is_enabled() or math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -55,6 +75,16 @@ class Stepper:
         elif checks_itself:
             self.grad_norm = float(self.optimizer.grad_norm)
         return math.isfinite(self.grad_norm)
+
+    @torch.no_grad()
+    def _prepare(self, grads: List[Tensor], sizes: Mapping[str, float]) -> None:
+        """Apply the rule; note the norm before clipping."""
+        share = 1.0 if self.rule.mean == "none" else 1.0 / max(sizes[self.rule.mean], 1.0)
+        self.grad_norm = share * float(torch.nn.utils.get_total_norm(grads))
+        if self.rule.max_norm > 0:
+            share *= min(1.0, self.rule.max_norm / (self.grad_norm + 1.0e-6))
+        if share != 1.0 and math.isfinite(self.grad_norm):
+            torch._foreach_mul_(grads, share)
 
     def _tend_scale(self, n: int) -> None:
         """Help a small loss scale to grow: torch alone takes 2000 steps for each doubling."""

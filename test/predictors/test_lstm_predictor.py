@@ -6,7 +6,6 @@ from torch import nn
 
 from asr_core.models.options import ModelOptions, build_model
 from asr_core.nn.lstm import LstmLayer
-from asr_core.nn.scheduled import set_batch_count
 from asr_core.predictors import LstmPredictor
 from asr_core.utils.errors import UserError
 
@@ -78,31 +77,6 @@ def test_step_by_step_and_scripted_are_the_sequence(kind):
     torch.testing.assert_close(p(y[:, :3]), whole[:, :3])  # what comes later changes nothing
 
 
-def test_variational_noise():
-    p = predictor(noise_std=0.075, noise_start=5, layer_norm=True)
-    y = torch.randint(0, 7, (2, 4))
-    clean = p(y)
-    before = {name: q.clone() for name, q in p.named_parameters()}
-    set_batch_count(p, 4)
-    torch.testing.assert_close(p(y), clean, atol=0, rtol=0)
-    set_batch_count(p, 5)
-    torch.manual_seed(1)
-    noisy = p(y)
-    assert (noisy - clean).abs().max() > 1e-3 and not torch.equal(p(y), noisy)
-    torch.manual_seed(1)
-    noise = {name: 0.075 * torch.randn_like(q) for name, q in p.named_parameters()}
-    torch.testing.assert_close(torch.cat([n.flatten() for n in noise.values()]).std(), torch.tensor(0.075), atol=0.01, rtol=0)
-    moved = {name: (before[name] + n).detach().requires_grad_() for name, n in noise.items()}
-    want = torch.func.functional_call(p, moved, (y, False))
-    torch.testing.assert_close(noisy, want)
-    noisy.square().sum().backward()
-    want.square().sum().backward()
-    for name, q in p.named_parameters():
-        torch.testing.assert_close(q, before[name], atol=0, rtol=0)
-        torch.testing.assert_close(q.grad, moved[name].grad)
-    torch.testing.assert_close(p.eval()(y), clean)
-
-
 def test_sizes_of_published_systems():
     count = lambda *args, **kwargs: sum(p.numel() for p in LstmPredictor(*args, **kwargs).parameters())  # noqa: E731
     assert count(1000, 512, 0, embedding_dim=640, layer_norm=True) == 3_002_368  # a ContextNet transducer's
@@ -110,14 +84,20 @@ def test_sizes_of_published_systems():
 
 
 def test_options_build_it():
-    sizes = dict(model_size="tiny", decoder_dim=30, predictor="lstm", predictor_layers=2, predictor_hidden_dim=10, predictor_noise_start=3)
-    model = build_model(ModelOptions(**sizes, predictor_embedding_dim=9, predictor_cell_clip=4.0, predictor_noise=0.5), 12)
+    sizes = dict(model_size="tiny", decoder_dim=30, predictor="lstm", predictor_layers=2, predictor_hidden_dim=10)
+    model = build_model(ModelOptions(**sizes, predictor_embedding_dim=9, predictor_cell_clip=4.0), 12)
     decoder = model.decoder
-    assert isinstance(decoder, LstmPredictor) and decoder.num_layers == 2 and decoder.noise.points == ((2.0, 0.0), (3.0, 0.5))
+    assert isinstance(decoder, LstmPredictor) and decoder.num_layers == 2
     assert decoder.embedding.weight.shape == (12, 9) and decoder.layers[1].weight_hr.shape == (30, 10) and decoder.layers[0].cell_clip == 4
     losses = model(torch.randn(2, 60, 80), torch.tensor([60, 50]), [[3, 4, 5], [6]])
     (losses.simple_loss + losses.pruned_loss).backward()
     assert all(p.grad is not None for p in decoder.parameters())
-    for wrong in (dict(predictor_layers=0), dict(predictor_cell_clip=-1.0), dict(predictor="gru"), dict(predictor_embedding_dim=-1)):
+    for wrong in (
+        dict(predictor_layers=0),
+        dict(predictor_cell_clip=-1.0),
+        dict(predictor="gru"),
+        dict(predictor_embedding_dim=-1),
+        dict(predictor_noise=-1.0),
+    ):
         with pytest.raises(UserError, match="predictor"):
             build_model(ModelOptions(**{**sizes, **wrong}), 12)

@@ -14,6 +14,7 @@ from torch import nn
 from asr_core.data.filter import DropReport
 from asr_core.nn.scaling import Balancer, ScheduledFloat, Whiten
 from asr_core.training import loop
+from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
 from asr_core.training.report import DataSummary
@@ -109,7 +110,7 @@ CORPUS = SimpleNamespace(train_cuts=lambda: [], valid_cuts=lambda: [])
 
 def make_params(exp_dir, **changes):
     """Options of a run of 3 epochs that logs each batch."""
-    params = AttributeDict(defaults_of(TrainOptions))
+    params = AttributeDict({**defaults_of(TrainOptions), **defaults_of(OptimizerOptions)})
     params.update(max_duration=2.0, exp_dir=str(exp_dir), num_epochs=3, log_interval=1, reset_interval=5, valid_interval=8)
     params.update(save_every_n=5, average_period=4, warm_step=10, ref_duration=2.0, warmup_batches=10.0, tensorboard=False, device="cpu")
     params.update(changes)

@@ -162,7 +162,6 @@ def test_tensorboard_has_the_reference_tags(tmp_path):
         ({"use_fp16": True, "use_bf16": True}, "exclude each other"),
         ({"save_every_n": 10}, "must not be less than --average-period"),
         ({"keep_last_k": 0}, "--keep-last-k must be at least 1"),
-        ({"base_lr": 0.0}, "--base-lr must be above 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(changes, message):

@@ -1,0 +1,64 @@
+"""Variational noise: training on weights that are blurred anew in each step (Graves 2011)."""
+
+import contextlib
+from typing import Dict, Iterator, List, Mapping, Tuple
+
+import torch
+from torch import Tensor, nn
+
+_PRIME = 1_000_003
+
+
+class WeightNoise:
+    """Adds normal noise to all parameters of some modules while a step's gradients are computed, and takes it away again.
+
+    The noise depends on the seed and the step alone: it is the same for all batches of a step and for all processes, and a resumed
+    run draws what an uninterrupted one would have.
+
+    Args:
+      model: whose parameters.
+      std_of: standard deviation by name of module; 0 for none.
+      start: reference batches from which on there is noise.
+      seed: of the noise.
+    """
+
+    def __init__(self, model: nn.Module, std_of: Mapping[str, float], start: float, seed: int) -> None:
+        self.start = start
+        self.seed = seed
+        self._targets: List[Tuple[nn.Parameter, float]] = []
+        self._generators: Dict[torch.device, torch.Generator] = {}
+        for name, std in std_of.items():
+            if std > 0:
+                self._targets += [(p, std) for p in model.get_submodule(name).parameters() if p.is_floating_point()]
+
+    @contextlib.contextmanager
+    def on(self, step: int, count: float) -> Iterator[None]:
+        """Blur the weights inside; gradients gathered there are then those for the clean weights' step.
+
+        Args:
+          step: steps since the start of training; sets what is drawn.
+          count: the same in reference batches; sets whether it is.
+        """
+        if not self._targets or count < self.start:
+            yield
+            return
+        clean = [p.detach().clone() for p, _ in self._targets]
+        self._blur(step)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_([p for p, _ in self._targets], clean)
+
+    @torch.no_grad()
+    def _blur(self, step: int) -> None:
+        seeded = set()
+        for p, std in self._targets:
+            generator = self._generators.setdefault(p.device, torch.Generator(p.device))
+            if p.device not in seeded:
+                seeded.add(generator.manual_seed(self.seed * _PRIME + step).device)
+            p.add_(_normal(p, generator), alpha=std)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
