@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from asr_core.bin import decoding as shared
 from asr_core.bin.common import run_program
@@ -21,7 +21,9 @@ class TranscribeOptions:
     """Transcribing: with what, how, and what is printed."""
 
     model: str = option("", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename"))
-    tokens: str = option("", "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it")
+    tokens: str = option(
+        "", "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it", aliases=("--bpe-model",)
+    )
     method: str = option("greedy_search", "greedy_search, modified_beam_search or fast_beam_search", aliases=("--decoding-method",))
     beam_size: int = option(4, "hypotheses kept by beam searches")
     beam: float = option(4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)")
@@ -50,10 +52,16 @@ class Transcript:
     timestamps: List[float] = dataclasses.field(default_factory=list)
 
 
-def transcribe(params: AttributeDict) -> int:
-    """Transcribe ``params.sound_files``; returns how many could not be read."""
+def transcribe(params: AttributeDict, load: Optional[Callable[[Dict[str, Any], str], Any]] = None) -> int:
+    """Transcribe ``params.sound_files``; returns how many could not be read.
+
+    Args:
+      params: all options.
+      load: (what was given of the model and its chunks, device) -> an :class:`~asr_core.export.loading.InferenceModel`; by default
+        that of ``params.model``.
+    """
     opts = from_params(TranscribeOptions, params)
-    if not opts.model:
+    if not (opts.model or load):
         raise UserError("no model: give its file with --model")
     if not (opts.max_duration > 0 and opts.max_segment >= 1):
         raise UserError("--max-duration must be above 0 and --max-segment at least 1")
@@ -70,7 +78,7 @@ def transcribe(params: AttributeDict) -> int:
     setup_cpu(opts.num_threads)
     device = shared.pick_device(opts.device)
     given = {**shared.model_overrides(params), **{k: params[k] for k in (*shared.CHUNK_OPTIONS, *_OF_FEATURES) if k in params}}
-    loaded = load_for_inference(opts.model, opts.tokens, given, device)
+    loaded = load(given, device) if load else load_for_inference(opts.model, opts.tokens, given, device)
     shared.check_head(loaded.model, search.decoding_method)
     failed = 0
     for files in _groups(params.sound_files, 10 * opts.max_duration):
@@ -194,18 +202,28 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
       argv: the command line, by default this process'.
     """
     parser = Parser(__doc__)
+    add_arguments(parser, defaults)
+    shared.add_model_options(parser, defaults, argv)
+    run(params_of(parser.parse_args(argv)))
+
+
+def add_arguments(parser: Parser, defaults: Optional[Mapping[str, Any]] = None, without: Sequence[str] = ()) -> None:
+    """Add the audio files and :class:`TranscribeOptions`, but for those named in ``without``."""
     parser.add_argument(
         "sound_files", nargs="+", metavar="FILE", help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken"
     )
-    add_options(parser, TranscribeOptions, {**dict.fromkeys(_OF_FEATURES, argparse.SUPPRESS), **(defaults or {})})
-    shared.add_model_options(parser, defaults, argv)
-    params = params_of(parser.parse_args(argv))
+    names = {field.name for field in dataclasses.fields(TranscribeOptions)}.difference(without)
+    add_options(parser, TranscribeOptions, {**dict.fromkeys(_OF_FEATURES, argparse.SUPPRESS), **(defaults or {})}, names)
 
-    def run() -> None:
-        if transcribe(params):
+
+def run(params: AttributeDict, load: Optional[Callable[[Dict[str, Any], str], Any]] = None) -> None:
+    """Run :func:`transcribe` as a program."""
+
+    def body() -> None:
+        if transcribe(params, load):
             sys.exit(1)
 
-    run_program(run)
+    run_program(body)
 
 
 if __name__ == "__main__":

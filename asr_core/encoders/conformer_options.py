@@ -36,14 +36,16 @@ _RNNT: Dict[str, Any] = {
 }
 _SMALL = {"num_encoder_layers": 16, "encoder_dim": 144, "nhead": 4, "feedforward_dim": 576}
 _MEDIUM = {"num_encoder_layers": 16, "encoder_dim": 256, "nhead": 4, "feedforward_dim": 1024}
+_TEST = {"num_encoder_layers": 1, "encoder_dim": 4, "nhead": 2, "feedforward_dim": 16, "front_end_channels": 4}
 PRESETS: Dict[str, Dict[str, Any]] = {
-    "test": {"num_encoder_layers": 1, "encoder_dim": 4, "nhead": 2, "feedforward_dim": 16, "front_end_channels": 4},
+    "test": _TEST,
     "s": _SMALL,
     "m": _MEDIUM,
     "l": {},
     "s-rnnt": {**_SMALL, **_RNNT},
     "m-rnnt": {**_MEDIUM, **_RNNT},
     "l-rnnt": _RNNT,
+    "test-rnnt": {**_TEST, **_RNNT, "decoder_dim": 8, "predictor_embedding_dim": 8, "joiner_dim": 8},
     "icefall": {
         "num_encoder_layers": 12,
         "cnn_module_kernel": 31,
@@ -74,7 +76,7 @@ class ConformerOptions:
     model_size: str = option(
         "",
         "Preset of the sizes below: test, s (144 wide), m (256), l (512; 115 M parameters in the encoder), the same with -rnnt and an LSTM "
-        "predictor of width 640, icefall (12 layers, narrow front end, scaled as icefall does), hybrid (12 layers, three frames stacked, "
+        "predictor of width 640 (test: 8), icefall (12 layers, narrow front end, scaled as icefall does), hybrid (12 layers, three frames stacked, "
         "layer norm in the convolution, CTC after the 6th layer). Options given besides win.",
         choices=["", *PRESETS],
         presets={name: {**_LARGE, **sizes} for name, sizes in PRESETS.items()},

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any, List, Mapping, NamedTuple, Optional
 
-from asr_core.decoding.options import chunk_and_left
+from asr_core.decoding.options import chunk_and_left, in_chunks
 from asr_core.export.pretrained import model_info
-from asr_core.export.torchscript import is_torchscript, load_torchscript
+from asr_core.export.torchscript import ScriptedModel, is_torchscript, load_torchscript
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
 
 
 class InferenceModel(NamedTuple):
@@ -18,8 +19,8 @@ class InferenceModel(NamedTuple):
       tokenizer: its tokens.
       sample_rate: samples per second that it hears.
       feature_dim: mel filters.
-      causal: whether it is causal.
       feature_type: kind of features, see :func:`asr_core.data.features.make_extractor`.
+      causal: whether it is causal.
       chunk_size: in 50-Hz frames, -1 for whole utterances.
       streaming: whether it only encodes chunk by chunk.
       frame_seconds: duration of a frame of encoder output.
@@ -29,8 +30,8 @@ class InferenceModel(NamedTuple):
     tokenizer: Tokenizer
     sample_rate: int
     feature_dim: int
-    causal: bool
     feature_type: str
+    causal: bool
     chunk_size: int
     streaming: bool
     frame_seconds: float
@@ -57,10 +58,10 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
     rate = int((given or {}).get("sample_rate", loaded.sample_rate))
     if rate != loaded.sample_rate:
         raise UserError(f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled")
-    vocab_size = loaded.model.vocab_size
     kind = (given or {}).get("feature_type", loaded.feature_type)
     if kind != loaded.feature_type:
         raise UserError(f"--feature-type {kind}: {path} was trained with {loaded.feature_type}")
+    vocab_size = loaded.model.vocab_size
     if loaded.tokenizer.vocab_size != vocab_size:
         raise UserError(
             f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} tokens, but {path} {vocab_size}: another model's tokens"
@@ -69,9 +70,18 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
 
 
 def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
+    return describe_scripted(load_torchscript(path, device), path, tokens, given)
+
+
+def describe_scripted(model: ScriptedModel, path: PathLike, tokens: str, given: Mapping[str, Any]) -> InferenceModel:
+    """A loaded model with what its file tells; arguments as of :func:`load_for_inference`.
+
+    Raises:
+      UserError: ``given`` contradicts the file, or there are no tokens.
+    """
     from asr_core.models.checkpoint import model_options
 
-    model = load_torchscript(path, device)
+    given = in_chunks(given, model.info)
     for name in ("chunk_size", "left_context_frames"):
         if name in given and str(given[name]) != str(getattr(model, name)):
             chunks = f"chunks of {model.chunk_size} frames and a left context of {model.left_context_frames}"
@@ -84,9 +94,10 @@ def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: st
         raise UserError(f"{path}: {e}") from e
     return InferenceModel(
         model=model,
-        tokenizer=_tokenizer(tokens, model.pieces, path),
+        tokenizer=_tokenizer(tokens, model.pieces, Path(path)),
         sample_rate=int(info.get("sample_rate", given.get("sample_rate", 16000))),
         feature_dim=int(info.get("feature_dim", 80)),
+        feature_type=str(info.get("feature_type", given.get("feature_type", "fbank"))),
         causal=model.streaming or bool(info.get("causal", False)),
         chunk_size=model.chunk_size,
         streaming=model.streaming,
@@ -97,8 +108,8 @@ def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: st
 def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
     from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
 
-        feature_type=str(info.get("feature_type", given.get("feature_type", "fbank"))),
     checkpoint = load_checkpoint_file(path)
+    given = in_chunks(given, checkpoint)
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
     model = model_from_checkpoint(checkpoint, overrides).eval().to(device)
     info = model_info(model, {**overrides, **checkpoint})
@@ -111,6 +122,7 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: 
         tokenizer=_tokenizer(tokens, None, path),
         sample_rate=info["sample_rate"],
         feature_dim=info["feature_dim"],
+        feature_type=info["feature_type"],
         causal=causal,
         chunk_size=chunk,
         streaming=False,
@@ -122,7 +134,6 @@ def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path) -> Tok
     if given:
         return Tokenizer.load(given)
     if pieces:
-        feature_type=info["feature_type"],
         return Tokenizer(pieces, path=str(model_path))
     for name in ("tokens.txt", "bpe.model"):
         if (model_path.parent / name).is_file():
