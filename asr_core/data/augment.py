@@ -6,6 +6,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from asr_core.data.corpus import manifest_places
 from asr_core.data.options import DataOptions
+from asr_core.data.spec_augment import AdaptiveSpecAugment
 from asr_core.utils.errors import UserError
 
 _NOISE = "musan_cuts.jsonl.gz"
@@ -77,12 +78,26 @@ def cut_transforms(opts: DataOptions) -> List[Callable]:
     return transforms
 
 
+def adaptive_spec_augment(opts: DataOptions, more_time_masks: float = 1.0) -> AdaptiveSpecAugment:
+    """The ``--spec-aug adaptive`` that ``opts`` describe, with so many times the masks of frames."""
+    return AdaptiveSpecAugment(
+        time_masks=int(opts.spec_aug_time_masks * more_time_masks),
+        time_mask_ratio=opts.spec_aug_time_mask_ratio,
+        freq_masks=opts.spec_aug_freq_masks,
+        freq_mask_max=opts.spec_aug_freq_mask_max,
+        fill=opts.spec_aug_fill,
+        p=opts.spec_aug_prob,
+    )
+
+
 def input_transforms(opts: DataOptions) -> List[Callable]:
-    """SpecAugment as icefall's recipes have it (Park et al. 2019 with more and shorter masks), if ``opts`` asks for it."""
+    """SpecAugment as icefall's recipes have it (Park et al. 2019 with more and shorter masks), or adaptive, if ``opts`` asks for it."""
     if not opts.enable_spec_aug:
         return []
     if opts.strategy == "AudioSamples":
         raise UserError("--enable-spec-aug masks features; with --input-strategy AudioSamples give --enable-spec-aug 0")
+    if opts.spec_aug == "adaptive":
+        return [adaptive_spec_augment(opts)]
     from lhotse.dataset import SpecAugment
 
     return [

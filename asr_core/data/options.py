@@ -8,6 +8,8 @@ from asr_core.utils.options import option
 
 INPUT_STRATEGIES = ("PrecomputedFeatures", "OnTheFlyFeatures", "AudioSamples")
 FEATURE_TYPES = ("fbank", "log-mel")
+SPEC_AUGMENTS = ("lhotse", "adaptive")
+FILLS = ("zero", "mean")
 
 
 @dataclass
@@ -38,7 +40,19 @@ class DataOptions:
     return_cuts: bool = option(True, "give the cuts with each batch")
     num_workers: int = option(2, "loader processes; 0 loads in the main process")
     enable_spec_aug: bool = option(True, "SpecAugment on training batches")
-    spec_aug_time_warp_factor: int = option(80, "SpecAugment's time warping; below 1 turns it off")
+    spec_aug: str = option(
+        "lhotse",
+        "kind of SpecAugment: lhotse's, whose masks cover at most 15% of the time together, as in icefall; adaptive: each mask is as "
+        "long as a part of its utterance, and the options beside are its own",
+        choices=SPEC_AUGMENTS,
+    )
+    spec_aug_time_warp_factor: int = option(80, "time warping of --spec-aug lhotse; below 1 turns it off")
+    spec_aug_time_masks: int = option(10, "masks of frames, adaptive")
+    spec_aug_time_mask_ratio: float = option(0.05, "longest mask of frames relative to the utterance, adaptive")
+    spec_aug_freq_masks: int = option(2, "masks of mel filters, adaptive")
+    spec_aug_freq_mask_max: int = option(27, "longest mask of mel filters, adaptive")
+    spec_aug_fill: str = option("zero", "what adaptive masks write: 0, or the mean of the utterance", choices=FILLS)
+    spec_aug_prob: float = option(1.0, "how often an utterance gets adaptive masks")
     tail_silence_prob: float = option(
         0.0, "how often a training cut gets up to 0.4 s of digital silence at its end, which streaming decoders append, too"
     )
@@ -65,15 +79,19 @@ class DataOptions:
         Raises:
           UserError: naming the option.
         """
-        if self.feature_type not in FEATURE_TYPES:
-            raise UserError(f"--feature-type is one of {', '.join(FEATURE_TYPES)}, not {self.feature_type!r}")
-        for name, least in (("num_workers", 0), ("num_buckets", 1), ("sample_rate", 1000), ("num_mel_bins", 1)):
+        for name, known in (("feature_type", FEATURE_TYPES), ("spec_aug", SPEC_AUGMENTS), ("spec_aug_fill", FILLS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"--{name.replace('_', '-')} is one of {', '.join(known)}, not {getattr(self, name)!r}")
+        least_values = {"num_workers": 0, "num_buckets": 1, "sample_rate": 1000, "num_mel_bins": 1}
+        least_values.update(spec_aug_time_masks=0, spec_aug_freq_masks=0, spec_aug_freq_mask_max=1)
+        for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
         if not self.max_duration > 0:
             raise UserError(f"--max-duration must be above 0, got {self.max_duration:g}")
-        if not 0 <= self.tail_silence_prob <= 1:
-            raise UserError(f"--tail-silence-prob must be from 0 to 1, got {self.tail_silence_prob:g}")
+        for name in ("tail_silence_prob", "spec_aug_prob", "spec_aug_time_mask_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name.replace('_', '-')} must be from 0 to 1, got {getattr(self, name):g}")
 
     @property
     def strategy(self) -> str:

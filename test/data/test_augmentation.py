@@ -76,6 +76,7 @@ def test_noise_of_the_manifests_does_where_features_are_computed(feature_cuts, t
 
 
 # What batches are made with before and after a change of each option.
+ADAPTIVE = {"spec_aug": "adaptive"}
 MUX = {"use_mux": True, "mux_cuts": "train:1,train:1"}
 CHANGES = {
     "max_duration": ({}, 9.0),
@@ -89,6 +90,13 @@ CHANGES = {
     "return_cuts": ({}, False),
     "enable_spec_aug": ({}, False),
     "spec_aug_time_warp_factor": ({}, 0),
+    "spec_aug": ({}, "adaptive"),
+    "spec_aug_time_masks": (ADAPTIVE, 3),
+    "spec_aug_time_mask_ratio": (ADAPTIVE, 0.2),
+    "spec_aug_freq_masks": (ADAPTIVE, 1),
+    "spec_aug_freq_mask_max": (ADAPTIVE, 10),
+    "spec_aug_fill": (ADAPTIVE, "mean"),
+    "spec_aug_prob": (ADAPTIVE, 0.2),
     "tail_silence_prob": ({}, 1.0),
     "enable_musan": ({}, True),
     "noise_manifest": ({"enable_musan": True}, "other.jsonl.gz"),

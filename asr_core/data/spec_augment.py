@@ -1,0 +1,90 @@
+"""SpecAugment whose masks are as long as the utterance allows (Park et al. 2019b, https://arxiv.org/abs/1912.05533)."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+
+def draw_masks(sizes: Tensor, count: int, ratio: float, most: int, width: int) -> Tensor:
+    """Random spans within sequences.
+
+    A span has from 0 to ``max(1, min(most, ratio * size))`` positions and begins anywhere it fits, all with the same probability;
+    spans may overlap.
+
+    Args:
+      sizes: (N,) positions of each sequence.
+      count: spans of each.
+      ratio: longest span, relative to the sequence.
+      most: longest span in positions; 0: no such limit.
+      width: positions of the result, at least the largest of ``sizes``.
+
+    Returns:
+      (N, width) boolean, True in a span. All choices come from torch's global state.
+    """
+    longest = (sizes.double() * ratio + 1e-9).floor()
+    if most > 0:
+        longest = longest.clamp(max=most)
+    longest = torch.minimum(longest.clamp(min=1), sizes.double()).unsqueeze(1)
+    lengths = (torch.rand(len(sizes), count, dtype=torch.float64) * (longest + 1)).floor()
+    starts = (torch.rand(len(sizes), count, dtype=torch.float64) * (sizes.unsqueeze(1) - lengths + 1)).floor()
+    at = torch.arange(width)
+    return ((at >= starts.unsqueeze(2)) & (at < (starts + lengths).unsqueeze(2))).any(dim=1)
+
+
+class AdaptiveSpecAugment:
+    """Masks times and frequencies of each utterance, within its valid frames.
+
+    All random choices come from torch's global state.
+
+    Args:
+      time_masks: spans of frames.
+      time_mask_ratio: longest of them, relative to the utterance.
+      freq_masks: spans of mel filters.
+      freq_mask_max: longest of them, in filters.
+      fill: what is written: "zero", or "mean", the mean of the utterance's features.
+      p: how often an utterance is masked at all.
+    """
+
+    def __init__(
+        self,
+        time_masks: int = 10,
+        time_mask_ratio: float = 0.05,
+        freq_masks: int = 2,
+        freq_mask_max: int = 27,
+        fill: str = "zero",
+        p: float = 1.0,
+    ) -> None:
+        self.time_masks = time_masks
+        self.time_mask_ratio = time_mask_ratio
+        self.freq_masks = freq_masks
+        self.freq_mask_max = freq_mask_max
+        self.fill = fill
+        self.p = p
+
+    def __call__(self, x: Tensor, supervision_segments: Optional[Tensor] = None) -> Tensor:
+        """Masked features.
+
+        Args:
+          x: (N, T, C); left as they are.
+          supervision_segments: (N, 3) int, of each utterance its row in x, first frame and number of frames; None: all frames.
+        """
+        num_rows, num_frames, num_bins = x.shape
+        if supervision_segments is None:
+            supervision_segments = torch.tensor([[i, 0, num_frames] for i in range(num_rows)]).reshape(-1, 3)
+        rows, starts, sizes = supervision_segments.long().unbind(dim=1)
+        frames = torch.arange(num_frames)
+        valid = (frames >= starts.unsqueeze(1)) & (frames < (starts + sizes).unsqueeze(1))
+        in_time = draw_masks(sizes, self.time_masks, self.time_mask_ratio, 0, num_frames)
+        in_time = in_time.gather(1, (frames - starts.unsqueeze(1)).clamp(0, max(0, num_frames - 1))) & valid
+        in_bins = draw_masks(torch.full_like(sizes, num_bins), self.freq_masks, 1.0, self.freq_mask_max, num_bins)
+        chosen = (torch.rand(len(rows)) < self.p).view(-1, 1, 1)
+        masked = (in_time.unsqueeze(2) | (in_bins.unsqueeze(1) & valid.unsqueeze(2))) & chosen
+        out = x.clone()
+        of_rows = x[rows]
+        if self.fill == "mean":
+            total = (of_rows * valid.unsqueeze(2).to(x)).sum(dim=(1, 2)) / (sizes * num_bins).clamp(min=1).to(x)
+            out[rows] = torch.where(masked.to(x.device), total.view(-1, 1, 1), of_rows)
+        else:
+            out[rows] = of_rows.masked_fill(masked.to(x.device), 0.0)
+        return out
