@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from asr_core.encoders import conformer_options, contextnet_options, lstm_options, zipformer_options
+from asr_core.encoders import conformer_options, contextnet_options, lstm_options, zipformer1_options, zipformer_options
 from asr_core.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ ENCODERS: Dict[str, EncoderSpec] = {
     "conformer": EncoderSpec(conformer_options.ConformerOptions, conformer_options.build, conformer_options.subsampling_factor),
     "contextnet": EncoderSpec(contextnet_options.ContextNetOptions, contextnet_options.build, contextnet_options.SUBSAMPLING_FACTOR),
     "lstm": EncoderSpec(lstm_options.LstmOptions, lstm_options.build),
+    "zipformer1": EncoderSpec(zipformer1_options.Zipformer1Options, zipformer1_options.build),
 }
 
 

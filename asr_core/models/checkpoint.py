@@ -12,7 +12,7 @@ from torch import Tensor
 from asr_core.encoders.registry import ENCODERS
 from asr_core.models import safe_pickle
 from asr_core.models.asr_model import AsrModel
-from asr_core.models.averaging import average_of_range, average_state_dicts, find_checkpoints, select_checkpoints
+from asr_core.models.averaging import average_of_range, average_state_dicts, ema_of, find_checkpoints, select_checkpoints
 from asr_core.models.options import CommonModelOptions, build_model, options_class, resolve
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -32,7 +32,8 @@ __all__ = [
     "weights_of",
 ]
 
-_FREE = ("chunk_size", "left_context_frames", "use_cr_ctc")  # can be chosen anew for given weights
+# what can be chosen anew for given weights
+_FREE = ("chunk_size", "left_context_frames", "decode_chunk_len", "num_left_chunks", "short_chunk_size", "use_cr_ctc")
 
 
 def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
@@ -67,7 +68,7 @@ def _load(path: Path) -> Any:
 
 def params_of_checkpoint(ckpt: Mapping[str, Any]) -> AttributeDict:
     """What a checkpoint records beside weights and states: options and derived values."""
-    states = ("model", "model_avg", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state", "train_state")
+    states = ("model", "model_avg", "model_ema", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state", "train_state")
     return AttributeDict({k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in states})
 
 
@@ -123,7 +124,13 @@ def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tens
 
 
 def load_averaged_model(
-    exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool, overrides: Optional[Mapping[str, Any]] = None
+    exp_dir: PathLike,
+    epoch: int,
+    iter: int,
+    avg: int,
+    use_averaged_model: bool,
+    overrides: Optional[Mapping[str, Any]] = None,
+    use_ema: bool = False,
 ) -> Tuple[AsrModel, AttributeDict]:
     """The model of a run, averaged over checkpoints, and the parameters recorded in the newest of them.
 
@@ -131,14 +138,22 @@ def load_averaged_model(
       exp_dir: folder of the checkpoints.
       epoch, iter, avg, use_averaged_model: see :func:`select_checkpoints`.
       overrides: see :func:`model_from_checkpoint`.
+      use_ema: take each checkpoint's exponential average in place of its weights.
+
+    Raises:
+      UserError: there are no such checkpoints, or not with such averages, or they do not fit together.
     """
+    if use_ema and use_averaged_model:
+        raise UserError("--use-ema 1 and --use-averaged-model 1 are different averages: leave one of them out")
     paths = select_checkpoints(exp_dir, epoch, iter, avg, use_averaged_model)
     newest = load_checkpoint_file(paths[0])
     if use_averaged_model:
         newest["model"] = _named(paths, average_of_range, load_checkpoint_file(paths[1]), newest)
     elif len(paths) > 1:
-        rest = [_model_of(load_checkpoint_file(p), p) for p in paths[1:]]
-        newest["model"] = _named(paths, average_state_dicts, [_model_of(newest, paths[0]), *rest])
+        rest = [_model_of(load_checkpoint_file(p), p, use_ema) for p in paths[1:]]
+        newest["model"] = _named(paths, average_state_dicts, [_model_of(newest, paths[0], use_ema), *rest])
+    elif use_ema:
+        newest["model"] = _model_of(newest, paths[0], use_ema)
     try:
         model = model_from_checkpoint(newest, overrides)
     except UserError as e:
@@ -155,9 +170,9 @@ def _named(paths: Any, combine: Any, *args: Any) -> Dict[str, Tensor]:
         raise UserError(f"cannot average {paths[-1].name} to {paths[0].name} of {paths[0].parent}: {e}") from e
 
 
-def _model_of(ckpt: Mapping[str, Any], path: Path) -> Dict[str, Tensor]:
+def _model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool = False) -> Dict[str, Tensor]:
     try:
-        return weights_of(ckpt)
+        return ema_of(ckpt) if use_ema else weights_of(ckpt)
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
 

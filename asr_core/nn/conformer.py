@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.ops.depthwise import depthwise_conv1d, depthwise_conv1d_plain
+from asr_core.ops.double_swish import double_swish
 
 
 class DoubleSwish(nn.Module):
@@ -15,7 +16,7 @@ class DoubleSwish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
-        return x * torch.sigmoid(x - 1.0)
+        return double_swish(x)
 
 
 ACTIVATIONS = {"silu": nn.SiLU, "double_swish": DoubleSwish, "relu": nn.ReLU}

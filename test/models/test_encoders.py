@@ -49,6 +49,16 @@ TINY = {
     },
     "contextnet": {"block_channels": "32,32,40", "block_layers": "1,2,1", "block_strides": "2", "alpha": 0.5, "causal": True},
     "lstm": {"num_encoder_layers": 2, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24},
+    "zipformer1": {
+        "num_encoder_layers": "1,2,1",
+        "feedforward_dims": "24",
+        "nhead": "2",
+        "encoder_dims": "16,16,20",
+        "attention_dims": "16",
+        "encoder_unmasked_dims": "12",
+        "zipformer_downsampling_factors": "1,4,2",
+        "cnn_module_kernels": "5",
+    },
 }
 
 

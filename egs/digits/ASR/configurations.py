@@ -41,4 +41,16 @@ MODELS = {
         "rnn_hidden_size": 288,
         "dim_feedforward": 432,
     },
+    "zipformer1": {  # 3.8 million parameters
+        "encoder": "zipformer1",
+        "exp_dir": "exp-zipformer1",
+        "num_encoder_layers": "2,2,2,2",
+        "zipformer_downsampling_factors": "1,2,4,2",
+        "encoder_dims": "128",
+        "attention_dims": "96",
+        "encoder_unmasked_dims": "96",
+        "feedforward_dims": "320",
+        "nhead": "4",
+        "cnn_module_kernels": "31",
+    },
 }

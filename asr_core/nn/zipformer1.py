@@ -1,0 +1,180 @@
+"""The small parts of the first Zipformer (icefall's pruned_transducer_stateless7): balancer, norm, pooling, change of frame rate."""
+
+import random
+from typing import Any, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr_core.nn.balancer import Balancer
+from asr_core.nn.scaling import ScaledLinear, limit_param_value
+from asr_core.ops.basic_norm import basic_norm, basic_norm_plain
+from asr_core.ops.limits import penalize_large
+
+
+class ActivationBalancer(Balancer):
+    """A balancer that acts the more rarely the more batches it has seen; the count is part of the state dict.
+
+    Args:
+      num_channels, channel_dim, min_positive, max_positive, min_abs, max_abs: see :class:`~asr_core.nn.balancer.Balancer`.
+      min_prob: its probability, at first 0.5, halves every 4000 batches until it is this.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        channel_dim: int = -1,
+        min_positive: float = 0.05,
+        max_positive: float = 0.95,
+        min_abs: float = 0.2,
+        max_abs: float = 100.0,
+        min_prob: float = 0.1,
+    ) -> None:
+        super().__init__(num_channels, channel_dim, min_positive, max_positive, min_abs, max_abs, prob=0.5)
+        self.min_prob = min_prob
+        self.register_buffer("count", torch.tensor(0, dtype=torch.int64))
+        self._seen = 0  # what count will be when it is saved: reading a tensor would wait for its device
+
+    def drawn(self, x: Tensor) -> bool:
+        """As :meth:`Balancer.drawn`, and counts the batch."""
+        if not self.training or not x.requires_grad:
+            return False
+        self.prob = max(self.min_prob, 0.5 ** (1.0 + self._seen / 4000.0))
+        self._seen += 1
+        return super().drawn(x)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self.count.fill_(self._seen)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._seen = int(self.count)
+
+
+class BasicNorm(nn.Module):
+    """``x / sqrt(mean(x^2) + exp(eps))`` over the last axis; ``eps`` is learned, and softly limited to -3 ... 3.
+
+    Args:
+      eps: the initial value, not yet in logarithms.
+    """
+
+    def __init__(self, eps: float = 0.25) -> None:
+        super().__init__()
+        self.eps = nn.Parameter(torch.tensor(eps).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., C)."""
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return basic_norm_plain(x, self.eps)
+        return basic_norm(x, limit_param_value(self.eps, -3.0, 3.0, prob=0.25, training=self.training))
+
+
+class CumulativeMean(nn.Module):
+    """The mean of a frame and all before it, projected.
+
+    Args:
+      channels: width of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = ScaledLinear(channels, channels, bias=False, initial_scale=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, N, C) -> (T, N, C)."""
+        counts = torch.arange(1, x.size(0) + 1, device=x.device, dtype=torch.float32)
+        return self.proj((x.cumsum(dim=0, dtype=torch.float32) / counts.view(-1, 1, 1)).to(x.dtype))
+
+    def streaming_forward(self, x: Tensor, cached_len: Tensor, cached_avg: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """One chunk: x (T, N, C), frames before it (N,) and their mean (N, C) -> (T, N, C) and the next of both."""
+        counts = torch.arange(1, x.size(0) + 1, device=x.device).unsqueeze(1) + cached_len.unsqueeze(0)
+        mean = (x.cumsum(dim=0) + cached_avg * cached_len.unsqueeze(1)) / counts.unsqueeze(2)
+        return self.proj(mean), cached_len + x.size(0), mean[-1]
+
+
+def repeat_last_frame(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+    """x (T, N, C) where each sequence goes on, past its end, with its last valid frame; pad_mask (N, T), True at padding."""
+    if pad_mask is None:
+        return x
+    padded = pad_mask.transpose(0, 1).unsqueeze(2)
+    last = (x.size(0) - 1 - padded.long().sum(dim=0)).clamp(min=0)
+    return torch.where(padded, x.gather(0, last.unsqueeze(0).expand(1, x.size(1), x.size(2))), x)
+
+
+class AttentionDownsample(nn.Module):
+    """Weighted mean of each group of frames; a frame's weight is a softmax of its product with a learned query.
+
+    Args:
+      in_channels, out_channels: widths; channels of the output beyond those of the input are a projection of the whole group.
+      downsample: frames per group. The last group is filled by repeating the last frame.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, downsample: int) -> None:
+        super().__init__()
+        if out_channels < in_channels:
+            raise ValueError(f"a width of {out_channels} cannot follow one of {in_channels}: widths may only grow")
+        self.query = nn.Parameter(torch.randn(in_channels) * in_channels**-0.5)
+        self.extra_proj: Optional[nn.Linear] = None
+        if out_channels > in_channels:
+            self.extra_proj = nn.Linear(in_channels * downsample, out_channels - in_channels, bias=False)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
+        """x (T, N, C), pad_mask (N, T), True at padding -> (ceil(T / downsample), N, out_channels)."""
+        ds = self.downsample
+        x = repeat_last_frame(x, pad_mask)
+        num_groups = (x.size(0) + ds - 1) // ds
+        x = torch.cat([x, x[x.size(0) - 1 :].expand(num_groups * ds - x.size(0), x.size(1), x.size(2))], dim=0)
+        x = x.reshape(num_groups, ds, x.size(1), x.size(2))
+        scores = torch.matmul(x, self.query)
+        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
+            scores = penalize_large(scores, 10.0, 1.0e-4)
+        out = (x * scores.softmax(dim=1).to(x.dtype).unsqueeze(3)).sum(dim=1)
+        if self.extra_proj is not None:
+            out = torch.cat([out, self.extra_proj(x.transpose(1, 2).flatten(2))], dim=2)
+        return out
+
+
+class BiasedUpsample(nn.Module):
+    """Repeats each frame and adds a learned bias to each of the copies.
+
+    Args:
+      channels: number of channels.
+      upsample: copies.
+    """
+
+    def __init__(self, channels: int, upsample: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(upsample, channels) * 0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (T, N, C) -> (T * upsample, N, C)."""
+        return (x.unsqueeze(1) + self.bias.to(x.dtype).unsqueeze(1)).flatten(0, 1)
+
+
+class WeightedSum(nn.Module):
+    """``w x + (1 - w) y`` with a learned number w, which training sometimes keeps between 0 and 0.75; x may have less channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight1 = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x (T, N, C), y (T, N, C' >= C) -> (T, N, C')."""
+        weight = self.weight1
+        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
+            if random.random() < 0.25:
+                weight = weight.clamp(min=0.0, max=0.75)
+        if x.size(2) < y.size(2):
+            x = F.pad(x, (0, y.size(2) - x.size(2)))
+        return torch.lerp(y, x.to(y.dtype), weight.to(y.dtype))
+
+
+class Second(nn.Module):
+    """Takes the place of a :class:`WeightedSum` where there is nothing to add."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """y."""
+        return y

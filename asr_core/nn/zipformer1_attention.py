@@ -1,0 +1,128 @@
+"""Self-attention of the first Zipformer: one set of weights, in a reduced width, applied at two places of a layer."""
+
+import math
+import random
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from asr_core.nn.scaling import ScaledLinear, Whiten
+from asr_core.ops.attention import attention_weights, attention_weights_plain
+
+
+class RelPositionalEncoding(nn.Module):
+    """Sines and cosines, alternating, of the distance between query and key, at C / 2 frequencies from 1 down to about 1 / 10000.
+
+    Args:
+      channels: C, even.
+      dropout: of the encoding.
+    """
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.channels = channels
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, left_context_len: int = 0) -> Tensor:
+        """Encoding for queries ``x`` (T, N, .) and T + left_context_len keys, the farthest first: (1, 2 T - 1 + left_context_len, C)."""
+        offsets = torch.arange(x.size(0) + left_context_len - 1, -x.size(0), -1, device=x.device, dtype=torch.float32)
+        exponents = torch.arange(0, self.channels, 2, device=x.device, dtype=torch.float32) / self.channels
+        angles = offsets.unsqueeze(1) * torch.exp(exponents * -math.log(10000.0))
+        return self.dropout(torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).unsqueeze(0).to(x.dtype))
+
+
+class RelPositionMultiheadAttention(nn.Module):
+    """Attention with queries and keys of width A, values of width A / 2, and scores ``q . k + p . (W phi(i - j))``.
+
+    Args:
+      embed_dim: width C of input and output.
+      attention_dim: A, all heads together.
+      num_heads: H; A must be divisible by 2 H.
+      pos_dim: width of the positional queries p per head.
+    """
+
+    def __init__(self, embed_dim: int, attention_dim: int, num_heads: int, pos_dim: int) -> None:
+        super().__init__()
+        if attention_dim % (2 * num_heads) != 0:
+            raise ValueError(f"{num_heads} heads cannot share an attention width of {attention_dim}, half of it for values")
+        self.attention_dim = attention_dim
+        self.num_heads = num_heads
+        value_dim = attention_dim // 2
+        in_proj_dim = 2 * attention_dim + value_dim + pos_dim * num_heads
+        # the initial scale stands for the usual division of scores by sqrt(A / H)
+        self.in_proj = ScaledLinear(embed_dim, in_proj_dim, initial_scale=(attention_dim // num_heads) ** -0.25)
+        self.linear_pos = ScaledLinear(embed_dim, num_heads * pos_dim, bias=False, initial_scale=0.05)
+        self.out_proj = ScaledLinear(value_dim, embed_dim, initial_scale=0.05)
+        self.in_proj2 = nn.Linear(embed_dim, value_dim, bias=False)
+        self.out_proj2 = ScaledLinear(value_dim, embed_dim, initial_scale=0.05)
+        self.whiten_keys = self._whiten()
+        self.whiten_values = self._whiten()
+        self.whiten_values2 = self._whiten()
+
+    def _whiten(self) -> Whiten:
+        return Whiten(self.num_heads, whitening_limit=2.0, prob=(0.025, 0.25), grad_scale=0.025)
+
+    def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Attend to all frames.
+
+        Args:
+          x: (T, N, C).
+          pos_emb: (1, 2 T - 1, C).
+          mask: boolean (N or 1, T or 1, T), True at keys that must not be seen.
+
+        Returns:
+          (T, N, C), and the weights (H, N, T, T) for :meth:`forward2`.
+        """
+        q, k, v, p = self._project(x)
+        weights = self._weights(q, self.whiten_keys(k), p, pos_emb, mask)
+        return self.out_proj(self._average(self.whiten_values(v), weights)), weights
+
+    def forward2(self, x: Tensor, weights: Tensor) -> Tensor:
+        """x (T, N, C) averaged by the weights that :meth:`forward` returned -> (T, N, C)."""
+        return self.out_proj2(self._average(self.whiten_values2(self.in_proj2(x)), weights))
+
+    def streaming_forward(
+        self, x: Tensor, pos_emb: Tensor, cached_key: Tensor, cached_val: Tensor, mask: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One chunk.
+
+        Args:
+          x: (T, N, C).
+          pos_emb: (1, 2 T - 1 + left, C).
+          cached_key, cached_val: (left, N, A), (left, N, A / 2).
+          mask: boolean (N, 1, left + T).
+
+        Returns:
+          (T, N, C), the weights (H, N, T, left + T), and the next cached_key, cached_val.
+        """
+        q, k, v, p = self._project(x)
+        k, v = torch.cat([cached_key, k], dim=0), torch.cat([cached_val, v], dim=0)
+        weights = self._weights(q, k, p, pos_emb, mask)
+        return self.out_proj(self._average(v, weights)), weights, k[x.size(0) :], v[x.size(0) :]
+
+    def streaming_forward2(self, x: Tensor, weights: Tensor, cached_val: Tensor) -> Tuple[Tensor, Tensor]:
+        """One chunk: x (T, N, C), weights, cached_val (left, N, A / 2) -> (T, N, C), the next cached_val."""
+        v = torch.cat([cached_val, self.in_proj2(x)], dim=0)
+        return self.out_proj2(self._average(v, weights)), v[x.size(0) :]
+
+    def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x (T, N, C) -> queries, keys, values, positional queries (T, N, .)."""
+        a, x = self.attention_dim, self.in_proj(x)
+        return x[..., :a], x[..., a : 2 * a], x[..., 2 * a : 2 * a + a // 2], x[..., 2 * a + a // 2 :]
+
+    def _weights(self, q: Tensor, k: Tensor, p: Tensor, pos_emb: Tensor, mask: Optional[Tensor]) -> Tensor:
+        q, k, p = self._heads(q), self._heads(k), self._heads(p)
+        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1)).squeeze(1)
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return attention_weights_plain(q, k, p, pos, mask)
+        penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
+        return attention_weights(q, k, p, pos, mask, limit=25.0, penalty=penalty)[0]
+
+    def _average(self, values: Tensor, weights: Tensor) -> Tensor:
+        """values (S, N, A / 2), weights (H, N, T, S) -> (T, N, A / 2)."""
+        return torch.matmul(weights, self._heads(values)).permute(2, 1, 0, 3).flatten(2)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(T, N, H * D) -> (H, N, T, D)."""
+        return x.reshape(x.size(0), x.size(1), self.num_heads, -1).permute(2, 1, 0, 3)
