@@ -96,12 +96,15 @@ def modified_beam_nbest(
     beam_size: int = 4,
     blank_penalty: float = 0.0,
     temperature: float = 1.0,
+    scorers: Sequence[Scorer] = (),
 ) -> List[List[Hypothesis]]:
-    """All hypotheses that :func:`modified_beam_search` ends with, for each utterance, the highest score first."""
-    core = BeamCore(model, beam_size, blank_penalty, temperature)
+    """All hypotheses that :func:`modified_beam_search` ends with, for each utterance, the highest score per token first."""
+    core = BeamCore(model, beam_size, blank_penalty, temperature, scorers)
     packed = pack_frames(encoder_out, encoder_out_lens)
     state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
-    scores, places = state.score.sort(dim=1, descending=True, stable=True)
+    final = core.final_scores(state)
+    places = (final / state.length).argsort(dim=1, descending=True, stable=True)
+    scores = final.gather(1, places)
     _, tokens = backtrack(*trace, places, core.blank_id)
     lists: List[List[Hypothesis]] = []
     for row, row_scores in enumerate(scores.tolist()):
@@ -237,7 +240,7 @@ class BeamCore:
         scorers = ()
         if self._scorers:
             score, scorers = self._add_scores(score, parent, token, emits & (score > float("-inf")), state.scorers)
-        return BeamState(self._merge(score, key), key, length, history, scorers), parent, token
+        return BeamState(merge_equal(score, key, self._earlier), key, length, history, scorers), parent, token
 
     def _add_scores(
         self, score: Tensor, parent: Tensor, token: Tensor, emits: Tensor, before: Tuple[States, ...]
@@ -249,11 +252,17 @@ class BeamCore:
             after.append(states)
         return score, tuple(after)
 
-    def _merge(self, score: Tensor, key: Tensor) -> Tensor:
-        """Add up the probabilities of equal sequences in the first (best) of their places, empty the others."""
-        same = key.unsqueeze(2) == key.unsqueeze(1)  # (n, beam, beam)
-        total = score.unsqueeze(1).masked_fill(~same, float("-inf")).logsumexp(dim=2)
-        return total.masked_fill_((same & self._earlier).any(dim=2), float("-inf"))
+
+def merge_equal(score: Tensor, key: Tensor, earlier: Tensor) -> Tensor:
+    """Add up the probabilities of equal sequences in the first (best) of their places, empty the others.
+
+    Args:
+      score, key: (n, B), log-probabilities and hashes, equal for equal sequences.
+      earlier: (B, B), true below the diagonal.
+    """
+    same = key.unsqueeze(2) == key.unsqueeze(1)  # (n, B, B)
+    total = score.unsqueeze(1).masked_fill(~same, float("-inf")).logsumexp(dim=2)
+    return total.masked_fill_((same & earlier).any(dim=2), float("-inf"))
 
 
 def _best_place(score: Tensor, state: BeamState) -> Tensor:

@@ -35,12 +35,26 @@ def beam_search(
     blank_penalty: float = 0.0,
     temperature: float = 1.0,
 ) -> List[Hypothesis]:
+    """The best token sequence that the search finds, see :func:`beam_search_nbest`."""
+    found = beam_search_nbest(model, encoder_out, encoder_out_lens, beam_size, blank_penalty, temperature)
+    return [best[0] for best in found]
+
+
+@torch.inference_mode()
+def beam_search_nbest(
+    model: Any,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    beam_size: int = 4,
+    blank_penalty: float = 0.0,
+    temperature: float = 1.0,
+) -> List[List[Hypothesis]]:
     """Algorithm 1 of Graves without its prefix sums, one utterance at a time: exact about tokens per frame, and slow.
 
     On each frame the best hypothesis that may still emit is taken and expanded, by blank into the next frame's beam and by the
     ``beam_size + 1`` best tokens on the same frame, until the next frame's beam holds ``beam_size`` hypotheses better than any that
-    may still emit. Equal token sequences are added up. The answer has the highest log-probability per token (the initial context
-    counts).
+    may still emit. Equal token sequences are added up. The answers are those of the last beam, the one with the highest
+    log-probability per token first (the initial context counts).
 
     Args:
       model: has ``decoder`` and ``joiner``; eager or TorchScript.
@@ -65,7 +79,7 @@ class _Search:
         self._adjust = (self._histories.blank_id, blank_penalty, temperature)
         self._states: Dict[_Tokens, States] = {}  # of the predictor, by the tokens that it sees
 
-    def run(self, frames: Tensor) -> Hypothesis:
+    def run(self, frames: Tensor) -> List[Hypothesis]:
         """Search projected frames (T, C)."""
         beam: _Beam = {(): _Entry(0.0, ())}
         self._states = {(): self._histories.start(1)}
@@ -73,8 +87,8 @@ class _Search:
             beam = self._frame(frames[t], t, beam)
             if max(map(len, beam)) >= _MAX_TOKENS:
                 break
-        tokens = max(beam, key=lambda k: beam[k].score / (len(k) + self._histories.initial_length))
-        return Hypothesis(list(tokens), list(beam[tokens].timestamps), beam[tokens].score)
+        ranked = sorted(beam, key=lambda k: -beam[k].score / (len(k) + self._histories.initial_length))
+        return [Hypothesis(list(tokens), list(beam[tokens].timestamps), beam[tokens].score) for tokens in ranked]
 
     def _seen(self, tokens: _Tokens) -> _Tokens:
         """What the predictor sees of a hypothesis."""

@@ -139,7 +139,8 @@ def test_nbest_lists_every_sequence():
     for i, hyps in enumerate(modified_beam_nbest(model, x, torch.tensor([4, 0, 2]), 60)):
         want = totals(model, x[i, : [4, 0, 2][i]])
         assert {tuple(h.tokens): h.log_prob for h in hyps} == pytest.approx(want, abs=1e-4)
-        assert [h.log_prob for h in hyps] == sorted((h.log_prob for h in hyps), reverse=True)
+        per_token = [h.log_prob / (len(h.tokens) + initial_length(model)) for h in hyps]
+        assert per_token == sorted(per_token, reverse=True)
 
 
 @pytest.mark.parametrize("with_ngram", [False, True])
