@@ -5,6 +5,7 @@ from typing import Any, Mapping, Optional, Sequence, Type
 
 from asr_core.bin import decoding as shared
 from asr_core.bin.common import run_program
+from asr_core.bin.decoding_results import Outcome, add_result_options, checked_details
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
 
@@ -19,12 +20,12 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     from pathlib import Path
 
     from asr_core.data.module import AsrDataModule
+    from asr_core.decoding.details import Describer
     from asr_core.decoding.naming import offline_files
     from asr_core.decoding.offline import decode_batches
     from asr_core.decoding.options import SearchOptions, chunk_and_left
     from asr_core.decoding.registry import get_method, resolved
     from asr_core.decoding.resources import load_resources
-    from asr_core.decoding.results import SetResult
     from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
@@ -32,6 +33,7 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     setup_logger()
     opts, lm_opts = from_params(shared.TestOptions, params), from_params(LmOptions, params)
     search = resolved(from_params(SearchOptions, params), lm=lm_opts)
+    scoring, details = checked_details(params, search.decoding_method)
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)
     setup_cpu(opts.num_threads)
@@ -54,29 +56,28 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     model.to(device)
     resources = load_resources(get_method(search).needs, search, lm_opts, tokenizer, device)
     data = AsrDataModule(data_opts)
-    results = []
+    describer = Describer.make(model, tokenizer, details, search.decoding_method, Path(params.exp_dir))
+    outcome = Outcome(corpus, tokenizer, files, opts, scoring, describer)
     for name, cuts in test_sets.items():
-        run = _search(model, search, (causal, chunk), resources, corpus, tokenizer)
-        batches = decode_batches(data.test_dataloader(cuts), run, device)
+        prepare = _encoding(model, search, (causal, chunk), resources, corpus, tokenizer)
+        batches = decode_batches(data.test_dataloader(cuts), prepare, device, details)
         decoded = list(shared.progress(batches, sum(cut.duration for cut in cuts), name))
-        utterances = shared.to_utterances(corpus, tokenizer, decoded, opts.score_characters)
-        results.append(SetResult(name, utterances, sum(d.audio_seconds for d in decoded), sum(d.compute_seconds for d in decoded)))
-    title = f"{files.key}" + (f", chunk {chunk}, left context {left}" if causal and chunk > 0 else ", whole utterances")
-    shared.report(results, files, opts, title)
+        outcome.add(name, decoded, sum(d.compute_seconds for d in decoded))
+    outcome.report(files.key + (f", chunk {chunk}, left context {left}" if causal and chunk > 0 else ", whole utterances"))
 
 
-def _search(model: Any, opts: Any, chunking: Any, resources: Any, corpus: Any, tokenizer: Any) -> Any:
-    """A function (features, lengths, transcripts) -> hypotheses by name of the result."""
-    from asr_core.decoding.offline import recognize_all
+def _encoding(model: Any, opts: Any, chunking: Any, resources: Any, corpus: Any, tokenizer: Any) -> Any:
+    """A function (features, lengths, transcripts) -> a job to search."""
+    from asr_core.decoding.offline import encode
     from asr_core.decoding.registry import get_method
 
     wants_references = "references" in get_method(opts).needs
 
-    def run(x: Any, x_lens: Any, texts: Any) -> Any:
+    def prepare(x: Any, x_lens: Any, texts: Any) -> Any:
         references = tokenizer.encode([corpus.normalize(text) for text in texts]) if wants_references else None
-        return recognize_all(model, x, x_lens, opts, *chunking, resources, references)
+        return encode(model, x, x_lens, opts, *chunking, resources, references)
 
-    return run
+    return prepare
 
 
 def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
@@ -95,6 +96,7 @@ def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: 
     parser = Parser(__doc__.split(". ")[0] + ".")
     for cls in (CheckpointOptions, SearchOptions, LmOptions, shared.TestOptions):
         add_options(parser, cls, all_defaults)
+    add_result_options(parser, all_defaults)
     shared.add_data_options(parser, all_defaults)
     shared.add_model_options(parser, all_defaults, argv)
     params = shared.parse(parser, corpus, argv)

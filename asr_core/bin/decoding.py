@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, add_options, from_params, option, peek
@@ -183,33 +183,6 @@ def progress(items: Iterator[Any], total_seconds: float, what: str) -> Iterator[
         for item in items:
             yield item
             bar.update(item.audio_seconds)
-
-
-def to_utterances(corpus: Any, tokenizer: Any, decoded: List[Any], by_character: bool) -> Dict[str, List[Any]]:
-    """References and hypotheses in words, or characters, by name of the result."""
-    from asr_core.text.scoring import Utterance, characters
-
-    out: Dict[str, List[Any]] = {}
-    for d in decoded:
-        ref = corpus.normalize(d.text).split()
-        for key, found in d.hypotheses.items():
-            hyp = found.words if found.words is not None else tokenizer.decode(found.tokens).split()
-            pair = (characters(ref), characters(hyp)) if by_character else (ref, hyp)
-            out.setdefault(key, []).append(Utterance(d.cut_id, *pair))
-    return out or {"": []}
-
-
-def report(results: List[Any], files: Any, opts: TestOptions, title: str) -> None:
-    """Write the result files of all test sets and print the table."""
-    from asr_core.decoding.results import format_table, write_recogs, write_scores
-
-    for result in results:
-        write_recogs(result, files)
-    if opts.skip_scoring:
-        return
-    scores = [write_scores(result, files) for result in results]
-    unit = "character" if opts.score_characters else "word"
-    print(format_table(results, scores, f"{unit} error rates, {title}"))
 
 
 def parse(parser: Any, corpus: Type[Any], argv: Any) -> AttributeDict:

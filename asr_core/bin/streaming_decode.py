@@ -6,6 +6,7 @@ from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from asr_core.bin import decoding as shared
 from asr_core.bin.common import run_program
+from asr_core.bin.decoding_results import Outcome, add_result_options, checked_details
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
@@ -15,11 +16,12 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     from pathlib import Path
 
     from asr_core.data.module import AsrDataModule
+    from asr_core.decoding.confidence import ConfidentSearch
+    from asr_core.decoding.details import Describer
     from asr_core.decoding.naming import streaming_files
     from asr_core.decoding.options import StreamingSearchOptions, chunk_and_left
     from asr_core.decoding.registry import get_method, resolved, streaming_search
     from asr_core.decoding.resources import load_resources
-    from asr_core.decoding.results import SetResult
     from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
@@ -29,6 +31,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     if streaming.num_decode_streams < 1:
         raise UserError(f"--num-decode-streams must be at least 1, got {streaming.num_decode_streams}")
     search = resolved(streaming.search_options(), StreamingSearchOptions().search_options())
+    scoring, details = checked_details(params, search.decoding_method)
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)
     setup_cpu(opts.num_threads)
@@ -50,14 +53,14 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     model.to(device)
     resources = load_resources(get_method(search).needs, search, LmOptions(), tokenizer, device)
     data = AsrDataModule(data_opts)
-    results = []
+    describer = Describer.make(model, tokenizer, details, search.decoding_method, Path(params.exp_dir))
+    outcome = Outcome(corpus, tokenizer, files, opts, scoring, describer)
     for name, cuts in test_sets.items():
-        decoded, seconds = _decode_set(
-            model, data.test_dataloader(cuts), streaming_search(model, search, resources), chunk, streaming.num_decode_streams, name
-        )
-        utterances = shared.to_utterances(corpus, tokenizer, decoded, opts.score_characters)
-        results.append(SetResult(name, utterances, sum(d.audio_seconds for d in decoded), seconds))
-    shared.report(results, files, opts, f"{files.key}, streaming with chunk {chunk}, left context {left}")
+        searching = streaming_search(model, search, resources)
+        if details.write_confidence:
+            searching = ConfidentSearch(searching, model, search, details)
+        outcome.add(name, *_decode_set(model, data.test_dataloader(cuts), searching, chunk, streaming.num_decode_streams, name))
+    outcome.report(f"{files.key}, streaming with chunk {chunk}, left context {left}")
 
 
 def _decode_set(model: Any, loader: Any, search: Any, chunk_size: int, num_streams: int, name: str) -> Tuple[List[Any], float]:
@@ -81,8 +84,7 @@ def _decode_set(model: Any, loader: Any, search: Any, chunk_size: int, num_strea
     decoded: List[Any] = []
     start = time.perf_counter()
     for cut, hypothesis in decode_streams(streams, utterances(), num_streams):
-        text = cut.supervisions[0].text if cut.supervisions else ""
-        decoded.append(Decoded(cut.id, text or "", {"": hypothesis}, cut.duration, 0.0))
+        decoded.append(Decoded.of_cut(cut, {"": hypothesis}, 0.0))
         if len(decoded) % 100 == 0:
             logging.info("%s: %d utterances done", name, len(decoded))
     return decoded, time.perf_counter() - start - loading
@@ -97,6 +99,7 @@ def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: 
     parser = Parser(__doc__.split(". ")[0] + ".")
     for cls in (CheckpointOptions, StreamingSearchOptions, shared.TestOptions):
         add_options(parser, cls, all_defaults)
+    add_result_options(parser, all_defaults, streaming=True)
     shared.add_data_options(parser, all_defaults)
     shared.add_model_options(parser, all_defaults, argv)
     params = shared.parse(parser, corpus, argv)

@@ -47,6 +47,7 @@ class Corpus:
       defaults: defaults of this recipe, by option name.
       train_parts, valid_parts: parts that are joined for training and validation.
       test_parts: names of test sets and their parts.
+      scoring_normalization: how words are changed before they are compared, see :func:`~asr_core.text.normalize.normalize_text`.
     """
 
     name: str = ""
@@ -54,6 +55,7 @@ class Corpus:
     train_parts: Sequence[str] = ("train",)
     valid_parts: Sequence[str] = ("valid",)
     test_parts: Mapping[str, str] = {"test": "test"}
+    scoring_normalization: str = "none"
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.params = params

@@ -11,12 +11,14 @@ class Hypothesis(NamedTuple):
       timestamps: for each token, the encoder frame (0-based, 25 Hz for Zipformer) at which it was emitted.
       log_prob: natural log-probability of the hypothesis as the search counts it, not divided by its length.
       words: the words, where the search knows them by itself; None where they are to be made of the tokens.
+      confidences: for each token how far it can be trusted, 0 to 1; None unless :mod:`asr_core.decoding.confidence` was asked.
     """
 
     tokens: List[int]
     timestamps: List[int]
     log_prob: float
     words: Optional[List[str]] = None
+    confidences: Optional[List[float]] = None
 
 
 class GreedyAnswer:

@@ -30,6 +30,10 @@ class ResultFiles(NamedTuple):
         """The file called ``name`` for the result ``key`` of a test set; the name carries the key where there are several."""
         return self.folder / name.format(set=set_name, key=f"-{self.full_key(key)}" if key else "")
 
+    def beside(self, kind: str, ending: str) -> str:
+        """The name of a further file ``<kind>-...<ending>`` that goes with ``recogs-....txt``."""
+        return kind + self.recogs[len("recogs") : -len(".txt")] + ending
+
     def log_name(self, name: str) -> str:
         """The name of the log that goes with files called ``name``."""
         return "log-decode-" + name[name.index("{set}") + len("{set}") : -len(".txt")].replace("{key}", "").lstrip("-_")
@@ -111,7 +115,7 @@ def offline_files(params: Any, opts: SearchOptions, context_size: int, causal: b
     """Names of what decode.py writes, below ``<exp_dir>/<decoding method>``; a ``context_size`` of 0 is left out."""
     suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(causal, chunk_size, left)
     suffix += _method_part(opts, context_size) + _fusion_part(opts) + _adjustments(opts)
-    suffix += "_use-averaged-model" if params["use_averaged_model"] else ""
+    suffix += ("_use-averaged-model" if params["use_averaged_model"] else "") + ("_use-ema" if params["use_ema"] else "")
     return ResultFiles(
         folder=Path(params["exp_dir"]) / opts.decoding_method,
         recogs=f"recogs-{{set}}{{key}}-{suffix}.txt",
@@ -125,7 +129,7 @@ def streaming_files(params: Any, opts: SearchOptions, chunk_size: int, left: int
     """Names of what streaming_decode.py writes, below ``<exp_dir>/streaming/<decoding method>``."""
     key = streaming_key(opts)
     suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(True, chunk_size, left) + _adjustments(opts)
-    suffix += "-use-averaged-model" if params["use_averaged_model"] else ""
+    suffix += ("-use-averaged-model" if params["use_averaged_model"] else "") + ("-use-ema" if params["use_ema"] else "")
     suffix += f"-{params['label']}" if params["label"] else ""
     return ResultFiles(
         folder=Path(params["exp_dir"]) / "streaming" / opts.decoding_method,

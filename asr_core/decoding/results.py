@@ -7,13 +7,13 @@ from asr_core.decoding.naming import ResultFiles
 from asr_core.text.scoring import (
     Score,
     Utterance,
-    bootstrap_interval,
     format_errs,
     format_recogs,
     format_wer_summary,
     score_utterances,
     summary_line,
 )
+from asr_core.text.tables import format_columns, format_scores, rate_header, rate_row
 from asr_core.utils.files import write_text_atomic
 
 
@@ -41,8 +41,11 @@ def write_recogs(result: SetResult, files: ResultFiles) -> None:
     logging.info("transcripts are in %s", path if len(result.utterances) == 1 else path.parent)
 
 
-def write_scores(result: SetResult, files: ResultFiles) -> Dict[str, Score]:
-    """Score the results of a test set, write their errors and a summary, and return the scores, the best first."""
+def write_scores(result: SetResult, files: ResultFiles, unit: str = "word") -> Dict[str, Score]:
+    """Score the results of a test set, write their errors and a summary, and of the best more; return the scores, the best first.
+
+    ``unit`` says what the utterances consist of, ``word`` or ``character``.
+    """
     scores = {key: score_utterances(utterances) for key, utterances in result.utterances.items()}
     scores = dict(sorted(scores.items(), key=lambda item: item[1].total.wer))
     for key, score in scores.items():
@@ -52,26 +55,22 @@ def write_scores(result: SetResult, files: ResultFiles) -> Dict[str, Score]:
     write_text_atomic(files.path(files.summary, result.name, ""), format_wer_summary(summary))
     best, score = next(iter(scores.items()))
     logging.info("%s", summary_line(f"{result.name}-{files.full_key(best)}", score.total))
-    logging.info("errors are in %s", path if len(scores) == 1 else path.parent)
+    path = files.path(files.beside("scores", ".txt"), result.name, best)
+    write_text_atomic(path, format_scores(result.utterances[best], score, unit))
+    logging.info("errors are in %s", files.path(files.errs, result.name, best))
     return scores
 
 
-def format_table(results: List[SetResult], scores: List[Dict[str, Score]], title: str) -> str:
+def format_table(results: List[SetResult], scores: List[Dict[str, Score]], title: str, cer: bool = False) -> str:
     """Word error rates of all test sets with 95 % bootstrap intervals, kinds of errors, and real-time factors.
 
-    Of several results of a set it shows the best, and its name.
+    Of several results of a set it shows the best, and its name. With ``cer`` also character error rates and right sentences.
     """
-    header = ("test set", "utts", "words", "WER %", "95 % interval", "sub", "del", "ins", "RTF")
-    rows: List[tuple] = [header]
+    rows: List[tuple] = [(*rate_header(cer), "RTF")]
     best_keys = []
     for result, by_key in zip(results, scores):
         key, score = next(iter(by_key.items()))
         best_keys += [f"{result.name}: the best of {len(by_key)} results is {key}"] if key else []
-        low, high = bootstrap_interval(score.per_utterance)
-        c = score.total
         rtf = result.compute_seconds / result.audio_seconds if result.audio_seconds else 0.0
-        interval = f"{low:.2f} .. {high:.2f}"
-        rows.append((result.name, len(score.per_utterance), c.ref_len, f"{c.wer:.2f}", interval, c.subs, c.dels, c.ins, f"{rtf:.4f}"))
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, widths))) for row in rows]
-    return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:], *best_keys])
+        rows.append((*rate_row(result.name, result.utterances[key], score, cer), f"{rtf:.4f}"))
+    return "\n".join([title, *format_columns(rows), *best_keys])

@@ -69,6 +69,18 @@ def rate_columns(score: Score) -> Tuple[str, str]:
     return f"{score.total.wer:.2f}", f"{low:.2f} .. {high:.2f}"
 
 
+def rate_header(cer: bool = False) -> Row:
+    """The header of a table of :func:`rate_row`."""
+    return ("test set", "utts", "words", "WER %", "95 % interval", "sub", "del", "ins", *(("CER %", "right %") if cer else ()))
+
+
+def rate_row(name: str, utterances: Sequence[Utterance], score: Score, cer: bool = False) -> Row:
+    """A test set's row: counts, rate and interval; with ``cer`` the character error rate and the utterances without an error, too."""
+    c = score.total
+    more = (f"{by_character(utterances).total.wer:.2f}", f"{sentence_accuracy(score):.2f}") if cer else ()
+    return (name, len(score.per_utterance), c.ref_len, *rate_columns(score), c.subs, c.dels, c.ins, *more)
+
+
 def format_scores(utterances: Sequence[Utterance], score: Score, unit: str = "word") -> str:
     """The text of a ``scores-*.txt``: rates with intervals, errors by speaker, and the most frequent confusions.
 

@@ -50,17 +50,22 @@ class WordSpan(NamedTuple):
 
 
 def _spans(pieces: Iterable[Tuple[int, str]]) -> List[WordSpan]:
-    """The words that pieces, each with its place, spell: ``\u2581`` opens one; runs of byte pieces ``<0xE4>`` are read as UTF-8."""
+    """The words that pieces, each with its place, spell; runs of byte pieces ``<0xE4>`` are read as UTF-8.
+
+    ``\u2581`` opens a word, by itself or with its first letters.
+    """
     words: List[WordSpan] = []
-    letters, first, last = "", 0, 0
+    letters, first, last, opening = "", 0, 0, -1
     for text, begin, end in _texts(pieces):
+        opening = begin if text == WORD_START else opening
         for ch in text.replace(WORD_START, " "):
             if ch.isspace():
                 words += [WordSpan(letters, first, last)] if letters else []
                 letters = ""
                 continue
-            first, last = (first if letters else begin), end
-            letters += ch
+            if not letters:
+                first = opening if opening >= 0 else begin
+            letters, last, opening = letters + ch, end, -1
     return words + ([WordSpan(letters, first, last)] if letters else [])
 
 

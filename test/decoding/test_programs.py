@@ -51,7 +51,7 @@ def test_decode_writes_all_files(world, capsys):
     folder = world / "exp-False" / "greedy_search"
     suffix = "epoch-1_avg-1_context-2_max-sym-per-frame-1"
     names = {p.name for p in folder.iterdir() if not p.name.startswith("log")}
-    assert names == {f"{kind}-{name}-{suffix}.txt" for kind in ("recogs", "errs", "wer-summary") for name in ("test-a", "test-b")}
+    assert names == {f"{kind}-{name}-{suffix}.txt" for kind in ("recogs", "errs", "wer-summary", "scores") for name in ("test-a", "test-b")}
     assert any(p.name.startswith(f"log-decode-{suffix}-") for p in folder.iterdir())
     recogs = (folder / f"recogs-test-a-{suffix}.txt").read_text().splitlines()
     assert len(recogs) == 14 and re.fullmatch(r"a-0:\tref=\['\w+', '\w+', '\w+'\]", recogs[0])

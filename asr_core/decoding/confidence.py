@@ -1,0 +1,147 @@
+"""How far the tokens of a hypothesis can be trusted, from the distributions out of which they were chosen.
+
+After any search, predictor and joiner run once more along the tokens found, each at the frame of its emission; a CTC head needs its
+posteriors at these frames only. Measures are normalised to 0 .. 1 as in Laptev and Ginsburg, "Fast entropy-based methods of
+word-level confidence estimation for end-to-end automatic speech recognition" (SLT 2022): with H the entropy of the distribution and
+H_max that of V equally probable tokens, (exp(-H) - exp(-H_max)) / (1 - exp(-H_max)).
+"""
+
+import math
+from typing import Any, List, Sequence
+
+import torch
+from torch import Tensor
+
+from asr_core.decoding.context import adjusted_log_probs
+from asr_core.decoding.ctc import ctc_log_probs
+from asr_core.decoding.detail_options import ConfidenceOptions
+from asr_core.decoding.history import histories
+from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.registry import Job, get_method
+
+_BATCH = 64  # hypotheses whose distributions are in memory at a time
+
+
+@torch.inference_mode()
+def with_confidences(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothesis], opts: ConfidenceOptions) -> List[Hypothesis]:
+    """The hypotheses with a confidence for each token.
+
+    Args:
+      job: what was searched. Its options say which head, and how the distributions were changed before the search saw them.
+      rows: for each hypothesis its utterance, a row of ``job.encoder_out``.
+      hypotheses: found by any search of that head.
+      opts: the measure.
+    """
+    out: List[Hypothesis] = []
+    for begin in range(0, len(hypotheses), _BATCH):
+        part = hypotheses[begin : begin + _BATCH]
+        for hyp, log_probs in zip(part, token_log_probs(job, rows[begin : begin + _BATCH], part)):
+            chosen = torch.tensor(hyp.tokens, device=log_probs.device, dtype=torch.int64)
+            out.append(hyp._replace(confidences=measure(log_probs, chosen, opts).tolist()))
+    return out
+
+
+def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothesis]) -> List[Tensor]:
+    """For each hypothesis the distributions (L, V), natural logarithms, out of which its L tokens were chosen.
+
+    Arguments as of :func:`with_confidences`.
+    """
+    device, lens = job.encoder_out.device, [len(hyp.tokens) for hyp in hypotheses]
+    frames = torch.zeros(len(lens), max(lens, default=0), dtype=torch.int64)
+    tokens = torch.zeros_like(frames)
+    for i, hyp in enumerate(hypotheses):
+        frames[i, : lens[i]] = torch.tensor(hyp.timestamps, dtype=torch.int64)
+        tokens[i, : lens[i]] = torch.tensor(hyp.tokens, dtype=torch.int64)
+    utterance = torch.tensor(list(rows), dtype=torch.int64, device=device).unsqueeze(1)
+    at = job.encoder_out[utterance, frames.to(device)]
+    if get_method(job.opts).head == "ctc":
+        log_probs = ctc_log_probs(job.model, at, job.opts.blank_penalty, job.opts.temperature)
+    else:
+        log_probs = _transducer_log_probs(job.model, at, tokens.to(device), job.opts)
+    return [log_probs[i, :n] for i, n in enumerate(lens)]
+
+
+def _transducer_log_probs(model: Any, at: Tensor, tokens: Tensor, search: SearchOptions) -> Tensor:
+    """Distributions (N, L, V) of frames ``at`` (N, L, C), each after the ``tokens`` (N, L) before it."""
+    predictor = histories(model)
+    state = predictor.start(len(tokens))
+    outputs = []
+    grows = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+    for position in range(tokens.size(1)):
+        outputs.append(predictor.output(state))
+        state = predictor.append(state, tokens[:, position], grows)
+    if not outputs:
+        return at.new_zeros(len(tokens), 0, predictor.vocab_size)
+    logits = model.joiner(model.joiner.encoder_proj(at), torch.stack(outputs, dim=1), project_input=False)
+    return adjusted_log_probs(logits, predictor.blank_id, search.blank_penalty, search.temperature)
+
+
+def measure(log_probs: Tensor, tokens: Tensor, opts: ConfidenceOptions) -> Tensor:
+    """Confidences (L,), 0 to 1, of ``tokens`` (L,) chosen out of distributions ``log_probs`` (L, V)."""
+    if opts.confidence_measure == "prob":
+        return log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).exp()
+    size, alpha = log_probs.size(1), opts.confidence_alpha
+    log_probs = log_probs.double()
+    if opts.confidence_measure == "gibbs":
+        entropy, most = -(log_probs.exp() * log_probs).nan_to_num(0.0).sum(dim=1), math.log(size)
+    elif opts.confidence_measure == "tsallis":
+        entropy = ((alpha * log_probs).exp().sum(dim=1) - 1) / (1 - alpha)
+        most = (size ** (1 - alpha) - 1) / (1 - alpha)
+    else:  # renyi
+        entropy, most = (alpha * log_probs).logsumexp(dim=1) / (1 - alpha), math.log(size)
+    return (((-entropy).exp() - math.exp(-most)) / (1 - math.exp(-most))).clamp(0.0, 1.0)
+
+
+def aggregate(confidences: Sequence[float], how: str) -> float:
+    """The confidence of a word, from those of its tokens: their ``min``, ``mean`` or ``prod``."""
+    if how == "min":
+        return min(confidences)
+    return math.prod(confidences) if how == "prod" else sum(confidences) / len(confidences)
+
+
+class _ConfidentStream:
+    """A stream of another search, and the encoder output that it has seen."""
+
+    def __init__(self, inner: Any, owner: "ConfidentSearch") -> None:
+        self.inner = inner
+        self.frames: List[Tensor] = []
+        self._owner = owner
+
+    def hypothesis(self) -> Hypothesis:
+        """The answer up to now, with confidences."""
+        hypothesis = self.inner.hypothesis()
+        if not hypothesis.tokens:
+            return hypothesis._replace(confidences=[])
+        return self._owner.confident(hypothesis, torch.cat(self.frames).unsqueeze(0))
+
+
+class ConfidentSearch:
+    """A streaming search whose answers have confidences; the encoder output of each stream is kept for them.
+
+    Args:
+      inner: a streaming search of the registry.
+      model, search: what it searches, and how.
+      opts: the measure.
+    """
+
+    def __init__(self, inner: Any, model: Any, search: SearchOptions, opts: ConfidenceOptions) -> None:
+        self._inner = inner
+        self._model = model
+        self._search = search
+        self._opts = opts
+
+    def new_stream(self) -> _ConfidentStream:
+        """The state of a stream that has not begun."""
+        return _ConfidentStream(self._inner.new_stream(), self)
+
+    def advance(self, streams: List[_ConfidentStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
+        """Consume ``encoder_out[i, :encoder_out_lens[i]]`` as the next frames of ``streams[i]``."""
+        self._inner.advance([stream.inner for stream in streams], encoder_out, encoder_out_lens)
+        for stream, frames, n in zip(streams, encoder_out, encoder_out_lens.tolist()):
+            stream.frames.append(frames[:n])
+
+    def confident(self, hypothesis: Hypothesis, encoder_out: Tensor) -> Hypothesis:
+        """``hypothesis`` with the confidences of its tokens in ``encoder_out`` (1, T, C)."""
+        job = Job(self._model, encoder_out, torch.tensor([encoder_out.size(1)]), self._search)
+        return with_confidences(job, [0], [hypothesis], self._opts)[0]
