@@ -12,7 +12,7 @@ import torch
 from asr_core.data.options import DataOptions
 from asr_core.models import ModelOptions, build_model
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.heads import check_heads, loss_weights
+from asr_core.training.heads import check_heads, early_emission, loss_weights
 from asr_core.training.metrics import read_metrics
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
@@ -84,15 +84,24 @@ def test_weights():
     assert weights(50, "ctc_loss", "cr_loss")["ctc_loss"] == 1.0
     assert weights(50, "ctc_loss", "attention_decoder_loss")["ctc_loss"] == 0.2
     assert weights(50, "attention_decoder_loss")["attention_decoder_loss"] == 0.8
+    assert (weights(0, "rnnt_loss", "ctc_loss")["rnnt_loss"], weights(0, "rnnt_loss", "ctc_loss")["ctc_loss"]) == (1.0, 0.2)
     assert [weights(n, "ctc_loss", cr_loss_scale=0.4)["cr_loss"] for n in (0, 50, 100, 900)] == pytest.approx([0.0, 0.2, 0.4, 0.4])
     assert loss_weights(TrainOptions(warm_step=0), 1, ["ctc_loss"])["cr_loss"] == 0.2
     assert [weights(n)[name] for n in (50, 200) for name in both[:2]] == pytest.approx([0.75, 0.55, 0.5, 1.0])
+
+
+def test_delay_penalty_waits_for_the_warm_up():
+    opts = TrainOptions(warm_step=100, delay_penalty=0.02, fast_emit_lambda=0.01)
+    assert early_emission(opts, 99) == {"fast_emit_lambda": 0.01}
+    assert early_emission(opts, 100) == {"delay_penalty": 0.02, "fast_emit_lambda": 0.01}
+    assert early_emission(TrainOptions(), 10_000) == {}
 
 
 @pytest.mark.parametrize(
     "options,message",
     [
         ({"use_cr_ctc": True}, "--use-ctc 1"),
+        ({**CTC, "fast_emit_lambda": 0.01}, "--fast-emit-lambda are about a transducer"),
         ({**CTC, "use_cr_ctc": True, "enable_spec_aug": True}, "--enable-spec-aug 0"),
         (
             {**CTC, "use_attention_decoder": True, "ctc_loss_scale": 0.1},
@@ -117,6 +126,8 @@ def test_what_goes_together():
     for changes, name in (
         ({"time_mask_ratio": 9.0}, "time-mask-ratio"),
         ({"cr_loss_scale": -1.0}, "cr-loss-scale"),
+        ({"delay_penalty": -0.1}, "delay-penalty"),
+        ({"fast_emit_lambda": -0.1}, "fast-emit-lambda"),
         ({"label_smoothing": 1.0}, "label-smoothing"),
     ):
         with pytest.raises(UserError, match=name):
@@ -134,6 +145,7 @@ def test_another_vocabulary_is_refused(tmp_path):
     "options,names",
     [
         ({**CTC}, {"ctc_loss"}),
+        ({"loss": "full", "use_ctc": True, "transducer_type": "hat", "delay_penalty": 0.02, "warm_step": 2}, {"rnnt_loss", "ctc_loss"}),
         ({**CTC, **AED}, {"ctc_loss", "attn_decoder_loss"}),
         ({**CTC, **CR}, {"ctc_loss", "cr_loss"}),
         ({**AED, **CR, "use_ctc": True}, {"simple_loss", "pruned_loss", "ctc_loss", "attn_decoder_loss", "cr_loss"}),
@@ -199,6 +211,14 @@ def test_a_run_continues_exactly_and_records_its_losses(tmp_path):
     assert all(r["attn_decoder_loss"] > 0 for r in train)
     a, b = (read_whole(tmp_path / d / "epoch-1.pt")["model"] for d in ("whole", "parts"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_with_the_full_loss_records_it(tmp_path):
+    torch.set_num_threads(1)
+    options = {"loss": "full", "joiner_mode": "gated", "fast_emit_lambda": 0.01, "delay_penalty": 0.01, "warm_step": 4, "max_steps": 6}
+    assert run(tmp_path, **options) == 0
+    train = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "train"]
+    assert len(train) == 6 and all(r["rnnt_loss"] == pytest.approx(r["loss"]) and "pruned_loss" not in r for r in train)
 
 
 def test_training_moves_attention_decoder_and_ctc(tmp_path):
