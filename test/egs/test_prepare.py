@@ -139,6 +139,9 @@ def test_composed_digits_sound_as_their_transcripts_say(tmp_path):
         for start, digit in zip(starts, digits):
             pitch = np.argmax(np.abs(np.fft.rfft(samples[start + 200 : start + 2800]))) * 16000 / 2600
             assert abs(pitch - (200 + 100 * digit)) < 10
+        placed = cut.supervisions[0].alignment["word"]
+        assert [item.symbol for item in placed] == cut.supervisions[0].text.split()
+        assert np.allclose([item.start for item in placed], starts / 16000, atol=0.01)
         silences = np.diff(starts) / 16000 - 0.2
         assert np.all((silences > 0.03) & (silences < 0.27))
 

@@ -84,8 +84,9 @@ def draw(part: str, num: int, speakers: List[str], strings: str) -> List[Tuple[s
 
 
 def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple[int, Any]]) -> List[Any]:
-    """Compose and write utterances; returns their cuts."""
+    """Compose and write utterances; returns their cuts, which tell where each recording lies (lhotse alignments, ``word``)."""
     import soundfile
+    from lhotse.supervision import AlignmentItem
 
     from asr_core.data.manifest import make_cut
 
@@ -99,8 +100,13 @@ def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple
         name = f"{prefix}-{number:05d}"
         path = folder / f"{name}.flac"
         soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
-        text = " ".join(WORDS[digit] for digit, _ in choices)
-        cuts.append(make_cut(name, path, len(samples), SAMPLE_RATE, text, speaker=speaker))
+        words = [WORDS[digit] for digit, _ in choices]
+        cut = make_cut(name, path, len(samples), SAMPLE_RATE, " ".join(words), speaker=speaker)
+        ends = np.cumsum([len(piece) for piece in pieces]) / SAMPLE_RATE
+        seconds = [len(piece) / SAMPLE_RATE for piece in pieces]
+        places = zip(words, ends[::2] - seconds[::2], seconds[::2])  # every other piece is silence
+        cut.supervisions[0].alignment = {"word": [AlignmentItem(word, round(start, 4), round(length, 4)) for word, start, length in places]}
+        cuts.append(cut)
     return cuts
 
 
