@@ -6,7 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr_core.utils.errors import UserError
+
 _MAX_CONTEXTS = 1 << 21  # an int64 index of this many entries takes 16 MiB
+_MAX_CODE = 1 << 62
+
+
+def fits_table(decoder: Any) -> bool:
+    """Whether every context of a stateless predictor can be one integer of 64 bits."""
+    return (int(decoder.vocab_size) + 1) ** int(decoder.context_size) < _MAX_CODE
 
 
 class ContextTable:
@@ -20,6 +28,9 @@ class ContextTable:
 
     Args:
       model: has ``decoder`` (with ``blank_id``, ``context_size``, ``vocab_size``) and ``joiner.decoder_proj``; TorchScript will do.
+
+    Raises:
+      UserError: the contexts do not fit into 64 bits, see :func:`fits_table`.
 
     Attributes:
       blank_id, vocab_size, context_size, device: the model's.
@@ -35,9 +46,12 @@ class ContextTable:
         self.base = self.vocab_size + 1
         self.context_size = int(model.decoder.context_size)
         self.keep = self.base ** (self.context_size - 1)
+        if not fits_table(model.decoder):
+            raise UserError(
+                f"a predictor of context size {self.context_size} over {self.vocab_size} tokens has too many contexts for this search; "
+                "greedy_search and modified_beam_search can decode it"
+            )
         contexts = self.base**self.context_size
-        if contexts >= 1 << 62:
-            raise ValueError(f"context size {self.context_size} with {self.vocab_size} tokens does not fit into 64 bits")
         weight = next(self._proj.parameters())
         self.device = weight.device
         self._rows = weight.new_empty(0, weight.size(0))

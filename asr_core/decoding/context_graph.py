@@ -19,6 +19,7 @@ class ContextGraph:
 
     Attributes:
       num_states: states, the start included.
+      score: as given.
     """
 
     def __init__(self, phrases: Sequence[Sequence[int]], score: float, device: torch.device = torch.device("cpu")) -> None:
@@ -36,6 +37,7 @@ class ContextGraph:
             ends[node] = ends[node] or node != 0
         fail, kept = _links(children, ends, depth)
         self.num_states = len(children)
+        self.score = score
         self._base = 1 + max((token for c in children for token in c), default=0)
         arcs = sorted((node * self._base + token, child) for node, c in enumerate(children) for token, child in c.items())
         self._keys = torch.tensor([key for key, _ in arcs] or [-1], dtype=torch.int64, device=device)
@@ -62,10 +64,52 @@ class ContextGraph:
         """What is taken back at the end of an utterance in ``state``: the bonus of a phrase not completed, negative."""
         return -self._value[state]
 
+    def continuations(self, state: int) -> Tensor:
+        """The tokens (M,) that lead from ``state`` on in a phrase, or begin one."""
+        parts: List[Tensor] = []
+        while True:
+            low, high = torch.searchsorted(self._keys, self._keys.new_tensor([state * self._base, (state + 1) * self._base])).tolist()
+            parts.append(self._keys[low:high] - state * self._base)
+            if state == 0:
+                return torch.cat(parts)
+            state = int(self._fail[state])
+
     def _child(self, state: Tensor, token: Tensor) -> Tuple[Tensor, Tensor]:
         key = state * self._base + token
         at = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
         return self._children[at], (self._keys[at] == key) & (token < self._base)
+
+
+class PhraseBoosts:
+    """What greedy search, which cannot take anything back, adds to log-probabilities: the score for each token that goes on in a phrase.
+
+    Args:
+      graph: the phrases.
+      vocab_size: V, number of tokens.
+      device: where the search is.
+    """
+
+    def __init__(self, graph: ContextGraph, vocab_size: int, device: torch.device) -> None:
+        self._graph = graph
+        self._rows = torch.zeros(0, vocab_size, device=device)  # of the states met so far
+        self._place = torch.full((graph.num_states,), -1, dtype=torch.int64, device=device)
+
+    def start(self, num: int) -> Tensor:
+        """States (num,) of streams that have not begun."""
+        return self._place.new_zeros(num)
+
+    def __call__(self, state: Tensor) -> Tensor:
+        """What each token (n, V) gets in ``state`` (n,)."""
+        for new in state[self._place[state] < 0].unique().tolist():
+            row = self._rows.new_zeros(1, self._rows.size(1))
+            row[0, self._graph.continuations(new)] = self._graph.score
+            self._place[new] = len(self._rows)
+            self._rows = torch.cat([self._rows, row])
+        return self._rows[self._place[state]]
+
+    def advance(self, state: Tensor, token: Tensor, emits: Tensor) -> Tensor:
+        """The states after ``token``, where it is emitted."""
+        return torch.where(emits, self._graph.advance(state, token)[1], state)
 
 
 def _links(children: List[Dict[int, int]], ends: List[bool], depth: List[int]) -> Tuple[List[int], List[int]]:

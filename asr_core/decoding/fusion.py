@@ -1,4 +1,4 @@
-"""Scores that modified beam search adds for each token: neural language models, token n-grams, phrases to favour."""
+"""Scores that beam searches add for each token: neural language models, token n-grams, phrases to favour."""
 
 from typing import Any, List, Protocol, Sequence, Tuple
 
@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asr_core.decoding.context import internal_log_probs
 from asr_core.decoding.context_graph import ContextGraph
-from asr_core.decoding.history import States
+from asr_core.decoding.history import States, histories, select
 from asr_core.lm.neural import SOS
 
 
@@ -128,6 +129,41 @@ class ContextScorer:
     def finish(self, states: States) -> Tensor:
         """See :class:`Scorer`."""
         return self._graph.finish(states[0])
+
+
+class InternalLmScorer:
+    """Minus ``scale`` times what the transducer's own language model says of a token, given that it is none but blank.
+
+    (Variani et al. 2020, https://arxiv.org/abs/2003.07705; Meng et al. 2021, https://arxiv.org/abs/2011.01991.)
+
+    Args:
+      model: has ``decoder`` and ``joiner``; eager or TorchScript.
+      scale: the weight of what is subtracted.
+    """
+
+    def __init__(self, model: Any, scale: float) -> None:
+        self._joiner = model.joiner
+        self._histories = histories(model)
+        self._scale = scale
+
+    def start(self, num: int, beam: int) -> States:
+        """See :class:`Scorer`; the states are the predictor's."""
+        return self._histories.start(num, beam)
+
+    def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
+        """See :class:`Scorer`; only where a token is emitted the joiner is asked."""
+        blank = self._histories.blank_id
+        decoder_out = self._histories.output(select(states, emits))
+        log_probs = internal_log_probs(self._joiner, decoder_out, blank, 0.0, 1.0)
+        log_probs[:, blank] = float("-inf")
+        found = log_probs.log_softmax(dim=1).gather(1, token[emits].unsqueeze(1)).squeeze(1)
+        score = torch.zeros(token.shape, device=token.device)
+        score[emits] = -self._scale * found.float()
+        return score, self._histories.append(states, token, emits)
+
+    def finish(self, states: States) -> Tensor:
+        """See :class:`Scorer`."""
+        return torch.zeros(states[0].shape[:2], device=states[0].device)
 
 
 def pick(states: States, parent: Tensor) -> States:

@@ -5,7 +5,7 @@ from typing import Any, Optional, Protocol, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from asr_core.decoding.context import ContextTable
+from asr_core.decoding.context import ContextTable, fits_table
 
 States = Tuple[Tensor, ...]  # one entry for each hypothesis along the first axes of each tensor
 
@@ -40,7 +40,9 @@ class Histories(Protocol):
 
 def histories(model: Any) -> Histories:
     """The predictor of ``model``, which has ``decoder`` and ``joiner.decoder_proj``; TorchScript will do."""
-    return RecurrentHistories(model) if is_recurrent(model.decoder) else StatelessHistories(model)
+    if is_recurrent(model.decoder):
+        return RecurrentHistories(model)
+    return StatelessHistories(model) if fits_table(model.decoder) else TokenHistories(model)
 
 
 def is_recurrent(decoder: Any) -> bool:
@@ -68,6 +70,35 @@ class StatelessHistories:
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
         """See :class:`Histories`."""
         return (torch.where(emits, self._table.append(states[0], token), states[0]),)
+
+
+class TokenHistories:
+    """A stateless predictor with too many contexts to number them: the state is the last tokens themselves."""
+
+    def __init__(self, model: Any) -> None:
+        self._decoder = model.decoder
+        self._proj = model.joiner.decoder_proj
+        self.blank_id = int(model.decoder.blank_id)
+        self.vocab_size = int(model.decoder.vocab_size)
+        self.device = next(self._proj.parameters()).device
+        self.initial_length = int(model.decoder.context_size)
+        self.horizon: Optional[int] = self.initial_length
+
+    def start(self, *shape: int) -> States:
+        """See :class:`Histories`; before an utterance comes "nothing" (-1), then a blank."""
+        tokens = torch.full((*shape, self.initial_length), -1, dtype=torch.int64, device=self.device)
+        tokens[..., -1] = self.blank_id
+        return (tokens,)
+
+    def output(self, states: States) -> Tensor:
+        """See :class:`Histories`."""
+        shape = states[0].shape[:-1]
+        return self._proj(self._decoder(states[0].reshape(-1, self.initial_length), False).squeeze(1)).view(*shape, -1)
+
+    def append(self, states: States, token: Tensor, emits: Tensor) -> States:
+        """See :class:`Histories`."""
+        longer = torch.cat([states[0][..., 1:], token.unsqueeze(-1)], dim=-1)
+        return (torch.where(emits.unsqueeze(-1), longer, states[0]),)
 
 
 class RecurrentHistories:
