@@ -65,7 +65,7 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
     from asr_core.models.checkpoint import load_averaged_model
 
     model, trained = load_averaged_model(
-        params["exp_dir"], params["epoch"], params["iter"], params["avg"], params["use_averaged_model"], model_overrides(params)
+        *(params[name] for name in ("exp_dir", "epoch", "iter", "avg", "use_averaged_model")), model_overrides(params), params["use_ema"]
     )
     model.eval()
     logging.info("%d parameters", sum(p.numel() for p in model.parameters()))

@@ -103,6 +103,18 @@ def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Ten
     return out
 
 
+def ema_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
+    """The exponential average of a checkpoint, with the weights' dtypes.
+
+    Raises:
+      UserError: it holds none.
+    """
+    average = ckpt.get("model_ema")
+    if average is None:
+        raise UserError("it holds no exponential average (model_ema): train with --ema-decay, or leave out --use-ema")
+    return {name: value.to(ckpt["model"][name].dtype) for name, value in average.items()}
+
+
 def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[str, Tensor]:
     """Mean of a run's weights between two of its checkpoints, from the running averages that they hold.
 

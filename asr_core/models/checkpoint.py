@@ -68,7 +68,10 @@ def _load(path: Path) -> Any:
 
 def params_of_checkpoint(ckpt: Mapping[str, Any]) -> AttributeDict:
     """What a checkpoint records beside weights and states: options and derived values."""
-    states = ("model", "model_avg", "model_ema", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state", "train_state")
+    states = (
+        "model", "model_avg", "model_ema", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state",
+        "train_state",
+    )  # fmt: skip
     return AttributeDict({k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in states})
 
 

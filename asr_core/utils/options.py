@@ -177,8 +177,8 @@ class Parser(argparse.ArgumentParser):
             for preset in wanted.values():
                 self.set_defaults(**preset)
             values, _ = self.parse_known_args(args, namespace)  # once more: what was given besides wins over the presets
-            for name in wanted:
-                setattr(values, name, self.presets[name][1])  # recorded as what it stands for
+            for name, preset in wanted.items():  # recorded as what it stands for
+                setattr(values, name, preset.get(name, self.presets[name][1]))
         return values
 
     def _unknown(self, extra: List[str]) -> str:
