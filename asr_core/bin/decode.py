@@ -1,7 +1,7 @@
 """Decode test sets with a trained model and score the transcripts. A recipe's decode.py calls :func:`main`."""
 
 import logging
-from typing import Any, Mapping, Optional, Sequence, Type
+from typing import Any, Callable, Mapping, Optional, Sequence, Type
 
 from asr_core.bin import decoding as shared
 from asr_core.bin.common import run_program
@@ -9,13 +9,16 @@ from asr_core.bin.decoding_results import Outcome, add_result_options, checked_d
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
 
-def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: str = "") -> None:
+def decode(
+    corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: str = "", usual: Optional[Mapping[str, Any]] = None
+) -> None:
     """Decode and score as ``params`` say.
 
     Args:
       corpus_class: a subclass of :class:`~asr_core.data.corpus.Corpus`.
       params: all options.
       fallback_tokenizer: where the corpus keeps its tokenizer, if the experiment's folder has none.
+      usual: the program's own defaults of options.
     """
     from pathlib import Path
 
@@ -32,7 +35,7 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
 
     setup_logger()
     opts, lm_opts = from_params(shared.TestOptions, params), from_params(LmOptions, params)
-    search = resolved(from_params(SearchOptions, params), lm=lm_opts)
+    search = resolved(from_params(SearchOptions, params), from_params(SearchOptions, usual or {}), lm_opts)
     scoring, details = checked_details(params, search.decoding_method)
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)
@@ -71,22 +74,32 @@ def _encoding(model: Any, opts: Any, chunking: Any, resources: Any, corpus: Any,
     from asr_core.decoding.offline import encode
     from asr_core.decoding.registry import get_method
 
-    wants_references = "references" in get_method(opts).needs
+    needs = get_method(opts).needs
 
     def prepare(x: Any, x_lens: Any, texts: Any) -> Any:
-        references = tokenizer.encode([corpus.normalize(text) for text in texts]) if wants_references else None
+        references = None
+        if "references" in needs:
+            references = tokenizer.encode([corpus.normalize(text) for text in texts])
+        elif "word_references" in needs:
+            references = [corpus.normalize(text).split() for text in texts]
         return encode(model, x, x_lens, opts, *chunking, resources, references)
 
     return prepare
 
 
-def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
+def main(
+    corpus: Type[Any],
+    defaults: Optional[Mapping[str, Any]] = None,
+    argv: Optional[Sequence[str]] = None,
+    more_options: Callable[[Parser], None] = lambda parser: None,
+) -> None:
     """Parse the command line and run.
 
     Args:
       corpus: the recipe's corpus class.
       defaults: defaults of the recipe's options, by name; they go before the corpus' own.
       argv: the command line, by default this process'.
+      more_options: adds options to the parser that the program has besides.
     """
     from asr_core.decoding.options import CheckpointOptions, SearchOptions
     from asr_core.lm.options import LmOptions
@@ -99,5 +112,6 @@ def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: 
     add_result_options(parser, all_defaults)
     shared.add_data_options(parser, all_defaults)
     shared.add_model_options(parser, all_defaults, argv)
+    more_options(parser)
     params = shared.parse(parser, corpus, argv)
-    run_program(lambda: decode(corpus, params, fallback))
+    run_program(lambda: decode(corpus, params, fallback, all_defaults))

@@ -68,7 +68,14 @@ def _method_part(opts: SearchOptions, context_size: int) -> str:
     if name == "greedy_search":
         context = f"_context-{context_size}" if context_size else ""
         return f"{context}_max-sym-per-frame-{opts.max_sym_per_frame}"
-    return ""
+    return _graph_part(opts)
+
+
+def _graph_part(opts: SearchOptions) -> str:
+    given = "hlg" in get_method(opts).needs and opts.hlg_scale != SearchOptions.hlg_scale
+    part = f"_hlg-scale-{opts.hlg_scale}" if given else ""
+    draws = opts.decoding_method.startswith(("nbest", "attention-decoder-rescoring"))
+    return part + (f"_nbest-scale-{opts.nbest_scale}_num-paths-{opts.num_paths}" if draws else "")
 
 
 def _fusion_part(opts: SearchOptions) -> str:

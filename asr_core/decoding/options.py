@@ -49,11 +49,20 @@ class SearchOptions:
     lm_scale: float = option(0.3, "weight of the neural language model")
     tokens_ngram: int = option(2, "order n of the token n-gram of *_LODR, <lang-dir>/<n>gram.arpa")
     backoff_id: int = option(500, "id of #0, the label of back-off arcs, where the token n-gram is a graph, <lang-dir>/<n>gram.fst.txt")
-    lang_dir: str = option("data/lang_bpe_500", "folder with the graph LG.fst.txt, words.txt, and token n-grams")
+    lang_dir: str = option("data/lang_bpe_500", "folder with the graphs LG.fst.txt and HLG.fst.txt, words.txt, and token n-grams")
     context_file: str = option("", "phrases to favour, one a line, for modified_beam_search and modified_beam_search_LODR")
     context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
     temperature: float = option(1.0, "logits are divided by it before the softmax")
+    hlg_scale: float = option(0.6, "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search")
+    lm_dir: str = option("data/lm", "folder with the word 4-gram of lattice rescoring: G_4_gram.fst.txt, 4-gram.arpa or 4gram.arpa")
+    search_beam: float = option(20.0, "graph search with CTC drops states that are worse than a frame's best by more than this")
+    output_beam: float = option(8.0, "the lattice of a graph search keeps what is worse than the best path by at most this")
+    min_active_states: int = option(30, "states that a graph search keeps at each frame at least, however bad")
+    max_active_states: int = option(10000, "states that a graph search keeps at each frame at most")
+    graph_backend: str = option(
+        "auto", "what searches graphs with CTC: own, k2, or auto: k2 on a GPU if it is installed", choices=("auto", "own", "k2")
+    )
 
 
 @dataclass
@@ -85,10 +94,10 @@ def check_search(opts: SearchOptions) -> None:
     """
     if opts.beam_size < 1:
         raise UserError(f"--beam-size (or --num-active-paths) must be at least 1, got {opts.beam_size}")
-    for name in ("max_sym_per_frame", "max_contexts", "max_states", "num_paths"):
+    for name in ("max_sym_per_frame", "max_contexts", "max_states", "num_paths", "min_active_states", "max_active_states"):
         if getattr(opts, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(opts, name)}")
-    for name in ("beam", "nbest_scale"):
+    for name in ("beam", "nbest_scale", "search_beam", "output_beam"):
         if not getattr(opts, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, got {getattr(opts, name)}")
     if not 0 < opts.temperature < float("inf"):

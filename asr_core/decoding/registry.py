@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from torch import Tensor
 
 from asr_core.decoding import ctc
+from asr_core.decoding import graph_methods as graphs
 from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_nbest, modified_beam_search
 from asr_core.decoding.ctc_prefix import StreamingCtcPrefixSearch, ctc_prefix_beam_search, ctc_prefix_nbest
 from asr_core.decoding.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
@@ -31,7 +32,7 @@ class Job(NamedTuple):
       lens: (N,) int64.
       opts: search options.
       resources: what the method needs besides.
-      references: token ids of the transcripts, for oracles.
+      references: token ids of the transcripts, or their words, for oracles.
     """
 
     model: Any
@@ -39,7 +40,7 @@ class Job(NamedTuple):
     lens: Tensor
     opts: SearchOptions
     resources: Resources = Resources()
-    references: Optional[Sequence[Sequence[int]]] = None
+    references: Optional[Sequence[Sequence[Any]]] = None
 
 
 class Method(NamedTuple):
@@ -49,7 +50,7 @@ class Method(NamedTuple):
       search: a batch -> its hypotheses by name; a method of one answer calls it "".
       uses: names of the search options that it heeds.
       needs: fields of :class:`~asr_core.decoding.resources.Resources` that it works with, of which only ``context_graph`` may be
-        missing; and ``references``, the transcripts.
+        missing; ``references``, the transcripts in tokens, or ``word_references``, in words; and ``attention_decoder``, that head.
       streaming: (model, options, resources) -> an object with ``new_stream()`` and ``advance(streams, encoder_out,
         encoder_out_lens)``, whose streams have ``hypothesis()``; None where the method cannot stream.
       nbest: a batch -> for each utterance its hypotheses, the best first and no two with the same tokens; None where the method
@@ -143,12 +144,20 @@ _LM = (*_BEAM, "lm_type", "lm_scale", "use_shallow_fusion")
 _LODR = ("ngram_lm_scale", "tokens_ngram", "backoff_id", "lang_dir")
 _PHRASES = ("context_file", "context_score")
 _GRAPH = ("ngram_lm_scale", "lang_dir")
+_FRAMES = ("search_beam", "output_beam", "min_active_states", "max_active_states", "graph_backend", "num_paths", "nbest_scale", *_ADJUST)
+_HLG = (*_FRAMES, "hlg_scale", "lang_dir")
 
 
 def _method(
     search: Callable[[Job], Dict[str, List[Hypothesis]]], uses: Sequence[str], needs: Sequence[str] = (), streaming: Any = None
 ) -> Method:
     return Method(search, frozenset(uses), frozenset(needs), streaming)
+
+
+def _ctc_graph(
+    search: Callable[[Job], Dict[str, List[Hypothesis]]], uses: Sequence[str], needs: Sequence[str] = (), nbest: Any = None
+) -> Method:
+    return Method(search, frozenset(uses), frozenset(needs), nbest=nbest, head="ctc")
 
 
 def _stream_fast(model: Any, o: SearchOptions, _: Resources) -> Any:
@@ -182,6 +191,17 @@ METHODS: Dict[str, Method] = {
     "ctc-prefix-beam-search": _method(_ctc_prefix, (*_BEAM, *_PHRASES), ["context_graph"], _stream_ctc_prefix)._replace(
         head="ctc", nbest=_ctc_prefix_nbest
     ),
+    "ctc-decoding": _ctc_graph(graphs.one_best, _FRAMES, nbest=graphs.nbest_lists),
+    "1best": _ctc_graph(graphs.one_best, _HLG, ["hlg"], graphs.nbest_lists),
+    "nbest": _ctc_graph(graphs.nbest, _HLG, ["hlg"], graphs.nbest_lists),
+    "nbest-oracle": _ctc_graph(graphs.nbest_oracle, _HLG, ["hlg", "word_references"], graphs.oracle_lists),
+    "nbest-rescoring": _ctc_graph(graphs.nbest_rescoring, (*_HLG, "lm_dir"), ["hlg", "word_lm"]),
+    "whole-lattice-rescoring": _ctc_graph(graphs.whole_lattice_rescoring, (*_HLG, "lm_dir"), ["hlg", "word_lm"]),
+    "attention-decoder-rescoring-no-ngram": _ctc_graph(graphs.attention_rescoring, _FRAMES, ["attention_decoder"]),
+    "attention-decoder-rescoring-with-ngram": _ctc_graph(
+        graphs.attention_rescoring_with_ngram, (*_HLG, "lm_dir"), ["hlg", "word_lm", "attention_decoder"]
+    ),
+    "ctc-prefix-beam-search-attention-decoder-rescoring": _ctc_graph(graphs.prefix_attention_rescoring, _BEAM, ["attention_decoder"]),
 }
 
 

@@ -6,14 +6,16 @@ from typing import Any, List, NamedTuple, Optional
 import torch
 
 from asr_core.decoding.context_graph import ContextGraph
+from asr_core.decoding.ctc_topology import search_graph
 from asr_core.decoding.epsilons import remove_epsilons
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.lm_loading import load_lm
 from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.word_lm import WordLm
 from asr_core.lm.grammar_fst import read_openfst_text
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.options import LmOptions
-from asr_core.lm.symbols import read_symbols
+from asr_core.lm.symbols import DISAMBIG, read_symbols
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
 
@@ -26,12 +28,16 @@ class Resources(NamedTuple):
       ngram: :class:`~asr_core.lm.ngram.NgramLm` over token ids.
       graph: decoding graph from tokens to words.
       context_graph: phrases to favour.
+      hlg: decoding graph from frames to words, for CTC.
+      word_lm: word n-gram, for rescoring what was found with ``hlg``.
     """
 
     lm: Optional[Any] = None
     ngram: Optional[NgramLm] = None
     graph: Optional[Fsa] = None
     context_graph: Optional[ContextGraph] = None
+    hlg: Optional[Fsa] = None
+    word_lm: Optional[WordLm] = None
 
 
 def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, tokenizer: Tokenizer, device: str) -> Resources:
@@ -48,20 +54,44 @@ def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, to
       UserError: a file is missing or damaged.
     """
     phrases = "context_graph" in needs and opts.context_file
+    hlg = _hlg(opts) if "hlg" in needs else None
     return Resources(
         lm=load_lm(lm_opts, tokenizer.vocab_size, device, opts.lm_type) if "lm" in needs else None,
         ngram=_token_ngram(opts, tokenizer) if "ngram" in needs else None,
         graph=_graph(opts) if "graph" in needs else None,
         context_graph=_context_graph(opts, tokenizer, device) if phrases else None,
+        hlg=hlg,
+        word_lm=_word_lm(opts, hlg) if hlg is not None and "word_lm" in needs else None,
     )
 
 
 def _graph(opts: SearchOptions) -> Fsa:
+    return remove_epsilons(_read_graph(opts, "LG")).scaled(opts.ngram_lm_scale)
+
+
+def _hlg(opts: SearchOptions) -> Fsa:
+    return search_graph(_read_graph(opts, "HLG")).scaled(opts.hlg_scale)
+
+
+def _read_graph(opts: SearchOptions, name: str) -> Fsa:
     folder = Path(opts.lang_dir)
-    if not (folder / "LG.fst.txt").is_file():
-        raise UserError(f"no graph {folder / 'LG.fst.txt'}: make it with compile_lg, or name its folder with --lang-dir")
-    graph = Fsa.read(folder / "LG.fst.txt").with_words(read_symbols(folder / "words.txt"))
-    return remove_epsilons(graph).scaled(opts.ngram_lm_scale)
+    path = folder / f"{name}.fst.txt"
+    if not path.is_file():
+        raise UserError(f"no graph {path}: make it with compile_{name.lower()}, or name its folder with --lang-dir")
+    return Fsa.read(path).with_words(read_symbols(folder / "words.txt"))
+
+
+def _word_lm(opts: SearchOptions, hlg: Fsa) -> WordLm:
+    folder, table = Path(opts.lm_dir), read_symbols(Path(opts.lang_dir) / "words.txt")
+    grammar = folder / "G_4_gram.fst.txt"
+    if grammar.is_file():
+        if DISAMBIG not in table:
+            raise UserError(f"{opts.lang_dir}/words.txt has no {DISAMBIG}, the label of the backoff arcs in {grammar}")
+        return WordLm.of_graph(read_openfst_text(grammar, table[DISAMBIG], table), hlg, table)
+    for name in ("4-gram.arpa", "4gram.arpa"):
+        if (folder / name).is_file():
+            return WordLm.of_graph(NgramLm.from_arpa(folder / name, table), hlg, table)
+    raise UserError(f"no word 4-gram {grammar}, nor 4-gram.arpa there: make it, or name its folder with --lm-dir")
 
 
 def _token_ngram(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from test_ctc_decode import EXPECTED as GRAPH_METHODS
 from test_programs import CHUNKS, Noise, hypotheses, run, world  # noqa: F401
 from tiny import PIECES
 
@@ -89,7 +90,7 @@ def test_files_of_each_method(world, extras, method):  # noqa: F811
 def test_every_method_is_tested_or_simple():
     named = {"greedy_search", "modified_beam_search", "ctc-greedy-search", "ctc-prefix-beam-search"}
     rescoring = {"modified_beam_search_lm_rescore", "modified_beam_search_lm_rescore_LODR"}
-    assert set(METHODS) == {*EXPECTED, *named, *rescoring}
+    assert set(METHODS) == {*EXPECTED, *named, *rescoring, *GRAPH_METHODS}
 
 
 @pytest.mark.parametrize("lodr", [False, True])
