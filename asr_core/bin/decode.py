@@ -9,9 +9,7 @@ from asr_core.bin.decoding_results import Outcome, add_result_options, checked_d
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
 
-def decode(
-    corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: str = "", usual: Optional[Mapping[str, Any]] = None
-) -> None:
+def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: str = "", usual: Optional[Mapping[str, Any]] = None) -> None:
     """Decode and score as ``params`` say.
 
     Args:
