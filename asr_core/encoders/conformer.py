@@ -8,9 +8,17 @@ from torch import Tensor, nn
 from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.conformer_layer import ConformerLayer
 from asr_core.nn.conformer import ConformerConvolution
-from asr_core.nn.masks import chunk_mask, make_pad_mask, merge_masks
-from asr_core.nn.relative_attention import RelPositionMultiheadAttention, relative_positions, sinusoids
+from asr_core.nn.masks import chunk_mask, future_mask, make_pad_mask, merge_masks
+from asr_core.nn.relative_attention import (
+    KeyShiftAttention,
+    MultiheadAttention,
+    RelPositionMultiheadAttention,
+    relative_positions,
+    sinusoids,
+)
 from asr_core.utils.errors import UserError
+
+POSITIONS = ("xl", "key_shift", "none")
 
 
 class Conformer(ChunkedEncoder):
@@ -22,7 +30,7 @@ class Conformer(ChunkedEncoder):
       nhead: attention heads.
       feedforward_dim: width inside the feed-forward modules.
       cnn_module_kernel: taps of the depthwise convolutions, odd or even.
-      dropout: of all modules.
+      dropout: of all modules; of some another one in ``ff_dropout``, ``attention_dropout`` (of weights and output), ``conv_dropout``.
       layer_drop: probability per sequence of leaving a layer out in training.
       layer_order: see :class:`~asr_core.encoders.conformer_layer.ConformerLayer`.
       conv_norm: "batch" or "layer", see :class:`~asr_core.nn.conformer.ConformerConvolution`.
@@ -33,6 +41,10 @@ class Conformer(ChunkedEncoder):
       batch_norm_decay: weight of the past in the running statistics of batch norms.
       causal, chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
       frame_factor: feature frames (100 Hz) per frame of the input.
+      position: how attention knows where frames stand: "xl", "key_shift" (see :mod:`asr_core.nn.relative_attention`) or "none".
+      position_clip: largest offset that "key_shift" tells from larger ones.
+      left_only_attention: no frame sees later ones, not even those of its chunk.
+      long_skip: add the input to the output of each layer.
     """
 
     def __init__(
@@ -56,25 +68,42 @@ class Conformer(ChunkedEncoder):
         chunk_size: Tuple[int, ...] = (-1,),
         left_context_frames: Tuple[int, ...] = (-1,),
         frame_factor: int = 4,
+        position: str = "xl",
+        position_clip: int = 400,
+        left_only_attention: bool = False,
+        long_skip: bool = False,
+        ff_dropout: Optional[float] = None,
+        attention_dropout: Optional[float] = None,
+        conv_dropout: Optional[float] = None,
     ) -> None:
         super().__init__(causal, chunk_size, left_context_frames)
         if encoder_dim % 2 != 0:
             raise ValueError(f"encoder_dim must be even, got {encoder_dim}")
+        if position not in POSITIONS:
+            raise ValueError(f"position is one of {', '.join(POSITIONS)}, not {position!r}")
         self.output_downsampling_factor = 1
         self.frame_factor = frame_factor
         self.encoder_dim = (encoder_dim,) * num_encoder_layers
         self.width = encoder_dim
         self.cache_len = cnn_module_kernel - 1
         self.abs_pos_emb = abs_pos_emb
+        self.position = position
+        self.left_only_attention = left_only_attention
+        self.long_skip = long_skip
+        rates = [dropout if rate is None else rate for rate in (ff_dropout, attention_dropout, conv_dropout)]
+
+        def attention() -> MultiheadAttention:
+            if position == "xl":
+                return RelPositionMultiheadAttention(encoder_dim, nhead, rates[1], per_dim_scale, scale_bias)
+            if position == "key_shift":
+                return KeyShiftAttention(encoder_dim, nhead, rates[1], per_dim_scale, position_clip)
+            return MultiheadAttention(encoder_dim, nhead, rates[1], per_dim_scale)
+
         layers: List[nn.Module] = []
+        sizes = (feedforward_dim, rates[0], layer_drop, layer_order, activation, norm_eps, rates[1])
+        conv = (cnn_module_kernel, conv_norm, causal, rates[2], activation, norm_eps, batch_norm_decay)
         for _ in range(num_encoder_layers):
-            attention = RelPositionMultiheadAttention(encoder_dim, nhead, dropout, per_dim_scale, scale_bias)
-            convolution = ConformerConvolution(
-                encoder_dim, cnn_module_kernel, conv_norm, causal, dropout, activation, norm_eps, batch_norm_decay
-            )
-            layers.append(
-                ConformerLayer(encoder_dim, attention, convolution, feedforward_dim, dropout, layer_drop, layer_order, activation, norm_eps)
-            )
+            layers.append(ConformerLayer(encoder_dim, attention(), ConformerConvolution(encoder_dim, *conv), *sizes))
         self.layers = nn.ModuleList(layers)
 
     @property
@@ -98,15 +127,25 @@ class Conformer(ChunkedEncoder):
             chunk_size, left_chunks = self._draw_chunk()
             if chunk_size > 0:
                 attn_mask = chunk_mask(x.size(0), self._frames(chunk_size), left_chunks, x.device)
+        if self.left_only_attention:
+            future = future_mask(x.size(0), x.size(0), x.device)
+            attn_mask = future if attn_mask is None else attn_mask | future
         mask = merge_masks(attn_mask, pad_mask)
         padded = pad_mask.transpose(0, 1)
         x = x.masked_fill(padded.unsqueeze(-1), 0.0).contiguous()
-        pos_emb = relative_positions(x.size(0), x.size(0), x)
+        pos_emb = self._pos_emb(x, x.size(0))
+        skipped = x
         outputs: List[Tensor] = []
         for layer in self.layers:
             x = layer(x, pos_emb, mask, padded)
+            if self.long_skip:
+                x = x + skipped
             outputs.append(x)
         return x.transpose(0, 1), x_lens, outputs
+
+    def _pos_emb(self, x: Tensor, num_keys: int) -> Tensor:
+        """What the layers' attention wants to know of positions, for queries (T, N, C)."""
+        return relative_positions(x.size(0), num_keys, x) if self.position == "xl" else x.new_zeros(1, 0, 0)
 
     def _frames(self, frames: int) -> int:
         """Frames of the input in so many 50 Hz frames."""
@@ -164,12 +203,17 @@ class Conformer(ChunkedEncoder):
         age = torch.arange(left - 1, -1, -1, device=x.device)  # the oldest cached frame comes first
         pad_mask = make_pad_mask(x_lens, x.size(0))
         mask = torch.cat([processed.unsqueeze(1) <= age, pad_mask], dim=1).unsqueeze(1)
+        if self.left_only_attention:
+            mask = mask | future_mask(x.size(0), left + x.size(0), x.device)
         padded = pad_mask.transpose(0, 1)
         x = x.masked_fill(padded.unsqueeze(-1), 0.0)
-        pos_emb = relative_positions(x.size(0), left + x.size(0), x)
+        pos_emb = self._pos_emb(x, left + x.size(0))
+        skipped = x
         new_states: List[Tensor] = []
         for i, layer in enumerate(self.layers):
             x, layer_states = layer.streaming_forward(x, pos_emb, states[3 * i : 3 * i + 3], mask, padded)
+            if self.long_skip:
+                x = x + skipped
             new_states += layer_states
         new_states.append(processed + x_lens.to(processed.dtype))
         return x.transpose(0, 1), x_lens, new_states

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.nn.conformer import ConformerConvolution, ConformerFeedForward
-from asr_core.nn.relative_attention import RelPositionMultiheadAttention
+from asr_core.nn.relative_attention import MultiheadAttention
 
 LAYER_ORDERS = ("mhsa_before_lconv", "lconv_before_mhsa", "lconv_before_ff")
 
@@ -19,17 +19,18 @@ class ConformerLayer(nn.Module):
       attention: the attention.
       convolution: the convolution.
       feedforward_dim: width inside the feed-forward modules.
-      dropout: of the feed-forward modules and of the attention's output.
+      dropout: of the feed-forward modules.
       layer_drop: probability per sequence of leaving the layer out in training.
       layer_order: where the convolution stands: after the attention, before it, or before the first feed-forward module.
       activation: see :data:`asr_core.nn.conformer.ACTIVATIONS`.
       norm_eps: of the layer norms.
+      attention_dropout: of the attention's output; None: as ``dropout``.
     """
 
     def __init__(
         self,
         embed_dim: int,
-        attention: RelPositionMultiheadAttention,
+        attention: MultiheadAttention,
         convolution: ConformerConvolution,
         feedforward_dim: int,
         dropout: float = 0.1,
@@ -37,6 +38,7 @@ class ConformerLayer(nn.Module):
         layer_order: str = "mhsa_before_lconv",
         activation: str = "silu",
         norm_eps: float = 1e-5,
+        attention_dropout: Optional[float] = None,
     ) -> None:
         super().__init__()
         if layer_order not in LAYER_ORDERS:
@@ -46,7 +48,7 @@ class ConformerLayer(nn.Module):
         self.feed_forward1 = ConformerFeedForward(embed_dim, feedforward_dim, dropout, activation, norm_eps)
         self.norm_self_attn = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.self_attn = attention
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout if attention_dropout is None else attention_dropout)
         self.conv_module = convolution
         self.feed_forward2 = ConformerFeedForward(embed_dim, feedforward_dim, dropout, activation, norm_eps)
         self.norm_final = nn.LayerNorm(embed_dim, eps=norm_eps)
@@ -56,7 +58,7 @@ class ConformerLayer(nn.Module):
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1, C).
+          pos_emb: (1, 2 T - 1, C), if the attention wants it.
           mask: boolean (N or 1, T or 1, T), True at keys that must not be seen.
           pad_mask: (T, N) boolean, True at padding, which becomes 0.
         """
@@ -85,9 +87,9 @@ class ConformerLayer(nn.Module):
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1 + left, C).
+          pos_emb: (1, 2 T - 1 + left, C), if the attention wants it.
           states: cached keys and values (left, N, C), cached frames of the convolution (kernel - 1, N, C).
-          mask: (N, 1, left + T) boolean, True at keys that must not be seen.
+          mask: (N, 1 or T, left + T) boolean, True at keys that must not be seen.
           pad_mask: (T, N) boolean, True at padding.
 
         Returns:

@@ -1,7 +1,7 @@
 """Options and construction of the Conformer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import int_entries, option
@@ -37,6 +37,14 @@ _RNNT: Dict[str, Any] = {
 _SMALL = {"num_encoder_layers": 16, "encoder_dim": 144, "nhead": 4, "feedforward_dim": 576}
 _MEDIUM = {"num_encoder_layers": 16, "encoder_dim": 256, "nhead": 4, "feedforward_dim": 1024}
 _TEST = {"num_encoder_layers": 1, "encoder_dim": 4, "nhead": 2, "feedforward_dim": 16, "front_end_channels": 4}
+_HYBRID: Dict[str, Any] = {
+    "num_encoder_layers": 12,
+    "cnn_module_kernel": 8,
+    "front_end": "stack",
+    "per_dim_scale": False,
+    "abs_pos_emb": False,
+    "norm_eps": 1e-5,
+}
 PRESETS: Dict[str, Dict[str, Any]] = {
     "test": _TEST,
     "s": _SMALL,
@@ -56,16 +64,16 @@ PRESETS: Dict[str, Dict[str, Any]] = {
         "activation": "double_swish",
         "norm_eps": 1e-5,
     },
-    "hybrid": {
-        "num_encoder_layers": 12,
-        "cnn_module_kernel": 8,
-        "front_end": "stack",
-        "conv_norm": "layer",
-        "per_dim_scale": False,
-        "abs_pos_emb": False,
-        "norm_eps": 1e-5,
-        "intermediate_ctc_stacks": "6",
+    "hybrid-small": {
+        **_HYBRID,
+        "encoder_dim": 256,
+        "nhead": 4,
+        "feedforward_dim": 1538,
+        "dropout": 0.05,
+        "position": "none",
+        "left_only_attention": True,
     },
+    "hybrid-large": {**_HYBRID, "conv_norm": "layer", "embed_dropout": 0.0, "position": "key_shift", "intermediate_ctc_stacks": "6"},
 }
 
 
@@ -76,8 +84,9 @@ class ConformerOptions:
     model_size: str = option(
         "",
         "Preset of the sizes below: test, s (144 wide), m (256), l (512; 115 M parameters in the encoder), the same with -rnnt and an LSTM "
-        "predictor of width 640 (test: 8), icefall (12 layers, narrow front end, scaled as icefall does), hybrid (12 layers, three frames stacked, "
-        "layer norm in the convolution, CTC after the 6th layer). Options given besides win.",
+        "predictor of width 640 (test: 8), icefall (12 layers, narrow front end, scaled as icefall does), hybrid-small and hybrid-large (12 "
+        "layers on three frames stacked, in widths of hybrid systems: 256, attention to the left alone, no positions; 512, learned key "
+        "shifts, layer norm in the convolution, CTC after the 6th layer). Options given besides win.",
         choices=["", *PRESETS],
         presets={name: {**_LARGE, **sizes} for name, sizes in PRESETS.items()},
     )
@@ -92,7 +101,11 @@ class ConformerOptions:
         choices=["conv", "narrow", "stack"],
     )
     front_end_channels: int = option(_LARGE["front_end_channels"], "Channels of --front-end conv.")
-    dropout: float = option(0.1, "Dropout of all modules.")
+    dropout: float = option(0.1, "Dropout of all modules, where none of the next four options is given.")
+    embed_dropout: Optional[float] = option(None, "Dropout of the front end's output.")
+    ff_dropout: Optional[float] = option(None, "Dropout of the feed-forward modules.")
+    attention_dropout: Optional[float] = option(None, "Dropout of the attention's weights and output.")
+    conv_dropout: Optional[float] = option(None, "Dropout of the convolution modules.")
     layer_drop: float = option(0.0, "Probability per utterance of leaving a layer out in training.")
     layer_order: str = option(
         _LARGE["layer_order"],
@@ -103,6 +116,15 @@ class ConformerOptions:
     per_dim_scale: bool = option(_LARGE["per_dim_scale"], "Learn a factor for each dimension of the queries.")
     scale_bias: bool = option(_LARGE["scale_bias"], "Divide the biases u and v of the attention by sqrt(width per head) as the queries.")
     abs_pos_emb: bool = option(_LARGE["abs_pos_emb"], "Add an encoding of absolute positions to the input.")
+    position: str = option(
+        "xl",
+        "How attention knows where frames stand: xl (encoded offsets, as Transformer-XL), key_shift (a learned vector for each offset, "
+        "added to the keys), none.",
+        choices=["xl", "key_shift", "none"],
+    )
+    position_clip: int = option(400, "Largest offset that --position key_shift tells from larger ones.")
+    left_only_attention: bool = option(False, "No frame attends to later ones, with or without --causal.")
+    long_skip: bool = option(False, "Add the front end's output to the output of each layer.")
     activation: str = option(_LARGE["activation"], "Activation.", choices=["silu", "double_swish", "relu"])
     norm_eps: float = option(_LARGE["norm_eps"], "Epsilon of all norms.")
     batch_norm_decay: float = option(0.999, "Weight of the past in the running statistics of batch norms.")
@@ -120,14 +142,10 @@ def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
     """
     from asr_core.encoders.conformer import Conformer
 
-    for name in ("num_encoder_layers", "encoder_dim", "nhead", "feedforward_dim", "cnn_module_kernel", "front_end_channels"):
-        if getattr(opts, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(opts, name)}")
-    for name in ("dropout", "layer_drop", "batch_norm_decay"):
-        if not 0.0 <= getattr(opts, name) < 1.0:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {getattr(opts, name)}")
+    _check(opts)
     names = "encoder_dim num_encoder_layers nhead feedforward_dim cnn_module_kernel dropout layer_drop layer_order conv_norm".split()
-    names += "per_dim_scale scale_bias abs_pos_emb activation norm_eps batch_norm_decay causal".split()
+    names += "per_dim_scale scale_bias abs_pos_emb activation norm_eps batch_norm_decay causal position position_clip".split()
+    names += "left_only_attention long_skip ff_dropout attention_dropout conv_dropout".split()
     try:
         encoder_embed = _front_end(opts, feature_dim)
         encoder = Conformer(
@@ -147,6 +165,17 @@ def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
     return encoder_embed, encoder
 
 
+def _check(opts: Any) -> None:
+    sizes = ("num_encoder_layers", "encoder_dim", "nhead", "feedforward_dim", "cnn_module_kernel", "front_end_channels", "position_clip")
+    for name in sizes:
+        if getattr(opts, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(opts, name)}")
+    for name in ("dropout", "embed_dropout", "ff_dropout", "attention_dropout", "conv_dropout", "layer_drop", "batch_norm_decay"):
+        value = getattr(opts, name)
+        if value is not None and not 0.0 <= value < 1.0:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {value}")
+
+
 def subsampling_factor(opts: Any) -> int:
     """Feature frames per frame of encoder output."""
     return 3 if opts.front_end == "stack" else 4
@@ -156,11 +185,12 @@ def _front_end(opts: Any, feature_dim: int) -> Any:
     from asr_core.nn.conformer import ACTIVATIONS
     from asr_core.nn.subsampling4 import Conv2dSubsampling4, Conv2dSubsamplingNarrow, FrameStacking
 
+    dropout = opts.dropout if opts.embed_dropout is None else opts.embed_dropout
     if opts.front_end == "conv":
-        return Conv2dSubsampling4(feature_dim, opts.encoder_dim, opts.front_end_channels, opts.dropout)
+        return Conv2dSubsampling4(feature_dim, opts.encoder_dim, opts.front_end_channels, dropout)
     if opts.front_end == "narrow":
-        return Conv2dSubsamplingNarrow(feature_dim, opts.encoder_dim, ACTIVATIONS[opts.activation](), opts.dropout)
-    return FrameStacking(feature_dim, opts.encoder_dim, dropout=opts.dropout)
+        return Conv2dSubsamplingNarrow(feature_dim, opts.encoder_dim, ACTIVATIONS[opts.activation](), dropout)
+    return FrameStacking(feature_dim, opts.encoder_dim, dropout=dropout)
 
 
 def _initialise(module: "nn.Module") -> None:

@@ -35,6 +35,12 @@ def chunk_mask(num_frames: int, chunk_size: int, left_chunks: int, device: torch
     return mask
 
 
+def future_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """Mask (num_queries, num_keys) of an encoder that sees no later frame; the last query stands at the last key."""
+    query = torch.arange(num_keys - num_queries, num_keys, device=device)
+    return torch.arange(num_keys, device=device).unsqueeze(0) > query.unsqueeze(1)
+
+
 def merge_masks(attn_mask: Optional[Tensor], pad_mask: Optional[Tensor]) -> Optional[Tensor]:
     """One mask (1 or N, 1 or T, S) out of (T, S) and (N, S); either may be None."""
     if attn_mask is None:

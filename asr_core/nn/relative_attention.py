@@ -1,4 +1,4 @@
-"""Self-attention with relative positions (Transformer-XL, Dai et al. 2019, https://arxiv.org/abs/1901.02860, section 3.3)."""
+"""Self-attention with relative positions: those of Transformer-XL (Dai et al. 2019, https://arxiv.org/abs/1901.02860), or learned."""
 
 import math
 from typing import Optional, Tuple
@@ -24,38 +24,37 @@ def relative_positions(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
     return sinusoids(offsets, like.size(-1)).to(like.dtype).unsqueeze(0)
 
 
-class RelPositionMultiheadAttention(nn.Module):
-    """Self-attention whose scores are ``(q + u) . k + (q + v) . (W_r phi(i - j))``.
+class MultiheadAttention(nn.Module):
+    """Self-attention whose scores are ``q . k / sqrt(C / H)``: no position matters.
 
     Args:
-      embed_dim: width C of input and output, of the positional encoding and of all heads together.
+      embed_dim: width C of input, output and all heads together.
       num_heads: H, divides C.
       dropout: of the weights.
       per_dim_scale: multiply each dimension of the queries by ``softplus(s) / softplus(0)``, s learned and shared by the heads.
-      scale_bias: divide u and v by sqrt(C / H), too, and not the queries alone.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False, scale_bias: bool = False) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False) -> None:
         super().__init__()
         if embed_dim % num_heads != 0:
             raise ValueError(f"{num_heads} heads cannot share a width of {embed_dim}")
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
-        self.scale_bias = scale_bias
         self.in_proj = nn.Linear(embed_dim, 3 * embed_dim)
-        self.linear_pos = nn.Linear(embed_dim, embed_dim, bias=False)
-        self.pos_bias_u = nn.Parameter(torch.zeros(num_heads, self.head_dim))
-        self.pos_bias_v = nn.Parameter(torch.zeros(num_heads, self.head_dim))
+        self._add_positions(embed_dim)
         self.register_parameter("per_dim_scale", nn.Parameter(torch.zeros(self.head_dim)) if per_dim_scale else None)
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(embed_dim, embed_dim)
+
+    def _add_positions(self, embed_dim: int) -> None:
+        """Make the parameters that positions need."""
 
     def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         """Attend to all frames.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1, C), see :func:`relative_positions`.
+          pos_emb: (1, 2 T - 1, C), see :func:`relative_positions`; only :class:`RelPositionMultiheadAttention` looks at it.
           mask: boolean (N or 1, T or 1, T), True at keys that must not be seen.
 
         Returns:
@@ -73,7 +72,7 @@ class RelPositionMultiheadAttention(nn.Module):
           x: (T, N, C).
           pos_emb: (1, 2 T - 1 + left, C).
           cached_key, cached_value: (left, N, C).
-          mask: boolean (N, 1, left + T).
+          mask: boolean (N, 1 or T, left + T).
 
         Returns:
           (T, N, C) and the next cached_key, cached_value.
@@ -84,9 +83,8 @@ class RelPositionMultiheadAttention(nn.Module):
         return y, k[x.size(0) :], v[x.size(0) :]
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, pos_emb: Tensor, mask: Optional[Tensor]) -> Tensor:
-        by_content, by_position = self._queries(self._heads(q))
         keys, values = self._heads(k), self._heads(v)
-        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1)).squeeze(1)
+        by_content, by_position, pos = self._queries(self._heads(q), keys.size(2), pos_emb)
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             weights = attention_weights_plain(by_content, keys, by_position, pos, mask)
         else:
@@ -94,16 +92,67 @@ class RelPositionMultiheadAttention(nn.Module):
         y = torch.matmul(self.dropout(weights), values)
         return self.out_proj(y.permute(2, 1, 0, 3).flatten(2))
 
-    def _queries(self, q: Tensor) -> Tuple[Tensor, Tensor]:
-        """Queries (H, N, T, D) for keys and for positions."""
-        scale = self.head_dim**-0.5
-        if self.per_dim_scale is not None:
-            q = q * (F.softplus(self.per_dim_scale) / math.log(2.0)).to(q.dtype)
-        u, v = self.pos_bias_u.to(q.dtype).unsqueeze(1).unsqueeze(1), self.pos_bias_v.to(q.dtype).unsqueeze(1).unsqueeze(1)
-        if self.scale_bias:
-            return (q + u) * scale, (q + v) * scale
-        return q * scale + u, q * scale + v
+    def _queries(self, q: Tensor, num_keys: int, pos_emb: Tensor) -> Tuple[Tensor, Optional[Tensor], Tensor]:
+        """Queries (H, N, T, D) for keys and for positions, if they matter, and the positions (H, T - 1 + num_keys, D), by offset."""
+        nothing: Optional[Tensor] = None
+        return self._weighted(q) * self.head_dim**-0.5, nothing, q.new_zeros(self.num_heads, q.size(2) - 1 + num_keys, 0)
+
+    def _weighted(self, q: Tensor) -> Tensor:
+        """The queries, each dimension times its learned factor."""
+        if self.per_dim_scale is None:
+            return q
+        return q * (F.softplus(self.per_dim_scale) / math.log(2.0)).to(q.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(T, N, H * D) -> (H, N, T, D)."""
         return x.reshape(x.size(0), x.size(1), self.num_heads, self.head_dim).permute(2, 1, 0, 3)
+
+
+class RelPositionMultiheadAttention(MultiheadAttention):
+    """Self-attention whose scores are ``(q + u) . k + (q + v) . (W_r phi(i - j))``.
+
+    Args:
+      embed_dim, num_heads, dropout, per_dim_scale: see :class:`MultiheadAttention`; the positional encoding has the width C, too.
+      scale_bias: divide u and v by sqrt(C / H), too, and not the queries alone.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False, scale_bias: bool = False) -> None:
+        super().__init__(embed_dim, num_heads, dropout, per_dim_scale)
+        self.scale_bias = scale_bias
+
+    def _add_positions(self, embed_dim: int) -> None:
+        self.linear_pos = nn.Linear(embed_dim, embed_dim, bias=False)
+        self.pos_bias_u = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
+        self.pos_bias_v = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
+
+    def _queries(self, q: Tensor, num_keys: int, pos_emb: Tensor) -> Tuple[Tensor, Optional[Tensor], Tensor]:
+        scale = self.head_dim**-0.5
+        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1)).squeeze(1)
+        q = self._weighted(q)
+        u, v = self.pos_bias_u.to(q.dtype).unsqueeze(1).unsqueeze(1), self.pos_bias_v.to(q.dtype).unsqueeze(1).unsqueeze(1)
+        if self.scale_bias:
+            return (q + u) * scale, (q + v) * scale, pos
+        return q * scale + u, q * scale + v, pos
+
+
+class KeyShiftAttention(MultiheadAttention):
+    """Self-attention whose scores are ``q . (k + a[j - i]) / sqrt(C / H)``, a learned for each offset and shared by the heads.
+
+    Offsets beyond ``clip`` count as ``clip`` (Shaw et al. 2018, https://arxiv.org/abs/1803.02155, for keys alone).
+
+    Args:
+      embed_dim, num_heads, dropout, per_dim_scale: see :class:`MultiheadAttention`.
+      clip: largest offset that is told from larger ones.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False, clip: int = 400) -> None:
+        super().__init__(embed_dim, num_heads, dropout, per_dim_scale)
+        self.clip = clip
+        self.key_shift = nn.Parameter(torch.empty(2 * clip + 1, self.head_dim))
+        nn.init.xavier_uniform_(self.key_shift)
+
+    def _queries(self, q: Tensor, num_keys: int, pos_emb: Tensor) -> Tuple[Tensor, Optional[Tensor], Tensor]:
+        key_after_query = torch.arange(1 - num_keys, q.size(2), device=q.device)
+        pos = self.key_shift[key_after_query.clamp(-self.clip, self.clip) + self.clip].to(q.dtype)
+        q = self._weighted(q) * self.head_dim**-0.5
+        return q, q, pos.unsqueeze(0).expand(self.num_heads, -1, -1)

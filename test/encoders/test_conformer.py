@@ -11,7 +11,7 @@ from asr_core.encoders.protocol import FrontEnd, StreamingEncoder
 from asr_core.export.torchscript import script_model
 from asr_core.models.options import build_model, options_class
 from asr_core.nn.conformer import ConformerConvolution
-from asr_core.nn.relative_attention import RelPositionMultiheadAttention, relative_positions
+from asr_core.nn.relative_attention import RelPositionMultiheadAttention, relative_positions, sinusoids
 from asr_core.utils.errors import UserError
 
 OPTIONS = options_class("conformer")
@@ -32,6 +32,9 @@ VARIANTS = [
     {"front_end": "narrow", "scale_bias": True, "per_dim_scale": False, "abs_pos_emb": False, "cnn_module_kernel": 5},
     {"conv_norm": "layer", "layer_order": "lconv_before_mhsa", "activation": "double_swish"},
     {"front_end": "stack", "layer_order": "lconv_before_ff", "chunk_size": "9", "left_context_frames": "18"},
+    {"position": "key_shift", "position_clip": 5, "abs_pos_emb": False, "long_skip": True, "per_dim_scale": False},
+    {"position": "none", "left_only_attention": True, "long_skip": True, "abs_pos_emb": False},
+    {"left_only_attention": True, "front_end": "stack", "chunk_size": "9", "left_context_frames": "9"},
 ]
 
 
@@ -105,6 +108,86 @@ def test_nothing_is_seen_beyond_a_chunk_and_its_left_context():
     changed, _ = model.forward_encoder(earlier, lens)
     torch.testing.assert_close(changed[:, 20:], out[:, 20:])
     assert not torch.isclose(changed[:, 4:8], out[:, 4:8]).all()
+
+
+@torch.no_grad()
+def test_left_only_attention_sees_the_past_alone():
+    for options in ({}, STREAM, {**STREAM, "chunk_size": "-1", "left_context_frames": "-1"}):
+        model = model_of(**options, left_only_attention=True, cnn_module_kernel=1, abs_pos_emb=False)
+        x, lens = features(96)
+        out, _ = model.forward_encoder(x, lens)
+        later = x.clone()
+        later[:, 64:] += 1.0  # frame 16 is the first that the front end makes of these
+        changed, _ = model.forward_encoder(later, lens)
+        torch.testing.assert_close(changed[:, :16], out[:, :16])
+        assert not torch.isclose(changed[:, 16:], out[:, 16:]).all(dim=2).any()
+
+
+@torch.no_grad()
+def test_left_only_attention_to_all_of_the_past_gives_the_same_in_any_chunks():
+    model = model_of(causal=True, chunk_size="-1", left_context_frames="-1", left_only_attention=True)
+    x, lens = features(96)
+    whole, _ = model.forward_encoder(x, lens)
+    for chunk in (8, 16):
+        model.set_chunk(chunk, 48)
+        states, outs = model.get_init_states(1), []
+        for piece in x.split(2 * chunk, dim=1):
+            out, _, states = model.streaming_forward(piece, torch.tensor([2 * chunk]), states)
+            outs.append(out)
+        torch.testing.assert_close(torch.cat(outs, dim=1), whole, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_long_skip_adds_the_input_to_each_layer():
+    model = model_of(long_skip=True, position="none", abs_pos_emb=False)
+    x = torch.randn(1, 9, 16)
+    out, _, stacks = model.encoder.forward_stacks(x, torch.tensor([9]))
+    y = first = x.transpose(0, 1)
+    for layer, stack in zip(model.encoder.layers, stacks):
+        y = layer(y, y.new_zeros(1, 0, 0)) + first
+        torch.testing.assert_close(stack, y)
+    torch.testing.assert_close(out, y.transpose(0, 1))
+
+
+@torch.no_grad()
+def test_absolute_positions_are_added_to_the_input():
+    model = model_of()
+    x = torch.randn(2, 9, 16)
+    lens = torch.tensor([9, 9])
+    positions = sinusoids(torch.arange(9), 16)
+    with_positions, _ = model.encoder(x, lens)
+    model.encoder.abs_pos_emb = False
+    torch.testing.assert_close(model.encoder(x + positions, lens)[0], with_positions)
+    assert not torch.allclose(model.encoder(x, lens)[0], with_positions)
+
+
+def test_dropout_of_each_place():
+    places = {"embed_dropout": 0.11, "ff_dropout": 0.12, "attention_dropout": 0.13, "conv_dropout": 0.14}
+    for given in ({}, *({name: rate} for name, rate in places.items()), places):
+        model = model_of(dropout=0.2, **given)
+        rate = {name: given.get(name, 0.2) for name in places}
+        assert model.encoder_embed.dropout.p == rate["embed_dropout"]
+        for layer in model.encoder.layers:
+            for half in (layer.feed_forward1, layer.feed_forward2):
+                assert [m.p for m in half if isinstance(m, torch.nn.Dropout)] == [rate["ff_dropout"]] * 2
+            assert layer.dropout.p == layer.self_attn.dropout.p == rate["attention_dropout"]
+            assert layer.conv_module.dropout.p == rate["conv_dropout"]
+
+
+def test_ctc_after_an_inner_layer_is_ctc_on_its_output():
+    model = model_of(intermediate_ctc_stacks="1", dropout=0.0)
+    x, lens = features(90, 77)
+    y = [[1, 2, 3], [4, 4]]
+    loss = model(x, lens, y, reduction="none").intermediate_ctc_loss
+    with torch.no_grad():
+        inner, inner_lens = model.encoder_embed(x, lens)
+        _, _, stacks = model.encoder.forward_stacks(inner, inner_lens)
+        log_probs = model.intermediate_ctc.output[0](stacks[0])
+    for i, labels in enumerate(y):
+        alone = F.ctc_loss(
+            log_probs[: inner_lens[i], i], torch.tensor(labels), inner_lens[i : i + 1], torch.tensor([len(labels)]), reduction="sum"
+        )
+        torch.testing.assert_close(loss[i].detach(), alone)
 
 
 @pytest.mark.parametrize("kernel, causal, left", [(32, False, 15), (5, False, 2), (4, True, 3), (31, True, 30)])
@@ -210,7 +293,14 @@ def test_scripts_equal_the_model(options):
 
 @pytest.mark.parametrize(
     "size, encoder, layer",
-    [("l", 115_112_512, 6_323_776), ("m", 30_411_520, 1_589_056), ("s", 11_947_984, 506_772), ("icefall", 77_163_504, 6_323_200)],
+    [
+        ("l", 115_112_512, 6_323_776),
+        ("m", 30_411_520, 1_589_056),
+        ("s", 11_947_984, 506_772),
+        ("icefall", 77_163_504, 6_323_200),
+        ("hybrid-small", 24_591_664, 2_044_164),
+        ("hybrid-large", 73_317_632, 6_099_520),
+    ],
 )
 def test_sizes(size, encoder, layer):
     with torch.device("meta"):
@@ -229,14 +319,14 @@ def test_sizes_with_an_lstm_predictor(size, total):
     assert sum(p.numel() for p in model.parameters()) == total
 
 
-@pytest.mark.parametrize("size", ["test", "hybrid"])
+@pytest.mark.parametrize("size", ["test", "hybrid-small", "hybrid-large"])
 def test_other_presets_train(size):
     small = {} if size == "test" else {**SIZES, "num_encoder_layers": 6}
     torch.manual_seed(0)
     model = build_model(OPTIONS(**{**small, "model_size": size, "use_ctc": True}), vocab_size=11)
     x, lens = features(90, 77)
     losses = model(x, lens, [[1, 2, 3], [4]])
-    assert (losses.intermediate_ctc_loss is None) == (size == "test")
+    assert (losses.intermediate_ctc_loss is None) == (size != "hybrid-large")
     assert torch.isfinite(losses.pruned_loss) and torch.isfinite(losses.ctc_loss)
 
 
@@ -247,6 +337,9 @@ def test_other_presets_train(size):
         ({"encoder_dim": 0}, "--encoder-dim must be positive"),
         ({"dropout": 1.0}, "--dropout must be at least 0 and below 1"),
         ({"layer_order": "ff_first"}, "layer_order is one of"),
+        ({"position": "rope"}, "position is one of xl, key_shift, none"),
+        ({"position_clip": 0}, "--position-clip must be positive"),
+        ({"conv_dropout": 1.5}, "--conv-dropout must be at least 0 and below 1"),
         ({"causal": True, "chunk_size": "7"}, "a chunk of 14 feature frames is no multiple of 4"),
         ({"model_size": "huge"}, "unknown --model-size 'huge'"),
     ],

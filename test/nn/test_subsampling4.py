@@ -53,6 +53,20 @@ def test_frames_of_the_published_lengths():
     assert [model[0](torch.zeros(1, n, 2), torch.tensor([n]))[1].item() for n in (6, 7, 8, 9)] == [2, 3, 3, 3]
 
 
+@pytest.mark.parametrize("length", range(1, 10))
+def test_stacking_keeps_every_frame_once(length):
+    model = FrameStacking(2, 6, dropout=0.0)
+    with torch.no_grad():
+        model.out.weight.copy_(torch.eye(6))
+        model.out.bias.zero_()
+    x = torch.randn(2, length + 2, 2)
+    out, lens = model(x, torch.tensor([length, length + 2]))
+    assert lens.tolist() == [-(-length // 3), -(-(length + 2) // 3)] and out.size(1) == lens[1]
+    back = out.reshape(2, -1, 2)  # three frames again of each: what was stacked, then zeros
+    for row, size in zip(range(2), (length, length + 2)):
+        assert torch.equal(back[row, :size], x[row, :size]) and not back[row, size:].any()
+
+
 def test_parameters():
     with torch.device("meta"):
         model = Conv2dSubsampling4(80, 512)
