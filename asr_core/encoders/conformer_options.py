@@ -84,7 +84,7 @@ class ConformerOptions:
     model_size: str = option(
         "",
         "Preset of the sizes below: test, s (144 wide), m (256), l (512; 115 M parameters in the encoder), the same with -rnnt and an LSTM "
-        "predictor of width 640 (test: 8), icefall (12 layers, narrow front end, scaled as icefall does), hybrid-small and hybrid-large (12 "
+        "predictor of width 640 (test: 8), icefall (12 layers, narrow front end, scaled as icefall does), hybrid-small, hybrid-large (12 "
         "layers on three frames stacked, in widths of hybrid systems: 256, attention to the left alone, no positions; 512, learned key "
         "shifts, layer norm in the convolution, CTC after the 6th layer). Options given besides win.",
         choices=["", *PRESETS],
