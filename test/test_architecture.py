@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "models": {"encoders", "predictors", "nn", "ops"},
     "training": {"models", "encoders", "predictors", "nn", "ops", "data", "text", "lm"},
     "decoding": {"models", "encoders", "predictors", "nn", "ops", "data", "text", "lm"},
-    "export": {"models", "encoders", "predictors", "nn", "ops", "data", "text", "decoding"},
+    "export": {"models", "encoders", "predictors", "nn", "ops", "data", "text", "lm", "decoding"},
     "serving": {"export", "decoding", "models", "encoders", "predictors", "nn", "ops", "data", "text", "lm"},
 }
 HEAVY = ("torch", "lhotse", "sentencepiece", "kaldialign", "numba", "matplotlib")

@@ -1,7 +1,7 @@
 """Neural language models from the checkpoints of their training (ours, or icefall's ``rnn_lm``)."""
 
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -14,14 +14,14 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of
 
 
-def load_lm(opts: LmOptions, vocab_size: int, device: Union[str, torch.device] = "cpu", lm_type: str = "rnn") -> NeuralLm:
+def load_lm(opts: LmOptions, vocab_size: Optional[int], device: Union[str, torch.device] = "cpu", lm_type: str = "rnn") -> NeuralLm:
     """The language model that the options name, ready to score.
 
     Its sizes are those of the weights; a size in ``opts`` that is not the default must agree with them.
 
     Args:
       opts: where it is, and its sizes.
-      vocab_size: number of tokens of the acoustic model, which both must share.
+      vocab_size: number of tokens of the acoustic model, which both must share; None where there is none.
       device: where to put it.
       lm_type: ``"rnn"`` or ``"transformer"``.
 
@@ -74,11 +74,11 @@ def _build(lm_type: str, state: Mapping[str, Tensor], content: Mapping[str, Any]
     return model, {"lm_vocab_size": vocab_size, **{f"{lm_type}_lm_{name}": value for name, value in sizes.items()}}
 
 
-def _check_sizes(opts: LmOptions, sizes: Mapping[str, Any], vocab_size: int) -> None:
+def _check_sizes(opts: LmOptions, sizes: Mapping[str, Any], vocab_size: Optional[int]) -> None:
     usual = defaults_of(LmOptions)
     for name, value in sizes.items():
         asked = getattr(opts, name)
         if asked not in (value, usual[name]):
             raise UserError(f"--{name.replace('_', '-')} {asked} contradicts the weights, which have {value}: leave it out")
-    if sizes["lm_vocab_size"] != vocab_size:
+    if vocab_size is not None and sizes["lm_vocab_size"] != vocab_size:
         raise UserError(f"the language model has {sizes['lm_vocab_size']} tokens and the acoustic model {vocab_size}: they must share them")

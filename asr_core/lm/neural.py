@@ -1,5 +1,6 @@
 """Neural language models over tokens: an LSTM and a causal transformer with one interface for scoring and search."""
 
+import math
 from typing import List, Optional, Sequence, Tuple
 
 import torch
@@ -33,6 +34,7 @@ class NeuralLm(nn.Module):
         """
         raise NotImplementedError
 
+    @torch.jit.unused
     def forward(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
         """Negative log probability of each next token.
 
@@ -44,10 +46,7 @@ class NeuralLm(nn.Module):
         Returns:
           (N, L) float32, natural, zero where a sentence has ended.
         """
-        logits = self.output_linear(self.hidden(x, None, None)[0])
-        nll = F.cross_entropy(logits.float().transpose(1, 2), y, reduction="none")
-        inside = torch.arange(x.size(1), device=x.device)[None, :] < lengths[:, None]
-        return nll.masked_fill(~inside, 0.0)
+        return token_costs(self.output_linear(self.hidden(x, None, None)[0]), y, lengths)
 
     def score_tokens(self, tokens: Tensor, lens: Tensor, states: Optional[States] = None) -> Tuple[Tensor, States]:
         """Log probabilities of the token after each history.
@@ -82,6 +81,13 @@ class NeuralLm(nn.Module):
     def replace_states(states: States, index: Tensor, new: States) -> States:
         """``states`` with those of histories ``index`` (M,) replaced by ``new``, which are of M histories."""
         return tuple(_replace(s, index, n) for s, n in zip(states, new))
+
+
+def token_costs(logits: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
+    """Negative log probabilities (N, L), natural, of ``y`` (N, L) by ``logits`` (N, L, V); zero from ``lengths`` (N,) on."""
+    nll = F.cross_entropy(logits.float().transpose(1, 2), y, reduction="none")
+    inside = torch.arange(y.size(1), device=y.device)[None, :] < lengths[:, None]
+    return nll.masked_fill(~inside, 0.0)
 
 
 def pad_sentences(sentences: Sequence[Sequence[int]]) -> Tuple[Tensor, Tensor, Tensor]:
@@ -212,29 +218,42 @@ class TransformerLm(NeuralLm):
 
     def hidden(self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]) -> Tuple[Tensor, States]:
         """See :class:`NeuralLm`."""
-        n, length = tokens.shape
+        n = tokens.size(0)
         if states is None:
             done = torch.zeros(n, dtype=torch.int64, device=tokens.device)
-            cache: List[Optional[Tensor]] = [None] * (2 * len(self.layers))
-            past = 0
+            past = self.output_linear.weight.new_zeros(2 * len(self.layers), n, 0, self.d_model)
         else:
-            done, past = states[1][0], states[0].size(2)
-            cache = list(states[0].unbind(0))
+            past, done = states[0], states[1][0]
+        x, kept = self.attend(tokens, done, past)
+        if lens is None:
+            return x, ()
+        total = done + lens.to(done.device)
+        return x, (_compact(torch.stack(kept), done, lens.to(done.device), past.size(2)), total[None])
+
+    def attend(self, tokens: Tensor, done: Tensor, past: Tensor) -> Tuple[Tensor, List[Tensor]]:
+        """All layers.
+
+        Args:
+          tokens: (N, L).
+          done: (N,) tokens before them.
+          past: (2 * layers, N, T, C) keys and values of those, of each history at the first places.
+
+        Returns:
+          What the output layer sees, (N, L, C), and the layers' keys and values, each (N, T + L, C).
+        """
+        n, length = tokens.shape
         # a history shorter than the longest leaves a gap between its keys and the new ones: masked, so it does no harm
         positions = done[:, None] + torch.arange(length, device=tokens.device)
         x = self.embed(self.input_embedding(tokens)) * self.d_model**0.5
         x = self.dropout(x + sinusoids(positions, self.d_model).to(x.dtype))
-        old = torch.arange(past, device=tokens.device)[None, None, :] < done[:, None, None]
+        old = torch.arange(past.size(2), device=tokens.device)[None, None, :] < done[:, None, None]
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-        mask = torch.cat([old.expand(n, length, past), causal.expand(n, length, length)], dim=2)[:, None]
+        mask = torch.cat([old.expand(n, length, past.size(2)), causal.expand(n, length, length)], dim=2)[:, None]
         kept: List[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x, keys, values = layer(x, mask, cache[2 * i], cache[2 * i + 1])
-            kept += [] if lens is None else [keys, values]
-        if lens is None:
-            return self.norm(x), ()
-        total = done + lens.to(done.device)
-        return self.norm(x), (_compact(torch.stack(kept), done, lens.to(done.device), past), total[None])
+            x, keys, values = layer(x, mask, past[2 * i], past[2 * i + 1])
+            kept += [keys, values]
+        return self.norm(x), kept
 
 
 def _compact(cache: Tensor, done: Tensor, lens: Tensor, past: int) -> Tensor:
@@ -249,7 +268,7 @@ def _compact(cache: Tensor, done: Tensor, lens: Tensor, past: int) -> Tensor:
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
     """Sines and cosines (..., dim) of ``positions`` (...), wavelengths from 2 pi to 20000 pi."""
-    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-torch.log(torch.tensor(10000.0)).item() / dim))
+    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-math.log(10000.0) / dim))
     angles = positions[..., None].float() * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
@@ -267,13 +286,12 @@ class _Layer(nn.Module):
         self.feed_forward = nn.Sequential(nn.Linear(dim, dim_feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim_feedforward, dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, past_keys: Optional[Tensor], past_values: Optional[Tensor]) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, mask: Tensor, past_keys: Tensor, past_values: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """x (N, L, C), mask (N, 1, L, T + L) true where attended; past (N, T, C). Returns the output, keys and values (N, T + L, C)."""
         query, keys, values = self.in_proj(self.norm_attention(x)).chunk(3, dim=-1)
-        if past_keys is not None and past_values is not None:
-            keys = torch.cat([past_keys.to(keys.dtype), keys], dim=1)
-            values = torch.cat([past_values.to(values.dtype), values], dim=1)
-        heads = [t.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for t in (query, keys, values)]
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2).flatten(-2)
+        keys = torch.cat([past_keys.to(keys.dtype), keys], dim=1)
+        values = torch.cat([past_values.to(values.dtype), values], dim=1)
+        q, k, v = [t.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for t in (query, keys, values)]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
         x = x + self.dropout(self.out_proj(attended))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x))), keys, values

@@ -34,12 +34,12 @@ class Perplexity:
     @property
     def with_oovs(self) -> float:
         """Perplexity per word and sentence end."""
-        return _exp(-self.log_prob, self.words + self.sentences)
+        return perplexity_of(self.log_prob, self.words + self.sentences)
 
     @property
     def without_oovs(self) -> float:
         """The same without the unknown words; their neighbours are predicted with ``<unk>`` in their history."""
-        return _exp(-(self.log_prob - self.oov_log_prob), self.words + self.sentences - self.oovs)
+        return perplexity_of(self.log_prob - self.oov_log_prob, self.words + self.sentences - self.oovs)
 
     def __str__(self) -> str:
         return (
@@ -48,10 +48,11 @@ class Perplexity:
         )
 
 
-def _exp(nats: float, tokens: int) -> float:
+def perplexity_of(log_prob: float, tokens: int) -> float:
+    """The perplexity of ``tokens`` tokens of natural log probability ``log_prob``."""
     if tokens == 0:
         return math.nan
-    mean = nats / tokens
+    mean = -log_prob / tokens
     return math.exp(mean) if mean < 700 else math.inf
 
 
