@@ -81,6 +81,8 @@ def check_head(model: Any, decoding_method: str) -> None:
             raise UserError(f"the model has no CTC head, which --decoding-method {decoding_method} searches; try greedy_search")
     elif not model.use_transducer:
         raise UserError(f"the model has no transducer, which --decoding-method {decoding_method} searches; try ctc-greedy-search")
+    if "attention_decoder" in METHODS[decoding_method].needs and not model.use_attention_decoder:
+        raise UserError(f"the model has no attention decoder, which --decoding-method {decoding_method} rescores with")
 
 
 def fix_chunk(model: Any, chunk_size: int, left_context_frames: int, feature_dim: int) -> None:

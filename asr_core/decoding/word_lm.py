@@ -28,7 +28,7 @@ class WordLm(NamedTuple):
     @classmethod
     def of_graph(cls, ngram: NgramLm, graph: Fsa, table: Mapping[str, int]) -> "WordLm":
         """For the output labels of ``graph``, whose names are words of ``table``."""
-        names = {0: "", **(graph.names or {})}
+        names = {**(graph.names or {}), 0: ""}
         ids: List[List[int]] = [[] for _ in range(max(names) + 1)]
         for label, name in names.items():
             ids[label] = [table[word] for word in name.split()]

@@ -1,6 +1,7 @@
 """Every method that searches a graph with the CTC head, through ctc_decode.py."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ from test_programs import Noise, hypotheses, run, world  # noqa: F401
 from tiny import OPTIONS, PIECES, tiny_model
 
 from asr_core.bin import compile_hlg, ctc_decode
+from asr_core.bin.decoding import check_head
 from asr_core.decoding import graph_methods
 from asr_core.lm.grammar_fst import write_openfst_text
 from asr_core.lm.lexicon import add_disambig_symbols, disambig_symbols, write_graphs
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import format_symbols, read_symbols, words_table
 from asr_core.models.options import ModelOptions
+from asr_core.utils.errors import UserError
 
 HEADS = dict(
     use_ctc=True,
@@ -143,10 +146,11 @@ def test_what_is_missing_gets_one_line(world, heads, lang, capsys, monkeypatch, 
     assert last.startswith("error: ") and message in last
 
 
-def test_models_without_the_heads(world, heads, lang, capsys):  # noqa: F811
-    with pytest.raises(SystemExit):
-        decode(world, False, lang, "1best")
-    assert "has no CTC head" in capsys.readouterr().err
+@pytest.mark.parametrize("method, missing", [("1best", "no CTC head"), ("attention-decoder-rescoring-no-ngram", "no attention decoder")])
+def test_models_without_the_heads(method, missing):
+    model = SimpleNamespace(use_ctc=method != "1best", use_transducer=True, use_attention_decoder=False)
+    with pytest.raises(UserError, match=f"the model has {missing}"):
+        check_head(model, method)
 
 
 def test_the_programs_defaults_are_no_choices(world, heads, lang, capsys):  # noqa: F811
