@@ -67,7 +67,7 @@ class OptimizerOptions:
     l2: float = option(0.0, "adam: so many times the weights is added to the gradient, after clipping (coupled decay)")
     weight_decay: float = option(0.01, "adamw: in each step weights shrink by this times the learning rate (decoupled decay)")
     no_decay_regex: str = option(
-        r"(.*\.)?(bias\w*|\w*scale|\w*norm\w*(\.\d+)?\.\w+)",
+        r"(.*\.)?(bias\w*|\w*scale|\w*norm\w*(\.\d+)?\.\w+|feed_forward\d\.0\.weight)",
         "adam, adamw: parameters without --l2 and --weight-decay, by a regular expression for their whole names",
     )
     gradient_mean: str = option(

@@ -39,10 +39,13 @@ class Joined(fake_run.FakeRecipe):
         return data
 
 
-@pytest.mark.parametrize("accum", [2, 3])
-def test_it_equals_one_bigger_batch(tmp_path, monkeypatch, accum):
+ADAM = dict(optim="adam", base_lr=0.003, adam_eps=1e-4, clip_grad_norm=3.0, ema_decay=0.8)
+
+
+@pytest.mark.parametrize("accum, more", [(2, {}), (3, {}), (3, ADAM)])
+def test_it_equals_one_bigger_batch(tmp_path, monkeypatch, accum, more):
     monkeypatch.setattr(fake_run.random, "random", lambda: 1.0)
-    common = dict(recipe=Joined, num_epochs=2, average_period=1, save_every_n=4)
+    common = dict(recipe=Joined, num_epochs=2, average_period=1, save_every_n=4, **more)
     assert fake_run.run(tmp_path / "parts", accum_grad=accum, **common) == 0
     assert fake_run.run(tmp_path / "joined", joined=accum, max_duration=2.0 * accum, **common) == 0
     parts, joined = ([r for r in read_metrics(tmp_path / d / "metrics.jsonl") if r["type"] == "train"] for d in ("parts", "joined"))
@@ -51,8 +54,9 @@ def test_it_equals_one_bigger_batch(tmp_path, monkeypatch, accum):
         assert a["batch"] == accum * b["batch"] and a["frames"] == b["frames"] and a["lr"] == b["lr"]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
     a, b = (read_whole(tmp_path / d / "epoch-2.pt") for d in ("parts", "joined"))
-    for name in b["model"]:
-        torch.testing.assert_close(a["model"][name], b["model"][name], rtol=2e-3, atol=2e-4)
+    for key in ("model", "model_ema") if more else ("model",):
+        for name in b[key]:
+            torch.testing.assert_close(a[key][name], b[key][name], rtol=2e-3, atol=2e-4)
 
 
 def test_the_last_step_of_an_epoch_may_have_fewer_batches(tmp_path):

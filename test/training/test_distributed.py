@@ -45,14 +45,23 @@ def records(exp_dir, *left_out):
     return [{k: v for k, v in r.items() if k not in ("rate", "time", *left_out)} for r in read_metrics(Path(exp_dir) / "metrics.jsonl")]
 
 
-def weights(exp_dir, name="epoch-3.pt"):
-    return read_whole(Path(exp_dir) / name)["model"]
+def weights(exp_dir, name="epoch-3.pt", key="model"):
+    return read_whole(Path(exp_dir) / name)[key]
+
+
+ADAM = dict(
+    optim="adam", adam_eps=1e-4, l2=1e-3, clip_grad_norm=3.0, ema_decay=0.8, valid_with_ema=True,
+    schedule="piecewise", lr_pieces="3:3e-3:linear,6:1e-3:loglinear", lr_unit="epoch", epoch_split=3,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Whole runs, and runs that were disturbed in each way; all in one go, because starting costs the most."""
-    d = {name: str(tmp_path_factory.mktemp(name)) for name in ("whole", "killed", "told", "bad", "changed", "alone", "pair", "ill", "z")}
+    d = {
+        name: str(tmp_path_factory.mktemp(name))
+        for name in ("whole", "killed", "told", "bad", "changed", "alone", "pair", "adam", "adams", "ill", "z")
+    }
     todo = {
         "whole": dict(exp_dir=d["whole"]),
         "killed at 8": dict(exp_dir=d["killed"], die_at=8),  # batches, of 36; rank 1 has the even ones
@@ -65,12 +74,14 @@ def runs(tmp_path_factory):
         "three": dict(exp_dir=d["changed"], ranks=3, max_steps=3),
         "then two": dict(exp_dir=d["changed"], ranks=2, num_epochs=1),
         "pair": dict(exp_dir=d["pair"], recipe="plain"),
+        "pair, adam": dict(exp_dir=d["adams"], recipe="plain", **ADAM),
         "mistake": dict(exp_dir=d["ill"], mistake_at=2),
         "stuck": dict(exp_dir=d["ill"], die_at=4, die_signal=int(signal.SIGSTOP), dist_timeout=2.0),
         "two gradients": dict(exp_dir=d["z"], recipe="gradients"),
         "then one": dict(exp_dir=d["changed"], ranks=1, num_epochs=2),  # these in the parent, so after all that fork from it
         "one gradient": dict(exp_dir=d["z"], recipe="gradients", ranks=1),
         "alone": dict(exp_dir=d["alone"], recipe="plain", ranks=1, joined=1, max_duration=4.0),
+        "alone, adam": dict(exp_dir=d["adam"], recipe="plain", ranks=1, joined=1, max_duration=4.0, **ADAM),
     }
     results, printed = attempts(*todo.values())
     return d, dict(zip(todo, results)), printed
@@ -88,16 +99,20 @@ def test_the_gradient_of_two_halves_is_that_of_the_whole(runs):
     assert compared > 100
 
 
-def test_two_processes_train_like_one_with_both_batches(runs):
+@pytest.mark.parametrize("alone, pair, of", [("alone", "pair", ""), ("adam", "adams", ", adam")])
+def test_two_processes_train_like_one_with_both_batches(runs, alone, pair, of):
     folders, results, _ = runs
-    assert results["alone"][0] == results["pair"][0] == 0
-    one, two = records(folders["alone"], "batch"), records(folders["pair"], "batch")
+    assert results[f"alone{of}"][0] == results[f"pair{of}"][0] == 0
+    one, two = records(folders[alone], "batch"), records(folders[pair], "batch")
     assert len(one) == len(two) == 18 + 5 + 3  # steps, validations, epochs
     for a, b in zip(one, two):
         assert a.pop("type") == b.pop("type") and a == pytest.approx(b, rel=1e-4)
-    a, b = weights(folders["alone"]), weights(folders["pair"])
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
+    for key in ("model", "model_ema") if of else ("model",):
+        a, b = weights(folders[alone], key=key), weights(folders[pair], key=key)
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
+    if of:
+        assert len({r["lr"] for r in one if "lr" in r}) == 9
 
 
 def test_a_killed_run_ends_the_others_and_continues_exactly(runs):

@@ -43,7 +43,8 @@ def whole(tmp_path_factory):
 def assert_same_run(exp_dir, whole):
     assert records(exp_dir) == records(whole)
     a, b = read_whole(exp_dir / "epoch-3.pt"), read_whole(whole / "epoch-3.pt")
-    for key in ("model", "model_avg"):
+    assert a.get("ema_updates") == b.get("ema_updates")
+    for key in ("model", "model_avg", *(["model_ema"] if "model_ema" in b else [])):
         assert all(torch.equal(a[key][name], b[key][name]) for name in b[key])
     for index, state in b["optimizer"]["state"].items():
         for name, value in state.items():
@@ -111,6 +112,42 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(whole, tmp_path, caplog):
     assert fake_run.run(tmp_path) == 0
     assert f"{cut} is damaged" in caplog.text and f"{flipped} is damaged" in caplog.text
     assert_same_run(tmp_path, whole)
+
+
+ADAM = dict(optim="adam", schedule="noam", base_lr=0.01, adam_betas="0.9,0.98", l2=1e-4, clip_grad_norm=1.0, ema_decay=0.9)
+
+
+@pytest.mark.parametrize("more", [{}, dict(schedule="piecewise", lr_pieces="2:1e-3,7:1e-2:linear", lr_unit="epoch", epoch_split=4)])
+def test_adam_with_averages_continues_exactly(tmp_path, more):
+    options = {**ADAM, **more, "valid_with_ema": True, "accum_grad": 2, "keep_last_k": 9}
+    assert fake_run.run(tmp_path / "whole", **options) == 0
+    for steps in (3, 7, 11):
+        assert fake_run.run(tmp_path / "parts", max_steps=steps, **options) == 0
+    assert fake_run.run(tmp_path / "parts", **options) == 0
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    content = read_whole(tmp_path / "parts" / "epoch-3.pt")
+    assert content["ema_updates"] == 18 and content["model_ema"]["out.weight"].dtype == torch.float64
+
+
+def test_what_another_optimizer_or_schedule_left_is_refused(tmp_path):
+    assert fake_run.run(tmp_path, max_steps=3, **ADAM) == 0
+    for changes, message in (
+        (dict(optim="scaled_adam"), "checkpoint-3.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue"),
+        (dict(optim="adamw"), "--optimizer adam, which --optimizer adamw cannot continue"),
+        (dict(schedule="hold"), "checkpoint-3.pt is of a run with --schedule noam, which --schedule hold cannot continue"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fake_run.run(tmp_path, **{**ADAM, **changes})
+
+
+def test_an_average_may_begin_later(tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert fake_run.run(tmp_path, max_steps=3, **{**ADAM, "ema_decay": 0.0}) == 0
+    assert "model_ema" not in read_whole(tmp_path / "checkpoint-3.pt")
+    assert fake_run.run(tmp_path, max_steps=4, **ADAM) == 0
+    content = read_whole(tmp_path / "checkpoint-4.pt")
+    assert "has no exponential average of the weights: it starts here" in caplog.text and content["ema_updates"] == 1
+    assert torch.equal(content["model_ema"]["out.weight"].float(), content["model"]["out.weight"])
 
 
 def test_all_checkpoints_damaged_is_an_error(tmp_path):
