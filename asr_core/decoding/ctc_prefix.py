@@ -172,13 +172,11 @@ class StreamingCtcPrefixSearch:
         trace = _Trace(np.broadcast_to(places, shape).copy(), np.full(shape, BLANK, np.int32), np.full(shape, -1, np.int64))
         states: Sequence[States] = [join(parts) for parts in zip(*(s.states for s in streams))]
         if self._scorers:
-            for t in range(shape[1]):
-                part = _Trace(*(x[:, t : t + 1] for x in trace))
-                here = (lens > t).astype(np.int64)
-                ops.advance(log_probs[:, t : t + 1], here, score, ident, begin + t, BLANK, KEY_FACTOR, *part)
-                states = self._add_scores(score, states, part.parents[:, 0], part.tokens[:, 0], encoder_out.device)
+            for t in range(shape[1]):  # scorers speak between frames
+                ops.advance(log_probs, np.minimum(lens, t), np.minimum(lens, t + 1), score, ident, begin, BLANK, KEY_FACTOR, *trace)
+                states = self._add_scores(score, states, trace.parents[:, t], trace.tokens[:, t], encoder_out.device)
         else:
-            ops.advance(log_probs, lens, score, ident, begin, BLANK, KEY_FACTOR, *trace)
+            ops.advance(log_probs, np.zeros_like(lens), lens, score, ident, begin, BLANK, KEY_FACTOR, *trace)
         endings = self._endings(states, len(streams))
         for row, stream in enumerate(streams):
             stream.score, stream.ident, stream.ending = score[row], ident[row], endings[row]

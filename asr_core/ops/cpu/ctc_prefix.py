@@ -23,6 +23,26 @@ def _log_add(a: float, b: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _descending(values: np.ndarray, count: int) -> np.ndarray:
+    """The order of the first ``count`` of ``values``, the greatest first (Shell's sort, which compiles fast)."""
+    order = np.empty(count, np.int64)
+    for i in range(count):
+        order[i] = i
+    gap = 1
+    while gap < count // 3:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, count):
+            item, at = order[i], i
+            while at >= gap and values[order[at - gap]] < values[item]:
+                order[at] = order[at - gap]
+                at -= gap
+            order[at] = item
+        gap //= 3
+    return order
+
+
+@njit(cache=True, nogil=True)
 def _sift(rank: np.ndarray, item: np.ndarray, count: int) -> None:
     """Restore the order of a heap, the lowest rank on top, after its top was replaced."""
     at = 0
@@ -56,29 +76,29 @@ def _push(rank: np.ndarray, item: np.ndarray, count: int, new_rank: float, new_i
 
 
 @njit(cache=True, nogil=True)
-def _best_source(score: np.ndarray, ident: np.ndarray, needs_blank: bool) -> Tuple[float, int]:
-    """The best alignment of a prefix that another token may follow, and its link."""
-    if needs_blank or score[BEST_BLANK] >= score[BEST_TOKEN]:
-        return score[BEST_BLANK], ident[LINK_BLANK]
-    return score[BEST_TOKEN], ident[LINK_TOKEN]
+def _best_source(score: np.ndarray, ident: np.ndarray, a: int, needs_blank: bool) -> Tuple[float, int]:
+    """The best alignment of prefix ``a`` that another token may follow, and its link."""
+    if needs_blank or score[a, BEST_BLANK] >= score[a, BEST_TOKEN]:
+        return score[a, BEST_BLANK], ident[a, LINK_BLANK]
+    return score[a, BEST_TOKEN], ident[a, LINK_TOKEN]
 
 
 @njit(cache=True, nogil=True)
 def _stay(
-    frame: np.ndarray, score: np.ndarray, ident: np.ndarray, total: np.ndarray, blank: int, stay: np.ndarray, links: np.ndarray,
-    came: np.ndarray, parent: np.ndarray,
+    frame: np.ndarray, score: np.ndarray, ident: np.ndarray, total: np.ndarray, live: int, blank: int, stay: np.ndarray,
+    links: np.ndarray, came: np.ndarray, parent: np.ndarray,
 ) -> None:  # fmt: skip
     """Scores and links of the live prefixes that do not grow.
 
     Prefix a may grow into prefix i, which is live already: their probabilities add up there. ``parent[i]`` is a or -1; ``came[i]`` is
     the link that the best alignment of i came from where it grew now, else -2.
     """
-    for i in range(len(total)):
+    for i in range(live):
         last = ident[i, LAST]
         stay[i, BLANK] = total[i] + frame[blank]
         stay[i, TOKEN] = score[i, TOKEN] + frame[last]
         stay[i, EXTRA] = score[i, EXTRA]
-        best, link = _best_source(score[i], ident[i], False)
+        best, link = _best_source(score, ident, i, False)
         stay[i, BEST_BLANK], links[i, 0] = best + frame[blank], link
         stay[i, BEST_TOKEN], links[i, 1] = score[i, BEST_TOKEN] + frame[last], ident[i, LINK_TOKEN]
         came[i], parent[i] = -2, -1
@@ -86,12 +106,12 @@ def _stay(
             stay[i, TOKEN] = stay[i, BEST_TOKEN] = NEVER
             continue
         wanted = ident[i, PARENT_KEY]
-        for a in range(len(total)):
+        for a in range(live):
             if ident[a, KEY] == wanted:
                 parent[i] = a
                 again = ident[a, LAST] == last
                 stay[i, TOKEN] = _log_add(stay[i, TOKEN], (score[a, BLANK] if again else total[a]) + frame[last])
-                best, link = _best_source(score[a], ident[a], again)
+                best, link = _best_source(score, ident, a, again)
                 if best + frame[last] > stay[i, BEST_TOKEN]:
                     stay[i, BEST_TOKEN], came[i] = best + frame[last], link
                 break
@@ -99,28 +119,35 @@ def _stay(
 
 @njit(cache=True, nogil=True)
 def _select(
-    frame: np.ndarray, score: np.ndarray, ident: np.ndarray, total: np.ndarray, blank: int, stay: np.ndarray, parent: np.ndarray,
-    rank: np.ndarray, item: np.ndarray,
+    frame: np.ndarray, score: np.ndarray, ident: np.ndarray, total: np.ndarray, live: int, blank: int, stay: np.ndarray,
+    parent: np.ndarray, rank: np.ndarray, item: np.ndarray,
 ) -> int:  # fmt: skip
     """The best prefixes into ``rank`` and ``item`` (B,): -1 - i for prefix i that stays, a * V + v for a that grows by v.
 
     Tokens are tried from the most probable on, and no further than they can matter. Returns how many there are.
     """
-    num_tokens, live, count = len(frame), len(total), 0
-    base = total + score[:live, EXTRA]
+    num_tokens, count = len(frame), 0
+    base, highest = np.empty(live), NEVER
     for i in range(live):
+        base[i] = total[i] + score[i, EXTRA]
+        highest = max(highest, base[i])
         value = _log_add(stay[i, BLANK], stay[i, TOKEN]) + stay[i, EXTRA]
         if value > NEVER:
             count = _push(rank, item, count, value, -1 - i)
     floor = rank[0] if count == len(rank) else NEVER
-    useful = np.flatnonzero(frame > floor - base.max())
-    useful = useful[np.argsort(-frame[useful])]
-    taken = np.full(num_tokens, -1, np.int64)
-    for a in np.argsort(-base):
+    useful, value_of, taken, found = np.empty(num_tokens, np.int64), np.empty(num_tokens), np.empty(num_tokens, np.int64), 0
+    for v in range(num_tokens):
+        taken[v] = -1
+        if frame[v] > floor - highest:
+            useful[found], value_of[found] = v, frame[v]
+            found += 1
+    tokens_in_order = _descending(value_of, found)
+    for a in _descending(base, live):
         for i in range(live):
             if parent[i] == a:
                 taken[ident[i, LAST]] = a
-        for v in useful:
+        for at in range(found):
+            v = useful[tokens_in_order[at]]
             floor = rank[0] if count == len(rank) else NEVER
             value = base[a] + frame[v]
             if value <= floor:
@@ -147,29 +174,32 @@ def _frame(
         if total[live] == NEVER:
             break
         live += 1
-    total = total[:live]
     if live == 0:
         return
     stay, stay_links = np.empty((live, 5)), np.empty((live, 2), np.int64)
     came, parent = np.empty(live, np.int64), np.empty(live, np.int64)
-    _stay(frame, score, ident, total, blank, stay, stay_links, came, parent)
+    _stay(frame, score, ident, total, live, blank, stay, stay_links, came, parent)
     rank, item = np.empty(beam), np.empty(beam, np.int64)
-    count = _select(frame, score, ident, total, blank, stay, parent, rank, item)
-    old_score, old_ident = score.copy(), ident.copy()
-    score[:, :] = NEVER
-    score[:, EXTRA] = 0.0
-    for place, k in enumerate(np.argsort(-rank[:count])):
-        link = now * beam + place
-        if item[k] < 0:
-            a, v = -1 - item[k], blank
-            score[place], ident[place] = stay[a], old_ident[a]
-            ident[place, LINK_BLANK], ident[place, LINK_TOKEN] = stay_links[a]
+    count = _select(frame, score, ident, total, live, blank, stay, parent, rank, item)
+    old_score, old_ident = np.empty((beam, 5)), np.empty((beam, 5), np.int64)
+    for place in range(beam):
+        for column in range(5):
+            old_score[place, column], old_ident[place, column] = score[place, column], ident[place, column]
+            score[place, column] = 0.0 if column == EXTRA else NEVER
+    order = _descending(rank, count)
+    for place in range(count):
+        choice, link = item[order[place]], now * beam + place
+        if choice < 0:
+            a, v = -1 - choice, blank
+            for column in range(5):
+                score[place, column], ident[place, column] = stay[a, column], old_ident[a, column]
+            ident[place, LINK_BLANK], ident[place, LINK_TOKEN] = stay_links[a, 0], stay_links[a, 1]
             if came[a] != -2:
                 ident[place, LINK_TOKEN], links[place] = link, came[a]
         else:
-            a, v = divmod(item[k], len(frame))
+            a, v = choice // len(frame), choice % len(frame)
             again = v == old_ident[a, LAST]
-            best, links[place] = _best_source(old_score[a], old_ident[a], again)
+            best, links[place] = _best_source(old_score, old_ident, a, again)
             score[place, TOKEN] = (old_score[a, BLANK] if again else total[a]) + frame[v]
             score[place, EXTRA] = old_score[a, EXTRA]
             score[place, BEST_TOKEN] = best + frame[v]
@@ -181,21 +211,21 @@ def _frame(
 
 @njit(cache=True, nogil=True)
 def advance(
-    log_probs: np.ndarray, lens: np.ndarray, score: np.ndarray, ident: np.ndarray, begin: np.ndarray, blank: int, factor: int,
-    parents: np.ndarray, tokens: np.ndarray, links: np.ndarray,
+    log_probs: np.ndarray, first: np.ndarray, last: np.ndarray, score: np.ndarray, ident: np.ndarray, begin: np.ndarray, blank: int,
+    factor: int, parents: np.ndarray, tokens: np.ndarray, links: np.ndarray,
 ) -> None:  # fmt: skip
-    """Search frames ``log_probs[n, :lens[n]]`` (N, T, V) of N utterances.
+    """Search frames ``log_probs[n, first[n] : last[n]]`` (N, T, V) of N utterances.
 
     Args:
       score, ident: (N, B, 5), the live prefixes, changed in place.
-      begin: (N,) frames that each utterance had before.
+      begin: (N,) frames that each utterance had before those of ``log_probs``.
       blank: its id.
       factor: what hashes are multiplied by.
       parents, tokens: (N, T, B) int32; for each place the place that its prefix came from, and the token that it got or blank.
       links: (N, T, B) int64, valid where a link points.
     """
-    for n in range(len(lens)):
-        for t in range(lens[n]):
+    for n in range(len(first)):
+        for t in range(first[n], last[n]):
             _frame(log_probs[n, t], score[n], ident[n], begin[n] + t, blank, factor, parents[n, t], tokens[n, t], links[n, t])
 
 
