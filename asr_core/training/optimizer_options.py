@@ -102,12 +102,12 @@ class OptimizerOptions:
         Raises:
           UserError: naming the option and what it may be.
         """
-        for name in ("base_lr", "lr_batches", "lr_epochs", "adam_eps", "decay_to", "decay_power"):
+        for name in ("base_lr", "lr_batches", "lr_epochs", "adam_eps", "decay_power"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{_flag(name)} must be above 0, got {getattr(self, name)}")
         for name in (
             "warmup_batches", "warmup_start", "clipping_scale", "l2", "weight_decay", "clip_grad_norm", "noam_offset", "noam_max_lr",
-            "hold_batches", "decay_batches",
+            "hold_batches", "decay_batches", "decay_to",
         ):  # fmt: skip
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{_flag(name)} must be at least 0, got {getattr(self, name)}")
@@ -119,6 +119,8 @@ class OptimizerOptions:
             raise UserError(f"--epoch-split must be at least 1, got {self.epoch_split}")
         if self.schedule == "noam" and self.warmup_batches < 1:
             raise UserError(f"--schedule noam rises over --warmup-batches, at least 1, got {self.warmup_batches}")
+        if self.decay_to == 0 and self.decay_shape == "exponential":
+            raise UserError("--decay-to 0 is never reached exponentially: give --decay-shape polynomial")
         self.betas()
         if self.schedule == "piecewise":
             self.pieces()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from asr_core.training.optimizer_options import OptimizerOptions, refuse_unused
 from asr_core.training.recipe import Recipe
 from asr_core.training.schedule import build_scheduler
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import defaults_of
+from asr_core.utils.options import defaults_of, from_params
 
 
 def schedule(**options):
@@ -107,6 +108,7 @@ def test_loglinear_and_first_pieces():
         (dict(schedule="piecewise", lr_pieces="3:0.1:loglinear"), "from a rate above 0"),
         (dict(schedule="piecewise", lr_pieces="3:0"), "a rate above 0"),
         (dict(schedule="noam", warmup_batches=0.0), "rises over --warmup-batches"),
+        (dict(decay_to=0.0), "--decay-to 0 is never reached exponentially"),
         (dict(epoch_split=0), "--epoch-split must be at least 1"),
     ],
 )
@@ -140,6 +142,16 @@ def parsed(*argv, **defaults):
 def test_options_without_an_effect_are_refused(argv, message):
     with pytest.raises(UserError, match=message):
         parsed(*argv.split())
+
+
+def test_the_commands_of_the_docs():
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [line.split()[1:] for line in text.splitlines() if line.startswith("train.py --optimizer")]
+    assert len(commands) >= 4
+    for command in commands:
+        opts = from_params(OptimizerOptions, parsed(*command))
+        opts.validate()
+        assert opts.optim != "scaled_adam"
 
 
 def test_what_a_recipe_has_as_default_is_no_mistake():
