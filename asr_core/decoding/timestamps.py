@@ -11,7 +11,7 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.text.tokenizer import Tokenizer, WordSpan
 
 FRAME_SHIFT = 0.01  # seconds between feature frames
-LONGEST_TAIL = 0.24  # seconds that a word goes on after its last token, unless the next word begins
+LONGEST_TAIL = 0.28  # seconds that a word goes on after its last token, unless the next word begins
 
 
 class TimedWord(NamedTuple):
