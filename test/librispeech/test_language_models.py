@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from asr_core.decoding.ctc_graph import intersect, path_hypothesis
+from asr_core.decoding.ctc_topology import search_graph
+from asr_core.decoding.fsa import Fsa
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.grammar_fst import read_openfst_text
 from asr_core.lm.lexicon import read_lexicon
@@ -79,6 +82,28 @@ def test_training_data(prepared):
         assert ordered.sentence_lengths.tolist() == sorted(archive.sentence_lengths.tolist(), reverse=True)
         assert f"sentences: {len(lines)}\n" in (folder / f"statistics{suffix}.txt").read_text()
     assert (folder / "valid.txt").read_text().splitlines() == texts["dev-clean-2"]
+
+
+def test_decoding_graphs(prepared):
+    """LG and HLG of both lang folders; a second run has nothing to do."""
+    pytest.importorskip("kaldifst")
+    _, data, arguments, texts = prepared
+    run_prepare(*arguments, "--stage", 9, "--stop-stage", 9)
+    graphs = [data / lang / f"{name}.fst.txt" for lang in ("lang_phone", "lang_bpe_40") for name in ("LG", "HLG")]
+    times = [path.stat().st_mtime_ns for path in graphs]
+    run_prepare(*arguments, "--stage", 9, "--stop-stage", 9)
+    assert [path.stat().st_mtime_ns for path in graphs] == times
+    lang = data / "lang_bpe_40"
+    graph = search_graph(Fsa.read(lang / "HLG.fst.txt").with_words(read_symbols(lang / "words.txt")))
+    lexicon = dict(read_lexicon(lang / "lexicon.txt"))
+    words = [w for w in texts["train-clean-5"][0].split() if w in lexicon][:6]
+    tokens = [read_symbols(lang / "tokens.txt")[t] for w in words for t in lexicon[w]]
+    frames = torch.full((1, 2 * len(tokens), 40), -20.0)
+    for t, token in enumerate(tokens):  # a blank behind each
+        frames[0, 2 * t, token] = frames[0, 2 * t + 1, 0] = 0.0
+    (lattice,) = intersect(frames, torch.tensor([2 * len(tokens)]), graph)
+    best = path_hypothesis(graph, lattice, *lattice.shortest_path())
+    assert best.words == words and best.tokens == tokens and best.timestamps == list(range(0, 2 * len(tokens), 2))
 
 
 def test_repeating_does_nothing_and_downloaded_models_are_taken(prepared):

@@ -36,7 +36,7 @@ help_message="Usage: ./prepare.sh [options]     (in egs/librispeech/ASR)
 
 Stages: -1 language models and lexicon (download)  0 download  1 manifests  2 noise manifests  3 features, shuffled training cuts,
         validation  4 noise features  5 tokens  6 lexica and graphs of words  7 n-gram language models of words and of tokens
-        8 training data of neural language models"
+        8 training data of neural language models  9 decoding graphs LG and HLG (needs: pip install kaldifst)"
 
 . "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
@@ -252,6 +252,25 @@ if in_stage 8 "training data of neural language models"; then
       [ ${#supervisions[@]} -gt 0 ] || continue
       "$python" -m asr_core.bin.write_transcripts --output "$folder/$set.txt" "${supervisions[@]}"
       lm_data "$lang" "$folder/$set.txt" "$folder" "-$set"
+    done
+  done
+fi
+
+if in_stage 9 "decoding graphs"; then
+  grammar=$data_dir/lm/G_$((lm_order < 3 ? lm_order : 3))_gram.fst.txt
+  [ -f "$grammar" ] || fail "no $grammar; run stage 7 first"
+  langs=("$lang_phone")
+  for vocab_size in $vocab_sizes; do
+    langs+=("$data_dir/lang_bpe_$vocab_size")
+  done
+  for lang in "${langs[@]}"; do
+    [ -f "$lang/L_disambig.fst.txt" ] || fail "no $lang/L_disambig.fst.txt; run stage 6 first"
+    settings="$(wc -c < "$grammar") $(cksum < "$lang/L_disambig.fst.txt")"
+    for graph in LG HLG; do
+      if ! is_done "$lang/.$graph.done" "$settings" "$lang/$graph.fst.txt"; then
+        "$python" -m "asr_core.bin.compile_${graph,,}" --lang-dir "$lang" --lm "$grammar"
+        mark_done "$lang/.$graph.done" "$settings"
+      fi
     done
   done
 fi
