@@ -201,9 +201,10 @@ def test_convolution_sees_what_it_should(kernel, causal, left):
     assert frames == list(range(40 - (kernel - 1 - left), 40 + left + 1))
 
 
-def test_convolution_in_training_is_its_formula():
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_convolution_in_training_is_its_formula(norm):
     torch.manual_seed(0)
-    module = ConformerConvolution(4, 4, dropout=0.0, norm_eps=1e-8, batch_norm_decay=0.9).double().train()
+    module = ConformerConvolution(4, 4, norm, dropout=0.0, norm_eps=1e-8, batch_norm_decay=0.9).double().train()
     x = torch.randn(9, 3, 4, dtype=torch.float64)
     lens = (9, 6, 2)
     pad_mask = torch.arange(9).unsqueeze(1) >= torch.tensor(lens)
@@ -214,12 +215,16 @@ def test_convolution_in_training_is_its_formula():
         rows = F.pad((value * gate.sigmoid()).t(), (1, 2))
         convolved.append(F.conv1d(rows.unsqueeze(0), module.depthwise_conv.weight, groups=4)[0].t())
     valid = torch.cat(convolved)
-    mean, var = valid.mean(dim=0), valid.var(dim=0, unbiased=False)
+    if norm == "batch":
+        mean, var = valid.mean(dim=0), valid.var(dim=0, unbiased=False)
+    else:
+        mean, var = valid.mean(dim=1, keepdim=True), valid.var(dim=1, unbiased=False, keepdim=True)
     expected = module.out_proj(F.silu((valid - mean) / (var + 1e-8).sqrt()))
     got = torch.cat([out[:length, n] for n, length in enumerate(lens)])
     torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(module.batch_norm.running_mean, 0.1 * mean)
-    torch.testing.assert_close(module.batch_norm.running_var, 0.9 + 0.1 * var)
+    if norm == "batch":
+        torch.testing.assert_close(module.batch_norm.running_mean, 0.1 * mean)
+        torch.testing.assert_close(module.batch_norm.running_var, 0.9 + 0.1 * var)
 
 
 @pytest.mark.parametrize("order, steps", [("mhsa_before_lconv", "facf"), ("lconv_before_mhsa", "fcaf"), ("lconv_before_ff", "cfaf")])
