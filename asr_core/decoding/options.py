@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
+from asr_core.encoders.zipformer1_options import decoding_chunk
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, option
 
@@ -112,15 +113,12 @@ def in_chunks(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str,
     Raises:
       UserError: a number that makes no sense.
     """
-    out = {name: value for name, value in given.items() if name not in ("decode_chunk_len", "num_left_chunks")}
-    if "decode_chunk_len" not in given:
+    usual = {"decode_chunk_len": 32, "num_left_chunks": 4}
+    out = {name: value for name, value in given.items() if name not in usual}
+    if all(name not in given for name in usual):
         return out
-    length, chunks = int(given["decode_chunk_len"]), int(given.get("num_left_chunks", trained.get("num_left_chunks", 4)))
-    if length < 2 or length % 2 != 0:
-        raise UserError(f"--decode-chunk-len must be an even number of feature frames above 0, got {length}")
-    if chunks < 1 and chunks != -1:
-        raise UserError(f"--num-left-chunks must be positive, or -1 for all there is, got {chunks}")
-    return {"chunk_size": str(length // 2), "left_context_frames": str(length // 2 * chunks if chunks > 0 else -1), **out}
+    chunk, left = decoding_chunk(*(int(given.get(name, trained.get(name, value))) for name, value in usual.items()))
+    return {"chunk_size": str(chunk), "left_context_frames": str(left), **out}
 
 
 def chunk_and_left(given: Mapping[str, Any], trained: Mapping[str, Any], default: Optional[Tuple[int, int]]) -> Tuple[int, int]:

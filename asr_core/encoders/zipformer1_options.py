@@ -49,18 +49,18 @@ class Zipformer1Options:
     left_context_frames: str = option("", "Left context in decoding, in 50 Hz frames, -1 for all; default: --num-left-chunks chunks.")
 
 
-def decoding_chunk(opts: Any) -> Tuple[int, int]:
-    """Chunk and left context, in 50 Hz frames and -1 for all, that ``decode_chunk_len`` and ``num_left_chunks`` stand for.
+def decoding_chunk(decode_chunk_len: int, num_left_chunks: int) -> Tuple[int, int]:
+    """Chunk and left context in 50 Hz frames, the latter -1 for all.
 
     Raises:
-      UserError: they make no sense.
+      UserError: the numbers make no sense.
     """
-    length, num_left = int(opts.decode_chunk_len), int(opts.num_left_chunks)
-    if length < 2 or length % 2 != 0:
-        raise UserError(f"--decode-chunk-len must be a positive, even number of feature frames, got {length}")
-    if num_left < -1:
-        raise UserError(f"--num-left-chunks must be -1 (all) or at least 0, got {num_left}")
-    return length // 2, num_left * (length // 2) if num_left >= 0 else -1
+    if decode_chunk_len < 2 or decode_chunk_len % 2 != 0:
+        raise UserError(f"--decode-chunk-len must be an even number of feature frames above 0, got {decode_chunk_len}")
+    if num_left_chunks < 1 and num_left_chunks != -1:
+        raise UserError(f"--num-left-chunks must be positive, or -1 for all there is, got {num_left_chunks}")
+    chunk = decode_chunk_len // 2
+    return chunk, chunk * num_left_chunks if num_left_chunks > 0 else -1
 
 
 def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
@@ -78,11 +78,10 @@ def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
 
     if not opts.causal:
         raise UserError("--causal 0: this encoder is always causal, leave it out")
-    chunk, left = decoding_chunk(opts)
+    chunk, _ = decoding_chunk(opts.decode_chunk_len, opts.num_left_chunks)
     chunk_size = int_entries(opts, "chunk_size") if opts.chunk_size else (chunk,)
-    left_chunks = max(opts.num_left_chunks, -1)
-    lefts = tuple(left_chunks * size if left_chunks >= 0 and size > 0 else -1 for size in chunk_size[:1])
-    left_context_frames = int_entries(opts, "left_context_frames") if opts.left_context_frames else lefts
+    left = opts.num_left_chunks * chunk_size[0] if min(opts.num_left_chunks, chunk_size[0]) > 0 else -1
+    left_context_frames = int_entries(opts, "left_context_frames") if opts.left_context_frames else (left,)
     lists = _lists(opts)
     try:
         encoder = Zipformer(

@@ -1,4 +1,4 @@
-"""Reading checkpoints: our own, those of icefall's zipformer recipe, and averages of several."""
+"""Reading checkpoints: our own, those of icefall's Zipformer recipes, and averages of several."""
 
 import dataclasses
 import pickle
@@ -13,6 +13,7 @@ from asr_core.encoders.registry import ENCODERS
 from asr_core.models import safe_pickle
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.averaging import average_of_range, average_state_dicts, ema_of, find_checkpoints, select_checkpoints
+from asr_core.models.foreign import with_own_names
 from asr_core.models.options import CommonModelOptions, build_model, options_class, resolve
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -56,7 +57,7 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
         raise UserError(f"{path} is damaged or no checkpoint: {reason[0] if reason else type(e).__name__}") from e
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
-    return content
+    return with_own_names(content)
 
 
 def _load(path: Path) -> Any:
@@ -224,7 +225,7 @@ def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: b
     recorded = {n: ckpt[n] for n in fields if n in ckpt}
     if ckpt.get("encoder", "zipformer") != encoder:  # of another encoder only what all have in common
         recorded = {n: v for n, v in recorded.items() if n in common and n != "encoder"}
-    if not set(recorded) - {"context_size"}:  # the weights alone: the user describes them
+    if not set(recorded) - {"context_size", "encoder"}:  # the weights alone: the user describes them
         return resolve(cls(**{**recorded, **given}))
     if free:
         size = {"model_size": ""} if "model_size" in fields else {}

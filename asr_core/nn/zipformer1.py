@@ -84,8 +84,9 @@ class CumulativeMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (T, N, C) -> (T, N, C)."""
-        counts = torch.arange(1, x.size(0) + 1, device=x.device, dtype=torch.float32)
-        return self.proj((x.cumsum(dim=0, dtype=torch.float32) / counts.view(-1, 1, 1)).to(x.dtype))
+        counts = torch.arange(1, x.size(0) + 1, device=x.device).view(-1, 1, 1)
+        sums = x.cumsum(dim=0, dtype=torch.promote_types(x.dtype, torch.float32))  # too large for half precision
+        return self.proj((sums / counts).to(x.dtype))
 
     def streaming_forward(self, x: Tensor, cached_len: Tensor, cached_avg: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """One chunk: x (T, N, C), frames before it (N,) and their mean (N, C) -> (T, N, C) and the next of both."""
