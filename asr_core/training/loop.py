@@ -133,7 +133,7 @@ class Trainer:
         if not self.is_main:
             return
         report_model(self.model)
-        report_disk(self.model, self.exp_dir, self.opts.num_epochs, self.opts.keep_last_k)
+        report_disk(self.model, self.exp_dir, self.opts.num_epochs, self.opts.keep_last_k, averages=2 if self.ema else 1)
         logging.info("Training on %s in %s", self.device, str(self.dtype or torch.float32).replace("torch.", ""))
 
     def _diagnose(self) -> None:

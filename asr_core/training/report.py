@@ -81,13 +81,13 @@ def report_model(model: nn.Module) -> None:
     logging.info("Number of model parameters: %s (%s)", f"{sum(p.numel() for p in model.parameters()):,}", shown)
 
 
-def report_disk(model: nn.Module, exp_dir: Path, num_epochs: int, keep_last_k: int) -> None:
+def report_disk(model: nn.Module, exp_dir: Path, num_epochs: int, keep_last_k: int, averages: int = 1) -> None:
     """Log, and warn if it is too little, the disk space that checkpoints will take beside those that are there.
 
-    Each holds the weights, two moments of them, and their average in float64. There will be one for each epoch, ``keep_last_k`` of
+    Each holds the weights, two moments of them, and their ``averages`` in float64. There will be one for each epoch, ``keep_last_k`` of
     single batches, the two best (which are links to epochs, or copies where the disk knows no links), and one more while it is written.
     """
-    each = sum(p.numel() * (3 * p.element_size() + 8) for p in model.parameters())
+    each = sum(p.numel() * (3 * p.element_size() + 8 * averages) for p in model.parameters())
     there = len([p for kind in ("epoch", "checkpoint") for p in exp_dir.glob(f"{kind}-*.pt")])
     need = each * max(1, num_epochs + keep_last_k + 3 - there)
     free = shutil.disk_usage(exp_dir).free

@@ -139,6 +139,25 @@ def test_loss_scale_comes_off_before_clipping(dtype):
     assert not stepper.step(2, {"utterances": 2.0, "frames": 10.0}) and torch.equal(weight.detach(), before)
 
 
+def test_an_overflow_of_float16_leaves_weights_and_moments():
+    model = Small(torch.float32)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    optimizer = build_adam(model, OptimizerOptions(optim="adamw", base_lr=0.1))
+    stepper = Stepper(model, optimizer, scaler, GradientRule("none", 1.0))
+    for step, factor in enumerate((1.0, float("inf"), 1.0), 1):
+        before = copy.deepcopy((list(model.parameters()), optimizer.state_dict()["state"]))
+        model.zero_grad()
+        loss = model.norm(model.linear(torch.ones(2, 5))).square().sum() + model.pos_bias_u.sum()
+        scaler.scale(loss * factor).backward()
+        assert stepper.step(step) == (step != 2) and stepper.overflowed == (step == 2)
+        if step == 2:
+            assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before[0]))
+            for i, state in optimizer.state_dict()["state"].items():
+                assert all(torch.equal(value, before[1][i][name]) for name, value in state.items())
+        else:
+            assert not torch.equal(model.linear.weight, before[0][0])
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from asr_core.decoding.options import CheckpointOptions
+from asr_core.decoding.naming import offline_files, streaming_files
+from asr_core.decoding.options import CheckpointOptions, SearchOptions
 from asr_core.models.averaging import ema_of
 from asr_core.models.checkpoint import load_averaged_model
 from asr_core.models.options import ModelOptions, build_model
@@ -24,6 +25,16 @@ def change(model):
         for p in model.parameters():
             p.add_(torch.randn_like(p))
     model.train()(torch.randn(4, 3))
+
+
+def three_batches():
+    torch.manual_seed(0)
+    model = model_with_tied_weights()
+    ema = ModelEma(model, decay=0.5)
+    for _ in range(3):
+        change(model)
+        ema.update()
+    return model, ema
 
 
 def test_it_is_the_average_from_zero_with_its_bias_corrected():
@@ -48,12 +59,7 @@ def test_it_is_the_average_from_zero_with_its_bias_corrected():
 
 
 def test_it_continues_from_a_checkpoint_and_starts_without_one():
-    torch.manual_seed(0)
-    model = model_with_tied_weights()
-    ema = ModelEma(model, decay=0.5)
-    for _ in range(3):
-        change(model)
-        ema.update()
+    model, ema = three_batches()
     content = {name: value.clone() if torch.is_tensor(value) else value for name, value in ema.checkpoint().items()}
     again = ModelEma(model, decay=0.5)
     assert again.restore(content) and not ModelEma(model, decay=0.5).restore({"model_ema": None})
@@ -63,12 +69,7 @@ def test_it_continues_from_a_checkpoint_and_starts_without_one():
 
 
 def test_the_model_shows_it_and_is_itself_again():
-    torch.manual_seed(0)
-    model = model_with_tied_weights()
-    ema = ModelEma(model, decay=0.5)
-    for _ in range(3):
-        change(model)
-        ema.update()
+    model, ema = three_batches()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(KeyError), ema.shown():
         assert torch.equal(model[2].weight, ema.state_dict()["0.weight"].float())
@@ -108,3 +109,10 @@ def test_the_option_chooses_one_checkpoint_unless_more_are_asked_for():
     assert parsed("--use-ema", "1") == (True, False, 1)
     assert parsed("--use-ema", "1", "--avg", "3") == (True, False, 3)
     assert parsed("--use-averaged-model", "1", "--use-ema", "1") == (True, True, 1)
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_results_are_named_after_it(use_ema):
+    params = {"exp_dir": "exp", "epoch": 5, "iter": 0, "avg": 1, "use_averaged_model": False, "use_ema": use_ema, "label": ""}
+    for files in (offline_files(params, SearchOptions(), 2, False, -1, -1), streaming_files(params, SearchOptions(), 16, 64)):
+        assert ("use-ema" in files.recogs) == ("use-ema" in files.errs) == ("use-ema" in files.summary) == use_ema

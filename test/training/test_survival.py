@@ -104,12 +104,13 @@ def test_without_auto_recover_the_state_is_kept_and_the_same_command_starts_befo
 
 
 def test_it_goes_back_to_the_last_good_average_with_a_lower_rate(tmp_path, caplog):
-    assert fake_run.run(tmp_path, auto_recover=True, **TROUBLE) == 0
+    assert fake_run.run(tmp_path, auto_recover=True, ema_decay=0.9, **TROUBLE) == 0
     assert "Recovery 1 of 3: back to the average over batches 10 to 12" in caplog.text
     at = {n: read_whole(tmp_path / f"checkpoint-{n}.pt") for n in (10, 15, 20)}
     epoch = read_whole(tmp_path / "epoch-1.pt")
     expected = average_of_range(at[10], epoch)
     assert all(torch.equal(at[15]["model"][name], value) for name, value in expected.items())
+    assert all(torch.equal(at[15]["model_ema"][name], value.double()) for name, value in expected.items()) and at[15]["ema_updates"] == 0
     for name, value in at[15]["model_avg"].items():
         if value.is_floating_point():  # as if the model had stood there since batch 12
             torch.testing.assert_close(value, (12 * epoch["model_avg"][name] + 3 * expected[name].double()) / 15)
