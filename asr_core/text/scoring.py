@@ -177,6 +177,25 @@ def probability_of_improvement(
     return float((second < first).mean() + 0.5 * (second == first).mean())
 
 
+def difference_interval(
+    old: Sequence[Tuple[int, int]], new: Sequence[Tuple[int, int]], level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Tuple[float, float]:
+    """Confidence interval of the new system's error rate minus the old one's, both resampled together; arguments as above."""
+    import numpy as np
+
+    if len(old) != len(new):
+        raise ValueError(f"{len(old)} and {len(new)} utterances cannot be compared")
+    if not old:
+        return 0.0, 0.0
+    first, second = _resampled_rates([old, new], resamples, seed)
+    known = np.isfinite(first) & np.isfinite(second)
+    if not known.any():
+        return 0.0, 0.0
+    tail = 50.0 * (1 - level)
+    low, high = np.percentile((second - first)[known], [tail, 100 - tail])
+    return float(low), float(high)
+
+
 def _resampled_rates(systems: Sequence[Sequence[Tuple[int, int]]], resamples: int, seed: int) -> Any:
     """Error rates (systems, resamples) of resampled test sets, the same utterances for all systems."""
     import numpy as np

@@ -1,0 +1,135 @@
+"""Transcripts of test sets from files of many kinds."""
+
+import ast
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from asr_core.text.normalize import normalize_text
+from asr_core.text.scoring import Utterance, characters
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+_RECOGS_REF, _RECOGS_HYP = ":\tref=", ":\thyp="
+
+
+class Transcripts(NamedTuple):
+    """What a file holds, by utterance id.
+
+    Attributes:
+      texts: the hypotheses; of a file that has one text for each utterance, these.
+      refs: the references, where the file has both.
+      speakers: where the file tells.
+    """
+
+    texts: Dict[str, str]
+    refs: Dict[str, str]
+    speakers: Dict[str, str]
+
+
+def read_transcripts(path: PathLike) -> Transcripts:
+    """Read ``recogs-*.txt``, ``timestamps-*.jsonl`` or ``nbest-*.jsonl`` of a decoding, a cut manifest, TSV, or plain text.
+
+    TSV has ``id<tab>text`` lines, plain text ``id word word ...``; JSON lines have ``id`` and ``text`` at least. Any may be gzipped.
+
+    Raises:
+      UserError: it is missing or damaged, or an id comes twice.
+    """
+    path = Path(path)
+    lines = [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
+    out = Transcripts({}, {}, {})
+    if not lines:
+        raise UserError(f"{path} is empty")
+    first = lines[0][1]
+    read = _read_json if first.startswith("{") else _read_recogs if _RECOGS_REF in first or _RECOGS_HYP in first else _read_text
+    for number, line in lines:
+        try:
+            read(line, out)
+        except (ValueError, SyntaxError, KeyError, TypeError, AttributeError) as e:
+            raise UserError(f"{path}:{number}: {e if isinstance(e, ValueError) else 'damaged'}: {line[:80]!r}") from e
+    return out
+
+
+def _lines(path: Path) -> List[str]:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig").split("\n")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as e:
+        raise UserError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from e
+
+
+def _put(texts: Dict[str, str], key: str, text: str) -> None:
+    if key in texts:
+        raise ValueError(f"{key} comes twice")
+    texts[key] = text
+
+
+def _read_recogs(line: str, out: Transcripts) -> None:
+    sign = _RECOGS_REF if _RECOGS_REF in line else _RECOGS_HYP
+    key, found, words = line.partition(sign)
+    if not found:
+        raise ValueError("neither ref= nor hyp=")
+    _put(out.refs if sign == _RECOGS_REF else out.texts, key, " ".join(ast.literal_eval(words.strip())))
+
+
+def _read_json(line: str, out: Transcripts) -> None:
+    record: Dict[str, Any] = json.loads(line)
+    key = record["id"]
+    supervisions = record.get("supervisions")
+    if supervisions is not None:
+        _put(out.texts, key, " ".join(s.get("text") or "" for s in supervisions))
+        speaker: Optional[str] = supervisions[0].get("speaker") if supervisions else None
+    else:
+        nbest = record.get("nbest")
+        _put(out.texts, key, record["text"] if nbest is None else nbest[0]["text"] if nbest else "")
+        speaker = record.get("speaker")
+        if "ref" in record:
+            out.refs[key] = record["ref"]
+    if speaker:
+        out.speakers[key] = speaker
+
+
+def _read_text(line: str, out: Transcripts) -> None:
+    parts = line.split("\t", 1) if "\t" in line else line.split(maxsplit=1)
+    _put(out.texts, parts[0].strip(), parts[1].strip() if len(parts) > 1 else "")
+
+
+def utterances_of(
+    refs: Dict[str, str],
+    hyps: Dict[str, str],
+    speakers: Dict[str, str],
+    mode: str = "none",
+    by_character: bool = False,
+    missing: bool = False,
+) -> List[Utterance]:
+    """References and hypotheses side by side.
+
+    Args:
+      refs, hyps: texts by utterance id.
+      speakers: by utterance id, where they are known.
+      mode: how both are changed first, see :func:`~asr_core.text.normalize.normalize_text`.
+      by_character: in characters, not words.
+      missing: an utterance without hypothesis counts as one of no words.
+
+    Raises:
+      UserError: the utterances are not the same.
+    """
+    lacking, strange = sorted(refs.keys() - hyps.keys()), sorted(hyps.keys() - refs.keys())
+    if strange:
+        raise UserError(f"{len(strange)} hypotheses have no reference, e.g. {strange[0]}: are they of the same test set?")
+    if lacking and not missing:
+        raise UserError(f"{len(lacking)} of {len(refs)} references have no hypothesis, e.g. {lacking[0]}; --missing-as-empty 1 counts them")
+
+    def units(text: str) -> List[str]:
+        words = normalize_text(text, mode).split()
+        return characters(words) if by_character else words
+
+    return [Utterance(key, units(ref), units(hyps.get(key, "")), speakers.get(key, "")) for key, ref in sorted(refs.items())]
+
+
+def pair_of(files: Sequence[Transcripts]) -> Tuple[Dict[str, str], Dict[str, str]]:
+    """References and speakers: of the first file that has them."""
+    refs = next((f.refs for f in files if f.refs), {})
+    return refs, {key: speaker for f in reversed(files) for key, speaker in f.speakers.items()}
