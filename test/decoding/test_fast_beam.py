@@ -11,7 +11,7 @@ from asr_core.decoding.fast_beam import FastBeamCore, FastBeamOptions, fast_beam
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.lattice import build_lattices
-from asr_core.decoding.nbest import fast_beam_search_nbest, fast_beam_search_nbest_oracle
+from asr_core.decoding.nbest import fast_beam_nbest, fast_beam_oracle_nbest, fast_beam_search_nbest, fast_beam_search_nbest_oracle
 from asr_core.ops import fast_beam as ops
 from asr_core.ops.cpu import dispatch
 from asr_core.utils.errors import UserError
@@ -114,6 +114,24 @@ def test_oracle_has_the_fewest_errors():
     assert found[0].tokens == [2, 1, 2] and found[1].tokens == [] and found[2].tokens == [1, 1]
     with pytest.raises(UserError, match="transcripts"):
         fast_beam_search_nbest_oracle(model, x, lens, None, WIDE)
+
+
+@torch.no_grad()
+def test_lists_are_in_order_of_merit():
+    model, x, lens = toy(1)
+    graph = word_graph(1)
+    for with_graph in (graph, None):
+        best = fast_beam_search_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3)
+        lists = fast_beam_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3)
+        three = fast_beam_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3, num_best=3)
+        for first, hyps, few, length in zip(best, lists, three, LENS):
+            assert hyps[0] == first and few == hyps[:3] and len(few) == (3 if length else 1)
+            assert [h.log_prob for h in hyps] == sorted((h.log_prob for h in hyps), reverse=True)
+            said = [tuple(h.tokens if h.words is None else h.words) for h in hyps]
+            assert len(set(said)) == len(said)
+    oracle = fast_beam_oracle_nbest(model, x, lens, [[2, 1, 2], [1], [1, 1]], WIDE, num_paths=3000, nbest_scale=0.1)
+    assert oracle[0][0].tokens == [2, 1, 2] and oracle[2][0].tokens == [1, 1]
+    assert sum(abs(len(h.tokens) - 3) > 2 for h in oracle[0][:5]) == 0
 
 
 @torch.no_grad()
