@@ -133,6 +133,24 @@ def test_the_program_trains_and_its_checkpoints_describe_themselves(prepared, tm
     assert "encoder_dim was 32,48, is 32,64" in capfd.readouterr().err.splitlines()[-1]
 
 
+def test_it_trains_with_adam_noise_and_an_exponential_average(prepared, tmp_path, capfd):
+    from asr_core.models.checkpoint import load_averaged_model
+    from asr_core.training.checkpoint import read_whole
+
+    argv = "--optimizer adam --base-lr 0.002 --schedule noam --warmup-batches 4 --l2 1e-6 --clip-grad-norm 5 --ema-decay 0.9"
+    noise = "--predictor lstm --predictor-noise 0.075 --joiner-noise 0.075 --predictor-noise-start 0"
+    assert _train(prepared, tmp_path, "--num-epochs", "1", *argv.split(), *noise.split()) == 0
+    assert "adam: --l2 1e-06 holds for" in capfd.readouterr().err
+    content = read_whole(tmp_path / "epoch-1.pt")
+    model, params = load_averaged_model(tmp_path, epoch=1, iter=0, avg=1, use_averaged_model=False, use_ema=True)
+    assert params.optim == "adam" and json.loads((tmp_path / "params.json").read_text())["schedule"] == "noam"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, content["model_ema"][name].to(value.dtype))
+    assert _train(prepared, tmp_path, "--num-epochs", "2") == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "epoch-1.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue" in last
+
+
 @pytest.mark.parametrize(
     "argv, status, message",
     [
