@@ -81,8 +81,9 @@ def describe_scripted(model: ScriptedModel, path: PathLike, tokens: str, given: 
     """
     from asr_core.models.checkpoint import model_options
 
+    says_left = "left_context_frames" in given or "num_left_chunks" in given
     given = in_chunks(given, model.info)
-    for name in ("chunk_size", "left_context_frames"):
+    for name in ("chunk_size", "left_context_frames") if says_left else ("chunk_size",):
         if name in given and str(given[name]) != str(getattr(model, name)):
             chunks = f"chunks of {model.chunk_size} frames and a left context of {model.left_context_frames}"
             fixed = chunks if model.streaming else "whole utterances"
