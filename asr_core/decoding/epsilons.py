@@ -1,7 +1,7 @@
 """Arcs that read no token are taken out of a graph, for searches that take one arc per token."""
 
 import dataclasses
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from asr_core.decoding.fsa import Fsa
 from asr_core.utils.errors import UserError
 
 _MOST_STEPS, _MOST_WORDS = 100_000, 100  # on from one state without reading a token; more means going round in circles
+_Arc = Tuple[int, int, int, int, float]  # source, destination, input label, output label, score
 _Ways = Dict[Tuple[int, Tuple[int, ...]], float]
 
 
@@ -29,7 +30,7 @@ def remove_epsilons(graph: Fsa) -> Fsa:
         return graph
     labels = _Outputs(graph)
     source = np.repeat(np.arange(graph.num_states), np.diff(graph.begin))
-    arcs = _arcs(graph, ~free, source)
+    arcs: List[_Arc] = []
     plain = {s: float(w) for s, w in enumerate(graph.final.tolist()) if w > -np.inf}
     spoken: _Ways = {}
     for state in np.unique(source[free]).tolist():
@@ -43,7 +44,8 @@ def remove_epsilons(graph: Fsa) -> Fsa:
                 spoken[state, words] = max(end, spoken.get((state, words), -np.inf))
             elif end > -np.inf:
                 plain[state] = max(end, plain.get(state, -np.inf))
-    out = Fsa.from_arcs(_distinct(arcs), plain, graph.start, graph.num_states)
+    kept = [column[~free] for column in (source, graph.dest, graph.label, graph.output, graph.score)]
+    out = Fsa.from_columns(_distinct(_joined(kept, arcs)), plain, graph.start, graph.num_states)
     return dataclasses.replace(_with_last_words(out, spoken, labels), names=labels.names)
 
 
@@ -67,9 +69,10 @@ class _Outputs:
         return self._known[words]
 
 
-def _arcs(graph: Fsa, which: np.ndarray, source: np.ndarray) -> List[Tuple[int, int, int, int, float]]:
-    columns = (source, graph.dest, graph.label, graph.output, graph.score)
-    return list(zip(*(c[which].tolist() for c in columns)))
+def _joined(columns: Sequence[np.ndarray], arcs: Sequence[_Arc]) -> List[np.ndarray]:
+    """The columns of arcs (source, destination, labels, score) with those of more arcs."""
+    more = [np.array(c, x.dtype) for c, x in zip(zip(*arcs), columns)] if arcs else [x[:0] for x in columns]
+    return [np.concatenate(pair) for pair in zip(columns, more)]
 
 
 def _ways(graph: Fsa, state: int) -> _Ways:
@@ -94,12 +97,14 @@ def _ways(graph: Fsa, state: int) -> _Ways:
     return found
 
 
-def _distinct(arcs: List[Tuple[int, int, int, int, float]]) -> List[Tuple[int, int, int, int, float]]:
+def _distinct(columns: Sequence[np.ndarray]) -> List[np.ndarray]:
     """Of arcs that differ in their score alone, the best."""
-    best: Dict[Tuple[int, int, int, int], float] = {}
-    for *key, score in arcs:
-        best[tuple(key)] = max(score, best.get(tuple(key), -np.inf))  # type: ignore[index,call-overload]
-    return [(*key, score) for key, score in best.items()]
+    source, dest, label, output, score = columns
+    order = np.lexsort((-score, output, dest, label, source))
+    keys = np.stack([source, dest, label, output])[:, order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    return [column[order[first]] for column in columns]
 
 
 def _with_last_words(graph: Fsa, spoken: _Ways, labels: _Outputs) -> Fsa:
@@ -111,8 +116,9 @@ def _with_last_words(graph: Fsa, spoken: _Ways, labels: _Outputs) -> Fsa:
     for i, ((state, words), score) in enumerate(spoken.items(), graph.num_states):
         copies.setdefault(state, []).append((i, words))
         final[i] = score
-    source = np.repeat(np.arange(graph.num_states), np.diff(graph.begin))
-    arcs = _arcs(graph, np.ones(graph.num_arcs, dtype=bool), source)
-    for here, dest, label, output, score in list(arcs):
-        arcs += [(here, copy, label, labels.joined((output, *words)), score) for copy, words in copies.get(dest, ())]
-    return Fsa.from_arcs(arcs, final, graph.start, graph.num_states + len(spoken))
+    columns = [np.repeat(np.arange(graph.num_states), np.diff(graph.begin)), graph.dest, graph.label, graph.output, graph.score]
+    to_copied = np.isin(graph.dest, list(copies))
+    arcs = []
+    for here, dest, label, output, score in zip(*(column[to_copied].tolist() for column in columns)):
+        arcs += [(here, copy, label, labels.joined((output, *words)), score) for copy, words in copies[dest]]
+    return Fsa.from_columns(_joined(columns, arcs), final, graph.start, graph.num_states + len(spoken))
