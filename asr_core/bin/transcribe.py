@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from asr_core.bin import decoding as shared
@@ -34,7 +35,8 @@ class TranscribeOptions:
     sample_rate: int = option(16000, "samples per second that the model hears, if its file does not tell; other audio is resampled")
     feature_type: str = option("fbank", "kind of features that the model takes, if its file does not tell", choices=FEATURE_TYPES)
     json: bool = option(False, "print a JSON object for each file")
-    timestamps: bool = option(False, "print each token with the second at which it was emitted")
+    timestamps: bool = option(False, "print each word with the seconds between which it was said")
+    confidence: bool = option(False, "tell how far each word can be trusted; a probability if confidence.json lies beside the model")
     max_duration: float = option(120.0, "seconds of audio in a batch")
     max_segment: float = option(30.0, "longer recordings are cut where it is quiet, unless the model streams")
     device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
@@ -43,13 +45,14 @@ class TranscribeOptions:
 
 @dataclasses.dataclass
 class Transcript:
-    """What was recognised in one file: its text, and tokens with the seconds at which they were emitted."""
+    """What was recognised in one file: its text, tokens with the seconds at which they were emitted, and words with theirs."""
 
     path: str
     text: str = ""
     duration: float = 0.0
     tokens: List[str] = dataclasses.field(default_factory=list)
     timestamps: List[float] = dataclasses.field(default_factory=list)
+    words: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 def transcribe(params: AttributeDict, load: Optional[Callable[[Dict[str, Any], str], Any]] = None) -> int:
@@ -149,29 +152,39 @@ def _recognize(
     features: Mapping[str, Any], durations: Mapping[str, float], loaded: Any, search: Any, opts: Any, device: str
 ) -> Dict[str, Transcript]:
     """Transcripts by path."""
+    from asr_core.decoding.calibration import kind_of, load_calibrations
+    from asr_core.decoding.detail_options import DetailOptions
+    from asr_core.decoding.details import Describer
+
+    kind = kind_of(search.decoding_method, DetailOptions())
+    calibration = load_calibrations(Path(opts.model).parent).get(kind) if opts.confidence else None
+    describer = Describer(loaded.tokenizer, loaded.frame_seconds, DetailOptions(), kind, calibration)
     transcripts = {path: Transcript(path, duration=round(durations[path], 3)) for path in features}
-    texts: Dict[str, List[str]] = {path: [] for path in features}
     for (path, start), hypothesis in sorted(_hypotheses(features, loaded, search, opts, device), key=lambda item: item[0]):
-        transcript = transcripts[path]
-        texts[path].append(loaded.tokenizer.decode(hypothesis.tokens))
-        transcript.tokens += [loaded.tokenizer.pieces[t] for t in hypothesis.tokens]
-        offset = start / _FRAMES_PER_SECOND
-        transcript.timestamps += [round(offset + t * loaded.frame_seconds, 2) for t in hypothesis.timestamps]
-    for path, parts in texts.items():
-        transcripts[path].text = " ".join(part for part in parts if part)
+        transcript, offset = transcripts[path], start / _FRAMES_PER_SECOND
+        found = describer.hypothesis(hypothesis, durations[path] - offset, offset)
+        transcript.text = " ".join(filter(None, (transcript.text, found["text"])))
+        for name in ("tokens", "timestamps", "words"):
+            getattr(transcript, name).extend(found[name])
     return transcripts
 
 
 def _hypotheses(features: Mapping[str, Any], loaded: Any, search: Any, opts: Any, device: str) -> Iterator[Tuple[Tuple[str, int], Any]]:
     """((path, first frame), hypothesis) of each piece of each file, in any order."""
-    from asr_core.decoding.offline import collate, recognize
+    from asr_core.decoding.confidence import ConfidentSearch, with_confidences
+    from asr_core.decoding.detail_options import ConfidenceOptions
+    from asr_core.decoding.offline import collate, encode
+    from asr_core.decoding.offline import search as search_batch
     from asr_core.decoding.registry import streaming_search
     from asr_core.decoding.segments import split_points
     from asr_core.decoding.streams import StreamBatch, decode_streams
 
     most = int(opts.max_duration * _FRAMES_PER_SECOND)
     if loaded.streaming:
-        batch: StreamBatch[Any] = StreamBatch(loaded.model, streaming_search(loaded.model, search), loaded.chunk_size, device)
+        searching = streaming_search(loaded.model, search)
+        if opts.confidence:
+            searching = ConfidentSearch(searching, loaded.model, search, ConfidenceOptions())
+        batch: StreamBatch[Any] = StreamBatch(loaded.model, searching, loaded.chunk_size, device)
         yield from decode_streams(batch, (((path, 0), f) for path, f in features.items()), num_streams=50)
         return
     longest = int(opts.max_segment * _FRAMES_PER_SECOND)
@@ -181,7 +194,10 @@ def _hypotheses(features: Mapping[str, Any], loaded: Any, search: Any, opts: Any
         count = max(1, most // max(1, pieces[0][2] - pieces[0][1]))
         now, pieces = pieces[:count], pieces[count:]
         x, x_lens = collate([features[path][a:b] for path, a, b in now])
-        hypotheses = recognize(loaded.model, x.to(device), x_lens.to(device), search, loaded.causal, loaded.chunk_size)
+        job = encode(loaded.model, x.to(device), x_lens.to(device), search, loaded.causal, loaded.chunk_size)
+        hypotheses = search_batch(job)[""]
+        if opts.confidence:
+            hypotheses = with_confidences(job, range(len(now)), hypotheses, ConfidenceOptions())
         yield from (((path, a), h) for (path, a, _), h in zip(now, hypotheses))
 
 
@@ -189,8 +205,12 @@ def _format(transcript: Transcript, opts: TranscribeOptions) -> str:
     if opts.json:
         return json.dumps(dataclasses.asdict(transcript), ensure_ascii=False)
     line = f"{transcript.path}: {transcript.text}"
-    if opts.timestamps:
-        line += "".join(f"\n{time:9.2f}  {token}" for token, time in zip(transcript.tokens, transcript.timestamps))
+    if not (opts.timestamps or opts.confidence):
+        return line
+    for word in transcript.words:
+        line += f"\n{word['start']:9.2f} {word['end']:9.2f}" if opts.timestamps else "\n"
+        line += f" {word['confidence']:9.2f}" if "confidence" in word else ""
+        line += f"  {word['w']}"
     return line
 
 

@@ -53,19 +53,20 @@ class Describer(NamedTuple):
         logging.info("confidences are %s, %s", kind, where)
         return Describer(tokenizer, seconds, opts, kind, calibration)
 
-    def hypothesis(self, hyp: Hypothesis, duration: float) -> Dict[str, Any]:
-        """Text, tokens and words with their times in an utterance of ``duration`` seconds."""
+    def hypothesis(self, hyp: Hypothesis, duration: float, offset: float = 0.0) -> Dict[str, Any]:
+        """Text, tokens and words with their times in an utterance of ``duration`` seconds, which begins at ``offset``."""
         words = timed_words(hyp, self.tokenizer, self.frame_seconds, duration)
         return {
             "text": " ".join(word.word for word in words),
             "log_prob": round(hyp.log_prob, 4),
             "tokens": [self.tokenizer.pieces[token] for token in hyp.tokens],
-            "timestamps": token_times(hyp, self.frame_seconds, duration),
-            "words": [self._word(word) for word in words],
+            "timestamps": [round(offset + t, 3) for t in token_times(hyp, self.frame_seconds, duration)],
+            "words": [self._word(word, offset) for word in words],
         }
 
-    def _word(self, word: TimedWord) -> Dict[str, Any]:
-        entry: Dict[str, Any] = {"w": word.word, "start": word.start, "end": word.end}
+    def _word(self, word: TimedWord, offset: float) -> Dict[str, Any]:
+        times = (None if t is None else round(offset + t, 3) for t in (word.start, word.end))
+        entry: Dict[str, Any] = {"w": word.word, **dict(zip(("start", "end"), times))}
         if word.confidences:
             raw = aggregate(word.confidences, self.opts.confidence_aggregation)
             entry["confidence"] = round(self.calibration(raw) if self.calibration else raw, 4)
