@@ -42,6 +42,8 @@ def add_model_options(
     defaults = defaults or {}
     cls = options_class(peek(argv, "encoder", defaults.get("encoder", "zipformer")))
     of_recipe = {n: value for n, value in defaults.items() if n in ("encoder", *CHUNK_OPTIONS)}
+    if peek(argv, "decode-chunk-len", ""):  # what is said on the command line holds, not what the recipe says in other words
+        of_recipe = {n: value for n, value in of_recipe.items() if n not in ("chunk_size", "left_context_frames")}
     add_options(parser, cls, {**dict.fromkeys((f.name for f in dataclasses.fields(cls)), argparse.SUPPRESS), **of_recipe})
 
 
