@@ -83,6 +83,7 @@ def adaptive_spec_augment(opts: DataOptions, more_time_masks: float = 1.0) -> Ad
     return AdaptiveSpecAugment(
         time_masks=int(opts.spec_aug_time_masks * more_time_masks),
         time_mask_ratio=opts.spec_aug_time_mask_ratio,
+        time_mask_max=opts.spec_aug_time_mask_max,
         freq_masks=opts.spec_aug_freq_masks,
         freq_mask_max=opts.spec_aug_freq_mask_max,
         fill=opts.spec_aug_fill,

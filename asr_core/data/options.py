@@ -49,6 +49,7 @@ class DataOptions:
     spec_aug_time_warp_factor: int = option(80, "time warping of --spec-aug lhotse; below 1 turns it off")
     spec_aug_time_masks: int = option(10, "masks of frames, adaptive")
     spec_aug_time_mask_ratio: float = option(0.05, "longest mask of frames relative to the utterance, adaptive")
+    spec_aug_time_mask_max: int = option(0, "longest mask of frames in frames, adaptive; 0: no such limit")
     spec_aug_freq_masks: int = option(2, "masks of mel filters, adaptive")
     spec_aug_freq_mask_max: int = option(27, "longest mask of mel filters, adaptive")
     spec_aug_fill: str = option("zero", "what adaptive masks write: 0, or the mean of the utterance", choices=FILLS)
@@ -83,7 +84,7 @@ class DataOptions:
             if getattr(self, name) not in known:
                 raise UserError(f"--{name.replace('_', '-')} is one of {', '.join(known)}, not {getattr(self, name)!r}")
         least_values = {"num_workers": 0, "num_buckets": 1, "sample_rate": 1000, "num_mel_bins": 1}
-        least_values.update(spec_aug_time_masks=0, spec_aug_freq_masks=0, spec_aug_freq_mask_max=1)
+        least_values.update(spec_aug_time_masks=0, spec_aug_time_mask_max=0, spec_aug_freq_masks=0, spec_aug_freq_mask_max=1)
         for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")

@@ -40,6 +40,7 @@ class AdaptiveSpecAugment:
     Args:
       time_masks: spans of frames.
       time_mask_ratio: longest of them, relative to the utterance.
+      time_mask_max: longest of them, in frames; 0: no such limit.
       freq_masks: spans of mel filters.
       freq_mask_max: longest of them, in filters.
       fill: what is written: "zero", or "mean", the mean of the utterance's features.
@@ -50,6 +51,7 @@ class AdaptiveSpecAugment:
         self,
         time_masks: int = 10,
         time_mask_ratio: float = 0.05,
+        time_mask_max: int = 0,
         freq_masks: int = 2,
         freq_mask_max: int = 27,
         fill: str = "zero",
@@ -57,6 +59,7 @@ class AdaptiveSpecAugment:
     ) -> None:
         self.time_masks = time_masks
         self.time_mask_ratio = time_mask_ratio
+        self.time_mask_max = time_mask_max
         self.freq_masks = freq_masks
         self.freq_mask_max = freq_mask_max
         self.fill = fill
@@ -75,16 +78,16 @@ class AdaptiveSpecAugment:
         rows, starts, sizes = supervision_segments.long().unbind(dim=1)
         frames = torch.arange(num_frames)
         valid = (frames >= starts.unsqueeze(1)) & (frames < (starts + sizes).unsqueeze(1))
-        in_time = draw_masks(sizes, self.time_masks, self.time_mask_ratio, 0, num_frames)
+        in_time = draw_masks(sizes, self.time_masks, self.time_mask_ratio, self.time_mask_max, num_frames)
         in_time = in_time.gather(1, (frames - starts.unsqueeze(1)).clamp(0, max(0, num_frames - 1))) & valid
         in_bins = draw_masks(torch.full_like(sizes, num_bins), self.freq_masks, 1.0, self.freq_mask_max, num_bins)
-        chosen = (torch.rand(len(rows)) < self.p).view(-1, 1, 1)
-        masked = (in_time.unsqueeze(2) | (in_bins.unsqueeze(1) & valid.unsqueeze(2))) & chosen
-        out = x.clone()
-        of_rows = x[rows]
-        if self.fill == "mean":
-            total = (of_rows * valid.unsqueeze(2).to(x)).sum(dim=(1, 2)) / (sizes * num_bins).clamp(min=1).to(x)
-            out[rows] = torch.where(masked.to(x.device), total.view(-1, 1, 1), of_rows)
-        else:
-            out[rows] = of_rows.masked_fill(masked.to(x.device), 0.0)
-        return out
+        chosen = (torch.rand(len(rows)) < self.p).unsqueeze(1)
+        of_times, of_bins, known = (torch.zeros(num_rows, width, dtype=torch.bool) for width in (num_frames, num_bins, num_frames))
+        of_times[rows], of_bins[rows], known[rows] = in_time & chosen, in_bins & chosen, valid
+        of_times, of_bins, known = (mask.to(x.device) for mask in (of_times, of_bins, known))
+        masked = of_times.unsqueeze(2) | (of_bins.unsqueeze(1) & known.unsqueeze(2))
+        if self.fill == "zero":
+            return x.masked_fill(masked, 0.0)
+        total = torch.einsum("ntc,nt->n", x, known.to(x))
+        mean = total / (known.sum(dim=1) * num_bins).clamp(min=1)
+        return torch.where(masked, mean.to(x.dtype).view(-1, 1, 1), x)

@@ -93,6 +93,7 @@ CHANGES = {
     "spec_aug": ({}, "adaptive"),
     "spec_aug_time_masks": (ADAPTIVE, 3),
     "spec_aug_time_mask_ratio": (ADAPTIVE, 0.2),
+    "spec_aug_time_mask_max": (ADAPTIVE, 1),
     "spec_aug_freq_masks": (ADAPTIVE, 1),
     "spec_aug_freq_mask_max": (ADAPTIVE, 10),
     "spec_aug_fill": (ADAPTIVE, "mean"),
