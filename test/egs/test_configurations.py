@@ -5,19 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from recipe_programs import EGS, parser_of, run_here, training_of
+from recipe_programs import EGS, options_given, parser_of, run_here, training_of
 
 from asr_core.bin import decoding, train
 from asr_core.data.filter import DropReport
 from asr_core.decoding.offline import collate, recognize
-from asr_core.decoding.options import CheckpointOptions, SearchOptions
+from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streams import StreamBatch, decode_streams
 from asr_core.export.loading import load_for_inference
 from asr_core.models.options import build_model, options_of
 from asr_core.training.lm_recipe import LmRecipe
 from asr_core.training.report import DataSummary
-from asr_core.utils.options import defaults_of
 
 L = "librispeech/ASR"
 S7 = f"{L}/pruned_transducer_stateless7_streaming"
@@ -250,13 +249,10 @@ def test_small_models_train_decode_and_export(name, tmp_path):
     before = torch.get_num_threads()
     assert train.launch(train._train, (corpus, small(recipe_class)), params) == 0
     torch.set_num_threads(before)
-    select = {"exp_dir": str(tmp_path), "epoch": 0, "iter": 3, "avg": 1, "use_averaged_model": False}
-    model, trained = decoding.load_checkpoint_model({**defaults_of(CheckpointOptions), **select})
+    program, flags = EGS / recipe / "export.py", ["--exp-dir", tmp_path, "--iter", 3, "--avg", 1, "--use-averaged-model", 0]
+    model, trained = decoding.load_checkpoint_model(vars(options_given(program, *flags)))
     assert trained["batch_idx_train"] == 3 and options_of(trained) == options_of(params)
-    flags = [word for key, value in select.items() for word in (f"--{key.replace('_', '-')}", value)]
-    run_here(
-        EGS / recipe / "export.py", *flags, "--jit", 1, *(["--chunk-size", 16, "--left-context-frames", 64] if trained["causal"] else [])
-    )
+    run_here(program, *flags, "--jit", 1, *(["--chunk-size", 16, "--left-context-frames", 64] if trained["causal"] else []))
     (path,) = set(tmp_path.glob("*jit*.pt"))
     check_equal(model, load_for_inference(str(path)))
 

@@ -15,7 +15,10 @@ DEFAULTS = {
     "exp_dir": "conformer_rnnt/exp",
     "bpe_model": "data/lang_bpe_1024/bpe.model",
     "epoch": 30,
-    "avg": 15,
+    "use_ema": True,  # with it, --avg is 1
+    "decoding_method": "alignment_length_sync_search",  # of a model with CTC: give a method
+    "beam_size": 8,
+    "on_the_fly_feats": True,
 }
 
 if __name__ == "__main__":

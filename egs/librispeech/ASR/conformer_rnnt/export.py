@@ -7,7 +7,7 @@ DEFAULTS = {
     "encoder": "conformer",
     "exp_dir": "conformer_rnnt/exp",
     "epoch": 30,
-    "avg": 9,
+    "use_ema": True,
     "tokens": "data/lang_bpe_1024/tokens.txt",
 }
 

@@ -3,7 +3,7 @@
 
 from asr_core.bin.generate_averaged_model import main
 
-DEFAULTS = {"encoder": "conformer", "exp_dir": "conformer_rnnt/exp", "epoch": 30, "avg": 9}
+DEFAULTS = {"encoder": "conformer", "exp_dir": "conformer_rnnt/exp", "epoch": 30, "use_ema": True}
 
 if __name__ == "__main__":
     main(defaults=DEFAULTS)

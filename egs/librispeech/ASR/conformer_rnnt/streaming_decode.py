@@ -15,7 +15,8 @@ DEFAULTS = {
     "exp_dir": "conformer_rnnt/exp",
     "bpe_model": "data/lang_bpe_1024/bpe.model",
     "epoch": 28,
-    "avg": 15,
+    "use_ema": True,  # with it, --avg is 1
+    "on_the_fly_feats": True,
 }
 
 if __name__ == "__main__":

@@ -22,6 +22,19 @@ DEFAULTS = {
     "joiner_dim": 512,
     "joiner_decoder_bias": False,
     "loss": "full",
+    "joiner_noise": 0.075,  # as the predictor's, from batch 20000 on
+    # data
+    "enable_musan": False,
+    "spec_aug": "adaptive",
+    "spec_aug_freq_masks": 1,
+    # training
+    "optim": "adam",
+    "adam_betas": "0.9,0.98",
+    "adam_eps": 1e-9,
+    "l2": 1e-6,
+    "schedule": "noam",
+    "base_lr": 0.00091287,  # 2 / sqrt(320 * 15000)
+    "warmup_batches": 15000.0,
 }
 
 if __name__ == "__main__":
