@@ -1,5 +1,6 @@
 """The first, streaming Zipformer: parts against formulas, sizes and names, padding, chunks, export, training's draws, foreign files."""
 
+import argparse
 import copy
 import math
 import random
@@ -8,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from asr_core.bin.decoding import add_model_options
 from asr_core.decoding.options import chunk_and_left
 from asr_core.encoders.protocol import FrontEnd, StreamingEncoder
 from asr_core.encoders.states import stack_states, unstack_states
@@ -332,3 +334,11 @@ def test_icefalls_checkpoints(tmp_path):
         loaded, recorded = load_averaged_model(tmp_path, 2, 0, 1, averaged, {"short_chunk_size": 16})
         torch.testing.assert_close(loaded.state_dict(), model.state_dict())
         assert recorded.encoder == "zipformer1" and loaded.encoder.chunk_size == (32,)
+
+
+def test_chunk_of_the_command_line_holds_against_the_recipes():
+    defaults = {"encoder": "zipformer1", "chunk_size": "16", "left_context_frames": "64"}
+    for argv, expected in (([], (16, 64)), (["--decode-chunk-len", "64"], (32, 128)), (["--chunk-size", "8"], (8, 64))):
+        parser = argparse.ArgumentParser()
+        add_model_options(parser, defaults, argv)
+        assert chunk_and_left(vars(parser.parse_args(argv)), {}, default=None) == expected
