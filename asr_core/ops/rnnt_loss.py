@@ -34,7 +34,8 @@ which ``s_range`` contexts matter on each frame, and only for these is the joine
   value of the loss stays the same.
 - ``reduction``: "none" (losses (B,)), "mean" or "sum" over the batch.
 - ``backend``: "auto" takes the compiled CPU kernels ("numba") for float32 and float64 on the CPU where numba is installed,
-  else "torch", which runs on any device. They give the same results. Half precision is computed in float32.
+  else "torch", which runs on any device. They give the same results. Half precision is computed in float32. "torchaudio", where
+  installed, computes :func:`rnnt_loss` of regular lattices alone.
 
 **Hard cases.** Each concerns its own utterance alone; the other utterances' losses and gradients are not touched.
 
@@ -58,12 +59,12 @@ from typing import Callable, Optional, Union
 import torch
 from torch import Tensor
 
-from asr_core.ops.rnnt import torch_backend
+from asr_core.ops.rnnt import torch_backend, torchaudio_backend
 from asr_core.ops.rnnt.functions import Pruned, Pruning, Smoothed
 from asr_core.ops.rnnt.lattice import RNNT_TYPES, Lattice
 from asr_core.ops.rnnt.projected import Output, Projected
 
-BACKENDS = ("auto", "torch", "numba")
+BACKENDS = ("auto", "torch", "numba", "torchaudio")
 
 LossAndCounts = Union[Tensor, tuple[Tensor, tuple[Tensor, Tensor]]]
 
@@ -98,6 +99,8 @@ def rnnt_loss(
     logits = _computable(logits)
     sizes, options = (logits.shape[0], logits.shape[1], logits.shape[3]), (rnnt_type, delay_penalty, fast_emit_lambda)
     lattice = _lattice(sizes, symbols, termination_symbol, boundary, *options)
+    if backend == "torchaudio":
+        return _reduce(torchaudio_backend.full_loss(logits, lattice), reduction)
     first = lattice.symbols.new_zeros(logits.shape[:2])
     return _reduce(Pruned.apply(logits, first, lattice, _backend(backend, logits)), reduction)
 
@@ -308,6 +311,8 @@ def _backend(name: str, x: Tensor) -> ModuleType:
     """The module that does the work on tensors like ``x``."""
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
+    if name == "torchaudio":
+        raise ValueError("back end torchaudio has the loss of all logits alone")
     possible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if name == "numba" and not possible:
         raise ValueError(f"back end numba computes float32 and float64 on the CPU, not {x.dtype} on {x.device.type}")

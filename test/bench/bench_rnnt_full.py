@@ -101,15 +101,18 @@ def work(program, folder, args):
     def used():
         return torch.cuda.max_memory_allocated() / 1e6 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
+    def now():
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     times, before = [], used()
     for repeat in range(args.repeats + 1):
-        clock = [time.perf_counter()]
-        for part in (lambda: function(*leaves, *rest), lambda: loss.backward()):
-            loss = part() if len(clock) == 1 else part() or loss
-            if cuda:
-                torch.cuda.synchronize()
-            clock.append(time.perf_counter())
-        times.append([1000 * (clock[1] - clock[0]), 1000 * (clock[2] - clock[0])])
+        start = now()
+        loss = function(*leaves, *rest)
+        middle = now()
+        loss.backward()
+        times.append([1000 * (middle - start), 1000 * (now() - start)])
         if repeat == 0:
             grads = {name: x.grad.cpu().numpy().copy() for name, x in zip(NAMES, leaves)}
             np.savez(folder / f"{program}.npz", loss=loss.item(), **grads)
@@ -123,7 +126,7 @@ def check(folder, program):
     one, other = np.load(folder / f"{program}.npz"), np.load(folder / "projected.npz")
     for name in ("loss", *NAMES):
         error = np.abs(one[name] - other[name]).max() / np.abs(other[name]).max()
-        if not error < 1e-4:
+        if not error < (1e-3 if program == "torchaudio" else 1e-4):  # torchaudio adds up paths in float32, asr_core in float64
             raise SystemExit(f"{program} and projected differ in {name}: {error:.1e}")
 
 

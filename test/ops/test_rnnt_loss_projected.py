@@ -1,6 +1,8 @@
 """The full RNN-T loss from projections against that of all logits and the sum over paths; its memory; FastEmit in all losses."""
 
 import itertools
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from asr_core.ops.rnnt_loss import (
     rnnt_loss_smoothed,
     tanh_of_sum,
 )
+from asr_core.utils.errors import UserError
 
 BACKENDS = ["torch", "numba"]
 backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -218,11 +221,38 @@ def test_equals_torchaudio():
     if not hasattr(functional, "rnnt_loss"):
         pytest.skip("this version of torchaudio has no rnnt_loss")
     inputs, symbols = given(batch=3, frames=9, dtype=torch.float32)
-    frames, nums = torch.tensor([9, 7, 4]), torch.tensor([3, 2, 0])
-    boundary = torch.stack((torch.zeros_like(nums), torch.zeros_like(nums), nums, frames), 1)
+    boundary = torch.tensor([[0, 0, 2, 8], [0, 0, 1, 7], [0, 0, 0, 4]])
     logits = all_logits(*inputs, tanh_of_sum, False)
-    expected = functional.rnnt_loss(logits, symbols.int(), frames.int(), nums.int(), blank=0, reduction="none")
+    expected = rnnt_loss(logits, symbols, 0, boundary, reduction="none", backend="torchaudio")
     loss = rnnt_loss_projected(*inputs, symbols, 0, boundary, reduction="none")
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     for actual, wanted in zip(torch.autograd.grad(loss.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)):
         torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_torchaudio_cannot_compute_is_refused():
+    inputs, symbols = given(dtype=torch.float32)
+    logits = all_logits(*inputs, tanh_of_sum, False)
+    refused = [
+        {"rnnt_type": "modified"},
+        {"delay_penalty": 0.1},
+        {"fast_emit_lambda": 0.1},
+        {"boundary": torch.tensor([[0, 1, 3, 5]] * 3)},
+        {"boundary": torch.tensor([[0, 0, 0, 0]] * 3)},
+    ]
+    for options in refused:
+        with pytest.raises(ValueError, match="back end torchaudio"):
+            rnnt_loss(logits, symbols, 0, backend="torchaudio", **options)
+    with pytest.raises(ValueError, match="back end torchaudio computes in float32"):
+        rnnt_loss(logits.double(), symbols, 0, backend="torchaudio")
+    with pytest.raises(ValueError, match="of all logits alone"):
+        rnnt_loss_projected(*inputs, symbols, 0, backend="torchaudio")
+
+
+def test_torchaudio_without_the_loss(monkeypatch):
+    inputs, symbols = given(dtype=torch.float32)
+    logits = all_logits(*inputs, tanh_of_sum, False)
+    for module, message in ((None, "pip install"), (SimpleNamespace(functional=SimpleNamespace()), "no RNN-T loss any more")):
+        monkeypatch.setitem(sys.modules, "torchaudio", module)
+        with pytest.raises(UserError, match=message):
+            rnnt_loss(logits, symbols, 0, backend="torchaudio")
