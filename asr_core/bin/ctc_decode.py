@@ -5,7 +5,7 @@ from typing import Any, Mapping, Optional, Sequence, Type
 from asr_core.bin import decode
 from asr_core.utils.options import Parser, peek
 
-DEFAULTS = {"decoding_method": "ctc-decoding", "num_paths": 100, "nbest_scale": 1.0, "context_score": 0.0}
+DEFAULTS = {"decoding_method": "ctc-decoding", "num_paths": 100, "nbest_scale": 1.0, "context_score": 0.0, "lm_scale": 0.0}
 _WIDER = "ctc-prefix-beam-search-attention-decoder-rescoring"
 
 

@@ -76,14 +76,15 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
 
 def check_head(model: Any, decoding_method: str) -> None:
     """Refuse a search for a head that the model lacks."""
-    from asr_core.decoding.registry import METHODS
+    from asr_core.decoding.registry import ALIASES, METHODS
 
-    if METHODS[decoding_method].head == "ctc":
+    method = METHODS[ALIASES.get(decoding_method, decoding_method)]
+    if method.head == "ctc":
         if not model.use_ctc:
             raise UserError(f"the model has no CTC head, which --decoding-method {decoding_method} searches; try greedy_search")
     elif not model.use_transducer:
         raise UserError(f"the model has no transducer, which --decoding-method {decoding_method} searches; try ctc-greedy-search")
-    if "attention_decoder" in METHODS[decoding_method].needs and not model.use_attention_decoder:
+    if "attention_decoder" in method.needs and not model.use_attention_decoder:
         raise UserError(f"the model has no attention decoder, which --decoding-method {decoding_method} rescores with")
 
 

@@ -76,7 +76,7 @@ def transcribe(params: AttributeDict, load: Optional[Callable[[Dict[str, Any], s
 
     setup_logger()
     search = dataclasses.replace(from_params(SearchOptions, opts), decoding_method=opts.method)
-    if get_method(search).needs - {"context_graph"}:
+    if get_method(search).needs - {"context_graph", "fusion"}:
         raise UserError(f"--method {opts.method} needs more than a model: use decode.py")
     setup_cpu(opts.num_threads)
     device = shared.pick_device(opts.device)

@@ -152,12 +152,13 @@ class InternalLmScorer:
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
         """See :class:`Scorer`; only where a token is emitted the joiner is asked."""
-        blank = self._histories.blank_id
+        blank, score = self._histories.blank_id, torch.zeros(token.shape, device=token.device)
+        if not bool(emits.any()):
+            return score, states
         decoder_out = self._histories.output(select(states, emits))
         log_probs = internal_log_probs(self._joiner, decoder_out, blank, 0.0, 1.0)
         log_probs[:, blank] = float("-inf")
         found = log_probs.log_softmax(dim=1).gather(1, token[emits].unsqueeze(1)).squeeze(1)
-        score = torch.zeros(token.shape, device=token.device)
         score[emits] = -self._scale * found.float()
         return score, self._histories.append(states, token, emits)
 

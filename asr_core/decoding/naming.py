@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import get_method
+from asr_core.decoding.resources import wants_neural_lm
 
 
 class ResultFiles(NamedTuple):
@@ -53,6 +54,18 @@ def _fast_part(opts: SearchOptions) -> str:
     return part + (f"_ilme-scale-{opts.ilme_scale}" if opts.ilme_scale is not None else "")
 
 
+def _optional_fusion_part(opts: SearchOptions, neural: bool) -> str:
+    """Of the methods that work with or without language models."""
+    if "fusion" not in get_method(opts).needs:
+        return ""
+    part = f"_{opts.lm_type}-lm-scale-{opts.lm_scale}" if neural else ""
+    if opts.lodr_ngram:
+        part += f"_LODR-{Path(opts.lodr_ngram).name.split('.')[0]}-scale-{opts.lodr_lm_scale}"
+    if opts.word_ngram:
+        part += f"_word-ngram-scale-{opts.word_ngram_scale}_word-score-{opts.word_score}"
+    return part
+
+
 def _phrases_part(opts: SearchOptions) -> str:
     given = opts.context_file and "context_file" in get_method(opts).uses
     return f"context-score-{opts.context_score}" if given else ""
@@ -62,13 +75,20 @@ def _method_part(opts: SearchOptions, context_size: int) -> str:
     name = opts.decoding_method
     if name.startswith("fast_beam_search"):
         return _fast_part(opts)
-    if "beam" in name:
-        phrases = _phrases_part(opts)
-        return f"__{name}__beam-size-{opts.beam_size}" + (f"-{phrases}" if phrases else "")
+    phrases = _phrases_part(opts)
+    if "beam_size" in get_method(opts).uses:
+        return f"__{name}__beam-size-{opts.beam_size}" + (f"-{phrases}" if phrases else "") + _search_part(opts)
     if name == "greedy_search":
         context = f"_context-{context_size}" if context_size else ""
-        return f"{context}_max-sym-per-frame-{opts.max_sym_per_frame}"
+        return f"{context}_max-sym-per-frame-{opts.max_sym_per_frame}" + (f"_{phrases}" if phrases else "")
     return _graph_part(opts)
+
+
+def _search_part(opts: SearchOptions) -> str:
+    """What else a beam search with a transducer may be told."""
+    uses = get_method(opts).uses
+    part = "_no-merging" if "alsd_merge" in uses and not opts.alsd_merge else ""
+    return part + (f"_ilme-scale-{opts.ilme_scale}" if "ilme_scale" in uses and opts.ilme_scale else "")
 
 
 def _graph_part(opts: SearchOptions) -> str:
@@ -98,20 +118,19 @@ def result_key(opts: SearchOptions) -> str:
     name = opts.decoding_method
     if name.startswith("fast_beam_search"):
         return name + _fast_part(opts)
-    if "beam" in name:
-        phrases = _phrases_part(opts)
-        return f"{name}_beam-size-{opts.beam_size}" + (f"_{phrases}" if phrases else "")
-    return name
+    phrases = _phrases_part(opts)
+    if "beam_size" in get_method(opts).uses:
+        return f"{name}_beam-size-{opts.beam_size}" + (f"_{phrases}" if phrases else "") + _search_part(opts)
+    return name + (f"_{phrases}" if phrases else "")
 
 
 def streaming_key(opts: SearchOptions) -> str:
     """The name of the results of decoding streams."""
     if opts.decoding_method == "fast_beam_search":
         return _fast_part(opts).lstrip("_")
-    if opts.decoding_method == "modified_beam_search":
-        phrases = _phrases_part(opts)
-        return f"num-active-paths-{opts.beam_size}" + (f"_{phrases}" if phrases else "")
-    return opts.decoding_method.replace("_", "-")
+    phrases = _phrases_part(opts)
+    many = "beam_size" in get_method(opts).uses
+    return (f"num-active-paths-{opts.beam_size}" if many else opts.decoding_method.replace("_", "-")) + (f"_{phrases}" if phrases else "")
 
 
 def _chunk_part(causal: bool, chunk_size: int, left_context_frames: int) -> str:
@@ -121,7 +140,8 @@ def _chunk_part(causal: bool, chunk_size: int, left_context_frames: int) -> str:
 def offline_files(params: Any, opts: SearchOptions, context_size: int, causal: bool, chunk_size: int, left: int) -> ResultFiles:
     """Names of what decode.py writes, below ``<exp_dir>/<decoding method>``; a ``context_size`` of 0 is left out."""
     suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(causal, chunk_size, left)
-    suffix += _method_part(opts, context_size) + _fusion_part(opts) + _adjustments(opts)
+    neural = wants_neural_lm(opts, params.get("lm_exp_dir"), params.get("transformer_lm_exp_dir"))
+    suffix += _method_part(opts, context_size) + _fusion_part(opts) + _optional_fusion_part(opts, neural) + _adjustments(opts)
     suffix += ("_use-averaged-model" if params["use_averaged_model"] else "") + ("_use-ema" if params["use_ema"] else "")
     return ResultFiles(
         folder=Path(params["exp_dir"]) / opts.decoding_method,

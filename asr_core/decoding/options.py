@@ -34,7 +34,7 @@ class SearchOptions:
     """Search: from encoder output to tokens."""
 
     decoding_method: str = option("greedy_search", "docs/decoding.md says which there are; an unknown one is answered with their names")
-    beam_size: int = option(4, "hypotheses kept by beam_search and modified_beam_search*")
+    beam_size: int = option(4, "hypotheses kept by beam_search, modified_beam_search*, alsd and ctc-prefix-beam-search*")
     beam: float = option(20.0, "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)")
     ngram_lm_scale: float = option(0.01, "weight of the graph's scores in *_LG; weight of the token n-gram in *_LODR, give a negative one")
     max_contexts: int = option(8, "predictor contexts that fast_beam_search* keeps per frame")
@@ -43,18 +43,29 @@ class SearchOptions:
     num_paths: int = option(200, "paths that *_nbest* draw from the lattice")
     nbest_scale: float = option(0.5, "the lattice's scores are multiplied by it while paths are drawn: smaller, more various")
     ilme_scale: Optional[float] = option(
-        None, "weight of the internal language model that fast_beam_search* subtracts; left out: 0.1 for nbest and nbest_oracle, else 0"
+        None,
+        "weight of the internal language model that is subtracted by beam searches with a transducer; "
+        "left out: 0.1 for fast_beam_search_nbest and fast_beam_search_nbest_oracle, else 0",
     )
     use_shallow_fusion: bool = option(False, "modified_beam_search with the neural language model's scores")
-    lm_type: str = option("rnn", "the neural language model's kind", choices=("rnn", "transformer"))
-    lm_scale: float = option(0.3, "weight of the neural language model")
+    lm_type: str = option("rnn", "the neural language model's kind", choices=("rnn", "transformer"), aliases=("--nnlm-type",))
+    lm_scale: float = option(0.3, "weight of the neural language model", aliases=("--nnlm-scale",))
     tokens_ngram: int = option(2, "order n of the token n-gram of *_LODR, <lang-dir>/<n>gram.arpa")
     backoff_id: int = option(500, "id of #0, the label of back-off arcs, where the token n-gram is a graph, <lang-dir>/<n>gram.fst.txt")
     lang_dir: str = option("data/lang_bpe_500", "folder with the graphs LG.fst.txt and HLG.fst.txt, words.txt, and token n-grams")
-    context_file: str = option("", "phrases to favour, one a line, for modified_beam_search and modified_beam_search_LODR")
+    lodr_ngram: Optional[str] = option(
+        None, "token n-gram, .arpa or .fst.txt, for alsd and ctc-prefix-beam-search-shallow-fusion, weighted by --lodr-lm-scale"
+    )
+    lodr_lm_scale: float = option(0.0, "weight of --lodr-ngram; below 0 it is subtracted")
+    word_ngram: str = option("", "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion")
+    word_ngram_scale: float = option(0.5, "weight of --word-ngram")
+    word_score: float = option(1.5, "bonus for each word, with --word-ngram")
+    unk_offset: float = option(-10.0, "added to the logarithm to base 10 of the probability of words that --word-ngram does not know")
+    context_file: str = option("", "phrases to favour, one a line, for greedy_search, modified_beam_search, *_LODR, alsd, ctc-prefix-*")
     context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
     temperature: float = option(1.0, "logits are divided by it before the softmax")
+    alsd_merge: bool = option(True, "alsd adds up the probabilities of hypotheses with equal tokens; 0: each is one alignment")
     hlg_scale: float = option(0.6, "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search")
     lm_dir: str = option("data/lm", "folder with the word 4-gram of lattice rescoring: G_4_gram.fst.txt, 4-gram.arpa or 4gram.arpa")
     search_beam: float = option(20.0, "graph search with CTC drops states that are worse than a frame's best by more than this")
@@ -70,12 +81,14 @@ class SearchOptions:
 class StreamingSearchOptions:
     """Search: from encoder output to tokens, chunk by chunk."""
 
-    decoding_method: str = option("greedy_search", "greedy_search, modified_beam_search, fast_beam_search or ctc-greedy-search")
-    num_active_paths: int = option(4, "hypotheses kept by modified_beam_search", aliases=("--num_active_paths",))
+    decoding_method: str = option(
+        "greedy_search", "greedy_search, modified_beam_search, fast_beam_search, ctc-greedy-search or ctc-prefix-beam-search"
+    )
+    num_active_paths: int = option(4, "hypotheses kept by modified_beam_search and ctc-prefix-*", aliases=("--num_active_paths",))
     beam: float = option(4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)")
     max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame")
     max_states: int = option(32, "states that fast_beam_search keeps per frame")
-    context_file: str = option("", "phrases to favour, one a line, for modified_beam_search")
+    context_file: str = option("", "phrases to favour, one a line, for greedy_search, modified_beam_search, ctc-prefix-beam-search")
     context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
     blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
     temperature: float = option(1.0, "logits are divided by it before the softmax")

@@ -6,18 +6,13 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
+from asr_core.decoding import beam_methods as beams
 from asr_core.decoding import ctc
 from asr_core.decoding import graph_methods as graphs
-from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_nbest, modified_beam_search
-from asr_core.decoding.ctc_prefix import StreamingCtcPrefixSearch, ctc_prefix_beam_search, ctc_prefix_nbest
 from asr_core.decoding.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
-from asr_core.decoding.fusion import ContextScorer, NeuralScorer, NgramScorer, Scorer
-from asr_core.decoding.graves import beam_search
-from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.nbest import fast_beam_search_nbest, fast_beam_search_nbest_oracle
+from asr_core.decoding.nbest import fast_beam_nbest, fast_beam_oracle_nbest
 from asr_core.decoding.options import SearchOptions, check_search
-from asr_core.decoding.rescoring import rescore
 from asr_core.decoding.resources import Resources
 from asr_core.lm.options import LmOptions
 from asr_core.utils.errors import UserError
@@ -50,7 +45,8 @@ class Method(NamedTuple):
       search: a batch -> its hypotheses by name; a method of one answer calls it "".
       uses: names of the search options that it heeds.
       needs: fields of :class:`~asr_core.decoding.resources.Resources` that it works with, of which only ``context_graph`` may be
-        missing; ``references``, the transcripts in tokens, or ``word_references``, in words; and ``attention_decoder``, that head.
+        missing; ``fusion``, those of ``lm``, ``lodr`` and ``words`` that the options name; ``references``, the transcripts in tokens, or
+        ``word_references``, in words; and ``attention_decoder``, that head.
       streaming: (model, options, resources) -> an object with ``new_stream()`` and ``advance(streams, encoder_out,
         encoder_out_lens)``, whose streams have ``hypothesis()``; None where the method cannot stream.
       nbest: a batch -> for each utterance its hypotheses, the best first and no two with the same tokens; None where the method
@@ -81,77 +77,46 @@ def _fast(job: Job) -> Dict[str, List[Hypothesis]]:
     return {"": fast_beam_search(job.model, job.encoder_out, job.lens, fast_options(job.opts), job.resources.graph)}
 
 
-def _fast_nbest(job: Job) -> Dict[str, List[Hypothesis]]:
+def _fast_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
     graph, o = job.resources.graph, job.opts
     opts = fast_options(o, 0.1 if graph is None else 0.0)
-    return {"": fast_beam_search_nbest(job.model, job.encoder_out, job.lens, opts, graph, o.num_paths, o.nbest_scale)}
+    return fast_beam_nbest(job.model, job.encoder_out, job.lens, opts, graph, o.num_paths, o.nbest_scale, num_best)
 
 
-def _fast_oracle(job: Job) -> Dict[str, List[Hypothesis]]:
+def _fast_oracle_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
     o, opts = job.opts, fast_options(job.opts, 0.1)
     batch = (job.model, job.encoder_out, job.lens)
-    return {"": fast_beam_search_nbest_oracle(*batch, job.references, opts, o.num_paths, o.nbest_scale)}
+    return fast_beam_oracle_nbest(*batch, job.references, opts, o.num_paths, o.nbest_scale, num_best)
 
 
-def scorers(opts: SearchOptions, resources: Resources, device: Any) -> List[Scorer]:
-    """What modified beam search adds to its scores."""
-    out: List[Scorer] = []
-    if resources.lm is not None:
-        out.append(NeuralScorer(resources.lm, opts.lm_scale))
-    if resources.ngram is not None:
-        out.append(NgramScorer(resources.ngram, opts.ngram_lm_scale, device))
-    if resources.context_graph is not None:
-        out.append(ContextScorer(resources.context_graph, device))
-    return out
-
-
-def _modified(job: Job) -> Dict[str, List[Hypothesis]]:
-    o, extra = job.opts, scorers(job.opts, job.resources, job.encoder_out.device)
-    return {"": modified_beam_search(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature, extra)}
-
-
-def _ctc_prefix_nbest(job: Job) -> List[List[Hypothesis]]:
-    o, extra = job.opts, scorers(job.opts, job.resources, job.encoder_out.device)
-    return ctc_prefix_nbest(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature, extra)
-
-
-def _ctc_prefix(job: Job) -> Dict[str, List[Hypothesis]]:
-    o, extra = job.opts, scorers(job.opts, job.resources, job.encoder_out.device)
-    return {"": ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature, extra)}
-
-
-def _stream_ctc_prefix(model: Any, o: SearchOptions, resources: Resources) -> Any:
-    device = next(model.ctc_output.parameters()).device
-    return StreamingCtcPrefixSearch(model, o.beam_size, o.blank_penalty, o.temperature, scorers(o, resources, device))
-
-
-def _rescored(job: Job) -> Dict[str, List[Hypothesis]]:
-    o = job.opts
-    nbest = modified_beam_nbest(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature)
-    return rescore(nbest, job.resources.lm, job.resources.ngram)
-
-
-def _stream_modified(model: Any, o: SearchOptions, resources: Resources) -> Any:
-    device = next(model.joiner.parameters()).device
-    return StreamingBeamSearch(model, o.beam_size, o.blank_penalty, o.temperature, scorers(o, resources, device))
+def _first_of(lists: Callable[[Job, int], List[List[Hypothesis]]]) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
+    """A method of one answer: the first of each list."""
+    return lambda job: {"": [hypotheses[0] for hypotheses in lists(job, 1)]}
 
 
 _ADJUST = ("blank_penalty", "temperature")
 _BEAM = ("beam_size", *_ADJUST)
 _FAST = ("beam", "max_contexts", "max_states", "ilme_scale", *_ADJUST)
 _NBEST = (*_FAST, "num_paths", "nbest_scale")
-_LM = (*_BEAM, "lm_type", "lm_scale", "use_shallow_fusion")
+_ILME = (*_BEAM, "ilme_scale")
+_LM = (*_ILME, "lm_type", "lm_scale", "use_shallow_fusion")
 _LODR = ("ngram_lm_scale", "tokens_ngram", "backoff_id", "lang_dir")
 _PHRASES = ("context_file", "context_score")
+_WORDS = ("word_ngram", "word_ngram_scale", "word_score", "unk_offset")
+_FUSION = ("lm_type", "lm_scale", "lodr_ngram", "lodr_lm_scale", "backoff_id", *_WORDS, *_PHRASES)
 _GRAPH = ("ngram_lm_scale", "lang_dir")
 _FRAMES = ("search_beam", "output_beam", "min_active_states", "max_active_states", "graph_backend", "num_paths", "nbest_scale", *_ADJUST)
 _HLG = (*_FRAMES, "hlg_scale", "lang_dir")
 
 
 def _method(
-    search: Callable[[Job], Dict[str, List[Hypothesis]]], uses: Sequence[str], needs: Sequence[str] = (), streaming: Any = None
+    search: Callable[[Job], Dict[str, List[Hypothesis]]],
+    uses: Sequence[str],
+    needs: Sequence[str] = (),
+    streaming: Any = None,
+    nbest: Any = None,
 ) -> Method:
-    return Method(search, frozenset(uses), frozenset(needs), streaming)
+    return Method(search, frozenset(uses), frozenset(needs), streaming, nbest)
 
 
 def _ctc_graph(
@@ -165,32 +130,39 @@ def _stream_fast(model: Any, o: SearchOptions, _: Resources) -> Any:
 
 
 METHODS: Dict[str, Method] = {
-    "greedy_search": _method(
-        _plain(greedy_search, "max_sym_per_frame", *_ADJUST),
-        ("max_sym_per_frame", *_ADJUST),
-        streaming=lambda model, o, _: StreamingGreedySearch(model, o.max_sym_per_frame, o.blank_penalty, o.temperature),
+    "greedy_search": _method(beams.greedy, ("max_sym_per_frame", *_ADJUST, *_PHRASES), ["context_graph"], beams.stream_greedy),
+    "beam_search": _method(beams.graves_beam, _BEAM, nbest=beams.graves_lists),
+    "modified_beam_search": _method(beams.modified, (*_ILME, *_PHRASES), ["context_graph"], beams.stream_modified, beams.modified_lists),
+    "modified_beam_search_lm_shallow_fusion": _method(beams.modified, _LM, ["lm"], nbest=beams.modified_lists),
+    "modified_beam_search_LODR": _method(
+        beams.modified, (*_LM, *_LODR, *_PHRASES), ["lm", "ngram", "context_graph"], nbest=beams.modified_lists
     ),
-    "beam_search": _method(_plain(beam_search, *_BEAM), _BEAM),
-    "modified_beam_search": _method(_modified, (*_BEAM, *_PHRASES), ["context_graph"], _stream_modified),
-    "modified_beam_search_lm_shallow_fusion": _method(_modified, _LM, ["lm"]),
-    "modified_beam_search_LODR": _method(_modified, (*_LM, *_LODR, *_PHRASES), ["lm", "ngram", "context_graph"]),
-    "modified_beam_search_lm_rescore": _method(_rescored, (*_BEAM, "lm_type", "use_shallow_fusion"), ["lm"]),
+    "modified_beam_search_lm_rescore": _method(beams.rescored, (*_BEAM, "lm_type", "use_shallow_fusion"), ["lm"]),
     "modified_beam_search_lm_rescore_LODR": _method(
-        _rescored, (*_BEAM, "lm_type", "use_shallow_fusion", "tokens_ngram", "backoff_id", "lang_dir"), ["lm", "ngram"]
+        beams.rescored, (*_BEAM, "lm_type", "use_shallow_fusion", "tokens_ngram", "backoff_id", "lang_dir"), ["lm", "ngram"]
+    ),
+    "alignment_length_sync_search": _method(
+        beams.alignment_length_sync,
+        (*_ILME, *_FUSION, "alsd_merge"),
+        ["context_graph", "fusion"],
+        nbest=beams.alignment_length_sync_lists,
     ),
     "fast_beam_search": _method(_fast, _FAST, streaming=_stream_fast),
     "fast_beam_search_LG": _method(_fast, (*_FAST, *_GRAPH), ["graph"]),
-    "fast_beam_search_nbest": _method(_fast_nbest, _NBEST),
-    "fast_beam_search_nbest_LG": _method(_fast_nbest, (*_NBEST, *_GRAPH), ["graph"]),
-    "fast_beam_search_nbest_oracle": _method(_fast_oracle, _NBEST, ["references"]),
+    "fast_beam_search_nbest": _method(_first_of(_fast_lists), _NBEST, nbest=_fast_lists),
+    "fast_beam_search_nbest_LG": _method(_first_of(_fast_lists), (*_NBEST, *_GRAPH), ["graph"], nbest=_fast_lists),
+    "fast_beam_search_nbest_oracle": _method(_first_of(_fast_oracle_lists), _NBEST, ["references"], nbest=_fast_oracle_lists),
     "ctc-greedy-search": _method(
         _plain(ctc.ctc_greedy_search, *_ADJUST),
         _ADJUST,
         streaming=lambda model, o, _: ctc.StreamingCtcGreedySearch(model, o.blank_penalty, o.temperature),
     )._replace(head="ctc"),
-    "ctc-prefix-beam-search": _method(_ctc_prefix, (*_BEAM, *_PHRASES), ["context_graph"], _stream_ctc_prefix)._replace(
-        head="ctc", nbest=_ctc_prefix_nbest
-    ),
+    "ctc-prefix-beam-search": _method(
+        beams.prefix, (*_BEAM, *_PHRASES), ["context_graph"], beams.stream_prefix, beams.prefix_lists
+    )._replace(head="ctc"),
+    "ctc-prefix-beam-search-shallow-fusion": _method(
+        beams.prefix, (*_BEAM, *_FUSION), ["context_graph", "fusion"], nbest=beams.prefix_lists
+    )._replace(head="ctc"),
     "ctc-decoding": _ctc_graph(graphs.one_best, _FRAMES, nbest=graphs.nbest_lists),
     "1best": _ctc_graph(graphs.one_best, _HLG, ["hlg"], graphs.nbest_lists),
     "nbest": _ctc_graph(graphs.nbest, _HLG, ["hlg"], graphs.nbest_lists),
@@ -205,6 +177,12 @@ METHODS: Dict[str, Method] = {
 }
 
 
+ALIASES = {
+    "alsd": "alignment_length_sync_search",
+    "ctc-prefix-beam-search-shallow-fussion": "ctc-prefix-beam-search-shallow-fusion",  # as icefall spells it
+}
+
+
 def get_method(opts: SearchOptions) -> Method:
     """The method that ``opts.decoding_method`` names.
 
@@ -212,9 +190,10 @@ def get_method(opts: SearchOptions) -> Method:
       UserError: there is none of that name, or its options make no sense.
     """
     check_search(opts)
-    if opts.decoding_method not in METHODS:
+    name = ALIASES.get(opts.decoding_method, opts.decoding_method)
+    if name not in METHODS:
         raise UserError(f"unknown decoding method {opts.decoding_method!r}; known: {', '.join(METHODS)}")
-    return METHODS[opts.decoding_method]
+    return METHODS[name]
 
 
 def streaming_search(model: Any, opts: SearchOptions, resources: Resources = Resources()) -> Any:
@@ -231,19 +210,20 @@ def streaming_search(model: Any, opts: SearchOptions, resources: Resources = Res
 
 
 def resolved(opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()) -> SearchOptions:
-    """``opts`` with ``--use-shallow-fusion`` turned into the method that it means; options without effect get a line in the log.
+    """``opts`` with the method that is meant, by its usual name; options without effect get a line in the log.
 
     Args:
       opts: what the user chose.
       usual: the program's defaults, which no one chose.
       lm: what the user chose of a neural language model.
     """
+    opts = dataclasses.replace(opts, decoding_method=ALIASES.get(opts.decoding_method, opts.decoding_method))
     if opts.use_shallow_fusion and opts.decoding_method == "modified_beam_search":
         opts = dataclasses.replace(opts, decoding_method="modified_beam_search_lm_shallow_fusion")
         logging.info("--use-shallow-fusion: decoding with %s", opts.decoding_method)
     method = get_method(opts)
     idle = _changed(opts, usual, method.uses | {"decoding_method", "lang_dir"})
-    if "lm" not in method.needs:
+    if not method.needs & {"lm", "fusion"}:
         idle += _changed(lm, LmOptions())
     if idle:
         flags = ", ".join("--" + name.replace("_", "-") for name in idle)

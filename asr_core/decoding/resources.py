@@ -1,5 +1,6 @@
 """What searches need besides the model: language models, graphs, phrases to favour."""
 
+import logging
 from pathlib import Path
 from typing import Any, List, NamedTuple, Optional
 
@@ -11,6 +12,7 @@ from asr_core.decoding.epsilons import remove_epsilons
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.lm_loading import load_lm
 from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.word_fusion import WordNgramScorer, WordWeights
 from asr_core.decoding.word_lm import WordLm
 from asr_core.lm.grammar_fst import read_openfst_text
 from asr_core.lm.ngram import NgramLm
@@ -30,6 +32,8 @@ class Resources(NamedTuple):
       context_graph: phrases to favour.
       hlg: decoding graph from frames to words, for CTC.
       word_lm: word n-gram, for rescoring what was found with ``hlg``.
+      lodr: n-gram over token ids with a weight of its own.
+      words: a word n-gram that scores tokens.
     """
 
     lm: Optional[Any] = None
@@ -38,6 +42,8 @@ class Resources(NamedTuple):
     context_graph: Optional[ContextGraph] = None
     hlg: Optional[Fsa] = None
     word_lm: Optional[WordLm] = None
+    lodr: Optional[NgramLm] = None
+    words: Optional[WordNgramScorer] = None
 
 
 def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, tokenizer: Tokenizer, device: str) -> Resources:
@@ -45,7 +51,7 @@ def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, to
 
     Args:
       needs: names of the fields of :class:`Resources` that the method cannot do without; ``context_graph`` is loaded where it is
-        among them and ``--context-file`` is given.
+        among them and ``--context-file`` is given. With ``fusion`` whatever language models the options name.
       opts, lm_opts: where everything is.
       tokenizer: the acoustic model's.
       device: where the search will run.
@@ -55,14 +61,25 @@ def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, to
     """
     phrases = "context_graph" in needs and opts.context_file
     hlg = _hlg(opts) if "hlg" in needs else None
+    fusion = "fusion" in needs
+    neural = "lm" in needs or fusion and wants_neural_lm(opts, lm_opts.lm_exp_dir, lm_opts.transformer_lm_exp_dir)
+    if fusion and not (neural or opts.lodr_ngram or opts.word_ngram) and "shallow-fusion" in opts.decoding_method:
+        logging.warning("no language model is given: neither --lm-exp-dir with an --lm-scale, nor --lodr-ngram, nor --word-ngram")
     return Resources(
-        lm=load_lm(lm_opts, tokenizer.vocab_size, device, opts.lm_type) if "lm" in needs else None,
+        lm=load_lm(lm_opts, tokenizer.vocab_size, device, opts.lm_type) if neural else None,
         ngram=_token_ngram(opts, tokenizer) if "ngram" in needs else None,
         graph=_graph(opts) if "graph" in needs else None,
         context_graph=_context_graph(opts, tokenizer, device) if phrases else None,
         hlg=hlg,
         word_lm=_word_lm(opts, hlg) if hlg is not None and "word_lm" in needs else None,
+        lodr=_lodr(opts, tokenizer) if fusion and opts.lodr_ngram else None,
+        words=_words(opts, tokenizer, device) if fusion and opts.word_ngram else None,
     )
+
+
+def wants_neural_lm(opts: SearchOptions, *folders: Optional[str]) -> bool:
+    """Whether a method that can do without a neural language model is to have one, whose folder may be among ``folders``."""
+    return opts.lm_scale != 0 and any(folders)
 
 
 def _graph(opts: SearchOptions) -> Fsa:
@@ -94,13 +111,31 @@ def _word_lm(opts: SearchOptions, hlg: Fsa) -> WordLm:
     raise UserError(f"no word 4-gram {grammar}, nor 4-gram.arpa there: make it, or name its folder with --lm-dir")
 
 
+def _lodr(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
+    if opts.lodr_lm_scale == 0:
+        logging.warning("--lodr-ngram has no effect without --lodr-lm-scale; give a negative weight to subtract it")
+    path = Path(str(opts.lodr_ngram))
+    if not path.is_file():
+        raise UserError(f"no token n-gram --lodr-ngram {path}")
+    return _read_ngram(path, opts, tokenizer)
+
+
+def _words(opts: SearchOptions, tokenizer: Tokenizer, device: str) -> WordNgramScorer:
+    weights = WordWeights(opts.word_ngram_scale, opts.word_score, opts.unk_offset)
+    return WordNgramScorer(NgramLm.from_arpa(opts.word_ngram), tokenizer.pieces, weights, torch.device(device))
+
+
+def _read_ngram(path: Path, opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
+    symbols = {piece: i for i, piece in enumerate(tokenizer.pieces)}
+    return read_openfst_text(path, opts.backoff_id, symbols) if path.name.endswith(".fst.txt") else NgramLm.from_arpa(path, symbols)
+
+
 def _token_ngram(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
-    folder, symbols = Path(opts.lang_dir), {piece: i for i, piece in enumerate(tokenizer.pieces)}
+    folder = Path(opts.lang_dir)
     arpa, graph = folder / f"{opts.tokens_ngram}gram.arpa", folder / f"{opts.tokens_ngram}gram.fst.txt"
-    if arpa.is_file():
-        return NgramLm.from_arpa(arpa, symbols)
-    if graph.is_file():
-        return read_openfst_text(graph, opts.backoff_id, symbols)
+    for path in (arpa, graph):
+        if path.is_file():
+            return _read_ngram(path, opts, tokenizer)
     raise UserError(f"neither {arpa} nor {graph} exists: make the token {opts.tokens_ngram}-gram, or name its folder with --lang-dir")
 
 

@@ -58,6 +58,10 @@ EXPECTED = {
         "__modified_beam_search_LODR__beam-size-4_rnn-lm-scale-0.3_LODR-2gram-scale-0.01",
         "modified_beam_search_LODR_beam-size-4",
     ),
+    "alignment_length_sync_search": (
+        "__alignment_length_sync_search__beam-size-4_rnn-lm-scale-0.3",
+        "alignment_length_sync_search_beam-size-4",
+    ),
     "fast_beam_search": ("_beam-20.0_max-contexts-8_max-states-64", "fast_beam_search_beam-20.0_max-contexts-8_max-states-64"),
     "fast_beam_search_LG": ("_beam-20.0_max-contexts-8_max-states-64", "fast_beam_search_LG_beam-20.0_max-contexts-8_max-states-64"),
     "fast_beam_search_nbest": (
@@ -88,9 +92,10 @@ def test_files_of_each_method(world, extras, method):  # noqa: F811
 
 
 def test_every_method_is_tested_or_simple():
-    named = {"greedy_search", "modified_beam_search", "ctc-greedy-search", "ctc-prefix-beam-search"}
+    named = {"greedy_search", "modified_beam_search", "ctc-greedy-search"}
+    prefix = {"ctc-prefix-beam-search", "ctc-prefix-beam-search-shallow-fusion"}
     rescoring = {"modified_beam_search_lm_rescore", "modified_beam_search_lm_rescore_LODR"}
-    assert set(METHODS) == {*EXPECTED, *named, *rescoring, *GRAPH_METHODS}
+    assert set(METHODS) == {*EXPECTED, *named, *prefix, *rescoring, *GRAPH_METHODS}
 
 
 @pytest.mark.parametrize("lodr", [False, True])
