@@ -40,7 +40,7 @@ _TEST = {"num_encoder_layers": 1, "encoder_dim": 4, "nhead": 2, "feedforward_dim
 _HYBRID: Dict[str, Any] = {
     "num_encoder_layers": 12,
     "cnn_module_kernel": 8,
-    "front_end": "stack",
+    "front_end": "vgg-stack",
     "per_dim_scale": False,
     "abs_pos_emb": False,
     "norm_eps": 1e-5,
@@ -85,7 +85,7 @@ class ConformerOptions:
         "",
         "Preset of the sizes below: test, s (144 wide), m (256), l (512; 115 M parameters in the encoder), the same with -rnnt and an LSTM "
         "predictor of width 640 (test: 8), icefall (12 layers, narrow front end, scaled as icefall does), hybrid-small, hybrid-large (12 "
-        "layers on three frames stacked, in widths of hybrid systems: 256, attention to the left alone, no positions; 512, learned key "
+        "layers on --front-end vgg-stack, in widths of hybrid systems: 256, attention to the left alone, no positions; 512, learned key "
         "shifts, layer norm in the convolution, CTC after the 6th layer). Options given besides win.",
         choices=["", *PRESETS],
         presets={name: {**_LARGE, **sizes} for name, sizes in PRESETS.items()},
@@ -97,8 +97,9 @@ class ConformerOptions:
     cnn_module_kernel: int = option(_LARGE["cnn_module_kernel"], "Taps of the convolution modules; an even number looks one further ahead.")
     front_end: str = option(
         _LARGE["front_end"],
-        "conv: two convolutions of stride 2; narrow: three of 8, 32 and 128 channels, stride 4 in all; stack: groups of three frames.",
-        choices=["conv", "narrow", "stack"],
+        "conv: two convolutions of stride 2; narrow: three of 8, 32 and 128 channels, stride 4 in all; stack: groups of three frames; "
+        "vgg-stack: the same after three convolutions of 32 and 64 channels.",
+        choices=["conv", "narrow", "stack", "vgg-stack"],
     )
     front_end_channels: int = option(_LARGE["front_end_channels"], "Channels of --front-end conv.")
     dropout: float = option(0.1, "Dropout of all modules, where none of the next four options is given.")
@@ -178,19 +179,20 @@ def _check(opts: Any) -> None:
 
 def subsampling_factor(opts: Any) -> int:
     """Feature frames per frame of encoder output."""
-    return 3 if opts.front_end == "stack" else 4
+    return 3 if opts.front_end in ("stack", "vgg-stack") else 4
 
 
 def _front_end(opts: Any, feature_dim: int) -> Any:
     from asr_core.nn.conformer import ACTIVATIONS
-    from asr_core.nn.subsampling4 import Conv2dSubsampling4, Conv2dSubsamplingNarrow, FrameStacking
+    from asr_core.nn.subsampling4 import Conv2dSubsampling4, Conv2dSubsamplingNarrow, FrameStacking, VggStacking
 
     dropout = opts.dropout if opts.embed_dropout is None else opts.embed_dropout
     if opts.front_end == "conv":
         return Conv2dSubsampling4(feature_dim, opts.encoder_dim, opts.front_end_channels, dropout)
     if opts.front_end == "narrow":
         return Conv2dSubsamplingNarrow(feature_dim, opts.encoder_dim, ACTIVATIONS[opts.activation](), dropout)
-    return FrameStacking(feature_dim, opts.encoder_dim, dropout=dropout)
+    stacking = FrameStacking if opts.front_end == "stack" else VggStacking
+    return stacking(feature_dim, opts.encoder_dim, dropout=dropout)
 
 
 def _initialise(module: "nn.Module") -> None:

@@ -1,4 +1,4 @@
-"""Front ends: features at a quarter of their rate by convolutions, or at any part of it by stacking."""
+"""Front ends: features at a quarter or a third of their rate by convolutions, or at any part of it by stacking."""
 
 from typing import Tuple
 
@@ -144,6 +144,54 @@ class FrameStacking(nn.Module):
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """One chunk: (N, T, in_channels), T a multiple of ``factor`` -> its groups, lengths, the state, which is empty."""
+        x, x_lens = self.forward(x, x_lens)
+        return x, x_lens, state
+
+    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
+        """Nothing: (batch_size, 0)."""
+        return torch.zeros(batch_size, 0, device=device)
+
+
+class VggStacking(nn.Module):
+    """Convolutions of 32, 64 and 64 channels with poolings over frequency, then :class:`FrameStacking`; ``T -> ceil((T - 6) / 3)``.
+
+    There is no padding in time: output frame i sees features ``3 i .. 3 i + 8``. (The front end of hybrid Conformers, Zeineldeen et al.
+    2022, https://arxiv.org/abs/2111.03442, but for zeros before and after the utterance.)
+
+    Args:
+      in_channels: features per frame, at least 4.
+      out_channels: width of the output.
+      factor: frames per group.
+      dropout: of the output.
+    """
+
+    lost = 6
+    look_ahead = 6
+
+    def __init__(self, in_channels: int, out_channels: int, factor: int = 3, dropout: float = 0.1) -> None:
+        super().__init__()
+        if in_channels < 4:
+            raise ValueError(f"the front end needs at least 4 features per frame, got {in_channels}")
+        self.subsampling_factor = factor
+        self.conv = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=(0, 1)),
+            nn.ReLU(),
+            nn.MaxPool2d((1, 2)),
+            nn.Conv2d(32, 64, 3, padding=(0, 1)),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=(0, 1)),
+            nn.ReLU(),
+            nn.MaxPool2d((1, 2)),
+        )
+        self.stack = FrameStacking(in_channels // 2 // 2 * 64, out_channels, factor, dropout)
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
+        """Features (N, T, in_channels), T at least 7, and lengths (N,) -> (N, ceil((T - 6) / factor), out_channels) and lengths."""
+        y = self.conv(x.unsqueeze(1))
+        return self.stack(y.transpose(1, 2).flatten(2), x_lens - 6)
+
+    def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """One window: (N, K * factor + 6, in_channels) -> (N, K, out_channels), lengths, the state, which is empty."""
         x, x_lens = self.forward(x, x_lens)
         return x, x_lens, state
 

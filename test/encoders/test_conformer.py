@@ -34,7 +34,7 @@ VARIANTS = [
     {"front_end": "stack", "layer_order": "lconv_before_ff", "chunk_size": "9", "left_context_frames": "18"},
     {"position": "key_shift", "position_clip": 5, "abs_pos_emb": False, "long_skip": True, "per_dim_scale": False},
     {"position": "none", "left_only_attention": True, "long_skip": True, "abs_pos_emb": False},
-    {"left_only_attention": True, "front_end": "stack", "chunk_size": "9", "left_context_frames": "9"},
+    {"left_only_attention": True, "front_end": "vgg-stack", "chunk_size": "9", "left_context_frames": "9"},
 ]
 
 
@@ -303,8 +303,8 @@ def test_scripts_equal_the_model(options):
         ("m", 30_411_520, 1_589_056),
         ("s", 11_947_984, 506_772),
         ("icefall", 77_163_504, 6_323_200),
-        ("hybrid-small", 24_591_664, 2_044_164),
-        ("hybrid-large", 73_317_632, 6_099_520),
+        ("hybrid-small", 25_569_008, 2_044_164),
+        ("hybrid-large", 75_216_576, 6_099_520),
     ],
 )
 def test_sizes(size, encoder, layer):

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from asr_core.nn.subsampling4 import Conv2dSubsampling4, Conv2dSubsamplingNarrow, FrameStacking
+from asr_core.nn.subsampling4 import Conv2dSubsampling4, Conv2dSubsamplingNarrow, FrameStacking, VggStacking
 
 MAKE = {
     "conv": lambda dim: Conv2dSubsampling4(dim, 6, channels=5, dropout=0.0),
     "narrow": lambda dim: Conv2dSubsamplingNarrow(dim, 6, nn.SiLU(), dropout=0.0),
     "stack": lambda dim: FrameStacking(dim, 6, dropout=0.0),
+    "vgg-stack": lambda dim: VggStacking(dim, 6, dropout=0.0),
 }
 
 
@@ -78,3 +79,15 @@ def test_parameters():
 def test_too_few_features_are_refused():
     with pytest.raises(ValueError, match="at least 7 features"):
         Conv2dSubsamplingNarrow(6, 8, nn.SiLU())
+    with pytest.raises(ValueError, match="at least 4 features"):
+        VggStacking(3, 8)
+
+
+def test_what_a_frame_of_the_stacked_convolutions_sees():
+    model = VggStacking(8, 4, dropout=0.0).double().eval()
+    x = torch.randn(1, 36, 8, dtype=torch.float64)
+    before, _ = model(x, torch.tensor([36]))
+    changed = x.clone()
+    changed[:, 20] += 5.0
+    moved = (model(changed, torch.tensor([36]))[0] != before).any(dim=2)[0].nonzero().flatten().tolist()
+    assert before.size(1) == 10 and moved == [i for i in range(10) if 3 * i <= 20 <= 3 * i + 8]
