@@ -51,7 +51,7 @@ def weights(exp_dir, name="epoch-3.pt", key="model"):
 
 ADAM = dict(
     optim="adam", adam_eps=1e-4, l2=1e-3, clip_grad_norm=3.0, ema_decay=0.8, valid_with_ema=True,
-    schedule="piecewise", lr_pieces="3:3e-3:linear,6:1e-3:loglinear", lr_unit="epoch", epoch_split=3,
+    schedule="piecewise", lr_pieces="3:3e-3:linear,6:5e-4:loglinear", lr_unit="epoch", epoch_split=3,
 )  # fmt: skip
 
 
