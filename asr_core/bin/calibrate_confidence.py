@@ -26,8 +26,8 @@ def words_by_kind(paths: Iterable[Path], normalize: str = "none") -> Dict[str, W
       UserError: a file is damaged, or has no confidences.
     """
     from asr_core.decoding.calibration import right_words
-    from asr_core.decoding.details import read_records
     from asr_core.text.normalize import normalize_text
+    from asr_core.text.transcripts import read_records
 
     out: Dict[str, Words] = {}
     for path in paths:

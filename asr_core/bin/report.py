@@ -60,10 +60,9 @@ def _cuts(manifest: str) -> Dict[str, Any]:
 def _write(path: Path, cuts: Dict[str, Any], opts: ReportOptions) -> Path:
     """Write the report of one file of results; returns the report's path."""
     from asr_core.bin.report_audio import players_for
-    from asr_core.decoding.details import read_records
     from asr_core.text.html_report import render, words_by_id
     from asr_core.text.scoring import score_utterances
-    from asr_core.text.transcripts import read_transcripts, utterances_of
+    from asr_core.text.transcripts import read_records, read_transcripts, utterances_of
     from asr_core.utils.files import write_text_atomic
 
     results = read_transcripts(path)

@@ -69,7 +69,7 @@ def summary(pairs: Sequence[Tuple[float, float]]) -> str:
 def score_timestamps(manifest: Path, results: Sequence[Path]) -> None:
     """Print the table of each file of results."""
     from asr_core.data.manifest import iterate_cuts
-    from asr_core.decoding.details import read_records
+    from asr_core.text.transcripts import read_records
 
     true = manifest_times(iterate_cuts(manifest))
     if not true:

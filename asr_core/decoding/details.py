@@ -13,7 +13,6 @@ from asr_core.decoding.naming import ResultFiles
 from asr_core.decoding.offline import Decoded
 from asr_core.decoding.timestamps import FRAME_SHIFT, TimedWord, timed_words, token_times
 from asr_core.text.tokenizer import Tokenizer
-from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 
 
@@ -114,23 +113,3 @@ def best_records(describer: Describer, decoded: Iterable[Tuple[Decoded, str]], k
 def _write(path: Path, records: Iterable[Dict[str, Any]]) -> None:
     write_text_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     logging.info("%s", path)
-
-
-def read_records(path: Path) -> List[Dict[str, Any]]:
-    """The records of a file of JSON lines that decoding wrote.
-
-    Raises:
-      UserError: it is missing or damaged.
-    """
-    records: List[Dict[str, Any]] = []
-    try:
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if not isinstance(record, dict) or "id" not in record:
-                raise ValueError("no object with an id")
-            records.append(record)
-    except OSError as e:
-        raise UserError(f"cannot read {path}: {e.strerror or e}") from e
-    except ValueError as e:
-        raise UserError(f"{path}:{len(records) + 1}: damaged ({e}); decode again") from e
-    return records

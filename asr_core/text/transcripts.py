@@ -133,3 +133,23 @@ def pair_of(files: Sequence[Transcripts]) -> Tuple[Dict[str, str], Dict[str, str
     """References and speakers: of the first file that has them."""
     refs = next((f.refs for f in files if f.refs), {})
     return refs, {key: speaker for f in reversed(files) for key, speaker in f.speakers.items()}
+
+
+def read_records(path: PathLike) -> List[Dict[str, Any]]:
+    """The records of a file of JSON lines that decoding wrote.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    records: List[Dict[str, Any]] = []
+    try:
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if not isinstance(record, dict) or "id" not in record:
+                raise ValueError("no object with an id")
+            records.append(record)
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror or e}") from e
+    except ValueError as e:
+        raise UserError(f"{path}:{len(records) + 1}: damaged ({e}); decode again") from e
+    return records
