@@ -5,7 +5,8 @@
 Compared: asr_core's loss from projections, which keeps no logits; a joiner that makes all logits, then asr_core's loss of them, and
 torchaudio's where it can be imported; and the pruned loss (another loss: simple loss, windows, joiner inside them), which has no part
 in the comparison of results. Losses and gradients of the others are compared before anything is timed. Every program runs in a
-process of its own, in turns. Memory is the growth of the process' peak (CPU) or the allocator's peak (CUDA) over what inputs take.
+process of its own, in turns, set up as asr_core's programs are. Memory is the growth of the process' peak (CPU) or the allocator's
+peak (CUDA) over what inputs take.
 """
 
 import argparse
@@ -37,7 +38,6 @@ def loss_function(program):
     import torch
     import torch.nn.functional as F
 
-    sys.path.insert(0, str(Path(__file__).parents[2]))
     from asr_core.ops import rnnt_loss as ops
 
     def logits_of(am, lm, weight, bias):
@@ -86,9 +86,14 @@ def inputs_of(shape, device):
 
 def work(program, folder, args):
     """What one process does: results into a file, milliseconds of forward and of both, and megabytes, to standard output."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from asr_core.utils.runtime import keep_memory, share_cores
+
+    share_cores()
     import numpy as np
     import torch
 
+    keep_memory()
     torch.set_num_threads(args.threads)
     cuda = args.device == "cuda"
     function = loss_function(program)

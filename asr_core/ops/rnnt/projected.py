@@ -24,7 +24,7 @@ from asr_core.ops.rnnt.functions import full_precision, symbol_counts, usable_gr
 from asr_core.ops.rnnt.lattice import Lattice
 
 # Floating-point numbers that a block's hidden vectors and logits may be, on the CPU (whose caches they should fit) and elsewhere.
-_CPU_BLOCK, _OTHER_BLOCK = 1 << 20, 1 << 26
+_CPU_BLOCK, _OTHER_BLOCK = 1 << 22, 1 << 26
 
 
 class Output(NamedTuple):
