@@ -92,7 +92,7 @@ class StoredFeatures:
             ("--sample-rate", features.sampling_rate, opts.sample_rate),
         ):
             if value != wanted:
-                raise OtherFeatures(f"prepared with {name} {value}, where {wanted} is wanted: prepare others, or give --on-the-fly-feats 1")
+                raise OtherFeatures(f"prepared with {name} {value}, not {wanted}: give the same to both programs, or --on-the-fly-feats 1")
 
 
 class FeaturesOfAudio:

@@ -86,7 +86,7 @@ class Run:
         """Continue from what :meth:`save` wrote, or from a checkpoint of icefall's zipformer recipe.
 
         Raises:
-          UserError: the checkpoint is of another model, optimizer or schedule.
+          UserError: the checkpoint is of another model, optimizer, schedule or kind of features.
         """
         self._check_kinds(content, path)
         changed = self._changed_options(content)
@@ -130,7 +130,8 @@ class Run:
         )  # fmt: skip
 
     def _check_kinds(self, content: Dict[str, Any], path: Path) -> None:
-        for name, flag, usual in (("optim", "--optimizer", "scaled_adam"), ("schedule", "--schedule", "eden")):
+        kinds = (("optim", "--optimizer", "scaled_adam"), ("schedule", "--schedule", "eden"), ("feature_type", "--feature-type", "fbank"))
+        for name, flag, usual in kinds:
             was, now = content.get(name, usual), self.params.get(name, usual)
             if was != now:
                 raise UserError(f"{path} is of a run with {flag} {was}, which {flag} {now} cannot continue: choose another --exp-dir")

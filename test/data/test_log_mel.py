@@ -136,9 +136,9 @@ def test_noise_is_mixed_into_stored_features(log_mel_cuts):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"feature_type": "fbank"}, "prepared with --feature-type log-mel, where fbank is wanted"),
-        ({"feature_type": "log-mel", "num_mel_bins": 40}, "prepared with --num-mel-bins 80, where 40"),
-        ({"feature_type": "log-mel", "sample_rate": 8000}, "prepared with --sample-rate 16000, where 8000"),
+        ({"feature_type": "fbank"}, "prepared with --feature-type log-mel, not fbank"),
+        ({"feature_type": "log-mel", "num_mel_bins": 40}, "prepared with --num-mel-bins 80, not 40"),
+        ({"feature_type": "log-mel", "sample_rate": 8000}, "prepared with --sample-rate 16000, not 8000"),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])
@@ -152,7 +152,7 @@ def test_features_of_another_kind_end_the_run(log_mel_cuts, options, message, wo
 
 def test_the_first_kind_is_refused_where_the_second_is_wanted(feature_cuts):
     module = AsrDataModule(DataOptions(num_workers=0, feature_type="log-mel"))
-    with pytest.raises(UserError, match="prepared with --feature-type fbank, where log-mel is wanted"):
+    with pytest.raises(UserError, match="prepared with --feature-type fbank, not log-mel"):
         next(iter(module.valid_dataloader(CutSet.from_jsonl_lazy(feature_cuts))))
 
 

@@ -135,6 +135,7 @@ def test_what_another_optimizer_or_schedule_left_is_refused(tmp_path):
         (dict(optim="scaled_adam"), "checkpoint-3.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue"),
         (dict(optim="adamw"), "--optimizer adam, which --optimizer adamw cannot continue"),
         (dict(schedule="hold"), "checkpoint-3.pt is of a run with --schedule noam, which --schedule hold cannot continue"),
+        (dict(feature_type="log-mel"), "--feature-type fbank, which --feature-type log-mel cannot continue"),
     ):
         with pytest.raises(UserError, match=message):
             fake_run.run(tmp_path, **{**ADAM, **changes})
