@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from asr_core.decoding.greedy import greedy_search
+from asr_core.export.torchscript import script_model
 from asr_core.models import build_model
 from asr_core.models.checkpoint import model_from_checkpoint
 from asr_core.models.joiner import MODES, Joiner
@@ -158,6 +160,19 @@ def test_three_steps_of_training(options):
         with torch.no_grad():
             found.append(float(total(model.eval()(*batch()))))
     assert found[2] < found[1] < found[0]
+
+
+@kinds
+@torch.no_grad()
+def test_an_exported_model_finds_the_same(kind):
+    model = small(joiner_mode="gated", transducer_type=kind, loss="full").eval()
+    model.joiner.output_linear.weight.normal_()
+    scripted = script_model(model, streaming=False)
+    assert not hasattr(scripted, "simple_am_proj")
+    x, x_lens, _ = batch()
+    encoder_out, lens = model.forward_encoder(x, x_lens)
+    expected, found = greedy_search(model, encoder_out, lens), greedy_search(scripted, encoder_out, lens)
+    assert [h.tokens for h in found] == [h.tokens for h in expected] and any(h.tokens for h in found)
 
 
 def test_early_emission_reaches_the_pruned_losses():
