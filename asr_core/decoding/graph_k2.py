@@ -27,14 +27,14 @@ def k2_lattices(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: Any) -> List[
     segments = torch.tensor([[i, 0, int(lens[i])] for i in rows], dtype=torch.int32)
     frames = k2.DenseFsaVec(log_probs.float(), segments)
     limits = (opts.search_beam, opts.output_beam, opts.min_active, opts.max_active)
-    found = k2.intersect_dense_pruned(_k2_graph(graph, log_probs.device), frames, *limits, frame_idx_name="frame")
+    found = k2.intersect_dense_pruned(k2_graph(graph, log_probs.device), frames, *limits, frame_idx_name="frame")
     for place, i in enumerate(rows):
         if found[place].num_arcs > 0:
             out[i] = _lattice(found[place], int(lens[i])).pruned(opts.output_beam)  # k2 prunes by and by and keeps a few arcs more
     return out
 
 
-def _k2_graph(graph: Fsa, device: torch.device) -> Any:
+def k2_graph(graph: Fsa, device: torch.device) -> Any:
     """``graph`` as k2 has it: an arc labelled -1 from each final state to a last one."""
     import k2
 
