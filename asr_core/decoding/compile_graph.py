@@ -8,6 +8,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from asr_core.decoding.ctc_topology import topology_arcs
+from asr_core.decoding.epsilons import remove_epsilons
 from asr_core.decoding.fsa import Fsa
 from asr_core.lm.symbols import DISAMBIG, read_symbols
 from asr_core.utils.errors import UserError
@@ -76,8 +77,9 @@ def _token_graph(kaldifst: Any, lang_dir: Path, grammar: Path, use_log: bool) ->
     kaldifst.determinize_star(lg, use_log=use_log)
     logging.info("determinised: %d states", lg.num_states)
     plain = _without_disambiguation(Fsa.parse(_lines(lg), "LG"), tokens, words)
-    lg = kaldifst.compile("".join(plain.text()), acceptor=False)
-    kaldifst.rmepsilon(lg)
+    lg = kaldifst.compile("".join(remove_epsilons(plain, silent_only=True).text()), acceptor=False)
+    kaldifst.connect(lg)
+    logging.info("without epsilons: %d states", lg.num_states)
     return lg
 
 
