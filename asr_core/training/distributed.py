@@ -67,7 +67,11 @@ class World:
         """Give all ranks the parameters and buffers of rank 0."""
 
     def shared_statistics(self, model: nn.Module, has_batch: bool) -> ContextManager[None]:
-        """Within it the batch norms of ``model`` take their statistics over all ranks, unless one of them has no batch."""
+        """Within it the batch norms of ``model`` take their statistics over all ranks.
+
+        Where one of them has no batch, each rank goes by its own, and afterwards all have the running ones of the first with a batch.
+        All ranks enter it, those without a batch, too.
+        """
         return contextlib.nullcontext()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -156,10 +160,20 @@ class Group(World):
                     tensor.copy_(whole)
 
     def shared_statistics(self, model: nn.Module, has_batch: bool) -> ContextManager[None]:
-        if not any(isinstance(m, MaskedBatchNorm1d) for m in model.modules()):
+        norms = [m for m in model.modules() if isinstance(m, MaskedBatchNorm1d)]
+        if not norms:
             return contextlib.nullcontext()
-        together = all(row[0] for row in self.exchange([has_batch]))
-        return synchronised(self._nccl) if together else contextlib.nullcontext()
+        with_batch = [bool(row[0]) for row in self.exchange([has_batch])]
+        return synchronised(self._nccl) if all(with_batch) else self._buffers_of(norms, with_batch.index(True))
+
+    @contextlib.contextmanager
+    def _buffers_of(self, modules: Sequence[nn.Module], rank: int) -> Iterator[None]:
+        """After it all ranks have the buffers of ``rank``."""
+        yield
+        with _lost_peers(), torch.no_grad():
+            for module in modules:
+                for buffer in module.buffers():
+                    self._dist.broadcast(buffer, src=rank, group=self._nccl)
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -233,9 +233,9 @@ class Trainer:
         """Sum the gradients over the step's batches of all ranks; returns the losses, and what was bad, if anything."""
         info = MetricsTracker()
         for batch, _ in step:
-            out, shared = None, self.world.shared_statistics(self.model, batch is not None)
-            if batch is not None:
-                with self._autocast(), shared:
+            out = None
+            with self._autocast(), self.world.shared_statistics(self.model, batch is not None):
+                if batch is not None:
                     out = self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train)
             mine = sums_of(out, batch)
             info = sum_over_ranks([info, *self.world.gather(mine)])

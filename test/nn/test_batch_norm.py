@@ -79,7 +79,7 @@ def _gradients(x, mask, norm):
     x = x.detach().requires_grad_()
     y = norm(x, mask)
     y.pow(3).sum().backward()
-    return y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var
+    return y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean.clone(), norm.running_var.clone()
 
 
 def _rank(rank, path):
@@ -92,6 +92,8 @@ def _rank(rank, path):
     with world.shared_statistics(norm, has_batch=rank == 0):  # the other one has none, so this one is on its own
         if rank == 0:
             found.append(layer()(x[mine], mask[mine]).detach())
+            norm(x[mine] + 1, mask[mine])
+    found += [norm.running_mean, norm.running_var]
     with world.shared_statistics(nn.Linear(2, 2), has_batch=True):  # asks nobody
         torch.save(found, path / f"{rank}.pt")
     world.close()
@@ -116,5 +118,8 @@ def test_two_processes_like_one(tmp_path, monkeypatch):
     for found in (first, second):
         torch.testing.assert_close(found[4], mean)
         torch.testing.assert_close(found[5], var)
+    for mine, other in zip(first[-2:], second[-2:]):  # the rank without a batch has learnt what the other saw
+        torch.testing.assert_close(mine, other, rtol=0, atol=0)
+    assert not torch.allclose(first[-2], mean)
     torch.testing.assert_close(first[6], layer()(x[:1], mask[:1]).detach())
     assert not torch.allclose(first[6], first[0])
