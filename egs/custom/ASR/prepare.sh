@@ -14,6 +14,7 @@ on_bad_line=error
 noise_dir=
 speed_perturb=0
 on_the_fly_feats=0
+feature_type=fbank
 vocab_size=500
 model_type=unigram
 
@@ -27,6 +28,7 @@ help_message="Usage: ./prepare.sh --train train.tsv --valid dev.tsv --test test.
   --noise-dir DIR        folder of noise recordings (e.g. MUSAN) to mix into training utterances
   --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 0)
   --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
+  --feature-type TYPE    fbank (default), or log-mel; train with the same
   --vocab-size N         number of tokens; where the text does not allow it, the nearest that it does (default: 500)
   --model-type TYPE      unigram (default), bpe or char
   --data-dir DIR         folder for everything that is made (default: data)
@@ -69,12 +71,12 @@ if in_stage 2 "noise manifests" && [ -n "$noise_dir" ]; then
 fi
 
 if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
-  store_features custom "$parts" "$made $speed_perturb" --perturb-speed "$speed_perturb"
+  store_features custom "$parts" "$made $speed_perturb $feature_type" --perturb-speed "$speed_perturb" --feature-type "$feature_type"
 fi
 
 if in_stage 4 "noise features" && [ -n "$noise_dir" ]; then
   if [ "$on_the_fly_feats" = 0 ]; then
-    store_features musan "" "$noise_dir"
+    store_features musan "" "$noise_dir $feature_type" --feature-type "$feature_type"
   else
     log "  training with --on-the-fly-feats 1 takes the noise from $manifests/musan_cuts.jsonl.gz"
   fi
