@@ -32,6 +32,8 @@ def checked_details(params: Mapping[str, Any], method_name: str) -> Tuple[Any, A
     scoring, details = from_params(ScoreOptions, params), from_params(DetailOptions, params)
     check_details(details)
     check_normalization(scoring.normalize or "none")
+    if details.html_report and params.get("skip_scoring"):
+        raise UserError("--html-report shows scores: leave out --skip-scoring")
     if details.write_nbest and METHODS[method_name].nbest is None:
         able = ", ".join(name for name, method in METHODS.items() if method.nbest is not None)
         raise UserError(f"--write-nbest: {method_name} has no n-best list; these have: {able}")
@@ -90,28 +92,27 @@ class Outcome:
         """Score all test sets, write what belongs to it, and print the table."""
         from asr_core.decoding.results import format_table, write_scores
 
+        if self._test.skip_scoring:
+            return
         unit = "character" if self._test.score_characters else "word"
-        if not self._test.skip_scoring:
-            scores = [write_scores(result, self._files, unit) for result in self._results]
-            print(format_table(self._results, scores, f"{unit} error rates, {title}", self._cer))
+        scores = [write_scores(result, self._files, unit) for result in self._results]
+        print(format_table(self._results, scores, f"{unit} error rates, {title}", self._cer))
         if self._describer.opts.html_report:
-            self._write_reports(title)
+            self._write_reports(title, scores)
 
-    def _write_reports(self, title: str) -> None:
+    def _write_reports(self, title: str, scores: List[Dict[str, Any]]) -> None:
         """An HTML page for the best result of each test set."""
         from asr_core.bin.report_audio import players_for
         from asr_core.decoding.details import best_records
         from asr_core.text.html_report import render, words_by_id
-        from asr_core.text.scoring import score_utterances
         from asr_core.utils.files import write_text_atomic
 
-        for result, decoded in zip(self._results, self._decoded):
-            scores = {key: score_utterances(utterances) for key, utterances in result.utterances.items()}
-            key = min(scores, key=lambda k: scores[k].total.wer)
+        for result, decoded, by_key in zip(self._results, self._decoded, scores):
+            key, score = next(iter(by_key.items()))  # the best
             path = self._files.path(self._files.beside("report", ".html"), result.name, key)
             audio = {d.cut_id: d.audio for d in decoded if d.audio is not None}
-            players = players_for(audio, scores[key], self._describer.opts, path.parent)
+            players = players_for(audio, score, self._describer.opts, path.parent)
             words = words_by_id(list(best_records(self._describer, ((d, "") for d in decoded), key)))
             heading = f"{result.name}: {title}"
-            write_text_atomic(path, render(heading, result.name, result.utterances[key], scores[key], players, words))
+            write_text_atomic(path, render(heading, result.name, result.utterances[key], score, players, words))
             logging.info("report: %s", path)
