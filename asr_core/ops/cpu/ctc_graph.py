@@ -50,7 +50,15 @@ def _kept(alpha: np.ndarray, cut: float, most: int) -> np.ndarray:
     """Which of ``alpha`` (n,) reach ``cut``; of more than ``most`` the best."""
     kept = np.flatnonzero(alpha >= cut)
     if len(kept) > most:
-        kept = np.sort(kept[np.argsort(-alpha[kept], kind="mergesort")[:most]])
+        scores = alpha[kept]
+        worst = np.partition(scores, len(scores) - most)[len(scores) - most]
+        left = most - np.sum(scores > worst)  # for those that are as good as the worst
+        for i in range(len(kept)):
+            if scores[i] < worst or (scores[i] == worst and left == 0):
+                kept[i] = -1
+            elif scores[i] == worst:
+                left -= 1
+        kept = kept[kept >= 0]
     return kept
 
 
@@ -86,7 +94,7 @@ def forward(
         kept = _kept(new_alpha[:count], top - beam, max_active)
         if len(kept) < min_active:
             count, top = _expand(*here, log_probs[t], *arcs, np.inf, place, new_state, new_alpha)
-            kept = np.sort(np.argsort(-new_alpha[:count], kind="mergesort")[: max(min_active, len(kept))])
+            kept = _kept(new_alpha[:count], NEVER, min(min_active, max_active))
         end = high + len(kept)
         while end > len(states):
             states, alphas = _grown(states), _grown(alphas)
