@@ -85,16 +85,6 @@ def fast_beam_oracle_nbest(
     return _search(model, encoder_out, encoder_out_lens, opts, None, num_paths, nbest_scale, rank, num_best)
 
 
-def fast_beam_search_nbest(*args: Any, **options: Any) -> List[Hypothesis]:
-    """The best hypothesis of each utterance; arguments as of :func:`fast_beam_nbest`."""
-    return [hypotheses[0] for hypotheses in fast_beam_nbest(*args, **options, num_best=1)]
-
-
-def fast_beam_search_nbest_oracle(*args: Any, **options: Any) -> List[Hypothesis]:
-    """The best hypothesis of each utterance; arguments as of :func:`fast_beam_oracle_nbest`."""
-    return [hypotheses[0] for hypotheses in fast_beam_oracle_nbest(*args, **options, num_best=1)]
-
-
 def _search(
     model: Any,
     encoder_out: Tensor,

@@ -11,13 +11,22 @@ from asr_core.decoding.fast_beam import FastBeamCore, FastBeamOptions, fast_beam
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.lattice import build_lattices
-from asr_core.decoding.nbest import fast_beam_nbest, fast_beam_oracle_nbest, fast_beam_search_nbest, fast_beam_search_nbest_oracle
+from asr_core.decoding.nbest import fast_beam_nbest, fast_beam_oracle_nbest
 from asr_core.ops import fast_beam as ops
 from asr_core.ops.cpu import dispatch
 from asr_core.utils.errors import UserError
 
 WIDE = FastBeamOptions(beam=200.0, max_contexts=40, max_states=200)
 LENS = [4, 0, 3]
+
+
+def best_of(*args, **options):
+    """The first hypotheses of the lists."""
+    return [hyp for (hyp,) in fast_beam_nbest(*args, **options, num_best=1)]
+
+
+def oracle_of(*args, **options):
+    return [hyp for (hyp,) in fast_beam_oracle_nbest(*args, **options, num_best=1)]
 
 
 def toy(seed, vocab_size=3):
@@ -84,7 +93,7 @@ def test_graph_search_finds_the_best_path(seed):
 def test_nbest_takes_the_most_probable_words(seed):
     model, x, lens = toy(seed)
     graph = word_graph(seed)
-    found = fast_beam_search_nbest(model, x, lens, WIDE, graph, num_paths=3000, nbest_scale=0.3)
+    found = best_of(model, x, lens, WIDE, graph, num_paths=3000, nbest_scale=0.3)
     for i, hyp in enumerate(found):
         total = defaultdict(list)
         for _, words, score in graph_paths(model, graph, x[i, : LENS[i]]):
@@ -99,10 +108,10 @@ def test_nbest_takes_the_most_probable_words(seed):
 def test_nbest_without_graph_is_the_best_path_of_a_sequence(seed):
     model, x, lens = toy(seed)
     best = fast_beam_search(model, x, lens, WIDE)
-    found = fast_beam_search_nbest(model, x, lens, WIDE, num_paths=500)
+    found = best_of(model, x, lens, WIDE, num_paths=500)
     assert [h[:2] for h in found] == [h[:2] for h in best]
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in best], abs=1e-4)
-    internal = fast_beam_search_nbest(model, x, lens, WIDE._replace(ilme_scale=0.5), num_paths=500)
+    internal = best_of(model, x, lens, WIDE._replace(ilme_scale=0.5), num_paths=500)
     assert any(a.log_prob != pytest.approx(b.log_prob) for a, b in zip(internal, best))
 
 
@@ -110,10 +119,10 @@ def test_nbest_without_graph_is_the_best_path_of_a_sequence(seed):
 def test_oracle_has_the_fewest_errors():
     model, x, lens = toy(0)
     references = [[2, 1, 2], [1], [1, 1]]
-    found = fast_beam_search_nbest_oracle(model, x, lens, references, WIDE, num_paths=5000, nbest_scale=0.1)
+    found = oracle_of(model, x, lens, references, WIDE, num_paths=5000, nbest_scale=0.1)
     assert found[0].tokens == [2, 1, 2] and found[1].tokens == [] and found[2].tokens == [1, 1]
     with pytest.raises(UserError, match="transcripts"):
-        fast_beam_search_nbest_oracle(model, x, lens, None, WIDE)
+        oracle_of(model, x, lens, None, WIDE)
 
 
 @torch.no_grad()
@@ -121,7 +130,7 @@ def test_lists_are_in_order_of_merit():
     model, x, lens = toy(1)
     graph = word_graph(1)
     for with_graph in (graph, None):
-        best = fast_beam_search_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3)
+        best = best_of(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3)
         lists = fast_beam_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3)
         three = fast_beam_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3, num_best=3)
         for first, hyps, few, length in zip(best, lists, three, LENS):
@@ -157,11 +166,9 @@ def test_compiled_and_plain_search_agree(monkeypatch, opts, with_graph):
     x, lens = random_batch(n=8, t=25)
     graph = word_graph(0, states=5, vocab_size=6) if with_graph else None
     compiled = fast_beam_search(model, x, lens, opts, graph)
-    nbest = fast_beam_search_nbest(model, x, lens, opts, graph, num_paths=50)
+    nbest = best_of(model, x, lens, opts, graph, num_paths=50)
     monkeypatch.setattr(dispatch, "available", lambda: False)
-    for a, b in zip(
-        [*compiled, *nbest], [*fast_beam_search(model, x, lens, opts, graph), *fast_beam_search_nbest(model, x, lens, opts, graph, 50)]
-    ):
+    for a, b in zip([*compiled, *nbest], [*fast_beam_search(model, x, lens, opts, graph), *best_of(model, x, lens, opts, graph, 50)]):
         assert a[:2] == b[:2] and a.words == b.words and a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
     assert sum(len(h.tokens) for h in compiled) > 20
 
@@ -192,8 +199,8 @@ def test_a_wider_beam_is_never_worse():
     x, lens = next(iter(batches(data, 30)))
     narrow, wide = (fast_beam_search(model, x, lens, o) for o in (FastBeamOptions(4.0, 4, 8), FastBeamOptions(20.0, 8, 64)))
     assert all(w.log_prob >= n.log_prob - 1e-3 for w, n in zip(wide, narrow))
-    nbest = fast_beam_search_nbest(model, x, lens, FastBeamOptions())
+    nbest = best_of(model, x, lens, FastBeamOptions())
     assert sum(n.tokens == w.tokens for n, w in zip(nbest, wide)) >= 28
     references = expected(data, "modified_beam_search_4")[:30]
-    oracle = fast_beam_search_nbest_oracle(model, x, lens, references)
+    oracle = oracle_of(model, x, lens, references)
     assert sum(o.tokens == r for o, r in zip(oracle, references)) > sum(w.tokens == r for w, r in zip(wide, references))
