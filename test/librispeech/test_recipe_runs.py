@@ -1,19 +1,14 @@
 """The recipe's programs one after the other, as a user runs them, on a miniature LibriSpeech."""
 
-import ast
 import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import run_recipe
 import torch
+from run_recipe import check_results
 
 from asr_core.training.metrics import read_metrics
 
-RECIPE = Path(__file__).resolve().parents[2] / "egs/librispeech/ASR"
 TINY = (
     "--num-encoder-layers 1,1 --downsampling-factor 1,2 --encoder-dim 64,96 --encoder-unmasked-dim 48,64 --feedforward-dim 128 "
     "--num-heads 2 --query-head-dim 16 --cnn-module-kernel 15,7 --decoder-dim 64 --joiner-dim 64 --causal 1"
@@ -27,12 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(program, *arguments):
-    """Run ``./zipformer/<program>.py`` with this interpreter in the recipe's folder; returns its standard output."""
-    env = {**os.environ, "PYTHONPATH": str(RECIPE.parents[2]), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    command = [sys.executable, f"./zipformer/{program}.py", *map(str, arguments)]
-    done = subprocess.run(command, cwd=RECIPE, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_recipe.run(f"zipformer/{program}", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +39,6 @@ def averaged(exp_dir):
     """The weights' average over the second epoch."""
     run("generate_averaged_model", "--exp-dir", exp_dir, "--epoch", 2, "--avg", 1)
     return exp_dir / "epoch-2-avg-1.pt"
-
-
-def check_results(folder, kind_and_set, num_utterances):
-    """Each test set has transcripts of all its utterances, errors and a summary."""
-    for name in ("test-clean", "test-other"):
-        (recogs,) = folder.glob(f"recogs-{name}{kind_and_set}*.txt")
-        lines = recogs.read_text().splitlines()
-        assert len(lines) == 2 * num_utterances
-        for ref, hyp in zip(lines[::2], lines[1::2]):
-            assert ast.literal_eval(ref.split(":\tref=")[1]) and isinstance(ast.literal_eval(hyp.split(":\thyp=")[1]), list)
-        (errs,) = folder.glob(f"errs-{name}{kind_and_set}*.txt")
-        assert re.match(r"%WER = \d+\.\d+\nErrors: \d+ insertions", errs.read_text())
-        (summary,) = folder.glob(f"wer-summary[-_]{name}{kind_and_set}*.txt")
-        assert re.fullmatch(r"settings\tWER\n\S+\t[\d.]+\n", summary.read_text())
 
 
 def test_training_leaves_what_the_others_need(exp_dir):
