@@ -15,6 +15,7 @@ from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.word_fusion import WordNgramScorer, WordWeights
 from asr_core.decoding.word_lm import WordLm
 from asr_core.lm.grammar_fst import read_openfst_text
+from asr_core.lm.kenlm_file import is_kenlm_binary, read_ngram
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.options import LmOptions
 from asr_core.lm.symbols import DISAMBIG, read_symbols
@@ -122,12 +123,13 @@ def _lodr(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
 
 def _words(opts: SearchOptions, tokenizer: Tokenizer, device: str) -> WordNgramScorer:
     weights = WordWeights(opts.word_ngram_scale, opts.word_score, opts.unk_offset)
-    return WordNgramScorer(NgramLm.from_arpa(opts.word_ngram), tokenizer.pieces, weights, torch.device(device))
+    symbols = read_symbols(Path(opts.lang_dir) / "words.txt") if is_kenlm_binary(opts.word_ngram) else None
+    return WordNgramScorer(read_ngram(opts.word_ngram, symbols), tokenizer.pieces, weights, torch.device(device))
 
 
 def _read_ngram(path: Path, opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
     symbols = {piece: i for i, piece in enumerate(tokenizer.pieces)}
-    return read_openfst_text(path, opts.backoff_id, symbols) if path.name.endswith(".fst.txt") else NgramLm.from_arpa(path, symbols)
+    return read_openfst_text(path, opts.backoff_id, symbols) if path.name.endswith(".fst.txt") else read_ngram(path, symbols)
 
 
 def _token_ngram(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:

@@ -55,7 +55,7 @@ class WordNgramScorer:
         self._opens = np.array([opens for opens, _ in spelled])
         self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)
         self._factor = np.array([pow(_FACTOR, len(text), 1 << 64) for _, text in spelled], dtype=np.uint64)
-        self._known, self._ids = _words(lm.symbols)
+        self._known, self._ids = _words({word: i for word, i in lm.symbols.items() if lm.is_known(i)})
         self._eos: Optional[int] = lm.symbols.get(EOS)
 
     def start(self, num: int, beam: int) -> States:
