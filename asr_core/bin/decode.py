@@ -57,7 +57,7 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
     model.to(device)
     resources = load_resources(get_method(search).needs, search, lm_opts, tokenizer, device)
     data = AsrDataModule(data_opts)
-    describer = Describer.make(model, tokenizer, details, search.decoding_method, Path(params.exp_dir))
+    describer = Describer.make(model, tokenizer, details, search.decoding_method, chunk, Path(params.exp_dir))
     outcome = Outcome(corpus, tokenizer, files, opts, scoring, describer)
     for name, cuts in test_sets.items():
         prepare = _encoding(model, search, (causal, chunk), resources, corpus, tokenizer)

@@ -53,7 +53,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     model.to(device)
     resources = load_resources(get_method(search).needs, search, LmOptions(), tokenizer, device)
     data = AsrDataModule(data_opts)
-    describer = Describer.make(model, tokenizer, details, search.decoding_method, Path(params.exp_dir))
+    describer = Describer.make(model, tokenizer, details, search.decoding_method, chunk, Path(params.exp_dir))
     outcome = Outcome(corpus, tokenizer, files, opts, scoring, describer)
     for name, cuts in test_sets.items():
         searching = streaming_search(model, search, resources)

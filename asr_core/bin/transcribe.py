@@ -156,7 +156,7 @@ def _recognize(
     from asr_core.decoding.detail_options import DetailOptions
     from asr_core.decoding.details import Describer
 
-    kind = kind_of(search.decoding_method, DetailOptions())
+    kind = kind_of(search.decoding_method, loaded.chunk_size, DetailOptions())
     calibration = load_calibrations(Path(opts.model).parent).get(kind) if opts.confidence else None
     describer = Describer(loaded.tokenizer, loaded.frame_seconds, DetailOptions(), kind, calibration)
     transcripts = {path: Transcript(path, duration=round(durations[path], 3)) for path in features}

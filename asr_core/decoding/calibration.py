@@ -36,10 +36,11 @@ class Calibration(NamedTuple):
         return _sigmoid(self.scale * _logit(confidence) + self.offset)
 
 
-def kind_of(method: str, opts: ConfidenceOptions) -> str:
-    """What a map is valid for: the search, and how its confidences are made, as one line."""
+def kind_of(method: str, chunk_size: int, opts: ConfidenceOptions) -> str:
+    """What a map is valid for, as one line: the search, the chunks that the encoder sees (-1: all), and how confidences are made."""
     alpha = "" if opts.confidence_measure in ("prob", "gibbs") else f"-{opts.confidence_alpha:.4g}"
-    return f"{method} {opts.confidence_measure}{alpha} {opts.confidence_aggregation}"
+    chunks = f" chunk-{chunk_size}" if chunk_size > 0 else ""
+    return f"{method}{chunks} {opts.confidence_measure}{alpha} {opts.confidence_aggregation}"
 
 
 def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:

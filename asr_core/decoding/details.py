@@ -34,19 +34,20 @@ class Describer(NamedTuple):
     calibration: Optional[Calibration] = None
 
     @staticmethod
-    def make(model: Any, tokenizer: Tokenizer, opts: DetailOptions, method: str, folder: Path) -> "Describer":
+    def make(model: Any, tokenizer: Tokenizer, opts: DetailOptions, method: str, chunk_size: int, folder: Path) -> "Describer":
         """One for the results of a model.
 
         Args:
           model: has ``geometry``.
           tokenizer, opts: see above.
           method: the search's name.
+          chunk_size: of the encoder, in 50-Hz frames; -1 for whole utterances.
           folder: where the checkpoint is, and the calibration of its confidences, if there is one.
         """
         seconds = model.geometry.subsampling_factor * FRAME_SHIFT
         if not opts.write_confidence:
             return Describer(tokenizer, seconds, opts)
-        kind = kind_of(method, opts)
+        kind = kind_of(method, chunk_size, opts)
         calibration = load_calibrations(folder).get(kind)
         where = f"calibrated by {folder / FILE_NAME}" if calibration else f"not calibrated: {folder / FILE_NAME} has none of this kind"
         logging.info("confidences are %s, %s", kind, where)
