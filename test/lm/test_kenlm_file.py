@@ -20,8 +20,6 @@ def arpa(tmp_path_factory):
     rng = np.random.default_rng(1)
     sentences = [" ".join(rng.choice(list("abc"), n, p=[0.6, 0.3, 0.1])) for n in rng.integers(1, 9, 60)]
     (folder / "text").write_text("\n".join(sentences))
-        "".join(" ".join(rng.choice(list("abc"), rng.integers(1, 9), p=[0.6, 0.3, 0.1])) + "\n" for _ in range(60))
-    )
     write_arpa(folder / "3gram.arpa", kneser_ney.estimate(folder / "text", 3))
     return folder / "3gram.arpa"
 
