@@ -236,8 +236,9 @@ def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: b
         if name in _FREE or name == "model_size":
             continue
         if not _same(value, getattr(opts, name), fields[name].default):
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} {value} contradicts the checkpoint, which was trained with {getattr(opts, name)}: leave it out")
+            flag, trained = name.replace("_", "-"), getattr(opts, name)
+            advice = f"give --encoder {trained}" if name == "encoder" else "leave it out"  # a recipe's program has one by default
+            raise UserError(f"--{flag} {value} contradicts the checkpoint, which was trained with {trained}: {advice}")
     return dataclasses.replace(opts, **{n: given[n] for n in _FREE if n in given})
 
 

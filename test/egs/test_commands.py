@@ -1,10 +1,15 @@
 """The commands that the recipes' pages and a well-known tutorial tell to type are understood: names and values of all options."""
 
+import dataclasses
 import re
 import shlex
 
 import pytest
 from recipe_programs import EGS, options_given
+
+from asr_core.models.checkpoint import model_options
+from asr_core.models.options import ModelOptions
+from asr_core.utils.errors import UserError
 
 PAGES = sorted(path for name in ("README.md", "RESULTS.md") for path in EGS.glob(f"*/ASR/{name}"))
 S7 = "pruned_transducer_stateless7_streaming"
@@ -70,3 +75,14 @@ def test_commands_of_the_tutorial(capsys):
         assert options.encoder == "zipformer1" if "jit_trace_pretrained" not in program else options.decode_chunk_len == 32
     last = given[-1][1]
     assert (last.tokens, last.sound_files) == ("data/lang_bpe_500/bpe.model", ["a.wav"])
+
+
+def test_programs_of_a_recipe_know_its_encoder(capsys):
+    folder = EGS / "librispeech/ASR/contextnet"
+    assert options_given(folder / "decode.py", "--alpha", 0.25).alpha == 0.25
+    other = options_given(folder / "decode.py", "--encoder", "zipformer", "--encoder-dim", 64)
+    assert (other.encoder, other.encoder_dim, "alpha" in other) == ("zipformer", "64", False)
+    with pytest.raises(SystemExit):
+        options_given(folder / "decode.py", "--encoder-dim", 64)
+    with pytest.raises(UserError, match="--encoder contextnet contradicts .* trained with zipformer: give --encoder zipformer"):
+        model_options(dataclasses.asdict(ModelOptions()), {"encoder": "contextnet"})
