@@ -161,6 +161,19 @@ def test_k2_found_the_same(lang):  # noqa: F811
     assert usual == pytest.approx(data["narrow_hlg_score"].tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_k2_makes_the_same_lattices(seed):
+    """Where k2 is installed: the same number of arcs, best paths and sums."""
+    pytest.importorskip("k2")
+    graph = ctc_topology(9) if seed % 3 == 0 else word_graph(seed, states=12, vocab_size=9)
+    x, lens = frames(5, 40, 9, seed=seed, peak=3.0), torch.tensor([40, 0, 17, 33, 1])
+    own, theirs = (intersect(x, lens, graph, GraphSearchOptions(backend=name)) for name in ("own", "k2"))
+    for a, b in zip(own, theirs):
+        (path, score), (their_path, their_score) = a.shortest_path(), b.shortest_path()
+        assert a.arc[path].tolist() == b.arc[their_path].tolist() and score == pytest.approx(their_score, abs=1e-4)
+        assert len(a.arc) == len(b.arc) and total(a) == pytest.approx(total(b), abs=1e-3)
+
+
 def test_hlg_reads_the_words_of_the_lexicon(lang):  # noqa: F811
     from test_compile_graph import LEXICON, grammar_score
 

@@ -19,6 +19,7 @@ REFERENCE = json.loads((ROOT / "test/golden/icefall_options.json").read_text(enc
 BESIDE_CHECKPOINT = "what lies beside the checkpoint goes first, then the reference's default"
 OTHER_DEFAULTS = {
     ("decode", "--bpe-model"): BESIDE_CHECKPOINT,
+    ("ctc_decode", "--bpe-model"): BESIDE_CHECKPOINT,
     ("streaming_decode", "--bpe-model"): BESIDE_CHECKPOINT,
     ("export", "--tokens"): BESIDE_CHECKPOINT,
     ("generate_averaged_model", "--tokens"): BESIDE_CHECKPOINT,
