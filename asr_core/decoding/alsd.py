@@ -16,20 +16,9 @@ LABELS_PER_FRAME, FURTHER_LABELS = 2, 10  # an utterance of T frames may have 2 
 _NEVER = float("-inf")
 
 
-@torch.inference_mode()
-def alignment_length_sync_search(
-    model: Any,
-    encoder_out: Tensor,
-    encoder_out_lens: Tensor,
-    beam_size: int = 4,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-    merge: bool = True,
-    scorers: Sequence[Scorer] = (),
-) -> List[Hypothesis]:
-    """The most probable token sequence that the search finds, see :func:`alignment_length_sync_nbest`."""
-    found = alignment_length_sync_nbest(model, encoder_out, encoder_out_lens, beam_size, blank_penalty, temperature, merge, scorers)
-    return [best[0] for best in found]
+def alignment_length_sync_search(model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any) -> List[Hypothesis]:
+    """The most probable token sequence that the search finds; arguments as of :func:`alignment_length_sync_nbest`."""
+    return [best[0] for best in alignment_length_sync_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs)]
 
 
 @torch.inference_mode()

@@ -13,19 +13,9 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.ops.cpu import ctc_prefix as ops
 
 
-@torch.inference_mode()
-def ctc_prefix_beam_search(
-    model: Any,
-    encoder_out: Tensor,
-    encoder_out_lens: Tensor,
-    beam_size: int = 4,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-    scorers: Sequence[Scorer] = (),
-) -> List[Hypothesis]:
-    """The best token sequence that prefix beam search finds, see :func:`ctc_prefix_nbest`."""
-    found = ctc_prefix_nbest(model, encoder_out, encoder_out_lens, beam_size, blank_penalty, temperature, scorers, num_best=1)
-    return [best[0] for best in found]
+def ctc_prefix_beam_search(model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any) -> List[Hypothesis]:
+    """The best token sequence that prefix beam search finds; arguments as of :func:`ctc_prefix_nbest`."""
+    return [best[0] for best in ctc_prefix_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs, num_best=1)]
 
 
 @torch.inference_mode()

@@ -26,18 +26,9 @@ _Beam = Dict[_Tokens, _Entry]
 _Known = Dict[_Tokens, Tuple[float, List[Tuple[int, float]]]]  # log-probability of blank, and the best tokens with theirs
 
 
-@torch.inference_mode()
-def beam_search(
-    model: Any,
-    encoder_out: Tensor,
-    encoder_out_lens: Tensor,
-    beam_size: int = 4,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-) -> List[Hypothesis]:
-    """The best token sequence that the search finds, see :func:`beam_search_nbest`."""
-    found = beam_search_nbest(model, encoder_out, encoder_out_lens, beam_size, blank_penalty, temperature)
-    return [best[0] for best in found]
+def beam_search(model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any) -> List[Hypothesis]:
+    """The best token sequence that the search finds; arguments as of :func:`beam_search_nbest`."""
+    return [best[0] for best in beam_search_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs)]
 
 
 @torch.inference_mode()

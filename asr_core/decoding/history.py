@@ -72,8 +72,8 @@ class StatelessHistories:
         return (torch.where(emits, self._table.append(states[0], token), states[0]),)
 
 
-class TokenHistories:
-    """A stateless predictor with too many contexts to number them: the state is the last tokens themselves."""
+class _Evaluated:
+    """A predictor that is asked each time."""
 
     def __init__(self, model: Any) -> None:
         self._decoder = model.decoder
@@ -81,6 +81,13 @@ class TokenHistories:
         self.blank_id = int(model.decoder.blank_id)
         self.vocab_size = int(model.decoder.vocab_size)
         self.device = next(self._proj.parameters()).device
+
+
+class TokenHistories(_Evaluated):
+    """A stateless predictor with too many contexts to number them: the state is the last tokens themselves."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
         self.initial_length = int(model.decoder.context_size)
         self.horizon: Optional[int] = self.initial_length
 
@@ -101,15 +108,11 @@ class TokenHistories:
         return (torch.where(emits.unsqueeze(-1), longer, states[0]),)
 
 
-class RecurrentHistories:
+class RecurrentHistories(_Evaluated):
     """An LSTM predictor: the states are its projected output, and the outputs and cells of its layers."""
 
     def __init__(self, model: Any) -> None:
-        self._decoder = model.decoder
-        self._proj = model.joiner.decoder_proj
-        self.blank_id = int(model.decoder.blank_id)
-        self.vocab_size = int(model.decoder.vocab_size)
-        self.device = next(self._proj.parameters()).device
+        super().__init__(model)
         self.initial_length = 1
         self.horizon: Optional[int] = None
         with torch.no_grad():
