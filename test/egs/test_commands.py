@@ -12,6 +12,7 @@ from asr_core.models.options import ModelOptions
 from asr_core.utils.errors import UserError
 
 PAGES = sorted(path for name in ("README.md", "RESULTS.md") for path in EGS.glob(f"*/ASR/{name}"))
+L = "librispeech/ASR"
 S7 = "pruned_transducer_stateless7_streaming"
 # What icefall's tutorial on its streaming Zipformer tells to type, with the loops' variables filled in.
 TUTORIAL = f"""
@@ -56,8 +57,8 @@ def test_commands_of_the_pages(page):
 
 
 def test_pages_show_each_folder_of_librispeech():
-    shown = {program.split("/")[0] for program, _ in of_page(EGS / "librispeech/ASR/README.md")}
-    folders = {path.parent.name for path in EGS.glob("librispeech/ASR/*/train.py")}
+    shown = {program.split("/")[0] for program, _ in of_page(EGS / L / "README.md")}
+    folders = {path.parent.name for path in EGS.glob(f"{L}/*/train.py")}
     assert folders - {"rnn_lm", "transformer_lm"} <= shown
 
 
@@ -66,10 +67,10 @@ def test_commands_of_the_tutorial(capsys):
     for program, arguments in commands(TUTORIAL):
         if arguments == ["--help"]:
             with pytest.raises(SystemExit):
-                options_given(EGS / "librispeech/ASR" / program, *arguments)
+                options_given(EGS / L / program, *arguments)
             assert "--decode-chunk-len" in capsys.readouterr().out
         else:
-            given.append((program, options_given(EGS / "librispeech/ASR" / program, *arguments)))
+            given.append((program, options_given(EGS / L / program, *arguments)))
     assert len(given) == 14
     for program, options in given:
         assert options.encoder == "zipformer1" if "jit_trace_pretrained" not in program else options.decode_chunk_len == 32
@@ -77,8 +78,21 @@ def test_commands_of_the_tutorial(capsys):
     assert (last.tokens, last.sound_files) == ("data/lang_bpe_500/bpe.model", ["a.wav"])
 
 
+def test_defaults_of_the_tutorials_programs():
+    defaults = {
+        "train": dict(base_lr=0.05, lr_batches=5000.0, lr_epochs=3.5, save_every_n=2000, short_chunk_size=50, num_left_chunks=4),
+        "decode": dict(epoch=30, avg=9, use_averaged_model=True, decode_chunk_len=32, decoding_method="greedy_search"),
+        "streaming_decode": dict(epoch=28, avg=15, decode_chunk_len=32, num_decode_streams=2000),
+        "export": dict(epoch=30, avg=9, jit=False, decode_chunk_len=32),
+        "jit_trace_export": dict(epoch=28, avg=15, decode_chunk_len=32),
+    }
+    for program, expected in defaults.items():
+        given = vars(options_given(EGS / L / S7 / f"{program}.py"))
+        assert {name: given[name] for name in expected} == expected and given["exp_dir"] == f"{S7}/exp", program
+
+
 def test_programs_of_a_recipe_know_its_encoder(capsys):
-    folder = EGS / "librispeech/ASR/contextnet"
+    folder = EGS / L / "contextnet"
     assert options_given(folder / "decode.py", "--alpha", 0.25).alpha == 0.25
     other = options_given(folder / "decode.py", "--encoder", "zipformer", "--encoder-dim", 64)
     assert (other.encoder, other.encoder_dim, "alpha" in other) == ("zipformer", "64", False)
