@@ -69,7 +69,7 @@ class Describer(NamedTuple):
         entry: Dict[str, Any] = {"w": word.word, **dict(zip(("start", "end"), times))}
         if word.confidences:
             raw = aggregate(word.confidences, self.opts.confidence_aggregation)
-            entry["confidence"] = round(self.calibration(raw) if self.calibration else raw, 4)
+            entry["confidence"] = round(self.calibration(raw) if self.calibration else raw, 6)
             if self.calibration:
                 entry["raw_confidence"] = round(raw, 6)
         return entry
