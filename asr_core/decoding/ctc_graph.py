@@ -1,13 +1,12 @@
 """CTC with a decoding graph: posteriors are intersected with it, which gives a lattice."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asr_core.decoding.ctc import ctc_log_probs
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.lattice import Lattice, from_columns
@@ -36,35 +35,18 @@ class GraphSearchOptions(NamedTuple):
 
 
 @torch.inference_mode()
-def ctc_lattices(
-    model: Any,
-    encoder_out: Tensor,
-    encoder_out_lens: Tensor,
-    graph: Fsa,
-    opts: GraphSearchOptions = GraphSearchOptions(),
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-) -> List[Lattice]:
+def intersect(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: GraphSearchOptions = GraphSearchOptions()) -> List[Lattice]:
     """The lattice of each utterance.
 
     Args:
-      model: has ``ctc_output``; eager or TorchScript.
-      encoder_out: (N, T, C).
-      encoder_out_lens: (N,) int64.
+      log_probs: (N, T, V), of CTC.
+      lens: (N,) int64.
       graph: of :func:`~asr_core.decoding.ctc_topology.ctc_topology` or :func:`~asr_core.decoding.ctc_topology.search_graph`.
       opts: limits.
-      blank_penalty: subtracted from the log-probability of blank, which is normalised again.
-      temperature: log-probabilities are divided by it, and normalised again.
 
     Raises:
       UserError: the graph has tokens that the model lacks, or k2 is wanted and not installed.
     """
-    log_probs = ctc_log_probs(model, encoder_out, blank_penalty, temperature)
-    return intersect(log_probs, encoder_out_lens, graph, opts)
-
-
-def intersect(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: GraphSearchOptions = GraphSearchOptions()) -> List[Lattice]:
-    """The lattices of log-probabilities (N, T, V); the rest as for :func:`ctc_lattices`."""
     most = int(graph.label.max(initial=-1))
     if most >= log_probs.size(2):
         raise UserError(f"the graph has the token {most}, but the model has {log_probs.size(2)}: it was made for another one")

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+import torch
 
 from asr_core.decoding.ctc import ctc_log_probs
 from asr_core.decoding.ctc_graph import GraphSearchOptions, intersect, no_hypothesis, path_hypothesis
@@ -40,6 +41,7 @@ def graph_options(opts: SearchOptions) -> GraphSearchOptions:
     return GraphSearchOptions(*limits, backend=opts.graph_backend)
 
 
+@torch.inference_mode()
 def _search(job: "Job") -> _Found:
     """Intersect with HLG, or with CTC's topology where the method has no HLG."""
     log_probs = ctc_log_probs(job.model, job.encoder_out, job.opts.blank_penalty, job.opts.temperature)

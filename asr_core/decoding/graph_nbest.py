@@ -52,6 +52,7 @@ def hypotheses_of(candidates: Sequence[Candidate], lattice: Lattice, graph: Fsa)
     return [path_hypothesis(graph, lattice, c.path, c.score) for c in candidates] or [no_hypothesis(graph)]
 
 
+@torch.inference_mode()
 def attention_scores(model: Any, encoder_out: Tensor, lens: Tensor, nbest: Sequence[Sequence[Hypothesis]]) -> List[np.ndarray]:
     """Log-probabilities of hypotheses, ends included, by the attention decoder; an array for each utterance.
 

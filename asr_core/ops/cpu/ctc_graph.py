@@ -10,6 +10,8 @@ from typing import Any, Tuple
 import numpy as np
 from numba import njit
 
+from asr_core.ops.cpu.fast_beam import grown
+
 NEVER = -np.inf
 SLACK = 1e-6  # the best path must survive the rounding of its own score
 
@@ -97,17 +99,10 @@ def forward(
             kept = _kept(new_alpha[:count], NEVER, min(min_active, max_active))
         end = high + len(kept)
         while end > len(states):
-            states, alphas = _grown(states), _grown(alphas)
+            states, alphas = grown(states), grown(alphas)
         states[high:end], alphas[high:end] = new_state[kept], new_alpha[kept]
         first[t + 2] = end
     return states[: first[-1]].copy(), alphas[: first[-1]].copy(), first
-
-
-@njit(cache=True, nogil=True)
-def _grown(x: np.ndarray) -> np.ndarray:
-    out = np.empty(2 * len(x), x.dtype)
-    out[: len(x)] = x
-    return out
 
 
 @njit(cache=True, nogil=True)
@@ -144,7 +139,7 @@ def lattice_arcs(
                     continue
                 beta[n] = max(beta[n], value + beta[m])
                 if count == len(source):
-                    source, target, arc, score = _grown(source), _grown(target), _grown(arc), _grown(score)
+                    source, target, arc, score = grown(source), grown(target), grown(arc), grown(score)
                 source[count], target[count], arc[count], score[count] = n, m, a, value
                 count += 1
         for m in range(first[t + 1], first[t + 2]):

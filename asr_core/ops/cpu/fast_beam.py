@@ -80,7 +80,8 @@ def _best_contexts(
 
 
 @njit(cache=True, nogil=True)
-def _grown(x: np.ndarray) -> np.ndarray:
+def grown(x: np.ndarray) -> np.ndarray:
+    """A copy of ``x`` (n,) with room for as much again."""
     out = np.empty(2 * len(x), x.dtype)
     out[: len(x)] = x
     return out
@@ -116,7 +117,7 @@ def _transitions(
             if at == len(kept_codes):
                 continue
             if count == len(source):
-                source, arc, step, context = _grown(source), _grown(arc), _grown(step), _grown(context)
+                source, arc, step, context = grown(source), grown(arc), grown(step), grown(context)
             source[count], arc[count], step[count], context[count] = s, (-1 if a < first else a), value, at
             count += 1
     return source[:count], arc[:count], step[:count], context[:count]
@@ -148,7 +149,7 @@ def _merge(group: np.ndarray, total: np.ndarray, max_states: int) -> Tuple[np.nd
 @njit(cache=True, nogil=True)
 def _appended(chunk: np.ndarray, count: int, more: np.ndarray) -> np.ndarray:
     while count + len(more) > len(chunk):
-        chunk = _grown(chunk)
+        chunk = grown(chunk)
     chunk[count : count + len(more)] = more
     return chunk
 
