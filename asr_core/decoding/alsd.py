@@ -212,7 +212,7 @@ class _Search:
                     frames.append(frame)
                 if score > _NEVER:  # without merging, alignments of the same tokens: the best comes first
                     found.setdefault(tuple(tokens), Hypothesis(tokens[::-1], frames[::-1], score))
-            out.append(list(found.values()))
+            out.append(list(found.values()) or [Hypothesis([], [], _NEVER)])  # nothing where a model computes no numbers
         long = sum(len(best[0].tokens) >= most for best, most in zip(out, cap))
         if long:
             logging.warning("%d of %d utterances have as many tokens as the search allows and may be cut short", long, len(out))

@@ -91,6 +91,8 @@ class CtcPrefixStream:
         live = int(np.isfinite(total).sum())
         total = (total + self.score[:, ops.EXTRA] + self.ending)[:live]
         order = np.argsort(-total, kind="stable")[: num_best or live]
+        if not live:  # a model that computes no numbers
+            return [Hypothesis([], [], ops.NEVER)]
         if not self._traces:
             return [Hypothesis([], [], float(total[k])) for k in order]
         self._traces = [_Trace(*map(np.concatenate, zip(*self._traces)))]

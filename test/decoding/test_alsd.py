@@ -1,6 +1,7 @@
 """Alignment-length synchronous search against lists of all token sequences."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from toy_search import log_probs, random_batch, small_model
 
 from asr_core.decoding import alsd
 from asr_core.decoding.alsd import alignment_length_sync_nbest, alignment_length_sync_search
+from asr_core.decoding.ctc_prefix import ctc_prefix_beam_search
 
 
 def toy(seed, context_size, vocab_size=3):
@@ -101,3 +103,12 @@ def test_long_answers_are_not_cut_in_silence(monkeypatch, caplog):
     assert [len(h.tokens) for h in short] == [2, 2] and "2 of 2 utterances" in caplog.text
     with pytest.raises(ValueError, match="at least 1"):
         alignment_length_sync_search(model, x, lens, 0)
+
+
+@torch.no_grad()
+def test_a_model_that_computes_no_numbers():
+    x, lens = random_batch(n=2, t=5)[0], torch.tensor([5, 5])
+    x[1] = float("nan")
+    for search, model in ((alignment_length_sync_search, toy(0, 2)), (ctc_prefix_beam_search, SimpleNamespace(ctc_output=lambda y: y))):
+        fine, broken = search(model, x.log_softmax(-1), lens, 3)
+        assert fine.log_prob > float("-inf") and broken[:3] == ([], [], float("-inf"))
