@@ -1,6 +1,7 @@
 """Every method that searches a graph with the CTC head, through ctc_decode.py."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -156,3 +157,18 @@ def test_models_without_the_heads(method, missing):
 def test_the_programs_defaults_are_no_choices(world, heads, lang, capsys):  # noqa: F811
     decode(world, heads, lang, "ctc-greedy-search", "--hlg-scale", "0.5")
     assert "ctc-greedy-search does not use --hlg-scale, --lm-dir\n" in capsys.readouterr().err
+
+
+def test_times_and_lists_of_a_graph_search(world, heads, lang):  # noqa: F811
+    decode(world, heads, lang, "1best", "--write-nbest", "3", "--write-timestamps", "1")
+    folder = world / "exp-heads" / "1best"
+    found = hypotheses(folder / f"recogs-test-b-{MAIN}.txt")
+    lists = [json.loads(line) for line in (folder / f"nbest-test-b-{MAIN}.jsonl").read_text().splitlines()]
+    times = [json.loads(line) for line in (folder / f"timestamps-test-b-{MAIN}.jsonl").read_text().splitlines()]
+    for written, timed in zip(lists, times):
+        words = found[written["id"]]
+        assert 1 < len(written["nbest"]) <= 3 and written["nbest"][0]["text"].split() == words
+        scores = [hyp["log_prob"] for hyp in written["nbest"]]
+        assert scores == sorted(scores, reverse=True)
+        assert [word["w"] for word in timed["words"]] == words and timed["timestamps"] == sorted(timed["timestamps"])
+        assert len(timed["timestamps"]) == sum(2 if word == "PAIR" else 1 for word in words) > 0
