@@ -40,7 +40,7 @@ class SearchOptions:
     max_contexts: int = option(8, "predictor contexts that fast_beam_search* keeps per frame")
     max_states: int = option(64, "states that fast_beam_search* keeps per frame")
     max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
-    num_paths: int = option(200, "paths that *_nbest* draw from the lattice")
+    num_paths: int = option(200, "paths that *nbest* and attention-decoder-rescoring-* draw from the lattice")
     nbest_scale: float = option(0.5, "the lattice's scores are multiplied by it while paths are drawn: smaller, more various")
     ilme_scale: Optional[float] = option(
         None,
