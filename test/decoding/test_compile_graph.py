@@ -49,9 +49,21 @@ def test_graphs_without_epsilons_say_the_same(seed):
     plain = remove_epsilons(graph)
     assert not (plain.label == 0).any()
     want, found = readings(graph, 3), readings(plain, 3)
+    with_words = remove_epsilons(graph, silent_only=True)
+    assert not ((with_words.label == 0) & (with_words.output == 0)).any() and (with_words.label == 0).any()
+    assert readings(with_words, 3) == pytest.approx(want, abs=1e-5)
     silent = {key for key in want if not key[0] and key[1]}  # words without any token: no arc is left to say them
     assert found == pytest.approx({k: v for k, v in want.items() if k not in silent}, abs=1e-5)
     assert len(found) > 20
+
+
+def test_histories_get_no_arcs_of_those_that_they_back_off_to():
+    """20 histories with one arc to them each, all backing off to one with 50 arcs."""
+    arcs = [(0, 2 + i, 1 + i, 0, -1.0) for i in range(20)] + [(2 + i, 1, 0, 0, -0.5) for i in range(20)]
+    arcs += [(1, 0, 1 + k, 0, -2.0) for k in range(50)]
+    graph = Fsa.from_arcs(arcs, {0: 0.0})
+    plain = remove_epsilons(graph, silent_only=True)
+    assert plain.num_arcs == 70 and readings(plain.with_words(NAMES), 2) == readings(graph.with_words(NAMES), 2)
 
 
 def test_cycles_are_refused():
