@@ -1,6 +1,7 @@
 """Options of decoding, exporting and transcribing."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -33,7 +34,13 @@ class CheckpointOptions:
 class SearchOptions:
     """Search: from encoder output to tokens."""
 
-    decoding_method: str = option("greedy_search", "docs/decoding.md says which there are; an unknown one is answered with their names")
+    decoding_method: str = option(
+        "greedy_search",
+        "greedy_search, beam_search, modified_beam_search[_lm_shallow_fusion|_LODR|_lm_rescore|_lm_rescore_LODR], alsd, "
+        "fast_beam_search[_LG|_nbest|_nbest_LG|_nbest_oracle]; with CTC ctc-greedy-search, ctc-prefix-beam-search[-shallow-fusion|"
+        "-attention-decoder-rescoring], ctc-decoding, 1best, nbest, nbest-oracle, nbest-rescoring, whole-lattice-rescoring, "
+        "attention-decoder-rescoring-no-ngram, attention-decoder-rescoring-with-ngram: see docs/decoding.md",
+    )
     beam_size: int = option(4, "hypotheses kept by beam_search, modified_beam_search*, alsd and ctc-prefix-beam-search*")
     beam: float = option(20.0, "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)")
     ngram_lm_scale: float = option(0.01, "weight of the graph's scores in *_LG; weight of the token n-gram in *_LODR, give a negative one")
@@ -116,6 +123,10 @@ def check_search(opts: SearchOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, got {getattr(opts, name)}")
     if not 0 < opts.temperature < float("inf"):
         raise UserError(f"--temperature must be above 0 and finite, got {opts.temperature}")
+    for field in dataclasses.fields(opts):
+        value = getattr(opts, field.name)
+        if isinstance(value, float) and not (math.isfinite(value) or field.name in ("beam", "search_beam", "output_beam")):
+            raise UserError(f"--{field.name.replace('_', '-')} must be a finite number, got {value}")
 
 
 def in_chunks(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str, Any]:

@@ -19,7 +19,7 @@ from asr_core.lm.kenlm_file import is_kenlm_binary, read_ngram
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.options import LmOptions
 from asr_core.lm.symbols import DISAMBIG, read_symbols
-from asr_core.text.tokenizer import Tokenizer
+from asr_core.text.tokenizer import WORD_START, Tokenizer
 from asr_core.utils.errors import UserError
 
 
@@ -124,12 +124,21 @@ def _lodr(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
 def _words(opts: SearchOptions, tokenizer: Tokenizer, device: str) -> WordNgramScorer:
     weights = WordWeights(opts.word_ngram_scale, opts.word_score, opts.unk_offset)
     symbols = read_symbols(Path(opts.lang_dir) / "words.txt") if is_kenlm_binary(opts.word_ngram) else None
-    return WordNgramScorer(read_ngram(opts.word_ngram, symbols), tokenizer.pieces, weights, torch.device(device))
+    lm = read_ngram(opts.word_ngram, symbols)
+    if any(word.startswith(WORD_START) for word in lm.symbols):
+        raise UserError(f"--word-ngram {opts.word_ngram} is an n-gram over tokens, not words: see --lodr-ngram")
+    return WordNgramScorer(lm, tokenizer.pieces, weights, torch.device(device))
 
 
 def _read_ngram(path: Path, opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
     symbols = {piece: i for i, piece in enumerate(tokenizer.pieces)}
-    return read_openfst_text(path, opts.backoff_id, symbols) if path.name.endswith(".fst.txt") else read_ngram(path, symbols)
+    if path.name.endswith(".fst.txt"):
+        return read_openfst_text(path, opts.backoff_id, symbols)
+    lm = read_ngram(path, symbols)
+    telling = [i for piece, i in symbols.items() if piece.startswith(WORD_START)] or list(symbols.values())[3:]  # words may be tokens: "a"
+    if not any(lm.is_known(i) for i in telling):
+        raise UserError(f"{path} knows none of the model's tokens: an n-gram over tokens is needed here, not one over words")
+    return lm
 
 
 def _token_ngram(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:

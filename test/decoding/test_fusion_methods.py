@@ -120,3 +120,14 @@ def test_a_missing_ngram_gets_one_line(world, heads, capsys):  # noqa: F811
             run(decode, world, "prefix", *method, *more)
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.startswith("error: ") and message in last
+
+
+def test_ngrams_over_words_and_tokens_are_told_apart(world, heads, extras, words, capsys):  # noqa: F811
+    method = ["--decoding-method", "alsd", "--test-sets", "test-a"]
+    for more, message in [
+        (["--lodr-ngram", str(words), "--lodr-lm-scale", "-0.1"], "words.arpa knows none of the model's tokens"),
+        (["--word-ngram", str(extras / "2gram.arpa")], "2gram.arpa is an n-gram over tokens"),
+    ]:
+        with pytest.raises(SystemExit):
+            run(decode, world, "prefix", *method, *more)
+        assert message in capsys.readouterr().err.splitlines()[-1]

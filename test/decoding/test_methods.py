@@ -10,11 +10,12 @@ from test_programs import CHUNKS, Noise, hypotheses, run, world  # noqa: F401
 from tiny import PIECES
 
 from asr_core.bin import decode, streaming_decode, transcribe
-from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.options import SearchOptions, check_search
 from asr_core.decoding.registry import METHODS, resolved
 from asr_core.lm.neural import RnnLm
 from asr_core.lm.options import LmOptions
 from asr_core.text.tokenizer import Tokenizer
+from asr_core.utils.errors import UserError
 
 MAIN = "epoch-1_avg-1"
 
@@ -96,6 +97,22 @@ def test_every_method_is_tested_or_simple():
     prefix = {"ctc-prefix-beam-search", "ctc-prefix-beam-search-shallow-fusion"}
     rescoring = {"modified_beam_search_lm_rescore", "modified_beam_search_lm_rescore_LODR"}
     assert set(METHODS) == {*EXPECTED, *named, *prefix, *rescoring, *GRAPH_METHODS}
+
+
+def test_help_names_every_method():
+    text = next(f for f in dataclasses.fields(SearchOptions) if f.name == "decoding_method").metadata["help"]
+    named = {"alignment_length_sync_search"} if "alsd" in text else set()
+    for entry in re.findall(r"[a-zA-Z0-9_-]+(?:\[[^]]*\])?", text):
+        stem, _, endings = entry.rstrip("]").partition("[")
+        named |= {stem, *(stem + ending for ending in endings.split("|"))}
+    assert set(METHODS) <= named
+
+
+@pytest.mark.parametrize("name, value", [("blank_penalty", "nan"), ("context_score", "nan"), ("lm_scale", "inf"), ("beam", "nan")])
+def test_values_that_are_no_numbers(name, value):
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(UserError, match=flag + " must be .*" + value):
+        check_search(dataclasses.replace(SearchOptions(), **{name: float(value)}))
 
 
 @pytest.mark.parametrize("lodr", [False, True])
