@@ -43,7 +43,14 @@ class SharRef(NamedTuple):
             manifest = _read_entry(path, self.index, cut.id)
             if manifest is not None:
                 setattr(cut, field, manifest)
-        return cut if self.speed == 1.0 else cut.perturb_speed(self.speed)
+        return at_speed(cut, self.speed)
+
+
+def at_speed(cut: Any, speed: float) -> Any:
+    """``cut`` played at ``speed``, without its stored features unless that is 1."""
+    if speed == 1.0:
+        return cut
+    return (cut.drop_features() if cut.has_features else cut).perturb_speed(speed)  # else lhotse warns of each
 
 
 @lru_cache(maxsize=None)

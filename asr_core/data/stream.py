@@ -7,6 +7,7 @@ used) is kept, so that later passes, such as that to the middle of an interrupte
 import json
 import random
 from array import array
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from typing import Any, Dict, Generator, Iterator, List, NamedTuple, Optional, S
 
 from asr_core.data.filter import CutFilter
 from asr_core.data.manifest import open_lines
-from asr_core.data.shar import SharRef
+from asr_core.data.shar import SharRef, at_speed
 
 _CHUNK = 512  # cuts that are tokenized together
 _DROPPED = -1.0
@@ -31,8 +32,7 @@ class LineRef(NamedTuple):
     def cut(self) -> Any:
         from lhotse.serialization import decode_json_line, deserialize_item
 
-        cut = deserialize_item(decode_json_line(self.line))
-        return cut if self.speed == 1.0 else cut.perturb_speed(self.speed)
+        return at_speed(deserialize_item(decode_json_line(self.line)), self.speed)
 
 
 def load_cut(ref: Any) -> Any:
@@ -129,7 +129,7 @@ class CutsStream(_Indexed):
         return ref
 
     def with_speed(self, speed: float) -> "CutsStream":
-        return CutsStream(self.cuts.perturb_speed(speed), self.keep)
+        return CutsStream(self.cuts.map(partial(at_speed, speed=speed)), self.keep)
 
 
 class _ShardStream(LineStream):

@@ -63,6 +63,9 @@ def build_adam(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimize
 
 def _report(groups: List[Dict[str, Any]], opts: OptimizerOptions) -> None:
     option = f"--l2 {opts.l2:g}" if opts.optim == "adam" else f"--weight-decay {opts.weight_decay:g}"
+    if not any(g["weight_decay"] for g in groups):
+        logging.info("%s: without decay of the weights", opts.optim)
+        return
     counts = [(g["weight_decay"] > 0, len(g["params"]), sum(p.numel() for p in g["params"])) for g in groups]
     logging.info(
         "%s: %s holds for %d of %d parameters (%d of %d values)",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lhotse import CutSet
+from lhotse.utils import fastcopy
 
 from asr_core.bin import write_shar
 from asr_core.data import stream as streams
@@ -234,6 +235,18 @@ def test_audio_in_shar(audio_cuts, tmp_path):
         cut = load_cut(ref)
         assert np.abs(cut.load_audio() - want[cut.id]).max() < 1e-4
         assert load_cut(fast).load_audio().shape[1] == pytest.approx(want[cut.id].shape[1] / 1.1, abs=1)
+
+
+def test_another_speed_drops_stored_features_quietly(feature_cuts, audio_cuts, tmp_path, caplog):
+    stored = CutSet.from_file(feature_cuts)[0].features
+    copies = ((cut, fastcopy(stored, recording_id=cut.recording_id, duration=cut.duration)) for cut in CutSet.from_file(audio_cuts))
+    cuts = [fastcopy(cut, features=features) for cut, features in copies]
+    write_cuts(cuts, tmp_path / "both.jsonl.gz")
+    for source in (lazy(tmp_path, "both"), CutSet.from_cuts(cuts)):
+        for _, ref in open_stream(source, None).with_speed(0.9).items():
+            cut = load_cut(ref)
+            assert not cut.has_features and cut.id.endswith("_sp0.9")
+    assert not caplog.text
 
 
 def test_writing_shar_goes_on_after_a_crash(feature_cuts, shar, tmp_path, monkeypatch):

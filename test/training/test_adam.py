@@ -93,6 +93,9 @@ def test_biases_norms_and_scales_are_exempt(encoder, sizes, caplog):
     if encoder == "conformer":  # names that only contain "bias"
         assert "encoder.layers.0.self_attn.pos_bias_u" in decayed and "encoder.layers.0.self_attn.per_dim_scale" not in decayed
     assert f"adam: --l2 1e-06 holds for {len(decayed)} of {len(named)} parameters" in caplog.text
+    caplog.clear()
+    build_adam(model, OptimizerOptions(optim="adam", base_lr=0.1))
+    assert "adam: without decay of the weights" in caplog.text
 
 
 def test_the_state_continues_by_name_and_with_new_options():
