@@ -43,6 +43,7 @@ setup(
         "plot": plot,
         "dask": dask,
         "lilcom": lilcom,
-        "graph": graph,
+        "graph": graph,  # composing LG and HLG
+        "kenlm": ["kenlm>=0.2"],  # its binary n-gram files
     },
 )
