@@ -1,5 +1,6 @@
 """The Conformer encoder (Gulati et al. 2020, https://arxiv.org/abs/2005.08100)."""
 
+import math
 from typing import List, Optional, Tuple
 
 import torch
@@ -160,7 +161,8 @@ class Conformer(ChunkedEncoder):
         if chunk_size < 0:
             return -1
         if chunk_size == 0 or 2 * chunk_size % self.frame_factor != 0:
-            raise UserError(f"a chunk of {2 * chunk_size} feature frames is no multiple of {self.frame_factor}: change --chunk-size")
+            unit = math.lcm(2, self.frame_factor) // 2
+            raise UserError(f"--chunk-size {chunk_size}: this front end takes frames in groups, so it must be a multiple of {unit}")
         return max(1, left_context_frames // chunk_size) if left_context_frames >= 0 else -1
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:

@@ -171,6 +171,8 @@ def _check(opts: Any) -> None:
     for name in sizes:
         if getattr(opts, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(opts, name)}")
+    if not opts.norm_eps > 0:
+        raise UserError(f"--norm-eps must be above 0, got {opts.norm_eps}")
     for name in ("dropout", "embed_dropout", "ff_dropout", "attention_dropout", "conv_dropout", "layer_drop", "batch_norm_decay"):
         value = getattr(opts, name)
         if value is not None and not 0.0 <= value < 1.0:

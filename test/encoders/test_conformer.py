@@ -344,8 +344,9 @@ def test_other_presets_train(size):
         ({"layer_order": "ff_first"}, "layer_order is one of"),
         ({"position": "rope"}, "position is one of xl, key_shift, none"),
         ({"position_clip": 0}, "--position-clip must be positive"),
+        ({"norm_eps": -1e-5}, "--norm-eps must be above 0"),
         ({"conv_dropout": 1.5}, "--conv-dropout must be at least 0 and below 1"),
-        ({"causal": True, "chunk_size": "7"}, "a chunk of 14 feature frames is no multiple of 4"),
+        ({"causal": True, "chunk_size": "7"}, "--chunk-size 7: .* multiple of 2"),
         ({"model_size": "huge"}, "unknown --model-size 'huge'"),
     ],
 )
