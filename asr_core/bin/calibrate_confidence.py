@@ -31,7 +31,10 @@ def words_by_kind(paths: Iterable[Path], normalize: str = "none") -> Dict[str, W
 
     out: Dict[str, Words] = {}
     for path in paths:
-        for record in read_records(path):
+        records = read_records(path)
+        if not records:
+            raise UserError(f"{path} has no utterances")
+        for record in records:
             if "confidence_kind" not in record or "words" not in record:
                 raise UserError(f"{path} has no confidences: decode with --write-confidence 1, and take its timestamps-*.jsonl")
             hyp = [(normalize_text(w["w"], normalize), w) for w in record["words"]]

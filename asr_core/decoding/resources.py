@@ -66,6 +66,10 @@ def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, to
     neural = "lm" in needs or fusion and wants_neural_lm(opts, lm_opts.lm_exp_dir, lm_opts.transformer_lm_exp_dir)
     if fusion and not (neural or opts.lodr_ngram or opts.word_ngram) and "shallow-fusion" in opts.decoding_method:
         logging.warning("no language model is given: neither --lm-exp-dir with an --lm-scale, nor --lodr-ngram, nor --word-ngram")
+    elif fusion and not neural and (lm_opts.lm_exp_dir or lm_opts.transformer_lm_exp_dir):
+        logging.warning("the neural language model has no effect with --lm-scale 0")
+    if phrases and opts.context_score == 0:
+        logging.warning("--context-file has no effect with --context-score 0")
     return Resources(
         lm=load_lm(lm_opts, tokenizer.vocab_size, device, opts.lm_type) if neural else None,
         ngram=_token_ngram(opts, tokenizer) if "ngram" in needs else None,

@@ -143,7 +143,8 @@ def read_records(path: PathLike) -> List[Dict[str, Any]]:
     """
     records: List[Dict[str, Any]] = []
     try:
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # texts may hold other separators of lines
+        for line in filter(str.strip, lines):
             record = json.loads(line)
             if not isinstance(record, dict) or "id" not in record:
                 raise ValueError("no object with an id")

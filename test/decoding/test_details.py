@@ -101,6 +101,10 @@ def test_calibration_is_found_and_used(world, tmp_path, capsys):  # noqa: F811
             assert after["confidence"] == pytest.approx(calibration(after["raw_confidence"]), abs=1e-4)
         with pytest.raises(SystemExit):  # fitted on another measure
             calibrate_confidence.main([str(path.with_name("none.jsonl")), "--exp-dir", str(exp_dir)])
+        (tmp_path / "empty.jsonl").write_text("")
+        with pytest.raises(SystemExit):
+            calibrate_confidence.main([str(tmp_path / "empty.jsonl"), "--exp-dir", str(exp_dir)])
+        assert "empty.jsonl has no utterances" in capsys.readouterr().err
     finally:
         (exp_dir / "confidence.json").unlink(missing_ok=True)
 

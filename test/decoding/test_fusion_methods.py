@@ -75,13 +75,18 @@ def test_ctc_shallow_fusion(world, heads, extras, words, capsys):  # noqa: F811
     chosen = ["--decoding-method", misspelt, "--test-sets", "test-a", *CHUNKS, "--beam-size", "10"]
     run(ctc_decode, world, "prefix", *chosen)
     assert "no language model is given" in capsys.readouterr().err
+    run(ctc_decode, world, "prefix", *chosen, "--context-file", str(extras / "phrases.txt"))
+    assert "--context-file has no effect with --context-score 0" in capsys.readouterr().err
+    lodr = ["--lodr-ngram", str(extras / "2gram.arpa"), "--lodr-lm-scale", "-2"]
+    run(ctc_decode, world, "prefix", *chosen, *lodr, "--lm-exp-dir", str(extras / "lm"))
+    assert "the neural language model has no effect" in capsys.readouterr().err
     folder, name = heads / method, f"recogs-test-a-{END}__{method}__beam-size-10"
     plain, found = hypotheses(folder / f"{name}.txt"), []
     lm = ["--lm-vocab-size", str(len(PIECES)), "--nnlm-scale", "0.8"]
     for part, more in [
         ("_rnn-lm-scale-0.8", [*lm, "--lm-exp-dir", str(extras / "lm")]),
         ("_transformer-lm-scale-0.8", [*lm, "--lm-exp-dir", str(extras / "transformer"), "--nnlm-type", "transformer"]),
-        ("_LODR-2gram-scale--2.0", ["--lodr-ngram", str(extras / "2gram.arpa"), "--lodr-lm-scale", "-2"]),
+        ("_LODR-2gram-scale--2.0", lodr),
         ("_word-ngram-scale-2.0_word-score-1.5", ["--word-ngram", str(words), "--word-ngram-scale", "2"]),
     ]:
         run(ctc_decode, world, "prefix", *chosen, *more)

@@ -11,7 +11,7 @@ from asr_core.text.html_report import Player, render
 from asr_core.text.normalize import normalize_text
 from asr_core.text.scoring import Utterance, difference_interval, format_recogs, probability_of_improvement, score_utterances
 from asr_core.text.tables import by_speaker, format_scores, most_frequent, sentence_accuracy
-from asr_core.text.transcripts import read_transcripts, utterances_of
+from asr_core.text.transcripts import read_records, read_transcripts, utterances_of
 from asr_core.utils.errors import UserError
 
 UTTERANCES = [
@@ -111,6 +111,13 @@ def test_damaged_transcripts(tmp_path, text, message):
         read_transcripts(tmp_path / "x")
     with pytest.raises(UserError, match="cannot read"):
         read_transcripts(tmp_path / "missing")
+
+
+def test_records_hold_any_text(tmp_path):
+    texts = ["a\u2028b", "c\x85d", "e\x1cf", '"<g>\n"']
+    path = tmp_path / "times.jsonl"
+    path.write_text("".join(json.dumps({"id": str(i), "text": t}, ensure_ascii=False) + "\n" for i, t in enumerate(texts)))
+    assert [r["text"] for r in read_records(path)] == texts == list(read_transcripts(path).texts.values())
 
 
 def test_missing_hypotheses():
