@@ -20,7 +20,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     from asr_core.decoding.details import Describer
     from asr_core.decoding.naming import streaming_files
     from asr_core.decoding.options import StreamingSearchOptions, chunk_and_left
-    from asr_core.decoding.registry import get_method, resolved, streaming_search
+    from asr_core.decoding.registry import check_streaming, get_method, resolved, streaming_search
     from asr_core.decoding.resources import load_resources
     from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
@@ -31,6 +31,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     if streaming.num_decode_streams < 1:
         raise UserError(f"--num-decode-streams must be at least 1, got {streaming.num_decode_streams}")
     search = resolved(streaming.search_options(), StreamingSearchOptions().search_options())
+    check_streaming(search)
     scoring, details = checked_details(params, search.decoding_method)
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)

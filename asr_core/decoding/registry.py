@@ -202,11 +202,16 @@ def streaming_search(model: Any, opts: SearchOptions, resources: Resources = Res
     Raises:
       UserError: the method is unknown or cannot stream.
     """
+    return check_streaming(opts)(model, opts, resources)
+
+
+def check_streaming(opts: SearchOptions) -> Callable[[Any, SearchOptions, Resources], Any]:
+    """What makes the streaming search that ``opts`` name; raises as :func:`streaming_search`."""
     method = get_method(opts)
     if method.streaming is None:
         able = ", ".join(name for name, m in METHODS.items() if m.streaming is not None)
         raise UserError(f"{opts.decoding_method} cannot stream; these can: {able}")
-    return method.streaming(model, opts, resources)
+    return method.streaming
 
 
 def resolved(opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()) -> SearchOptions:

@@ -226,7 +226,8 @@ def test_what_is_missing_gets_one_line(world, extras, capsys, method, more, mess
     assert last.startswith("error: ") and message in last
 
 
-def test_methods_that_cannot_stream(world, capsys):  # noqa: F811
+@pytest.mark.parametrize("method", ["beam_search", "fast_beam_search_LG"])
+def test_methods_that_cannot_stream(world, capsys, method):  # noqa: F811
     with pytest.raises(SystemExit):
-        run(streaming_decode, world, True, *CHUNKS, "--decoding-method", "beam_search")
-    assert "beam_search cannot stream; these can: greedy_search, modified_beam_search, fast_beam_search" in capsys.readouterr().err
+        run(streaming_decode, world, True, *CHUNKS, "--decoding-method", method)
+    assert f"{method} cannot stream; these can: greedy_search, modified_beam_search, fast_beam_search" in capsys.readouterr().err
