@@ -164,15 +164,19 @@ def compute_features(
         raise UserError(f"{source}: none of the {total} recordings could be read; the first: {done.dropped[0][1]}")
     form = describe_features(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
     write_text_atomic(folder / "features.json", json.dumps(form, indent=2) + "\n")
-    with atomic_path(target) as tmp, open(tmp, "wb") as out:
-        for job in jobs:  # members of a gzip file may simply follow one another
-            with open(job.path(".jsonl.gz"), "rb") as shard:
-                shutil.copyfileobj(shard, out)
+    _join_manifests(jobs, target)
     for job in jobs:
         for suffix in (".json", ".jsonl.gz"):
             job.path(suffix).unlink()
     (folder / "settings.json").unlink()
     return done
+
+
+def _join_manifests(jobs: List[_Job], target: Path) -> None:
+    with atomic_path(target) as tmp, open(tmp, "wb") as out:
+        for job in jobs:  # members of a gzip file may simply follow one another
+            with open(job.path(".jsonl.gz"), "rb") as shard:
+                shutil.copyfileobj(shard, out)
 
 
 def _start_folder(folder: Path, settings: Any) -> None:

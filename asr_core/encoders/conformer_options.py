@@ -132,15 +132,7 @@ class ConformerOptions:
 
 
 def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
-    """Front end and encoder.
-
-    Args:
-      opts: these options and the common ones of every model.
-      feature_dim: features per frame.
-
-    Raises:
-      UserError: options that contradict each other.
-    """
+    """Front end and encoder, see :class:`asr_core.encoders.registry.EncoderSpec`."""
     from asr_core.encoders.conformer import Conformer
 
     _check(opts)

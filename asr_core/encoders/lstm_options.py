@@ -23,15 +23,7 @@ class LstmOptions:
 
 
 def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
-    """Front end and encoder.
-
-    Args:
-      opts: these options and the common ones of every model.
-      feature_dim: features per frame.
-
-    Raises:
-      UserError: options that contradict each other.
-    """
+    """Front end and encoder, see :class:`asr_core.encoders.registry.EncoderSpec`."""
     from asr_core.encoders.lstm import LstmEncoder
     from asr_core.nn.scaling import SwooshR
     from asr_core.nn.subsampling4 import Conv2dSubsamplingNarrow

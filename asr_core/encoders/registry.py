@@ -19,8 +19,9 @@ class EncoderSpec:
     Attributes:
       options: a dataclass, named ``...Options``, whose fields were made by :func:`asr_core.utils.options.option`: the options that this
         encoder has besides those of every model. A field of the same name as a common one replaces it.
-      build: (options, features per frame) -> the front end and the encoder, see :mod:`asr_core.encoders.protocol`. Importing it
-        must not import torch.
+      build: (these options and the common ones of every model, features per frame) -> the front end and the encoder, see
+        :mod:`asr_core.encoders.protocol`; raises a UserError for options that contradict each other. Importing it must not import
+        torch.
       subsampling_factor: feature frames per frame of encoder output, or a function of the options that tells.
     """
 

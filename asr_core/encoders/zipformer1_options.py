@@ -64,15 +64,7 @@ def decoding_chunk(decode_chunk_len: int, num_left_chunks: int) -> Tuple[int, in
 
 
 def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
-    """Front end and encoder.
-
-    Args:
-      opts: these options and the common ones of every model.
-      feature_dim: features per frame.
-
-    Raises:
-      UserError: options that contradict each other.
-    """
+    """Front end and encoder, see :class:`asr_core.encoders.registry.EncoderSpec`."""
     from asr_core.encoders.zipformer1 import Zipformer
     from asr_core.nn.subsampling_zipformer1 import Conv2dSubsamplingZipformer1
 
