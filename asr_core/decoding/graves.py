@@ -1,6 +1,7 @@
 """Beam search with any number of tokens per frame (Graves 2012, "Sequence transduction with recurrent neural networks", algorithm 1)."""
 
 import heapq
+import logging
 import math
 from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
 
@@ -11,7 +12,8 @@ from asr_core.decoding.context import adjusted_log_probs
 from asr_core.decoding.history import States, concatenate, histories
 from asr_core.decoding.hypothesis import Hypothesis
 
-_MAX_TOKENS = 20000  # expansions of one utterance; more means that the model has gone astray
+_MAX_TOKENS = 20000  # of one utterance; more means that the model has gone astray
+_MAX_EXPANSIONS = 50  # at one frame, for each place of the beam; the same
 
 
 class _Entry(NamedTuple):
@@ -44,8 +46,9 @@ def beam_search_nbest(
 
     On each frame the best hypothesis that may still emit is taken and expanded, by blank into the next frame's beam and by the
     ``beam_size + 1`` best tokens on the same frame, until the next frame's beam holds ``beam_size`` hypotheses better than any that
-    may still emit. Equal token sequences are added up. The answers are those of the last beam, the one with the highest
-    log-probability per token first (the initial context counts).
+    may still emit. Equal token sequences are added up. Where a model emits without end, a frame is left after ``50 * beam_size``
+    expansions, and the log says so. The answers are those of the last beam, the one with the highest log-probability per token first
+    (the initial context counts).
 
     Args:
       model: has ``decoder`` and ``joiner``; eager or TorchScript.
@@ -59,7 +62,10 @@ def beam_search_nbest(
         raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
     search = _Search(model, beam_size, blank_penalty, temperature)
     projected = model.joiner.encoder_proj(encoder_out)
-    return [search.run(x[:length]) for x, length in zip(projected, encoder_out_lens.tolist())]
+    found = [search.run(x[:length]) for x, length in zip(projected, encoder_out_lens.tolist())]
+    if search.endless:
+        logging.warning("the model wanted to emit tokens without end at %d frames; modified_beam_search emits one a frame", search.endless)
+    return found
 
 
 class _Search:
@@ -69,6 +75,7 @@ class _Search:
         self._beam = beam_size
         self._adjust = (self._histories.blank_id, blank_penalty, temperature)
         self._states: Dict[_Tokens, States] = {}  # of the predictor, by the tokens that it sees
+        self.endless = 0  # frames where the search was cut short
 
     def run(self, frames: Tensor) -> List[Hypothesis]:
         """Search projected frames (T, C)."""
@@ -90,7 +97,9 @@ class _Search:
         known: _Known = {}
         self._evaluate(frame, emitting, known)
         advanced: _Beam = {}
-        while emitting:
+        expansions = 0
+        while emitting and expansions < _MAX_EXPANSIONS * self._beam:
+            expansions += 1
             tokens = max(emitting, key=lambda k: emitting[k].score)
             entry = emitting.pop(tokens)
             if self._seen(tokens) not in known:
@@ -103,8 +112,12 @@ class _Search:
             threshold = max((e.score for e in emitting.values()), default=-math.inf)
             better = [k for k, e in advanced.items() if e.score > threshold]
             if len(better) >= self._beam:
-                return {k: advanced[k] for k in heapq.nlargest(self._beam, better, key=lambda k: advanced[k].score)}
-        return advanced
+                return self._best(advanced, better)
+        self.endless += bool(emitting)
+        return self._best(advanced, advanced) if emitting else advanced
+
+    def _best(self, beam: _Beam, among: Iterable[_Tokens]) -> _Beam:
+        return {k: beam[k] for k in heapq.nlargest(self._beam, among, key=lambda k: beam[k].score)}
 
     def _evaluate(self, frame: Tensor, hypotheses: Iterable[_Tokens], known: _Known) -> None:
         """Note the log-probability of blank and of the best tokens after each hypothesis."""

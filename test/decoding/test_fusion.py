@@ -205,3 +205,12 @@ def test_graves_search_one_at_a_time_and_penalty(context_size):
     assert [h[:2] for h in together] == [h[:2] for h in alone]
     more = beam_search(model, x, lens, blank_penalty=2.0)
     assert sum(len(h.tokens) for h in more) > sum(len(h.tokens) for h in together)
+
+
+@torch.no_grad()
+def test_graves_search_ends_where_a_model_does_not(caplog):
+    model = small_model(vocab_size=4, context_size=None)
+    model.joiner.output_linear.bias[0] -= 50.0
+    x, lens = random_batch(n=2, t=5)
+    found = beam_search(model, x, lens, beam_size=2)
+    assert len(found[0].tokens) >= 5 and found[1].tokens == [] and "without end at 5 frames" in caplog.text
