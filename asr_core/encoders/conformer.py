@@ -1,6 +1,5 @@
 """The Conformer encoder (Gulati et al. 2020, https://arxiv.org/abs/2005.08100)."""
 
-import math
 from typing import List, Optional, Tuple
 
 import torch
@@ -161,7 +160,7 @@ class Conformer(ChunkedEncoder):
         if chunk_size < 0:
             return -1
         if chunk_size == 0 or 2 * chunk_size % self.frame_factor != 0:
-            unit = math.lcm(2, self.frame_factor) // 2
+            unit = self.frame_factor if self.frame_factor % 2 else self.frame_factor // 2
             raise UserError(f"--chunk-size {chunk_size}: this front end takes frames in groups, so it must be a multiple of {unit}")
         return max(1, left_context_frames // chunk_size) if left_context_frames >= 0 else -1
 
