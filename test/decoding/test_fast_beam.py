@@ -12,6 +12,9 @@ from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.fsa import Fsa
 from asr_core.decoding.lattice import build_lattices
 from asr_core.decoding.nbest import fast_beam_nbest, fast_beam_oracle_nbest
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.registry import METHODS, Job
+from asr_core.decoding.resources import Resources
 from asr_core.ops import fast_beam as ops
 from asr_core.ops.cpu import dispatch
 from asr_core.utils.errors import UserError
@@ -113,6 +116,24 @@ def test_nbest_without_graph_is_the_best_path_of_a_sequence(seed):
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in best], abs=1e-4)
     internal = best_of(model, x, lens, WIDE._replace(ilme_scale=0.5), num_paths=500)
     assert any(a.log_prob != pytest.approx(b.log_prob) for a, b in zip(internal, best))
+
+
+@pytest.mark.parametrize(
+    "method, usual",
+    [("fast_beam_search", 0.0), ("fast_beam_search_LG", 0.0), ("fast_beam_search_nbest", 0.1), ("fast_beam_search_nbest_LG", 0.0),
+     ("fast_beam_search_nbest_oracle", 0.1)],
+)  # fmt: skip
+@torch.no_grad()
+def test_the_internal_language_model_s_usual_scale(method, usual):
+    model, x, lens = toy(1)
+    graph = word_graph(1) if "LG" in method else None
+
+    def scores(scale):
+        opts = SearchOptions(decoding_method=method, num_paths=20, ilme_scale=scale)
+        job = Job(model, x, lens, opts, Resources(graph=graph), references=[[1, 2], [1], [2]])
+        return [h.log_prob for h in METHODS[method].search(job)[""]]
+
+    assert scores(None) == scores(usual) != scores(0.1 - usual)
 
 
 @torch.no_grad()

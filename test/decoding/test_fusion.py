@@ -143,10 +143,12 @@ def test_nbest_lists_every_sequence():
         assert per_token == sorted(per_token, reverse=True)
 
 
-@pytest.mark.parametrize("with_ngram", [False, True])
+@pytest.mark.parametrize("with_ngram, kind", [(False, "rnn"), (True, "rnn"), (False, "transformer")])
 @torch.no_grad()
-def test_rescoring(ngram, with_ngram):
-    model, lm = small_model(vocab_size=3), neural("rnn")
+def test_rescoring(ngram, with_ngram, kind):
+    model, lm = small_model(vocab_size=3), neural(kind)
+    for p in lm.parameters() if kind == "transformer" else ():
+        p.mul_(2.0)  # else it changes no choice
     x, lens = random_batch(n=5, t=12)
     nbest = modified_beam_nbest(model, x, lens, 6)
     found = rescore(nbest, lm, ngram if with_ngram else None)
