@@ -77,9 +77,9 @@ class Joiner(nn.Module):
         logits = self._logits(self.combine(encoder_out, decoder_out))
         if not self.hat:
             return logits
-        of_blank = logits[..., self.blank_id]
+        of_blank = logits.select(-1, self.blank_id)
         log_probs = self._labels(logits).log_softmax(dim=-1) + F.logsigmoid(-of_blank).unsqueeze(-1)
-        log_probs[..., self.blank_id] = F.logsigmoid(of_blank)
+        log_probs.select(-1, self.blank_id).copy_(F.logsigmoid(of_blank))  # an index after "..." would fix the axes in a trace
         return log_probs
 
     def combine(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:
@@ -117,11 +117,11 @@ class Joiner(nn.Module):
         if self.hat and (logits.dtype == torch.float16 or logits.dtype == torch.bfloat16):
             logits = logits.float()  # log-probabilities close to 0 need more digits
         if self.blank_logit_bias != 0.0:
-            logits[..., self.blank_id] += self.blank_logit_bias
+            logits.select(-1, self.blank_id).add_(self.blank_logit_bias)
         return logits
 
     def _labels(self, logits: Tensor) -> Tensor:
         """``logits`` with minus infinity at the blank."""
         labels = logits.clone()
-        labels[..., self.blank_id] = float("-inf")
+        labels.select(-1, self.blank_id).fill_(float("-inf"))
         return labels

@@ -82,10 +82,19 @@ def test_layout(run):
     assert joiner(out[:, 0], decoder_out.squeeze(1)).shape == (1, len(PIECES))
 
 
-@pytest.mark.parametrize("encoder", SMALL)
-@pytest.mark.parametrize("method", ["modified_beam_search", "fast_beam_search"])
-def test_streams_at_once(encoder, method, tmp_path):
-    model = write_run(tmp_path, encoder)
+@pytest.mark.parametrize(
+    "encoder, method, options",
+    [
+        ("conformer", "modified_beam_search", {}),
+        ("conformer", "fast_beam_search", {}),
+        ("conformer", "greedy_search", {"transducer_type": "hat", "joiner_mode": "gated", "blank_logit_bias": -20.0}),
+        ("conformer", "greedy_search", {"joiner_mode": "multiply", "blank_logit_bias": -20.0}),
+        ("lstm", "modified_beam_search", {"transducer_type": "hat", "blank_logit_bias": -20.0}),
+        ("lstm", "fast_beam_search", {}),
+    ],
+)
+def test_streams_at_once(encoder, method, options, tmp_path):
+    model = write_run(tmp_path, encoder, **options)
     model.set_chunk(8, 32)
     paths = export_traced(model, tmp_path, model_info(model, {"encoder": encoder}), PIECES)
     features = [3 * torch.randn(n, 80) - 8 for n in (150, 97, 61)]
