@@ -67,7 +67,7 @@ def _token_graph(kaldifst: Any, lang_dir: Path, grammar: Path, use_log: bool) ->
     """L and G composed and determinised, without disambiguation symbols."""
     tokens, words = read_symbols(lang_dir / "tokens.txt"), read_symbols(lang_dir / "words.txt")
     lexicon = _read(kaldifst, lang_dir / "L_disambig.fst.txt")
-    g = _read(kaldifst, grammar)
+    g = _grammar(kaldifst, grammar, words)
     kaldifst.arcsort(lexicon, "olabel")
     kaldifst.arcsort(g, "ilabel")
     lg = kaldifst.compose(lexicon, g)
@@ -81,6 +81,14 @@ def _token_graph(kaldifst: Any, lang_dir: Path, grammar: Path, use_log: bool) ->
     kaldifst.connect(lg)
     logging.info("without epsilons: %d states", lg.num_states)
     return lg
+
+
+def _grammar(kaldifst: Any, path: Path, words: Mapping[str, int]) -> Any:
+    graph = Fsa.read(path)
+    strange = (graph.label != graph.output) & (graph.label != words.get(DISAMBIG, -1))
+    if strange.any():
+        raise UserError(f"{path} is no grammar: it reads and writes different words; make one with arpa_to_fst")
+    return kaldifst.compile("".join(graph.text()), acceptor=False)
 
 
 def _without_disambiguation(graph: Fsa, tokens: Mapping[str, int], words: Mapping[str, int]) -> Fsa:

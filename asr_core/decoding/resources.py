@@ -18,7 +18,7 @@ from asr_core.lm.grammar_fst import read_openfst_text
 from asr_core.lm.kenlm_file import is_kenlm_binary, read_ngram
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.options import LmOptions
-from asr_core.lm.symbols import DISAMBIG, read_symbols
+from asr_core.lm.symbols import BOS, DISAMBIG, EOS, EPS, UNKNOWN, read_symbols
 from asr_core.text.tokenizer import WORD_START, Tokenizer
 from asr_core.utils.errors import UserError
 
@@ -112,7 +112,10 @@ def _word_lm(opts: SearchOptions, hlg: Fsa) -> WordLm:
         return WordLm.of_graph(read_openfst_text(grammar, table[DISAMBIG], table), hlg, table)
     for name in ("4-gram.arpa", "4gram.arpa"):
         if (folder / name).is_file():
-            return WordLm.of_graph(NgramLm.from_arpa(folder / name, table), hlg, table)
+            lm = NgramLm.from_arpa(folder / name, table)
+            if not any(lm.is_known(i) for word, i in table.items() if word not in (EPS, BOS, EOS, DISAMBIG, *UNKNOWN)):
+                raise UserError(f"{folder / name} knows none of the words in {opts.lang_dir}/words.txt")
+            return WordLm.of_graph(lm, hlg, table)
     raise UserError(f"no word 4-gram {grammar}, nor 4-gram.arpa there: make it, or name its folder with --lm-dir")
 
 

@@ -164,3 +164,7 @@ def test_what_is_missing(lang, tmp_path, capsys):
     with pytest.raises(SystemExit):
         compile_lg.main(argv=["--lang-dir", str(lang), "--lm", "H", "--lm-dir", str(tmp_path)])
     assert "H.fst.txt" in capsys.readouterr().err
+    compile_lg.main(argv=["--lang-dir", str(lang), "--lm", str(lang / "G.fst.txt")])
+    with pytest.raises(SystemExit):
+        compile_lg.main(argv=["--lang-dir", str(lang), "--lm", str(lang / "LG.fst.txt")])
+    assert "LG.fst.txt is no grammar" in capsys.readouterr().err

@@ -124,6 +124,13 @@ def test_the_arpa_file_serves_as_well_as_the_grammar(world, heads, lang, tmp_pat
     assert name.read_text() == first
 
 
+def test_a_model_of_other_words_is_refused(world, heads, lang, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "4gram.arpa").write_text("\\data\\\nngram 1=2\n\n\\1-grams:\n-1.0 </s>\n-0.5 \u2581x\n\n\\end\\\n")
+    with pytest.raises(SystemExit):
+        decode(world, heads, lang, "whole-lattice-rescoring", "--lm-dir", str(tmp_path))
+    assert "4gram.arpa knows none of the words" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_graphs_weight_is_in_the_names(world, heads, lang):  # noqa: F811
     decode(world, heads, lang, "nbest", "--hlg-scale", "0.2", "--num-paths", "7")
     assert (world / "exp-heads" / "nbest" / f"recogs-test-b-{MAIN}_hlg-scale-0.2_nbest-scale-1.0_num-paths-7.txt").is_file()
