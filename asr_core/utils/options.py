@@ -159,6 +159,9 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=110)
 
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        return action.help if action.default in (None, "", []) else super()._get_help_string(action)
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with defaults shown, unambiguous prefixes allowed, and errors of one line that name the nearest option."""

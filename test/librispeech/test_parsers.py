@@ -109,6 +109,11 @@ def test_forms_of_values(monkeypatch):
         assert stop.value.code == 2
 
 
+def test_help_shows_defaults_that_say_something(monkeypatch):
+    text = parser_of("decode", monkeypatch).format_help()
+    assert "(default: 20.0)" in text and "(default: False)" in text and "default: None" not in text and "default: )" not in text
+
+
 def test_both_spellings_of_num_active_paths(monkeypatch):
     for name in ("--num_active_paths", "--num-active-paths"):
         assert values("streaming_decode", monkeypatch, name, "7").num_active_paths == 7
