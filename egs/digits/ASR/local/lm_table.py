@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""A table of the word error rates that decoding methods reach: settings chosen on the validation set, figures of the test set."""
+
+import re
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+from asr_core.bin.common import run_program
+from asr_core.utils.errors import UserError
+from asr_core.utils.options import Parser
+
+Rates = Dict[str, float]  # setting -> WER in percent
+
+
+def read_rates(exp_dir: Path) -> Dict[str, Dict[str, Rates]]:
+    """WERs by method (folder), set and setting, from the ``wer-summary-*.txt`` below ``exp_dir``.
+
+    Raises:
+      UserError: there are none.
+    """
+    found: Dict[str, Dict[str, Rates]] = {}
+    for path in sorted(exp_dir.glob("*/wer-summary-*.txt")):
+        match = re.fullmatch(r"wer-summary-(valid|test)-(.*)\.txt", path.name)
+        if not match:
+            continue
+        name, file = match.groups()
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            key, wer = line.split("\t")
+            found.setdefault(path.parent.name, {}).setdefault(name, {})[f"{file} {key}"] = float(wer)
+    if not found:
+        raise UserError(f"no wer-summary files of the sets valid and test below {exp_dir}; run ./run_lm.sh first")
+    return found
+
+
+def best_row(rates: Dict[str, Rates]) -> Tuple[float, float, str]:
+    """WER of the test set, of the validation set, and the setting, which is the best one of the validation set."""
+    valid, test = rates.get("valid", {}), rates.get("test", {})
+    both = [setting for setting in valid if setting in test]
+    if not both:
+        raise UserError("a method was decoded with other settings on the validation set than on the test set; decode again")
+    setting = min(both, key=lambda s: valid[s])
+    return test[setting], valid[setting], setting
+
+
+def weights_of(setting: str) -> str:
+    """The weights that a setting names, as options: ``_lm-scale-0.3`` and ``nnlm_scale_0.30`` alike."""
+    pairs = re.findall(r"(?<![a-z])((?:[a-z]+[-_])*scale)[-_](-?[\d.]+\d)", setting)
+    return ", ".join(dict.fromkeys(f"{name.replace('_', '-')} {float(value):g}" for name, value in pairs if name != "nbest-scale"))
+
+
+def run(exp_dir: Path) -> None:
+    """Print the table, best first."""
+    rows: List[Tuple[float, float, str, str]] = []
+    for method, rates in read_rates(exp_dir).items():
+        test, valid, setting = best_row(rates)
+        rows.append((test, valid, method, weights_of(setting)))
+    print("| method | weights | valid WER % | test WER % |\n|---|---|---|---|")
+    for test, valid, method, weights in sorted(rows):
+        print(f"| {method} | {weights} | {valid:.2f} | {test:.2f} |")
+
+
+if __name__ == "__main__":
+    parser = Parser(__doc__)
+    parser.add_argument("exp_dir", type=Path, help="the experiment's folder")
+    args = parser.parse_args()
+    run_program(lambda: run(args.exp_dir))
