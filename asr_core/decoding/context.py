@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr_core.utils.errors import UserError
-
 _MAX_CONTEXTS = 1 << 21  # an int64 index of this many entries takes 16 MiB
 _MAX_CODE = 1 << 62
 
@@ -30,7 +28,7 @@ class ContextTable:
       model: has ``decoder`` (with ``blank_id``, ``context_size``, ``vocab_size``) and ``joiner.decoder_proj``; TorchScript will do.
 
     Raises:
-      UserError: the contexts do not fit into 64 bits, see :func:`fits_table`.
+      ValueError: the contexts do not fit into 64 bits, see :func:`fits_table`.
 
     Attributes:
       blank_id, vocab_size, context_size, device: the model's.
@@ -47,10 +45,7 @@ class ContextTable:
         self.context_size = int(model.decoder.context_size)
         self.keep = self.base ** (self.context_size - 1)
         if not fits_table(model.decoder):
-            raise UserError(
-                f"a predictor of context size {self.context_size} over {self.vocab_size} tokens has too many contexts for this search; "
-                "greedy_search and modified_beam_search can decode it"
-            )
+            raise ValueError(f"a predictor of context size {self.context_size} over {self.vocab_size} tokens has too many contexts")
         contexts = self.base**self.context_size
         weight = next(self._proj.parameters())
         self.device = weight.device

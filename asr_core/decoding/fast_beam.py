@@ -1,18 +1,18 @@
 """Fast beam search: a beam of predictor contexts and graph states, best paths merged where they meet."""
 
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from asr_core.decoding.beam import backtrack
-from asr_core.decoding.context import ContextTable, adjusted_log_probs, internal_log_probs
+from asr_core.decoding.context import ContextTable, adjusted_log_probs, fits_table, internal_log_probs
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.hashed import HashedContexts, Memory
 from asr_core.decoding.history import is_recurrent
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.ops import fast_beam as ops
-from asr_core.utils.errors import UserError
 
 _BLANK = -1  # stands for blank among the arcs that a path takes
 
@@ -57,7 +57,7 @@ def fast_beam_search(
     At most one token per frame. Paths that meet in a state are merged by taking the better one. The score is that of the path.
 
     Args:
-      model: has ``decoder`` (stateless) and ``joiner``; eager or TorchScript.
+      model: has ``decoder`` and ``joiner``; eager or TorchScript. With an LSTM predictor only equal token sequences meet.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
       opts: beam and limits.
@@ -75,8 +75,9 @@ def fast_beam_search(
 class FastBeamStream:
     """What fast beam search remembers of one stream: its states and the arcs on the best path to each."""
 
-    def __init__(self, frontier: ops.Frontier) -> None:
+    def __init__(self, frontier: ops.Frontier, memory: Optional[Memory]) -> None:
         self.frontier = frontier
+        self.memory = memory
         self.paths: List[Tuple[List[int], List[int]]] = [([], [])]  # arcs and their frames, of each state
         self.num_frames = 0
         self.best: Hypothesis = Hypothesis([], [], 0.0)
@@ -93,11 +94,12 @@ class StreamingFastBeamSearch:
     """
 
     def __init__(self, model: Any, opts: FastBeamOptions = FastBeamOptions(), graph: Optional[Fsa] = None) -> None:
-        self._search = FastBeamCore(model, opts, graph)
+        self._search = FastBeamCore(model, opts, graph, forgets=False)  # streams end at different frames of a chunk
 
     def new_stream(self) -> FastBeamStream:
         """The state of a stream that has not begun."""
-        return FastBeamStream(self._search.start(1))
+        frontier = self._search.start(1)
+        return FastBeamStream(frontier, *self._search.memories(frontier))
 
     @torch.inference_mode()
     def advance(self, streams: List[FastBeamStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
@@ -110,7 +112,9 @@ class StreamingFastBeamSearch:
         """
         packed = pack_frames(encoder_out, encoder_out_lens)
         ordered = [streams[i] for i in packed.order.tolist()]
+        self._search.recall([s.memory for s in ordered if s.memory is not None])
         frontier, trace = self._search.run(packed.frames, ops.Frontier(*map(torch.cat, zip(*(s.frontier for s in ordered)))))
+        memories = self._search.memories(frontier)
         num, size = frontier.score.shape
         places = torch.arange(size, device=frontier.score.device).expand(num, size)
         origins, arcs = backtrack(trace.parents, trace.arcs, places, _BLANK)
@@ -125,22 +129,22 @@ class StreamingFastBeamSearch:
                 paths.append((before + new, times + [stream.num_frames + t for t in at]))
             stream.paths, stream.num_frames = paths, stream.num_frames + lens[row]
             stream.frontier = ops.Frontier(*(x[row : row + 1] for x in frontier))
+            stream.memory = memories[row]
             stream.best = self._search.hypothesis(*paths[int(best[row])], float(score[row]))
 
 
 class FastBeamCore:
-    """The search itself, on tensors (utterances, states); arguments as of :func:`fast_beam_search`."""
+    """The search itself, on tensors (utterances, states).
 
-    def __init__(self, model: Any, opts: FastBeamOptions, graph: Optional[Fsa] = None) -> None:
+    Arguments as of :func:`fast_beam_search`, and of :class:`~asr_core.decoding.hashed.HashedContexts`.
+    """
+
+    def __init__(self, model: Any, opts: FastBeamOptions, graph: Optional[Fsa] = None, forgets: bool = True) -> None:
         if not (opts.beam > 0 and opts.max_contexts >= 1 and opts.max_states >= 1):
             raise ValueError(f"beam must be positive, max_contexts and max_states at least 1, got {opts}")
-        if is_recurrent(model.decoder):
-            raise UserError(
-                "fast beam search merges hypotheses whose last few tokens are the same, but this model's predictor is an LSTM, which "
-                "sees all tokens: decode with greedy_search, modified_beam_search or beam_search"
-            )
         self._joiner = model.joiner
-        self._table = ContextTable(model)
+        numbered = not is_recurrent(model.decoder) and fits_table(model.decoder)
+        self._table: Union[ContextTable, HashedContexts] = ContextTable(model) if numbered else HashedContexts(model, forgets)
         self._opts = opts
         self._graph = graph
         table = self._table
@@ -154,7 +158,23 @@ class FastBeamCore:
 
     def start(self, num: int) -> ops.Frontier:
         """The states of ``num`` utterances that have not begun."""
+        if isinstance(self._table, HashedContexts):
+            self._table.memory = self._table.new_memory()
         return ops.start(self._table.start(num), self._graph.start if self._graph else 0, self._opts.max_states)
+
+    def memories(self, frontier: ops.Frontier) -> List[Optional[Memory]]:
+        """What has to be kept of the contexts of each stream until its next frames; None where contexts are numbers."""
+        table = self._table
+        if not isinstance(table, HashedContexts):
+            return [None] * len(frontier.score)
+        here = frontier.score > float("-inf")
+        table(frontier.code[here])
+        return [table.of(code[valid]) for code, valid in zip(frontier.code, here)]
+
+    def recall(self, memories: List[Memory]) -> None:
+        """Go on with streams that have these memories, if any."""
+        if isinstance(self._table, HashedContexts):
+            self._table.recall(memories)
 
     def run(self, frames: List[Tensor], frontier: ops.Frontier, all_transitions: bool = False) -> Tuple[ops.Frontier, Trace]:
         """Search ``frames`` (of :func:`pack_frames`, not projected); rows of ``frontier`` in the same order."""

