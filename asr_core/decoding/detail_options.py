@@ -51,3 +51,5 @@ def check_details(opts: DetailOptions) -> None:
         raise UserError(f"--write-nbest must be 0 or more, got {opts.write_nbest}")
     if not opts.embed_limit > 0:
         raise UserError(f"--embed-limit must be above 0, got {opts.embed_limit}")
+    if opts.embed_audio and not opts.html_report:
+        raise UserError("--embed-audio 1 is about the report: give --html-report 1, too")

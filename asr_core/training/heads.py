@@ -7,6 +7,7 @@ from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
+_OF_PRUNED_LOSS = ("prune_range", "lm_scale", "am_scale", "simple_loss_scale")
 LOG_NAMES = {"attention_decoder_loss": "attn_decoder_loss"}  # where a loss is logged under another name
 
 
@@ -27,6 +28,11 @@ def check_heads(params: Mapping[str, Any]) -> None:
             raise UserError("--use-cr-ctc 1 masks each view itself: give --enable-spec-aug 0")
     if not model.use_transducer and (opts.delay_penalty or opts.fast_emit_lambda):
         raise UserError("--delay-penalty and --fast-emit-lambda are about a transducer: give --use-transducer 1")
+    if model.use_transducer and model.loss == "full":
+        changed = [name for name in _OF_PRUNED_LOSS if getattr(opts, name) != getattr(TrainOptions, name)]
+        if changed:
+            flags = ", ".join("--" + name.replace("_", "-") for name in changed)
+            raise UserError(f"--loss full has no use for {flags}, which are about the pruned loss: leave them out")
     if model.use_attention_decoder and not model.use_transducer:
         ctc, attention = opts.ctc_loss_scale, opts.attention_decoder_loss_scale
         if abs(ctc + attention - 1.0) > 1e-6:

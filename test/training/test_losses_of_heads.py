@@ -132,6 +132,10 @@ def test_what_goes_together():
     ):
         with pytest.raises(UserError, match=name):
             TrainOptions(**changes).validate()
+    full = {**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(TrainOptions), "loss": "full"}
+    check_heads(full)
+    with pytest.raises(UserError, match="no use for --prune-range, --lm-scale, which"):
+        check_heads({**full, "prune_range": 7, "lm_scale": 0.1})
 
 
 def test_another_vocabulary_is_refused(tmp_path):
