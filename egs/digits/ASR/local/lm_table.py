@@ -44,8 +44,10 @@ def best_row(rates: Dict[str, Rates]) -> Tuple[float, float, str]:
 
 def weights_of(setting: str) -> str:
     """The weights that a setting names, as options: ``_lm-scale-0.3`` and ``nnlm_scale_0.30`` alike."""
-    pairs = re.findall(r"(?<![a-z])((?:[a-z]+[-_])*scale)[-_](-?[\d.]+\d)", setting)
-    return ", ".join(dict.fromkeys(f"{name.replace('_', '-')} {float(value):g}" for name, value in pairs if name != "nbest-scale"))
+    dashed = re.findall(r"((?:[A-Za-z0-9]+-)*scale)-(-?[\d.]*\d)", setting)
+    underscored = re.findall(r"((?:nnlm|lodr|lm|ngram_lm|attention)_scale)_(-?[\d.]*\d)", setting)
+    weights = [(name.replace("_", "-"), float(value)) for name, value in dashed + underscored if name != "nbest-scale"]
+    return ", ".join(dict.fromkeys(f"{name} {value:g}" for name, value in weights))
 
 
 def run(exp_dir: Path) -> None:
