@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import int_entries, option
@@ -10,7 +10,7 @@ from asr_core.utils.options import int_entries, option
 if TYPE_CHECKING:  # torch is loaded when a model is built, so that programs know their options without it
     from torch import nn
 
-SUBSAMPLING_FACTOR = 8
+_FACTORS = (2, 4, 8, 16)
 _BLOCKS = 23  # C0 to C22
 
 
@@ -28,7 +28,9 @@ class ContextNetOptions:
         ",".join(["256"] * 11 + ["512"] * 11 + ["640"]), "Width of each block before --alpha; the last one is the encoder's."
     )
     block_layers: str = option(_list(5, c0=1, c22=1), "Convolutions of each block; blocks of one have no residual connection.")
-    block_strides: str = option(_list(1, c3=2, c7=2, c14=2), "Strides of the blocks, whose product is 8: output frames of 80 ms.")
+    block_strides: str = option(
+        _list(1, c3=2, c7=2, c14=2), "Strides of the blocks; an output frame is their product (2, 4, 8 or 16) times 10 ms."
+    )
     kernel_size: int = option(5, "Kernel of the convolutions, odd.")
     residual_kernel: int = option(5, "Kernel of the convolution in the residual connections: --kernel-size, or 1 for a projection.")
     se_ratio: int = option(8, "How much narrower the squeeze-and-excitation modules are inside.")
@@ -38,19 +40,17 @@ class ContextNetOptions:
     )
 
 
-def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
-    """Front end (none) and encoder.
+def subsampling_factor(opts: Any) -> int:
+    """Feature frames per frame of encoder output."""
+    return math.prod(_per_block(opts)["block_strides"])
 
-    Args:
-      opts: these options and the common ones of every model.
-      feature_dim: features per frame.
+
+def _per_block(opts: Any) -> Dict[str, List[int]]:
+    """The lists of options, one entry for each block.
 
     Raises:
-      UserError: options that contradict each other.
+      UserError: they are not equally long.
     """
-    from asr_core.encoders.contextnet import ContextNet
-    from asr_core.nn.pass_through import PassThrough
-
     lists = {name: int_entries(opts, name) for name in ("block_channels", "block_layers", "block_strides")}
     blocks = max(map(len, lists.values()))
     for name, values in lists.items():
@@ -58,9 +58,17 @@ def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
             raise UserError(
                 f"--{name.replace('_', '-')} has {len(values)} entries, but there are {blocks} blocks: one for each, or one for all"
             )
-    channels, layers, strides = (values * blocks if len(values) == 1 else values for values in lists.values())
-    if math.prod(strides) != SUBSAMPLING_FACTOR:
-        raise UserError(f"the product of --block-strides must be {SUBSAMPLING_FACTOR}, not {math.prod(strides)}")
+    return {name: list(values) * (blocks if len(values) == 1 else 1) for name, values in lists.items()}
+
+
+def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
+    """Front end (none) and encoder, see :class:`asr_core.encoders.registry.EncoderSpec`."""
+    from asr_core.encoders.contextnet import ContextNet
+    from asr_core.nn.pass_through import PassThrough
+
+    channels, layers, strides = _per_block(opts).values()
+    if math.prod(strides) not in _FACTORS:
+        raise UserError(f"the product of --block-strides must be 2, 4, 8 or 16, not {math.prod(strides)}")
     try:
         encoder = ContextNet(
             feature_dim,

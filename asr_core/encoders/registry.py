@@ -33,7 +33,7 @@ class EncoderSpec:
 ENCODERS: Dict[str, EncoderSpec] = {
     "zipformer": EncoderSpec(zipformer_options.ZipformerOptions, zipformer_options.build),
     "conformer": EncoderSpec(conformer_options.ConformerOptions, conformer_options.build, conformer_options.subsampling_factor),
-    "contextnet": EncoderSpec(contextnet_options.ContextNetOptions, contextnet_options.build, contextnet_options.SUBSAMPLING_FACTOR),
+    "contextnet": EncoderSpec(contextnet_options.ContextNetOptions, contextnet_options.build, contextnet_options.subsampling_factor),
     "lstm": EncoderSpec(lstm_options.LstmOptions, lstm_options.build),
     "zipformer1": EncoderSpec(zipformer1_options.Zipformer1Options, zipformer1_options.build),
 }

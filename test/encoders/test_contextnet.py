@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from asr_core.encoders.contextnet import ContextNet, ContextNetBlock
+from asr_core.encoders.registry import subsampling_factor
 from asr_core.encoders.states import stack_states, unstack_states
 from asr_core.models.options import build_model, options_class
 from asr_core.utils.errors import UserError
@@ -42,7 +43,8 @@ def test_sizes_of_the_published_small_model():
     with torch.no_grad():
         out, lens = small.forward_encoder(torch.randn(5, 2976, 80), x_lens)
     assert lens.tolist() == [372, 372, 1, 1, 2] and out.shape == (5, 372, small.encoder.output_dim)
-    assert small.geometry.subsampling_factor == 8
+    assert small.geometry.subsampling_factor == subsampling_factor(options_class("contextnet")()) == 8
+    assert subsampling_factor(options_class("contextnet")(block_strides="1,2,1,2", block_layers="1", block_channels="8")) == 4
 
 
 def test_receptive_field():
@@ -155,7 +157,7 @@ def test_not_causal_is_not_streamable():
     "wrong, message",
     [
         (dict(block_layers="1,2"), "block-layers has 2 entries, but there are 23 blocks"),
-        (dict(block_strides="1"), "product of --block-strides must be 8, not 1"),
+        (dict(block_strides="1"), "product of --block-strides must be 2, 4, 8 or 16, not 1"),
         (dict(causal=True, padding="same"), "unless it is to stream"),
         (dict(causal=True, chunk_size="6"), "--chunk-size 6 must be a multiple of 4"),
         (dict(kernel_size=4), "kernel odd"),
