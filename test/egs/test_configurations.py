@@ -26,8 +26,8 @@ TOKENS = {"custom/ASR": 500}  # where the default tokenizer's name does not tell
 SIZES = {
     "custom/ASR": 10_260_575,
     "digits/ASR --model zipformer": 3_618_073,
-    "digits/ASR --model conformer": 2_648_678,
-    "digits/ASR --model contextnet": 1_426_730,
+    "digits/ASR --model conformer": 2_653_064,
+    "digits/ASR --model contextnet": 1_435_468,
     "digits/ASR --model lstm": 2_442_058,
     "digits/ASR --model zipformer1": 3_800_042,
     "yesno/ASR": 852_592,
