@@ -48,7 +48,8 @@ MODELS = {
         "block_channels": "128,128,128,160,160,160,192,192,192,256",
         "block_layers": "1,3,3,3,3,3,3,3,3,1",
         "block_strides": "1,1,2,1,1,2,1,1,1,1",
-        "causal": True,
+        "padding": "same",
+        "causal": False,  # as for the Conformer
         **_QUICK,
         **_ADAM,
     },
