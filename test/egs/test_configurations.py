@@ -28,7 +28,7 @@ SIZES = {
     "digits/ASR --model zipformer": 3_618_073,
     "digits/ASR --model conformer": 2_653_064,
     "digits/ASR --model contextnet": 1_435_468,
-    "digits/ASR --model lstm": 2_442_058,
+    "digits/ASR --model lstm": 2_446_988,
     "digits/ASR --model zipformer1": 3_800_042,
     "yesno/ASR": 852_592,
     f"{L}/conformer": 78_718_412,

@@ -60,6 +60,8 @@ MODELS = {
         "encoder_dim": 144,
         "rnn_hidden_size": 288,
         "dim_feedforward": 432,
+        **_QUICK,
+        **_ADAM,
     },
     "zipformer1": {  # 3.8 million parameters
         "encoder": "zipformer1",
