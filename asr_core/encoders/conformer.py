@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.conformer_layer import ConformerLayer
 from asr_core.nn.conformer import ConformerConvolution
-from asr_core.nn.masks import chunk_mask, future_mask, make_pad_mask, merge_masks
+from asr_core.nn.masks import cached_mask, chunk_mask, future_mask, make_pad_mask, merge_masks
 from asr_core.nn.relative_attention import (
     KeyShiftAttention,
     MultiheadAttention,
@@ -201,9 +201,8 @@ class Conformer(ChunkedEncoder):
         if self.abs_pos_emb:
             positions = processed.unsqueeze(0) + torch.arange(x.size(0), device=x.device).unsqueeze(1)
             x = x + sinusoids(positions, self.width).to(x.dtype)
-        age = torch.arange(left - 1, -1, -1, device=x.device)  # the oldest cached frame comes first
         pad_mask = make_pad_mask(x_lens, x.size(0))
-        mask = torch.cat([processed.unsqueeze(1) <= age, pad_mask], dim=1).unsqueeze(1)
+        mask = cached_mask(processed, left, pad_mask).unsqueeze(1)
         if self.left_only_attention:
             mask = mask | future_mask(x.size(0), left + x.size(0), x.device)
         padded = pad_mask.transpose(0, 1)

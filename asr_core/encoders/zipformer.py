@@ -9,7 +9,7 @@ from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.zipformer_layer import Zipformer2EncoderLayer
 from asr_core.encoders.zipformer_stack import DownsampledZipformer2Encoder, Zipformer2Encoder
 from asr_core.nn.bypass import SimpleDownsample
-from asr_core.nn.masks import chunk_mask, make_pad_mask
+from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask
 from asr_core.nn.scaling import FloatLike, ScheduledFloat
 from asr_core.utils.errors import UserError
 
@@ -229,8 +229,7 @@ class Zipformer2(ChunkedEncoder):
         x = x.transpose(0, 1)
         left_frames = self.left_context_frames[0]
         processed = states[-1]
-        age = torch.arange(left_frames - 1, -1, -1, device=x.device)  # the oldest cached frame comes first
-        mask = torch.cat([processed.unsqueeze(1) <= age, make_pad_mask(x_lens, x.size(0))], dim=1)
+        mask = cached_mask(processed, left_frames, make_pad_mask(x_lens, x.size(0)))
         outputs: List[Tensor] = []
         new_states: List[Tensor] = []
         begin = 0

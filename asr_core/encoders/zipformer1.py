@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.zipformer1_layer import ZipformerEncoderLayer
 from asr_core.encoders.zipformer1_stack import DownsampledZipformerEncoder, ZipformerEncoder
-from asr_core.nn.masks import chunk_mask, make_pad_mask
+from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.nn.zipformer1 import AttentionDownsample, Second, WeightedSum
 from asr_core.utils.errors import UserError
@@ -229,9 +229,8 @@ class Zipformer(ChunkedEncoder):
         """
         x = x.transpose(0, 1)
         left, processed = self.left_context_frames[0], states[-1]
-        age = torch.arange(left - 1, -1, -1, device=x.device)  # the oldest cached frame comes first
         pad_mask = make_pad_mask(x_lens, x.size(0))
-        mask = torch.cat([processed.unsqueeze(1) <= age, pad_mask], dim=1)
+        mask = cached_mask(processed, left, pad_mask)
         num_stacks = len(self.num_encoder_layers)
         outputs: List[Tensor] = []
         new_states = list(states)

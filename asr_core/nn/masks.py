@@ -35,6 +35,21 @@ def chunk_mask(num_frames: int, chunk_size: int, left_chunks: int, device: torch
     return mask
 
 
+def cached_mask(processed: Tensor, left: int, pad_mask: Tensor) -> Tensor:
+    """Mask of the keys of a chunk: ``left`` cached frames, the oldest first, of which a new stream has none, and the chunk's own.
+
+    Args:
+      processed: (N,) frames that each stream has behind it.
+      left: cached frames.
+      pad_mask: (N, T) boolean, True at padding of the chunk.
+
+    Returns:
+      (N, left + T) boolean.
+    """
+    age = torch.arange(left - 1, -1, -1, device=pad_mask.device)
+    return torch.cat([processed.unsqueeze(1) <= age, pad_mask], dim=1)
+
+
 def future_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
     """Mask (num_queries, num_keys) of an encoder that sees no later frame; the last query stands at the last key."""
     query = torch.arange(num_keys - num_queries, num_keys, device=device)
