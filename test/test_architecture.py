@@ -29,7 +29,12 @@ OPTIONAL = ("k2", "torchaudio", "espeakng_loader", "triton", "dask", "distribute
 
 
 def python_files(*folders):
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted(
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if "__pycache__" not in path.parts
+    )
 
 
 def imports(path, top_level_only=False):
@@ -71,7 +76,13 @@ def test_imports_go_down_only():
 
 
 def test_the_core_knows_no_recipe():
-    corpora = {path.stem for path in ROOT.glob("egs/*/ASR/*.py")} - {"train", "decode", "streaming_decode", "export", "transcribe"}
+    corpora = {path.stem for path in ROOT.glob("egs/*/ASR/*.py")} - {
+        "train",
+        "decode",
+        "streaming_decode",
+        "export",
+        "transcribe",
+    }
     names = {module.split(".")[0] for path in python_files("asr_core") for _, module in imports(path)}
     assert not names & (corpora | {"egs"})
 
@@ -87,18 +98,27 @@ def test_optional_packages_are_never_imported_at_module_level():
 
 
 def test_files_fit_in_a_head():
-    long = {str(p.relative_to(ROOT)): n for p in python_files("asr_core", "egs", "test") if (n := len(p.read_text().splitlines())) > 420}
+    long = {
+        str(p.relative_to(ROOT)): n
+        for p in python_files("asr_core", "egs", "test")
+        if (n := len(p.read_text().splitlines())) > 420
+    }
     assert not long
 
 
 def test_recipe_scripts_say_only_what_is_particular():
     scripts = list(ROOT.glob("egs/*/ASR/*.py")) + list(ROOT.glob("egs/*/ASR/*/*.py"))
-    scripts = [p for p in scripts if "local" not in p.parts and p.name != "configurations.py"]  # which is a table
+    scripts = [
+        p for p in scripts if "local" not in p.parts and p.name != "configurations.py"
+    ]  # which is a table
     assert len(scripts) >= 12
     assert not {str(p.relative_to(ROOT)): n for p in scripts if (n := len(p.read_text().splitlines())) > 60}
 
 
-@pytest.mark.parametrize("program", sorted(p.stem for p in (ROOT / "asr_core/bin").glob("*.py") if p.stem not in ("__init__", "common")))
+@pytest.mark.parametrize(
+    "program",
+    sorted(p.stem for p in (ROOT / "asr_core/bin").glob("*.py") if p.stem not in ("__init__", "common")),
+)
 def test_programs_import_nothing_heavy(program):
     code = f"import sys, asr_core.bin.{program}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -13,7 +13,9 @@ class ArpaToFstOptions:
     """Model, symbols and output."""
 
     arpa: str = option("", "language model in ARPA format, .gz or plain")
-    symbols: str = option("", "words.txt or tokens.txt with the disambiguation symbol; n-grams with other words are left out")
+    symbols: str = option(
+        "", "words.txt or tokens.txt with the disambiguation symbol; n-grams with other words are left out"
+    )
     output: str = option("", "the text to write, e.g. data/lm/G_3_gram.fst.txt")
     max_order: int = option(0, "leave out longer n-grams; 0: none")
     disambig_symbol: str = option("#0", "the symbol on backoff arcs")

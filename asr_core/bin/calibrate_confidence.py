@@ -36,7 +36,9 @@ def words_by_kind(paths: Iterable[Path], normalize: str = "none") -> Dict[str, W
             raise UserError(f"{path} has no utterances")
         for record in records:
             if "confidence_kind" not in record or "words" not in record:
-                raise UserError(f"{path} has no confidences: decode with --write-confidence 1, and take its timestamps-*.jsonl")
+                raise UserError(
+                    f"{path} has no confidences: decode with --write-confidence 1, and take its timestamps-*.jsonl"
+                )
             hyp = [(normalize_text(w["w"], normalize), w) for w in record["words"]]
             hyp = [(text, w) for text, w in hyp if text]
             right = right_words(normalize_text(record["ref"], normalize).split(), [text for text, _ in hyp])
@@ -61,14 +63,21 @@ def calibrate(exp_dir: Path, results: Sequence[Path], evaluate: Sequence[Path], 
     fitting, testing = words_by_kind(results, normalize), words_by_kind(evaluate, normalize)
     strange = sorted(testing.keys() - fitting.keys())
     if strange:
-        raise UserError(f"--evaluate: no map is fitted for {strange[0]!r}; the files fitted on have: {', '.join(sorted(fitting))}")
+        raise UserError(
+            f"--evaluate: no map is fitted for {strange[0]!r}; the files fitted on have: {', '.join(sorted(fitting))}"
+        )
     maps = load_calibrations(exp_dir)
     maps.update({kind: fit(*words) for kind, words in fitting.items()})
     path = save_calibrations(exp_dir, maps)
     logging.info("%s", path)
     for kind in fitting:
         print(f"{kind}: p = sigmoid({maps[kind].scale:.4f} * logit(c) + {maps[kind].offset:.4f})")
-        print(_table(maps[kind], {"fitted on": fitting[kind], **({"evaluated on": testing[kind]} if kind in testing else {})}))
+        print(
+            _table(
+                maps[kind],
+                {"fitted on": fitting[kind], **({"evaluated on": testing[kind]} if kind in testing else {})},
+            )
+        )
 
 
 def _table(calibration: Any, sets: Dict[str, Words]) -> str:
@@ -87,10 +96,25 @@ def _table(calibration: Any, sets: Dict[str, Words]) -> str:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
     parser = Parser(__doc__.split("\n\n")[0])
-    parser.add_argument("results", type=Path, nargs="+", help="timestamps-*.jsonl of a development set, with confidences")
-    parser.add_argument("--exp-dir", type=Path, required=True, help="folder of the checkpoints, where confidence.json is stored")
-    parser.add_argument("--evaluate", type=Path, nargs="+", default=[], help="timestamps-*.jsonl of other sets to judge the map by")
-    parser.add_argument("--normalize", default="none", help="how words are changed before they are compared, as for decoding")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="timestamps-*.jsonl of a development set, with confidences"
+    )
+    parser.add_argument(
+        "--exp-dir",
+        type=Path,
+        required=True,
+        help="folder of the checkpoints, where confidence.json is stored",
+    )
+    parser.add_argument(
+        "--evaluate",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="timestamps-*.jsonl of other sets to judge the map by",
+    )
+    parser.add_argument(
+        "--normalize", default="none", help="how words are changed before they are compared, as for decoding"
+    )
     args = parser.parse_args(argv)
     run_program(lambda: calibrate(args.exp_dir, args.results, args.evaluate, args.normalize))
 

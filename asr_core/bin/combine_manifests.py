@@ -37,7 +37,11 @@ def combine(inputs: Sequence[Path], opts: CombineOptions) -> int:
         spans = list(zip(starts, starts[1:]))
         if opts.shuffle:
             random.Random(opts.seed).shuffle(spans)
-        with atomic_path(target) as tmp, open(tmp, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as out:
+        with (
+            atomic_path(target) as tmp,
+            open(tmp, "wb") as raw,
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as out,
+        ):
             for start, end in spans:
                 lines.seek(start)
                 out.write(lines.read(end - start))

@@ -11,7 +11,9 @@ from asr_core.utils.options import option
 class CompileHlgOptions(CompileLgOptions):
     """Composition: what of, and where to."""
 
-    modified: bool = option(False, "with the modified topology, which asks for no blank between equal tokens: a smaller graph")
+    modified: bool = option(
+        False, "with the modified topology, which asks for no blank between equal tokens: a smaller graph"
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

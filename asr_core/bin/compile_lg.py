@@ -12,8 +12,12 @@ from asr_core.utils.options import Parser, add_options, from_params, option
 class CompileLgOptions:
     """Composition: what of, and where to."""
 
-    lang_dir: str = option("data/lang_bpe_500", "has L_disambig.fst.txt, tokens.txt and words.txt; the graph goes there too")
-    lm: str = option("G_3_gram", "the grammar: a file in OpenFst text, or its name without .fst.txt in --lm-dir")
+    lang_dir: str = option(
+        "data/lang_bpe_500", "has L_disambig.fst.txt, tokens.txt and words.txt; the graph goes there too"
+    )
+    lm: str = option(
+        "G_3_gram", "the grammar: a file in OpenFst text, or its name without .fst.txt in --lm-dir"
+    )
     lm_dir: str = option("data/lm", "folder of grammars")
 
 
@@ -46,7 +50,11 @@ def _run(opts: Any, name: str) -> None:
     from asr_core.decoding.compile_graph import compile_hlg, compile_lg, find_grammar
 
     grammar, path = find_grammar(opts.lm, opts.lm_dir), Path(opts.lang_dir) / f"{name}.fst.txt"
-    graph = compile_hlg(opts.lang_dir, grammar, opts.modified) if name == "HLG" else compile_lg(opts.lang_dir, grammar)
+    graph = (
+        compile_hlg(opts.lang_dir, grammar, opts.modified)
+        if name == "HLG"
+        else compile_lg(opts.lang_dir, grammar)
+    )
     graph.write(path)
     logging.info("%s: %d states, %d arcs", path, graph.num_states, graph.num_arcs)
 

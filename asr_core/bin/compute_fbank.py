@@ -14,16 +14,26 @@ from asr_core.utils.options import Parser, add_options, from_params, option
 class FbankOptions:
     """Features: what to read, what to write, who computes."""
 
-    src_dir: str = option("data/manifests", "folder of the cut manifests without features, or of lhotse's recordings and supervisions")
+    src_dir: str = option(
+        "data/manifests",
+        "folder of the cut manifests without features, or of lhotse's recordings and supervisions",
+    )
     output_dir: str = option("data/fbank", "folder for features and for the cut manifests that point to them")
     prefix: str = option("", "how the manifests' names begin: <prefix>_cuts_<part>.jsonl.gz")
-    parts: str = option("train,valid,test", "parts, separated by commas; those whose manifest is already in --output-dir are skipped")
-    perturb_speed: bool = option(False, "store the parts whose names begin with train at speeds 0.9 and 1.1 too")
+    parts: str = option(
+        "train,valid,test",
+        "parts, separated by commas; those whose manifest is already in --output-dir are skipped",
+    )
+    perturb_speed: bool = option(
+        False, "store the parts whose names begin with train at speeds 0.9 and 1.1 too"
+    )
     num_mel_bins: int = option(80, "mel filters: the dimension of the features")
     sample_rate: int = option(16000, "samples per second; other rates are resampled")
     feature_type: str = option("fbank", "kind of features, as in training", choices=FEATURE_TYPES)
     nj: int = option(2, "number of processes")
-    dask_scheduler: str = option("", "address of a Dask scheduler whose cluster computes instead, e.g. tcp://node1:8786")
+    dask_scheduler: str = option(
+        "", "address of a Dask scheduler whose cluster computes instead, e.g. tcp://node1:8786"
+    )
 
 
 def compute(opts: FbankOptions) -> None:
@@ -31,7 +41,10 @@ def compute(opts: FbankOptions) -> None:
     from asr_core.data.compute import dask_client
 
     start = f"{opts.prefix}_" if opts.prefix else ""
-    targets = {part: Path(opts.output_dir) / f"{start}cuts{part and '_'}{part}.jsonl.gz" for part in opts.parts.split(",")}
+    targets = {
+        part: Path(opts.output_dir) / f"{start}cuts{part and '_'}{part}.jsonl.gz"
+        for part in opts.parts.split(",")
+    }
     for target in targets.values():
         if target.is_file():
             logging.info("%s exists; skipped", target)
@@ -52,10 +65,18 @@ def _compute_part(opts: FbankOptions, part: str, target: Path, client: Any) -> N
     source = Path(opts.src_dir) / target.name
     if not source.is_file() and (source.parent / f"{opts.prefix}_recordings_{part}.jsonl.gz").is_file():
         write_cuts(join_manifests(source.parent, opts.prefix, part), source)
-    data = DataOptions(num_mel_bins=opts.num_mel_bins, sample_rate=opts.sample_rate, feature_type=opts.feature_type)
+    data = DataOptions(
+        num_mel_bins=opts.num_mel_bins, sample_rate=opts.sample_rate, feature_type=opts.feature_type
+    )
     perturb = opts.perturb_speed and part.startswith("train")
     done = compute_features(source, target, data, opts.nj, perturb, client=client)
-    logging.info("%s: %d cuts, %.2f hours, %d left out as unreadable", target, done.cuts, done.seconds / 3600, len(done.dropped))
+    logging.info(
+        "%s: %d cuts, %.2f hours, %d left out as unreadable",
+        target,
+        done.cuts,
+        done.seconds / 3600,
+        len(done.dropped),
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -44,9 +44,13 @@ def _converted(opts: ConvertOptions) -> Iterator[str]:
     from asr_core.lm.symbols import text_lines
     from asr_core.utils.errors import UserError
 
-    spelt = {word: " ".join(tokens) for word, tokens in first_pronunciations(read_lexicon(opts.lexicon)).items()}
+    spelt = {
+        word: " ".join(tokens) for word, tokens in first_pronunciations(read_lexicon(opts.lexicon)).items()
+    }
     if opts.oov not in spelt:
-        raise UserError(f"{opts.lexicon} has no {opts.oov}: give --oov, the word that stands for unknown ones")
+        raise UserError(
+            f"{opts.lexicon} has no {opts.oov}: give --oov, the word that stands for unknown ones"
+        )
     unknown = spelt[opts.oov]
     for _, words in text_lines(opts.transcript):
         yield " ".join([spelt.get(word, unknown) for word in words]) + "\n"

@@ -5,11 +5,19 @@ from typing import Any, Mapping, Optional, Sequence, Type
 from asr_core.bin import decode
 from asr_core.utils.options import Parser, peek
 
-DEFAULTS = {"decoding_method": "ctc-decoding", "num_paths": 100, "nbest_scale": 1.0, "context_score": 0.0, "lm_scale": 0.0}
+DEFAULTS = {
+    "decoding_method": "ctc-decoding",
+    "num_paths": 100,
+    "nbest_scale": 1.0,
+    "context_score": 0.0,
+    "lm_scale": 0.0,
+}
 _WIDER = "ctc-prefix-beam-search-attention-decoder-rescoring"
 
 
-def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
+def main(
+    corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None
+) -> None:
     """Parse the command line and run: :func:`asr_core.bin.decode.main` with defaults for CTC.
 
     Args:
@@ -25,4 +33,9 @@ def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: 
 
 def _ignored(parser: Parser) -> None:
     group = parser.add_argument_group("Accepted, without effect")
-    group.add_argument("--attention-decoder-loss-scale", type=float, metavar="FLOAT", help="of training; published commands have it")
+    group.add_argument(
+        "--attention-decoder-loss-scale",
+        type=float,
+        metavar="FLOAT",
+        help="of training; published commands have it",
+    )

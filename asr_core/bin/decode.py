@@ -9,7 +9,12 @@ from asr_core.bin.decoding_results import Outcome, add_result_options, checked_d
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
 
-def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: str = "", usual: Optional[Mapping[str, Any]] = None) -> None:
+def decode(
+    corpus_class: Type[Any],
+    params: AttributeDict,
+    fallback_tokenizer: str = "",
+    usual: Optional[Mapping[str, Any]] = None,
+) -> None:
     """Decode and score as ``params`` say.
 
     Args:
@@ -64,7 +69,10 @@ def decode(corpus_class: Type[Any], params: AttributeDict, fallback_tokenizer: s
         batches = decode_batches(data.test_dataloader(cuts), prepare, device, details)
         decoded = list(shared.progress(batches, sum(cut.duration for cut in cuts), name))
         outcome.add(name, decoded, sum(d.compute_seconds for d in decoded))
-    outcome.report(files.key + (f", chunk {chunk}, left context {left}" if causal and chunk > 0 else ", whole utterances"))
+    outcome.report(
+        files.key
+        + (f", chunk {chunk}, left context {left}" if causal and chunk > 0 else ", whole utterances")
+    )
 
 
 def _encoding(model: Any, opts: Any, chunking: Any, resources: Any, corpus: Any, tokenizer: Any) -> Any:

@@ -20,18 +20,30 @@ class TestOptions:
     __test__ = False  # pytest: not a test
 
     bpe_model: str = option(
-        "", "tokenizer: bpe.model, tokens.txt or a folder with one; left out: what training put into --exp-dir", aliases=("--tokens",)
+        "",
+        "tokenizer: bpe.model, tokens.txt or a folder with one; left out: what training put into --exp-dir",
+        aliases=("--tokens",),
     )
-    test_sets: str = option("", "names of test sets, separated by commas; left out: all of the corpus, or those of --test-cuts")
-    test_cuts: str = option("", "other test sets: NAME=MANIFEST, separated by commas; files in --manifest-dir or elsewhere")
+    test_sets: str = option(
+        "", "names of test sets, separated by commas; left out: all of the corpus, or those of --test-cuts"
+    )
+    test_cuts: str = option(
+        "", "other test sets: NAME=MANIFEST, separated by commas; files in --manifest-dir or elsewhere"
+    )
     skip_scoring: bool = option(False, "write transcripts alone")
     score_characters: bool = option(False, "count characters in place of words")
-    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
-    num_threads: int = option(0, "CPU threads of tensor operations; 0 takes all cores that this process may use")
+    device: str = option(
+        "auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
+    )
+    num_threads: int = option(
+        0, "CPU threads of tensor operations; 0 takes all cores that this process may use"
+    )
 
 
 def add_model_options(
-    parser: argparse.ArgumentParser, defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None
+    parser: argparse.ArgumentParser,
+    defaults: Optional[Mapping[str, Any]] = None,
+    argv: Optional[Sequence[str]] = None,
 ) -> None:
     """Add the model's options without defaults: what is left out comes from the checkpoint.
 
@@ -42,16 +54,28 @@ def add_model_options(
     defaults = defaults or {}
     cls = options_class(peek(argv, "encoder", defaults.get("encoder", "zipformer")))
     of_recipe = {n: value for n, value in defaults.items() if n in ("encoder", *CHUNK_OPTIONS)}
-    if peek(argv, "decode-chunk-len", ""):  # what is said on the command line holds, not what the recipe says in other words
-        of_recipe = {n: value for n, value in of_recipe.items() if n not in ("chunk_size", "left_context_frames")}
-    add_options(parser, cls, {**dict.fromkeys((f.name for f in dataclasses.fields(cls)), argparse.SUPPRESS), **of_recipe})
+    if peek(
+        argv, "decode-chunk-len", ""
+    ):  # what is said on the command line holds, not what the recipe says in other words
+        of_recipe = {
+            n: value for n, value in of_recipe.items() if n not in ("chunk_size", "left_context_frames")
+        }
+    add_options(
+        parser,
+        cls,
+        {**dict.fromkeys((f.name for f in dataclasses.fields(cls)), argparse.SUPPRESS), **of_recipe},
+    )
 
 
 def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
     """Add the data options; the form of the features is the checkpoint's unless given."""
     from asr_core.data.options import DataOptions
 
-    add_options(parser, DataOptions, {**defaults, **dict.fromkeys(("sample_rate", "num_mel_bins", "feature_type"), argparse.SUPPRESS)})
+    add_options(
+        parser,
+        DataOptions,
+        {**defaults, **dict.fromkeys(("sample_rate", "num_mel_bins", "feature_type"), argparse.SUPPRESS)},
+    )
 
 
 def model_overrides(params: Mapping[str, Any]) -> Dict[str, Any]:
@@ -67,7 +91,9 @@ def load_checkpoint_model(params: Mapping[str, Any]) -> Tuple[Any, AttributeDict
     from asr_core.models.checkpoint import load_averaged_model
 
     model, trained = load_averaged_model(
-        *(params[name] for name in ("exp_dir", "epoch", "iter", "avg", "use_averaged_model")), model_overrides(params), params["use_ema"]
+        *(params[name] for name in ("exp_dir", "epoch", "iter", "avg", "use_averaged_model")),
+        model_overrides(params),
+        params["use_ema"],
     )
     model.eval()
     logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
@@ -81,11 +107,17 @@ def check_head(model: Any, decoding_method: str) -> None:
     method = METHODS[ALIASES.get(decoding_method, decoding_method)]
     if method.head == "ctc":
         if not model.use_ctc:
-            raise UserError(f"the model has no CTC head, which --decoding-method {decoding_method} searches; try greedy_search")
+            raise UserError(
+                f"the model has no CTC head, which --decoding-method {decoding_method} searches; try greedy_search"
+            )
     elif not model.use_transducer:
-        raise UserError(f"the model has no transducer, which --decoding-method {decoding_method} searches; try ctc-greedy-search")
+        raise UserError(
+            f"the model has no transducer, which --decoding-method {decoding_method} searches; try ctc-greedy-search"
+        )
     if "attention_decoder" in method.needs and not model.use_attention_decoder:
-        raise UserError(f"the model has no attention decoder, which --decoding-method {decoding_method} rescores with")
+        raise UserError(
+            f"the model has no attention decoder, which --decoding-method {decoding_method} rescores with"
+        )
 
 
 def fix_chunk(model: Any, chunk_size: int, left_context_frames: int, feature_dim: int) -> None:
@@ -121,13 +153,17 @@ def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Any:
                 return Tokenizer.load(folder / name)
     if fallback:
         return Tokenizer.load(fallback)
-    raise UserError(f"no bpe.model or tokens.txt in {' or '.join(map(str, folders))}: give one with --bpe-model or --tokens")
+    raise UserError(
+        f"no bpe.model or tokens.txt in {' or '.join(map(str, folders))}: give one with --bpe-model or --tokens"
+    )
 
 
 def check_vocabulary(tokenizer: Any, vocab_size: int) -> None:
     """Refuse a tokenizer that is not the model's."""
     if tokenizer.vocab_size != vocab_size:
-        raise UserError(f"{tokenizer.path} has {tokenizer.vocab_size} tokens, but the model {vocab_size}: it is another model's tokenizer")
+        raise UserError(
+            f"{tokenizer.path} has {tokenizer.vocab_size} tokens, but the model {vocab_size}: it is another model's tokenizer"
+        )
 
 
 def pick_device(name: str) -> str:
@@ -159,7 +195,11 @@ def data_options(params: Mapping[str, Any], trained: Mapping[str, Any]) -> Any:
         if name in params and params[name] != value:
             raise UserError(f"--{name.replace('_', '-')} {params[name]}: the model was trained with {value}")
     opts = from_params(DataOptions, {**params, **known})
-    return dataclasses.replace(opts, on_the_fly_feats=True, input_strategy="OnTheFlyFeatures") if opts.strategy == "AudioSamples" else opts
+    return (
+        dataclasses.replace(opts, on_the_fly_feats=True, input_strategy="OnTheFlyFeatures")
+        if opts.strategy == "AudioSamples"
+        else opts
+    )
 
 
 def chosen_test_sets(corpus: Any, opts: TestOptions) -> Dict[str, Any]:
@@ -183,8 +223,17 @@ def progress(items: Iterator[Any], total_seconds: float, what: str) -> Iterator[
     """Pass ``items`` (with ``audio_seconds``) on and show how much of the audio is done; a bar on a terminal, else nothing."""
     from tqdm import tqdm
 
-    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}, {rate_fmt}]"
-    with tqdm(total=total_seconds, desc=what, unit="s", bar_format=form, disable=not sys.stderr.isatty(), leave=False) as bar:
+    form = (
+        "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}, {rate_fmt}]"
+    )
+    with tqdm(
+        total=total_seconds,
+        desc=what,
+        unit="s",
+        bar_format=form,
+        disable=not sys.stderr.isatty(),
+        leave=False,
+    ) as bar:
         for item in items:
             yield item
             bar.update(item.audio_seconds)

@@ -51,7 +51,9 @@ class Outcome:
       describer: makes records of details.
     """
 
-    def __init__(self, corpus: Any, tokenizer: Any, files: Any, test: Any, scoring: Any, describer: Any) -> None:
+    def __init__(
+        self, corpus: Any, tokenizer: Any, files: Any, test: Any, scoring: Any, describer: Any
+    ) -> None:
         self._corpus = corpus
         self._tokenizer = tokenizer
         self._files = files
@@ -67,9 +69,13 @@ class Outcome:
         from asr_core.decoding.details import write_details
         from asr_core.decoding.results import SetResult, write_recogs
 
-        result = SetResult(name, self._utterances(decoded), sum(d.audio_seconds for d in decoded), compute_seconds)
+        result = SetResult(
+            name, self._utterances(decoded), sum(d.audio_seconds for d in decoded), compute_seconds
+        )
         write_recogs(result, self._files)
-        write_details(self._describer, self._files, name, decoded, [self._corpus.normalize(d.text) for d in decoded])
+        write_details(
+            self._describer, self._files, name, decoded, [self._corpus.normalize(d.text) for d in decoded]
+        )
         self._results.append(result)
         self._decoded.append(decoded if self._describer.opts.html_report else [])
 
@@ -114,5 +120,7 @@ class Outcome:
             players = players_for(audio, score, self._describer.opts, path.parent)
             words = words_by_id(list(best_records(self._describer, ((d, "") for d in decoded), key)))
             heading = f"{result.name}: {title}"
-            write_text_atomic(path, render(heading, result.name, result.utterances[key], score, players, words))
+            write_text_atomic(
+                path, render(heading, result.name, result.utterances[key], score, players, words)
+            )
             logging.info("report: %s", path)

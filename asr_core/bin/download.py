@@ -18,7 +18,9 @@ class DownloadOptions:
 
     url: str = option("", "address of the file")
     output: str = option("", "path to write")
-    gunzip: bool = option(False, "the file is compressed by gzip: write what is in it; <output>.gz is taken where it is there")
+    gunzip: bool = option(
+        False, "the file is compressed by gzip: write what is in it; <output>.gz is taken where it is there"
+    )
 
 
 def unzip(source: Path, output: Path) -> None:
@@ -70,18 +72,32 @@ def download(url: str, output: str) -> None:
     from asr_core.utils.files import atomic_path
 
     try:
-        with urllib.request.urlopen(url, timeout=60) as response, atomic_path(output) as tmp, open(tmp, "wb") as f:
+        with (
+            urllib.request.urlopen(url, timeout=60) as response,
+            atomic_path(output) as tmp,
+            open(tmp, "wb") as f,
+        ):
             size = int(response.headers.get("Content-Length") or 0)
             got = 0
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=Path(output).name, disable=not sys.stderr.isatty()) as bar:
+            with tqdm(
+                total=size or None,
+                unit="B",
+                unit_scale=True,
+                desc=Path(output).name,
+                disable=not sys.stderr.isatty(),
+            ) as bar:
                 while block := response.read(_BLOCK):
                     f.write(block)
                     got += len(block)
                     bar.update(len(block))
             if got < size:
-                raise UserError(f"the download of {url} broke off after {got} of {size} bytes; start the same command again")
+                raise UserError(
+                    f"the download of {url} broke off after {got} of {size} bytes; start the same command again"
+                )
     except (OSError, ValueError, http.client.HTTPException) as e:
-        raise UserError(f"cannot download {url}: {e}; you can fetch it by other means and give its folder with --dl-dir") from e
+        raise UserError(
+            f"cannot download {url}: {e}; you can fetch it by other means and give its folder with --dl-dir"
+        ) from e
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -15,14 +15,21 @@ from asr_core.utils.options import AttributeDict, Parser, add_options, option, p
 class TokensOptions:
     """Tokens."""
 
-    tokens: str = option("", "tokens.txt or bpe.model of the model; left out: what training put into --exp-dir", aliases=("--bpe-model",))
+    tokens: str = option(
+        "",
+        "tokens.txt or bpe.model of the model; left out: what training put into --exp-dir",
+        aliases=("--bpe-model",),
+    )
 
 
 @dataclass
 class ExportOptions(TokensOptions):
     """Export: what is written."""
 
-    jit: bool = option(False, "write TorchScript in place of pretrained.pt: for streaming if the model is causal and --chunk-size positive")
+    jit: bool = option(
+        False,
+        "write TorchScript in place of pretrained.pt: for streaming if the model is causal and --chunk-size positive",
+    )
 
 
 def load_for_export(params: AttributeDict, fallback_tokens: str = "") -> Tuple[Any, AttributeDict, Any]:
@@ -109,7 +116,9 @@ def parsed(
     return params_of(parser.parse_args(argv)), fallback
 
 
-def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None, script_name: str = "") -> None:
+def main(
+    defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None, script_name: str = ""
+) -> None:
     """Parse the command line and run; arguments as of :func:`parsed` and :func:`export`."""
     params, fallback = parsed(__doc__.split(". A ")[0] + ".", ExportOptions, defaults, argv)
     run_program(lambda: export(params, fallback, script_name))

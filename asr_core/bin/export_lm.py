@@ -24,7 +24,9 @@ def main(lm_type: str = "", argv: Optional[Sequence[str]] = None) -> None:
     from asr_core.utils.log import setup_logger
 
     parser = Parser(__doc__)
-    add_options(parser, ExportLmOptions, {"lm_type": lm_type, "exp_dir": f"{lm_type}_lm/exp"} if lm_type else {})
+    add_options(
+        parser, ExportLmOptions, {"lm_type": lm_type, "exp_dir": f"{lm_type}_lm/exp"} if lm_type else {}
+    )
     opts = from_params(ExportLmOptions, parser.parse_args(argv))
     setup_logger()
     run_program(lambda: _run(opts))
@@ -37,7 +39,9 @@ def _run(opts: ExportLmOptions) -> None:
     from asr_core.export.language_model import save_lm
     from asr_core.lm.options import LmOptions
 
-    lm = load_lm(LmOptions(lm_exp_dir=opts.exp_dir, lm_epoch=opts.epoch, lm_avg=opts.avg), None, lm_type=opts.lm_type)
+    lm = load_lm(
+        LmOptions(lm_exp_dir=opts.exp_dir, lm_epoch=opts.epoch, lm_avg=opts.avg), None, lm_type=opts.lm_type
+    )
     path = save_lm(lm, Path(opts.exp_dir) / ("cpu_jit.pt" if opts.jit else "pretrained.pt"), opts.jit)
     size = sum(p.numel() for p in lm.parameters())
     logging.info("%s: %s language model, %d tokens, %d parameters", path, opts.lm_type, lm.vocab_size, size)

@@ -23,6 +23,11 @@ def main(
 
     The model's options have no defaults here: what is left out comes from the checkpoint that finetuning starts from.
     """
-    names = ["sample_rate", "num_mel_bins", "feature_type", *(f.name for name in encoders for f in dataclasses.fields(options_class(name)))]
+    names = [
+        "sample_rate",
+        "num_mel_bins",
+        "feature_type",
+        *(f.name for name in encoders for f in dataclasses.fields(options_class(name))),
+    ]
     known_by_checkpoint = dict.fromkeys(names, argparse.SUPPRESS)
     train.main(corpus, recipe, {**DEFAULTS, **known_by_checkpoint, **(defaults or {})}, argv, encoders)

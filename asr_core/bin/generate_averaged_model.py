@@ -20,7 +20,10 @@ def generate(params: AttributeDict) -> None:
     model, trained = shared.load_checkpoint_model(params)
     if params.tokens:
         shared.check_vocabulary(shared.find_tokenizer(params.tokens), model.vocab_size)
-    path = Path(params.exp_dir) / f"{checkpoint_part(params)}-avg-{params.avg}{'-use-ema' if params.use_ema else ''}.pt"
+    path = (
+        Path(params.exp_dir)
+        / f"{checkpoint_part(params)}-avg-{params.avg}{'-use-ema' if params.use_ema else ''}.pt"
+    )
     save_pretrained(model, trained, path)
     logging.info("wrote %s", path)
 

@@ -32,7 +32,9 @@ def jit_trace_export(params: AttributeDict, fallback_tokens: str = "") -> None:
 
 def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run; arguments as of :func:`asr_core.bin.export.parsed`."""
-    params, fallback = export.parsed(__doc__, export.TokensOptions, {"epoch": 28, "avg": 15, **(defaults or {})}, argv)
+    params, fallback = export.parsed(
+        __doc__, export.TokensOptions, {"epoch": 28, "avg": 15, **(defaults or {})}, argv
+    )
     run_program(lambda: jit_trace_export(params, fallback))
 
 

@@ -18,7 +18,9 @@ class TracedOptions:
     encoder_model_filename: str = option("", "encoder_jit_trace.pt; needed")
     decoder_model_filename: str = option("", "decoder_jit_trace.pt; needed")
     joiner_model_filename: str = option("", "joiner_jit_trace.pt; needed")
-    decode_chunk_len: int = option(32, "feature frames of a chunk; refused if the model was exported for others, left out: those")
+    decode_chunk_len: int = option(
+        32, "feature frames of a chunk; refused if the model was exported for others, left out: those"
+    )
 
 
 def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:

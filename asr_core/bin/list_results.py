@@ -11,7 +11,9 @@ from asr_core.bin.common import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser
 
-_ERRORS = re.compile(r"Errors: (\d+) insertions, (\d+) deletions, (\d+) substitutions, over (\d+) reference words")
+_ERRORS = re.compile(
+    r"Errors: (\d+) insertions, (\d+) deletions, (\d+) substitutions, over (\d+) reference words"
+)
 _WEIGHT = re.compile(r"_(?:nnlm|lodr)_scale_[\d.]+(?=[_-])")
 
 
@@ -42,7 +44,9 @@ def read_results(exp_dir: Path) -> List[Result]:
         with open(path, encoding="utf-8") as f:
             match = _ERRORS.match((f.readline(), f.readline())[1])
         if not match:
-            raise UserError(f"{path} is no error report: its second line should begin with 'Errors:'; decode again")
+            raise UserError(
+                f"{path} is no error report: its second line should begin with 'Errors:'; decode again"
+            )
         decoding = path.with_name(_WEIGHT.sub("", path.name))
         results.setdefault(decoding, []).append(Result(path, *map(int, match.groups())))
     if not results:
@@ -55,7 +59,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
     parser = Parser(__doc__)
     parser.add_argument("exp_dir", type=Path, help="the experiment's folder")
-    parser.add_argument("--max-wer", type=float, default=None, help="fail if any WER is above so many percent")
+    parser.add_argument(
+        "--max-wer", type=float, default=None, help="fail if any WER is above so many percent"
+    )
     args = parser.parse_args(argv)
     run_program(lambda: _list(args.exp_dir, args.max_wer))
 

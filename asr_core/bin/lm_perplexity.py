@@ -15,15 +15,21 @@ class LmPerplexityOptions:
     exp_dir: str = option("rnn_lm/exp", "folder of the checkpoints")
     epoch: int = option(30, "use epoch-<epoch>.pt")
     avg: int = option(1, "average the weights of so many epochs, up to --epoch")
-    lm_data: str = option("data/lm_training_bpe_500/sorted_lm_data-test.pt", "the text in tokens, as prepare_lm_data makes it")
+    lm_data: str = option(
+        "data/lm_training_bpe_500/sorted_lm_data-test.pt", "the text in tokens, as prepare_lm_data makes it"
+    )
     batch_size: int = option(400, "sentences at once")
-    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
+    device: str = option(
+        "auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
+    )
 
 
 def main(lm_type: str = "", argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run; ``lm_type`` is the kind of model of a recipe's folder."""
     parser = Parser(__doc__)
-    add_options(parser, LmPerplexityOptions, {"lm_type": lm_type, "exp_dir": f"{lm_type}_lm/exp"} if lm_type else {})
+    add_options(
+        parser, LmPerplexityOptions, {"lm_type": lm_type, "exp_dir": f"{lm_type}_lm/exp"} if lm_type else {}
+    )
     opts = from_params(LmPerplexityOptions, parser.parse_args(argv))
     run_program(lambda: _run(opts))
 
@@ -43,10 +49,14 @@ def _run(opts: LmPerplexityOptions) -> None:
     if opts.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {opts.batch_size}")
     device = pick_device(TrainOptions(device=opts.device))
-    lm = load_lm(LmOptions(lm_exp_dir=opts.exp_dir, lm_epoch=opts.epoch, lm_avg=opts.avg), None, device, opts.lm_type)
+    lm = load_lm(
+        LmOptions(lm_exp_dir=opts.exp_dir, lm_epoch=opts.epoch, lm_avg=opts.avg), None, device, opts.lm_type
+    )
     data = LmArchive.load(opts.lm_data)
     if int(data.words.max()) >= lm.vocab_size:
-        raise UserError(f"{opts.lm_data} has token {int(data.words.max())}, and the model knows {lm.vocab_size}: is it of other tokens?")
+        raise UserError(
+            f"{opts.lm_data} has token {int(data.words.max())}, and the model knows {lm.vocab_size}: is it of other tokens?"
+        )
     out = Perplexity(words=len(data.sentences))
     tokens = int(data.sentence_lengths.sum()) + data.num_sentences
     for picked in batches_of(data.sentence_lengths, opts.batch_size, int(data.sentence_lengths.max())):

@@ -16,7 +16,9 @@ class KneserNeyOptions:
     """
 
     ngram_order: int = option(3, "length of the longest n-grams", aliases=("-ngram-order",))
-    text: str = option("", "text, one sentence a line, words separated by spaces; .gz or plain", aliases=("-text",))
+    text: str = option(
+        "", "text, one sentence a line, words separated by spaces; .gz or plain", aliases=("-text",)
+    )
     lm: str = option("", "the ARPA file to write; compressed if it ends in .gz", aliases=("-lm",))
 
 

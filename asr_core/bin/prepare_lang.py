@@ -17,7 +17,10 @@ from asr_core.utils.options import Parser, add_options, from_params, option
 class LangOptions:
     """Lang folder with a phone lexicon."""
 
-    lang_dir: str = option("", "folder with lexicon.txt (lines of a word and its phones); the output goes there, e.g. data/lang_phone")
+    lang_dir: str = option(
+        "",
+        "folder with lexicon.txt (lines of a word and its phones); the output goes there, e.g. data/lang_phone",
+    )
     silence: str = option("SIL", "the phone of optional silence; '' for no silence between words")
 
 
@@ -43,7 +46,9 @@ def _run(opts: LangOptions) -> None:
     folder = Path(opts.lang_dir)
     lexicon = lex.read_lexicon(folder / "lexicon.txt")
     if opts.silence and not any(opts.silence in tokens for _, tokens in lexicon):
-        raise UserError(f"{folder / 'lexicon.txt'} has no phone {opts.silence}: give --silence, or '' for none")
+        raise UserError(
+            f"{folder / 'lexicon.txt'} has no phone {opts.silence}: give --silence, or '' for none"
+        )
     disambiguated, highest = lex.add_disambig_symbols(lexicon)
     tokens, words = lex.phone_table(lexicon, highest), words_table(word for word, _ in lexicon)
     lex.write_lexicon(folder / "lexicon_disambig.txt", disambiguated)
@@ -52,7 +57,9 @@ def _run(opts: LangOptions) -> None:
     tables = [{symbol: i for i, symbol in enumerate(table)} for table in (tokens, words)]
     lex.write_graphs(folder, lexicon, disambiguated, *tables, silence=opts.silence)
     lex.write_k2_graphs(folder)
-    logging.info("%s: %d words, %d tokens, disambiguation symbols up to #%d", folder, len(words), len(tokens), highest)
+    logging.info(
+        "%s: %d words, %d tokens, disambiguation symbols up to #%d", folder, len(words), len(tokens), highest
+    )
 
 
 if __name__ == "__main__":

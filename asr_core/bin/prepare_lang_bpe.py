@@ -19,7 +19,9 @@ _NOT_SPOKEN = ("<eps>", "!SIL", "<SPOKEN_NOISE>", "#0", "<s>", "</s>")
 class LangBpeOptions:
     """Lang folder with a lexicon of pieces."""
 
-    lang_dir: str = option("", "folder with bpe.model and words.txt; the output goes there, e.g. data/lang_bpe_500")
+    lang_dir: str = option(
+        "", "folder with bpe.model and words.txt; the output goes there, e.g. data/lang_bpe_500"
+    )
     oov: str = option("<UNK>", "the word that stands for unknown ones; its pieces are \u2581 <unk>")
 
 
@@ -47,9 +49,13 @@ def _run(opts: LangBpeOptions) -> None:
     tokenizer = Tokenizer.load(folder / "bpe.model")
     words = read_symbols(folder / "words.txt")
     if opts.oov not in words:
-        raise UserError(f"{folder / 'words.txt'} has no {opts.oov}: give --oov, the word that stands for unknown ones")
+        raise UserError(
+            f"{folder / 'words.txt'} has no {opts.oov}: give --oov, the word that stands for unknown ones"
+        )
     if tokenizer.blank_id != 0:
-        raise UserError(f"{folder / 'bpe.model'}: <blk> must be token 0, as graphs need that number for nothing")
+        raise UserError(
+            f"{folder / 'bpe.model'}: <blk> must be token 0, as graphs need that number for nothing"
+        )
     spoken = [word for word in sorted(words, key=words.__getitem__) if word not in (*_NOT_SPOKEN, opts.oov)]
     pieces = tokenizer.pieces
     lexicon = [(word, [pieces[i] for i in ids]) for word, ids in zip(spoken, tokenizer.encode(spoken))]
@@ -61,7 +67,13 @@ def _run(opts: LangBpeOptions) -> None:
     write_text_atomic(folder / "tokens.txt", format_symbols(symbols))
     lex.write_graphs(folder, lexicon, disambiguated, {symbol: i for i, symbol in enumerate(symbols)}, words)
     lex.write_k2_graphs(folder)
-    logging.info("%s: %d words in %d pieces, disambiguation symbols up to #%d", folder, len(lexicon), len(pieces), highest)
+    logging.info(
+        "%s: %d words in %d pieces, disambiguation symbols up to #%d",
+        folder,
+        len(lexicon),
+        len(pieces),
+        highest,
+    )
 
 
 if __name__ == "__main__":

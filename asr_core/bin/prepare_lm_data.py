@@ -19,8 +19,12 @@ class LmDataOptions:
     bpe_model: str = option("", "tokenizer: a SentencePiece model, or a folder with bpe.model")
     lm_data: str = option("", "text, one sentence a line")
     lm_archive: str = option("", "the archive to write, e.g. data/lm_training_bpe_500/lm_data.pt")
-    sorted_archive: str = option("", "also write the archive with the longest sentences first, e.g. .../sorted_lm_data.pt")
-    statistics: str = option("", "also write a file with numbers of sentences, words and tokens, e.g. statistics.txt")
+    sorted_archive: str = option(
+        "", "also write the archive with the longest sentences first, e.g. .../sorted_lm_data.pt"
+    )
+    statistics: str = option(
+        "", "also write a file with numbers of sentences, words and tokens, e.g. statistics.txt"
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

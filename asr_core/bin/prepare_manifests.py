@@ -19,7 +19,9 @@ class ManifestOptions:
 
     corpus: str = option("", "lhotse's name of the corpus, e.g. librispeech, musan")
     corpus_dir: str = option("", "folder of the corpus")
-    output_dir: str = option("data/manifests", "folder for <corpus>_{recordings,supervisions,cuts}_<part>.jsonl.gz")
+    output_dir: str = option(
+        "data/manifests", "folder for <corpus>_{recordings,supervisions,cuts}_<part>.jsonl.gz"
+    )
     parts: str = option("", "parts, separated by commas; those that are in --output-dir are skipped")
     nj: int = option(2, "number of threads that read the headers of recordings")
 
@@ -48,7 +50,9 @@ def read_part(opts: ManifestOptions, part: str) -> Dict[str, Any]:
     arguments = inspect.signature(recipe).parameters
     folder = Path(opts.corpus_dir)
     if not (folder / part).is_dir():
-        raise UserError(f"no folder {folder / part}; run stage 0, or give the folder that holds {folder.name} with --dl-dir")
+        raise UserError(
+            f"no folder {folder / part}; run stage 0, or give the folder that holds {folder.name} with --dl-dir"
+        )
     kwargs: Dict[str, Any] = {"dataset_parts" if "dataset_parts" in arguments else "parts": [part]}
     if "num_jobs" in arguments:
         kwargs["num_jobs"] = opts.nj
@@ -65,7 +69,10 @@ def write_part(opts: ManifestOptions, part: str) -> None:
     from asr_core.data.manifest import join_manifests, write_cuts
     from asr_core.utils.files import atomic_path
 
-    kinds = {kind: Path(opts.output_dir) / f"{opts.corpus}_{kind}_{part}.jsonl.gz" for kind in ("supervisions", "cuts", "recordings")}
+    kinds = {
+        kind: Path(opts.output_dir) / f"{opts.corpus}_{kind}_{part}.jsonl.gz"
+        for kind in ("supervisions", "cuts", "recordings")
+    }
     if not kinds["recordings"].is_file():
         made = read_part(opts, part)
         if not len(made["recordings"]):

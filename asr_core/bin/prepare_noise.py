@@ -17,7 +17,9 @@ class NoiseOptions:
     """Noise: the folder, the windows, where to write."""
 
     noise_dir: str = option("", "folder of recordings, searched with all its subfolders")
-    recordings: str = option("", "instead of a folder: manifests of recordings as lhotse writes them, separated by commas")
+    recordings: str = option(
+        "", "instead of a folder: manifests of recordings as lhotse writes them, separated by commas"
+    )
     output: str = option("data/manifests/musan_cuts.jsonl.gz", "manifest to write")
     sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
     window: float = option(10.0, "seconds of a cut")
@@ -41,10 +43,14 @@ def noise_cuts(opts: NoiseOptions) -> List[Any]:
         while start < recording.duration:
             length = min(opts.window, recording.duration - start)
             if length > opts.min_duration or (start == 0.0 and opts.keep_short):
-                cuts.append(MonoCut(f"{recording.id}-{len(cuts)}", start, round(length, 4), 0, recording=recording))
+                cuts.append(
+                    MonoCut(f"{recording.id}-{len(cuts)}", start, round(length, 4), 0, recording=recording)
+                )
             start += opts.window
     if not cuts:
-        raise UserError(f"no usable noise ({', '.join(sorted(_SUFFIXES))}) in {opts.recordings or opts.noise_dir}")
+        raise UserError(
+            f"no usable noise ({', '.join(sorted(_SUFFIXES))}) in {opts.recordings or opts.noise_dir}"
+        )
     return cuts
 
 

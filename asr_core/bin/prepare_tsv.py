@@ -20,7 +20,9 @@ class TsvOptions:
     prefix: str = option("custom", "how the manifests' names begin")
     transcript: str = option("", "also write the training transcripts to this file, one a line")
     normalize: str = option("none", "case of the transcripts", choices=("none", "lower", "upper"))
-    on_bad_line: str = option("error", "a malformed line ends the program, or is skipped with a warning", choices=("error", "skip"))
+    on_bad_line: str = option(
+        "error", "a malformed line ends the program, or is skipped with a warning", choices=("error", "skip")
+    )
     sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
     nj: int = option(2, "number of threads that read audio")
 
@@ -39,7 +41,13 @@ def prepare(opts: TsvOptions) -> None:
         if part == "train" and opts.transcript:
             write_text_atomic(opts.transcript, "".join(f"{c.supervisions[0].text}\n" for c in cuts))
         write_cuts(cuts, target)
-        logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), sum(c.duration for c in cuts) / 3600, left_out)
+        logging.info(
+            "%s: %d cuts, %.2f hours, %d left out",
+            target,
+            len(cuts),
+            sum(c.duration for c in cuts) / 3600,
+            left_out,
+        )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

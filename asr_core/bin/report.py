@@ -13,11 +13,18 @@ from asr_core.utils.options import AttributeDict, Parser, add_options, from_para
 class ReportOptions:
     """Report: what it shows, and where it goes."""
 
-    cuts: str = option("", "manifest of the test set, for players and speakers; file names in it are taken from the current folder")
+    cuts: str = option(
+        "",
+        "manifest of the test set, for players and speakers; file names in it are taken from the current folder",
+    )
     ref: str = option("", "references; left out: those of the results' files")
-    normalize: str = option("none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower")
+    normalize: str = option(
+        "none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower"
+    )
     embed_audio: bool = option(False, "the report holds the audio itself, in place of links to it")
-    embed_limit: float = option(50.0, "megabytes of audio that the report may hold; the utterances with the most errors go first")
+    embed_limit: float = option(
+        50.0, "megabytes of audio that the report may hold; the utterances with the most errors go first"
+    )
     out: str = option("", "the report's file; left out: report-*.html beside the results")
 
 
@@ -31,7 +38,9 @@ def report(params: AttributeDict) -> None:
         raise UserError(f"--embed-limit must be above 0, got {opts.embed_limit}")
     paths = [path for given in params.results for path in _results_of(Path(given))]
     if opts.out and len(paths) > 1:
-        raise UserError(f"--out is for one report, there are {len(paths)} results; leave it out, or name one file")
+        raise UserError(
+            f"--out is for one report, there are {len(paths)} results; leave it out, or name one file"
+        )
     cuts = _cuts(opts.cuts)
     for path in paths:
         print(_write(path, cuts, opts))
@@ -70,12 +79,20 @@ def _write(path: Path, cuts: Dict[str, Any], opts: ReportOptions) -> Path:
     refs = given.refs or (given.texts if opts.ref else {})
     if not refs:
         raise UserError(f"{path} has no references: give some with --ref")
-    records = path if path.suffix == ".jsonl" else path.with_name("timestamps" + path.stem[len("recogs") :] + ".jsonl")
+    records = (
+        path
+        if path.suffix == ".jsonl"
+        else path.with_name("timestamps" + path.stem[len("recogs") :] + ".jsonl")
+    )
     words = words_by_id(read_records(records)) if records.is_file() else {}
     speakers = {**{key: cut.speaker for key, cut in cuts.items()}, **given.speakers, **results.speakers}
     utterances = utterances_of(refs, results.texts, speakers, opts.normalize)
     score = score_utterances(utterances)
-    out = Path(opts.out) if opts.out else path.with_name(f"report{path.stem[path.stem.find('-') :] if '-' in path.stem else ''}.html")
+    out = (
+        Path(opts.out)
+        if opts.out
+        else path.with_name(f"report{path.stem[path.stem.find('-') :] if '-' in path.stem else ''}.html")
+    )
     audio = {u.cut_id: cuts[u.cut_id].audio for u in utterances if u.cut_id in cuts and cuts[u.cut_id].audio}
     players = players_for(audio, score, opts, out.absolute().parent)
     write_text_atomic(out, render(path.stem, path.parent.name, utterances, score, players, words))
@@ -86,7 +103,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
     parser = Parser(__doc__)
     parser.add_argument(
-        "results", nargs="+", help="recogs-*.txt or timestamps-*.jsonl of a decoding, or folders with recogs-*.txt, e.g. exp/greedy_search"
+        "results",
+        nargs="+",
+        help="recogs-*.txt or timestamps-*.jsonl of a decoding, or folders with recogs-*.txt, e.g. exp/greedy_search",
     )
     add_options(parser, ReportOptions)
     params = params_of(parser.parse_args(argv))

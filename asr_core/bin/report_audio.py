@@ -27,7 +27,9 @@ def linked_players(audio: Dict[str, Any], folder: Path) -> Dict[str, Any]:
     return players
 
 
-def embedded_players(audio: Dict[str, Any], most_wrong_first: List[Tuple[int, str]], megabytes: float) -> Dict[str, Any]:
+def embedded_players(
+    audio: Dict[str, Any], most_wrong_first: List[Tuple[int, str]], megabytes: float
+) -> Dict[str, Any]:
     """Players that hold their sound as 16-bit WAV; what does not fit into ``megabytes`` gets none.
 
     Args:
@@ -50,7 +52,11 @@ def embedded_players(audio: Dict[str, Any], most_wrong_first: List[Tuple[int, st
         left -= len(text)
         players[cut_id] = Player(f"data:audio/wav;base64,{text}")
     if len(players) + missing < len(most_wrong_first):
-        logging.info("the report holds the audio of %d of %d utterances; see --embed-limit", len(players), len(most_wrong_first))
+        logging.info(
+            "the report holds the audio of %d of %d utterances; see --embed-limit",
+            len(players),
+            len(most_wrong_first),
+        )
     if missing:
         logging.warning("the audio of %d utterances could not be read", missing)
     return players
@@ -63,11 +69,15 @@ def _wav(audio: Any) -> Optional[bytes]:
     try:
         rate = soundfile.info(audio.path).samplerate
         first = round(audio.start * rate)
-        samples, _ = soundfile.read(audio.path, start=first, stop=first + round(audio.duration * rate), dtype="int16", always_2d=True)
+        samples, _ = soundfile.read(
+            audio.path, start=first, stop=first + round(audio.duration * rate), dtype="int16", always_2d=True
+        )
     except (RuntimeError, OSError):
         return None
     out = io.BytesIO()
-    soundfile.write(out, samples[:, min(audio.channel, samples.shape[1] - 1)], rate, format="WAV", subtype="PCM_16")
+    soundfile.write(
+        out, samples[:, min(audio.channel, samples.shape[1] - 1)], rate, format="WAV", subtype="PCM_16"
+    )
     return out.getvalue()
 
 
@@ -75,5 +85,8 @@ def players_for(audio: Dict[str, Any], score: Any, details: Any, folder: Path) -
     """The players that the options ``details`` ask for; arguments as above."""
     if not details.embed_audio:
         return linked_players(audio, folder)
-    order = sorted(zip((errors for errors, _ in score.per_utterance), (cut_id for cut_id, _ in score.details)), key=lambda x: (-x[0], x[1]))
+    order = sorted(
+        zip((errors for errors, _ in score.per_utterance), (cut_id for cut_id, _ in score.details)),
+        key=lambda x: (-x[0], x[1]),
+    )
     return embedded_players(audio, order, details.embed_limit)

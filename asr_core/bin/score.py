@@ -14,9 +14,13 @@ class ScoreProgramOptions:
     """Scoring: what is compared, and what is written."""
 
     ref: str = option("", "references; left out: those of the hypotheses' files, e.g. recogs-*.txt")
-    normalize: str = option("none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower")
+    normalize: str = option(
+        "none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower"
+    )
     characters: bool = option(False, "count characters in place of words")
-    cer: bool = option(False, "the table also has character error rates and the share of sentences without errors")
+    cer: bool = option(
+        False, "the table also has character error rates and the share of sentences without errors"
+    )
     speakers: str = option("", "who spoke: a file of 'utterance speaker' lines")
     missing_as_empty: bool = option(False, "utterances without hypothesis count as recognised as nothing")
     errs: str = option("", "write the first system's alignments and counts by word there")
@@ -38,7 +42,10 @@ def score(params: AttributeDict) -> None:
     systems = _systems(params.hyp, opts)
     scores = {name: score_utterances(utterances) for name, utterances in systems.items()}
     unit = "character" if opts.characters else "word"
-    rows = [rate_header(opts.cer), *(rate_row(name, systems[name], scored, opts.cer) for name, scored in scores.items())]
+    rows = [
+        rate_header(opts.cer),
+        *(rate_row(name, systems[name], scored, opts.cer) for name, scored in scores.items()),
+    ]
     print("\n".join([f"{unit} error rates", *format_columns(rows), *_comparisons(scores, opts.level)]))
     first = next(iter(systems))
     if opts.errs:
@@ -60,7 +67,10 @@ def _systems(paths: Sequence[str], opts: ScoreProgramOptions) -> Dict[str, List[
     if len(set(names)) < len(names):
         raise UserError("--hyp: a file is given twice")
     pairs = zip(names, files)
-    return {n: utterances_of(refs, f.texts, speakers, opts.normalize, opts.characters, opts.missing_as_empty) for n, f in pairs}
+    return {
+        n: utterances_of(refs, f.texts, speakers, opts.normalize, opts.characters, opts.missing_as_empty)
+        for n, f in pairs
+    }
 
 
 def _references(path: str, files: Sequence[Any]) -> Tuple[Dict[str, str], Dict[str, str]]:
@@ -87,7 +97,9 @@ def _comparisons(scores: Dict[str, Any], level: float) -> List[str]:
         better = probability_of_improvement(base.per_utterance, other.per_utterance)
         change = other.total.wer - base.total.wer
         interval = f"{100 * level:g} % interval {low:+.2f} .. {high:+.2f}"
-        lines.append(f"{name} against {first}: {change:+.2f} ({interval}), better with probability {better:.3f}")
+        lines.append(
+            f"{name} against {first}: {change:+.2f} ({interval}), better with probability {better:.3f}"
+        )
     return lines
 
 

@@ -26,7 +26,12 @@ def manifest_times(cuts: Iterable[Any]) -> Dict[str, List[WordTimes]]:
     times = {}
     for cut in cuts:
         aligned = [s for s in cut.supervisions if s.alignment and "word" in s.alignment]
-        words = [WordTimes(item.symbol, item.start, item.end) for s in aligned for item in s.alignment["word"] if item.symbol.strip()]
+        words = [
+            WordTimes(item.symbol, item.start, item.end)
+            for s in aligned
+            for item in s.alignment["word"]
+            if item.symbol.strip()
+        ]
         if words:
             times[cut.id] = words
     return times
@@ -34,10 +39,17 @@ def manifest_times(cuts: Iterable[Any]) -> Dict[str, List[WordTimes]]:
 
 def record_times(records: Iterable[Dict[str, Any]]) -> Dict[str, List[WordTimes]]:
     """The words of each record that decoding wrote, by its id; those without times are left out."""
-    return {r["id"]: [WordTimes(w["w"], w["start"], w["end"]) for w in r.get("words", []) if w["start"] is not None] for r in records}
+    return {
+        r["id"]: [
+            WordTimes(w["w"], w["start"], w["end"]) for w in r.get("words", []) if w["start"] is not None
+        ]
+        for r in records
+    }
 
 
-def differences(true: Dict[str, List[WordTimes]], found: Dict[str, List[WordTimes]]) -> List[Tuple[float, float]]:
+def differences(
+    true: Dict[str, List[WordTimes]], found: Dict[str, List[WordTimes]]
+) -> List[Tuple[float, float]]:
     """Found minus true (start, end) of each word recognised right."""
     from asr_core.text.scoring import NO_WORD, align_words
 
@@ -58,10 +70,23 @@ def summary(pairs: Sequence[Tuple[float, float]]) -> str:
 
     from asr_core.text.tables import format_columns
 
-    rows: List[tuple] = [("", "mean error ms", "mean absolute ms", "median absolute ms", *(f"within {1000 * c:.0f} ms %" for c in _CLOSE))]
+    rows: List[tuple] = [
+        (
+            "",
+            "mean error ms",
+            "mean absolute ms",
+            "median absolute ms",
+            *(f"within {1000 * c:.0f} ms %" for c in _CLOSE),
+        )
+    ]
     for name, values in zip(("start", "end"), np.asarray(pairs).T):
         off = np.abs(values)
-        numbers = (1000 * values.mean(), 1000 * off.mean(), 1000 * np.median(off), *(100 * (off <= c + 1e-9).mean() for c in _CLOSE))
+        numbers = (
+            1000 * values.mean(),
+            1000 * off.mean(),
+            1000 * np.median(off),
+            *(100 * (off <= c + 1e-9).mean() for c in _CLOSE),
+        )
         rows.append((name, *(f"{v:.1f}" for v in numbers)))
     return "\n".join(format_columns(rows))
 
@@ -85,8 +110,12 @@ def score_timestamps(manifest: Path, results: Sequence[Path]) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
     parser = Parser(__doc__.split("\n\n")[0])
-    parser.add_argument("manifest", type=Path, help="cuts with word alignments, e.g. data/manifests/fsdd_cuts_test.jsonl.gz")
-    parser.add_argument("results", type=Path, nargs="+", help="timestamps-*.jsonl of decode.py --write-timestamps 1")
+    parser.add_argument(
+        "manifest", type=Path, help="cuts with word alignments, e.g. data/manifests/fsdd_cuts_test.jsonl.gz"
+    )
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="timestamps-*.jsonl of decode.py --write-timestamps 1"
+    )
     args = parser.parse_args(argv)
     run_program(lambda: score_timestamps(args.manifest, args.results))
 

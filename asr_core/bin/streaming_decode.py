@@ -60,11 +60,18 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
         searching = streaming_search(model, search, resources)
         if details.write_confidence:
             searching = ConfidentSearch(searching, model, search, details)
-        outcome.add(name, *_decode_set(model, data.test_dataloader(cuts), searching, chunk, streaming.num_decode_streams, name))
+        outcome.add(
+            name,
+            *_decode_set(
+                model, data.test_dataloader(cuts), searching, chunk, streaming.num_decode_streams, name
+            ),
+        )
     outcome.report(f"{files.key}, streaming with chunk {chunk}, left context {left}")
 
 
-def _decode_set(model: Any, loader: Any, search: Any, chunk_size: int, num_streams: int, name: str) -> Tuple[List[Any], float]:
+def _decode_set(
+    model: Any, loader: Any, search: Any, chunk_size: int, num_streams: int, name: str
+) -> Tuple[List[Any], float]:
     """All utterances of a test set, and the seconds it took without loading them."""
     from asr_core.decoding.offline import Decoded, supervised_frames
     from asr_core.decoding.streams import StreamBatch, decode_streams
@@ -91,7 +98,9 @@ def _decode_set(model: Any, loader: Any, search: Any, chunk_size: int, num_strea
     return decoded, time.perf_counter() - start - loading
 
 
-def main(corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None) -> None:
+def main(
+    corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None
+) -> None:
     """Parse the command line and run; arguments as of :func:`asr_core.bin.decode.main`."""
     from asr_core.decoding.options import CheckpointOptions, StreamingSearchOptions
 

@@ -43,7 +43,13 @@ def main(
         that come before the recipe's, among them ``encoder``.
     """
     recipe = recipe or Recipe
-    run_program(lambda: sys.exit(launch(_train, (corpus, recipe), _parse(corpus, recipe, defaults or {}, argv, encoders, models or {}))))
+    run_program(
+        lambda: sys.exit(
+            launch(
+                _train, (corpus, recipe), _parse(corpus, recipe, defaults or {}, argv, encoders, models or {})
+            )
+        )
+    )
 
 
 def _parse(
@@ -54,7 +60,9 @@ def _parse(
     encoders: Sequence[str],
     models: Mapping[str, Mapping[str, Any]],
 ) -> AttributeDict:
-    parser = Parser(f"{recipe.purpose} on {corpus.name}. The same command again continues where a run was interrupted.")
+    parser = Parser(
+        f"{recipe.purpose} on {corpus.name}. The same command again continues where a run was interrupted."
+    )
     merged = {**corpus.defaults, **defaults}
     if models:
         usual = next(iter(models))
@@ -79,7 +87,9 @@ def _parse(
     ours = {field.name for cls in options for field in dataclasses.fields(cls)} | of_others
     parser.set_defaults(**{name: value for name, value in merged.items() if name not in ours})
     params = params_of(parser.parse_args(argv))
-    refuse_unused(params, {field.name: parser.get_default(field.name) for field in dataclasses.fields(OptimizerOptions)})
+    refuse_unused(
+        params, {field.name: parser.get_default(field.name) for field in dataclasses.fields(OptimizerOptions)}
+    )
     return params
 
 
@@ -132,14 +142,18 @@ def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe
         blank_id=recipe.tokenizer.blank_id,
         unk_id=recipe.tokenizer.unk_id,
         feature_dim=params["num_mel_bins"],
-        features=describe_features(*(params[name] for name in ("sample_rate", "num_mel_bins", "feature_type"))),
+        features=describe_features(
+            *(params[name] for name in ("sample_rate", "num_mel_bins", "feature_type"))
+        ),
         subsampling_factor=subsampling_factor(options_of(params)),
     )
     if world.is_main:
         _keep_records(recipe, Path(params["exp_dir"]))
     from asr_core.decoding.validation import GreedyErrors
 
-    return Trainer(params, recipe, world, GreedyErrors(recipe.tokenizer.decode, recipe.corpus.normalize)).run()
+    return Trainer(
+        params, recipe, world, GreedyErrors(recipe.tokenizer.decode, recipe.corpus.normalize)
+    ).run()
 
 
 def _keep_records(recipe: Recipe, exp_dir: Path) -> None:
@@ -152,8 +166,14 @@ def _keep_records(recipe: Recipe, exp_dir: Path) -> None:
     from asr_core.utils.files import atomic_path, write_text_atomic
 
     tokens = exp_dir / "tokens.txt"
-    if tokens.is_file() and list(exp_dir.glob("*.pt")) and Tokenizer.load(tokens).pieces != recipe.tokenizer.pieces:
-        raise UserError(f"{exp_dir} holds a run with other tokens than {recipe.options.bpe_model}: choose another --exp-dir")
+    if (
+        tokens.is_file()
+        and list(exp_dir.glob("*.pt"))
+        and Tokenizer.load(tokens).pieces != recipe.tokenizer.pieces
+    ):
+        raise UserError(
+            f"{exp_dir} holds a run with other tokens than {recipe.options.bpe_model}: choose another --exp-dir"
+        )
     params = recipe.params
     write_text_atomic(exp_dir / "params.json", str(params) + "\n")
     logging.info("Options: %s", {name: params[name] for name in sorted(params)})

@@ -24,10 +24,15 @@ LOOP_OPTIONS = (
     "print_diagnostics", "inf_check", "use_fp16", "use_bf16",
 )  # fmt: skip
 DEFAULTS = {"save_every_n": 2000}
-DEFAULTS_OF = {"rnn": {"exp_dir": "rnn_lm/exp"}, "transformer": {"exp_dir": "transformer_lm/exp", "warmup_batches": 2000.0}}
+DEFAULTS_OF = {
+    "rnn": {"exp_dir": "rnn_lm/exp"},
+    "transformer": {"exp_dir": "transformer_lm/exp", "warmup_batches": 2000.0},
+}
 
 
-def main(lm_type: str = "", defaults: Optional[Dict[str, Any]] = None, argv: Optional[List[str]] = None) -> None:
+def main(
+    lm_type: str = "", defaults: Optional[Dict[str, Any]] = None, argv: Optional[List[str]] = None
+) -> None:
     """Train; ends the process like :func:`asr_core.bin.train.main`.
 
     Args:
@@ -42,8 +47,15 @@ def _parse(lm_type: str, defaults: Dict[str, Any], argv: Optional[List[str]]) ->
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--lm-type", default=lm_type or "rnn")
     lm_type = first.parse_known_args(argv)[0].lm_type
-    parser = Parser("Train a neural language model. The same command again continues where a run was interrupted.")
-    parser.add_argument("--lm-type", choices=sorted(SIZES), default=lm_type, help="kind of model; sets which sizes can be given")
+    parser = Parser(
+        "Train a neural language model. The same command again continues where a run was interrupted."
+    )
+    parser.add_argument(
+        "--lm-type",
+        choices=sorted(SIZES),
+        default=lm_type,
+        help="kind of model; sets which sizes can be given",
+    )
     merged = {**DEFAULTS, **DEFAULTS_OF.get(lm_type, {}), **defaults}
     add_options(parser, LmTrainOptions, merged)
     add_options(parser, SIZES.get(lm_type, RnnOptions), merged)

@@ -16,7 +16,9 @@ class TokenizerOptions:
     transcript: str = option("", "text, one utterance a line")
     vocab_size: int = option(500, "number of tokens, <blk>, <sos/eos> and <unk> among them")
     model_type: str = option("unigram", "how tokens are found", choices=("unigram", "bpe", "char"))
-    fit_vocab: bool = option(False, "take the nearest size possible where the text does not allow --vocab-size")
+    fit_vocab: bool = option(
+        False, "take the nearest size possible where the text does not allow --vocab-size"
+    )
     keep_text: bool = option(False, "leave characters as they are, instead of Unicode normalization NFKC")
 
 
@@ -33,7 +35,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     setup_logger()
 
     def body() -> None:
-        size = train_tokenizer(opts.transcript, opts.lang_dir, opts.vocab_size, opts.model_type, opts.fit_vocab, opts.keep_text)
+        size = train_tokenizer(
+            opts.transcript, opts.lang_dir, opts.vocab_size, opts.model_type, opts.fit_vocab, opts.keep_text
+        )
         logging.info("%s: %d %s tokens", opts.lang_dir, size, opts.model_type)
 
     run_program(body)

@@ -21,26 +21,48 @@ _OF_FEATURES = ("sample_rate", "feature_type")
 class TranscribeOptions:
     """Transcribing: with what, how, and what is printed."""
 
-    model: str = option("", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename"))
-    tokens: str = option(
-        "", "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it", aliases=("--bpe-model",)
+    model: str = option(
+        "", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename")
     )
-    method: str = option("greedy_search", "greedy_search, modified_beam_search or fast_beam_search", aliases=("--decoding-method",))
+    tokens: str = option(
+        "",
+        "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it",
+        aliases=("--bpe-model",),
+    )
+    method: str = option(
+        "greedy_search",
+        "greedy_search, modified_beam_search or fast_beam_search",
+        aliases=("--decoding-method",),
+    )
     beam_size: int = option(4, "hypotheses kept by beam searches")
-    beam: float = option(4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)")
+    beam: float = option(
+        4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)"
+    )
     max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame")
     max_states: int = option(8, "states that fast_beam_search keeps per frame")
     max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
-    blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
-    sample_rate: int = option(16000, "samples per second that the model hears, if its file does not tell; other audio is resampled")
-    feature_type: str = option("fbank", "kind of features that the model takes, if its file does not tell", choices=FEATURE_TYPES)
+    blank_penalty: float = option(
+        0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions"
+    )
+    sample_rate: int = option(
+        16000, "samples per second that the model hears, if its file does not tell; other audio is resampled"
+    )
+    feature_type: str = option(
+        "fbank", "kind of features that the model takes, if its file does not tell", choices=FEATURE_TYPES
+    )
     json: bool = option(False, "print a JSON object for each file")
     timestamps: bool = option(False, "print each word with the seconds between which it was said")
-    confidence: bool = option(False, "tell how far each word can be trusted; a probability if confidence.json lies beside the model")
+    confidence: bool = option(
+        False, "tell how far each word can be trusted; a probability if confidence.json lies beside the model"
+    )
     max_duration: float = option(120.0, "seconds of audio in a batch")
     max_segment: float = option(30.0, "longer recordings are cut where it is quiet, unless the model streams")
-    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda"))
-    num_threads: int = option(0, "CPU threads of tensor operations; 0 takes all cores that this process may use")
+    device: str = option(
+        "auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
+    )
+    num_threads: int = option(
+        0, "CPU threads of tensor operations; 0 takes all cores that this process may use"
+    )
 
 
 @dataclasses.dataclass
@@ -80,7 +102,10 @@ def transcribe(params: AttributeDict, load: Optional[Callable[[Dict[str, Any], s
         raise UserError(f"--method {opts.method} needs more than a model: use decode.py")
     setup_cpu(opts.num_threads)
     device = shared.pick_device(opts.device)
-    given = {**shared.model_overrides(params), **{k: params[k] for k in (*shared.CHUNK_OPTIONS, *_OF_FEATURES) if k in params}}
+    given = {
+        **shared.model_overrides(params),
+        **{k: params[k] for k in (*shared.CHUNK_OPTIONS, *_OF_FEATURES) if k in params},
+    }
     loaded = load(given, device) if load else load_for_inference(opts.model, opts.tokens, given, device)
     shared.check_head(loaded.model, search.decoding_method)
     failed = 0
@@ -117,7 +142,9 @@ def _duration(path: str) -> float:
         return 0.0  # reading it will say what is wrong
 
 
-def _read(paths: Sequence[str], loaded: Any, opts: TranscribeOptions) -> Tuple[Dict[str, Any], Dict[str, float]]:
+def _read(
+    paths: Sequence[str], loaded: Any, opts: TranscribeOptions
+) -> Tuple[Dict[str, Any], Dict[str, float]]:
     """Features (T, C) and durations of the files that can be read; a line on stderr for each other one."""
     from asr_core.data.features import load_audio
 
@@ -145,11 +172,18 @@ def _features(samples: Any, loaded: Any) -> Any:
     if not loaded.streaming:
         return extract_features(samples, *form)
     stream = FeatureStream(*form)
-    return torch.cat([*(stream.accept(second) for second in samples.split(loaded.sample_rate)), stream.finish()])
+    return torch.cat(
+        [*(stream.accept(second) for second in samples.split(loaded.sample_rate)), stream.finish()]
+    )
 
 
 def _recognize(
-    features: Mapping[str, Any], durations: Mapping[str, float], loaded: Any, search: Any, opts: Any, device: str
+    features: Mapping[str, Any],
+    durations: Mapping[str, float],
+    loaded: Any,
+    search: Any,
+    opts: Any,
+    device: str,
 ) -> Dict[str, Transcript]:
     """Transcripts by path."""
     from asr_core.decoding.calibration import kind_of, load_calibrations
@@ -160,7 +194,9 @@ def _recognize(
     calibration = load_calibrations(Path(opts.model).parent).get(kind) if opts.confidence else None
     describer = Describer(loaded.tokenizer, loaded.frame_seconds, DetailOptions(), kind, calibration)
     transcripts = {path: Transcript(path, duration=round(durations[path], 3)) for path in features}
-    for (path, start), hypothesis in sorted(_hypotheses(features, loaded, search, opts, device), key=lambda item: item[0]):
+    for (path, start), hypothesis in sorted(
+        _hypotheses(features, loaded, search, opts, device), key=lambda item: item[0]
+    ):
         transcript, offset = transcripts[path], start / _FRAMES_PER_SECOND
         found = describer.hypothesis(hypothesis, durations[path] - offset, offset)
         transcript.text = " ".join(filter(None, (transcript.text, found["text"])))
@@ -169,7 +205,9 @@ def _recognize(
     return transcripts
 
 
-def _hypotheses(features: Mapping[str, Any], loaded: Any, search: Any, opts: Any, device: str) -> Iterator[Tuple[Tuple[str, int], Any]]:
+def _hypotheses(
+    features: Mapping[str, Any], loaded: Any, search: Any, opts: Any, device: str
+) -> Iterator[Tuple[Tuple[str, int], Any]]:
     """((path, first frame), hypothesis) of each piece of each file, in any order."""
     from asr_core.decoding.confidence import ConfidentSearch, with_confidences
     from asr_core.decoding.detail_options import ConfidenceOptions
@@ -227,13 +265,23 @@ def main(defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[s
     run(params_of(parser.parse_args(argv)))
 
 
-def add_arguments(parser: Parser, defaults: Optional[Mapping[str, Any]] = None, without: Sequence[str] = ()) -> None:
+def add_arguments(
+    parser: Parser, defaults: Optional[Mapping[str, Any]] = None, without: Sequence[str] = ()
+) -> None:
     """Add the audio files and :class:`TranscribeOptions`, but for those named in ``without``."""
     parser.add_argument(
-        "sound_files", nargs="+", metavar="FILE", help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken"
+        "sound_files",
+        nargs="+",
+        metavar="FILE",
+        help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken",
     )
     names = {field.name for field in dataclasses.fields(TranscribeOptions)}.difference(without)
-    add_options(parser, TranscribeOptions, {**dict.fromkeys(_OF_FEATURES, argparse.SUPPRESS), **(defaults or {})}, names)
+    add_options(
+        parser,
+        TranscribeOptions,
+        {**dict.fromkeys(_OF_FEATURES, argparse.SUPPRESS), **(defaults or {})},
+        names,
+    )
 
 
 def run(params: AttributeDict, load: Optional[Callable[[Dict[str, Any], str], Any]] = None) -> None:

@@ -26,9 +26,17 @@ def validate(path: str, read_data: bool) -> None:
 
     problems = validate_cuts(counted(), read_data)
     for problem, ids in problems.items():
-        logging.error("%s: %d cuts: %s (%s)", path, len(ids), problem, ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else ""))
+        logging.error(
+            "%s: %d cuts: %s (%s)",
+            path,
+            len(ids),
+            problem,
+            ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else ""),
+        )
     if problems:
-        raise UserError(f"{path}: {len({i for ids in problems.values() for i in ids})} of {number} cuts are unfit, see above")
+        raise UserError(
+            f"{path}: {len({i for ids in problems.values() for i in ids})} of {number} cuts are unfit, see above"
+        )
     if number == 0:
         raise UserError(f"{path}: no cuts")
     logging.info("%s: %d cuts are fine", path, number)
@@ -40,8 +48,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
     parser = Parser(__doc__)
     parser.add_argument("manifests", nargs="+", help="cut manifests, .jsonl.gz")
-    parser.add_argument("--read-data", type=str2bool, default=False, metavar="BOOL", help="read all features or audio too")
-    parser.add_argument("--bpe-model", default="", help="print statistics of the cuts, and of these tokens in them")
+    parser.add_argument(
+        "--read-data", type=str2bool, default=False, metavar="BOOL", help="read all features or audio too"
+    )
+    parser.add_argument(
+        "--bpe-model", default="", help="print statistics of the cuts, and of these tokens in them"
+    )
     args = parser.parse_args(argv)
     setup_logger()
 

@@ -15,12 +15,18 @@ class SharOptions:
     """Shar: which cuts, which data, where to write."""
 
     cuts: str = option("", "cut manifest, .jsonl.gz")
-    shar_dir: str = option("", "folder to write; training looks for a folder named as the part in its --shar-dir")
+    shar_dir: str = option(
+        "", "folder to write; training looks for a folder named as the part in its --shar-dir"
+    )
     data: str = option(
-        "", "what to store beside the cuts; left out: features if the cuts have them, else audio", choices=("", "features", "audio")
+        "",
+        "what to store beside the cuts; left out: features if the cuts have them, else audio",
+        choices=("", "features", "audio"),
     )
     features_format: str = option(
-        "numpy", "form of features: float32, or compressed with loss, which needs lilcom", choices=("numpy", "lilcom")
+        "numpy",
+        "form of features: float32, or compressed with loss, which needs lilcom",
+        choices=("numpy", "lilcom"),
     )
     audio_format: str = option("flac", "form of audio", choices=("flac", "wav", "original"))
     shard_size: int = option(1000, "cuts of a shard")

@@ -53,13 +53,19 @@ def noise_manifest(opts: DataOptions) -> Optional[Path]:
     """
     if opts.enable_musan is False:
         return None
-    places = [Path(opts.noise_manifest)] if opts.noise_manifest else manifest_places(opts.manifest_dir, _NOISE, opts.strategy)
+    places = (
+        [Path(opts.noise_manifest)]
+        if opts.noise_manifest
+        else manifest_places(opts.manifest_dir, _NOISE, opts.strategy)
+    )
     for path in places:
         if path.is_file():
             return path
     if opts.enable_musan or opts.noise_manifest:
         where = " or ".join(map(str, places))
-        raise UserError(f"no noise manifest {where}: run prepare.sh with noise (stages 2 and 4), or train with --enable-musan 0")
+        raise UserError(
+            f"no noise manifest {where}: run prepare.sh with noise (stages 2 and 4), or train with --enable-musan 0"
+        )
     return None
 
 
@@ -96,7 +102,9 @@ def input_transforms(opts: DataOptions) -> List[Callable]:
     if not opts.enable_spec_aug:
         return []
     if opts.strategy == "AudioSamples":
-        raise UserError("--enable-spec-aug masks features; with --input-strategy AudioSamples give --enable-spec-aug 0")
+        raise UserError(
+            "--enable-spec-aug masks features; with --input-strategy AudioSamples give --enable-spec-aug 0"
+        )
     if opts.spec_aug == "adaptive":
         return [adaptive_spec_augment(opts)]
     from lhotse.dataset import SpecAugment

@@ -56,7 +56,9 @@ class _Job:
         return Path(self.folder) / f"{self.number:04d}{suffix}"
 
 
-def process_map(function: Callable[[T], R], items: Iterable[T], nj: int, client: Optional[Any] = None) -> Iterator[R]:
+def process_map(
+    function: Callable[[T], R], items: Iterable[T], nj: int, client: Optional[Any] = None
+) -> Iterator[R]:
     """``map`` with ``nj`` processes, results in order; in this process if ``nj`` is 1.
 
     Args:
@@ -80,7 +82,9 @@ def process_map(function: Callable[[T], R], items: Iterable[T], nj: int, client:
         try:
             yield from pool.map(function, items)
         except BrokenProcessPool as e:
-            raise UserError("a worker process was killed; if memory ran out, start the same command again with a smaller --nj") from e
+            raise UserError(
+                "a worker process was killed; if memory ran out, start the same command again with a smaller --nj"
+            ) from e
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -152,16 +156,25 @@ def compute_features(
     of = {"source": digest_of(source), "speeds": speeds, "rate": opts.sample_rate, "mels": opts.num_mel_bins}
     of.update(type=opts.feature_type, shard=_SHARD_CUTS)
     _start_folder(folder, of)
-    spans = [(speed, i, min(i + _SHARD_CUTS, total)) for speed in speeds for i in range(0, total, _SHARD_CUTS)]
+    spans = [
+        (speed, i, min(i + _SHARD_CUTS, total)) for speed in speeds for i in range(0, total, _SHARD_CUTS)
+    ]
     where = (str(source.resolve()), str(folder), str(recorded))
     jobs = [_Job(*where, n, i, j, speed, opts) for n, (speed, i, j) in enumerate(spans)]
     waiting = [job for job in jobs if not job.path(".json").is_file()]
     if len(waiting) < len(jobs):
         logging.info("%s: %d of %d shards were done before", target, len(jobs) - len(waiting), len(jobs))
-    _run(process_map(_compute_shard, waiting, min(nj, len(waiting)), client), waiting, f"features {target.name}", progress)
+    _run(
+        process_map(_compute_shard, waiting, min(nj, len(waiting)), client),
+        waiting,
+        f"features {target.name}",
+        progress,
+    )
     done = _collect(jobs)
     if not done.cuts:
-        raise UserError(f"{source}: none of the {total} recordings could be read; the first: {done.dropped[0][1]}")
+        raise UserError(
+            f"{source}: none of the {total} recordings could be read; the first: {done.dropped[0][1]}"
+        )
     form = describe_features(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
     write_text_atomic(folder / "features.json", json.dumps(form, indent=2) + "\n")
     _join_manifests(jobs, target)
@@ -191,7 +204,9 @@ def _start_folder(folder: Path, settings: Any) -> None:
         return
     others = [path.name for path in folder.glob("*") if path.suffix not in _SUFFIXES]
     if others:
-        raise UserError(f"{folder} has features of another program ({others[0]}), but their manifest is not there: move one of them")
+        raise UserError(
+            f"{folder} has features of another program ({others[0]}), but their manifest is not there: move one of them"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     write_text_atomic(record, text)
 
@@ -254,7 +269,9 @@ def _features_of(job: _Job) -> Tuple[List[Any], Computed]:
         for cut in _cuts_of(job):
             try:
                 matrix = features_of(cut)
-            except Exception as e:  # the readers raise many kinds; one bad file must not end the whole preparation
+            except (
+                Exception
+            ) as e:  # the readers raise many kinds; one bad file must not end the whole preparation
                 done.dropped.append((cut.id, short_reason(e)))
                 continue
             features = Features(

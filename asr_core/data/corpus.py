@@ -104,7 +104,9 @@ class Corpus:
         if self.params.get("shar_dir") and (shar_dir / part).is_dir():
             logging.info("%s is read from %s", part, shar_dir / part)
             return open_shar(shar_dir / part)
-        places = manifest_places(self.params["manifest_dir"], f"{self.prefix}_cuts_{part}.jsonl.gz", self._strategy)
+        places = manifest_places(
+            self.params["manifest_dir"], f"{self.prefix}_cuts_{part}.jsonl.gz", self._strategy
+        )
         for path in places:
             if path.is_file():
                 return CutSet.from_jsonl_lazy(path)
@@ -130,7 +132,11 @@ class Corpus:
 
     @property
     def _strategy(self) -> str:
-        return "OnTheFlyFeatures" if self.params.get("on_the_fly_feats") else self.params.get("input_strategy", "PrecomputedFeatures")
+        return (
+            "OnTheFlyFeatures"
+            if self.params.get("on_the_fly_feats")
+            else self.params.get("input_strategy", "PrecomputedFeatures")
+        )
 
     def _join(self, parts: Sequence[str]) -> Any:
         first, *rest = [self.cuts(part) for part in parts]

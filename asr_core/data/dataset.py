@@ -77,7 +77,9 @@ class StoredFeatures:
             if features is not None:
                 self._check(features)
         array = cut.load_features()
-        if array is not None and self.opts.feature_type == "log-mel":  # lhotse repeats the last frame where it counts one more
+        if (
+            array is not None and self.opts.feature_type == "log-mel"
+        ):  # lhotse repeats the last frame where it counts one more
             from asr_core.data.log_mel import num_frames
 
             array = array[: num_frames(round(cut.duration * self.opts.sample_rate), self.opts.sample_rate)]
@@ -92,7 +94,9 @@ class StoredFeatures:
             ("--sample-rate", features.sampling_rate, opts.sample_rate),
         ):
             if value != wanted:
-                raise OtherFeatures(f"prepared with {name} {value}, not {wanted}: give the same to both programs, or --on-the-fly-feats 1")
+                raise OtherFeatures(
+                    f"prepared with {name} {value}, not {wanted}: give the same to both programs, or --on-the-fly-feats 1"
+                )
 
 
 class FeaturesOfAudio:
@@ -103,7 +107,9 @@ class FeaturesOfAudio:
         self.extractor = make_extractor(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
 
     def __call__(self, cut: Any) -> np.ndarray:
-        samples = load_samples(cut.resample(self.sample_rate) if cut.sampling_rate != self.sample_rate else cut)
+        samples = load_samples(
+            cut.resample(self.sample_rate) if cut.sampling_rate != self.sample_rate else cut
+        )
         return self.extractor.extract(samples[None], self.sample_rate)
 
 
@@ -168,7 +174,9 @@ class SpeechDataset(torch.utils.data.Dataset):
                 cuts = transform(cuts, rng)
             return self._collate(index, cuts, dropped, rng)
 
-    def _collate(self, index: int, cuts: Any, dropped: List[Tuple[str, str]], rng: random.Random) -> Dict[str, Any]:
+    def _collate(
+        self, index: int, cuts: Any, dropped: List[Tuple[str, str]], rng: random.Random
+    ) -> Dict[str, Any]:
         kept, arrays = [], []
         for cut in cuts.sort_by_duration(ascending=False):
             if len(cut.supervisions) > 1:
@@ -188,7 +196,9 @@ class SpeechDataset(torch.utils.data.Dataset):
         for i in range(len(arrays)):
             if self.tail_silence_prob > 0 and rng.random() < self.tail_silence_prob:
                 tail = rng.randint(1, _MAX_TAIL_FRAMES) * (self.samples_per_frame if self.is_audio else 1)
-                arrays[i] = np.concatenate([arrays[i], np.full((tail, *arrays[i].shape[1:]), silence, dtype=arrays[i].dtype)])
+                arrays[i] = np.concatenate(
+                    [arrays[i], np.full((tail, *arrays[i].shape[1:]), silence, dtype=arrays[i].dtype)]
+                )
                 lengths[i] += tail
         inputs = _pad(arrays, silence)
         if arrays:
@@ -257,4 +267,6 @@ def _intervals(cuts: List[Any], arrays: List[np.ndarray]) -> Tuple[Tensor, Tenso
 def short_reason(e: BaseException) -> str:
     """Why a recording could not be read, in one line."""
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return f"unreadable ({type(e).__name__}: {lines[0][:160]})" if lines else f"unreadable ({type(e).__name__})"
+    return (
+        f"unreadable ({type(e).__name__}: {lines[0][:160]})" if lines else f"unreadable ({type(e).__name__})"
+    )

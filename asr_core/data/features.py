@@ -38,26 +38,54 @@ def make_extractor(sample_rate: int = 16000, num_mel_bins: int = 80, feature_typ
         raise UserError(f"unknown --feature-type {feature_type!r}; known: {', '.join(FEATURE_TYPES)}")
     from lhotse.features.kaldi.extractors import Fbank, FbankConfig
 
-    return Fbank(FbankConfig(sampling_rate=sample_rate, num_mel_bins=num_mel_bins, dither=0.0, snip_edges=False, high_freq=-400.0))
+    return Fbank(
+        FbankConfig(
+            sampling_rate=sample_rate,
+            num_mel_bins=num_mel_bins,
+            dither=0.0,
+            snip_edges=False,
+            high_freq=-400.0,
+        )
+    )
 
 
-def describe_features(sample_rate: int = 16000, num_mel_bins: int = 80, feature_type: str = "fbank") -> Dict[str, Any]:
+def describe_features(
+    sample_rate: int = 16000, num_mel_bins: int = 80, feature_type: str = "fbank"
+) -> Dict[str, Any]:
     """All that defines the features, as JSON values: what is recorded with stored features, checkpoints and exports.
 
     ``amplitude`` is the scale of the samples in the formula (programs pass samples in [-1, 1] everywhere), frequencies are in Hz,
     ``window`` and ``shift`` in samples.
     """
-    common = {"type": feature_type, "sample_rate": sample_rate, "num_mel_bins": num_mel_bins, "shift": sample_rate // 100}
+    common = {
+        "type": feature_type,
+        "sample_rate": sample_rate,
+        "num_mel_bins": num_mel_bins,
+        "shift": sample_rate // 100,
+    }
     if feature_type == "log-mel":
         from asr_core.data import log_mel
 
-        own = {"amplitude": "int16", "window": log_mel.window_samples(sample_rate), "window_type": "hann", "spectrum": "magnitude"}
-        return {**common, **own, "low": log_mel.LOW_HZ, "high": log_mel.HIGH_PART * sample_rate / 2, "floor": log_mel.FLOOR}
+        own = {
+            "amplitude": "int16",
+            "window": log_mel.window_samples(sample_rate),
+            "window_type": "hann",
+            "spectrum": "magnitude",
+        }
+        return {
+            **common,
+            **own,
+            "low": log_mel.LOW_HZ,
+            "high": log_mel.HIGH_PART * sample_rate / 2,
+            "floor": log_mel.FLOOR,
+        }
     own = {"amplitude": "unit", "window": sample_rate // 40, "window_type": "povey", "spectrum": "power"}
     return {**common, **own, "low": 20.0, "high": sample_rate / 2 - 400.0, "floor": 1e-10}
 
 
-def extract_features(samples: Tensor, sample_rate: int, num_mel_bins: int = 80, feature_type: str = "fbank") -> Tensor:
+def extract_features(
+    samples: Tensor, sample_rate: int, num_mel_bins: int = 80, feature_type: str = "fbank"
+) -> Tensor:
     """Log-mel energies of one recording.
 
     Args:
@@ -190,7 +218,9 @@ def _missing_wav_bytes(path: Path) -> int:
             name, size = struct.unpack("<4sI", chunk)
             if name == b"data":
                 here = path.stat().st_size - f.tell()
-                streamed = size in (0, 0x7FFFFFFF, 0xFFFFFFFF) or size >= 0xFFFFFF00  # written to a pipe: length unknown
+                streamed = (
+                    size in (0, 0x7FFFFFFF, 0xFFFFFFFF) or size >= 0xFFFFFF00
+                )  # written to a pipe: length unknown
                 return 0 if streamed else max(0, size - here)
             f.seek(size + size % 2, 1)
 
@@ -199,7 +229,21 @@ def _ffmpeg(path: Path) -> Optional[Tuple[np.ndarray, int]]:
     """First channel at 16 kHz through ffmpeg, or None where ffmpeg is missing or fails."""
     if shutil.which("ffmpeg") is None:
         return None
-    command = ["ffmpeg", "-v", "error", "-xerror", "-i", str(path), "-af", "pan=mono|c0=c0", "-ar", "16000", "-f", "f32le", "-"]
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-xerror",
+        "-i",
+        str(path),
+        "-af",
+        "pan=mono|c0=c0",
+        "-ar",
+        "16000",
+        "-f",
+        "f32le",
+        "-",
+    ]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0 or not done.stdout:
         logging.debug("ffmpeg: %s", done.stderr.decode(errors="replace").strip())

@@ -76,7 +76,13 @@ class CutFilter:
       unknown: characters that the tokenizer cannot spell, and in how many cuts each was met.
     """
 
-    def __init__(self, opts: DataOptions, tokenizer: Optional[Tokenizer], report: DropReport, subsampling_factor: int = 4) -> None:
+    def __init__(
+        self,
+        opts: DataOptions,
+        tokenizer: Optional[Tokenizer],
+        report: DropReport,
+        subsampling_factor: int = 4,
+    ) -> None:
         self.opts = opts
         self.subsampling_factor = subsampling_factor
         self.tokenizer = tokenizer
@@ -116,7 +122,9 @@ class CutFilter:
         return "more tokens than encoder frames" if self._encoder_frames(cut) - 2 < len(ids) else ""
 
     def _encoder_frames(self, cut: Any) -> int:
-        return subsampled_length(cut.num_frames if cut.has_features else round(cut.duration * 100), self.subsampling_factor)
+        return subsampled_length(
+            cut.num_frames if cut.has_features else round(cut.duration * 100), self.subsampling_factor
+        )
 
 
 def text_of(cut: Any) -> str:

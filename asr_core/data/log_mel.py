@@ -82,7 +82,9 @@ def log_mel(samples: Tensor, sample_rate: int, num_filters: int) -> Tensor:
     window, shift = window_samples(sample_rate), sample_rate // 100
     count = num_frames(len(samples), sample_rate)
     wanted = (count - 1) * shift + window + 1
-    samples = torch.nn.functional.pad(samples.float() * INT16_SCALE, (0, max(0, wanted - len(samples))))[:wanted]
+    samples = torch.nn.functional.pad(samples.float() * INT16_SCALE, (0, max(0, wanted - len(samples))))[
+        :wanted
+    ]
     frames = samples.unfold(0, window + 1, shift)
     emphasised = (frames[:, 1:] - PRE_EMPHASIS * frames[:, :-1]) * _hann(window)
     fft_size = 1 << (window - 1).bit_length()
@@ -113,7 +115,11 @@ class LogMel(FeatureExtractor):
     @staticmethod
     def mix(features_a: np.ndarray, features_b: np.ndarray, energy_scaling_factor_b: float) -> np.ndarray:
         """Adds the squares of magnitudes, those of b times the factor."""
-        return 0.5 * np.log(np.maximum(FLOOR**2, np.exp(2.0 * features_a) + energy_scaling_factor_b * np.exp(2.0 * features_b)))
+        return 0.5 * np.log(
+            np.maximum(
+                FLOOR**2, np.exp(2.0 * features_a) + energy_scaling_factor_b * np.exp(2.0 * features_b)
+            )
+        )
 
     @staticmethod
     def compute_energy(features: np.ndarray) -> float:

@@ -90,7 +90,13 @@ def join_manifests(folder: PathLike, prefix: str, part: str) -> Any:
 
 
 def make_cut(
-    cut_id: str, audio: PathLike, num_samples: int, sample_rate: int, text: str, speaker: Optional[str] = None, channels: int = 1
+    cut_id: str,
+    audio: PathLike,
+    num_samples: int,
+    sample_rate: int,
+    text: str,
+    speaker: Optional[str] = None,
+    channels: int = 1,
 ) -> Any:
     """The cut of a whole recording's first channel, with one supervision.
 
@@ -105,9 +111,15 @@ def make_cut(
 
     source = AudioSource(type="file", channels=list(range(channels)), source=str(audio))
     duration = num_samples / sample_rate
-    recording = Recording(id=cut_id, sources=[source], sampling_rate=sample_rate, num_samples=num_samples, duration=duration)
-    segment = SupervisionSegment(id=cut_id, recording_id=cut_id, start=0.0, duration=duration, channel=0, text=text, speaker=speaker)
-    return MonoCut(id=cut_id, start=0.0, duration=duration, channel=0, recording=recording, supervisions=[segment])
+    recording = Recording(
+        id=cut_id, sources=[source], sampling_rate=sample_rate, num_samples=num_samples, duration=duration
+    )
+    segment = SupervisionSegment(
+        id=cut_id, recording_id=cut_id, start=0.0, duration=duration, channel=0, text=text, speaker=speaker
+    )
+    return MonoCut(
+        id=cut_id, start=0.0, duration=duration, channel=0, recording=recording, supervisions=[segment]
+    )
 
 
 def write_cuts(cuts: Iterable[Any], path: PathLike) -> None:

@@ -87,13 +87,20 @@ class AsrDataModule:
         if self._train_transforms is None:
             self._train_transforms = cut_transforms(opts)
         dataset = SpeechDataset(
-            opts, (self.seed, epoch, 0), self._train_transforms, input_transforms(opts), opts.return_cuts, opts.tail_silence_prob
+            opts,
+            (self.seed, epoch, 0),
+            self._train_transforms,
+            input_transforms(opts),
+            opts.return_cuts,
+            opts.tail_silence_prob,
         )
         stream = self._stream(cuts, usable=True, train=True)
         bins = self._bins_of(stream, opts.num_buckets)
         order = epoch if opts.shuffle else None
         alike = alike or self.world_size
-        sampler = self._sampler(stream, bins, order, drop_last=opts.drop_last, alike=alike, first=skip_batches + self.rank)
+        sampler = self._sampler(
+            stream, bins, order, drop_last=opts.drop_last, alike=alike, first=skip_batches + self.rank
+        )
         return BatchLoader(self, dataset, sampler, f"epoch {epoch}", batch_seed(self.seed, epoch, 0))
 
     def valid_dataloader(self, cuts: Any) -> "BatchLoader":
@@ -140,7 +147,9 @@ class AsrDataModule:
             stream = open_mux(self.opts, stream, self._filter, self.seed)
         if train and self.opts.speed_perturb:
             if self.opts.strategy == "PrecomputedFeatures":
-                raise UserError("--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store all speeds")
+                raise UserError(
+                    "--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store all speeds"
+                )
             stream = ChainStream([stream, stream.with_speed(0.9), stream.with_speed(1.1)])
         self._streams.append((cuts, usable, train, stream))
         return stream
@@ -156,8 +165,12 @@ class AsrDataModule:
         self._bins.append((stream, buckets, bins))
         return bins
 
-    def _sampler(self, stream: CutStream, bins: List[float], epoch: Optional[int], **kwargs: Any) -> BucketSampler:
-        return BucketSampler(stream, epoch, self.opts.max_duration, bins, self.seed, step=self.world_size, **kwargs)
+    def _sampler(
+        self, stream: CutStream, bins: List[float], epoch: Optional[int], **kwargs: Any
+    ) -> BucketSampler:
+        return BucketSampler(
+            stream, epoch, self.opts.max_duration, bins, self.seed, step=self.world_size, **kwargs
+        )
 
 
 class BatchLoader:
@@ -166,7 +179,9 @@ class BatchLoader:
     A batch of which nothing could be read is left out, so ``batch["batch_idx"]`` says where in the epoch a batch stands.
     """
 
-    def __init__(self, module: AsrDataModule, dataset: SpeechDataset, sampler: BucketSampler, what: str, seed: int) -> None:
+    def __init__(
+        self, module: AsrDataModule, dataset: SpeechDataset, sampler: BucketSampler, what: str, seed: int
+    ) -> None:
         self.module = module
         self.dataset = dataset
         self.sampler = sampler
@@ -181,7 +196,9 @@ class BatchLoader:
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_start_worker if workers else None,
-            generator=torch.Generator().manual_seed(self.seed),  # or the loader draws from the caller's random state
+            generator=torch.Generator().manual_seed(
+                self.seed
+            ),  # or the loader draws from the caller's random state
             multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
         )
         empty = True
@@ -210,5 +227,8 @@ class BatchLoader:
 def _start_worker(worker_id: int) -> None:
     die_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
-    for signum in (signal.SIGINT, signal.SIGTERM):  # a whole group gets them; the main process decides when loading ends
+    for signum in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a whole group gets them; the main process decides when loading ends
         signal.signal(signum, signal.SIG_IGN)

@@ -27,7 +27,9 @@ def parse_mux(text: str) -> List[Tuple[str, Optional[float]]]:
         if not (parts[-1][1] is None or parts[-1][1] > 0):
             raise UserError(f"--mux-cuts {entry!r}: the weight must be above 0")
     if len(parts) < 2:
-        raise UserError(f"--use-mux 1 needs two corpora at least in --mux-cuts, not {text!r}; for example train:1.0,other.jsonl.gz:2.0")
+        raise UserError(
+            f"--use-mux 1 needs two corpora at least in --mux-cuts, not {text!r}; for example train:1.0,other.jsonl.gz:2.0"
+        )
     return parts
 
 
@@ -44,7 +46,11 @@ def open_mux(opts: DataOptions, train: CutStream, keep: Optional[CutFilter], see
     """
     streams, weights = [], []
     for name, weight in parse_mux(opts.mux_cuts):
-        stream = train if name == _TRAIN else open_stream(open_cuts(name, opts.manifest_dir, opts.strategy), keep, seed)
+        stream = (
+            train
+            if name == _TRAIN
+            else open_stream(open_cuts(name, opts.manifest_dir, opts.strategy), keep, seed)
+        )
         weight = weight or stream.survey()[0]
         if not weight:
             raise UserError(f"--mux-cuts {name}: no usable cuts")

@@ -50,7 +50,9 @@ def at_speed(cut: Any, speed: float) -> Any:
     """``cut`` played at ``speed``, without its stored features unless that is 1."""
     if speed == 1.0:
         return cut
-    return (cut.drop_features() if cut.has_features else cut).perturb_speed(speed)  # else lhotse warns of each
+    return (cut.drop_features() if cut.has_features else cut).perturb_speed(
+        speed
+    )  # else lhotse warns of each
 
 
 @lru_cache(maxsize=None)
@@ -72,12 +74,20 @@ def _read_entry(path: str, index: int, cut_id: str) -> Any:
     from lhotse.shar.utils import fill_shar_placeholder
 
     if not path.endswith(".tar"):
-        raise UserError(f"{path}: data in this form cannot be read at any place; keep only tar files and cuts in the folder")
+        raise UserError(
+            f"{path}: data in this form cannot be read at any place; keep only tar files and cuts in the folder"
+        )
     places = _entries(path)[4 * index : 4 * index + 4]
     with open(path, "rb") as f:
         members = [_member(f, *places[i : i + 2]) for i in (0, 2)] if len(places) == 4 else []
-    if len(members) != 2 or Path(members[0][0]).stem != Path(members[1][0]).stem or _key(members[0][0]) != cut_id:
-        raise UserError(f"{path}: entry {index} is not that of cut {cut_id}; write it again with asr_core.bin.write_shar")
+    if (
+        len(members) != 2
+        or Path(members[0][0]).stem != Path(members[1][0]).stem
+        or _key(members[0][0]) != cut_id
+    ):
+        raise UserError(
+            f"{path}: entry {index} is not that of cut {cut_id}; write it again with asr_core.bin.write_shar"
+        )
     (name, data), (description, text) = members
     if description.endswith(".nometa"):
         return None
@@ -108,7 +118,9 @@ class _Job(NamedTuple):
     fields: Dict[str, str]
 
 
-def write_shar(source: Path, folder: Path, fields: Dict[str, str], shard_size: int = 1000, nj: int = 1) -> int:
+def write_shar(
+    source: Path, folder: Path, fields: Dict[str, str], shard_size: int = 1000, nj: int = 1
+) -> int:
     """Write the cuts of a manifest and their data as Shar, by several processes; what a crash interrupted is continued.
 
     Args:
@@ -134,16 +146,22 @@ def write_shar(source: Path, folder: Path, fields: Dict[str, str], shard_size: i
     began = record.with_suffix(".started")
     starts = range(0, total, shard_size)
     last = folder / _PATTERN.format("cuts", len(starts) - 1, "jsonl.gz")
-    if record.is_file() and record.read_text() == settings and last.is_file():  # the folder may have been removed by hand
+    if (
+        record.is_file() and record.read_text() == settings and last.is_file()
+    ):  # the folder may have been removed by hand
         return len(starts)
     if not began.is_file() or began.read_text() != settings:
         if not (began.is_file() or record.is_file()) and folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty, and holds no Shar of this program: name a folder of its own, e.g. {folder / 'train'}")
+            raise UserError(
+                f"{folder} is not empty, and holds no Shar of this program: name a folder of its own, e.g. {folder / 'train'}"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         record.unlink(missing_ok=True)
         write_text_atomic(began, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [_Job(str(source), str(folder), n, i, min(i + shard_size, total), fields) for n, i in enumerate(starts)]
+    jobs = [
+        _Job(str(source), str(folder), n, i, min(i + shard_size, total), fields) for n, i in enumerate(starts)
+    ]
     jobs = [job for job in jobs if not (folder / _PATTERN.format("cuts", job.number, "jsonl.gz")).is_file()]
     for _ in process_map(_write_shard, jobs, min(nj, len(jobs))):
         pass

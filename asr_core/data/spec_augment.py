@@ -80,9 +80,13 @@ class AdaptiveSpecAugment:
         valid = (frames >= starts.unsqueeze(1)) & (frames < (starts + sizes).unsqueeze(1))
         in_time = draw_masks(sizes, self.time_masks, self.time_mask_ratio, self.time_mask_max, num_frames)
         in_time = in_time.gather(1, (frames - starts.unsqueeze(1)).clamp(0, max(0, num_frames - 1))) & valid
-        in_bins = draw_masks(torch.full_like(sizes, num_bins), self.freq_masks, 1.0, self.freq_mask_max, num_bins)
+        in_bins = draw_masks(
+            torch.full_like(sizes, num_bins), self.freq_masks, 1.0, self.freq_mask_max, num_bins
+        )
         chosen = (torch.rand(len(rows)) < self.p).unsqueeze(1)
-        of_times, of_bins, known = (torch.zeros(num_rows, width, dtype=torch.bool) for width in (num_frames, num_bins, num_frames))
+        of_times, of_bins, known = (
+            torch.zeros(num_rows, width, dtype=torch.bool) for width in (num_frames, num_bins, num_frames)
+        )
         of_times[rows], of_bins[rows], known[rows] = in_time & chosen, in_bins & chosen, valid
         of_times, of_bins, known = (mask.to(x.device) for mask in (of_times, of_bins, known))
         masked = of_times.unsqueeze(2) | (of_bins.unsqueeze(1) & known.unsqueeze(2))

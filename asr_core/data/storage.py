@@ -84,7 +84,9 @@ class FlatFeaturesReader(FeaturesReader):
         super().__init__()
         self._path = str(storage_path)
 
-    def read(self, key: str, left_offset_frames: int = 0, right_offset_frames: Optional[int] = None) -> np.ndarray:
+    def read(
+        self, key: str, left_offset_frames: int = 0, right_offset_frames: Optional[int] = None
+    ) -> np.ndarray:
         """The matrix (T, C) under ``key`` as float32, from one frame up to but without another.
 
         Raises:
@@ -98,5 +100,7 @@ class FlatFeaturesReader(FeaturesReader):
         except OSError as e:
             raise UserError(f"cannot read features {self._path}: {e.strerror}") from e
         if len(data) != size:
-            raise UserError(f"features file {self._path} is cut short: run prepare.sh again from stage 3 after removing it")
+            raise UserError(
+                f"features file {self._path} is cut short: run prepare.sh again from stage 3 after removing it"
+            )
         return np.frombuffer(data, _ITEM).reshape(last - first, columns).astype(np.float32)

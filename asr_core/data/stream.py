@@ -177,7 +177,9 @@ class MuxStream(CutStream):
     another place, so that all of them have their turn.
     """
 
-    def __init__(self, streams: Sequence[CutStream], weights: Sequence[float], seed: int, stop_early: bool) -> None:
+    def __init__(
+        self, streams: Sequence[CutStream], weights: Sequence[float], seed: int, stop_early: bool
+    ) -> None:
         self.streams = list(streams)
         self.weights = list(weights)
         self.seed = seed
@@ -194,7 +196,9 @@ class MuxStream(CutStream):
             yield from self._mixed([stream.items(epoch) for stream in self.streams], rng)
             return
         numbers = [sum(1 for _ in stream.items(epoch)) for stream in self.streams]
-        drawn = yield from self._mixed([_rotated(s, epoch, n, rng) for s, n in zip(self.streams, numbers)], rng)
+        drawn = yield from self._mixed(
+            [_rotated(s, epoch, n, rng) for s, n in zip(self.streams, numbers)], rng
+        )
         self._shares = [d / max(1, n) for d, n in zip(drawn, numbers)]
 
     def _mixed(self, sources: List[Iterator[Item]], rng: random.Random) -> Generator[Item, None, List[int]]:
@@ -215,7 +219,9 @@ class MuxStream(CutStream):
         return drawn
 
     def with_speed(self, speed: float) -> "MuxStream":
-        return MuxStream([stream.with_speed(speed) for stream in self.streams], self.weights, self.seed, self.stop_early)
+        return MuxStream(
+            [stream.with_speed(speed) for stream in self.streams], self.weights, self.seed, self.stop_early
+        )
 
 
 def _rotated(stream: CutStream, epoch: int, number: int, rng: random.Random) -> Iterator[Item]:
@@ -233,10 +239,16 @@ def view_of_line(line: bytes, speed: float = 1.0) -> Any:
     features = data.get("features")
     frames = 0
     if features:
-        frames = features["num_frames"] if abs(features["duration"] - duration) < 1e-4 else round(duration / features["frame_shift"])
+        frames = (
+            features["num_frames"]
+            if abs(features["duration"] - duration) < 1e-4
+            else round(duration / features["frame_shift"])
+        )
     supervisions = [SimpleNamespace(text=s.get("text")) for s in data.get("supervisions", ())]
     name = data["id"] if speed == 1.0 else f"{data['id']}_sp{speed:g}"
-    return SimpleNamespace(id=name, duration=duration, supervisions=supervisions, has_features=bool(features), num_frames=frames)
+    return SimpleNamespace(
+        id=name, duration=duration, supervisions=supervisions, has_features=bool(features), num_frames=frames
+    )
 
 
 def open_stream(cuts: Any, keep: Optional[CutFilter], seed: int = 0) -> CutStream:

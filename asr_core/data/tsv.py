@@ -51,7 +51,9 @@ def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none"
         if problem:
             bad.append(f"{path}:{number}: {problem}")
             continue
-        lines.append(TsvLine(f"{path}:{number}", number, path.parent / audio, normalize_text(text, normalize)))
+        lines.append(
+            TsvLine(f"{path}:{number}", number, path.parent / audio, normalize_text(text, normalize))
+        )
     if bad and on_bad_line == "error":
         more = f" (and {len(bad) - 1} more such lines)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0]}{more}; correct it, or leave such lines out with --on-bad-line skip")
@@ -127,5 +129,12 @@ def _check(line: TsvLine) -> Tuple[Optional[Dict[str, int]], str]:
 
 def _cut(line: TsvLine, info: Dict[str, int], sample_rate: int) -> Any:
     name = f"{'_'.join(line.audio.stem.split())}-{line.number}"
-    cut = make_cut(name, line.audio.resolve(), info["num_samples"], info["sampling_rate"], line.text, channels=info["channels"])
+    cut = make_cut(
+        name,
+        line.audio.resolve(),
+        info["num_samples"],
+        info["sampling_rate"],
+        line.text,
+        channels=info["channels"],
+    )
     return cut if cut.sampling_rate == sample_rate else cut.resample(sample_rate)

@@ -16,9 +16,13 @@ LABELS_PER_FRAME, FURTHER_LABELS = 2, 10  # an utterance of T frames may have 2 
 _NEVER = float("-inf")
 
 
-def alignment_length_sync_search(model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any) -> List[Hypothesis]:
+def alignment_length_sync_search(
+    model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any
+) -> List[Hypothesis]:
     """The most probable token sequence that the search finds; arguments as of :func:`alignment_length_sync_nbest`."""
-    return [best[0] for best in alignment_length_sync_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs)]
+    return [
+        best[0] for best in alignment_length_sync_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs)
+    ]
 
 
 @torch.inference_mode()
@@ -82,7 +86,11 @@ class _Live(NamedTuple):
 
     def of(self, rows: Tensor) -> "_Live":
         """Those of the utterances where ``rows`` (n,) is true."""
-        return _Live(*select(self[:5], rows), select(self.history, rows), tuple(select(states, rows) for states in self.scorers))
+        return _Live(
+            *select(self[:5], rows),
+            select(self.history, rows),
+            tuple(select(states, rows) for states in self.scorers),
+        )
 
 
 class _Tree:
@@ -117,7 +125,9 @@ class _Complete(NamedTuple):
 
 
 class _Search:
-    def __init__(self, model: Any, beam: int, adjustments: Tuple[float, float], merge: bool, scorers: Sequence[Scorer]) -> None:
+    def __init__(
+        self, model: Any, beam: int, adjustments: Tuple[float, float], merge: bool, scorers: Sequence[Scorer]
+    ) -> None:
         self._joiner = model.joiner
         self._histories = histories(model)
         self._beam = beam
@@ -142,7 +152,9 @@ class _Search:
             step += 1
             done = (step - live.length >= lens[rows].unsqueeze(1)) & (live.score > _NEVER)
             total = live.score + live.extra
-            complete = complete.with_more(rows, (total + self._ending(live)).masked_fill(~done, _NEVER), live.node)
+            complete = complete.with_more(
+                rows, (total + self._ending(live)).masked_fill(~done, _NEVER), live.node
+            )
             live = live._replace(score=live.score.masked_fill(done, _NEVER))
             goes_on = total.masked_fill(done, _NEVER).logsumexp(dim=1) > complete.score[rows, -1]
             if not bool(goes_on.all()):
@@ -155,17 +167,31 @@ class _Search:
         score[:, 0] = 0
         zero = torch.zeros(num, self._beam, dtype=torch.int64, device=device)
         states = tuple(scorer.start(num, self._beam) for scorer in self._scorers)
-        return _Live(score, torch.zeros_like(score), zero, zero, zero - 1, self._histories.start(num, self._beam), states)
+        return _Live(
+            score,
+            torch.zeros_like(score),
+            zero,
+            zero,
+            zero - 1,
+            self._histories.start(num, self._beam),
+            states,
+        )
 
     def _ending(self, live: _Live) -> Tensor:
         """What the scorers say of ending (n, B)."""
-        return sum((scorer.finish(s) for scorer, s in zip(self._scorers, live.scorers)), torch.zeros_like(live.extra))
+        return sum(
+            (scorer.finish(s) for scorer, s in zip(self._scorers, live.scorers)), torch.zeros_like(live.extra)
+        )
 
     def _step(self, x: Tensor, rows: Tensor, step: int, live: _Live, lens: Tensor, cap: Tensor) -> _Live:
         """One more symbol for every hypothesis of utterances ``rows`` (n,)."""
         blank, vocab_size = self._histories.blank_id, self._histories.vocab_size
-        time = torch.minimum(step - live.length, lens[rows].unsqueeze(1) - 1)  # places without a hypothesis may lie beyond
-        logits = self._joiner(x[rows.unsqueeze(1), time], self._histories.output(live.history), project_input=False)
+        time = torch.minimum(
+            step - live.length, lens[rows].unsqueeze(1) - 1
+        )  # places without a hypothesis may lie beyond
+        logits = self._joiner(
+            x[rows.unsqueeze(1), time], self._histories.output(live.history), project_input=False
+        )
         log_probs = adjusted_log_probs(logits, *self._adjust)
         full = live.length >= cap[rows].unsqueeze(1)
         if bool(full.any()):
@@ -182,11 +208,21 @@ class _Search:
         if self._merge:
             score = merge_equal(score, key, self._earlier[: score.size(1), : score.size(1)])
             best = (score + extra).topk(min(self._beam, score.size(1)), dim=1).indices
-            score, extra, key, parent, token, emits = (v.gather(1, best) for v in (score, extra, key, parent, token, emits))
+            score, extra, key, parent, token, emits = (
+                v.gather(1, best) for v in (score, extra, key, parent, token, emits)
+            )
         return self._grown(live, score, extra, key, parent, token, emits & (score > _NEVER), time)
 
     def _grown(
-        self, live: _Live, score: Tensor, extra: Tensor, key: Tensor, parent: Tensor, token: Tensor, emits: Tensor, time: Tensor
+        self,
+        live: _Live,
+        score: Tensor,
+        extra: Tensor,
+        key: Tensor,
+        parent: Tensor,
+        token: Tensor,
+        emits: Tensor,
+        time: Tensor,
     ) -> _Live:
         """The hypotheses chosen, their ``extra`` still without what the scorers say of their new tokens."""
         after: List[States] = []
@@ -212,8 +248,14 @@ class _Search:
                     frames.append(frame)
                 if score > _NEVER:  # without merging, alignments of the same tokens: the best comes first
                     found.setdefault(tuple(tokens), Hypothesis(tokens[::-1], frames[::-1], score))
-            out.append(list(found.values()) or [Hypothesis([], [], _NEVER)])  # nothing where a model computes no numbers
+            out.append(
+                list(found.values()) or [Hypothesis([], [], _NEVER)]
+            )  # nothing where a model computes no numbers
         long = sum(len(best[0].tokens) >= most for best, most in zip(out, cap))
         if long:
-            logging.warning("%d of %d utterances have as many tokens as the search allows and may be cut short", long, len(out))
+            logging.warning(
+                "%d of %d utterances have as many tokens as the search allows and may be cut short",
+                long,
+                len(out),
+            )
         return out

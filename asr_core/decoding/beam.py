@@ -11,7 +11,9 @@ from asr_core.decoding.fusion import Scorer, States, join, pick
 from asr_core.decoding.history import concatenate, histories
 from asr_core.decoding.hypothesis import Hypothesis
 
-KEY_FACTOR = 6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
+KEY_FACTOR = (
+    6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
+)
 
 
 class BeamState(NamedTuple):
@@ -83,7 +85,9 @@ def modified_beam_search(
     best = _best_place(final, state).unsqueeze(1)
     _, tokens = backtrack(*trace, best, core.blank_id)
     scores = final.gather(1, best).squeeze(1).tolist()
-    hypotheses = [Hypothesis(*to_lists(tokens[row, 0], core.blank_id), score) for row, score in enumerate(scores)]
+    hypotheses = [
+        Hypothesis(*to_lists(tokens[row, 0], core.blank_id), score) for row, score in enumerate(scores)
+    ]
     back = packed.order.argsort().tolist()
     return [hypotheses[row] for row in back]
 
@@ -176,7 +180,10 @@ class StreamingBeamSearch:
         for row, (stream, origins) in enumerate(zip(ordered, origin.tolist())):
             new = [to_lists(tokens[row, place], self._core.blank_id) for place in range(beam)]
             stream.tokens = [stream.tokens[o] + toks for o, (toks, _) in zip(origins, new)]
-            stream.timestamps = [stream.timestamps[o] + [stream.num_frames + t for t in times] for o, (_, times) in zip(origins, new)]
+            stream.timestamps = [
+                stream.timestamps[o] + [stream.num_frames + t for t in times]
+                for o, (_, times) in zip(origins, new)
+            ]
             stream.num_frames += lens[row]
             stream.state, stream.final = state.rows(row, row + 1), final[row : row + 1]
 
@@ -184,7 +191,14 @@ class StreamingBeamSearch:
 class BeamCore:
     """The search itself, on tensors (utterances, beam)."""
 
-    def __init__(self, model: Any, beam_size: int, blank_penalty: float, temperature: float, scorers: Sequence[Scorer] = ()) -> None:
+    def __init__(
+        self,
+        model: Any,
+        beam_size: int,
+        blank_penalty: float,
+        temperature: float,
+        scorers: Sequence[Scorer] = (),
+    ) -> None:
         if beam_size < 1:
             raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
         self._joiner = model.joiner
@@ -194,7 +208,9 @@ class BeamCore:
         self._temperature = temperature
         self._scorers = scorers
         self.blank_id = self._histories.blank_id
-        self._earlier = torch.ones(beam_size, beam_size, dtype=torch.bool, device=self._histories.device).tril(-1)
+        self._earlier = torch.ones(
+            beam_size, beam_size, dtype=torch.bool, device=self._histories.device
+        ).tril(-1)
 
     def start(self, num: int) -> BeamState:
         """One empty hypothesis for each of ``num`` utterances."""
@@ -203,11 +219,15 @@ class BeamCore:
         score[:, 0] = 0
         key = torch.zeros(num, self._beam, dtype=torch.int64, device=device)
         scorers = tuple(scorer.start(num, self._beam) for scorer in self._scorers)
-        return BeamState(score, key, key + self._histories.initial_length, self._histories.start(num, self._beam), scorers)
+        return BeamState(
+            score, key, key + self._histories.initial_length, self._histories.start(num, self._beam), scorers
+        )
 
     def final_scores(self, state: BeamState) -> Tensor:
         """Scores (n, beam) of the hypotheses if they end here."""
-        return sum((scorer.finish(states) for scorer, states in zip(self._scorers, state.scorers)), state.score)
+        return sum(
+            (scorer.finish(states) for scorer, states in zip(self._scorers, state.scorers)), state.score
+        )
 
     def run(self, frames: List[Tensor], state: BeamState) -> Tuple[BeamState, _Trace]:
         """Search ``frames`` (of :func:`pack_frames`, not projected); rows of ``state`` in the same order."""
@@ -239,7 +259,9 @@ class BeamCore:
         length = state.length.gather(1, parent).add_(emits)
         scorers = ()
         if self._scorers:
-            score, scorers = self._add_scores(score, parent, token, emits & (score > float("-inf")), state.scorers)
+            score, scorers = self._add_scores(
+                score, parent, token, emits & (score > float("-inf")), state.scorers
+            )
         return BeamState(merge_equal(score, key, self._earlier), key, length, history, scorers), parent, token
 
     def _add_scores(

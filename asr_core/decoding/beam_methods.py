@@ -20,7 +20,9 @@ _Results = Dict[str, List[Hypothesis]]
 _Lists = List[List[Hypothesis]]
 
 
-def scorers(opts: SearchOptions, resources: Resources, device: torch.device, model: Optional[Any] = None) -> List[Scorer]:
+def scorers(
+    opts: SearchOptions, resources: Resources, device: torch.device, model: Optional[Any] = None
+) -> List[Scorer]:
     """What beam searches add to their scores; of a transducer ``model`` the internal language model may be subtracted."""
     out: List[Scorer] = []
     if resources.lm is not None:
@@ -51,12 +53,18 @@ def _transducer_scorers(job: "Job") -> List[Scorer]:
 def greedy(job: "Job") -> _Results:
     """Greedy search."""
     o, batch = job.opts, (job.model, job.encoder_out, job.lens)
-    return {"": greedy_search(*batch, o.max_sym_per_frame, o.blank_penalty, o.temperature, job.resources.context_graph)}
+    return {
+        "": greedy_search(
+            *batch, o.max_sym_per_frame, o.blank_penalty, o.temperature, job.resources.context_graph
+        )
+    }
 
 
 def stream_greedy(model: Any, o: SearchOptions, resources: Resources) -> StreamingGreedySearch:
     """Greedy search over streams."""
-    return StreamingGreedySearch(model, o.max_sym_per_frame, o.blank_penalty, o.temperature, resources.context_graph)
+    return StreamingGreedySearch(
+        model, o.max_sym_per_frame, o.blank_penalty, o.temperature, resources.context_graph
+    )
 
 
 def graves_beam(job: "Job") -> _Results:
@@ -82,7 +90,9 @@ def modified_lists(job: "Job") -> _Lists:
 def stream_modified(model: Any, o: SearchOptions, resources: Resources) -> StreamingBeamSearch:
     """Modified beam search over streams."""
     device = next(model.joiner.parameters()).device
-    return StreamingBeamSearch(model, o.beam_size, o.blank_penalty, o.temperature, scorers(o, resources, device, model))
+    return StreamingBeamSearch(
+        model, o.beam_size, o.blank_penalty, o.temperature, scorers(o, resources, device, model)
+    )
 
 
 def rescored(job: "Job") -> _Results:
@@ -92,7 +102,9 @@ def rescored(job: "Job") -> _Results:
 
 def alignment_length_sync(job: "Job") -> _Results:
     """Alignment-length synchronous search."""
-    return {"": alsd.alignment_length_sync_search(*_arguments(job), job.opts.alsd_merge, _transducer_scorers(job))}
+    return {
+        "": alsd.alignment_length_sync_search(*_arguments(job), job.opts.alsd_merge, _transducer_scorers(job))
+    }
 
 
 def alignment_length_sync_lists(job: "Job") -> _Lists:
@@ -102,12 +114,18 @@ def alignment_length_sync_lists(job: "Job") -> _Lists:
 
 def prefix(job: "Job") -> _Results:
     """CTC prefix beam search."""
-    return {"": ctc_prefix.ctc_prefix_beam_search(*_arguments(job), scorers(job.opts, job.resources, job.encoder_out.device))}
+    return {
+        "": ctc_prefix.ctc_prefix_beam_search(
+            *_arguments(job), scorers(job.opts, job.resources, job.encoder_out.device)
+        )
+    }
 
 
 def prefix_lists(job: "Job") -> _Lists:
     """The n best of :func:`prefix`."""
-    return ctc_prefix.ctc_prefix_nbest(*_arguments(job), scorers(job.opts, job.resources, job.encoder_out.device))
+    return ctc_prefix.ctc_prefix_nbest(
+        *_arguments(job), scorers(job.opts, job.resources, job.encoder_out.device)
+    )
 
 
 def stream_prefix(model: Any, o: SearchOptions, resources: Resources) -> ctc_prefix.StreamingCtcPrefixSearch:

@@ -54,7 +54,9 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
     y = np.asarray(right, dtype=np.float64)
     if not 0 < y.sum() < len(y):
         kind = "right" if len(y) and y.all() else "wrong"
-        raise UserError(f"all {len(y)} words are {kind}: calibration needs both kinds; take a longer or harder set")
+        raise UserError(
+            f"all {len(y)} words are {kind}: calibration needs both kinds; take a longer or harder set"
+        )
     x = np.array([_logit(c) for c in confidences])
     log_scale, offset = 0.0, 0.0
     for _ in range(200):  # Newton's method in (log scale, offset), damped
@@ -107,17 +109,23 @@ def load_calibrations(folder: Path) -> Dict[str, Calibration]:
     try:
         entries: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         maps = {kind: Calibration(**entry) for kind, entry in entries.items()}
-        if any(not (m.scale > 0 and math.isfinite(m.scale) and math.isfinite(m.offset)) for m in maps.values()):
+        if any(
+            not (m.scale > 0 and math.isfinite(m.scale) and math.isfinite(m.offset)) for m in maps.values()
+        ):
             raise ValueError("scale must be positive, all numbers finite")
         return maps
     except (OSError, ValueError, TypeError, AttributeError) as e:
-        raise UserError(f"{path} is damaged ({e}); make it anew with calibrate_confidence, or remove it") from e
+        raise UserError(
+            f"{path} is damaged ({e}); make it anew with calibrate_confidence, or remove it"
+        ) from e
 
 
 def save_calibrations(folder: Path, maps: Dict[str, Calibration]) -> Path:
     """Write the maps beside a checkpoint; returns the file."""
     path = Path(folder) / FILE_NAME
-    write_text_atomic(path, json.dumps({kind: m._asdict() for kind, m in maps.items()}, indent=2, sort_keys=True) + "\n")
+    write_text_atomic(
+        path, json.dumps({kind: m._asdict() for kind, m in maps.items()}, indent=2, sort_keys=True) + "\n"
+    )
     return path
 
 

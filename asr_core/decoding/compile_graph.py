@@ -49,7 +49,9 @@ def compile_hlg(lang_dir: PathLike, grammar: PathLike, modified: bool = False) -
     kaldifst, lang_dir = _kaldifst(), Path(lang_dir)
     lg = _token_graph(kaldifst, lang_dir, Path(grammar), use_log=False)
     tokens = read_symbols(lang_dir / "tokens.txt")
-    topology = kaldifst.compile("".join(topology_arcs(_first_disambiguation(tokens, "tokens.txt"), modified).text()), acceptor=False)
+    topology = kaldifst.compile(
+        "".join(topology_arcs(_first_disambiguation(tokens, "tokens.txt"), modified).text()), acceptor=False
+    )
     kaldifst.arcsort(topology, "olabel")
     kaldifst.arcsort(lg, "ilabel")
     hlg = kaldifst.compose(topology, lg)
@@ -87,19 +89,27 @@ def _grammar(kaldifst: Any, path: Path, words: Mapping[str, int]) -> Any:
     graph = Fsa.read(path)
     strange = (graph.label != graph.output) & (graph.label != words.get(DISAMBIG, -1))
     if strange.any():
-        raise UserError(f"{path} is no grammar: it reads and writes different words; make one with arpa_to_fst")
+        raise UserError(
+            f"{path} is no grammar: it reads and writes different words; make one with arpa_to_fst"
+        )
     return kaldifst.compile("".join(graph.text()), acceptor=False)
 
 
 def _without_disambiguation(graph: Fsa, tokens: Mapping[str, int], words: Mapping[str, int]) -> Fsa:
-    first_token, first_word = (_first_disambiguation(table, name) for table, name in ((tokens, "tokens.txt"), (words, "words.txt")))
+    first_token, first_word = (
+        _first_disambiguation(table, name) for table, name in ((tokens, "tokens.txt"), (words, "words.txt"))
+    )
     label = np.where(graph.label >= first_token, 0, graph.label).astype(np.int32)
-    return dataclasses.replace(graph, label=label, output=np.where(graph.output >= first_word, 0, graph.output).astype(np.int32))
+    return dataclasses.replace(
+        graph, label=label, output=np.where(graph.output >= first_word, 0, graph.output).astype(np.int32)
+    )
 
 
 def _first_disambiguation(table: Mapping[str, int], name: str) -> int:
     if DISAMBIG not in table:
-        raise UserError(f"{name} has no {DISAMBIG}: it was not made for a lexicon with disambiguation symbols")
+        raise UserError(
+            f"{name} has no {DISAMBIG}: it was not made for a lexicon with disambiguation symbols"
+        )
     return table[DISAMBIG]
 
 

@@ -24,7 +24,9 @@ _BATCH = 64  # hypotheses whose distributions are in memory at a time
 
 
 @torch.inference_mode()
-def with_confidences(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothesis], opts: ConfidenceOptions) -> List[Hypothesis]:
+def with_confidences(
+    job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothesis], opts: ConfidenceOptions
+) -> List[Hypothesis]:
     """The hypotheses with a confidence for each token.
 
     Args:

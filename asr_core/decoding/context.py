@@ -45,7 +45,9 @@ class ContextTable:
         self.context_size = int(model.decoder.context_size)
         self.keep = self.base ** (self.context_size - 1)
         if not fits_table(model.decoder):
-            raise ValueError(f"a predictor of context size {self.context_size} over {self.vocab_size} tokens has too many contexts")
+            raise ValueError(
+                f"a predictor of context size {self.context_size} over {self.vocab_size} tokens has too many contexts"
+            )
         contexts = self.base**self.context_size
         weight = next(self._proj.parameters())
         self.device = weight.device
@@ -83,7 +85,10 @@ class ContextTable:
         self._used = end
 
     def _evaluate(self, codes: Tensor) -> Tensor:
-        digits = [codes.div(self.base**k, rounding_mode="floor").remainder(self.base) - 1 for k in reversed(range(self.context_size))]
+        digits = [
+            codes.div(self.base**k, rounding_mode="floor").remainder(self.base) - 1
+            for k in reversed(range(self.context_size))
+        ]
         return self._proj(self._decoder(torch.stack(digits, dim=1), False).squeeze(1))
 
 
@@ -98,7 +103,9 @@ def adjusted_log_probs(logits: Tensor, blank_id: int, blank_penalty: float, temp
     return logits.log_softmax(dim=-1)
 
 
-def internal_log_probs(joiner: Any, decoder_out: Tensor, blank_id: int, blank_penalty: float, temperature: float) -> Tensor:
+def internal_log_probs(
+    joiner: Any, decoder_out: Tensor, blank_id: int, blank_penalty: float, temperature: float
+) -> Tensor:
     """Log-probabilities (..., V) of the internal language model, of which a share may be subtracted from a transducer's.
 
     That of a hybrid autoregressive transducer says nothing about blank: there it is 0, so that blank's scores stay as they are.

@@ -22,7 +22,9 @@ class ContextGraph:
       score: as given.
     """
 
-    def __init__(self, phrases: Sequence[Sequence[int]], score: float, device: torch.device = torch.device("cpu")) -> None:
+    def __init__(
+        self, phrases: Sequence[Sequence[int]], score: float, device: torch.device = torch.device("cpu")
+    ) -> None:
         children: List[Dict[int, int]] = [{}]
         depth, ends = [0], [False]
         for phrase in phrases:
@@ -39,7 +41,11 @@ class ContextGraph:
         self.num_states = len(children)
         self.score = score
         self._base = 1 + max((token for c in children for token in c), default=0)
-        arcs = sorted((node * self._base + token, child) for node, c in enumerate(children) for token, child in c.items())
+        arcs = sorted(
+            (node * self._base + token, child)
+            for node, c in enumerate(children)
+            for token, child in c.items()
+        )
         self._keys = torch.tensor([key for key, _ in arcs] or [-1], dtype=torch.int64, device=device)
         self._children = torch.tensor([child for _, child in arcs] or [0], dtype=torch.int64, device=device)
         self._fail = torch.tensor(fail, dtype=torch.int64, device=device)
@@ -68,7 +74,9 @@ class ContextGraph:
         """The tokens (M,) that lead from ``state`` on in a phrase, or begin one."""
         parts: List[Tensor] = []
         while True:
-            low, high = torch.searchsorted(self._keys, self._keys.new_tensor([state * self._base, (state + 1) * self._base])).tolist()
+            low, high = torch.searchsorted(
+                self._keys, self._keys.new_tensor([state * self._base, (state + 1) * self._base])
+            ).tolist()
             parts.append(self._keys[low:high] - state * self._base)
             if state == 0:
                 return torch.cat(parts)

@@ -13,7 +13,11 @@ BLANK = 0  # of the CTC loss
 
 @torch.inference_mode()
 def ctc_greedy_search(
-    model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, blank_penalty: float = 0.0, temperature: float = 1.0
+    model: Any,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    blank_penalty: float = 0.0,
+    temperature: float = 1.0,
 ) -> List[Hypothesis]:
     """The best token of each frame; repeats become one, blanks are left out.
 
@@ -62,10 +66,14 @@ class StreamingCtcGreedySearch:
           encoder_out: (N, T, C).
           encoder_out_lens: (N,) int64.
         """
-        best, token = ctc_log_probs(self._model, encoder_out, self._blank_penalty, self._temperature).max(dim=2)
+        best, token = ctc_log_probs(self._model, encoder_out, self._blank_penalty, self._temperature).max(
+            dim=2
+        )
         lens = encoder_out_lens.to(token.device)
         valid = torch.arange(token.size(1), device=token.device) < lens.unsqueeze(1)
-        before = torch.cat([torch.tensor([[s.last] for s in streams], device=token.device), token[:, :-1]], dim=1)
+        before = torch.cat(
+            [torch.tensor([[s.last] for s in streams], device=token.device), token[:, :-1]], dim=1
+        )
         emits = valid & (token != BLANK) & (token != before)
         scores = best.masked_fill(~valid, 0.0).sum(dim=1).tolist()
         rows, frames = emits.nonzero(as_tuple=True)
@@ -79,7 +87,9 @@ class StreamingCtcGreedySearch:
             stream.last = end if num_frames else stream.last
 
 
-def ctc_log_probs(model: Any, encoder_out: Tensor, blank_penalty: float = 0.0, temperature: float = 1.0) -> Tensor:
+def ctc_log_probs(
+    model: Any, encoder_out: Tensor, blank_penalty: float = 0.0, temperature: float = 1.0
+) -> Tensor:
     """Log-probabilities (N, T, V) of the CTC head."""
     log_probs = model.ctc_output(encoder_out)
     if blank_penalty == 0 and temperature == 1:

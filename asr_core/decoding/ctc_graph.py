@@ -35,7 +35,9 @@ class GraphSearchOptions(NamedTuple):
 
 
 @torch.inference_mode()
-def intersect(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: GraphSearchOptions = GraphSearchOptions()) -> List[Lattice]:
+def intersect(
+    log_probs: Tensor, lens: Tensor, graph: Fsa, opts: GraphSearchOptions = GraphSearchOptions()
+) -> List[Lattice]:
     """The lattice of each utterance.
 
     Args:
@@ -49,7 +51,9 @@ def intersect(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: GraphSearchOpti
     """
     most = int(graph.label.max(initial=-1))
     if most >= log_probs.size(2):
-        raise UserError(f"the graph has the token {most}, but the model has {log_probs.size(2)}: it was made for another one")
+        raise UserError(
+            f"the graph has the token {most}, but the model has {log_probs.size(2)}: it was made for another one"
+        )
     if _use_k2(opts.backend, log_probs.device.type):
         from asr_core.decoding.graph_k2 import k2_lattices
 
@@ -62,7 +66,9 @@ def intersect(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: GraphSearchOpti
     if len(tasks) == 1:
         own = [_intersect_one(tasks[0], graph, opts)]
     else:
-        with ThreadPoolExecutor(max(1, min(torch.get_num_threads(), len(tasks)))) as pool:  # the kernels let go of the interpreter
+        with ThreadPoolExecutor(
+            max(1, min(torch.get_num_threads(), len(tasks)))
+        ) as pool:  # the kernels let go of the interpreter
             own = list(pool.map(lambda x: _intersect_one(x, graph, opts), tasks))
     for i, lattice in zip(missing, own):
         found[i] = lattice
@@ -84,14 +90,18 @@ def _use_k2(backend: str, device: str) -> bool:
 def _intersect_one(log_probs: np.ndarray, graph: Fsa, opts: GraphSearchOptions) -> Lattice:
     """The lattice of one utterance (T, V); it has no path where the graph accepts nothing of so many frames."""
     arcs = (graph.begin, graph.label, graph.dest, graph.score)
-    states, alphas, first = kernels.forward(log_probs, *arcs, graph.start, opts.search_beam, opts.min_active, opts.max_active)
+    states, alphas, first = kernels.forward(
+        log_probs, *arcs, graph.start, opts.search_beam, opts.min_active, opts.max_active
+    )
     num_frames = len(log_probs)
     ends = np.full(len(states), -np.inf)
     last = first[num_frames]
     if last == len(states):
         return from_columns(*np.zeros((5, 0), np.int64), final=ends[:1], num_frames=num_frames)
     ends[last:] = end_scores(graph, states[last:])
-    source, dest, arc, score = kernels.lattice_arcs(log_probs, *arcs, states, alphas, first, ends[last:], opts.output_beam)
+    source, dest, arc, score = kernels.lattice_arcs(
+        log_probs, *arcs, states, alphas, first, ends[last:], opts.output_beam
+    )
     whole = alphas[last:] + ends[last:]
     ends[last:][whole < whole.max() - opts.output_beam - kernels.SLACK] = -np.inf
     frame = np.searchsorted(first, source, side="right") - 1
@@ -108,7 +118,11 @@ def path_hypothesis(graph: Fsa, lattice: Lattice, path: np.ndarray, score: float
     """What a path (T,) of a lattice says: the tokens of its labels without repeats and blanks, and its words where the graph has words."""
     arcs = lattice.arc[path]
     label = graph.label[arcs]
-    frames = np.flatnonzero((label != _BLANK) & (label != np.concatenate([[_BLANK], label[:-1]]))) if len(label) else np.zeros(0, np.int64)
+    frames = (
+        np.flatnonzero((label != _BLANK) & (label != np.concatenate([[_BLANK], label[:-1]])))
+        if len(label)
+        else np.zeros(0, np.int64)
+    )
     return Hypothesis(label[frames].tolist(), frames.tolist(), score, graph.words(arcs))
 
 

@@ -13,9 +13,14 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.ops.cpu import ctc_prefix as ops
 
 
-def ctc_prefix_beam_search(model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any) -> List[Hypothesis]:
+def ctc_prefix_beam_search(
+    model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any
+) -> List[Hypothesis]:
     """The best token sequence that prefix beam search finds; arguments as of :func:`ctc_prefix_nbest`."""
-    return [best[0] for best in ctc_prefix_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs, num_best=1)]
+    return [
+        best[0]
+        for best in ctc_prefix_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs, num_best=1)
+    ]
 
 
 @torch.inference_mode()
@@ -71,7 +76,9 @@ class CtcPrefixStream:
       num_frames: frames seen.
     """
 
-    def __init__(self, score: np.ndarray, ident: np.ndarray, states: Tuple[States, ...], ending: np.ndarray) -> None:
+    def __init__(
+        self, score: np.ndarray, ident: np.ndarray, states: Tuple[States, ...], ending: np.ndarray
+    ) -> None:
         self.score, self.ident, self.states, self.ending = score, ident, states, ending
         self.num_frames = 0
         self._traces: List[_Trace] = []
@@ -155,18 +162,40 @@ class StreamingCtcPrefixSearch:
         """
         if not streams:
             return
-        log_probs = ctc_log_probs(self._model, encoder_out, self._blank_penalty, self._temperature).float().cpu().contiguous().numpy()
+        log_probs = (
+            ctc_log_probs(self._model, encoder_out, self._blank_penalty, self._temperature)
+            .float()
+            .cpu()
+            .contiguous()
+            .numpy()
+        )
         lens = encoder_out_lens.cpu().numpy()
         score, ident = np.stack([s.score for s in streams]), np.stack([s.ident for s in streams])
         begin = np.array([s.num_frames for s in streams])
         shape = (len(streams), int(lens.max()), self._beam)
         places = np.arange(self._beam, dtype=np.int32)
-        trace = _Trace(np.broadcast_to(places, shape).copy(), np.full(shape, BLANK, np.int32), np.full(shape, -1, np.int64))
+        trace = _Trace(
+            np.broadcast_to(places, shape).copy(),
+            np.full(shape, BLANK, np.int32),
+            np.full(shape, -1, np.int64),
+        )
         states: Sequence[States] = [join(parts) for parts in zip(*(s.states for s in streams))]
         if self._scorers:
             for t in range(shape[1]):  # scorers speak between frames
-                ops.advance(log_probs, np.minimum(lens, t), np.minimum(lens, t + 1), score, ident, begin, BLANK, KEY_FACTOR, *trace)
-                states = self._add_scores(score, states, trace.parents[:, t], trace.tokens[:, t], encoder_out.device)
+                ops.advance(
+                    log_probs,
+                    np.minimum(lens, t),
+                    np.minimum(lens, t + 1),
+                    score,
+                    ident,
+                    begin,
+                    BLANK,
+                    KEY_FACTOR,
+                    *trace,
+                )
+                states = self._add_scores(
+                    score, states, trace.parents[:, t], trace.tokens[:, t], encoder_out.device
+                )
         else:
             ops.advance(log_probs, np.zeros_like(lens), lens, score, ident, begin, BLANK, KEY_FACTOR, *trace)
         endings = self._endings(states, len(streams))
@@ -176,7 +205,12 @@ class StreamingCtcPrefixSearch:
             stream.add(_Trace(*(x[row, : lens[row]] for x in trace)))
 
     def _add_scores(
-        self, score: np.ndarray, states: Sequence[States], parents: np.ndarray, tokens: np.ndarray, device: torch.device
+        self,
+        score: np.ndarray,
+        states: Sequence[States],
+        parents: np.ndarray,
+        tokens: np.ndarray,
+        device: torch.device,
     ) -> List[States]:
         """Let the scorers judge the new ``tokens`` (N, B); changes ``score``, returns their states."""
         parent, token = (torch.from_numpy(x.astype(np.int64)).to(device) for x in (parents, tokens))

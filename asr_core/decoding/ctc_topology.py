@@ -32,10 +32,14 @@ def topology_arcs(num_tokens: int, modified: bool = False) -> Fsa:
         output = np.concatenate([[0], tokens, tokens, zeros, zeros])
         final = {0: 0.0}
     else:
-        source, dest = (x.reshape(-1) for x in np.meshgrid(np.arange(num_tokens), np.arange(num_tokens), indexing="ij"))
+        source, dest = (
+            x.reshape(-1) for x in np.meshgrid(np.arange(num_tokens), np.arange(num_tokens), indexing="ij")
+        )
         label, output = dest, np.where(source == dest, 0, dest)
         final = {int(state): 0.0 for state in range(num_tokens)}
-    return Fsa.from_columns([source, dest, label + 1, output, np.zeros(len(source), np.float32)], final, start=0)
+    return Fsa.from_columns(
+        [source, dest, label + 1, output, np.zeros(len(source), np.float32)], final, start=0
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -34,7 +34,9 @@ class Describer(NamedTuple):
     calibration: Optional[Calibration] = None
 
     @staticmethod
-    def make(model: Any, tokenizer: Tokenizer, opts: DetailOptions, method: str, chunk_size: int, folder: Path) -> "Describer":
+    def make(
+        model: Any, tokenizer: Tokenizer, opts: DetailOptions, method: str, chunk_size: int, folder: Path
+    ) -> "Describer":
         """One for the results of a model.
 
         Args:
@@ -49,7 +51,11 @@ class Describer(NamedTuple):
             return Describer(tokenizer, seconds, opts)
         kind = kind_of(method, chunk_size, opts)
         calibration = load_calibrations(folder).get(kind)
-        where = f"calibrated by {folder / FILE_NAME}" if calibration else f"not calibrated: {folder / FILE_NAME} has none of this kind"
+        where = (
+            f"calibrated by {folder / FILE_NAME}"
+            if calibration
+            else f"not calibrated: {folder / FILE_NAME} has none of this kind"
+        )
         logging.info("confidences are %s, %s", kind, where)
         return Describer(tokenizer, seconds, opts, kind, calibration)
 
@@ -76,7 +82,11 @@ class Describer(NamedTuple):
 
     def utterance(self, decoded: Decoded, ref: str) -> Dict[str, Any]:
         """What all records of an utterance begin with."""
-        entry: Dict[str, Any] = {"id": decoded.cut_id, "ref": ref, "duration": round(decoded.audio_seconds, 4)}
+        entry: Dict[str, Any] = {
+            "id": decoded.cut_id,
+            "ref": ref,
+            "duration": round(decoded.audio_seconds, 4),
+        }
         if decoded.speaker:
             entry["speaker"] = decoded.speaker
         if self.kind:
@@ -84,7 +94,9 @@ class Describer(NamedTuple):
         return entry
 
 
-def write_details(describer: Describer, files: ResultFiles, name: str, decoded: List[Decoded], refs: List[str]) -> None:
+def write_details(
+    describer: Describer, files: ResultFiles, name: str, decoded: List[Decoded], refs: List[str]
+) -> None:
     """Write the records of a test set that were asked for.
 
     Args:
@@ -98,14 +110,21 @@ def write_details(describer: Describer, files: ResultFiles, name: str, decoded: 
     ordered = sorted(zip(decoded, refs), key=lambda pair: pair[0].cut_id)
     if opts.write_timestamps or opts.write_confidence:
         for key in decoded[0].hypotheses if decoded else [""]:
-            _write(files.path(files.beside("timestamps", ".jsonl"), name, key), best_records(describer, ordered, key))
+            _write(
+                files.path(files.beside("timestamps", ".jsonl"), name, key),
+                best_records(describer, ordered, key),
+            )
     if opts.write_nbest:
-        lists = ((d, ref, [describer.hypothesis(hyp, d.audio_seconds) for hyp in d.nbest]) for d, ref in ordered)
+        lists = (
+            (d, ref, [describer.hypothesis(hyp, d.audio_seconds) for hyp in d.nbest]) for d, ref in ordered
+        )
         records = ({**describer.utterance(d, ref), "nbest": nbest} for d, ref, nbest in lists)
         _write(files.path(files.beside("nbest", ".jsonl"), name, ""), records)
 
 
-def best_records(describer: Describer, decoded: Iterable[Tuple[Decoded, str]], key: str) -> Iterator[Dict[str, Any]]:
+def best_records(
+    describer: Describer, decoded: Iterable[Tuple[Decoded, str]], key: str
+) -> Iterator[Dict[str, Any]]:
     """A record for each utterance, of which come what was decoded and the reference, with the result called ``key``."""
     for d, ref in decoded:
         yield {**describer.utterance(d, ref), **describer.hypothesis(d.hypotheses[key], d.audio_seconds)}

@@ -13,7 +13,10 @@ import numpy as np
 from asr_core.decoding.fsa import Fsa
 from asr_core.utils.errors import UserError
 
-_MOST_STEPS, _MOST_WORDS = 100_000, 100  # on from one state without reading anything; more means going round in circles
+_MOST_STEPS, _MOST_WORDS = (
+    100_000,
+    100,
+)  # on from one state without reading anything; more means going round in circles
 
 
 def remove_epsilons(graph: Fsa, silent_only: bool = False) -> Fsa:
@@ -97,10 +100,14 @@ class _Ways(NamedTuple):
         return list(zip(*(column[here].tolist() for column in self[1:])))
 
 
-def _all_ways(graph: Fsa, source: np.ndarray, free: np.ndarray, goes_on: np.ndarray, outputs: _Outputs) -> _Ways:
+def _all_ways(
+    graph: Fsa, source: np.ndarray, free: np.ndarray, goes_on: np.ndarray, outputs: _Outputs
+) -> _Ways:
     """The ways to states that ``goes_on`` (S,): that have other arcs, or end."""
     arcs: Dict[int, List[Tuple[int, int, float]]] = {}
-    for s, *arc in zip(*(column[free].tolist() for column in (source, graph.dest, graph.output, graph.score))):
+    for s, *arc in zip(
+        *(column[free].tolist() for column in (source, graph.dest, graph.output, graph.score))
+    ):
         arcs.setdefault(s, []).append(tuple(arc))
     counts = np.zeros(graph.num_states, np.int64)
     rows: List[Tuple[int, int, float]] = []
@@ -113,7 +120,9 @@ def _all_ways(graph: Fsa, source: np.ndarray, free: np.ndarray, goes_on: np.ndar
     return _Ways(begin, np.array(to, np.int64), np.array(words, np.int64), np.array(score, np.float64))
 
 
-def _ways_from(state: int, arcs: Dict[int, List[Tuple[int, int, float]]], outputs: _Outputs) -> Dict[Tuple[int, int], float]:
+def _ways_from(
+    state: int, arcs: Dict[int, List[Tuple[int, int, float]]], outputs: _Outputs
+) -> Dict[Tuple[int, int], float]:
     found: Dict[Tuple[int, int], float] = {}
     todo, steps = [(state, 0, 0.0)], 0
     while todo:
@@ -139,7 +148,9 @@ def _folded(columns: Sequence[np.ndarray], ways: _Ways, outputs: _Outputs) -> Li
     return [source[arc], ways.to[way], label[arc], written, score[arc] + ways.score[way]]
 
 
-def _from_start(columns: Sequence[np.ndarray], ways: _Ways, start: int, outputs: _Outputs) -> List[np.ndarray]:
+def _from_start(
+    columns: Sequence[np.ndarray], ways: _Ways, start: int, outputs: _Outputs
+) -> List[np.ndarray]:
     """Nothing comes before the start: it gets copies of the arcs of those that its ways lead to."""
     out = [column[:0] for column in columns]
     for to, words, way_score in ways.of(start):

@@ -50,7 +50,11 @@ class Trace(NamedTuple):
 
 @torch.inference_mode()
 def fast_beam_search(
-    model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, opts: FastBeamOptions = FastBeamOptions(), graph: Optional[Fsa] = None
+    model: Any,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    opts: FastBeamOptions = FastBeamOptions(),
+    graph: Optional[Fsa] = None,
 ) -> List[Hypothesis]:
     """The best path of a search whose states are pairs of predictor context and graph state (k2's RnntDecodingStreams).
 
@@ -68,7 +72,9 @@ def fast_beam_search(
     frontier, trace = search.run(packed.frames, search.start(encoder_out.size(0)))
     score, best = search.final_scores(frontier).max(dim=1)
     _, arcs = backtrack(trace.parents, trace.arcs, best.unsqueeze(1), _BLANK)
-    found = [search.hypothesis(*arcs_and_times(arcs[row, 0]), total) for row, total in enumerate(score.tolist())]
+    found = [
+        search.hypothesis(*arcs_and_times(arcs[row, 0]), total) for row, total in enumerate(score.tolist())
+    ]
     return [found[row] for row in packed.order.argsort().tolist()]
 
 
@@ -93,8 +99,12 @@ class StreamingFastBeamSearch:
     Arguments as of :func:`fast_beam_search`.
     """
 
-    def __init__(self, model: Any, opts: FastBeamOptions = FastBeamOptions(), graph: Optional[Fsa] = None) -> None:
-        self._search = FastBeamCore(model, opts, graph, forgets=False)  # streams end at different frames of a chunk
+    def __init__(
+        self, model: Any, opts: FastBeamOptions = FastBeamOptions(), graph: Optional[Fsa] = None
+    ) -> None:
+        self._search = FastBeamCore(
+            model, opts, graph, forgets=False
+        )  # streams end at different frames of a chunk
 
     def new_stream(self) -> FastBeamStream:
         """The state of a stream that has not begun."""
@@ -113,7 +123,9 @@ class StreamingFastBeamSearch:
         packed = pack_frames(encoder_out, encoder_out_lens)
         ordered = [streams[i] for i in packed.order.tolist()]
         self._search.recall([s.memory for s in ordered if s.memory is not None])
-        frontier, trace = self._search.run(packed.frames, ops.Frontier(*map(torch.cat, zip(*(s.frontier for s in ordered)))))
+        frontier, trace = self._search.run(
+            packed.frames, ops.Frontier(*map(torch.cat, zip(*(s.frontier for s in ordered))))
+        )
         memories = self._search.memories(frontier)
         num, size = frontier.score.shape
         places = torch.arange(size, device=frontier.score.device).expand(num, size)
@@ -139,12 +151,16 @@ class FastBeamCore:
     Arguments as of :func:`fast_beam_search`, and of :class:`~asr_core.decoding.hashed.HashedContexts`.
     """
 
-    def __init__(self, model: Any, opts: FastBeamOptions, graph: Optional[Fsa] = None, forgets: bool = True) -> None:
+    def __init__(
+        self, model: Any, opts: FastBeamOptions, graph: Optional[Fsa] = None, forgets: bool = True
+    ) -> None:
         if not (opts.beam > 0 and opts.max_contexts >= 1 and opts.max_states >= 1):
             raise ValueError(f"beam must be positive, max_contexts and max_states at least 1, got {opts}")
         self._joiner = model.joiner
         numbered = not is_recurrent(model.decoder) and fits_table(model.decoder)
-        self._table: Union[ContextTable, HashedContexts] = ContextTable(model) if numbered else HashedContexts(model, forgets)
+        self._table: Union[ContextTable, HashedContexts] = (
+            ContextTable(model) if numbered else HashedContexts(model, forgets)
+        )
         self._opts = opts
         self._graph = graph
         table = self._table
@@ -153,14 +169,18 @@ class FastBeamCore:
         else:
             graph.check_labels(table.vocab_size, table.blank_id)
             self.arcs = ops.as_arcs(graph.begin, graph.label, graph.dest, graph.score, table.device)
-        self._limits = ops.Limits(opts.beam, opts.max_contexts, opts.max_states, table.base, table.keep, table.blank_id)
+        self._limits = ops.Limits(
+            opts.beam, opts.max_contexts, opts.max_states, table.base, table.keep, table.blank_id
+        )
         self._labels: List[int] = self.arcs.label.tolist() if graph is None else []
 
     def start(self, num: int) -> ops.Frontier:
         """The states of ``num`` utterances that have not begun."""
         if isinstance(self._table, HashedContexts):
             self._table.memory = self._table.new_memory()
-        return ops.start(self._table.start(num), self._graph.start if self._graph else 0, self._opts.max_states)
+        return ops.start(
+            self._table.start(num), self._graph.start if self._graph else 0, self._opts.max_states
+        )
 
     def memories(self, frontier: ops.Frontier) -> List[Optional[Memory]]:
         """What has to be kept of the contexts of each stream until its next frames; None where contexts are numbers."""
@@ -176,7 +196,9 @@ class FastBeamCore:
         if isinstance(self._table, HashedContexts):
             self._table.recall(memories)
 
-    def run(self, frames: List[Tensor], frontier: ops.Frontier, all_transitions: bool = False) -> Tuple[ops.Frontier, Trace]:
+    def run(
+        self, frames: List[Tensor], frontier: ops.Frontier, all_transitions: bool = False
+    ) -> Tuple[ops.Frontier, Trace]:
         """Search ``frames`` (of :func:`pack_frames`, not projected); rows of ``frontier`` in the same order."""
         trace = Trace([], [], [])
         done: List[ops.Frontier] = []
@@ -189,7 +211,9 @@ class FastBeamCore:
                 frontier = ops.Frontier(*(x[:n] for x in frontier))
             code, stream, index = ops.contexts_of(frontier)
             log_probs = self._log_probs(frame[stream], code)
-            frontier, parent, arc, transitions = ops.advance(frontier, index, log_probs, self.arcs, self._limits, all_transitions)
+            frontier, parent, arc, transitions = ops.advance(
+                frontier, index, log_probs, self.arcs, self._limits, all_transitions
+            )
             trace.parents.append(parent)
             trace.arcs.append(arc)
             trace.transitions.extend(transitions)
@@ -212,7 +236,11 @@ class FastBeamCore:
         free = torch.zeros_like(frontier.score).masked_fill(~here, float("-inf"))
         if self._graph is None:
             return free
-        final = torch.from_numpy(self._graph.final).to(frontier.score)[frontier.graph_state].masked_fill(~here, float("-inf"))
+        final = (
+            torch.from_numpy(self._graph.final)
+            .to(frontier.score)[frontier.graph_state]
+            .masked_fill(~here, float("-inf"))
+        )
         return torch.where(final.max(dim=1, keepdim=True).values > float("-inf"), final, free)
 
     def final_scores(self, frontier: ops.Frontier) -> Tensor:

@@ -45,7 +45,11 @@ class Fsa:
 
     @classmethod
     def from_arcs(
-        cls, arcs: Sequence[Tuple[int, int, int, int, float]], final: Mapping[int, float], start: int = 0, num_states: int = 0
+        cls,
+        arcs: Sequence[Tuple[int, int, int, int, float]],
+        final: Mapping[int, float],
+        start: int = 0,
+        num_states: int = 0,
     ) -> "Fsa":
         """Build a graph.
 
@@ -55,14 +59,25 @@ class Fsa:
           start: the initial state.
           num_states: at least so many; more if there are arcs to more.
         """
-        columns: List[np.ndarray] = [np.array([arc[i] for arc in arcs], np.float32 if i == 4 else np.int64) for i in range(5)]
+        columns: List[np.ndarray] = [
+            np.array([arc[i] for arc in arcs], np.float32 if i == 4 else np.int64) for i in range(5)
+        ]
         return cls.from_columns(columns, final, start, num_states)
 
     @classmethod
-    def from_columns(cls, columns: Sequence[np.ndarray], final: Mapping[int, float], start: int, num_states: int = 0) -> "Fsa":
+    def from_columns(
+        cls, columns: Sequence[np.ndarray], final: Mapping[int, float], start: int, num_states: int = 0
+    ) -> "Fsa":
         """The same of arrays (A,): sources, destinations, input labels, output labels, scores."""
         source, dest, label, output, score = columns
-        size = max([num_states, start + 1, *(s + 1 for s in final), *(int(c.max()) + 1 for c in (source, dest) if len(c))])
+        size = max(
+            [
+                num_states,
+                start + 1,
+                *(s + 1 for s in final),
+                *(int(c.max()) + 1 for c in (source, dest) if len(c)),
+            ]
+        )
         order = np.lexsort((label, source))
         begin = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=size))]).astype(np.int64)
         ends = np.full(size, -np.inf, np.float32)
@@ -104,7 +119,9 @@ class Fsa:
                 else:
                     state = _read_arc(fields, integers, scores)
             except (ValueError, OverflowError):
-                raise UserError(f"{name}:{number}: expected 'source dest input output [cost]' or 'state [cost]'") from None
+                raise UserError(
+                    f"{name}:{number}: expected 'source dest input output [cost]' or 'state [cost]'"
+                ) from None
             start = state if start is None else start
         if start is None:
             raise UserError(f"{name} has no states: it is not a graph")
@@ -146,7 +163,9 @@ class Fsa:
         names: Dict[int, str] = {i: word for word, i in table.items()}
         unknown = set(np.unique(self.output).tolist()) - {0, *names}
         if unknown:
-            raise UserError(f"the graph has the output label {min(unknown)}, which words.txt does not name: they do not belong together")
+            raise UserError(
+                f"the graph has the output label {min(unknown)}, which words.txt does not name: they do not belong together"
+            )
         return dataclasses.replace(self, names=names)
 
     def words(self, arcs: Sequence[int]) -> Optional[List[str]]:
@@ -162,9 +181,13 @@ class Fsa:
           UserError: an arc has an epsilon (blank) as its input label, or one beyond the vocabulary.
         """
         if (self.label == blank).any():
-            raise UserError(f"the graph has arcs without a token (input label {blank}), which a search cannot follow")
+            raise UserError(
+                f"the graph has arcs without a token (input label {blank}), which a search cannot follow"
+            )
         if len(self.label) and int(self.label.max()) >= vocab_size:
-            raise UserError(f"the graph has the token {self.label.max()}, but the model has {vocab_size}: it was made for another one")
+            raise UserError(
+                f"the graph has the token {self.label.max()}, but the model has {vocab_size}: it was made for another one"
+            )
 
 
 def _read_arc(fields: List[str], integers: List[array], scores: array) -> int:

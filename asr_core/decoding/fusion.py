@@ -48,7 +48,10 @@ class NeuralScorer:
         """See :class:`Scorer`; the first state is the log-probabilities (n, beam, V) of the next token."""
         sos = torch.full((1, 1), SOS, dtype=torch.int64, device=self._device)
         next_token, states = self._lm.score_tokens(sos, torch.ones(1, dtype=torch.int64), None)
-        inner = (s.transpose(0, 1).unsqueeze(1).expand(num, beam, *(-1 for _ in s.shape[:1]), *s.shape[2:]) for s in states)
+        inner = (
+            s.transpose(0, 1).unsqueeze(1).expand(num, beam, *(-1 for _ in s.shape[:1]), *s.shape[2:])
+            for s in states
+        )
         return (next_token.unsqueeze(1).expand(num, beam, -1), *inner)
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
@@ -61,7 +64,9 @@ class NeuralScorer:
         n, beam = token.shape
         flat = tuple(s.flatten(0, 1).transpose(0, 1) for s in inner)
         new, after = self._lm.score_tokens(
-            token.flatten()[index].unsqueeze(1), torch.ones(len(index), dtype=torch.int64), self._lm.select_states(flat, index)
+            token.flatten()[index].unsqueeze(1),
+            torch.ones(len(index), dtype=torch.int64),
+            self._lm.select_states(flat, index),
         )
         flat = self._lm.replace_states(flat, index, after)
         next_token = next_token.flatten(0, 1).index_copy(0, index, new).unflatten(0, (n, beam))
@@ -88,7 +93,9 @@ class NgramScorer:
 
     def start(self, num: int, beam: int) -> States:
         """See :class:`Scorer`; the state is that of the n-gram."""
-        return (torch.full((num, beam), self._lm.initial_state(bos=True), dtype=torch.int64, device=self._device),)
+        return (
+            torch.full((num, beam), self._lm.initial_state(bos=True), dtype=torch.int64, device=self._device),
+        )
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
         """See :class:`Scorer`."""

@@ -27,10 +27,14 @@ def k2_lattices(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: Any) -> List[
     segments = torch.tensor([[i, 0, int(lens[i])] for i in rows], dtype=torch.int32)
     frames = k2.DenseFsaVec(log_probs.float(), segments)
     limits = (opts.search_beam, opts.output_beam, opts.min_active, opts.max_active)
-    found = k2.intersect_dense_pruned(k2_graph(graph, log_probs.device), frames, *limits, frame_idx_name="frame")
+    found = k2.intersect_dense_pruned(
+        k2_graph(graph, log_probs.device), frames, *limits, frame_idx_name="frame"
+    )
     for place, i in enumerate(rows):
         if found[place].num_arcs > 0:
-            out[i] = _lattice(found[place], int(lens[i])).pruned(opts.output_beam)  # k2 prunes by and by and keeps a few arcs more
+            out[i] = _lattice(found[place], int(lens[i])).pruned(
+                opts.output_beam
+            )  # k2 prunes by and by and keeps a few arcs more
     return out
 
 
@@ -49,7 +53,9 @@ def k2_graph(graph: Fsa, device: torch.device) -> Any:
     order = np.argsort(source, kind="stable")
     columns = [x.astype(np.int32)[order] for x in (source, dest, label)]
     made = k2.Fsa(torch.from_numpy(np.stack([*columns, score[order].view(np.int32)], axis=1)))
-    made.arc = torch.from_numpy(np.concatenate([np.arange(graph.num_arcs), np.full(len(ends), -1)]).astype(np.int32)[order])
+    made.arc = torch.from_numpy(
+        np.concatenate([np.arange(graph.num_arcs), np.full(len(ends), -1)]).astype(np.int32)[order]
+    )
     _last[:] = [(graph, str(device), made.to(device))]
     return _last[0][2]
 

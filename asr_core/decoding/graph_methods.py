@@ -63,7 +63,10 @@ def _best(lattice: Lattice, graph: Fsa) -> Hypothesis:
 def nbest_lists(job: "Job") -> List[List[Hypothesis]]:
     """The different hypotheses among the best path and the paths drawn, the best first."""
     found, o = _search(job), job.opts
-    return [hypotheses_of(draw(x, found.graph, o.num_paths, o.nbest_scale), x, found.graph) for x in found.lattices]
+    return [
+        hypotheses_of(draw(x, found.graph, o.num_paths, o.nbest_scale), x, found.graph)
+        for x in found.lattices
+    ]
 
 
 def nbest(job: "Job") -> _Results:
@@ -90,7 +93,10 @@ def oracle_lists(job: "Job") -> List[List[Hypothesis]]:
     def errors(reference: Sequence[str], hypothesis: Hypothesis) -> int:
         return edit_distance(list(reference), hypothesis.words)["total"]
 
-    return [sorted(hyps, key=lambda h: errors(reference, h)) for reference, hyps in zip(job.references, nbest_lists(job))]
+    return [
+        sorted(hyps, key=lambda h: errors(reference, h))
+        for reference, hyps in zip(job.references, nbest_lists(job))
+    ]
 
 
 def nbest_rescoring(job: "Job") -> _Results:
@@ -121,14 +127,21 @@ def attention_rescoring(job: "Job") -> _Results:
 def prefix_attention_rescoring(job: "Job") -> _Results:
     """The hypotheses of prefix beam search rescored by the attention decoder: am + scale * attention."""
     o = job.opts
-    found = ctc_prefix_nbest(job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature)
+    found = ctc_prefix_nbest(
+        job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature
+    )
     return _attention(job, found)
 
 
 def _attention(job: "Job", lists: List[List[Hypothesis]]) -> _Results:
     scores = attention_scores(job.model, job.encoder_out, job.lens, lists)
-    scored = [(hyps, np.array([h.log_prob for h in hyps]), attention) for hyps, attention in zip(lists, scores)]
-    return _choose(scored, ((f"attention_scale_{s}", lambda am, score, s=s: am + s * score) for s in MORE_ATTENTION_SCALES))
+    scored = [
+        (hyps, np.array([h.log_prob for h in hyps]), attention) for hyps, attention in zip(lists, scores)
+    ]
+    return _choose(
+        scored,
+        ((f"attention_scale_{s}", lambda am, score, s=s: am + s * score) for s in MORE_ATTENTION_SCALES),
+    )
 
 
 def attention_rescoring_with_ngram(job: "Job") -> _Results:
@@ -149,7 +162,10 @@ def attention_rescoring_with_ngram(job: "Job") -> _Results:
 
 
 def _two_weights(n: float, a: float) -> Tuple[str, Callable[..., np.ndarray]]:
-    return f"ngram_lm_scale_{n}_attention_scale_{a}", lambda am, ngram, attention: am + n * ngram + a * attention
+    return (
+        f"ngram_lm_scale_{n}_attention_scale_{a}",
+        lambda am, ngram, attention: am + n * ngram + a * attention,
+    )
 
 
 def _choose(scored: Sequence[tuple], weights: Iterable[Tuple[str, Callable[..., np.ndarray]]]) -> _Results:
@@ -159,7 +175,10 @@ def _choose(scored: Sequence[tuple], weights: Iterable[Tuple[str, Callable[..., 
       scored: (hypotheses, scores, scores, ...) of each utterance.
       weights: names, and what makes totals of the scores.
     """
-    return {name: [_highest(hypotheses, total(*parts)) for hypotheses, *parts in scored] for name, total in weights}
+    return {
+        name: [_highest(hypotheses, total(*parts)) for hypotheses, *parts in scored]
+        for name, total in weights
+    }
 
 
 def _highest(hypotheses: List[Hypothesis], totals: np.ndarray) -> Hypothesis:

@@ -53,7 +53,9 @@ def hypotheses_of(candidates: Sequence[Candidate], lattice: Lattice, graph: Fsa)
 
 
 @torch.inference_mode()
-def attention_scores(model: Any, encoder_out: Tensor, lens: Tensor, nbest: Sequence[Sequence[Hypothesis]]) -> List[np.ndarray]:
+def attention_scores(
+    model: Any, encoder_out: Tensor, lens: Tensor, nbest: Sequence[Sequence[Hypothesis]]
+) -> List[np.ndarray]:
     """Log-probabilities of hypotheses, ends included, by the attention decoder; an array for each utterance.
 
     Args:
@@ -70,7 +72,9 @@ def attention_scores(model: Any, encoder_out: Tensor, lens: Tensor, nbest: Seque
         for begin in range(0, len(hypotheses) if length else 0, step):
             tokens = [list(h.tokens) for h in hypotheses[begin : begin + step]]
             frames = encoder_out[i : i + 1, :length].expand(len(tokens), -1, -1)
-            nll = model.attention_decoder.nll(frames, torch.full((len(tokens),), length, device=frames.device), tokens)
+            nll = model.attention_decoder.nll(
+                frames, torch.full((len(tokens),), length, device=frames.device), tokens
+            )
             scores[begin : begin + step] = -nll.sum(dim=1).double().cpu()
         out.append(scores.numpy())
     return out

@@ -25,10 +25,14 @@ class _Entry(NamedTuple):
 
 _Tokens = Tuple[int, ...]
 _Beam = Dict[_Tokens, _Entry]
-_Known = Dict[_Tokens, Tuple[float, List[Tuple[int, float]]]]  # log-probability of blank, and the best tokens with theirs
+_Known = Dict[
+    _Tokens, Tuple[float, List[Tuple[int, float]]]
+]  # log-probability of blank, and the best tokens with theirs
 
 
-def beam_search(model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any) -> List[Hypothesis]:
+def beam_search(
+    model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any
+) -> List[Hypothesis]:
     """The best token sequence that the search finds; arguments as of :func:`beam_search_nbest`."""
     return [best[0] for best in beam_search_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs)]
 
@@ -64,7 +68,10 @@ def beam_search_nbest(
     projected = model.joiner.encoder_proj(encoder_out)
     found = [search.run(x[:length]) for x, length in zip(projected, encoder_out_lens.tolist())]
     if search.endless:
-        logging.warning("the model wanted to emit tokens without end at %d frames; modified_beam_search emits one a frame", search.endless)
+        logging.warning(
+            "the model wanted to emit tokens without end at %d frames; modified_beam_search emits one a frame",
+            search.endless,
+        )
     return found
 
 
@@ -86,7 +93,9 @@ class _Search:
             if max(map(len, beam)) >= _MAX_TOKENS:
                 break
         ranked = sorted(beam, key=lambda k: -beam[k].score / (len(k) + self._histories.initial_length))
-        return [Hypothesis(list(tokens), list(beam[tokens].timestamps), beam[tokens].score) for tokens in ranked]
+        return [
+            Hypothesis(list(tokens), list(beam[tokens].timestamps), beam[tokens].score) for tokens in ranked
+        ]
 
     def _seen(self, tokens: _Tokens) -> _Tokens:
         """What the predictor sees of a hypothesis."""
@@ -122,12 +131,17 @@ class _Search:
     def _evaluate(self, frame: Tensor, hypotheses: Iterable[_Tokens], known: _Known) -> None:
         """Note the log-probability of blank and of the best tokens after each hypothesis."""
         blank = self._histories.blank_id
-        seen = sorted({self._seen(tokens): self._state(tokens) for tokens in hypotheses}.items(), key=lambda item: item[0])
+        seen = sorted(
+            {self._seen(tokens): self._state(tokens) for tokens in hypotheses}.items(),
+            key=lambda item: item[0],
+        )
         states = concatenate([state for _, state in seen])
         logits = self._joiner(frame, self._histories.output(states), project_input=False)
         log_probs = adjusted_log_probs(logits, *self._adjust)
         values, tokens = log_probs.topk(min(self._beam + 1, log_probs.size(1)), dim=1)
-        for (key, _), first, row, ids in zip(seen, log_probs[:, blank].tolist(), values.tolist(), tokens.tolist()):
+        for (key, _), first, row, ids in zip(
+            seen, log_probs[:, blank].tolist(), values.tolist(), tokens.tolist()
+        ):
             known[key] = first, [(i, v) for i, v in zip(ids, row) if i != blank]
 
     def _state(self, tokens: _Tokens) -> States:
@@ -136,7 +150,9 @@ class _Search:
         if key not in self._states:
             before = self._states[self._seen(tokens[:-1])]
             token = torch.tensor([tokens[-1]], device=self._histories.device)
-            self._states[key] = self._histories.append(before, token, torch.ones_like(token, dtype=torch.bool))
+            self._states[key] = self._histories.append(
+                before, token, torch.ones_like(token, dtype=torch.bool)
+            )
         return self._states[key]
 
 

@@ -70,11 +70,17 @@ class StreamingGreedySearch:
         self._max_sym = max_sym_per_frame
         self._blank_penalty = blank_penalty
         self._temperature = temperature
-        self._boosts = PhraseBoosts(phrases, self._histories.vocab_size, self._histories.device) if phrases is not None else None
+        self._boosts = (
+            PhraseBoosts(phrases, self._histories.vocab_size, self._histories.device)
+            if phrases is not None
+            else None
+        )
 
     def new_stream(self) -> GreedyStream:
         """The state of a stream that has not begun."""
-        return GreedyStream(self._histories.start(1), self._boosts.start(1) if self._boosts is not None else None)
+        return GreedyStream(
+            self._histories.start(1), self._boosts.start(1) if self._boosts is not None else None
+        )
 
     @torch.inference_mode()
     def advance(self, streams: List[GreedyStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
@@ -93,7 +99,9 @@ class StreamingGreedySearch:
         phrase = torch.cat([s.phrase for s in streams]) if self._boosts is not None else None
         emissions = self._run(self._joiner.encoder_proj(encoder_out), lens, history, score, phrase)
         num_frames = lens.tolist()
-        for i, (stream, *new_history, new_score) in enumerate(zip(streams, *(s.split(1) for s in history), score.tolist())):
+        for i, (stream, *new_history, new_score) in enumerate(
+            zip(streams, *(s.split(1) for s in history), score.tolist())
+        ):
             tokens, frames = emissions[i]
             stream.history = tuple(new_history)
             stream.phrase = phrase[i : i + 1] if phrase is not None else None
@@ -102,7 +110,9 @@ class StreamingGreedySearch:
             stream.log_prob += new_score
             stream.num_frames += num_frames[i]
 
-    def _run(self, x: Tensor, lens: Tensor, history: States, score: Tensor, phrase: Optional[Tensor]) -> List[Tuple[List[int], List[int]]]:
+    def _run(
+        self, x: Tensor, lens: Tensor, history: States, score: Tensor, phrase: Optional[Tensor]
+    ) -> List[Tuple[List[int], List[int]]]:
         """Search projected frames ``x`` (N, T, J); brings ``history`` (N, ...), ``score`` (N,) and ``phrase`` (N,) up to date.
 
         The context only changes where a token is emitted, and most frames emit none. So each round looks at the next few
@@ -111,7 +121,10 @@ class StreamingGreedySearch:
         """
         blank = self._histories.blank_id
         window = torch.arange(_WINDOW, device=x.device)
-        position, repeats = torch.zeros_like(lens), torch.zeros_like(lens)  # next frame, tokens it has given already
+        position, repeats = (
+            torch.zeros_like(lens),
+            torch.zeros_like(lens),
+        )  # next frame, tokens it has given already
         rounds: List[Tensor] = []
         rows = (lens > 0).nonzero().squeeze(1)
         while len(rows):

@@ -39,7 +39,11 @@ class HashedContexts:
     def __init__(self, model: Any, forgets: bool = True) -> None:
         self.forgets = forgets
         self._histories = histories(model)
-        self.blank_id, self.vocab_size, self.device = self._histories.blank_id, self._histories.vocab_size, self._histories.device
+        self.blank_id, self.vocab_size, self.device = (
+            self._histories.blank_id,
+            self._histories.vocab_size,
+            self._histories.device,
+        )
         self.base, self.keep = _BASE, _PRIME
         self.memory = self.new_memory()
 
@@ -59,7 +63,9 @@ class HashedContexts:
         known = self.memory.keys[place] == keys
         before = torch.searchsorted(self.memory.keys, one[~known] // self.base)
         token = one[~known].remainder(self.base) - 1
-        grown = self._histories.append(select(self.memory.states, before), token, torch.ones_like(token, dtype=torch.bool))
+        grown = self._histories.append(
+            select(self.memory.states, before), token, torch.ones_like(token, dtype=torch.bool)
+        )
         old = place[known] if self.forgets else torch.arange(len(self.memory.keys), device=self.device)
         names, order = torch.cat([self.memory.keys[old], keys[~known]]).sort()
         self.memory = Memory(names, select(concatenate([select(self.memory.states, old), grown]), order))

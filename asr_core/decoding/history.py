@@ -55,7 +55,11 @@ class StatelessHistories:
 
     def __init__(self, model: Any) -> None:
         self._table = ContextTable(model)
-        self.blank_id, self.vocab_size, self.device = self._table.blank_id, self._table.vocab_size, self._table.device
+        self.blank_id, self.vocab_size, self.device = (
+            self._table.blank_id,
+            self._table.vocab_size,
+            self._table.device,
+        )
         self.initial_length = self._table.context_size
         self.horizon: Optional[int] = self._table.context_size
 
@@ -100,7 +104,9 @@ class TokenHistories(_Evaluated):
     def output(self, states: States) -> Tensor:
         """See :class:`Histories`."""
         shape = states[0].shape[:-1]
-        return self._proj(self._decoder(states[0].reshape(-1, self.initial_length), False).squeeze(1)).view(*shape, -1)
+        return self._proj(self._decoder(states[0].reshape(-1, self.initial_length), False).squeeze(1)).view(
+            *shape, -1
+        )
 
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
         """See :class:`Histories`."""
@@ -116,7 +122,9 @@ class RecurrentHistories(_Evaluated):
         self.initial_length = 1
         self.horizon: Optional[int] = None
         with torch.no_grad():
-            self._initial = self._step(torch.tensor([self.blank_id], device=self.device), *self._decoder.get_init_states(1))
+            self._initial = self._step(
+                torch.tensor([self.blank_id], device=self.device), *self._decoder.get_init_states(1)
+            )
 
     def start(self, *shape: int) -> States:
         """See :class:`Histories`."""

@@ -83,7 +83,9 @@ class Lattice(NamedTuple):
     def total_score(self, labels: np.ndarray, sequence: Tuple[int, ...], log_sum: bool) -> float:
         """Score of all paths (``log_sum``) or of the best one whose ``labels`` (A,), 0 for none, read ``sequence``."""
         wanted = np.array(sequence, dtype=np.int64)
-        return float(kernels.total_score(self.begin, self.dest, self.score, self.final, labels, wanted, log_sum))
+        return float(
+            kernels.total_score(self.begin, self.dest, self.score, self.final, labels, wanted, log_sum)
+        )
 
     def best_path(self, labels: np.ndarray, sequence: Tuple[int, ...]) -> Tuple[np.ndarray, float]:
         """Arcs (T,) and score of the best path that reads ``sequence``."""
@@ -97,7 +99,13 @@ class Lattice(NamedTuple):
 
 
 def from_columns(
-    source: np.ndarray, dest: np.ndarray, score: np.ndarray, arc: np.ndarray, frame: np.ndarray, final: np.ndarray, num_frames: int
+    source: np.ndarray,
+    dest: np.ndarray,
+    score: np.ndarray,
+    arc: np.ndarray,
+    frame: np.ndarray,
+    final: np.ndarray,
+    num_frames: int,
 ) -> Lattice:
     """A lattice of the nodes that arcs (A,) join, renumbered; the others but the start, node 0, go.
 
@@ -112,14 +120,26 @@ def from_columns(
     used[source] = used[dest] = True
     number = np.cumsum(used) - 1
     order = np.argsort(source, kind="stable")
-    begin = np.concatenate([[0], np.cumsum(np.bincount(number[source], minlength=int(used.sum())))]).astype(np.int64)
+    begin = np.concatenate([[0], np.cumsum(np.bincount(number[source], minlength=int(used.sum())))]).astype(
+        np.int64
+    )
     columns = (number[dest], score, arc, frame)
     dest, score, arc, frame = (np.ascontiguousarray(c[order]) for c in columns)
     ends = final[used].astype(np.float64)
-    return Lattice(begin, dest.astype(np.int64), score.astype(np.float64), ends, arc.astype(np.int64), frame.astype(np.int64), num_frames)
+    return Lattice(
+        begin,
+        dest.astype(np.int64),
+        score.astype(np.float64),
+        ends,
+        arc.astype(np.int64),
+        frame.astype(np.int64),
+        num_frames,
+    )
 
 
-def build_lattices(search: FastBeamCore, frontier: ops.Frontier, trace: Trace, lens: List[int]) -> List[Lattice]:
+def build_lattices(
+    search: FastBeamCore, frontier: ops.Frontier, trace: Trace, lens: List[int]
+) -> List[Lattice]:
     """The lattice of each utterance.
 
     Args:
@@ -128,7 +148,11 @@ def build_lattices(search: FastBeamCore, frontier: ops.Frontier, trace: Trace, l
       lens: frames of each utterance, descending.
     """
     final = search.end_scores(frontier).cpu().numpy()
-    columns = [torch.cat(parts).cpu().numpy() for parts in zip(*trace.transitions)] if trace.transitions else [np.zeros(0, np.int64)] * 5
+    columns = (
+        [torch.cat(parts).cpu().numpy() for parts in zip(*trace.transitions)]
+        if trace.transitions
+        else [np.zeros(0, np.int64)] * 5
+    )
     frame = np.repeat(np.arange(len(trace.transitions)), [len(t.row) for t in trace.transitions])
     row, source, target, arc, score = columns
     order = np.lexsort((arc, source, frame, row))
@@ -144,7 +168,15 @@ def build_lattices(search: FastBeamCore, frontier: ops.Frontier, trace: Trace, l
         begin = np.concatenate([[0], np.cumsum(np.bincount(src, minlength=nodes))]).astype(np.int64)
         dest = ((frame[mine] + 1) * places + target[mine]).astype(np.int64)
         out.append(
-            Lattice(begin, dest, score[mine].astype(np.float64), ends, arc[mine].astype(np.int64), frame[mine].astype(np.int64), length)
+            Lattice(
+                begin,
+                dest,
+                score[mine].astype(np.float64),
+                ends,
+                arc[mine].astype(np.int64),
+                frame[mine].astype(np.int64),
+                length,
+            )
         )
     return out
 

@@ -14,7 +14,9 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of
 
 
-def load_lm(opts: LmOptions, vocab_size: Optional[int], device: Union[str, torch.device] = "cpu", lm_type: str = "rnn") -> NeuralLm:
+def load_lm(
+    opts: LmOptions, vocab_size: Optional[int], device: Union[str, torch.device] = "cpu", lm_type: str = "rnn"
+) -> NeuralLm:
     """The language model that the options name, ready to score.
 
     Its sizes are those of the weights; a size in ``opts`` that is not the default must agree with them.
@@ -45,22 +47,43 @@ def load_lm(opts: LmOptions, vocab_size: Optional[int], device: Union[str, torch
 
 def _weights(content: Mapping[str, Any], path: Path) -> Dict[str, Tensor]:
     state = content.get("model")
-    if not isinstance(state, dict) or "input_embedding.weight" not in state and "module.input_embedding.weight" not in state:
+    if (
+        not isinstance(state, dict)
+        or "input_embedding.weight" not in state
+        and "module.input_embedding.weight" not in state
+    ):
         raise UserError(f"{path} holds no language model")
-    return {name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()}
+    return {
+        name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()
+    }
 
 
-def _build(lm_type: str, state: Mapping[str, Tensor], content: Mapping[str, Any], opts: LmOptions) -> Tuple[NeuralLm, Dict[str, Any]]:
+def _build(
+    lm_type: str, state: Mapping[str, Tensor], content: Mapping[str, Any], opts: LmOptions
+) -> Tuple[NeuralLm, Dict[str, Any]]:
     """A model of the sizes that the weights have, and these sizes under the names of the options."""
     vocab_size, embedding_dim = state["input_embedding.weight"].shape
     tied = torch.equal(state["input_embedding.weight"], state["output_linear.weight"])
-    found = "rnn" if "rnn.weight_ih_l0" in state else "transformer" if "layers.0.in_proj.weight" in state else "unknown"
+    found = (
+        "rnn"
+        if "rnn.weight_ih_l0" in state
+        else "transformer"
+        if "layers.0.in_proj.weight" in state
+        else "unknown"
+    )
     if found != lm_type:
-        raise UserError(f"the weights are of a language model of type {found}, not {lm_type}: give another --lm-type or --lm-exp-dir")
+        raise UserError(
+            f"the weights are of a language model of type {found}, not {lm_type}: give another --lm-type or --lm-exp-dir"
+        )
     if lm_type == "rnn":
         hidden_dim = state["rnn.weight_hh_l0"].size(1)
         num_layers = sum(name.startswith("rnn.weight_hh_l") for name in state)
-        sizes = {"embedding_dim": embedding_dim, "hidden_dim": hidden_dim, "num_layers": num_layers, "tie_weights": tied}
+        sizes = {
+            "embedding_dim": embedding_dim,
+            "hidden_dim": hidden_dim,
+            "num_layers": num_layers,
+            "tie_weights": tied,
+        }
         model: NeuralLm = RnnLm(vocab_size, embedding_dim, hidden_dim, num_layers, tied)
     else:
         d_model, nhead = state["norm.weight"].size(0), int(content.get("nhead", opts.transformer_lm_nhead))
@@ -71,7 +94,10 @@ def _build(lm_type: str, state: Mapping[str, Tensor], content: Mapping[str, Any]
             "num_layers": num_layers, "tie_weights": tied,
         }  # fmt: skip
         model = TransformerLm(vocab_size, d_model, embedding_dim, dim_feedforward, nhead, num_layers, tied)
-    return model, {"lm_vocab_size": vocab_size, **{f"{lm_type}_lm_{name}": value for name, value in sizes.items()}}
+    return model, {
+        "lm_vocab_size": vocab_size,
+        **{f"{lm_type}_lm_{name}": value for name, value in sizes.items()},
+    }
 
 
 def _check_sizes(opts: LmOptions, sizes: Mapping[str, Any], vocab_size: Optional[int]) -> None:
@@ -79,6 +105,10 @@ def _check_sizes(opts: LmOptions, sizes: Mapping[str, Any], vocab_size: Optional
     for name, value in sizes.items():
         asked = getattr(opts, name)
         if asked not in (value, usual[name]):
-            raise UserError(f"--{name.replace('_', '-')} {asked} contradicts the weights, which have {value}: leave it out")
+            raise UserError(
+                f"--{name.replace('_', '-')} {asked} contradicts the weights, which have {value}: leave it out"
+            )
     if vocab_size is not None and sizes["lm_vocab_size"] != vocab_size:
-        raise UserError(f"the language model has {sizes['lm_vocab_size']} tokens and the acoustic model {vocab_size}: they must share them")
+        raise UserError(
+            f"the language model has {sizes['lm_vocab_size']} tokens and the acoustic model {vocab_size}: they must share them"
+        )

@@ -37,7 +37,9 @@ class ResultFiles(NamedTuple):
 
     def log_name(self, name: str) -> str:
         """The name of the log that goes with files called ``name``."""
-        return "log-decode-" + name[name.index("{set}") + len("{set}") : -len(".txt")].replace("{key}", "").lstrip("-_")
+        return "log-decode-" + name[name.index("{set}") + len("{set}") : -len(".txt")].replace(
+            "{key}", ""
+        ).lstrip("-_")
 
 
 def checkpoint_part(params: Any) -> str:
@@ -49,7 +51,9 @@ def _fast_part(opts: SearchOptions) -> str:
     part = f"_beam-{opts.beam}_max-contexts-{opts.max_contexts}_max-states-{opts.max_states}"
     if "nbest" in opts.decoding_method:
         part += f"_nbest-scale-{opts.nbest_scale}_num-paths-{opts.num_paths}"
-    if opts.decoding_method.endswith("LG") and ("nbest" in opts.decoding_method or opts.ngram_lm_scale != SearchOptions.ngram_lm_scale):
+    if opts.decoding_method.endswith("LG") and (
+        "nbest" in opts.decoding_method or opts.ngram_lm_scale != SearchOptions.ngram_lm_scale
+    ):
         part += f"_ngram-lm-scale-{opts.ngram_lm_scale}"  # icefall names it for nbest alone
     return part + (f"_ilme-scale-{opts.ilme_scale}" if opts.ilme_scale is not None else "")
 
@@ -77,7 +81,9 @@ def _method_part(opts: SearchOptions, context_size: int) -> str:
         return _fast_part(opts)
     phrases = _phrases_part(opts)
     if "beam_size" in get_method(opts).uses:
-        return f"__{name}__beam-size-{opts.beam_size}" + (f"-{phrases}" if phrases else "") + _search_part(opts)
+        return (
+            f"__{name}__beam-size-{opts.beam_size}" + (f"-{phrases}" if phrases else "") + _search_part(opts)
+        )
     if name == "greedy_search":
         context = f"_context-{context_size}" if context_size else ""
         return f"{context}_max-sym-per-frame-{opts.max_sym_per_frame}" + (f"_{phrases}" if phrases else "")
@@ -104,7 +110,9 @@ def _fusion_part(opts: SearchOptions) -> str:
         return ""
     part = f"_{opts.lm_type}-lm" + (f"-scale-{opts.lm_scale}" if "lm_scale" in uses else "")
     if "ngram" in needs:
-        part += f"_LODR-{opts.tokens_ngram}gram" + (f"-scale-{opts.ngram_lm_scale}" if "ngram_lm_scale" in uses else "")
+        part += f"_LODR-{opts.tokens_ngram}gram" + (
+            f"-scale-{opts.ngram_lm_scale}" if "ngram_lm_scale" in uses else ""
+        )
     return part
 
 
@@ -130,19 +138,30 @@ def streaming_key(opts: SearchOptions) -> str:
         return _fast_part(opts).lstrip("_")
     phrases = _phrases_part(opts)
     many = "beam_size" in get_method(opts).uses
-    return (f"num-active-paths-{opts.beam_size}" if many else opts.decoding_method.replace("_", "-")) + (f"_{phrases}" if phrases else "")
+    return (f"num-active-paths-{opts.beam_size}" if many else opts.decoding_method.replace("_", "-")) + (
+        f"_{phrases}" if phrases else ""
+    )
 
 
 def _chunk_part(causal: bool, chunk_size: int, left_context_frames: int) -> str:
     return f"_chunk-{chunk_size}_left-context-{left_context_frames}" if causal else ""
 
 
-def offline_files(params: Any, opts: SearchOptions, context_size: int, causal: bool, chunk_size: int, left: int) -> ResultFiles:
+def offline_files(
+    params: Any, opts: SearchOptions, context_size: int, causal: bool, chunk_size: int, left: int
+) -> ResultFiles:
     """Names of what decode.py writes, below ``<exp_dir>/<decoding method>``; a ``context_size`` of 0 is left out."""
     suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(causal, chunk_size, left)
     neural = wants_neural_lm(opts, params.get("lm_exp_dir"), params.get("transformer_lm_exp_dir"))
-    suffix += _method_part(opts, context_size) + _fusion_part(opts) + _optional_fusion_part(opts, neural) + _adjustments(opts)
-    suffix += ("_use-averaged-model" if params["use_averaged_model"] else "") + ("_use-ema" if params["use_ema"] else "")
+    suffix += (
+        _method_part(opts, context_size)
+        + _fusion_part(opts)
+        + _optional_fusion_part(opts, neural)
+        + _adjustments(opts)
+    )
+    suffix += ("_use-averaged-model" if params["use_averaged_model"] else "") + (
+        "_use-ema" if params["use_ema"] else ""
+    )
     return ResultFiles(
         folder=Path(params["exp_dir"]) / opts.decoding_method,
         recogs=f"recogs-{{set}}{{key}}-{suffix}.txt",
@@ -155,8 +174,14 @@ def offline_files(params: Any, opts: SearchOptions, context_size: int, causal: b
 def streaming_files(params: Any, opts: SearchOptions, chunk_size: int, left: int) -> ResultFiles:
     """Names of what streaming_decode.py writes, below ``<exp_dir>/streaming/<decoding method>``."""
     key = streaming_key(opts)
-    suffix = f"{checkpoint_part(params)}_avg-{params['avg']}" + _chunk_part(True, chunk_size, left) + _adjustments(opts)
-    suffix += ("-use-averaged-model" if params["use_averaged_model"] else "") + ("-use-ema" if params["use_ema"] else "")
+    suffix = (
+        f"{checkpoint_part(params)}_avg-{params['avg']}"
+        + _chunk_part(True, chunk_size, left)
+        + _adjustments(opts)
+    )
+    suffix += ("-use-averaged-model" if params["use_averaged_model"] else "") + (
+        "-use-ema" if params["use_ema"] else ""
+    )
     suffix += f"-{params['label']}" if params["label"] else ""
     return ResultFiles(
         folder=Path(params["exp_dir"]) / "streaming" / opts.decoding_method,

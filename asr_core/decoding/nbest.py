@@ -44,7 +44,9 @@ def fast_beam_nbest(
     """
     log_sum = graph is not None and graph.names is not None
 
-    def rank(lattice: Lattice, labels: np.ndarray, sequences: List[Tuple[int, ...]], _: int) -> List[Tuple[Tuple[int, ...], float]]:
+    def rank(
+        lattice: Lattice, labels: np.ndarray, sequences: List[Tuple[int, ...]], _: int
+    ) -> List[Tuple[Tuple[int, ...], float]]:
         scored = [(s, lattice.total_score(labels, s, log_sum)) for s in sequences]
         return sorted(scored, key=lambda item: -item[1])
 
@@ -76,7 +78,9 @@ def fast_beam_oracle_nbest(
 
     from kaldialign import edit_distance
 
-    def rank(lattice: Lattice, labels: np.ndarray, sequences: List[Tuple[int, ...]], i: int) -> List[Tuple[Tuple[int, ...], float]]:
+    def rank(
+        lattice: Lattice, labels: np.ndarray, sequences: List[Tuple[int, ...]], i: int
+    ) -> List[Tuple[Tuple[int, ...], float]]:
         errors = {s: edit_distance(list(references[i]), list(s))["total"] for s in sequences}
         fewest = sequences if num_best != 1 else [s for s in sequences if errors[s] == min(errors.values())]
         scored = [(s, lattice.total_score(labels, s, False)) for s in fewest]

@@ -48,10 +48,21 @@ class Decoded(NamedTuple):
     nbest: Sequence[Hypothesis] = ()
 
     @staticmethod
-    def of_cut(cut: Any, hypotheses: Dict[str, Hypothesis], compute_seconds: float, nbest: Sequence[Hypothesis] = ()) -> "Decoded":
+    def of_cut(
+        cut: Any, hypotheses: Dict[str, Hypothesis], compute_seconds: float, nbest: Sequence[Hypothesis] = ()
+    ) -> "Decoded":
         """What was recognised in a lhotse cut."""
         speaker = (cut.supervisions[0].speaker or "") if cut.supervisions else ""
-        return Decoded(cut.id, transcript_of(cut), hypotheses, cut.duration, compute_seconds, speaker, _audio_of(cut), nbest)
+        return Decoded(
+            cut.id,
+            transcript_of(cut),
+            hypotheses,
+            cut.duration,
+            compute_seconds,
+            speaker,
+            _audio_of(cut),
+            nbest,
+        )
 
 
 def transcript_of(cut: Any) -> str:
@@ -62,7 +73,12 @@ def transcript_of(cut: Any) -> str:
 def _audio_of(cut: Any) -> Optional[Audio]:
     """The file of a cut; None if it has none, or other sound than the file (another speed, noise added)."""
     recording = getattr(cut, "recording", None)
-    if recording is None or recording.transforms or len(recording.sources) != 1 or recording.sources[0].type != "file":
+    if (
+        recording is None
+        or recording.transforms
+        or len(recording.sources) != 1
+        or recording.sources[0].type != "file"
+    ):
         return None
     channel = cut.channel if isinstance(cut.channel, int) else cut.channel[0]
     return Audio(str(recording.sources[0].source), cut.start, cut.duration, channel)
@@ -104,7 +120,9 @@ def search(job: Job) -> Dict[str, List[Hypothesis]]:
     return get_method(job.opts).search(job)
 
 
-def recognize(model: Any, x: Tensor, x_lens: Tensor, opts: SearchOptions, causal: bool, chunk_size: int = -1) -> List[Hypothesis]:
+def recognize(
+    model: Any, x: Tensor, x_lens: Tensor, opts: SearchOptions, causal: bool, chunk_size: int = -1
+) -> List[Hypothesis]:
     """The hypotheses of a method of one answer that needs nothing but the model; arguments as of :func:`encode`."""
     return search(encode(model, x, x_lens, opts, causal, chunk_size))[""]
 

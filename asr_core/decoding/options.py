@@ -18,9 +18,13 @@ class CheckpointOptions:
 
     epoch: int = option(DEFAULT_EPOCH, "use epoch-<epoch>.pt; counts from 1")
     iter: int = option(0, "if positive, use checkpoint-<iter>.pt in place of an epoch's")
-    avg: int = option(DEFAULT_AVG, "number of checkpoints to average; with --use-averaged-model the span of epochs averaged over")
+    avg: int = option(
+        DEFAULT_AVG,
+        "number of checkpoints to average; with --use-averaged-model the span of epochs averaged over",
+    )
     use_averaged_model: bool = option(
-        True, "average over all steps between the first and the last checkpoint, from the running averages they hold"
+        True,
+        "average over all steps between the first and the last checkpoint, from the running averages they hold",
     )
     use_ema: bool = option(
         False,
@@ -41,46 +45,88 @@ class SearchOptions:
         "-attention-decoder-rescoring], ctc-decoding, 1best, nbest, nbest-oracle, nbest-rescoring, whole-lattice-rescoring, "
         "attention-decoder-rescoring-no-ngram, attention-decoder-rescoring-with-ngram: see docs/decoding.md",
     )
-    beam_size: int = option(4, "hypotheses kept by beam_search, modified_beam_search*, alsd and ctc-prefix-beam-search*")
-    beam: float = option(20.0, "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)")
-    ngram_lm_scale: float = option(0.01, "weight of the graph's scores in *_LG; weight of the token n-gram in *_LODR, give a negative one")
+    beam_size: int = option(
+        4, "hypotheses kept by beam_search, modified_beam_search*, alsd and ctc-prefix-beam-search*"
+    )
+    beam: float = option(
+        20.0,
+        "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)",
+    )
+    ngram_lm_scale: float = option(
+        0.01,
+        "weight of the graph's scores in *_LG; weight of the token n-gram in *_LODR, give a negative one",
+    )
     max_contexts: int = option(8, "predictor contexts that fast_beam_search* keeps per frame")
     max_states: int = option(64, "states that fast_beam_search* keeps per frame")
     max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame")
     num_paths: int = option(200, "paths that *nbest* and attention-decoder-rescoring-* draw from the lattice")
-    nbest_scale: float = option(0.5, "the lattice's scores are multiplied by it while paths are drawn: smaller, more various")
+    nbest_scale: float = option(
+        0.5, "the lattice's scores are multiplied by it while paths are drawn: smaller, more various"
+    )
     ilme_scale: Optional[float] = option(
         None,
         "weight of the internal language model that is subtracted by beam searches with a transducer; "
         "left out: 0.1 for fast_beam_search_nbest and fast_beam_search_nbest_oracle, else 0",
     )
     use_shallow_fusion: bool = option(False, "modified_beam_search with the neural language model's scores")
-    lm_type: str = option("rnn", "the neural language model's kind", choices=("rnn", "transformer"), aliases=("--nnlm-type",))
+    lm_type: str = option(
+        "rnn", "the neural language model's kind", choices=("rnn", "transformer"), aliases=("--nnlm-type",)
+    )
     lm_scale: float = option(0.3, "weight of the neural language model", aliases=("--nnlm-scale",))
     tokens_ngram: int = option(2, "order n of the token n-gram of *_LODR, <lang-dir>/<n>gram.arpa")
-    backoff_id: int = option(500, "id of #0, the label of back-off arcs, where the token n-gram is a graph, <lang-dir>/<n>gram.fst.txt")
-    lang_dir: str = option("data/lang_bpe_500", "folder with the graphs LG.fst.txt and HLG.fst.txt, words.txt, and token n-grams")
+    backoff_id: int = option(
+        500,
+        "id of #0, the label of back-off arcs, where the token n-gram is a graph, <lang-dir>/<n>gram.fst.txt",
+    )
+    lang_dir: str = option(
+        "data/lang_bpe_500", "folder with the graphs LG.fst.txt and HLG.fst.txt, words.txt, and token n-grams"
+    )
     lodr_ngram: Optional[str] = option(
-        None, "token n-gram, .arpa or .fst.txt, for alsd and ctc-prefix-beam-search-shallow-fusion, weighted by --lodr-lm-scale"
+        None,
+        "token n-gram, .arpa or .fst.txt, for alsd and ctc-prefix-beam-search-shallow-fusion, weighted by --lodr-lm-scale",
     )
     lodr_lm_scale: float = option(0.0, "weight of --lodr-ngram; below 0 it is subtracted")
-    word_ngram: str = option("", "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion")
+    word_ngram: str = option(
+        "", "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion"
+    )
     word_ngram_scale: float = option(0.5, "weight of --word-ngram")
     word_score: float = option(1.5, "bonus for each word, with --word-ngram")
-    unk_offset: float = option(-10.0, "added to the logarithm to base 10 of the probability of words that --word-ngram does not know")
-    context_file: str = option("", "phrases to favour, one a line, for greedy_search, modified_beam_search, *_LODR, alsd, ctc-prefix-*")
+    unk_offset: float = option(
+        -10.0, "added to the logarithm to base 10 of the probability of words that --word-ngram does not know"
+    )
+    context_file: str = option(
+        "",
+        "phrases to favour, one a line, for greedy_search, modified_beam_search, *_LODR, alsd, ctc-prefix-*",
+    )
     context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
-    blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
+    blank_penalty: float = option(
+        0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions"
+    )
     temperature: float = option(1.0, "logits are divided by it before the softmax")
-    alsd_merge: bool = option(True, "alsd adds up the probabilities of hypotheses with equal tokens; 0: each is one alignment")
-    hlg_scale: float = option(0.6, "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search")
-    lm_dir: str = option("data/lm", "folder with the word 4-gram of lattice rescoring: G_4_gram.fst.txt, 4-gram.arpa or 4gram.arpa")
-    search_beam: float = option(20.0, "graph search with CTC drops states that are worse than a frame's best by more than this")
-    output_beam: float = option(8.0, "the lattice of a graph search keeps what is worse than the best path by at most this")
-    min_active_states: int = option(30, "states that a graph search keeps at each frame at least, however bad")
+    alsd_merge: bool = option(
+        True, "alsd adds up the probabilities of hypotheses with equal tokens; 0: each is one alignment"
+    )
+    hlg_scale: float = option(
+        0.6, "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search"
+    )
+    lm_dir: str = option(
+        "data/lm",
+        "folder with the word 4-gram of lattice rescoring: G_4_gram.fst.txt, 4-gram.arpa or 4gram.arpa",
+    )
+    search_beam: float = option(
+        20.0, "graph search with CTC drops states that are worse than a frame's best by more than this"
+    )
+    output_beam: float = option(
+        8.0, "the lattice of a graph search keeps what is worse than the best path by at most this"
+    )
+    min_active_states: int = option(
+        30, "states that a graph search keeps at each frame at least, however bad"
+    )
     max_active_states: int = option(10000, "states that a graph search keeps at each frame at most")
     graph_backend: str = option(
-        "auto", "what searches graphs with CTC: own, k2, or auto: k2 on a GPU if it is installed", choices=("auto", "own", "k2")
+        "auto",
+        "what searches graphs with CTC: own, k2, or auto: k2 on a GPU if it is installed",
+        choices=("auto", "own", "k2"),
     )
 
 
@@ -89,15 +135,24 @@ class StreamingSearchOptions:
     """Search: from encoder output to tokens, chunk by chunk."""
 
     decoding_method: str = option(
-        "greedy_search", "greedy_search, modified_beam_search, fast_beam_search, ctc-greedy-search or ctc-prefix-beam-search"
+        "greedy_search",
+        "greedy_search, modified_beam_search, fast_beam_search, ctc-greedy-search or ctc-prefix-beam-search",
     )
-    num_active_paths: int = option(4, "hypotheses kept by modified_beam_search and ctc-prefix-*", aliases=("--num_active_paths",))
-    beam: float = option(4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)")
+    num_active_paths: int = option(
+        4, "hypotheses kept by modified_beam_search and ctc-prefix-*", aliases=("--num_active_paths",)
+    )
+    beam: float = option(
+        4.0, "fast_beam_search drops what is worse than the best by more than this (natural log-probability)"
+    )
     max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame")
     max_states: int = option(32, "states that fast_beam_search keeps per frame")
-    context_file: str = option("", "phrases to favour, one a line, for greedy_search, modified_beam_search, ctc-prefix-beam-search")
+    context_file: str = option(
+        "", "phrases to favour, one a line, for greedy_search, modified_beam_search, ctc-prefix-beam-search"
+    )
     context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
-    blank_penalty: float = option(0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions")
+    blank_penalty: float = option(
+        0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions"
+    )
     temperature: float = option(1.0, "logits are divided by it before the softmax")
     num_decode_streams: int = option(2000, "streams decoded in parallel")
     label: str = option("", "appended to the names of the result files")
@@ -115,7 +170,14 @@ def check_search(opts: SearchOptions) -> None:
     """
     if opts.beam_size < 1:
         raise UserError(f"--beam-size (or --num-active-paths) must be at least 1, got {opts.beam_size}")
-    for name in ("max_sym_per_frame", "max_contexts", "max_states", "num_paths", "min_active_states", "max_active_states"):
+    for name in (
+        "max_sym_per_frame",
+        "max_contexts",
+        "max_states",
+        "num_paths",
+        "min_active_states",
+        "max_active_states",
+    ):
         if getattr(opts, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(opts, name)}")
     for name in ("beam", "nbest_scale", "search_beam", "output_beam"):
@@ -125,7 +187,9 @@ def check_search(opts: SearchOptions) -> None:
         raise UserError(f"--temperature must be above 0 and finite, got {opts.temperature}")
     for field in dataclasses.fields(opts):
         value = getattr(opts, field.name)
-        if isinstance(value, float) and not (math.isfinite(value) or field.name in ("beam", "search_beam", "output_beam")):
+        if isinstance(value, float) and not (
+            math.isfinite(value) or field.name in ("beam", "search_beam", "output_beam")
+        ):
             raise UserError(f"--{field.name.replace('_', '-')} must be a finite number, got {value}")
 
 
@@ -141,11 +205,15 @@ def in_chunks(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str,
     out = {name: value for name, value in given.items() if name not in usual}
     if all(name not in given for name in usual):
         return out
-    chunk, left = decoding_chunk(*(int(given.get(name, trained.get(name, value))) for name, value in usual.items()))
+    chunk, left = decoding_chunk(
+        *(int(given.get(name, trained.get(name, value))) for name, value in usual.items())
+    )
     return {"chunk_size": str(chunk), "left_context_frames": str(left), **out}
 
 
-def chunk_and_left(given: Mapping[str, Any], trained: Mapping[str, Any], default: Optional[Tuple[int, int]]) -> Tuple[int, int]:
+def chunk_and_left(
+    given: Mapping[str, Any], trained: Mapping[str, Any], default: Optional[Tuple[int, int]]
+) -> Tuple[int, int]:
     """The one chunk size and left context, in 50-Hz frames, to decode a causal model with.
 
     Args:

@@ -70,5 +70,7 @@ def streaming_windows(features: Tensor, chunk_size: int, geometry: FrameGeometry
     Returns:
       (number of chunks, 2 * chunk_size + look_ahead, C): windows of one chunk and the look-ahead, one chunk apart.
     """
-    padded, _ = pad_for_encoder(features.unsqueeze(0), torch.tensor([len(features)]), True, chunk_size, geometry)
+    padded, _ = pad_for_encoder(
+        features.unsqueeze(0), torch.tensor([len(features)]), True, chunk_size, geometry
+    )
     return padded[0].unfold(0, 2 * chunk_size + geometry.look_ahead, 2 * chunk_size).transpose(1, 2)

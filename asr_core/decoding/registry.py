@@ -62,25 +62,37 @@ class Method(NamedTuple):
     head: str = "transducer"
 
 
-def _plain(search: Callable[..., List[Hypothesis]], *names: str) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
+def _plain(
+    search: Callable[..., List[Hypothesis]], *names: str
+) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
     """A method of one answer: ``search`` with the options ``names`` as its further arguments."""
-    return lambda job: {"": search(job.model, job.encoder_out, job.lens, *(getattr(job.opts, name) for name in names))}
+    return lambda job: {
+        "": search(job.model, job.encoder_out, job.lens, *(getattr(job.opts, name) for name in names))
+    }
 
 
 def fast_options(opts: SearchOptions, ilme_scale: float = 0.0) -> FastBeamOptions:
     """Options of fast beam search; ``ilme_scale`` where none was given."""
     scale = ilme_scale if opts.ilme_scale is None else opts.ilme_scale
-    return FastBeamOptions(opts.beam, opts.max_contexts, opts.max_states, opts.blank_penalty, opts.temperature, scale)
+    return FastBeamOptions(
+        opts.beam, opts.max_contexts, opts.max_states, opts.blank_penalty, opts.temperature, scale
+    )
 
 
 def _fast(job: Job) -> Dict[str, List[Hypothesis]]:
-    return {"": fast_beam_search(job.model, job.encoder_out, job.lens, fast_options(job.opts), job.resources.graph)}
+    return {
+        "": fast_beam_search(
+            job.model, job.encoder_out, job.lens, fast_options(job.opts), job.resources.graph
+        )
+    }
 
 
 def _fast_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
     graph, o = job.resources.graph, job.opts
     opts = fast_options(o, 0.1 if graph is None else 0.0)
-    return fast_beam_nbest(job.model, job.encoder_out, job.lens, opts, graph, o.num_paths, o.nbest_scale, num_best)
+    return fast_beam_nbest(
+        job.model, job.encoder_out, job.lens, opts, graph, o.num_paths, o.nbest_scale, num_best
+    )
 
 
 def _fast_oracle_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
@@ -89,7 +101,9 @@ def _fast_oracle_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
     return fast_beam_oracle_nbest(*batch, job.references, opts, o.num_paths, o.nbest_scale, num_best)
 
 
-def _first_of(lists: Callable[[Job, int], List[List[Hypothesis]]]) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
+def _first_of(
+    lists: Callable[[Job, int], List[List[Hypothesis]]],
+) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
     """A method of one answer: the first of each list."""
     return lambda job: {"": [hypotheses[0] for hypotheses in lists(job, 1)]}
 
@@ -105,7 +119,16 @@ _PHRASES = ("context_file", "context_score")
 _WORDS = ("word_ngram", "word_ngram_scale", "word_score", "unk_offset")
 _FUSION = ("lm_type", "lm_scale", "lodr_ngram", "lodr_lm_scale", "backoff_id", *_WORDS, *_PHRASES)
 _GRAPH = ("ngram_lm_scale", "lang_dir")
-_FRAMES = ("search_beam", "output_beam", "min_active_states", "max_active_states", "graph_backend", "num_paths", "nbest_scale", *_ADJUST)
+_FRAMES = (
+    "search_beam",
+    "output_beam",
+    "min_active_states",
+    "max_active_states",
+    "graph_backend",
+    "num_paths",
+    "nbest_scale",
+    *_ADJUST,
+)
 _HLG = (*_FRAMES, "hlg_scale", "lang_dir")
 
 
@@ -120,7 +143,10 @@ def _method(
 
 
 def _ctc_graph(
-    search: Callable[[Job], Dict[str, List[Hypothesis]]], uses: Sequence[str], needs: Sequence[str] = (), nbest: Any = None
+    search: Callable[[Job], Dict[str, List[Hypothesis]]],
+    uses: Sequence[str],
+    needs: Sequence[str] = (),
+    nbest: Any = None,
 ) -> Method:
     return Method(search, frozenset(uses), frozenset(needs), nbest=nbest, head="ctc")
 
@@ -130,16 +156,29 @@ def _stream_fast(model: Any, o: SearchOptions, _: Resources) -> Any:
 
 
 METHODS: Dict[str, Method] = {
-    "greedy_search": _method(beams.greedy, ("max_sym_per_frame", *_ADJUST, *_PHRASES), ["context_graph"], beams.stream_greedy),
-    "beam_search": _method(beams.graves_beam, _BEAM, nbest=beams.graves_lists),
-    "modified_beam_search": _method(beams.modified, (*_ILME, *_PHRASES), ["context_graph"], beams.stream_modified, beams.modified_lists),
-    "modified_beam_search_lm_shallow_fusion": _method(beams.modified, _LM, ["lm"], nbest=beams.modified_lists),
-    "modified_beam_search_LODR": _method(
-        beams.modified, (*_LM, *_LODR, *_PHRASES), ["lm", "ngram", "context_graph"], nbest=beams.modified_lists
+    "greedy_search": _method(
+        beams.greedy, ("max_sym_per_frame", *_ADJUST, *_PHRASES), ["context_graph"], beams.stream_greedy
     ),
-    "modified_beam_search_lm_rescore": _method(beams.rescored, (*_BEAM, "lm_type", "use_shallow_fusion"), ["lm"]),
+    "beam_search": _method(beams.graves_beam, _BEAM, nbest=beams.graves_lists),
+    "modified_beam_search": _method(
+        beams.modified, (*_ILME, *_PHRASES), ["context_graph"], beams.stream_modified, beams.modified_lists
+    ),
+    "modified_beam_search_lm_shallow_fusion": _method(
+        beams.modified, _LM, ["lm"], nbest=beams.modified_lists
+    ),
+    "modified_beam_search_LODR": _method(
+        beams.modified,
+        (*_LM, *_LODR, *_PHRASES),
+        ["lm", "ngram", "context_graph"],
+        nbest=beams.modified_lists,
+    ),
+    "modified_beam_search_lm_rescore": _method(
+        beams.rescored, (*_BEAM, "lm_type", "use_shallow_fusion"), ["lm"]
+    ),
     "modified_beam_search_lm_rescore_LODR": _method(
-        beams.rescored, (*_BEAM, "lm_type", "use_shallow_fusion", "tokens_ngram", "backoff_id", "lang_dir"), ["lm", "ngram"]
+        beams.rescored,
+        (*_BEAM, "lm_type", "use_shallow_fusion", "tokens_ngram", "backoff_id", "lang_dir"),
+        ["lm", "ngram"],
     ),
     "alignment_length_sync_search": _method(
         beams.alignment_length_sync,
@@ -150,8 +189,12 @@ METHODS: Dict[str, Method] = {
     "fast_beam_search": _method(_fast, _FAST, streaming=_stream_fast),
     "fast_beam_search_LG": _method(_fast, (*_FAST, *_GRAPH), ["graph"]),
     "fast_beam_search_nbest": _method(_first_of(_fast_lists), _NBEST, nbest=_fast_lists),
-    "fast_beam_search_nbest_LG": _method(_first_of(_fast_lists), (*_NBEST, *_GRAPH), ["graph"], nbest=_fast_lists),
-    "fast_beam_search_nbest_oracle": _method(_first_of(_fast_oracle_lists), _NBEST, ["references"], nbest=_fast_oracle_lists),
+    "fast_beam_search_nbest_LG": _method(
+        _first_of(_fast_lists), (*_NBEST, *_GRAPH), ["graph"], nbest=_fast_lists
+    ),
+    "fast_beam_search_nbest_oracle": _method(
+        _first_of(_fast_oracle_lists), _NBEST, ["references"], nbest=_fast_oracle_lists
+    ),
     "ctc-greedy-search": _method(
         _plain(ctc.ctc_greedy_search, *_ADJUST),
         _ADJUST,
@@ -168,12 +211,18 @@ METHODS: Dict[str, Method] = {
     "nbest": _ctc_graph(graphs.nbest, _HLG, ["hlg"], graphs.nbest_lists),
     "nbest-oracle": _ctc_graph(graphs.nbest_oracle, _HLG, ["hlg", "word_references"], graphs.oracle_lists),
     "nbest-rescoring": _ctc_graph(graphs.nbest_rescoring, (*_HLG, "lm_dir"), ["hlg", "word_lm"]),
-    "whole-lattice-rescoring": _ctc_graph(graphs.whole_lattice_rescoring, (*_HLG, "lm_dir"), ["hlg", "word_lm"]),
-    "attention-decoder-rescoring-no-ngram": _ctc_graph(graphs.attention_rescoring, _FRAMES, ["attention_decoder"]),
+    "whole-lattice-rescoring": _ctc_graph(
+        graphs.whole_lattice_rescoring, (*_HLG, "lm_dir"), ["hlg", "word_lm"]
+    ),
+    "attention-decoder-rescoring-no-ngram": _ctc_graph(
+        graphs.attention_rescoring, _FRAMES, ["attention_decoder"]
+    ),
     "attention-decoder-rescoring-with-ngram": _ctc_graph(
         graphs.attention_rescoring_with_ngram, (*_HLG, "lm_dir"), ["hlg", "word_lm", "attention_decoder"]
     ),
-    "ctc-prefix-beam-search-attention-decoder-rescoring": _ctc_graph(graphs.prefix_attention_rescoring, _BEAM, ["attention_decoder"]),
+    "ctc-prefix-beam-search-attention-decoder-rescoring": _ctc_graph(
+        graphs.prefix_attention_rescoring, _BEAM, ["attention_decoder"]
+    ),
 }
 
 
@@ -214,7 +263,9 @@ def check_streaming(opts: SearchOptions) -> Callable[[Any, SearchOptions, Resour
     return method.streaming
 
 
-def resolved(opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()) -> SearchOptions:
+def resolved(
+    opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()
+) -> SearchOptions:
     """``opts`` with the method that is meant, by its usual name; options without effect get a line in the log.
 
     Args:
@@ -234,10 +285,17 @@ def resolved(opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: Lm
         flags = ", ".join("--" + name.replace("_", "-") for name in idle)
         logging.info("%s does not use %s", opts.decoding_method, flags)
     if {"lm_scale", "ngram_lm_scale"} <= method.uses and opts.ngram_lm_scale >= 0:
-        logging.warning("--ngram-lm-scale %s: the token n-gram is not subtracted; give a negative weight", opts.ngram_lm_scale)
+        logging.warning(
+            "--ngram-lm-scale %s: the token n-gram is not subtracted; give a negative weight",
+            opts.ngram_lm_scale,
+        )
     return opts
 
 
 def _changed(opts: Any, usual: Any, known: frozenset = frozenset()) -> List[str]:
     """Names of the fields that are not as ``usual``, but for ``known`` ones."""
-    return [f.name for f in dataclasses.fields(opts) if f.name not in known and getattr(opts, f.name) != getattr(usual, f.name)]
+    return [
+        f.name
+        for f in dataclasses.fields(opts)
+        if f.name not in known and getattr(opts, f.name) != getattr(usual, f.name)
+    ]

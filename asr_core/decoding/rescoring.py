@@ -12,7 +12,9 @@ LODR_SCALES = tuple(round(0.05 + 0.05 * i, 2) for i in range(19))  # 0.05 .. 0.9
 
 
 @torch.inference_mode()
-def rescore(nbest: List[List[Hypothesis]], lm: Any, ngram: Optional[Any] = None) -> Dict[str, List[Hypothesis]]:
+def rescore(
+    nbest: List[List[Hypothesis]], lm: Any, ngram: Optional[Any] = None
+) -> Dict[str, List[Hypothesis]]:
     """The best hypotheses under many weights of the language model.
 
     Without ``ngram`` the total is am + scale * lm. With it (LODR, low-order density ratio) it is am / scale + lm - lodr_scale * ngram.
@@ -42,12 +44,17 @@ def rescore(nbest: List[List[Hypothesis]], lm: Any, ngram: Optional[Any] = None)
 
 
 def _grid(
-    choose: Callable[[torch.Tensor], List[Hypothesis]], am: torch.Tensor, lm: torch.Tensor, ngram: torch.Tensor
+    choose: Callable[[torch.Tensor], List[Hypothesis]],
+    am: torch.Tensor,
+    lm: torch.Tensor,
+    ngram: torch.Tensor,
 ) -> Dict[str, List[Hypothesis]]:
     out = {}
     for scale in LODR_LM_SCALES:
         for lodr_scale in LODR_SCALES:
-            out[f"nnlm_scale_{scale:.2f}_lodr_scale_{lodr_scale:.2f}"] = choose(am / scale + lm - lodr_scale * ngram)
+            out[f"nnlm_scale_{scale:.2f}_lodr_scale_{lodr_scale:.2f}"] = choose(
+                am / scale + lm - lodr_scale * ngram
+            )
     return out
 
 

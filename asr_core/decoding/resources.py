@@ -47,7 +47,9 @@ class Resources(NamedTuple):
     words: Optional[WordNgramScorer] = None
 
 
-def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, tokenizer: Tokenizer, device: str) -> Resources:
+def load_resources(
+    needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, tokenizer: Tokenizer, device: str
+) -> Resources:
     """Load what the options name.
 
     Args:
@@ -63,9 +65,17 @@ def load_resources(needs: frozenset, opts: SearchOptions, lm_opts: LmOptions, to
     phrases = "context_graph" in needs and opts.context_file
     hlg = _hlg(opts) if "hlg" in needs else None
     fusion = "fusion" in needs
-    neural = "lm" in needs or fusion and wants_neural_lm(opts, lm_opts.lm_exp_dir, lm_opts.transformer_lm_exp_dir)
-    if fusion and not (neural or opts.lodr_ngram or opts.word_ngram) and "shallow-fusion" in opts.decoding_method:
-        logging.warning("no language model is given: neither --lm-exp-dir with an --lm-scale, nor --lodr-ngram, nor --word-ngram")
+    neural = (
+        "lm" in needs or fusion and wants_neural_lm(opts, lm_opts.lm_exp_dir, lm_opts.transformer_lm_exp_dir)
+    )
+    if (
+        fusion
+        and not (neural or opts.lodr_ngram or opts.word_ngram)
+        and "shallow-fusion" in opts.decoding_method
+    ):
+        logging.warning(
+            "no language model is given: neither --lm-exp-dir with an --lm-scale, nor --lodr-ngram, nor --word-ngram"
+        )
     elif fusion and not neural and (lm_opts.lm_exp_dir or lm_opts.transformer_lm_exp_dir):
         logging.warning("the neural language model has no effect with --lm-scale 0")
     if phrases and opts.context_score == 0:
@@ -99,7 +109,9 @@ def _read_graph(opts: SearchOptions, name: str) -> Fsa:
     folder = Path(opts.lang_dir)
     path = folder / f"{name}.fst.txt"
     if not path.is_file():
-        raise UserError(f"no graph {path}: make it with compile_{name.lower()}, or name its folder with --lang-dir")
+        raise UserError(
+            f"no graph {path}: make it with compile_{name.lower()}, or name its folder with --lang-dir"
+        )
     return Fsa.read(path).with_words(read_symbols(folder / "words.txt"))
 
 
@@ -108,20 +120,28 @@ def _word_lm(opts: SearchOptions, hlg: Fsa) -> WordLm:
     grammar = folder / "G_4_gram.fst.txt"
     if grammar.is_file():
         if DISAMBIG not in table:
-            raise UserError(f"{opts.lang_dir}/words.txt has no {DISAMBIG}, the label of the backoff arcs in {grammar}")
+            raise UserError(
+                f"{opts.lang_dir}/words.txt has no {DISAMBIG}, the label of the backoff arcs in {grammar}"
+            )
         return WordLm.of_graph(read_openfst_text(grammar, table[DISAMBIG], table), hlg, table)
     for name in ("4-gram.arpa", "4gram.arpa"):
         if (folder / name).is_file():
             lm = NgramLm.from_arpa(folder / name, table)
-            if not any(lm.is_known(i) for word, i in table.items() if word not in (EPS, BOS, EOS, DISAMBIG, *UNKNOWN)):
+            if not any(
+                lm.is_known(i) for word, i in table.items() if word not in (EPS, BOS, EOS, DISAMBIG, *UNKNOWN)
+            ):
                 raise UserError(f"{folder / name} knows none of the words in {opts.lang_dir}/words.txt")
             return WordLm.of_graph(lm, hlg, table)
-    raise UserError(f"no word 4-gram {grammar}, nor 4-gram.arpa there: make it, or name its folder with --lm-dir")
+    raise UserError(
+        f"no word 4-gram {grammar}, nor 4-gram.arpa there: make it, or name its folder with --lm-dir"
+    )
 
 
 def _lodr(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
     if opts.lodr_lm_scale == 0:
-        logging.warning("--lodr-ngram has no effect without --lodr-lm-scale; give a negative weight to subtract it")
+        logging.warning(
+            "--lodr-ngram has no effect without --lodr-lm-scale; give a negative weight to subtract it"
+        )
     path = Path(str(opts.lodr_ngram))
     if not path.is_file():
         raise UserError(f"no token n-gram --lodr-ngram {path}")
@@ -133,7 +153,9 @@ def _words(opts: SearchOptions, tokenizer: Tokenizer, device: str) -> WordNgramS
     symbols = read_symbols(Path(opts.lang_dir) / "words.txt") if is_kenlm_binary(opts.word_ngram) else None
     lm = read_ngram(opts.word_ngram, symbols)
     if any(word.startswith(WORD_START) for word in lm.symbols):
-        raise UserError(f"--word-ngram {opts.word_ngram} is an n-gram over tokens, not words: see --lodr-ngram")
+        raise UserError(
+            f"--word-ngram {opts.word_ngram} is an n-gram over tokens, not words: see --lodr-ngram"
+        )
     return WordNgramScorer(lm, tokenizer.pieces, weights, torch.device(device))
 
 
@@ -142,9 +164,13 @@ def _read_ngram(path: Path, opts: SearchOptions, tokenizer: Tokenizer) -> NgramL
     if path.name.endswith(".fst.txt"):
         return read_openfst_text(path, opts.backoff_id, symbols)
     lm = read_ngram(path, symbols)
-    telling = [i for piece, i in symbols.items() if piece.startswith(WORD_START)] or list(symbols.values())[3:]  # words may be tokens: "a"
+    telling = [i for piece, i in symbols.items() if piece.startswith(WORD_START)] or list(symbols.values())[
+        3:
+    ]  # words may be tokens: "a"
     if not any(lm.is_known(i) for i in telling):
-        raise UserError(f"{path} knows none of the model's tokens: an n-gram over tokens is needed here, not one over words")
+        raise UserError(
+            f"{path} knows none of the model's tokens: an n-gram over tokens is needed here, not one over words"
+        )
     return lm
 
 
@@ -154,7 +180,9 @@ def _token_ngram(opts: SearchOptions, tokenizer: Tokenizer) -> NgramLm:
     for path in (arpa, graph):
         if path.is_file():
             return _read_ngram(path, opts, tokenizer)
-    raise UserError(f"neither {arpa} nor {graph} exists: make the token {opts.tokens_ngram}-gram, or name its folder with --lang-dir")
+    raise UserError(
+        f"neither {arpa} nor {graph} exists: make the token {opts.tokens_ngram}-gram, or name its folder with --lang-dir"
+    )
 
 
 def _context_graph(opts: SearchOptions, tokenizer: Tokenizer, device: str) -> ContextGraph:
@@ -168,5 +196,7 @@ def _context_graph(opts: SearchOptions, tokenizer: Tokenizer, device: str) -> Co
     for phrase in phrases:
         unknown = tokenizer.unknown_characters(phrase)
         if unknown:
-            raise UserError(f"--context-file {opts.context_file}: the tokens cannot spell {unknown!r} of {phrase!r}; is its case right?")
+            raise UserError(
+                f"--context-file {opts.context_file}: the tokens cannot spell {unknown!r} of {phrase!r}; is its case right?"
+            )
     return ContextGraph(tokenizer.encode(phrases), opts.context_score, torch.device(device))

@@ -61,7 +61,9 @@ def write_scores(result: SetResult, files: ResultFiles, unit: str = "word") -> D
     return scores
 
 
-def format_table(results: List[SetResult], scores: List[Dict[str, Score]], title: str, cer: bool = False) -> str:
+def format_table(
+    results: List[SetResult], scores: List[Dict[str, Score]], title: str, cer: bool = False
+) -> str:
     """Word error rates of all test sets with 95 % bootstrap intervals, kinds of errors, and real-time factors.
 
     Of several results of a set it shows the best, and its name. With ``cer`` also character error rates and right sentences.

@@ -23,7 +23,9 @@ class Stream(Generic[K]):
       search: the state of its search.
     """
 
-    def __init__(self, key: K, features: Tensor, chunk_size: int, search: Any, geometry: FrameGeometry) -> None:
+    def __init__(
+        self, key: K, features: Tensor, chunk_size: int, search: Any, geometry: FrameGeometry
+    ) -> None:
         self.key = key
         self.windows = streaming_windows(features, chunk_size, geometry)
         self.position = 0
@@ -80,11 +82,20 @@ class StreamBatch(Generic[K]):
 
     def add(self, features: Iterable[Tuple[K, Tensor]]) -> None:
         """Begin to decode utterances, given as (key, features (T, C))."""
-        new = [Stream(key, f.to(self._device), self._chunk_size, self._search.new_stream(), self._encoder.geometry) for key, f in features]
+        new = [
+            Stream(
+                key, f.to(self._device), self._chunk_size, self._search.new_stream(), self._encoder.geometry
+            )
+            for key, f in features
+        ]
         if not new:
             return
         states = self._encoder.get_init_states(len(new), self._device)
-        self._states = [torch.cat(pair, dim=d) for *pair, d in zip(self._states, states, self._dims)] if self.streams else list(states)
+        self._states = (
+            [torch.cat(pair, dim=d) for *pair, d in zip(self._states, states, self._dims)]
+            if self.streams
+            else list(states)
+        )
         self.streams += new
 
     @torch.inference_mode()
@@ -93,7 +104,9 @@ class StreamBatch(Generic[K]):
         x = torch.stack([s.windows[s.position] for s in self.streams])
         x_lens = torch.full((len(x),), x.size(1), dtype=torch.int64, device=self._device)
         encoder_out, lens, self._states = self._encoder.streaming_forward(x, x_lens, self._states)
-        searched = torch.tensor([s.take(n) for s, n in zip(self.streams, lens.tolist())], dtype=torch.int64, device=self._device)
+        searched = torch.tensor(
+            [s.take(n) for s, n in zip(self.streams, lens.tolist())], dtype=torch.int64, device=self._device
+        )
         self._search.advance([s.search for s in self.streams], encoder_out, searched)
         for stream in self.streams:
             stream.position += 1
@@ -106,7 +119,9 @@ class StreamBatch(Generic[K]):
         return ended
 
 
-def decode_streams(batch: StreamBatch[K], features: Iterable[Tuple[K, Tensor]], num_streams: int) -> Iterator[Tuple[K, Hypothesis]]:
+def decode_streams(
+    batch: StreamBatch[K], features: Iterable[Tuple[K, Tensor]], num_streams: int
+) -> Iterator[Tuple[K, Hypothesis]]:
     """Decode utterances chunk by chunk, at most ``num_streams`` at a time; a new one begins as soon as one has ended.
 
     Args:

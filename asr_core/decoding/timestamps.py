@@ -34,7 +34,9 @@ def token_times(hypothesis: Hypothesis, frame_seconds: float, duration: float) -
     return [round(min(frame * frame_seconds, duration), 3) for frame in hypothesis.timestamps]
 
 
-def timed_words(hypothesis: Hypothesis, tokenizer: Tokenizer, frame_seconds: float, duration: float) -> List[TimedWord]:
+def timed_words(
+    hypothesis: Hypothesis, tokenizer: Tokenizer, frame_seconds: float, duration: float
+) -> List[TimedWord]:
     """The words of a hypothesis with their times.
 
     A word starts when its first token was emitted. It ends when the next one starts, but at most :data:`LONGEST_TAIL` after the frame
@@ -56,7 +58,9 @@ def timed_words(hypothesis: Hypothesis, tokenizer: Tokenizer, frame_seconds: flo
         begins = [times[s.first] for s in spans[i + 1 :] if s.first >= 0][:1]
         end = min(times[span.last] + frame_seconds + LONGEST_TAIL, duration, *begins)
         confidences = (hypothesis.confidences or [])[span.first : span.last + 1]
-        words.append(TimedWord(span.word, times[span.first], round(max(end, times[span.first]), 3), confidences))
+        words.append(
+            TimedWord(span.word, times[span.first], round(max(end, times[span.first]), 3), confidences)
+        )
     return words
 
 

@@ -53,12 +53,16 @@ class GreedyErrors:
     def _search(self, model: Any, batch: Dict[str, Any], num: int) -> List[Any]:
         sup = batch["supervisions"]
         spans = list(zip(sup["start_frame"].tolist()[:num], sup["num_frames"].tolist()[:num]))
-        x, x_lens = collate([batch["inputs"][row, start : start + length] for row, (start, length) in enumerate(spans)])
+        x, x_lens = collate(
+            [batch["inputs"][row, start : start + length] for row, (start, length) in enumerate(spans)]
+        )
         device = next(model.parameters()).device
         x, x_lens = x.to(device), x_lens.to(device)
         causal = bool(model.encoder.causal)
         chunk_size = int(model.encoder.chunk_size[0]) if causal else -1
-        encoder_out, lens = model.forward_encoder(*pad_for_encoder(x, x_lens, causal, chunk_size, model.geometry))
+        encoder_out, lens = model.forward_encoder(
+            *pad_for_encoder(x, x_lens, causal, chunk_size, model.geometry)
+        )
         if causal and chunk_size > 0:
             lens = torch.minimum(lens, searched_frames(x_lens, model.geometry))
         search = greedy_search if model.use_transducer else ctc_greedy_search

@@ -47,11 +47,15 @@ class WordNgramScorer:
       UserError: no token opens a word.
     """
 
-    def __init__(self, lm: NgramLm, pieces: Sequence[str], weights: WordWeights, device: torch.device) -> None:
+    def __init__(
+        self, lm: NgramLm, pieces: Sequence[str], weights: WordWeights, device: torch.device
+    ) -> None:
         self._lm, self._weights, self._device = lm, weights, device
         spelled = [_spelling(piece) for piece in pieces]
         if not any(opens for opens, _ in spelled):
-            raise UserError(f"no token begins with {WORD_START}, so a word n-gram cannot tell where words end")
+            raise UserError(
+                f"no token begins with {WORD_START}, so a word n-gram cannot tell where words end"
+            )
         self._opens = np.array([opens for opens, _ in spelled])
         self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)
         self._factor = np.array([pow(_FACTOR, len(text), 1 << 64) for _, text in spelled], dtype=np.uint64)
@@ -60,7 +64,9 @@ class WordNgramScorer:
 
     def start(self, num: int, beam: int) -> States:
         """See :class:`Scorer`; the states are the n-gram's, and the hash of the unfinished word."""
-        state = torch.full((num, beam), self._lm.initial_state(bos=True), dtype=torch.int64, device=self._device)
+        state = torch.full(
+            (num, beam), self._lm.initial_state(bos=True), dtype=torch.int64, device=self._device
+        )
         return state, torch.zeros_like(state)
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
@@ -114,5 +120,9 @@ def _hash(text: Iterable[int]) -> int:
 
 def _words(symbols: Dict[str, int]) -> Tuple[np.ndarray, np.ndarray]:
     """The hashes of the words, ascending, and their ids."""
-    words: List[Tuple[int, int]] = sorted((_hash(word.encode()), i) for word, i in symbols.items() if word not in (BOS, EOS, *UNKNOWN))
-    return np.array([h for h, _ in words] or [0], dtype=np.uint64), np.array([i for _, i in words] or [-1], dtype=np.int64)
+    words: List[Tuple[int, int]] = sorted(
+        (_hash(word.encode()), i) for word, i in symbols.items() if word not in (BOS, EOS, *UNKNOWN)
+    )
+    return np.array([h for h, _ in words] or [0], dtype=np.uint64), np.array(
+        [i for _, i in words] or [-1], dtype=np.int64
+    )

@@ -69,7 +69,9 @@ class SplitLattice(NamedTuple):
     def weighted(self, am_scale: float, lm_scale: float) -> Lattice:
         """The lattice with the scores am_scale * acoustic + lm_scale * language model."""
         x = self.lattice
-        return x._replace(score=am_scale * x.score + lm_scale * self.lm, final=am_scale * x.final + lm_scale * self.lm_final)
+        return x._replace(
+            score=am_scale * x.score + lm_scale * self.lm, final=am_scale * x.final + lm_scale * self.lm_final
+        )
 
 
 def without_graph_scores(lattice: Lattice, graph: Fsa) -> Lattice:
@@ -78,7 +80,9 @@ def without_graph_scores(lattice: Lattice, graph: Fsa) -> Lattice:
     return lattice._replace(score=score, final=np.where(lattice.final > -np.inf, 0.0, -np.inf))
 
 
-def with_language_model(lattice: Lattice, graph: Fsa, lm: WordLm, most_arcs: int = _MOST_ARCS) -> SplitLattice:
+def with_language_model(
+    lattice: Lattice, graph: Fsa, lm: WordLm, most_arcs: int = _MOST_ARCS
+) -> SplitLattice:
     """The lattice intersected with an n-gram: all its paths, with the n-gram's exact scores in place of the graph's.
 
     Nodes that different histories lead to are split. Where that makes too many arcs, the lattice is pruned, and pruned harder.
@@ -97,14 +101,18 @@ def with_language_model(lattice: Lattice, graph: Fsa, lm: WordLm, most_arcs: int
         lattice = lattice.pruned(beam)
         logging.warning("the lattice is too large for the language model: pruned to a beam of %g", beam)
         beam /= 2
-    raise UserError(f"an utterance of {lattice.num_frames} frames has too many hypotheses to rescore: lower --output-beam")
+    raise UserError(
+        f"an utterance of {lattice.num_frames} frames has too many hypotheses to rescore: lower --output-beam"
+    )
 
 
 def _intersected(lattice: Lattice, labels: np.ndarray, lm: WordLm, most_arcs: int) -> Optional[SplitLattice]:
     num_states = lm.ngram.num_states
     nodes, states = np.zeros(1, np.int64), np.array([lm.ngram.initial_state()], np.int64)
     following, num_arcs = 1, 0
-    parts: List[List[np.ndarray]] = [[] for _ in range(6)]  # arcs out of each node, destination, acoustic score, lm score, arc, frame
+    parts: List[List[np.ndarray]] = [
+        [] for _ in range(6)
+    ]  # arcs out of each node, destination, acoustic score, lm score, arc, frame
     while True:
         counts = lattice.begin[nodes + 1] - lattice.begin[nodes]
         parts[0].append(counts)
@@ -117,11 +125,16 @@ def _intersected(lattice: Lattice, labels: np.ndarray, lm: WordLm, most_arcs: in
         arcs = np.repeat(lattice.begin[nodes] - (np.cumsum(counts) - counts), counts) + np.arange(len(source))
         scores, after = lm.advance(states[source], labels[arcs])
         pairs, place = np.unique(lattice.dest[arcs] * num_states + after, return_inverse=True)
-        for part, column in zip(parts[1:], (following + place, lattice.score[arcs], scores, lattice.arc[arcs], lattice.frame[arcs])):
+        for part, column in zip(
+            parts[1:],
+            (following + place, lattice.score[arcs], scores, lattice.arc[arcs], lattice.frame[arcs]),
+        ):
             part.append(column)
         nodes, states = pairs // num_states, pairs % num_states
         following += len(pairs)
-    counts, dest, score, lm_score, arc, frame = (np.concatenate([np.zeros(0, np.int64), *part]) for part in parts)
+    counts, dest, score, lm_score, arc, frame = (
+        np.concatenate([np.zeros(0, np.int64), *part]) for part in parts
+    )
     begin = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     final, lm_final = np.full(following, -np.inf), np.zeros(following)
     final[following - len(nodes) :] = lattice.final[nodes]

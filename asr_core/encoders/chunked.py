@@ -18,7 +18,9 @@ class ChunkedEncoder(nn.Module):
       left_context_frames: left contexts (50 Hz frames), drawn alike; -1 is unlimited.
     """
 
-    def __init__(self, causal: bool, chunk_size: Tuple[int, ...], left_context_frames: Tuple[int, ...]) -> None:
+    def __init__(
+        self, causal: bool, chunk_size: Tuple[int, ...], left_context_frames: Tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.causal = causal
         self.chunk_size = chunk_size
@@ -39,18 +41,29 @@ class ChunkedEncoder(nn.Module):
         chunk_size = random.choice(self.chunk_size) if self.training else self.chunk_size[0]
         if chunk_size < 0:
             return -1, -1
-        left_frames = random.choice(self.left_context_frames) if self.training else self.left_context_frames[0]
+        left_frames = (
+            random.choice(self.left_context_frames) if self.training else self.left_context_frames[0]
+        )
         return chunk_size, self.check_chunk(chunk_size, left_frames)
 
     def _check_streaming(self) -> None:
         if not self.causal:
-            raise UserError("this encoder is not causal, so it cannot stream: it must be trained with --causal 1")
-        if len(self.chunk_size) != 1 or len(self.left_context_frames) != 1 or self.chunk_size[0] <= 0 or self.left_context_frames[0] < 0:
+            raise UserError(
+                "this encoder is not causal, so it cannot stream: it must be trained with --causal 1"
+            )
+        if (
+            len(self.chunk_size) != 1
+            or len(self.left_context_frames) != 1
+            or self.chunk_size[0] <= 0
+            or self.left_context_frames[0] < 0
+        ):
             raise UserError(
                 "streaming needs one chunk size above 0 and one left context of at least 0, not"
                 f" {self.chunk_size} and {self.left_context_frames}: give --chunk-size and --left-context-frames"
             )
         chunk_size, left_frames = self.chunk_size[0], self.left_context_frames[0]
         if left_frames % chunk_size != 0 or left_frames == 0:
-            raise UserError(f"--left-context-frames {left_frames} must be a multiple of --chunk-size {chunk_size} in streaming")
+            raise UserError(
+                f"--left-context-frames {left_frames} must be a multiple of --chunk-size {chunk_size} in streaming"
+            )
         self.check_chunk(chunk_size, left_frames)

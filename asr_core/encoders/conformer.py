@@ -103,7 +103,9 @@ class Conformer(ChunkedEncoder):
         sizes = (feedforward_dim, rates[0], layer_drop, layer_order, activation, norm_eps, rates[1])
         conv = (cnn_module_kernel, conv_norm, causal, rates[2], activation, norm_eps, batch_norm_decay)
         for _ in range(num_encoder_layers):
-            layers.append(ConformerLayer(encoder_dim, attention(), ConformerConvolution(encoder_dim, *conv), *sizes))
+            layers.append(
+                ConformerLayer(encoder_dim, attention(), ConformerConvolution(encoder_dim, *conv), *sizes)
+            )
         self.layers = nn.ModuleList(layers)
 
     @property
@@ -161,10 +163,14 @@ class Conformer(ChunkedEncoder):
             return -1
         if chunk_size == 0 or 2 * chunk_size % self.frame_factor != 0:
             unit = self.frame_factor if self.frame_factor % 2 else self.frame_factor // 2
-            raise UserError(f"--chunk-size {chunk_size}: this front end takes frames in groups, so it must be a multiple of {unit}")
+            raise UserError(
+                f"--chunk-size {chunk_size}: this front end takes frames in groups, so it must be a multiple of {unit}"
+            )
         return max(1, left_context_frames // chunk_size) if left_context_frames >= 0 else -1
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of new streams: keys, values and convolution frames of each layer, and the count of processed frames (N,) int32.
 
         Raises:
@@ -184,7 +190,9 @@ class Conformer(ChunkedEncoder):
         """The batch axis of each state of :meth:`get_init_states`."""
         return [1, 1, 1] * len(self.layers) + [0]
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.
 
         Args:

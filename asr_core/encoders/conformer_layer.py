@@ -53,7 +53,9 @@ class ConformerLayer(nn.Module):
         self.feed_forward2 = ConformerFeedForward(embed_dim, feedforward_dim, dropout, activation, norm_eps)
         self.norm_final = nn.LayerNorm(embed_dim, eps=norm_eps)
 
-    def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None, pad_mask: Optional[Tensor] = None) -> Tensor:
+    def forward(
+        self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None, pad_mask: Optional[Tensor] = None
+    ) -> Tensor:
         """One layer.
 
         Args:
@@ -72,7 +74,12 @@ class ConformerLayer(nn.Module):
         if self.layer_order == "mhsa_before_lconv":
             x = x + self.conv_module(x, pad_mask)
         x = self._finish(x, pad_mask)
-        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training and self.layer_drop > 0.0:
+        if (
+            not torch.jit.is_scripting()
+            and not torch.jit.is_tracing()
+            and self.training
+            and self.layer_drop > 0.0
+        ):
             x = torch.where(torch.rand((x.size(1), 1), device=x.device) < self.layer_drop, original, x)
         return x
 
@@ -103,7 +110,9 @@ class ConformerLayer(nn.Module):
         if self.layer_order == "lconv_before_mhsa":
             y, cached_conv = self.conv_module.streaming_forward(x, cached_conv, pad_mask)
             x = x + y
-        y, cached_key, cached_value = self.self_attn.streaming_forward(self.norm_self_attn(x), pos_emb, cached_key, cached_value, mask)
+        y, cached_key, cached_value = self.self_attn.streaming_forward(
+            self.norm_self_attn(x), pos_emb, cached_key, cached_value, mask
+        )
         x = x + y
         if self.layer_order == "mhsa_before_lconv":
             y, cached_conv = self.conv_module.streaming_forward(x, cached_conv, pad_mask)

@@ -36,7 +36,13 @@ _RNNT: Dict[str, Any] = {
 }
 _SMALL = {"num_encoder_layers": 16, "encoder_dim": 144, "nhead": 4, "feedforward_dim": 576}
 _MEDIUM = {"num_encoder_layers": 16, "encoder_dim": 256, "nhead": 4, "feedforward_dim": 1024}
-_TEST = {"num_encoder_layers": 1, "encoder_dim": 4, "nhead": 2, "feedforward_dim": 16, "front_end_channels": 4}
+_TEST = {
+    "num_encoder_layers": 1,
+    "encoder_dim": 4,
+    "nhead": 2,
+    "feedforward_dim": 16,
+    "front_end_channels": 4,
+}
 _HYBRID: Dict[str, Any] = {
     "num_encoder_layers": 12,
     "cnn_module_kernel": 8,
@@ -73,7 +79,13 @@ PRESETS: Dict[str, Dict[str, Any]] = {
         "position": "none",
         "left_only_attention": True,
     },
-    "hybrid-large": {**_HYBRID, "conv_norm": "layer", "embed_dropout": 0.0, "position": "key_shift", "intermediate_ctc_stacks": "6"},
+    "hybrid-large": {
+        **_HYBRID,
+        "conv_norm": "layer",
+        "embed_dropout": 0.0,
+        "position": "key_shift",
+        "intermediate_ctc_stacks": "6",
+    },
 }
 
 
@@ -94,7 +106,10 @@ class ConformerOptions:
     encoder_dim: int = option(_LARGE["encoder_dim"], "Width of the layers, even.")
     nhead: int = option(_LARGE["nhead"], "Attention heads.")
     feedforward_dim: int = option(_LARGE["feedforward_dim"], "Width inside the feed-forward modules.")
-    cnn_module_kernel: int = option(_LARGE["cnn_module_kernel"], "Taps of the convolution modules; an even number looks one further ahead.")
+    cnn_module_kernel: int = option(
+        _LARGE["cnn_module_kernel"],
+        "Taps of the convolution modules; an even number looks one further ahead.",
+    )
     front_end: str = option(
         _LARGE["front_end"],
         "conv: two convolutions of stride 2; narrow: three of 8, 32 and 128 channels, stride 4 in all; stack: groups of three frames; "
@@ -113,9 +128,14 @@ class ConformerOptions:
         "Where the convolution stands: after attention, before it, or before the first feed-forward module.",
         choices=["mhsa_before_lconv", "lconv_before_mhsa", "lconv_before_ff"],
     )
-    conv_norm: str = option(_LARGE["conv_norm"], "Norm in the convolution modules.", choices=["batch", "layer"])
+    conv_norm: str = option(
+        _LARGE["conv_norm"], "Norm in the convolution modules.", choices=["batch", "layer"]
+    )
     per_dim_scale: bool = option(_LARGE["per_dim_scale"], "Learn a factor for each dimension of the queries.")
-    scale_bias: bool = option(_LARGE["scale_bias"], "Divide the biases u and v of the attention by sqrt(width per head) as the queries.")
+    scale_bias: bool = option(
+        _LARGE["scale_bias"],
+        "Divide the biases u and v of the attention by sqrt(width per head) as the queries.",
+    )
     abs_pos_emb: bool = option(_LARGE["abs_pos_emb"], "Add an encoding of absolute positions to the input.")
     position: str = option(
         "xl",
@@ -159,13 +179,29 @@ def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
 
 
 def _check(opts: Any) -> None:
-    sizes = ("num_encoder_layers", "encoder_dim", "nhead", "feedforward_dim", "cnn_module_kernel", "front_end_channels", "position_clip")
+    sizes = (
+        "num_encoder_layers",
+        "encoder_dim",
+        "nhead",
+        "feedforward_dim",
+        "cnn_module_kernel",
+        "front_end_channels",
+        "position_clip",
+    )
     for name in sizes:
         if getattr(opts, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(opts, name)}")
     if not opts.norm_eps > 0:
         raise UserError(f"--norm-eps must be above 0, got {opts.norm_eps}")
-    for name in ("dropout", "embed_dropout", "ff_dropout", "attention_dropout", "conv_dropout", "layer_drop", "batch_norm_decay"):
+    for name in (
+        "dropout",
+        "embed_dropout",
+        "ff_dropout",
+        "attention_dropout",
+        "conv_dropout",
+        "layer_drop",
+        "batch_norm_decay",
+    ):
         value = getattr(opts, name)
         if value is not None and not 0.0 <= value < 1.0:
             raise UserError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {value}")
@@ -178,7 +214,12 @@ def subsampling_factor(opts: Any) -> int:
 
 def _front_end(opts: Any, feature_dim: int) -> Any:
     from asr_core.nn.conformer import ACTIVATIONS
-    from asr_core.nn.subsampling4 import Conv2dSubsampling4, Conv2dSubsamplingNarrow, FrameStacking, VggStacking
+    from asr_core.nn.subsampling4 import (
+        Conv2dSubsampling4,
+        Conv2dSubsamplingNarrow,
+        FrameStacking,
+        VggStacking,
+    )
 
     dropout = opts.dropout if opts.embed_dropout is None else opts.embed_dropout
     if opts.front_end == "conv":

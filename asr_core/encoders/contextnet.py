@@ -24,14 +24,18 @@ class ConvUnit(nn.Module):
 
     has_kernel: Final[bool]  # a constant for scripting, which then leaves the other branch out
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, causal: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, causal: bool
+    ) -> None:
         super().__init__()
         self.context = kernel_size - 1
         self.left = self.context if causal else self.context // 2
         self.stride = stride
         self.has_kernel = kernel_size > 1
         if self.has_kernel:
-            self.depthwise_conv = nn.Conv1d(in_channels, in_channels, kernel_size, groups=in_channels, bias=False)
+            self.depthwise_conv = nn.Conv1d(
+                in_channels, in_channels, kernel_size, groups=in_channels, bias=False
+            )
         self.pointwise = nn.Linear(in_channels, out_channels)
         self.norm = MaskedBatchNorm1d(out_channels, eps=1e-3, momentum=0.01)
 
@@ -117,7 +121,9 @@ class ContextNetBlock(nn.Module):
         self.stride = stride
         widths = [in_channels] + [out_channels] * (num_layers + 1)
         strides = [1] * (num_layers - 1) + [stride, 1]
-        self.units = nn.ModuleList([ConvUnit(a, b, kernel_size, s, causal_conv) for a, b, s in zip(widths, widths[1:], strides)])
+        self.units = nn.ModuleList(
+            [ConvUnit(a, b, kernel_size, s, causal_conv) for a, b, s in zip(widths, widths[1:], strides)]
+        )
         self.se = SqueezeExcite(out_channels, se_ratio, causal_se)
         self.has_residual = num_layers > 1
         if self.has_residual:
@@ -142,7 +148,9 @@ class ContextNetBlock(nn.Module):
         states.append(torch.zeros(batch_size, self.se.excite.out_features, device=device))
         return states
 
-    def streaming_forward(self, x: Tensor, states: List[Tensor], count: Tensor) -> Tuple[Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, states: List[Tensor], count: Tensor
+    ) -> Tuple[Tensor, List[Tensor]]:
         """One chunk x (T, N, C) after ``count`` (N,) frames of output -> (T / stride, N, C'), the next states."""
         h = x
         next_states: List[Tensor] = []
@@ -217,9 +225,13 @@ class ContextNet(FrameCausalEncoder):
         x = x.transpose(0, 1).masked_fill(pad_mask.unsqueeze(2), 0.0)
         for block in self.blocks:
             x, pad_mask = block(x, pad_mask)
-        return x.transpose(0, 1), (x_lens + self.output_downsampling_factor - 1) // self.output_downsampling_factor
+        return x.transpose(0, 1), (
+            x_lens + self.output_downsampling_factor - 1
+        ) // self.output_downsampling_factor
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of new streams: those of each block, and the count of processed frames (batch_size,) int32.
 
         Raises:
@@ -239,7 +251,9 @@ class ContextNet(FrameCausalEncoder):
             dims += [1] * len(block.units) + [0]
         return [*dims, 0]
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.
 
         Args:

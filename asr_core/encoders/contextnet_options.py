@@ -25,18 +25,29 @@ class ContextNetOptions:
 
     alpha: float = option(0.5, "Factor on --block-channels; 0.5, 1 and 2 are ContextNet-S, -M and -L.")
     block_channels: str = option(
-        ",".join(["256"] * 11 + ["512"] * 11 + ["640"]), "Width of each block before --alpha; the last one is the encoder's."
+        ",".join(["256"] * 11 + ["512"] * 11 + ["640"]),
+        "Width of each block before --alpha; the last one is the encoder's.",
     )
-    block_layers: str = option(_list(5, c0=1, c22=1), "Convolutions of each block; blocks of one have no residual connection.")
+    block_layers: str = option(
+        _list(5, c0=1, c22=1), "Convolutions of each block; blocks of one have no residual connection."
+    )
     block_strides: str = option(
-        _list(1, c3=2, c7=2, c14=2), "Strides of the blocks; an output frame is their product (2, 4, 8 or 16) times 10 ms."
+        _list(1, c3=2, c7=2, c14=2),
+        "Strides of the blocks; an output frame is their product (2, 4, 8 or 16) times 10 ms.",
     )
     kernel_size: int = option(5, "Kernel of the convolutions, odd.")
-    residual_kernel: int = option(5, "Kernel of the convolution in the residual connections: --kernel-size, or 1 for a projection.")
+    residual_kernel: int = option(
+        5, "Kernel of the convolution in the residual connections: --kernel-size, or 1 for a projection."
+    )
     se_ratio: int = option(8, "How much narrower the squeeze-and-excitation modules are inside.")
-    padding: str = option("causal", "What convolutions see: the past (causal) or both sides alike (same).", choices=["causal", "same"])
+    padding: str = option(
+        "causal",
+        "What convolutions see: the past (causal) or both sides alike (same).",
+        choices=["causal", "same"],
+    )
     causal: bool = option(
-        False, "For streaming: squeeze-and-excitation takes means over the past in place of the whole utterance; needs --padding causal."
+        False,
+        "For streaming: squeeze-and-excitation takes means over the past in place of the whole utterance; needs --padding causal.",
     )
 
 

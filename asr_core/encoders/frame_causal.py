@@ -14,7 +14,9 @@ class FrameCausalEncoder(ChunkedEncoder):
       chunk_multiple: chunks (50 Hz frames) must be a multiple of it, so that they give whole frames of output.
     """
 
-    def __init__(self, causal: bool, chunk_size: Sequence[int], left_context_frames: Sequence[int], chunk_multiple: int) -> None:
+    def __init__(
+        self, causal: bool, chunk_size: Sequence[int], left_context_frames: Sequence[int], chunk_multiple: int
+    ) -> None:
         super().__init__(causal, tuple(chunk_size), tuple(left_context_frames))
         self.chunk_multiple = chunk_multiple
 
@@ -25,12 +27,18 @@ class FrameCausalEncoder(ChunkedEncoder):
           UserError: the chunks do not give whole frames of output.
         """
         if chunk_size == 0 or (chunk_size > 0 and chunk_size % self.chunk_multiple != 0):
-            raise UserError(f"--chunk-size {chunk_size} must be a multiple of {self.chunk_multiple} for this encoder")
+            raise UserError(
+                f"--chunk-size {chunk_size} must be a multiple of {self.chunk_multiple} for this encoder"
+            )
         return -1
 
     def _check_streaming(self) -> None:
         if not self.causal:
-            raise UserError("this encoder is not causal, so it cannot stream: it must be trained with --causal 1")
+            raise UserError(
+                "this encoder is not causal, so it cannot stream: it must be trained with --causal 1"
+            )
         if len(self.chunk_size) != 1 or self.chunk_size[0] <= 0:
-            raise UserError(f"streaming needs one chunk size above 0, not {self.chunk_size}: give --chunk-size")
+            raise UserError(
+                f"streaming needs one chunk size above 0, not {self.chunk_size}: give --chunk-size"
+            )
         self.check_chunk(self.chunk_size[0], -1)

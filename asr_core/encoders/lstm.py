@@ -61,12 +61,16 @@ class LstmEncoder(FrameCausalEncoder):
     ) -> None:
         super().__init__(True, chunk_size, left_context_frames, chunk_multiple)
         if min(num_layers, encoder_dim, hidden_dim, feedforward_dim) < 1 or not 0 <= dropout < 1:
-            raise ValueError("the number of layers and their widths must be positive, dropout from 0 to below 1")
+            raise ValueError(
+                "the number of layers and their widths must be positive, dropout from 0 to below 1"
+            )
         self.output_downsampling_factor = 1
         self.encoder_dim = (encoder_dim,) * num_layers
         self.output_dim = encoder_dim
         self.hidden_dim = hidden_dim
-        self.layers = nn.ModuleList([LstmEncoderLayer(encoder_dim, hidden_dim, feedforward_dim, dropout) for _ in range(num_layers)])
+        self.layers = nn.ModuleList(
+            [LstmEncoderLayer(encoder_dim, hidden_dim, feedforward_dim, dropout) for _ in range(num_layers)]
+        )
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode whole utterances: (N, T, encoder_dim) and lengths (N,) -> the same shape and lengths."""
@@ -82,7 +86,9 @@ class LstmEncoder(FrameCausalEncoder):
             outputs.append(x.transpose(0, 1))
         return x, x_lens, outputs
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of new streams: outputs (N, L, encoder_dim) and cells (N, L, hidden_dim) of the layers, count of frames (N,) int32.
 
         Raises:
@@ -99,7 +105,9 @@ class LstmEncoder(FrameCausalEncoder):
         """The batch axis of each state of :meth:`get_init_states`."""
         return [0, 0, 0]
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.
 
         Args:
@@ -116,5 +124,9 @@ class LstmEncoder(FrameCausalEncoder):
             x, h, c = layer(x, states[0][:, i], states[1][:, i])
             outputs.append(h)
             cells.append(c)
-        next_states = [torch.stack(outputs, dim=1), torch.stack(cells, dim=1), states[2] + x_lens.to(states[2].dtype)]
+        next_states = [
+            torch.stack(outputs, dim=1),
+            torch.stack(cells, dim=1),
+            states[2] + x_lens.to(states[2].dtype),
+        ]
         return x, x_lens, next_states

@@ -15,8 +15,12 @@ class LstmOptions:
     """LSTM with projection."""
 
     num_encoder_layers: int = option(12, "Layers of the encoder.")
-    encoder_dim: int = option(512, "Width of each layer's input and output, to which its cells are projected.")
-    rnn_hidden_size: int = option(1024, "Width of the cells of each layer; equal to --encoder-dim: no projection.")
+    encoder_dim: int = option(
+        512, "Width of each layer's input and output, to which its cells are projected."
+    )
+    rnn_hidden_size: int = option(
+        1024, "Width of the cells of each layer; equal to --encoder-dim: no projection."
+    )
     dim_feedforward: int = option(2048, "Width inside the feed-forward modules.")
     dropout: float = option(0.1, "Dropout of what the parts of each layer add.")
     causal: bool = option(True, "An LSTM sees the past alone: nothing else is possible.")

@@ -70,11 +70,15 @@ class Encoder(Protocol):
 class StreamingEncoder(Encoder, Protocol):
     """An encoder that also works chunk by chunk, for many streams at a time."""
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of ``batch_size`` new streams; the last counts the frames that each has processed, (batch_size,)."""
 
     def state_batch_dims(self) -> List[int]:
         """The batch axis of each state."""
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """One chunk (N, T, C) of each stream -> output, its lengths, and the next states."""

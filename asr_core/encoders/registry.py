@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from asr_core.encoders import conformer_options, contextnet_options, lstm_options, zipformer1_options, zipformer_options
+from asr_core.encoders import (
+    conformer_options,
+    contextnet_options,
+    lstm_options,
+    zipformer1_options,
+    zipformer_options,
+)
 from asr_core.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +38,12 @@ class EncoderSpec:
 
 ENCODERS: Dict[str, EncoderSpec] = {
     "zipformer": EncoderSpec(zipformer_options.ZipformerOptions, zipformer_options.build),
-    "conformer": EncoderSpec(conformer_options.ConformerOptions, conformer_options.build, conformer_options.subsampling_factor),
-    "contextnet": EncoderSpec(contextnet_options.ContextNetOptions, contextnet_options.build, contextnet_options.subsampling_factor),
+    "conformer": EncoderSpec(
+        conformer_options.ConformerOptions, conformer_options.build, conformer_options.subsampling_factor
+    ),
+    "contextnet": EncoderSpec(
+        contextnet_options.ContextNetOptions, contextnet_options.build, contextnet_options.subsampling_factor
+    ),
     "lstm": EncoderSpec(lstm_options.LstmOptions, lstm_options.build),
     "zipformer1": EncoderSpec(zipformer1_options.Zipformer1Options, zipformer1_options.build),
 }

@@ -78,7 +78,9 @@ class Zipformer2(ChunkedEncoder):
             if unmasked > dim:
                 raise ValueError(f"encoder_unmasked_dim {unmasked} is larger than encoder_dim {dim}")
         self.pos_dim = pos_dim
-        self.encoders = nn.ModuleList([self._make_stack(i, num_stacks, dropout, warmup_batches) for i in range(num_stacks)])
+        self.encoders = nn.ModuleList(
+            [self._make_stack(i, num_stacks, dropout, warmup_batches) for i in range(num_stacks)]
+        )
         self.downsample_output = SimpleDownsample(output_downsampling_factor)
 
     def _make_stack(self, i: int, num_stacks: int, dropout: FloatLike, warmup_batches: float) -> nn.Module:
@@ -168,7 +170,9 @@ class Zipformer2(ChunkedEncoder):
         left_chunks = max(1, left_context_frames // max(1, chunk_size)) if left_context_frames >= 0 else -1
         for ds, kernel in zip(self.downsampling_factor, self.cnn_module_kernel):
             if chunk_size == 0 or chunk_size % ds != 0:
-                raise UserError(f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor {ds}: change --chunk-size")
+                raise UserError(
+                    f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor {ds}: change --chunk-size"
+                )
             needed = (kernel // 2) * ds
             if 0 <= left_chunks * chunk_size < needed:
                 raise UserError(
@@ -185,11 +189,17 @@ class Zipformer2(ChunkedEncoder):
         masks: List[Optional[Tensor]] = []
         for unmasked, dim in zip(self.encoder_unmasked_dim, self.encoder_dim):
             middle = (dim - unmasked) // 2
-            parts = [keep1.new_ones(x.size(1), unmasked), keep1.expand(-1, middle), keep2.expand(-1, dim - unmasked - middle)]
+            parts = [
+                keep1.new_ones(x.size(1), unmasked),
+                keep1.expand(-1, middle),
+                keep2.expand(-1, dim - unmasked - middle),
+            ]
             masks.append(torch.cat(parts, dim=1).unsqueeze(0))
         return masks
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of new streams: six per layer, in order, and the count of processed frames (batch_size,) int32.
 
         Raises:
@@ -200,7 +210,11 @@ class Zipformer2(ChunkedEncoder):
         states: List[Tensor] = []
         for i, ds in enumerate(self.downsampling_factor):
             left, dim, heads = left_frames // ds, self.encoder_dim[i], self.num_heads[i]
-            key_dim, value_dim, pad = heads * self.query_head_dim[i], heads * self.value_head_dim[i], self.cnn_module_kernel[i] // 2
+            key_dim, value_dim, pad = (
+                heads * self.query_head_dim[i],
+                heads * self.value_head_dim[i],
+                self.cnn_module_kernel[i] // 2,
+            )
             for _ in range(self.num_encoder_layers[i]):
                 states.append(torch.zeros(left, batch_size, key_dim, device=device))
                 states.append(torch.zeros(1, batch_size, left, 3 * dim // 4, device=device))
@@ -215,7 +229,9 @@ class Zipformer2(ChunkedEncoder):
         """The batch axis of each state of :meth:`get_init_states`."""
         return [1, 1, 1, 1, 0, 0] * sum(self.num_encoder_layers) + [0]
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.
 
         Args:
@@ -253,7 +269,9 @@ def _per_stack(name: str, value: Ints, num_stacks: int) -> Tuple[int, ...]:
     if len(values) == 1:
         return values * num_stacks
     if len(values) != num_stacks:
-        raise ValueError(f"{name} has {len(values)} entries for {num_stacks} stacks: {','.join(map(str, values))}")
+        raise ValueError(
+            f"{name} has {len(values)} entries for {num_stacks} stacks: {','.join(map(str, values))}"
+        )
     return values
 
 

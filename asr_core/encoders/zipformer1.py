@@ -69,7 +69,15 @@ class Zipformer(ChunkedEncoder):
         self._check()
         self.encoders = nn.ModuleList()
         for i, ds in enumerate(self.downsampling_factor):
-            sizes = (encoder_dims[i], attention_dims[i], nhead[i], pos_dim, feedforward_dims[i], cnn_module_kernels[i], dropout)
+            sizes = (
+                encoder_dims[i],
+                attention_dims[i],
+                nhead[i],
+                pos_dim,
+                feedforward_dims[i],
+                cnn_module_kernels[i],
+                dropout,
+            )
             layers = [ZipformerEncoderLayer(*sizes) for _ in range(num_encoder_layers[i])]
             begin, end = (warmup_batches * (i + k) / (len(encoder_dims) + 1) for k in (1, 2))
             stack: nn.Module = ZipformerEncoder(layers, encoder_dims[i], dropout, begin, end)
@@ -79,7 +87,9 @@ class Zipformer(ChunkedEncoder):
         self.skip_layers = [_skip_from(self.downsampling_factor, i) for i in range(len(encoder_dims))]
         self.skip_modules = nn.ModuleList([WeightedSum() if k >= 0 else Second() for k in self.skip_layers])
         self.skip_rate = ScheduledFloat((0.0, 0.5), (warmup_batches, 0.025))
-        self.downsample_output = AttentionDownsample(encoder_dims[-1], encoder_dims[-1], self.output_downsampling_factor)
+        self.downsample_output = AttentionDownsample(
+            encoder_dims[-1], encoder_dims[-1], self.output_downsampling_factor
+        )
 
     def _check(self) -> None:
         """Whether the sizes go together.
@@ -88,15 +98,23 @@ class Zipformer(ChunkedEncoder):
           ValueError: they do not.
         """
         for i, ds in enumerate(self.downsampling_factor):
-            dim, unmasked, before = self.encoder_dim[i], self.encoder_unmasked_dims[i], self.encoder_dim[max(0, i - 1)]
+            dim, unmasked, before = (
+                self.encoder_dim[i],
+                self.encoder_unmasked_dims[i],
+                self.encoder_dim[max(0, i - 1)],
+            )
             if dim % 2 != 0 or unmasked > dim:
-                raise ValueError(f"a stack's width must be even and at least that of the unmasked channels, got {dim} and {unmasked}")
+                raise ValueError(
+                    f"a stack's width must be even and at least that of the unmasked channels, got {dim} and {unmasked}"
+                )
             if ds == 1 and dim != before:
                 raise ValueError(f"a stack that is not downsampled keeps the width {before}, got {dim}")
             if self.longest_step % ds != 0:
                 raise ValueError(f"the downsampling factor {ds} does not divide {self.longest_step}")
         if self.short_chunk_size < self.longest_step:
-            raise ValueError(f"a short chunk size of {self.short_chunk_size} frames is below the downsampling factor {self.longest_step}")
+            raise ValueError(
+                f"a short chunk size of {self.short_chunk_size} frames is below the downsampling factor {self.longest_step}"
+            )
 
     @property
     def output_dim(self) -> int:
@@ -154,7 +172,9 @@ class Zipformer(ChunkedEncoder):
         drawn = random.randint(1, num_steps - 1) if num_steps > 1 else num_steps
         if num_steps < 2 or drawn > 0.75 * num_steps:
             return -1, -1
-        return (drawn % (self.short_chunk_size // self.longest_step) + 1) * self.longest_step, self.num_left_chunks
+        return (
+            drawn % (self.short_chunk_size // self.longest_step) + 1
+        ) * self.longest_step, self.num_left_chunks
 
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
         """How many chunks of left context these settings give; -1 stands for all.
@@ -182,10 +202,17 @@ class Zipformer(ChunkedEncoder):
         masks: List[Optional[Tensor]] = []
         for ds, dim, unmasked in zip(self.downsampling_factor, self.encoder_dim, self.encoder_unmasked_dims):
             mask = kept.repeat_interleave(self.longest_step // ds, dim=0)[: (num_frames + ds - 1) // ds]
-            masks.append(torch.cat([torch.ones_like(mask).expand(-1, -1, unmasked), mask.expand(-1, -1, dim - unmasked)], dim=2))
+            masks.append(
+                torch.cat(
+                    [torch.ones_like(mask).expand(-1, -1, unmasked), mask.expand(-1, -1, dim - unmasked)],
+                    dim=2,
+                )
+            )
         return masks
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of new streams.
 
         For each stack of L layers, at its frame rate, len (L, N) int64, then avg (L, N, C) of each stack, then key (L, left, N, A),
@@ -196,10 +223,16 @@ class Zipformer(ChunkedEncoder):
         """
         self._check_streaming()
         left, n = self.left_context_frames[0], batch_size
-        states: List[Tensor] = [torch.zeros(num, n, dtype=torch.int64, device=device) for num in self.num_encoder_layers]
+        states: List[Tensor] = [
+            torch.zeros(num, n, dtype=torch.int64, device=device) for num in self.num_encoder_layers
+        ]
         for kind in range(6):
             for i, num in enumerate(self.num_encoder_layers):
-                dim, attention_dim, left_of_stack = self.encoder_dim[i], self.attention_dims[i], left // self.downsampling_factor[i]
+                dim, attention_dim, left_of_stack = (
+                    self.encoder_dim[i],
+                    self.attention_dims[i],
+                    left // self.downsampling_factor[i],
+                )
                 if kind == 0:
                     size = [num, n, dim]
                 elif kind == 1:
@@ -216,7 +249,9 @@ class Zipformer(ChunkedEncoder):
         """The batch axis of each state of :meth:`get_init_states`."""
         return [dim for dim in (1, 1, 2, 2, 2, 1, 1) for _ in self.num_encoder_layers] + [0]
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.
 
         Args:

@@ -56,7 +56,9 @@ class CausalConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
         """x (T, N, C), pad_mask (N, T), True at padding -> (T, N, C)."""
-        x = depthwise_conv1d(self._gated(x, pad_mask), self.depthwise_conv.weight, self.depthwise_conv.bias, self.left)
+        x = depthwise_conv1d(
+            self._gated(x, pad_mask), self.depthwise_conv.weight, self.depthwise_conv.bias, self.left
+        )
         return self._finish(x)
 
     def streaming_forward(self, x: Tensor, cache: Tensor, pad_mask: Tensor) -> Tuple[Tensor, Tensor]:
@@ -86,7 +88,14 @@ class ZipformerEncoderLayer(nn.Module):
     """
 
     def __init__(
-        self, embed_dim: int, attention_dim: int, num_heads: int, pos_dim: int, feedforward_dim: int, cnn_module_kernel: int, dropout: float
+        self,
+        embed_dim: int,
+        attention_dim: int,
+        num_heads: int,
+        pos_dim: int,
+        feedforward_dim: int,
+        cnn_module_kernel: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         # of the modules that mix frames, so that training begins with those that do not
@@ -104,7 +113,9 @@ class ZipformerEncoderLayer(nn.Module):
         self.balancer = ActivationBalancer(embed_dim, min_positive=0.45, max_positive=0.55, max_abs=6.0)
         self.whiten = Whiten(1, whitening_limit=5.0, prob=(0.025, 0.25), grad_scale=0.01)
 
-    def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None, pad_mask: Optional[Tensor] = None) -> Tensor:
+    def forward(
+        self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None, pad_mask: Optional[Tensor] = None
+    ) -> Tensor:
         """Whole sequences.
 
         Args:
@@ -141,7 +152,12 @@ class ZipformerEncoderLayer(nn.Module):
         if torch.jit.is_scripting() or torch.jit.is_tracing() or not self.training:
             return True, True, True, True
         rate = float(self.module_skip_rate)
-        return random.random() >= rate, random.random() >= rate, random.random() >= rate, random.random() >= rate
+        return (
+            random.random() >= rate,
+            random.random() >= rate,
+            random.random() >= rate,
+            random.random() >= rate,
+        )
 
     def _bypass_scale(self) -> Tensor:
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:

@@ -28,25 +28,39 @@ class Zipformer1Options:
     num_encoder_layers: str = option("2,4,3,2,4", "Layers of each stack.")
     feedforward_dims: str = option("1024,1024,2048,2048,1024", "Width inside the feed-forward modules.")
     nhead: str = option("8,8,8,8,8", "Attention heads.")
-    encoder_dims: str = option("384,384,384,384,384", "Width of each stack; it may only grow from stack to stack.")
-    attention_dims: str = option("192,192,192,192,192", "Width of the queries of all heads; values have half of it.")
+    encoder_dims: str = option(
+        "384,384,384,384,384", "Width of each stack; it may only grow from stack to stack."
+    )
+    attention_dims: str = option(
+        "192,192,192,192,192", "Width of the queries of all heads; values have half of it."
+    )
     encoder_unmasked_dims: str = option("256,256,256,256,256", "Channels that training never masks.")
     zipformer_downsampling_factors: str = option(
-        "1,2,4,8,2", "Reduction of the frame rate inside each stack, on top of the front end's 2; its length is the number of stacks."
+        "1,2,4,8,2",
+        "Reduction of the frame rate inside each stack, on top of the front end's 2; its length is the number of stacks.",
     )
-    cnn_module_kernels: str = option("31,31,31,31,31", "Taps of the convolutions, which see this frame and those before it.")
+    cnn_module_kernels: str = option(
+        "31,31,31,31,31", "Taps of the convolutions, which see this frame and those before it."
+    )
     short_chunk_size: int = option(
-        50, "Training sees either whole utterances or chunks of at most this, in 50 Hz frames, rounded down to the lowest frame rate."
+        50,
+        "Training sees either whole utterances or chunks of at most this, in 50 Hz frames, rounded down to the lowest frame rate.",
     )
     num_left_chunks: int = option(
-        4, "Chunks of left context: in training, and in decoding unless --left-context-frames is given; -1 for all."
+        4,
+        "Chunks of left context: in training, and in decoding unless --left-context-frames is given; -1 for all.",
     )
-    decode_chunk_len: int = option(32, "Chunk in decoding and validation, in feature frames: 32 are 320 ms. See --chunk-size.")
+    decode_chunk_len: int = option(
+        32, "Chunk in decoding and validation, in feature frames: 32 are 320 ms. See --chunk-size."
+    )
     causal: bool = option(True, "This encoder is always causal: nothing else is possible.")
     chunk_size: str = option(
-        "", "Chunk in decoding and validation, in 50 Hz frames, -1 for the whole utterance; default: half of --decode-chunk-len."
+        "",
+        "Chunk in decoding and validation, in 50 Hz frames, -1 for the whole utterance; default: half of --decode-chunk-len.",
     )
-    left_context_frames: str = option("", "Left context in decoding, in 50 Hz frames, -1 for all; default: --num-left-chunks chunks.")
+    left_context_frames: str = option(
+        "", "Left context in decoding, in 50 Hz frames, -1 for all; default: --num-left-chunks chunks."
+    )
 
 
 def decoding_chunk(decode_chunk_len: int, num_left_chunks: int) -> Tuple[int, int]:
@@ -56,7 +70,9 @@ def decoding_chunk(decode_chunk_len: int, num_left_chunks: int) -> Tuple[int, in
       UserError: the numbers make no sense.
     """
     if decode_chunk_len < 2 or decode_chunk_len % 2 != 0:
-        raise UserError(f"--decode-chunk-len must be an even number of feature frames above 0, got {decode_chunk_len}")
+        raise UserError(
+            f"--decode-chunk-len must be an even number of feature frames above 0, got {decode_chunk_len}"
+        )
     if num_left_chunks < 1 and num_left_chunks != -1:
         raise UserError(f"--num-left-chunks must be positive, or -1 for all there is, got {num_left_chunks}")
     chunk = decode_chunk_len // 2
@@ -98,7 +114,9 @@ def _lists(opts: Any) -> Dict[str, Tuple[int, ...]]:
     for name in _LISTS:
         values, flag = int_entries(opts, name), name.replace("_", "-")
         if len(values) not in (1, stacks):
-            raise UserError(f"--{flag} has {len(values)} entries, --zipformer-downsampling-factors {stacks}: give one per stack, or one")
+            raise UserError(
+                f"--{flag} has {len(values)} entries, --zipformer-downsampling-factors {stacks}: give one per stack, or one"
+            )
         if min(values) <= 0:
             raise UserError(f"--{flag} must be positive")
         lists[name] = values if len(values) == stacks else values * stacks

@@ -23,16 +23,29 @@ class ZipformerEncoder(nn.Module):
       warmup_begin, warmup_end: batch counts between which the layers start, one after another, to be nearly always used.
     """
 
-    def __init__(self, layers: List[ZipformerEncoderLayer], embed_dim: int, dropout: float, warmup_begin: float, warmup_end: float) -> None:
+    def __init__(
+        self,
+        layers: List[ZipformerEncoderLayer],
+        embed_dim: int,
+        dropout: float,
+        warmup_begin: float,
+        warmup_end: float,
+    ) -> None:
         super().__init__()
         self.encoder_pos = RelPositionalEncoding(embed_dim, dropout)
         self.layers = nn.ModuleList(layers)
         share = (warmup_end - warmup_begin) / len(layers)
         begins = [warmup_begin + i * share for i in range(len(layers))]
-        self.layer_skip_rates = nn.ModuleList([ScheduledFloat((begin, 0.5), (begin + share, 0.05)) for begin in begins])
+        self.layer_skip_rates = nn.ModuleList(
+            [ScheduledFloat((begin, 0.5), (begin + share, 0.05)) for begin in begins]
+        )
 
     def forward(
-        self, x: Tensor, feature_mask: Optional[Tensor] = None, attn_mask: Optional[Tensor] = None, pad_mask: Optional[Tensor] = None
+        self,
+        x: Tensor,
+        feature_mask: Optional[Tensor] = None,
+        attn_mask: Optional[Tensor] = None,
+        pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
         """All layers, of which training leaves some out.
 
@@ -70,7 +83,9 @@ class ZipformerEncoder(nn.Module):
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[List[Tensor]] = [[] for _ in states]
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(x, pos_emb, [state[i] for state in states], mask.unsqueeze(1), pad_mask)
+            x, layer_states = layer.streaming_forward(
+                x, pos_emb, [state[i] for state in states], mask.unsqueeze(1), pad_mask
+            )
             for k, state in enumerate(layer_states):
                 new_states[k].append(state)
         return x, [torch.stack(of_layers, dim=0) for of_layers in new_states]
@@ -94,7 +109,11 @@ class DownsampledZipformerEncoder(nn.Module):
         self.out_combiner = WeightedSum()
 
     def forward(
-        self, x: Tensor, feature_mask: Optional[Tensor] = None, attn_mask: Optional[Tensor] = None, pad_mask: Optional[Tensor] = None
+        self,
+        x: Tensor,
+        feature_mask: Optional[Tensor] = None,
+        attn_mask: Optional[Tensor] = None,
+        pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
         """As :meth:`ZipformerEncoder.forward`, with attn_mask and pad_mask at the input's rate and feature_mask at the lower one."""
         ds = self.downsample_factor
@@ -112,5 +131,7 @@ class DownsampledZipformerEncoder(nn.Module):
         """As :meth:`ZipformerEncoder.streaming_forward`; masks and left context at the input's rate."""
         ds = self.downsample_factor
         y = self.downsample(x, pad_mask)
-        y, new_states = self.encoder.streaming_forward(y, states, left_context_len // ds, mask[:, ::ds], pad_mask[:, ::ds])
+        y, new_states = self.encoder.streaming_forward(
+            y, states, left_context_len // ds, mask[:, ::ds], pad_mask[:, ::ds]
+        )
         return self.out_combiner(x, self.upsample(y)[: x.size(0)]), new_states

@@ -50,10 +50,14 @@ class Zipformer2EncoderLayer(nn.Module):
         self.ff2_skip_rate = ScheduledFloat((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
         self.ff3_skip_rate = ScheduledFloat((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
         self.const_attention_rate = ScheduledFloat((0.0, 0.25), (4000.0, 0.025))
-        self.bypass_scale = nn.Parameter(torch.full((embed_dim,), 0.5))  # unused: it keeps state dicts interchangeable
+        self.bypass_scale = nn.Parameter(
+            torch.full((embed_dim,), 0.5)
+        )  # unused: it keeps state dicts interchangeable
         self.bypass = BypassModule(embed_dim)
         self.bypass_mid = BypassModule(embed_dim)
-        self.self_attn_weights = RelPositionMultiheadAttentionWeights(embed_dim, pos_dim, num_heads, query_head_dim, pos_head_dim)
+        self.self_attn_weights = RelPositionMultiheadAttentionWeights(
+            embed_dim, pos_dim, num_heads, query_head_dim, pos_head_dim
+        )
         self.self_attn1 = SelfAttention(embed_dim, num_heads, value_head_dim)
         self.self_attn2 = SelfAttention(embed_dim, num_heads, value_head_dim)
         self.feed_forward1 = FeedforwardModule(embed_dim, (feedforward_dim * 3) // 4, dropout)
@@ -67,11 +71,15 @@ class Zipformer2EncoderLayer(nn.Module):
         self.balancer_na = self._branch_balancer(ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0)
         self.balancer_ff2 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.1), default=0.0), 2.0)
         self.balancer_ff3 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.2), default=0.0), 4.0)
-        self.whiten = Whiten(1, whitening_limit=whitening_limit(4.0, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01)
+        self.whiten = Whiten(
+            1, whitening_limit=whitening_limit(4.0, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01
+        )
         self.balancer2 = Balancer(embed_dim, min_positive=0.45, max_positive=0.55, min_abs=0.1, max_abs=4.0)
 
     def _branch_balancer(self, min_abs: FloatLike, max_abs: float) -> Balancer:
-        return Balancer(self.embed_dim, min_positive=0.3, max_positive=0.7, min_abs=min_abs, max_abs=max_abs, prob=0.05)
+        return Balancer(
+            self.embed_dim, min_positive=0.3, max_positive=0.7, min_abs=min_abs, max_abs=max_abs, prob=0.05
+        )
 
     def forward(
         self,
@@ -114,7 +122,13 @@ class Zipformer2EncoderLayer(nn.Module):
         keep: List[Optional[Tensor]] = [None, None, None, None, None]
         if torch.jit.is_scripting() or torch.jit.is_tracing() or not self.training:
             return keep
-        rates = (self.attention_skip_rate, self.conv_skip_rate, self.ff2_skip_rate, self.conv_skip_rate, self.ff3_skip_rate)
+        rates = (
+            self.attention_skip_rate,
+            self.conv_skip_rate,
+            self.ff2_skip_rate,
+            self.conv_skip_rate,
+            self.ff3_skip_rate,
+        )
         drawn = torch.rand((len(rates), x.size(1), 1), device=x.device)
         return [(d > rate).to(x.dtype) if rate > 0.0 else None for d, rate in zip(drawn, map(float, rates))]
 
@@ -143,9 +157,13 @@ class Zipformer2EncoderLayer(nn.Module):
         """
         x_orig = x
         pad_mask = mask[:, left_context_len:]
-        attn_weights, cached_key = self.self_attn_weights.streaming_forward(x, pos_emb, states[0], left_context_len, mask.unsqueeze(1))
+        attn_weights, cached_key = self.self_attn_weights.streaming_forward(
+            x, pos_emb, states[0], left_context_len, mask.unsqueeze(1)
+        )
         x = x + self.feed_forward1(x)
-        y, cached_nonlin_attn = self.nonlin_attention.streaming_forward(x, attn_weights[0:1], states[1], left_context_len)
+        y, cached_nonlin_attn = self.nonlin_attention.streaming_forward(
+            x, attn_weights[0:1], states[1], left_context_len
+        )
         x = x + y
         y, cached_val1 = self.self_attn1.streaming_forward(x, attn_weights, states[2], left_context_len)
         x = x + y

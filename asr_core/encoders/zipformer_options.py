@@ -64,9 +64,12 @@ class ZipformerOptions:
     )
     num_encoder_layers: str = option(_MEDIUM["num_encoder_layers"], "Layers of each encoder stack.")
     downsampling_factor: str = option(
-        _MEDIUM["downsampling_factor"], "Reduction of the frame rate inside each stack, on top of the front end's 2."
+        _MEDIUM["downsampling_factor"],
+        "Reduction of the frame rate inside each stack, on top of the front end's 2.",
     )
-    feedforward_dim: str = option(_MEDIUM["feedforward_dim"], "Width of the middle feed-forward module of each layer.")
+    feedforward_dim: str = option(
+        _MEDIUM["feedforward_dim"], "Width of the middle feed-forward module of each layer."
+    )
     num_heads: str = option(_MEDIUM["num_heads"], "Attention heads.")
     encoder_dim: str = option(_MEDIUM["encoder_dim"], "Width of each stack.")
     query_head_dim: str = option("32", "Width of queries and keys per head.")
@@ -108,7 +111,9 @@ def _build_encoder(opts: Any) -> "Zipformer2":
         lists[name] = int_entries(opts, name)
         if len(lists[name]) not in (1, stacks):
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} has {len(lists[name])} entries, --downsampling-factor {stacks}: give one per stack, or a single one")
+            raise UserError(
+                f"--{flag} has {len(lists[name])} entries, --downsampling-factor {stacks}: give one per stack, or a single one"
+            )
         if min(lists[name]) <= 0:
             raise UserError(f"--{name.replace('_', '-')} must be positive")
     try:

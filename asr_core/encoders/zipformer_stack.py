@@ -22,7 +22,12 @@ class Zipformer2Encoder(nn.Module):
     """
 
     def __init__(
-        self, layers: List[Zipformer2EncoderLayer], pos_dim: int, warmup_begin: float, warmup_end: float, final_layerdrop_rate: float
+        self,
+        layers: List[Zipformer2EncoderLayer],
+        pos_dim: int,
+        warmup_begin: float,
+        warmup_end: float,
+        final_layerdrop_rate: float,
     ) -> None:
         super().__init__()
         self.encoder_pos = CompactRelPositionalEncoding(pos_dim, dropout_rate=0.15, length_factor=1.0)
@@ -62,12 +67,16 @@ class Zipformer2Encoder(nn.Module):
                 x = x * feature_mask
         return x
 
-    def streaming_forward(self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor) -> Tuple[Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor
+    ) -> Tuple[Tensor, List[Tensor]]:
         """One chunk: x (T, N, C), six states per layer, mask (N, left + T) -> (T, N, C), next states."""
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(x, pos_emb, states[i * 6 : (i + 1) * 6], left_context_len, mask)
+            x, layer_states = layer.streaming_forward(
+                x, pos_emb, states[i * 6 : (i + 1) * 6], left_context_len, mask
+            )
             new_states += layer_states
         return x, new_states
 
@@ -107,8 +116,12 @@ class DownsampledZipformer2Encoder(nn.Module):
         y = self.encoder(self.downsample(x), chunk_size, feature_mask, attn_mask, pad_mask)
         return self.out_combiner(x, self.upsample(y)[: x.size(0)])
 
-    def streaming_forward(self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor) -> Tuple[Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor
+    ) -> Tuple[Tensor, List[Tensor]]:
         """As :meth:`Zipformer2Encoder.streaming_forward`; mask and left context at the input's rate."""
         ds = self.downsample_factor
-        y, new_states = self.encoder.streaming_forward(self.downsample(x), states, left_context_len // ds, mask[:, ::ds])
+        y, new_states = self.encoder.streaming_forward(
+            self.downsample(x), states, left_context_len // ds, mask[:, ::ds]
+        )
         return self.out_combiner(x, self.upsample(y)[: x.size(0)]), new_states

@@ -37,7 +37,9 @@ class InferenceModel(NamedTuple):
     frame_seconds: float
 
 
-def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str, Any]] = None, device: str = "cpu") -> InferenceModel:
+def load_for_inference(
+    path: str, tokens: str = "", given: Optional[Mapping[str, Any]] = None, device: str = "cpu"
+) -> InferenceModel:
     """Load a training checkpoint, a ``pretrained.pt`` or a TorchScript file; which one it is shows from its content.
 
     Args:
@@ -57,7 +59,9 @@ def load_for_inference(path: str, tokens: str = "", given: Optional[Mapping[str,
     loaded = load(file, tokens, dict(given or {}), device)
     rate = int((given or {}).get("sample_rate", loaded.sample_rate))
     if rate != loaded.sample_rate:
-        raise UserError(f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled")
+        raise UserError(
+            f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled"
+        )
     kind = (given or {}).get("feature_type", loaded.feature_type)
     if kind != loaded.feature_type:
         raise UserError(f"--feature-type {kind}: {path} was trained with {loaded.feature_type}")
@@ -73,7 +77,9 @@ def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: st
     return describe_scripted(load_torchscript(path, device), path, tokens, given)
 
 
-def describe_scripted(model: ScriptedModel, path: PathLike, tokens: str, given: Mapping[str, Any]) -> InferenceModel:
+def describe_scripted(
+    model: ScriptedModel, path: PathLike, tokens: str, given: Mapping[str, Any]
+) -> InferenceModel:
     """A loaded model with what its file tells; arguments as of :func:`load_for_inference`.
 
     Raises:

@@ -55,7 +55,9 @@ class StreamingEncoder(nn.Module):
         self.left_context_len = int(encoder.left_context_frames[0])
         self.pad_length = int(encoder_embed.look_ahead)
 
-    def forward(self, features: Tensor, feature_lengths: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def forward(
+        self, features: Tensor, feature_lengths: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one window of each stream.
 
         Args:
@@ -72,7 +74,9 @@ class StreamingEncoder(nn.Module):
         return encoder_out, encoder_out_lens, new_states[:-1] + [embed_state, new_states[-1]]
 
     @torch.jit.export
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of streams that have not begun: the encoder's, the front end's left context, frames processed."""
         states = self.encoder.get_init_states(batch_size, device)
         embed_state = self.encoder_embed.get_init_states(batch_size, device)
@@ -86,7 +90,14 @@ class _Exported(nn.Module):
         super().__init__()
         self.encoder_embed = model.encoder_embed
         self.encoder = encoder
-        for name in ("decoder", "joiner", "simple_am_proj", "simple_lm_proj", "ctc_output", "attention_decoder"):
+        for name in (
+            "decoder",
+            "joiner",
+            "simple_am_proj",
+            "simple_lm_proj",
+            "ctc_output",
+            "attention_decoder",
+        ):
             child = getattr(model, name, None)
             if child is not None:
                 setattr(self, name, child)
@@ -120,7 +131,9 @@ def script_file_name(chunk_size: int, left_context_frames: int, streaming: bool)
     return f"jit_script_chunk_{chunk_size}_left_{left_context_frames}.pt" if streaming else "jit_script.pt"
 
 
-def save_torchscript(scripted: torch.jit.ScriptModule, path: PathLike, info: Dict[str, Any], tokens: Sequence[str]) -> None:
+def save_torchscript(
+    scripted: torch.jit.ScriptModule, path: PathLike, info: Dict[str, Any], tokens: Sequence[str]
+) -> None:
     """Save a scripted model with what transcribing needs.
 
     Args:
@@ -175,7 +188,11 @@ class ScriptedModel:
         self.use_transducer = self.decoder is not None and self.joiner is not None
         self.use_ctc = self.ctc_output is not None
         self.use_attention_decoder = self.attention_decoder is not None
-        self.vocab_size = int(self.decoder.vocab_size) if self.use_transducer else module.state_dict()["ctc_output.1.weight"].size(0)
+        self.vocab_size = (
+            int(self.decoder.vocab_size)
+            if self.use_transducer
+            else module.state_dict()["ctc_output.1.weight"].size(0)
+        )
         self.streaming = hasattr(module.encoder, "get_init_states")
         self.chunk_size = int(module.encoder.chunk_size) if self.streaming else -1
         self.left_context_frames = int(module.encoder.left_context_len) if self.streaming else -1
@@ -185,14 +202,18 @@ class ScriptedModel:
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """As :meth:`AsrModel.forward_encoder`, with unlimited context."""
-        with torch.jit.optimized_execution(False):  # it would spend more on compiling for each new batch size than it saves
+        with torch.jit.optimized_execution(
+            False
+        ):  # it would spend more on compiling for each new batch size than it saves
             return self._encoder(x, x_lens)
 
     def get_init_states(self, batch_size: int = 1, device: Any = "cpu") -> List[Tensor]:
         """States of streams that have not begun."""
         return self._encoder.get_init_states(batch_size, torch.device(device))
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """As :meth:`AsrModel.streaming_forward`."""
         with torch.jit.optimized_execution(False):
             return self._encoder(x, x_lens, states)
@@ -207,7 +228,9 @@ def load_torchscript(path: PathLike, device: Any = "cpu") -> ScriptedModel:
     module, info, pieces = open_torchscript(path, device)
     heads = hasattr(module, "ctc_output") or (hasattr(module, "decoder") and hasattr(module, "joiner"))
     if not (hasattr(module, "encoder") and heads):
-        raise UserError(f"{path} is TorchScript, but has not an encoder and a transducer or CTC head: not an exported model")
+        raise UserError(
+            f"{path} is TorchScript, but has not an encoder and a transducer or CTC head: not an exported model"
+        )
     return ScriptedModel(module, info, pieces)
 
 
@@ -232,7 +255,14 @@ def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def export_torchscript(model: Any, exp_dir: PathLike, info: Dict[str, Any], tokens: Sequence[str], streaming: bool, name: str = "") -> Path:
+def export_torchscript(
+    model: Any,
+    exp_dir: PathLike,
+    info: Dict[str, Any],
+    tokens: Sequence[str],
+    streaming: bool,
+    name: str = "",
+) -> Path:
     """Script a model and save it into ``exp_dir`` under ``name``, or its usual one; returns the path."""
     chunk = (model.encoder.chunk_size[0], model.encoder.left_context_frames[0]) if streaming else (-1, -1)
     path = Path(exp_dir) / (name or script_file_name(*chunk, streaming))

@@ -14,7 +14,11 @@ from asr_core.nn.scaling import strip_training_modules
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
-FILES = {"encoder": "encoder_jit_trace.pt", "decoder": "decoder_jit_trace.pt", "joiner": "joiner_jit_trace.pt"}
+FILES = {
+    "encoder": "encoder_jit_trace.pt",
+    "decoder": "decoder_jit_trace.pt",
+    "joiner": "joiner_jit_trace.pt",
+}
 
 
 class _Joiner(nn.Module):
@@ -46,9 +50,13 @@ def trace_model(model: Any, feature_dim: int = 80) -> Dict[str, torch.jit.Script
       UserError: it is no transducer, does not stream, or its prediction network has states.
     """
     if not model.use_transducer:
-        raise UserError("the model has no transducer, whose three parts are traced; export.py --jit 1 exports any model")
+        raise UserError(
+            "the model has no transducer, whose three parts are traced; export.py --jit 1 exports any model"
+        )
     if is_recurrent(model.decoder):
-        raise UserError("an LSTM prediction network has states, which its traced file has no place for; export.py --jit 1 exports it")
+        raise UserError(
+            "an LSTM prediction network has states, which its traced file has no place for; export.py --jit 1 exports it"
+        )
     model = strip_training_modules(copy.deepcopy(model).cpu())
     try:
         states = model.get_init_states(1)
@@ -58,17 +66,24 @@ def trace_model(model: Any, feature_dim: int = 80) -> Dict[str, torch.jit.Script
         parameter.requires_grad_(False)
     window, context = model.window_frames, int(model.decoder.context_size)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes and choices that are fixed by the options
+        warnings.simplefilter(
+            "ignore", torch.jit.TracerWarning
+        )  # sizes and choices that are fixed by the options
         encoder = StreamingEncoder(model.encoder_embed, model.encoder).eval()
         inputs = (torch.rand(1, window, feature_dim), torch.tensor([window], dtype=torch.int32), states)
         dims = model.joiner.encoder_proj.in_features, model.joiner.decoder_proj.in_features
         joined = model.joiner.encoder_proj.out_features
         return {
             "encoder": torch.jit.trace(encoder, inputs),
-            "decoder": torch.jit.trace(model.decoder, (torch.zeros(2, context, dtype=torch.int64), torch.tensor([False]))),
+            "decoder": torch.jit.trace(
+                model.decoder, (torch.zeros(2, context, dtype=torch.int64), torch.tensor([False]))
+            ),
             "joiner": torch.jit.trace_module(
                 _Joiner(model.joiner).eval(),
-                {"forward": tuple(torch.rand(2, dim) for dim in dims), "joined": (torch.rand(2, joined), torch.rand(2, joined))},
+                {
+                    "forward": tuple(torch.rand(2, dim) for dim in dims),
+                    "joined": (torch.rand(2, joined), torch.rand(2, joined)),
+                },
             ),
         }
 
@@ -81,7 +96,11 @@ def export_traced(model: Any, exp_dir: PathLike, info: Dict[str, Any], tokens: S
       exp_dir: the folder.
       info, tokens: what each part tells, see :func:`~asr_core.export.torchscript.save_torchscript`.
     """
-    info = {**info, "chunk_size": str(model.encoder.chunk_size[0]), "left_context_frames": str(model.encoder.left_context_frames[0])}
+    info = {
+        **info,
+        "chunk_size": str(model.encoder.chunk_size[0]),
+        "left_context_frames": str(model.encoder.left_context_frames[0]),
+    }
     paths = []
     for part, traced in trace_model(model, info["feature_dim"]).items():
         paths.append(Path(exp_dir) / FILES[part])
@@ -93,7 +112,9 @@ class _LoadedDecoder(nn.Module):
     def __init__(self, traced: Any, info: Dict[str, Any]) -> None:
         super().__init__()
         self.traced = traced
-        self.blank_id, self.context_size, self.vocab_size = (int(info[name]) for name in ("blank_id", "context_size", "vocab_size"))
+        self.blank_id, self.context_size, self.vocab_size = (
+            int(info[name]) for name in ("blank_id", "context_size", "vocab_size")
+        )
 
     def forward(self, y: Tensor, need_pad: bool = False) -> Tensor:
         if need_pad:
@@ -108,7 +129,11 @@ class _LoadedJoiner(nn.Module):
         self.encoder_proj, self.decoder_proj = traced.joiner.encoder_proj, traced.joiner.decoder_proj
 
     def forward(self, encoder_out: Tensor, decoder_out: Tensor, project_input: bool = True) -> Tensor:
-        return self.traced(encoder_out, decoder_out) if project_input else self.traced.joined(encoder_out, decoder_out)
+        return (
+            self.traced(encoder_out, decoder_out)
+            if project_input
+            else self.traced.joined(encoder_out, decoder_out)
+        )
 
 
 class _LoadedEncoder(nn.Module):
@@ -147,7 +172,13 @@ def load_traced(encoder: PathLike, decoder: PathLike, joiner: PathLike, device: 
         if other != info:
             raise UserError(f"{path} and {encoder} are not of one model: what is noted in them differs")
     try:
-        module = _Parts(_LoadedEncoder(first, info), _LoadedDecoder(opened["decoder"][0], info), _LoadedJoiner(opened["joiner"][0]))
+        module = _Parts(
+            _LoadedEncoder(first, info),
+            _LoadedDecoder(opened["decoder"][0], info),
+            _LoadedJoiner(opened["joiner"][0]),
+        )
     except (AttributeError, KeyError) as e:
-        raise UserError(f"{', '.join(map(str, parts.values()))} are not, in this order, what jit_trace_export.py writes: {e}") from e
+        raise UserError(
+            f"{', '.join(map(str, parts.values()))} are not, in this order, what jit_trace_export.py writes: {e}"
+        ) from e
     return ScriptedModel(module, info, pieces)

@@ -60,7 +60,9 @@ class LmArchive(NamedTuple):
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as e:  # unpickling garbage raises anything
             reason = str(e).strip().splitlines()
-            raise UserError(f"{path} is damaged or no language-model data: {reason[0] if reason else type(e).__name__}") from e
+            raise UserError(
+                f"{path} is damaged or no language-model data: {reason[0] if reason else type(e).__name__}"
+            ) from e
         if not isinstance(content, dict) or set(content) != set(cls._fields):
             raise UserError(f"{path} is no language-model data of prepare_lm_data; make it again")
         return cls(**content)
@@ -71,12 +73,18 @@ class LmArchive(NamedTuple):
         counts = self.sentences_offsets.diff()[order]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         sentences = _pick(self.sentences, self.sentences_offsets, order)
-        return self._replace(sentences=sentences, sentences_offsets=offsets, sentence_lengths=self.sentence_lengths[order])
+        return self._replace(
+            sentences=sentences, sentences_offsets=offsets, sentence_lengths=self.sentence_lengths[order]
+        )
 
     def statistics(self) -> str:
         """A few lines on sizes and lengths, for people."""
         lengths = self.sentence_lengths.numpy()
-        shown = [f"{p}%: {int(np.percentile(lengths, p, method='higher'))}" for p in (25, 50, 75, 90, 99, 100)] if len(lengths) else []
+        shown = (
+            [f"{p}%: {int(np.percentile(lengths, p, method='higher'))}" for p in (25, 50, 75, 90, 99, 100)]
+            if len(lengths)
+            else []
+        )
         return (
             f"sentences: {len(lengths)}\nwords: {len(self.sentences)}\ndifferent words: {len(self.words_offsets) - 1}\n"
             f"tokens: {int(lengths.sum())}\ntokens in a sentence: mean {lengths.mean() if len(lengths) else 0:.2f}, {', '.join(shown)}\n"

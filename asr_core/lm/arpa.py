@@ -61,7 +61,9 @@ def read_arpa(path: PathLike, symbols: Optional[Mapping[str, int]] = None, max_o
 
 
 class _Reader:
-    def __init__(self, path: Path, file: BinaryIO, symbols: Optional[Mapping[str, int]], max_order: int) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO, symbols: Optional[Mapping[str, int]], max_order: int
+    ) -> None:
         self.path = path
         self.max_order = max_order
         self.number = 0
@@ -70,7 +72,11 @@ class _Reader:
         self.is_open = symbols is None
         self.ids: Dict[bytes, int] = {word.encode(): i for word, i in (symbols or {}).items()}
         if symbols is not None:
-            for special in (BOS, EOS, *([UNKNOWN[0]] if not any(name in symbols for name in UNKNOWN) else [])):
+            for special in (
+                BOS,
+                EOS,
+                *([UNKNOWN[0]] if not any(name in symbols for name in UNKNOWN) else []),
+            ):
                 self.ids.setdefault(special.encode(), max(self.ids.values(), default=-1) + 1)
 
     def _count_lines(self, file: BinaryIO) -> Iterator[bytes]:
@@ -93,9 +99,13 @@ class _Reader:
             arpa.backoffs.append(backoffs if order != self.max_order else np.zeros_like(backoffs))
         else:
             if self._next_line() != b"\\end\\":
-                raise self.fail(r"expected \end\ after the last n-gram; the file may be cut off, or hold more n-grams than it says")
+                raise self.fail(
+                    r"expected \end\ after the last n-gram; the file may be cut off, or hold more n-grams than it says"
+                )
         if self.skipped:
-            logging.warning("%s: %d n-grams with words outside the symbol table were left out", self.path, self.skipped)
+            logging.warning(
+                "%s: %d n-grams with words outside the symbol table were left out", self.path, self.skipped
+            )
         try:
             arpa.symbols = {word.decode(): i for word, i in self.ids.items()}
         except UnicodeDecodeError as e:
@@ -150,7 +160,9 @@ class _Reader:
             if not fields:
                 continue
             if len(fields) != order + 1 and (len(fields) != order + 2 or is_last):
-                raise self.fail(f"expected a log probability, {order} word(s) and perhaps a backoff weight, got {_shown(line)}")
+                raise self.fail(
+                    f"expected a log probability, {order} word(s) and perhaps a backoff weight, got {_shown(line)}"
+                )
             try:
                 log_prob = float(fields[0])
                 backoff = float(fields[order + 1]) if len(fields) > order + 1 else 0.0
@@ -165,12 +177,18 @@ class _Reader:
                 words.extend([ids[word] for word in fields[1 : order + 1]])
             except KeyError as e:
                 if self.is_open:
-                    raise self.fail(f"word {e.args[0].decode(errors='replace')!r} is not among the 1-grams") from None
+                    raise self.fail(
+                        f"word {e.args[0].decode(errors='replace')!r} is not among the 1-grams"
+                    ) from None
                 self.skipped += 1
                 continue
             log_probs.append(log_prob)
             backoffs.append(backoff)
-        shaped = np.frombuffer(words, dtype=np.int32).reshape(-1, order) if len(words) else np.zeros((0, order), np.int32)
+        shaped = (
+            np.frombuffer(words, dtype=np.int32).reshape(-1, order)
+            if len(words)
+            else np.zeros((0, order), np.int32)
+        )
         return shaped, _natural(log_probs), _natural(backoffs)
 
 
@@ -195,7 +213,11 @@ def write_arpa(path: PathLike, arpa: Arpa, lowest: float = -99.0) -> None:
     for word, i in arpa.symbols.items():
         names[i] = word
     with atomic_path(path) as tmp:
-        with gzip.open(tmp, "wt", encoding="utf-8") if Path(path).suffix == ".gz" else open(tmp, "w", encoding="utf-8") as f:
+        with (
+            gzip.open(tmp, "wt", encoding="utf-8")
+            if Path(path).suffix == ".gz"
+            else open(tmp, "w", encoding="utf-8") as f
+        ):
             f.write("\\data\\\n")
             for order, words in enumerate(arpa.words, 1):
                 f.write(f"ngram {order}={len(words)}\n")

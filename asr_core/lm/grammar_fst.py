@@ -14,7 +14,9 @@ from asr_core.utils.files import PathLike, atomic_path
 _LINES_AT_ONCE = 1 << 16
 
 
-def write_openfst_text(lm: NgramLm, path: PathLike, symbols: Mapping[str, int], disambig: str = DISAMBIG) -> int:
+def write_openfst_text(
+    lm: NgramLm, path: PathLike, symbols: Mapping[str, int], disambig: str = DISAMBIG
+) -> int:
     """Write ``lm`` as OpenFst text: ``source dest ilabel olabel cost`` and ``state cost`` lines, costs -ln p.
 
     The start state (after ``<s>``) is number 0. ``</s>`` is no arc but the cost of ending; words outside ``symbols`` have no arcs.
@@ -35,7 +37,9 @@ def write_openfst_text(lm: NgramLm, path: PathLike, symbols: Mapping[str, int], 
         raise UserError(f"the symbol table has no {disambig}, which backoff arcs need")
     a = lm.automaton
     inside = np.zeros(int(a.word.max(initial=0)) + 1, dtype=bool)
-    ids = np.array([i for word, i in symbols.items() if i < len(inside) and word not in (BOS, disambig)], dtype=np.int64)
+    ids = np.array(
+        [i for word, i in symbols.items() if i < len(inside) and word not in (BOS, disambig)], dtype=np.int64
+    )
     inside[ids] = True
     keep = inside[a.word]
     source = np.repeat(np.arange(lm.num_states), np.diff(a.begin))[keep]
@@ -51,7 +55,9 @@ def write_openfst_text(lm: NgramLm, path: PathLike, symbols: Mapping[str, int], 
         for state in [a.start, *states[states != a.start].tolist()]:
             here = number[state]
             for arc in range(begin[state], begin[state + 1]):
-                pending.append(f"{here}\t{number[dest[arc]]}\t{word[arc]}\t{word[arc]}\t{_cost(weight[arc])}\n")
+                pending.append(
+                    f"{here}\t{number[dest[arc]]}\t{word[arc]}\t{word[arc]}\t{_cost(weight[arc])}\n"
+                )
             if a.backoff_state[state] >= 0:
                 back = number[a.backoff_state[state]]
                 pending.append(f"{here}\t{back}\t{symbols[disambig]}\t0\t{_cost(a.backoff_weight[state])}\n")
@@ -80,7 +86,9 @@ def _reached(a: Automaton, source: np.ndarray, dest: np.ndarray) -> np.ndarray:
     return reached
 
 
-def read_openfst_text(path: PathLike, disambig_id: int, symbols: Optional[Mapping[str, int]] = None) -> NgramLm:
+def read_openfst_text(
+    path: PathLike, disambig_id: int, symbols: Optional[Mapping[str, int]] = None
+) -> NgramLm:
     """Read what :func:`write_openfst_text` (or kaldilm) wrote.
 
     Args:
@@ -123,7 +131,13 @@ def read_openfst_text(path: PathLike, disambig_id: int, symbols: Optional[Mappin
         raise UserError(f"{path} is empty")
     try:
         automaton = _assemble(
-            start, _table(arcs, 3), _table(back, 2), _table(finals, 1), -np.array(arc_cost), -np.array(back_cost), -np.array(final_cost)
+            start,
+            _table(arcs, 3),
+            _table(back, 2),
+            _table(finals, 1),
+            -np.array(arc_cost),
+            -np.array(back_cost),
+            -np.array(final_cost),
         )
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
@@ -146,7 +160,13 @@ def _table(values: array, columns: int) -> np.ndarray:
 
 
 def _assemble(
-    start: int, arcs: np.ndarray, back: np.ndarray, finals: np.ndarray, weight: np.ndarray, back_weight: np.ndarray, final: np.ndarray
+    start: int,
+    arcs: np.ndarray,
+    back: np.ndarray,
+    finals: np.ndarray,
+    weight: np.ndarray,
+    back_weight: np.ndarray,
+    final: np.ndarray,
 ) -> Automaton:
     states = int(max(arcs[:, :2].max(initial=start), back.max(initial=start), finals.max(initial=start))) + 1
     order = np.lexsort((arcs[:, 2], arcs[:, 0]))
@@ -165,7 +185,10 @@ def _assemble(
         furthest = furthest[furthest]
     if (furthest != roots[0]).any():
         raise UserError("backoff arcs go in a circle")
-    backoff_weight, final_weight = np.zeros(states, dtype=np.float32), np.full(states, NO_FINAL, dtype=np.float32)
+    backoff_weight, final_weight = (
+        np.zeros(states, dtype=np.float32),
+        np.full(states, NO_FINAL, dtype=np.float32),
+    )
     backoff_weight[back[:, 0]] = back_weight
     final_weight[finals[:, 0]] = final
     return Automaton(

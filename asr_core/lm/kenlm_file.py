@@ -58,7 +58,9 @@ class KenlmNgram(NgramLm):
         try:
             import kenlm
         except ImportError:
-            raise UserError(f"{path} is a binary of KenLM, which is not installed: pip install kenlm") from None
+            raise UserError(
+                f"{path} is a binary of KenLM, which is not installed: pip install kenlm"
+            ) from None
         try:
             self._model: Any = kenlm.Model(str(path))
         except (OSError, RuntimeError, ValueError) as e:

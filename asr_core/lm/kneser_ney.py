@@ -68,7 +68,9 @@ def read_text(path: PathLike) -> Tuple[Dict[str, int], np.ndarray]:
             for number, words in _sentences(f):
                 line = [ids.setdefault(word, len(ids)) for word in words]
                 if line and min(line) < _UNK:
-                    raise UserError(f"{path}:{number}: the text contains {BOS} or {EOS}, which mark the ends of sentences: remove them")
+                    raise UserError(
+                        f"{path}:{number}: the text contains {BOS} or {EOS}, which mark the ends of sentences: remove them"
+                    )
                 if line:
                     stream.append(_BOS)
                     stream.extend(line)
@@ -92,7 +94,9 @@ def count_ngrams(stream: np.ndarray, vocab_size: int, order: int) -> List[Counts
     Memory: 8 bytes for each word of the text, 40 for each different n-gram.
     """
     tables: List[Counts] = []
-    numbers = np.zeros(len(stream), dtype=np.int32)  # of the (k-1)-gram that starts at each place; -1: it crosses a sentence's end
+    numbers = np.zeros(
+        len(stream), dtype=np.int32
+    )  # of the (k-1)-gram that starts at each place; -1: it crosses a sentence's end
     keys_before = np.zeros(0, dtype=np.int64)
     for k in range(1, order + 1):
         keys, counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -107,7 +111,9 @@ def count_ngrams(stream: np.ndarray, vocab_size: int, order: int) -> List[Counts
         elif k == 2:
             suffix = np.searchsorted(keys_before, word)
         else:
-            suffix = np.searchsorted(keys_before, tables[-1].suffix[prefix].astype(np.int64) * vocab_size + word)
+            suffix = np.searchsorted(
+                keys_before, tables[-1].suffix[prefix].astype(np.int64) * vocab_size + word
+            )
         tables.append(Counts(prefix.astype(np.int32), word.astype(np.int32), suffix.astype(np.int32), counts))
         if k < order:
             for begin in pieces:
@@ -126,7 +132,9 @@ def _keys(stream: np.ndarray, numbers: np.ndarray, begin: int, k: int, vocab_siz
     return np.where(crosses, -1, prefix * vocab_size + word)
 
 
-def _merge(keys: np.ndarray, counts: np.ndarray, more: np.ndarray, more_counts: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _merge(
+    keys: np.ndarray, counts: np.ndarray, more: np.ndarray, more_counts: np.ndarray
+) -> Tuple[np.ndarray, np.ndarray]:
     if not len(keys):
         return more, more_counts
     merged, where = np.unique(np.concatenate([keys, more]), return_inverse=True)
@@ -139,7 +147,9 @@ def adjusted_counts(tables: List[Counts], k: int) -> np.ndarray:
     if k == len(tables):
         return table.count
     preceded = np.bincount(tables[k].suffix, minlength=len(table.word))
-    return np.where(preceded > 0, preceded, table.count)  # nothing precedes <s>: its n-grams keep their plain counts
+    return np.where(
+        preceded > 0, preceded, table.count
+    )  # nothing precedes <s>: its n-grams keep their plain counts
 
 
 def discounts(adjusted: np.ndarray, order: int) -> np.ndarray:
@@ -179,7 +189,9 @@ def _estimate(tables: List[Counts], symbols: Dict[str, int]) -> Arpa:
         histories = len(words)
         total = np.bincount(table.prefix, weights=counted, minlength=histories)
         gamma = np.bincount(table.prefix, weights=taken, minlength=histories) / np.maximum(total, 1.0)
-        prob = (counted - taken) / np.maximum(total, 1.0)[table.prefix] + gamma[table.prefix] * lower[table.suffix]
+        prob = (counted - taken) / np.maximum(total, 1.0)[table.prefix] + gamma[table.prefix] * lower[
+            table.suffix
+        ]
         words = np.concatenate([words[table.prefix], table.word[:, None]], axis=1)
         arpa.words.append(words)
         probs.append(prob)

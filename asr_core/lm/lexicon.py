@@ -10,7 +10,9 @@ from asr_core.text.tokenizer import is_disambig
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, write_text_atomic
 
-Lexicon = List[Tuple[str, List[str]]]  # words, each with the tokens of one pronunciation; a word may come more than once
+Lexicon = List[
+    Tuple[str, List[str]]
+]  # words, each with the tokens of one pronunciation; a word may come more than once
 
 
 class Arc(NamedTuple):
@@ -69,7 +71,11 @@ def add_disambig_symbols(lexicon: Lexicon) -> Tuple[Lexicon, int]:
 
 def phone_table(lexicon: Lexicon, max_disambig: int) -> List[str]:
     """Symbols of a phone lexicon's ``tokens.txt``: ``<eps>``, the phones sorted, ``#0`` ... ``#max_disambig``."""
-    return [EPS, *sorted({token for _, tokens in lexicon for token in tokens}), *disambig_symbols(max_disambig)]
+    return [
+        EPS,
+        *sorted({token for _, tokens in lexicon for token in tokens}),
+        *disambig_symbols(max_disambig),
+    ]
 
 
 def disambig_symbols(max_disambig: int) -> List[str]:
@@ -124,20 +130,29 @@ def openfst_text(arcs: Iterable[Arc], final: int, tokens: Mapping[str, int], wor
     try:
         for arc in sorted(arcs, key=lambda arc: arc.source):
             token = 0 if arc.token == EPS else tokens[arc.token]
-            lines.append(f"{arc.source}\t{arc.dest}\t{token}\t{0 if arc.word == EPS else words[arc.word]}\t{arc.cost:.7g}\n")
+            lines.append(
+                f"{arc.source}\t{arc.dest}\t{token}\t{0 if arc.word == EPS else words[arc.word]}\t{arc.cost:.7g}\n"
+            )
     except KeyError as e:
         raise UserError(f"the lexicon has {e.args[0]!r}, which is in no symbol table") from None
     return "".join([*lines, f"{final}\t0\n"])
 
 
 def write_graphs(
-    lang_dir: PathLike, lexicon: Lexicon, disambiguated: Lexicon, tokens: Mapping[str, int], words: Mapping[str, int], silence: str = ""
+    lang_dir: PathLike,
+    lexicon: Lexicon,
+    disambiguated: Lexicon,
+    tokens: Mapping[str, int],
+    words: Mapping[str, int],
+    silence: str = "",
 ) -> None:
     """Write ``L.fst.txt`` and ``L_disambig.fst.txt``, the latter with ``#0`` loops."""
     arcs, loop = lexicon_arcs(lexicon, silence)
     write_text_atomic(Path(lang_dir) / "L.fst.txt", openfst_text(arcs, loop, tokens, words))
     arcs, loop = lexicon_arcs(disambiguated, silence)
-    write_text_atomic(Path(lang_dir) / "L_disambig.fst.txt", openfst_text(with_self_loops(arcs), loop, tokens, words))
+    write_text_atomic(
+        Path(lang_dir) / "L_disambig.fst.txt", openfst_text(with_self_loops(arcs), loop, tokens, words)
+    )
 
 
 def write_k2_graphs(lang_dir: PathLike) -> bool:
@@ -150,7 +165,9 @@ def write_k2_graphs(lang_dir: PathLike) -> bool:
     from asr_core.utils.files import atomic_path
 
     for name in ("L", "L_disambig"):
-        fsa = k2.Fsa.from_openfst((Path(lang_dir) / f"{name}.fst.txt").read_text(encoding="utf-8"), acceptor=False)
+        fsa = k2.Fsa.from_openfst(
+            (Path(lang_dir) / f"{name}.fst.txt").read_text(encoding="utf-8"), acceptor=False
+        )
         with atomic_path(Path(lang_dir) / f"{name}.pt") as tmp:
             torch.save(fsa.as_dict(), tmp)
     return True

@@ -27,7 +27,9 @@ class NeuralLm(nn.Module):
 
     vocab_size: int
 
-    def hidden(self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]) -> Tuple[Tensor, States]:
+    def hidden(
+        self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]
+    ) -> Tuple[Tensor, States]:
         """What the output layer sees (N, L, C) after each of ``tokens`` (N, L), and the states after the first ``lens`` (N,).
 
         With ``lens`` None nobody wants the states, and there are none.
@@ -48,7 +50,9 @@ class NeuralLm(nn.Module):
         """
         return token_costs(self.output_linear(self.hidden(x, None, None)[0]), y, lengths)
 
-    def score_tokens(self, tokens: Tensor, lens: Tensor, states: Optional[States] = None) -> Tuple[Tensor, States]:
+    def score_tokens(
+        self, tokens: Tensor, lens: Tensor, states: Optional[States] = None
+    ) -> Tuple[Tensor, States]:
         """Log probabilities of the token after each history.
 
         Args:
@@ -119,7 +123,9 @@ def _tie(output: nn.Linear, embedding: nn.Embedding, tie_weights: bool, flags: s
     if not tie_weights:
         return
     if output.weight.shape != embedding.weight.shape:
-        raise UserError(f"weights can be tied only where {flags} are equal, got {output.in_features} and {embedding.embedding_dim}")
+        raise UserError(
+            f"weights can be tied only where {flags} are equal, got {output.in_features} and {embedding.embedding_dim}"
+        )
     output.weight = embedding.weight
 
 
@@ -137,7 +143,9 @@ class RnnLm(NeuralLm):
       UserError: weights are to be tied but the widths differ.
     """
 
-    def __init__(self, vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int, tie_weights: bool = False) -> None:
+    def __init__(
+        self, vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int, tie_weights: bool = False
+    ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.input_embedding = nn.Embedding(vocab_size, embedding_dim)
@@ -151,7 +159,9 @@ class RnnLm(NeuralLm):
         sizes = (opts.rnn_lm_embedding_dim, opts.rnn_lm_hidden_dim, opts.rnn_lm_num_layers)
         return cls(opts.lm_vocab_size, *sizes, opts.rnn_lm_tie_weights)
 
-    def hidden(self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]) -> Tuple[Tensor, States]:
+    def hidden(
+        self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]
+    ) -> Tuple[Tensor, States]:
         """See :class:`NeuralLm`."""
         embedded = self.input_embedding(tokens)
         out, after = self.rnn(embedded, states)
@@ -197,13 +207,17 @@ class TransformerLm(NeuralLm):
     ) -> None:
         super().__init__()
         if d_model % (2 * nhead):
-            raise UserError(f"the width of a transformer must be a multiple of twice its heads, got {d_model} and {nhead}")
+            raise UserError(
+                f"the width of a transformer must be a multiple of twice its heads, got {d_model} and {nhead}"
+            )
         self.vocab_size = vocab_size
         self.d_model = d_model
         self.input_embedding = nn.Embedding(vocab_size, embedding_dim)
         nn.init.normal_(self.input_embedding.weight, std=embedding_dim**-0.5)
         self.embed = nn.Linear(embedding_dim, d_model) if embedding_dim != d_model else nn.Identity()
-        self.layers = nn.ModuleList(_Layer(d_model, nhead, dim_feedforward, dropout) for _ in range(num_layers))
+        self.layers = nn.ModuleList(
+            _Layer(d_model, nhead, dim_feedforward, dropout) for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
         self.output_linear = nn.Linear(d_model, vocab_size)
@@ -213,10 +227,22 @@ class TransformerLm(NeuralLm):
     def from_options(cls, opts: LmOptions) -> "TransformerLm":
         """A model of the sizes in ``opts``."""
         o = opts
-        widths = (o.transformer_lm_encoder_dim, o.transformer_lm_embedding_dim, o.transformer_lm_dim_feedforward)
-        return cls(o.lm_vocab_size, *widths, o.transformer_lm_nhead, o.transformer_lm_num_layers, o.transformer_lm_tie_weights)
+        widths = (
+            o.transformer_lm_encoder_dim,
+            o.transformer_lm_embedding_dim,
+            o.transformer_lm_dim_feedforward,
+        )
+        return cls(
+            o.lm_vocab_size,
+            *widths,
+            o.transformer_lm_nhead,
+            o.transformer_lm_num_layers,
+            o.transformer_lm_tie_weights,
+        )
 
-    def hidden(self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]) -> Tuple[Tensor, States]:
+    def hidden(
+        self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]
+    ) -> Tuple[Tensor, States]:
         """See :class:`NeuralLm`."""
         n = tokens.size(0)
         if states is None:
@@ -248,7 +274,9 @@ class TransformerLm(NeuralLm):
         x = self.dropout(x + sinusoids(positions, self.d_model).to(x.dtype))
         old = torch.arange(past.size(2), device=tokens.device)[None, None, :] < done[:, None, None]
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-        mask = torch.cat([old.expand(n, length, past.size(2)), causal.expand(n, length, length)], dim=2)[:, None]
+        mask = torch.cat([old.expand(n, length, past.size(2)), causal.expand(n, length, length)], dim=2)[
+            :, None
+        ]
         kept: List[Tensor] = []
         for i, layer in enumerate(self.layers):
             x, keys, values = layer(x, mask, past[2 * i], past[2 * i + 1])
@@ -262,7 +290,9 @@ def _compact(cache: Tensor, done: Tensor, lens: Tensor, past: int) -> Tensor:
     if past == 0:
         return cache[:, :, :longest]
     position = torch.arange(longest, device=done.device)[None, :]
-    source = torch.where(position < done[:, None], position, past + position - done[:, None]).clamp(max=cache.size(2) - 1)
+    source = torch.where(position < done[:, None], position, past + position - done[:, None]).clamp(
+        max=cache.size(2) - 1
+    )
     return cache.gather(2, source[None, :, :, None].expand(cache.size(0), -1, -1, cache.size(3)))
 
 
@@ -283,10 +313,14 @@ class _Layer(nn.Module):
         self.in_proj = nn.Linear(dim, 3 * dim)
         self.out_proj = nn.Linear(dim, dim)
         self.norm_feed_forward = nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, dim_feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim_feedforward, dim))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, dim_feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(dim_feedforward, dim)
+        )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, past_keys: Tensor, past_values: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, mask: Tensor, past_keys: Tensor, past_values: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """x (N, L, C), mask (N, 1, L, T + L) true where attended; past (N, T, C). Returns the output, keys and values (N, T + L, C)."""
         query, keys, values = self.in_proj(self.norm_attention(x)).chunk(3, dim=-1)
         keys = torch.cat([past_keys.to(keys.dtype), keys], dim=1)

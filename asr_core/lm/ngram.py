@@ -64,14 +64,20 @@ class NgramLm:
         size = int(max([*self.symbols.values(), *(a.word[first:last].tolist() or [-1])], default=-1)) + 1
         root_arc = np.full(size, -1, dtype=np.int32 if len(a.word) < 2**31 else np.int64)
         root_arc[a.word[first:last]] = np.arange(first, last)
-        unknown = [self.symbols[name] for name in UNKNOWN if name in self.symbols and root_arc[self.symbols[name]] >= 0]
+        unknown = [
+            self.symbols[name]
+            for name in UNKNOWN
+            if name in self.symbols and root_arc[self.symbols[name]] >= 0
+        ]
         self._tables = (
             a.begin, a.word, a.dest, a.weight, a.backoff_state, a.backoff_weight, a.final, root_arc,
             unknown[0] if unknown else -1, self.symbols.get(EOS, -1), a.root, _UNKNOWN_LOG_PROB,
         )  # fmt: skip
 
     @classmethod
-    def from_arpa(cls, path: PathLike, symbols: Optional[Mapping[str, int]] = None, max_order: int = 0) -> "NgramLm":
+    def from_arpa(
+        cls, path: PathLike, symbols: Optional[Mapping[str, int]] = None, max_order: int = 0
+    ) -> "NgramLm":
         """Read an ARPA file; arguments and errors as :func:`asr_core.lm.arpa.read_arpa`."""
         arpa = read_arpa(path, symbols, max_order)
         try:
@@ -114,7 +120,9 @@ class NgramLm:
         states = np.ascontiguousarray(states, dtype=np.int32)
         tokens = np.ascontiguousarray(tokens, dtype=np.int32)
         if states.shape != tokens.shape or states.ndim != 1:
-            raise ValueError(f"states and tokens must have one shape (M,), got {states.shape} and {tokens.shape}")
+            raise ValueError(
+                f"states and tokens must have one shape (M,), got {states.shape} and {tokens.shape}"
+            )
         return query_batch(*self._tables, states, tokens)
 
     def final_score(self, state: int) -> float:
@@ -248,4 +256,6 @@ def _without_detours(a: Automaton) -> Automaton:
     while (further := target[target] != target).any():
         target[further] = target[target[further]]
     backoff_state = np.where(a.backoff_state >= 0, target[a.backoff_state], -1).astype(np.int32)
-    return dataclasses.replace(a, dest=target[a.dest], backoff_state=backoff_state, start=int(target[a.start]))
+    return dataclasses.replace(
+        a, dest=target[a.dest], backoff_state=backoff_state, start=int(target[a.start])
+    )

@@ -21,20 +21,26 @@ class LmOptions:
     rnn_lm_hidden_dim: int = option(2048, "RNN: width of the LSTM layers")
     rnn_lm_num_layers: int = option(3, "RNN: number of LSTM layers")
     rnn_lm_tie_weights: bool = option(True, "RNN: one matrix for the embeddings and the output layer")
-    transformer_lm_exp_dir: Optional[str] = option(None, "folder of a transformer's checkpoints, where --lm-exp-dir is not given")
+    transformer_lm_exp_dir: Optional[str] = option(
+        None, "folder of a transformer's checkpoints, where --lm-exp-dir is not given"
+    )
     transformer_lm_dim_feedforward: int = option(2048, "transformer: width inside the feed-forward modules")
     transformer_lm_encoder_dim: int = option(768, "transformer: width of the layers")
     transformer_lm_embedding_dim: int = option(768, "transformer: width of the token embeddings")
     transformer_lm_nhead: int = option(8, "transformer: attention heads")
     transformer_lm_num_layers: int = option(16, "transformer: number of layers")
-    transformer_lm_tie_weights: bool = option(True, "transformer: one matrix for the embeddings and the output layer")
+    transformer_lm_tie_weights: bool = option(
+        True, "transformer: one matrix for the embeddings and the output layer"
+    )
 
 
 @dataclass
 class LmTrainOptions:
     """Training of a neural language model: data, batches, learning rate."""
 
-    lm_data: str = option("data/lm_training_bpe_500/sorted_lm_data.pt", "training data, as prepare_lm_data makes it")
+    lm_data: str = option(
+        "data/lm_training_bpe_500/sorted_lm_data.pt", "training data, as prepare_lm_data makes it"
+    )
     lm_data_valid: str = option("data/lm_training_bpe_500/sorted_lm_data-valid.pt", "validation data")
     vocab_size: int = option(500, "number of tokens")
     batch_size: int = option(400, "sentences in a batch")

@@ -65,7 +65,11 @@ def perplexity(lm: NgramLm, sentences: Iterable[List[str]]) -> Perplexity:
     todo = iter(sentences)
     while batch := list(islice(todo, _SENTENCES_AT_ONCE)):
         # longest first: the sentences that still go on are always the first ones
-        coded = sorted((np.array([ids.get(word, oov) for word in words], dtype=np.int32) for words in batch), key=len, reverse=True)
+        coded = sorted(
+            (np.array([ids.get(word, oov) for word in words], dtype=np.int32) for words in batch),
+            key=len,
+            reverse=True,
+        )
         lens = np.array([len(c) for c in coded])
         states = np.full(len(coded), lm.initial_state(), dtype=np.int32)
         for t in range(lens[0]):

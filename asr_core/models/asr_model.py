@@ -77,7 +77,9 @@ class AsrModel(nn.Module):
                 self.simple_am_proj = ScaledLinear(encoder_dim, vocab_size, initial_scale=0.25)
                 self.simple_lm_proj = ScaledLinear(decoder_dim, vocab_size, initial_scale=0.25)
         if use_ctc:
-            self.ctc_output = nn.Sequential(nn.Dropout(p=0.1), nn.Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1))
+            self.ctc_output = nn.Sequential(
+                nn.Dropout(p=0.1), nn.Linear(encoder_dim, vocab_size), nn.LogSoftmax(dim=-1)
+            )
         self.use_attention_decoder = attention_decoder is not None
         if attention_decoder is not None:
             self.attention_decoder = attention_decoder
@@ -126,7 +128,9 @@ class AsrModel(nn.Module):
             if self.pruned:
                 projections = (self.simple_am_proj, self.simple_lm_proj)
                 scales = (prune_range, am_scale, lm_scale)
-                losses["simple_loss"], losses["pruned_loss"] = pruned_losses(self.joiner, projections, encoder_out, lattice, *scales)
+                losses["simple_loss"], losses["pruned_loss"] = pruned_losses(
+                    self.joiner, projections, encoder_out, lattice, *scales
+                )
             else:
                 losses["rnnt_loss"] = full_loss(self.joiner, encoder_out, lattice)
         if self.use_ctc:
@@ -143,11 +147,15 @@ class AsrModel(nn.Module):
 
     def _check(self, x: Tensor, x_lens: Tensor, y: List[List[int]], reduction: str, use_cr_ctc: bool) -> None:
         if x.dim() != 3 or x_lens.dim() != 1 or not x.size(0) == x_lens.size(0) == len(y):
-            raise ValueError(f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, {len(y)} token lists")
+            raise ValueError(
+                f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, {len(y)} token lists"
+            )
         if reduction not in ("sum", "none"):
             raise ValueError(f'reduction is "sum" or "none", not {reduction!r}')
         if use_cr_ctc and (not self.use_ctc or len(y) % 2 != 0):
-            raise ValueError(f"use_cr_ctc needs a CTC head and two views of each utterance, got {len(y)} utterances")
+            raise ValueError(
+                f"use_cr_ctc needs a CTC head and two views of each utterance, got {len(y)} utterances"
+            )
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Features (N, T, F) and lengths (N,) -> encoder_out (N, T', C) and its lengths (N,)."""
@@ -169,7 +177,9 @@ class AsrModel(nn.Module):
     def geometry(self) -> FrameGeometry:
         """How feature frames become frames of encoder output."""
         embed = self.encoder_embed
-        return FrameGeometry(embed.subsampling_factor, self.encoder.output_downsampling_factor, embed.lost, embed.look_ahead)
+        return FrameGeometry(
+            embed.subsampling_factor, self.encoder.output_downsampling_factor, embed.lost, embed.look_ahead
+        )
 
     @property
     def chunk_frames(self) -> int:
@@ -181,7 +191,9 @@ class AsrModel(nn.Module):
         """Feature frames that one streaming step looks at."""
         return self.chunk_frames + self.geometry.look_ahead
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> List[Tensor]:
+    def get_init_states(
+        self, batch_size: int = 1, device: torch.device = torch.device("cpu")
+    ) -> List[Tensor]:
         """States of new streams: the encoder's, the front end's left context, and the count of processed frames."""
         device = torch.device(device)
         states = self.encoder.get_init_states(batch_size, device)
@@ -192,7 +204,9 @@ class AsrModel(nn.Module):
         dims = self.encoder.state_batch_dims()
         return [*dims[:-1], 0, dims[-1]]
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, List[Tensor]]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]:
         """Encode one chunk of each stream.
 
         Args:
@@ -204,7 +218,9 @@ class AsrModel(nn.Module):
           encoder_out (N, chunk_frames / subsampling factor, C), its lengths (N,), and the next states.
         """
         x, x_lens, embed_state = self.encoder_embed.streaming_forward(x, x_lens, states[-2])
-        encoder_out, encoder_out_lens, new_states = self.encoder.streaming_forward(x, x_lens, [*states[:-2], states[-1]])
+        encoder_out, encoder_out_lens, new_states = self.encoder.streaming_forward(
+            x, x_lens, [*states[:-2], states[-1]]
+        )
         return encoder_out, encoder_out_lens, [*new_states[:-1], embed_state, new_states[-1]]
 
 
@@ -213,7 +229,9 @@ def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
     targets = torch.tensor([token for labels in y for token in labels], dtype=torch.int64)
     target_lens = torch.tensor([len(labels) for labels in y])
     with torch.autocast(log_probs.device.type, enabled=False):
-        return F.ctc_loss(log_probs.float().transpose(0, 1), targets, lens.cpu(), target_lens, blank=0, reduction="none")
+        return F.ctc_loss(
+            log_probs.float().transpose(0, 1), targets, lens.cpu(), target_lens, blank=0, reduction="none"
+        )
 
 
 def _reduce(loss: Optional[Tensor], reduction: str, two_views: bool) -> Optional[Tensor]:

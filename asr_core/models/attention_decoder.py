@@ -44,7 +44,14 @@ class AttentionDecoder(nn.Module):
         self.ignore_id = -1  # target of padded places
         self.label_smoothing = label_smoothing
         self.decoder = TransformerDecoder(
-            vocab_size, decoder_dim, num_decoder_layers, attention_dim, num_heads, feedforward_dim, memory_dim, dropout
+            vocab_size,
+            decoder_dim,
+            num_decoder_layers,
+            attention_dim,
+            num_heads,
+            feedforward_dim,
+            memory_dim,
+            dropout,
         )
 
     def forward(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
@@ -60,7 +67,11 @@ class AttentionDecoder(nn.Module):
         """
         logits, targets = self._logits(encoder_out, encoder_out_lens, token_ids)
         loss = F.cross_entropy(
-            logits.float().transpose(1, 2), targets, ignore_index=self.ignore_id, reduction="none", label_smoothing=self.label_smoothing
+            logits.float().transpose(1, 2),
+            targets,
+            ignore_index=self.ignore_id,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
         )
         return loss.sum(dim=1)
 
@@ -77,9 +88,13 @@ class AttentionDecoder(nn.Module):
           (N, U), U one more than the longest sentence: its tokens, then its end, then zeros.
         """
         logits, targets = self._logits(encoder_out, encoder_out_lens, token_ids)
-        return F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=self.ignore_id, reduction="none")
+        return F.cross_entropy(
+            logits.float().transpose(1, 2), targets, ignore_index=self.ignore_id, reduction="none"
+        )
 
-    def _logits(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tuple[Tensor, Tensor]:
+    def _logits(
+        self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]
+    ) -> Tuple[Tensor, Tensor]:
         """Logits (N, U, V) and targets (N, U), which are ``ignore_id`` in padding."""
         longest = 1
         for sentence in token_ids:

@@ -15,7 +15,9 @@ _NUMBERED = re.compile(r"(epoch|checkpoint)-(\d+)\.pt$")
 
 def numbered(exp_dir: Path, kind: str) -> List[Tuple[int, Path]]:
     """Files ``<kind>-<N>.pt`` of a folder, highest number first; ``kind`` is epoch or checkpoint."""
-    return sorted(((int(m[2]), p) for p in exp_dir.glob(f"{kind}-*.pt") if (m := _NUMBERED.match(p.name))), reverse=True)
+    return sorted(
+        ((int(m[2]), p) for p in exp_dir.glob(f"{kind}-*.pt") if (m := _NUMBERED.match(p.name))), reverse=True
+    )
 
 
 def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
@@ -33,7 +35,9 @@ def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
     return [p for _, p in found]
 
 
-def select_checkpoints(exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool) -> List[Path]:
+def select_checkpoints(
+    exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool
+) -> List[Path]:
     """The files to load, newest first.
 
     Without averaged models: the ``avg`` newest ``checkpoint-<N>.pt`` with N <= iter, or, when ``iter`` is 0, those of epochs
@@ -52,7 +56,9 @@ def select_checkpoints(exp_dir: PathLike, epoch: int, iter: int, avg: int, use_a
             raise UserError(f"no checkpoints found in {exp_dir} with a number of at most {iter}")
         if len(found) < needed:
             have = ", ".join(p.name for p in found)
-            raise UserError(f"not enough checkpoints: --iter {iter} --avg {avg} needs {needed}, {exp_dir} has {have}")
+            raise UserError(
+                f"not enough checkpoints: --iter {iter} --avg {avg} needs {needed}, {exp_dir} has {have}"
+            )
         return [found[0], found[-1]] if use_averaged_model else found
     if use_averaged_model:
         if epoch - avg < 1:
@@ -86,7 +92,10 @@ def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Ten
     Raises:
       UserError: they hold different parameters.
     """
-    total = {k: v.to(torch.float64, copy=True) if v.is_floating_point() else v.clone() for k, v in states[0].items()}
+    total = {
+        k: v.to(torch.float64, copy=True) if v.is_floating_point() else v.clone()
+        for k, v in states[0].items()
+    }
     for state in states[1:]:
         if state.keys() != total.keys():
             name = next(iter(state.keys() ^ total.keys()))
@@ -111,7 +120,9 @@ def ema_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
     """
     average = ckpt.get("model_ema")
     if average is None:
-        raise UserError("it holds no exponential average (model_ema): train with --ema-decay, or leave out --use-ema")
+        raise UserError(
+            "it holds no exponential average (model_ema): train with --ema-decay, or leave out --use-ema"
+        )
     return {name: value.to(ckpt["model"][name].dtype) for name, value in average.items()}
 
 
@@ -132,10 +143,14 @@ def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[s
     """
     for ckpt in (start, end):
         if ckpt.get("model_avg") is None:
-            raise UserError("the checkpoint holds no running average (model_avg): give --use-averaged-model 0")
+            raise UserError(
+                "the checkpoint holds no running average (model_avg): give --use-averaged-model 0"
+            )
     (first, begin), (last, finish) = _snapshot(start), _snapshot(end)
     if first != last or finish <= begin:
-        raise UserError(f"no snapshot lies between the checkpoints of batches {start['batch_idx_train']} and {end['batch_idx_train']}")
+        raise UserError(
+            f"no snapshot lies between the checkpoints of batches {start['batch_idx_train']} and {end['batch_idx_train']}"
+        )
     weight = finish / (finish - begin)
     averages, earlier = end["model_avg"], start["model_avg"]
     if averages.keys() != earlier.keys():

@@ -12,7 +12,13 @@ from torch import Tensor
 from asr_core.encoders.registry import ENCODERS
 from asr_core.models import safe_pickle
 from asr_core.models.asr_model import AsrModel
-from asr_core.models.averaging import average_of_range, average_state_dicts, ema_of, find_checkpoints, select_checkpoints
+from asr_core.models.averaging import (
+    average_of_range,
+    average_state_dicts,
+    ema_of,
+    find_checkpoints,
+    select_checkpoints,
+)
 from asr_core.models.foreign import with_own_names
 from asr_core.models.options import CommonModelOptions, build_model, options_class, resolve
 from asr_core.utils.errors import UserError
@@ -34,7 +40,14 @@ __all__ = [
 ]
 
 # what can be chosen anew for given weights
-_FREE = ("chunk_size", "left_context_frames", "decode_chunk_len", "num_left_chunks", "short_chunk_size", "use_cr_ctc")
+_FREE = (
+    "chunk_size",
+    "left_context_frames",
+    "decode_chunk_len",
+    "num_left_chunks",
+    "short_chunk_size",
+    "use_cr_ctc",
+)
 
 
 def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
@@ -54,7 +67,9 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
         raise UserError(f"{path} holds an object of type {e}, which is not loaded for safety") from e
     except Exception as e:  # unpickling garbage raises anything
         reason = str(e).strip().splitlines()
-        raise UserError(f"{path} is damaged or no checkpoint: {reason[0] if reason else type(e).__name__}") from e
+        raise UserError(
+            f"{path} is damaged or no checkpoint: {reason[0] if reason else type(e).__name__}"
+        ) from e
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
     return with_own_names(content)
@@ -73,7 +88,9 @@ def params_of_checkpoint(ckpt: Mapping[str, Any]) -> AttributeDict:
         "model", "model_avg", "model_ema", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state",
         "train_state",
     )  # fmt: skip
-    return AttributeDict({k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in states})
+    return AttributeDict(
+        {k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in states}
+    )
 
 
 def model_from_checkpoint(ckpt: Mapping[str, Any], overrides: Optional[Mapping[str, Any]] = None) -> AsrModel:
@@ -89,7 +106,9 @@ def model_from_checkpoint(ckpt: Mapping[str, Any], overrides: Optional[Mapping[s
     """
     state = weights_of(ckpt)
     opts = model_options(ckpt, overrides or {})
-    model = build_model(opts, _vocab_size(ckpt, state), int(ckpt.get("feature_dim", 80)), int(ckpt.get("blank_id", 0)))
+    model = build_model(
+        opts, _vocab_size(ckpt, state), int(ckpt.get("feature_dim", 80)), int(ckpt.get("blank_id", 0))
+    )
     load_state(model, state)
     return model
 
@@ -124,7 +143,11 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
 
 
 def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tensor]:
-    return {name: value for name, value in state.items() if not modules or any(f"{name}.".startswith(f"{m}.") for m in modules)}
+    return {
+        name: value
+        for name, value in state.items()
+        if not modules or any(f"{name}.".startswith(f"{m}.") for m in modules)
+    }
 
 
 def load_averaged_model(
@@ -148,7 +171,9 @@ def load_averaged_model(
       UserError: there are no such checkpoints, or not with such averages, or they do not fit together.
     """
     if use_ema and use_averaged_model:
-        raise UserError("--use-ema 1 and --use-averaged-model 1 are different averages: leave one of them out")
+        raise UserError(
+            "--use-ema 1 and --use-averaged-model 1 are different averages: leave one of them out"
+        )
     paths = select_checkpoints(exp_dir, epoch, iter, avg, use_averaged_model)
     newest = load_checkpoint_file(paths[0])
     if use_averaged_model:
@@ -171,7 +196,9 @@ def _named(paths: Any, combine: Any, *args: Any) -> Dict[str, Tensor]:
     try:
         return combine(*args)
     except UserError as e:
-        raise UserError(f"cannot average {paths[-1].name} to {paths[0].name} of {paths[0].parent}: {e}") from e
+        raise UserError(
+            f"cannot average {paths[-1].name} to {paths[0].name} of {paths[0].parent}: {e}"
+        ) from e
 
 
 def _model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool = False) -> Dict[str, Tensor]:
@@ -204,7 +231,9 @@ def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
     raise UserError("the checkpoint does not tell its vocabulary's size")
 
 
-def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: bool = False) -> CommonModelOptions:
+def model_options(
+    ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: bool = False
+) -> CommonModelOptions:
     """The options of a checkpoint's model; where it tells none, those given and the defaults.
 
     Args:
@@ -219,7 +248,9 @@ def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: b
     encoder = str(next((source["encoder"] for source in sources if source.get("encoder")), "zipformer"))
     cls = options_class(encoder)
     common = defaults_of(CommonModelOptions)
-    fields = {f.name: f for f in sorted(dataclasses.fields(cls), key=lambda f: f.name in common)}  # what is told first: the encoder's
+    fields = {
+        f.name: f for f in sorted(dataclasses.fields(cls), key=lambda f: f.name in common)
+    }  # what is told first: the encoder's
     given = {n: overrides[n] for n in fields if overrides.get(n) is not None}
     _refuse_others(overrides, fields, encoder)
     recorded = {n: ckpt[n] for n in fields if n in ckpt}
@@ -231,14 +262,22 @@ def model_options(ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: b
         size = {"model_size": ""} if "model_size" in fields else {}
         return resolve(dataclasses.replace(resolve(cls(**recorded)), **{**size, **given}))
     opts = resolve(cls(**recorded))
-    preset = fields["model_size"].metadata["presets"].get(given.get("model_size"), {}) if "model_size" in fields else {}
+    preset = (
+        fields["model_size"].metadata["presets"].get(given.get("model_size"), {})
+        if "model_size" in fields
+        else {}
+    )
     for name, value in {**preset, **given}.items():
         if name in _FREE or name == "model_size":
             continue
         if not _same(value, getattr(opts, name), fields[name].default):
             flag, trained = name.replace("_", "-"), getattr(opts, name)
-            advice = f"give --encoder {trained}" if name == "encoder" else "leave it out"  # a recipe's program has one by default
-            raise UserError(f"--{flag} {value} contradicts the checkpoint, which was trained with {trained}: {advice}")
+            advice = (
+                f"give --encoder {trained}" if name == "encoder" else "leave it out"
+            )  # a recipe's program has one by default
+            raise UserError(
+                f"--{flag} {value} contradicts the checkpoint, which was trained with {trained}: {advice}"
+            )
     return dataclasses.replace(opts, **{n: given[n] for n in _FREE if n in given})
 
 
@@ -247,7 +286,9 @@ def _refuse_others(overrides: Mapping[str, Any], fields: Mapping[str, Any], enco
         for field in dataclasses.fields(options_class(other)):
             if field.name not in fields and overrides.get(field.name) not in (None, field.default):
                 flag = field.name.replace("_", "-")
-                raise UserError(f"--{flag} is an option of encoder {other}, and this is encoder {encoder}: leave it out")
+                raise UserError(
+                    f"--{flag} is an option of encoder {other}, and this is encoder {encoder}: leave it out"
+                )
 
 
 def _same(one: Any, other: Any, default: Any) -> bool:

@@ -15,9 +15,17 @@ def with_own_names(content: Dict[str, Any]) -> Dict[str, Any]:
       content: what any checkpoint holds; returned as it is unless it is one of ``pruned_transducer_stateless7_streaming``.
     """
     model = content.get("model")
-    if not isinstance(model, dict) or not any(_MARK in name for name in model) or not any(_EMBED in name for name in model):
+    if (
+        not isinstance(model, dict)
+        or not any(_MARK in name for name in model)
+        or not any(_EMBED in name for name in model)
+    ):
         return content
-    renamed = {key: _renamed(value) for key, value in content.items() if key in ("model", "model_avg") and isinstance(value, dict)}
+    renamed = {
+        key: _renamed(value)
+        for key, value in content.items()
+        if key in ("model", "model_avg") and isinstance(value, dict)
+    }
     return {"encoder": "zipformer1", **content, **renamed}
 
 

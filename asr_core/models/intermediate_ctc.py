@@ -20,15 +20,24 @@ class IntermediateCtc(nn.Module):
       ValueError: there is no such stack.
     """
 
-    def __init__(self, stacks: Sequence[int], stack_dims: Sequence[int], vocab_size: int, downsample: int = 2) -> None:
+    def __init__(
+        self, stacks: Sequence[int], stack_dims: Sequence[int], vocab_size: int, downsample: int = 2
+    ) -> None:
         super().__init__()
         for stack in stacks:
             if not 1 <= stack <= len(stack_dims):
                 raise ValueError(f"the encoder has stacks 1 to {len(stack_dims)}, not {stack}")
         self.stacks = tuple(stacks)
-        self.downsample = nn.ModuleList([SimpleDownsample(downsample) if downsample > 1 else nn.Identity() for _ in stacks])
+        self.downsample = nn.ModuleList(
+            [SimpleDownsample(downsample) if downsample > 1 else nn.Identity() for _ in stacks]
+        )
         self.output = nn.ModuleList(
-            [nn.Sequential(nn.Dropout(p=0.1), nn.Linear(stack_dims[s - 1], vocab_size), nn.LogSoftmax(dim=-1)) for s in stacks]
+            [
+                nn.Sequential(
+                    nn.Dropout(p=0.1), nn.Linear(stack_dims[s - 1], vocab_size), nn.LogSoftmax(dim=-1)
+                )
+                for s in stacks
+            ]
         )
 
     def forward(self, outputs: List[Tensor]) -> List[Tensor]:

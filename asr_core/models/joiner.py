@@ -52,7 +52,9 @@ class Joiner(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in MODES or transducer_type not in TRANSDUCER_TYPES:
-            raise ValueError(f"mode must be one of {MODES} and transducer_type of {TRANSDUCER_TYPES}, not {mode!r} and {transducer_type!r}")
+            raise ValueError(
+                f"mode must be one of {MODES} and transducer_type of {TRANSDUCER_TYPES}, not {mode!r} and {transducer_type!r}"
+            )
         projected = 2 * joiner_dim if mode == "gated" else joiner_dim
         scale = 1.0 if mode == "multiply" else 0.25  # a product of small numbers would be next to nothing
         self.encoder_proj = ScaledLinear(encoder_dim, projected, initial_scale=scale)
@@ -79,7 +81,9 @@ class Joiner(nn.Module):
             return logits
         of_blank = logits.select(-1, self.blank_id)
         log_probs = self._labels(logits).log_softmax(dim=-1) + F.logsigmoid(-of_blank).unsqueeze(-1)
-        log_probs.select(-1, self.blank_id).copy_(F.logsigmoid(of_blank))  # an index after "..." would fix the axes in a trace
+        log_probs.select(-1, self.blank_id).copy_(
+            F.logsigmoid(of_blank)
+        )  # an index after "..." would fix the axes in a trace
         return log_probs
 
     def combine(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class CommonModelOptions(PredictorOptions):
 
     encoder: str = option("zipformer", _ENCODER_HELP, choices=list(ENCODERS))
     joiner_dim: int = option(512, "Width of the joiner.")
-    joiner_decoder_bias: bool = option(True, "Give the joiner's projection of the prediction network a bias, too.")
+    joiner_decoder_bias: bool = option(
+        True, "Give the joiner's projection of the prediction network a bias, too."
+    )
     joiner_mode: str = option(
         "add",
         "How the joiner combines encoder and prediction network: tanh of the sum, tanh of the product, or a learnt gate between both.",
@@ -37,7 +39,9 @@ class CommonModelOptions(PredictorOptions):
         "classic: softmax over blank and tokens; hat: blank has a probability of its own beside a softmax over the tokens.",
         choices=["classic", "hat"],
     )
-    blank_logit_bias: float = option(0.0, "Constant added to the blank's logit; above 0 blanks are likely from the start.")
+    blank_logit_bias: float = option(
+        0.0, "Constant added to the blank's logit; above 0 blanks are likely from the start."
+    )
     loss: str = option(
         "pruned",
         "Loss of the transducer. pruned: simple and pruned loss; full: sum over all alignments, without the simple loss' two projections.",
@@ -45,21 +49,29 @@ class CommonModelOptions(PredictorOptions):
     )
     causal: bool = option(False, "Chunk-causal convolutions, for streaming; changes the parameters.")
     chunk_size: str = option(
-        "16,32,64,-1", "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One value in decoding."
+        "16,32,64,-1",
+        "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One value in decoding.",
     )
-    left_context_frames: str = option("64,128,256,-1", "Left contexts in 50 Hz frames, as --chunk-size; -1 is unlimited.")
+    left_context_frames: str = option(
+        "64,128,256,-1", "Left contexts in 50 Hz frames, as --chunk-size; -1 is unlimited."
+    )
     use_transducer: bool = option(True, "Build the prediction network and the joiner.")
     use_ctc: bool = option(False, "Build a CTC head.")
     use_attention_decoder: bool = option(False, "Build an attention decoder.")
     use_cr_ctc: bool = option(
-        False, "Train on two views of each utterance and make their CTC posteriors agree (CR-CTC); needs --use-ctc 1 --enable-spec-aug 0."
+        False,
+        "Train on two views of each utterance and make their CTC posteriors agree (CR-CTC); needs --use-ctc 1 --enable-spec-aug 0.",
     )
-    intermediate_ctc_stacks: str = option("", "Encoder stacks, or layers, with a CTC head of their own in training, e.g. 2,4; from 1.")
+    intermediate_ctc_stacks: str = option(
+        "", "Encoder stacks, or layers, with a CTC head of their own in training, e.g. 2,4; from 1."
+    )
     attention_decoder_dim: int = option(512, "Width of the attention decoder's layers.")
     attention_decoder_num_layers: int = option(6, "Layers of the attention decoder.")
     attention_decoder_attention_dim: int = option(512, "Width of the attention decoder's attention.")
     attention_decoder_num_heads: int = option(8, "Heads of the attention decoder's attention.")
-    attention_decoder_feedforward_dim: int = option(2048, "Width inside the attention decoder's feed-forward modules.")
+    attention_decoder_feedforward_dim: int = option(
+        2048, "Width inside the attention decoder's feed-forward modules."
+    )
 
 
 @dataclass
@@ -101,7 +113,9 @@ def resolve(opts: Any) -> Any:
     presets, chosen = fields["model_size"].metadata["presets"], opts.model_size
     if chosen not in ("", *presets):
         raise UserError(f"unknown --model-size {chosen!r}; known: {', '.join(presets)}")
-    return dataclasses.replace(opts, **{k: v for k, v in presets.get(chosen, {}).items() if getattr(opts, k) == fields[k].default})
+    return dataclasses.replace(
+        opts, **{k: v for k, v in presets.get(chosen, {}).items() if getattr(opts, k) == fields[k].default}
+    )
 
 
 def _build_joiner(opts: CommonModelOptions, encoder_dim: int, vocab_size: int, blank_id: int) -> "Joiner":
@@ -118,7 +132,9 @@ def _build_joiner(opts: CommonModelOptions, encoder_dim: int, vocab_size: int, b
         raise UserError(f"--joiner-mode, --transducer-type: {e}") from e
 
 
-def _build_attention_decoder(opts: CommonModelOptions, vocab_size: int, memory_dim: int) -> "AttentionDecoder":
+def _build_attention_decoder(
+    opts: CommonModelOptions, vocab_size: int, memory_dim: int
+) -> "AttentionDecoder":
     from asr_core.models.attention_decoder import AttentionDecoder
 
     sizes = {
@@ -131,7 +147,9 @@ def _build_attention_decoder(opts: CommonModelOptions, vocab_size: int, memory_d
     if min(sizes.values()) < 1:
         raise UserError("the --attention-decoder-... options must be positive")
     if vocab_size < 2:
-        raise UserError("an attention decoder needs a vocabulary with a token for the end of the sentence, whose id is 1")
+        raise UserError(
+            "an attention decoder needs a vocabulary with a token for the end of the sentence, whose id is 1"
+        )
     try:
         return AttentionDecoder(vocab_size, memory_dim=memory_dim, **sizes)
     except ValueError as e:
@@ -142,16 +160,23 @@ def _build_intermediate_ctc(opts: CommonModelOptions, encoder: Any, vocab_size: 
     from asr_core.models.intermediate_ctc import IntermediateCtc
 
     if not hasattr(encoder, "forward_stacks"):
-        raise UserError(f"--intermediate-ctc-stacks: the encoder {opts.encoder} has no inner outputs for CTC heads")
+        raise UserError(
+            f"--intermediate-ctc-stacks: the encoder {opts.encoder} has no inner outputs for CTC heads"
+        )
     try:
         return IntermediateCtc(
-            int_entries(opts, "intermediate_ctc_stacks"), encoder.encoder_dim, vocab_size, encoder.output_downsampling_factor
+            int_entries(opts, "intermediate_ctc_stacks"),
+            encoder.encoder_dim,
+            vocab_size,
+            encoder.output_downsampling_factor,
         )
     except ValueError as e:
         raise UserError(f"--intermediate-ctc-stacks {opts.intermediate_ctc_stacks}: {e}") from e
 
 
-def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80, blank_id: int = 0) -> "AsrModel":
+def build_model(
+    opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80, blank_id: int = 0
+) -> "AsrModel":
     """Build a model with random weights.
 
     Args:
@@ -185,6 +210,10 @@ def build_model(opts: CommonModelOptions, vocab_size: int, feature_dim: int = 80
         use_transducer=opts.use_transducer,
         use_ctc=opts.use_ctc,
         loss=opts.loss,
-        attention_decoder=_build_attention_decoder(opts, vocab_size, encoder_dim) if opts.use_attention_decoder else None,
-        intermediate_ctc=_build_intermediate_ctc(opts, encoder, vocab_size) if opts.intermediate_ctc_stacks else None,
+        attention_decoder=_build_attention_decoder(opts, vocab_size, encoder_dim)
+        if opts.use_attention_decoder
+        else None,
+        intermediate_ctc=_build_intermediate_ctc(opts, encoder, vocab_size)
+        if opts.intermediate_ctc_stacks
+        else None,
     )

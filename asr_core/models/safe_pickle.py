@@ -7,7 +7,9 @@ from typing import Any, BinaryIO, Dict
 from asr_core.utils.options import AttributeDict
 
 _ALLOWED: Dict[str, frozenset] = {
-    "builtins": frozenset("bool bytearray bytes complex dict float frozenset int list object range set slice str tuple".split()),
+    "builtins": frozenset(
+        "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple".split()
+    ),
     "collections": frozenset({"OrderedDict", "defaultdict", "Counter", "deque"}),
     "copyreg": frozenset({"_reconstructor"}),
     "_codecs": frozenset({"encode"}),
@@ -20,7 +22,9 @@ _ALLOWED: Dict[str, frozenset] = {
     "numpy._core.multiarray": frozenset({"_reconstruct", "scalar"}),
     "torch": frozenset({"Size", "device", "dtype", "Tensor"}),
     "torch._tensor": frozenset({"_rebuild_from_type_v2"}),
-    "torch._utils": frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_device_tensor_from_numpy"}),
+    "torch._utils": frozenset(
+        {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_device_tensor_from_numpy"}
+    ),
     "torch.nn.parameter": frozenset({"Parameter"}),
     "torch.storage": frozenset({"UntypedStorage", "TypedStorage"}),
     "torch.torch_version": frozenset({"TorchVersion"}),
@@ -39,13 +43,17 @@ class Unpickler(pickle.Unpickler):
         """The class ``module.name``, if it is harmless."""
         if name == "AttributeDict":
             return AttributeDict
-        module = {"pathlib._local": "pathlib", "__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        module = {"pathlib._local": "pathlib", "__builtin__": "builtins", "copy_reg": "copyreg"}.get(
+            module, module
+        )
         allowed = name in _ALLOWED.get(module, ())
         if module == "torch" and not allowed:
             import torch
 
             value = getattr(torch, name, None)
-            allowed = isinstance(value, torch.dtype) or (isinstance(value, type) and name.endswith(_TORCH_KINDS))
+            allowed = isinstance(value, torch.dtype) or (
+                isinstance(value, type) and name.endswith(_TORCH_KINDS)
+            )
         if not allowed:
             raise UnsafeObject(f"{module}.{name}")
         return super().find_class(module, name)

@@ -26,7 +26,11 @@ class LatticeInputs(NamedTuple):
 
 
 def prepare_lattice(
-    decoder: nn.Module, encoder_out_lens: Tensor, y: List[List[int]], device: torch.device, options: Dict[str, float]
+    decoder: nn.Module,
+    encoder_out_lens: Tensor,
+    y: List[List[int]],
+    device: torch.device,
+    options: Dict[str, float],
 ) -> LatticeInputs:
     """Labels, limits and prediction network's outputs of a batch.
 
@@ -78,13 +82,17 @@ def pruned_losses(
             return_grad=True,
             **lattice.options,
         )
-    ranges = rnnt.get_rnnt_prune_ranges(px_grad=px_grad, py_grad=py_grad, boundary=lattice.boundary, s_range=prune_range)
+    ranges = rnnt.get_rnnt_prune_ranges(
+        px_grad=px_grad, py_grad=py_grad, boundary=lattice.boundary, s_range=prune_range
+    )
     am_pruned, lm_pruned = rnnt.do_rnnt_pruning(
         am=joiner.encoder_proj(encoder_out), lm=joiner.decoder_proj(lattice.decoder_out), ranges=ranges
     )
     logits = joiner(am_pruned, lm_pruned, project_input=False)
     with torch.autocast(encoder_out.device.type, enabled=False):
-        pruned_loss = rnnt.rnnt_loss_pruned(logits=logits.float(), symbols=lattice.symbols, ranges=ranges, **lattice.options)
+        pruned_loss = rnnt.rnnt_loss_pruned(
+            logits=logits.float(), symbols=lattice.symbols, ranges=ranges, **lattice.options
+        )
     return simple_loss, pruned_loss
 
 

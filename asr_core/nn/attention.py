@@ -26,7 +26,9 @@ class CompactRelPositionalEncoding(nn.Module):
     def __init__(self, embed_dim: int, dropout_rate: FloatLike, length_factor: float = 1.0) -> None:
         super().__init__()
         if embed_dim % 2 != 0 or length_factor < 1.0:
-            raise ValueError(f"the positional encoding needs an even size and a factor >= 1, got {embed_dim} and {length_factor}")
+            raise ValueError(
+                f"the positional encoding needs an even size and a factor >= 1, got {embed_dim} and {length_factor}"
+            )
         self.embed_dim = embed_dim
         self.length_factor = length_factor
         self.dropout_rate = dropout_rate
@@ -81,11 +83,24 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         self.num_heads = num_heads
         self.query_head_dim = query_head_dim
         self.pos_head_dim = pos_head_dim
-        self.pos_emb_skip_rate = ScheduledFloat((0.0, 0.5), (4000.0, 0.0)) if pos_emb_skip_rate is None else pos_emb_skip_rate
+        self.pos_emb_skip_rate = (
+            ScheduledFloat((0.0, 0.5), (4000.0, 0.0)) if pos_emb_skip_rate is None else pos_emb_skip_rate
+        )
         # the initial scale stands for the usual division of scores by sqrt(query_head_dim)
-        self.in_proj = ScaledLinear(embed_dim, num_heads * (2 * query_head_dim + pos_head_dim), initial_scale=query_head_dim**-0.25)
-        self.whiten_keys = Whiten(num_heads, whitening_limit=whitening_limit(3.0), prob=(0.025, 0.25), grad_scale=0.025)
-        self.balance_keys = Balancer(num_heads * query_head_dim, min_positive=0.4, max_positive=0.6, min_abs=0.0, max_abs=100.0, prob=0.025)
+        self.in_proj = ScaledLinear(
+            embed_dim, num_heads * (2 * query_head_dim + pos_head_dim), initial_scale=query_head_dim**-0.25
+        )
+        self.whiten_keys = Whiten(
+            num_heads, whitening_limit=whitening_limit(3.0), prob=(0.025, 0.25), grad_scale=0.025
+        )
+        self.balance_keys = Balancer(
+            num_heads * query_head_dim,
+            min_positive=0.4,
+            max_positive=0.6,
+            min_abs=0.0,
+            max_abs=100.0,
+            prob=0.025,
+        )
         self.linear_pos = ScaledLinear(pos_dim, num_heads * pos_head_dim, bias=False, initial_scale=0.05)
 
     def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
@@ -101,13 +116,25 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             weights = attention_weights_plain(
-                self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim), self._heads(p, self.pos_head_dim), pos, mask
+                self._heads(q, self.query_head_dim),
+                self._heads(k, self.query_head_dim),
+                self._heads(p, self.pos_head_dim),
+                pos,
+                mask,
             )
             return weights, weights[0:1]
         penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
         use_pos = not (self.training and random.random() < float(self.pos_emb_skip_rate))
         q, k = self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim)
-        return attention_weights(q, k, self._heads(p, self.pos_head_dim) if use_pos else None, pos, mask, limit=25.0, penalty=penalty)
+        return attention_weights(
+            q,
+            k,
+            self._heads(p, self.pos_head_dim) if use_pos else None,
+            pos,
+            mask,
+            limit=25.0,
+            penalty=penalty,
+        )
 
     def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         query_dim = self.num_heads * self.query_head_dim
@@ -138,7 +165,11 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         cached_key = k[k.size(0) - left_context_len :]
         pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
         weights = attention_weights_plain(
-            self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim), self._heads(p, self.pos_head_dim), pos, mask
+            self._heads(q, self.query_head_dim),
+            self._heads(k, self.query_head_dim),
+            self._heads(p, self.pos_head_dim),
+            pos,
+            mask,
         )
         return weights, cached_key
 
@@ -157,7 +188,9 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.in_proj = nn.Linear(embed_dim, num_heads * value_head_dim)
         self.out_proj = ScaledLinear(num_heads * value_head_dim, embed_dim, initial_scale=0.05)
-        self.whiten = Whiten(1, whitening_limit=whitening_limit(7.5, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01)
+        self.whiten = Whiten(
+            1, whitening_limit=whitening_limit(7.5, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01
+        )
 
     def forward(self, x: Tensor, attn_weights: Tensor) -> Tensor:
         """x (T, N, C), attn_weights (H, N, T, T) -> (T, N, C)."""
@@ -167,7 +200,9 @@ class SelfAttention(nn.Module):
         values = values.reshape(values.size(0), values.size(1), self.num_heads, -1).permute(2, 1, 0, 3)
         return torch.matmul(attn_weights, values).permute(2, 1, 0, 3).flatten(2)
 
-    def streaming_forward(self, x: Tensor, attn_weights: Tensor, cached_val: Tensor, left_context_len: int) -> Tuple[Tensor, Tensor]:
+    def streaming_forward(
+        self, x: Tensor, attn_weights: Tensor, cached_val: Tensor, left_context_len: int
+    ) -> Tuple[Tensor, Tensor]:
         """One chunk: x (T, N, C), weights (H, N, T, left + T), cached_val (left, N, H * D) -> (T, N, C), next cached_val."""
         values = torch.cat([cached_val, self.in_proj(x)], dim=0)
         return self.out_proj(self._average(values, attn_weights)), values[values.size(0) - left_context_len :]
@@ -194,7 +229,9 @@ class NonlinAttention(nn.Module):
         )
         self.out_proj = ScaledLinear(hidden_channels, channels, initial_scale=0.05)
         self.whiten1 = Whiten(1, whitening_limit=whitening_limit(5.0), prob=(0.025, 0.25), grad_scale=0.01)
-        self.whiten2 = Whiten(1, whitening_limit=whitening_limit(5.0, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01)
+        self.whiten2 = Whiten(
+            1, whitening_limit=whitening_limit(5.0, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01
+        )
 
     def forward(self, x: Tensor, attn_weights: Tensor) -> Tensor:
         """x (T, N, C), attn_weights (1, N, T, T) -> (T, N, C)."""
@@ -203,7 +240,9 @@ class NonlinAttention(nn.Module):
         x = torch.matmul(attn_weights.squeeze(0), x.transpose(0, 1)).transpose(0, 1)
         return self.whiten2(self.out_proj(x * y))
 
-    def streaming_forward(self, x: Tensor, attn_weights: Tensor, cached_x: Tensor, left_context_len: int) -> Tuple[Tensor, Tensor]:
+    def streaming_forward(
+        self, x: Tensor, attn_weights: Tensor, cached_x: Tensor, left_context_len: int
+    ) -> Tuple[Tensor, Tensor]:
         """One chunk: x (T, N, C), weights (1, N, T, left + T), cached_x (1, N, left, hidden) -> (T, N, C), next cached_x."""
         s, x, y = self.in_proj(x).chunk(3, dim=2)
         x = torch.cat([cached_x, (x * torch.tanh(s)).transpose(0, 1).unsqueeze(0)], dim=2)

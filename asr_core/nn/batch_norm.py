@@ -83,7 +83,13 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pad_mask: Optional[Tensor], eps: float, groups: List[Any]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        pad_mask: Optional[Tensor],
+        eps: float,
+        groups: List[Any],
     ) -> Tuple[Tensor, Tensor, Tensor]:
         num, mean, var = _statistics(x, pad_mask, groups)
         inv_std = torch.rsqrt(var + eps)
@@ -100,7 +106,9 @@ class _BatchNorm(torch.autograd.Function):
         dy = _zero_padding(dy, pad_mask)
         normal = (x - mean) * inv_std
         sums = torch.stack([_sum(dy), _sum(dy * normal)])
-        dbias, dweight = sums.clone()  # of this process: gradients of parameters are summed over processes later
+        dbias, dweight = (
+            sums.clone()
+        )  # of this process: gradients of parameters are summed over processes later
         for group in ctx.groups:
             torch.distributed.all_reduce(sums, group=group)
         dx = _zero_padding((dy - sums[0] / num - normal * (sums[1] / num)) * (weight * inv_std), pad_mask)

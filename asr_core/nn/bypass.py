@@ -18,7 +18,11 @@ class BypassModule(nn.Module):
     """
 
     def __init__(
-        self, embed_dim: int, skip_rate: FloatLike = 0.0, scale_min: Optional[FloatLike] = None, scale_max: FloatLike = 1.0
+        self,
+        embed_dim: int,
+        skip_rate: FloatLike = 0.0,
+        scale_min: Optional[FloatLike] = None,
+        scale_max: FloatLike = 1.0,
     ) -> None:
         super().__init__()
         self.bypass_scale = nn.Parameter(torch.full((embed_dim,), 0.5))
@@ -77,4 +81,8 @@ class SimpleUpsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (T, N, C) -> (T * upsample, N, C)."""
         seq_len, batch_size, channels = x.size()
-        return x.unsqueeze(1).expand(seq_len, self.upsample, batch_size, channels).reshape(-1, batch_size, channels)
+        return (
+            x.unsqueeze(1)
+            .expand(seq_len, self.upsample, batch_size, channels)
+            .reshape(-1, batch_size, channels)
+        )

@@ -33,7 +33,14 @@ class ConformerFeedForward(nn.Sequential):
       norm_eps: of the layer norm.
     """
 
-    def __init__(self, embed_dim: int, feedforward_dim: int, dropout: float, activation: str = "silu", norm_eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        feedforward_dim: int,
+        dropout: float,
+        activation: str = "silu",
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__(
             nn.LayerNorm(embed_dim, eps=norm_eps),
             nn.Linear(embed_dim, feedforward_dim),

@@ -26,7 +26,9 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
         # rows: change of the chunk-wise part's scale near the chunk's left and right edge
         self.chunkwise_conv_scale = nn.Parameter(torch.zeros(2, channels, kernel_size))
         self.causal_conv = nn.Conv1d(channels, channels, (kernel_size + 1) // 2, groups=channels)
-        self.chunkwise_conv = nn.Conv1d(channels, channels, kernel_size, groups=channels, padding=kernel_size // 2)
+        self.chunkwise_conv = nn.Conv1d(
+            channels, channels, kernel_size, groups=channels, padding=kernel_size // 2
+        )
         nn.init.uniform_(self.causal_conv.bias, -0.1, 0.1)
 
     def forward(self, x: Tensor, chunk_size: int = -1) -> Tensor:
@@ -36,7 +38,9 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
             chunk_size = seq_len
         x_causal = depthwise_conv1d(x, self.causal_conv.weight, self.causal_conv.bias, pad, 0)
         x_chunk = depthwise_conv1d(x, self.chunkwise_conv.weight, self.chunkwise_conv.bias, pad, chunk_size)
-        scale = self._chunk_scale(chunk_size).t().repeat((seq_len + chunk_size - 1) // chunk_size, 1)[:seq_len]
+        scale = (
+            self._chunk_scale(chunk_size).t().repeat((seq_len + chunk_size - 1) // chunk_size, 1)[:seq_len]
+        )
         return torch.addcmul(x_causal, x_chunk, scale.unsqueeze(1))
 
     def _chunk_scale(self, chunk_size: int) -> Tensor:
@@ -82,7 +86,9 @@ class ConvolutionModule(nn.Module):
         if causal:
             self.depthwise_conv = ChunkCausalDepthwiseConv1d(channels, kernel_size)
         else:
-            self.depthwise_conv = nn.Conv1d(channels, channels, kernel_size, groups=channels, padding=kernel_size // 2)
+            self.depthwise_conv = nn.Conv1d(
+                channels, channels, kernel_size, groups=channels, padding=kernel_size // 2
+            )
         self.balancer2 = Balancer(
             channels,
             min_positive=ScheduledFloat((0.0, 0.1), (8000.0, 0.05)),
@@ -91,7 +97,9 @@ class ConvolutionModule(nn.Module):
             max_abs=10.0,
         )
         self.whiten = Whiten(1, whitening_limit=whitening_limit(7.5), prob=(0.025, 0.25), grad_scale=0.01)
-        self.out_proj = ActivationDropoutAndLinear(channels, channels, activation="SwooshR", initial_scale=0.05)
+        self.out_proj = ActivationDropoutAndLinear(
+            channels, channels, activation="SwooshR", initial_scale=0.05
+        )
 
     def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None, chunk_size: int = -1) -> Tensor:
         """x (T, N, C), pad_mask (N, T) True at padding -> (T, N, C)."""

@@ -17,9 +17,16 @@ class FeedforwardModule(nn.Module):
     def __init__(self, embed_dim: int, feedforward_dim: int, dropout: FloatLike) -> None:
         super().__init__()
         self.in_proj = nn.Linear(embed_dim, feedforward_dim)
-        self.hidden_balancer = Balancer(feedforward_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
+        self.hidden_balancer = Balancer(
+            feedforward_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
+        )
         self.out_proj = ActivationDropoutAndLinear(
-            feedforward_dim, embed_dim, activation="SwooshL", dropout_p=dropout, dropout_shared_dim=0, initial_scale=0.1
+            feedforward_dim,
+            embed_dim,
+            activation="SwooshL",
+            dropout_p=dropout,
+            dropout_shared_dim=0,
+            initial_scale=0.1,
         )
         self.out_whiten = Whiten(1, whitening_limit=whitening_limit(7.5), prob=(0.025, 0.25), grad_scale=0.01)
 

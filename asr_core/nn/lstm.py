@@ -29,7 +29,9 @@ class LstmLayer(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, proj_size: int = 0, cell_clip: float = 0.0) -> None:
         super().__init__()
         if min(input_size, hidden_size) < 1 or proj_size < 0 or cell_clip < 0:
-            raise ValueError(f"sizes must be positive, got {input_size}, {hidden_size}, {proj_size} and cell_clip {cell_clip}")
+            raise ValueError(
+                f"sizes must be positive, got {input_size}, {hidden_size}, {proj_size} and cell_clip {cell_clip}"
+            )
         self.hidden_size = hidden_size
         self.output_size = proj_size or hidden_size
         self.has_projection = proj_size > 0
@@ -60,10 +62,17 @@ class LstmLayer(nn.Module):
     def _run(self, x: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         if self.cell_clip > 0:
             return self._clipped(x, h, c)
-        weights = [self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias)]  # torch wants two biases
+        weights = [
+            self.weight_ih,
+            self.weight_hh,
+            self.bias,
+            torch.zeros_like(self.bias),
+        ]  # torch wants two biases
         if self.has_projection:
             weights.append(self.weight_hr)
-        y, h, c = torch.lstm(x, [h.unsqueeze(0), c.unsqueeze(0)], weights, True, 1, 0.0, self.training, False, True)
+        y, h, c = torch.lstm(
+            x, [h.unsqueeze(0), c.unsqueeze(0)], weights, True, 1, 0.0, self.training, False, True
+        )
         return y, h.squeeze(0), c.squeeze(0)
 
     def _clipped(self, x: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +80,9 @@ class LstmLayer(nn.Module):
         outputs = []
         for t in range(x.size(1)):
             i, f, g, o = (gates[:, t] + torch.mm(h, self.weight_hh.t())).chunk(4, dim=1)
-            c = (torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)).clamp(-self.cell_clip, self.cell_clip)
+            c = (torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)).clamp(
+                -self.cell_clip, self.cell_clip
+            )
             h = torch.sigmoid(o) * torch.tanh(c)
             if self.has_projection:
                 h = torch.mm(h, self.weight_hr.t())

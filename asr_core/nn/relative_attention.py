@@ -34,7 +34,9 @@ class MultiheadAttention(nn.Module):
       per_dim_scale: multiply each dimension of the queries by ``softplus(s) / softplus(0)``, s learned and shared by the heads.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False
+    ) -> None:
         super().__init__()
         if embed_dim % num_heads != 0:
             raise ValueError(f"{num_heads} heads cannot share a width of {embed_dim}")
@@ -42,7 +44,9 @@ class MultiheadAttention(nn.Module):
         self.head_dim = embed_dim // num_heads
         self.in_proj = nn.Linear(embed_dim, 3 * embed_dim)
         self._add_positions(embed_dim)
-        self.register_parameter("per_dim_scale", nn.Parameter(torch.zeros(self.head_dim)) if per_dim_scale else None)
+        self.register_parameter(
+            "per_dim_scale", nn.Parameter(torch.zeros(self.head_dim)) if per_dim_scale else None
+        )
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(embed_dim, embed_dim)
 
@@ -95,7 +99,11 @@ class MultiheadAttention(nn.Module):
     def _queries(self, q: Tensor, num_keys: int, pos_emb: Tensor) -> Tuple[Tensor, Optional[Tensor], Tensor]:
         """Queries (H, N, T, D) for keys and for positions, if they matter, and the positions (H, T - 1 + num_keys, D), by offset."""
         nothing: Optional[Tensor] = None
-        return self._weighted(q) * self.head_dim**-0.5, nothing, q.new_zeros(self.num_heads, q.size(2) - 1 + num_keys, 0)
+        return (
+            self._weighted(q) * self.head_dim**-0.5,
+            nothing,
+            q.new_zeros(self.num_heads, q.size(2) - 1 + num_keys, 0),
+        )
 
     def _weighted(self, q: Tensor) -> Tensor:
         """The queries, each dimension times its learned factor."""
@@ -116,7 +124,14 @@ class RelPositionMultiheadAttention(MultiheadAttention):
       scale_bias: divide u and v by sqrt(C / H), too, and not the queries alone.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False, scale_bias: bool = False) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.1,
+        per_dim_scale: bool = False,
+        scale_bias: bool = False,
+    ) -> None:
         super().__init__(embed_dim, num_heads, dropout, per_dim_scale)
         self.scale_bias = scale_bias
 
@@ -129,7 +144,10 @@ class RelPositionMultiheadAttention(MultiheadAttention):
         scale = self.head_dim**-0.5
         pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1)).squeeze(1)
         q = self._weighted(q)
-        u, v = self.pos_bias_u.to(q.dtype).unsqueeze(1).unsqueeze(1), self.pos_bias_v.to(q.dtype).unsqueeze(1).unsqueeze(1)
+        u, v = (
+            self.pos_bias_u.to(q.dtype).unsqueeze(1).unsqueeze(1),
+            self.pos_bias_v.to(q.dtype).unsqueeze(1).unsqueeze(1),
+        )
         if self.scale_bias:
             return (q + u) * scale, (q + v) * scale, pos
         return q * scale + u, q * scale + v, pos
@@ -145,7 +163,14 @@ class KeyShiftAttention(MultiheadAttention):
       clip: largest offset that is told from larger ones.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.1, per_dim_scale: bool = False, clip: int = 400) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.1,
+        per_dim_scale: bool = False,
+        clip: int = 400,
+    ) -> None:
         super().__init__(embed_dim, num_heads, dropout, per_dim_scale)
         self.clip = clip
         self.key_shift = nn.Parameter(torch.empty(2 * clip + 1, self.head_dim))

@@ -138,7 +138,13 @@ class BiasNorm(nn.Module):
       log_scale_min, log_scale_max: soft limits of the log scale.
     """
 
-    def __init__(self, num_channels: int, log_scale: float = 1.0, log_scale_min: float = -1.5, log_scale_max: float = 1.5) -> None:
+    def __init__(
+        self,
+        num_channels: int,
+        log_scale: float = 1.0,
+        log_scale_min: float = -1.5,
+        log_scale_max: float = 1.5,
+    ) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(log_scale))
         self.bias = nn.Parameter(torch.empty(num_channels).normal_(mean=0.0, std=1e-4))
@@ -149,7 +155,9 @@ class BiasNorm(nn.Module):
         """x (..., C)."""
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return bias_norm_plain(x, self.bias, self.log_scale)
-        log_scale = limit_param_value(self.log_scale, self.log_scale_min, self.log_scale_max, training=self.training)
+        log_scale = limit_param_value(
+            self.log_scale, self.log_scale_min, self.log_scale_max, training=self.training
+        )
         return bias_norm(x, self.bias, log_scale)
 
 

@@ -34,18 +34,28 @@ class ConvNeXt(nn.Module):
     """
 
     def __init__(
-        self, channels: int, hidden_ratio: int = 3, kernel_size: Tuple[int, int] = (7, 7), layerdrop_rate: FloatLike = 0.0
+        self,
+        channels: int,
+        hidden_ratio: int = 3,
+        kernel_size: Tuple[int, int] = (7, 7),
+        layerdrop_rate: FloatLike = 0.0,
     ) -> None:
         super().__init__()
         self.padding = (kernel_size[0] // 2, kernel_size[1] // 2)
         hidden = channels * hidden_ratio
         self.layerdrop_rate = layerdrop_rate
-        self.depthwise_conv = nn.Conv2d(channels, channels, kernel_size, groups=channels, padding=self.padding)
+        self.depthwise_conv = nn.Conv2d(
+            channels, channels, kernel_size, groups=channels, padding=self.padding
+        )
         self.pointwise_conv1 = nn.Conv2d(channels, hidden, 1)
-        self.hidden_balancer = Balancer(hidden, channel_dim=-1, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
+        self.hidden_balancer = Balancer(
+            hidden, channel_dim=-1, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
+        )
         self.activation = SwooshL()
         self.pointwise_conv2 = ScaledConv2d(hidden, channels, 1, initial_scale=0.01)
-        self.out_balancer = Balancer(channels, channel_dim=1, min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0)
+        self.out_balancer = Balancer(
+            channels, channel_dim=1, min_positive=0.4, max_positive=0.6, min_abs=1.0, max_abs=6.0
+        )
         self.out_whiten = Whiten(1, whitening_limit=5.0, prob=(0.025, 0.25), grad_scale=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +95,13 @@ class ConvNeXt(nn.Module):
         pad = self.padding[0]
         num_frames = x.size(2) - pad
         whole = torch.cat([cache, x], dim=2)
-        y = F.conv2d(whole, self.depthwise_conv.weight, self.depthwise_conv.bias, padding=(0, self.padding[1]), groups=whole.size(1))
+        y = F.conv2d(
+            whole,
+            self.depthwise_conv.weight,
+            self.depthwise_conv.bias,
+            padding=(0, self.padding[1]),
+            groups=whole.size(1),
+        )
         y = self._perceptron(y)
         return x[:, :, :num_frames] + y, whole[:, :, num_frames : num_frames + pad]
 
@@ -150,11 +166,17 @@ class Conv2dSubsampling(nn.Module):
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             x = self.out(x.transpose(1, 2).flatten(2))
         else:  # reorder the weight rather than the activations, which are in channels-last format
-            weight = self.out.weight.unflatten(1, (self.layer3_channels, self.out_width)).transpose(1, 2).flatten(1)
+            weight = (
+                self.out.weight.unflatten(1, (self.layer3_channels, self.out_width))
+                .transpose(1, 2)
+                .flatten(1)
+            )
             x = F.linear(x.permute(0, 2, 3, 1).flatten(2), weight, self.out.bias)
         return self.dropout(self.out_norm(self.out_whiten(x)))
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, cached_left_pad: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def streaming_forward(
+        self, x: Tensor, x_lens: Tensor, cached_left_pad: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """One chunk: (N, T, in_channels) -> (N, (T - 7) // 2 - 3, out_channels), lengths, the next left context."""
         x, cached_left_pad = self.convnext.streaming_forward(self.conv(self._as_image(x)), cached_left_pad)
         return self._project(x), (x_lens - 7) // 2 - self.convnext.padding[0], cached_left_pad

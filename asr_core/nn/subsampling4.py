@@ -32,7 +32,9 @@ class Conv2dSubsampling4(nn.Module):
     lost = 0
     look_ahead = 0
 
-    def __init__(self, in_channels: int, out_channels: int, channels: int = 512, dropout: float = 0.1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, channels: int = 512, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.channels = channels
@@ -85,7 +87,9 @@ class Conv2dSubsamplingNarrow(nn.Module):
     lost = 5
     look_ahead = 5
 
-    def __init__(self, in_channels: int, out_channels: int, activation: nn.Module, dropout: float = 0.1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, activation: nn.Module, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         if in_channels < 7:
             raise ValueError(f"the front end needs at least 7 features per frame, got {in_channels}")

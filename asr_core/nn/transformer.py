@@ -51,7 +51,9 @@ class MultiHeadAttention(nn.Module):
       memory_dim: width of keys and values; left out: ``embed_dim``.
     """
 
-    def __init__(self, embed_dim: int, attention_dim: int, num_heads: int, memory_dim: Optional[int] = None) -> None:
+    def __init__(
+        self, embed_dim: int, attention_dim: int, num_heads: int, memory_dim: Optional[int] = None
+    ) -> None:
         super().__init__()
         if attention_dim % num_heads != 0:
             raise ValueError(f"{num_heads} heads cannot share an attention of width {attention_dim}")
@@ -74,7 +76,11 @@ class MultiHeadAttention(nn.Module):
         Returns:
           (N, U, embed_dim).
         """
-        q, k, v = self._heads(self.linear_q(query)), self._heads(self.linear_k(memory)), self._heads(self.linear_v(memory))
+        q, k, v = (
+            self._heads(self.linear_q(query)),
+            self._heads(self.linear_k(memory)),
+            self._heads(self.linear_v(memory)),
+        )
         penalize = False
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
             penalize = self.training and random.random() < 0.1
@@ -108,7 +114,15 @@ class TransformerDecoderLayer(nn.Module):
       dropout: dropout rate.
     """
 
-    def __init__(self, embed_dim: int, attention_dim: int, num_heads: int, feedforward_dim: int, memory_dim: int, dropout: float) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        attention_dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        memory_dim: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.norm_self_attn = nn.LayerNorm(embed_dim)
         self.self_attn = MultiHeadAttention(embed_dim, attention_dim, num_heads)
@@ -116,7 +130,10 @@ class TransformerDecoderLayer(nn.Module):
         self.src_attn = MultiHeadAttention(embed_dim, attention_dim, num_heads, memory_dim)
         self.norm_ff = nn.LayerNorm(embed_dim)
         self.feed_forward = nn.Sequential(
-            nn.Linear(embed_dim, feedforward_dim), nn.SiLU(), nn.Dropout(dropout), nn.Linear(feedforward_dim, embed_dim)
+            nn.Linear(embed_dim, feedforward_dim),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(feedforward_dim, embed_dim),
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -155,7 +172,12 @@ class TransformerDecoder(nn.Module):
         self.embed = nn.Embedding(vocab_size, embed_dim)
         self.pos = AbsolutePositionalEncoding(embed_dim, dropout)
         self.layers = nn.ModuleList(
-            [TransformerDecoderLayer(embed_dim, attention_dim, num_heads, feedforward_dim, memory_dim, dropout) for _ in range(num_layers)]
+            [
+                TransformerDecoderLayer(
+                    embed_dim, attention_dim, num_heads, feedforward_dim, memory_dim, dropout
+                )
+                for _ in range(num_layers)
+            ]
         )
         self.output_layer = nn.Linear(embed_dim, vocab_size)
 
@@ -173,7 +195,9 @@ class TransformerDecoder(nn.Module):
         steps = torch.arange(x.size(1), device=x.device)
         mask = steps.unsqueeze(0) > steps.unsqueeze(1)
         frames = torch.arange(memory.size(1), device=memory.device)
-        memory_mask = (frames.unsqueeze(0) >= memory_lens.to(memory.device).unsqueeze(1)).unsqueeze(1).unsqueeze(1)
+        memory_mask = (
+            (frames.unsqueeze(0) >= memory_lens.to(memory.device).unsqueeze(1)).unsqueeze(1).unsqueeze(1)
+        )
         h = self.pos(self.embed(x))
         for layer in self.layers:
             h = layer(h, mask, memory, memory_mask)

@@ -21,11 +21,19 @@ class Whiten(nn.Module):
       grad_scale: norm of the added gradient relative to the incoming one.
     """
 
-    def __init__(self, num_groups: int, whitening_limit: FloatLike, prob: Union[float, Tuple[float, float]], grad_scale: FloatLike) -> None:
+    def __init__(
+        self,
+        num_groups: int,
+        whitening_limit: FloatLike,
+        prob: Union[float, Tuple[float, float]],
+        grad_scale: FloatLike,
+    ) -> None:
         super().__init__()
         low, high = (prob, prob) if isinstance(prob, (int, float)) else prob
         if not (num_groups >= 1 and float(whitening_limit) >= 1 and 0 < low <= high <= 1):
-            raise ValueError(f"bad whitening: num_groups={num_groups}, limit={float(whitening_limit)}, prob={prob}")
+            raise ValueError(
+                f"bad whitening: num_groups={num_groups}, limit={float(whitening_limit)}, prob={prob}"
+            )
         self.num_groups = num_groups
         self.whitening_limit = whitening_limit
         self.grad_scale = grad_scale

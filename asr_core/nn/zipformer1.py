@@ -85,10 +85,14 @@ class CumulativeMean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (T, N, C) -> (T, N, C)."""
         counts = torch.arange(1, x.size(0) + 1, device=x.device).view(-1, 1, 1)
-        sums = x.cumsum(dim=0, dtype=torch.promote_types(x.dtype, torch.float32))  # too large for half precision
+        sums = x.cumsum(
+            dim=0, dtype=torch.promote_types(x.dtype, torch.float32)
+        )  # too large for half precision
         return self.proj((sums / counts).to(x.dtype))
 
-    def streaming_forward(self, x: Tensor, cached_len: Tensor, cached_avg: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def streaming_forward(
+        self, x: Tensor, cached_len: Tensor, cached_avg: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """One chunk: x (T, N, C), frames before it (N,) and their mean (N, C) -> (T, N, C) and the next of both."""
         counts = torch.arange(1, x.size(0) + 1, device=x.device).unsqueeze(1) + cached_len.unsqueeze(0)
         mean = (x.cumsum(dim=0) + cached_avg * cached_len.unsqueeze(1)) / counts.unsqueeze(2)
@@ -115,7 +119,9 @@ class AttentionDownsample(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, downsample: int) -> None:
         super().__init__()
         if out_channels < in_channels:
-            raise ValueError(f"a width of {out_channels} cannot follow one of {in_channels}: widths may only grow")
+            raise ValueError(
+                f"a width of {out_channels} cannot follow one of {in_channels}: widths may only grow"
+            )
         self.query = nn.Parameter(torch.randn(in_channels) * in_channels**-0.5)
         self.extra_proj: Optional[nn.Linear] = None
         if out_channels > in_channels:
@@ -127,7 +133,9 @@ class AttentionDownsample(nn.Module):
         ds = self.downsample
         x = repeat_last_frame(x, pad_mask)
         num_groups = (x.size(0) + ds - 1) // ds
-        x = torch.cat([x, x[x.size(0) - 1 :].expand(num_groups * ds - x.size(0), x.size(1), x.size(2))], dim=0)
+        x = torch.cat(
+            [x, x[x.size(0) - 1 :].expand(num_groups * ds - x.size(0), x.size(1), x.size(2))], dim=0
+        )
         x = x.reshape(num_groups, ds, x.size(1), x.size(2))
         scores = torch.matmul(x, self.query)
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:

@@ -26,10 +26,14 @@ class RelPositionalEncoding(nn.Module):
 
     def forward(self, x: Tensor, left_context_len: int = 0) -> Tensor:
         """Encoding for queries ``x`` (T, N, .) and T + left_context_len keys, the farthest first: (1, 2 T - 1 + left_context_len, C)."""
-        offsets = torch.arange(x.size(0) + left_context_len - 1, -x.size(0), -1, device=x.device, dtype=torch.float32)
+        offsets = torch.arange(
+            x.size(0) + left_context_len - 1, -x.size(0), -1, device=x.device, dtype=torch.float32
+        )
         exponents = torch.arange(0, self.channels, 2, device=x.device, dtype=torch.float32) / self.channels
         angles = offsets.unsqueeze(1) * torch.exp(exponents * -math.log(10000.0))
-        return self.dropout(torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).unsqueeze(0).to(x.dtype))
+        return self.dropout(
+            torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).unsqueeze(0).to(x.dtype)
+        )
 
 
 class RelPositionMultiheadAttention(nn.Module):
@@ -45,13 +49,17 @@ class RelPositionMultiheadAttention(nn.Module):
     def __init__(self, embed_dim: int, attention_dim: int, num_heads: int, pos_dim: int) -> None:
         super().__init__()
         if attention_dim % (2 * num_heads) != 0:
-            raise ValueError(f"{num_heads} heads cannot share an attention width of {attention_dim}, half of it for values")
+            raise ValueError(
+                f"{num_heads} heads cannot share an attention width of {attention_dim}, half of it for values"
+            )
         self.attention_dim = attention_dim
         self.num_heads = num_heads
         value_dim = attention_dim // 2
         in_proj_dim = 2 * attention_dim + value_dim + pos_dim * num_heads
         # the initial scale stands for the usual division of scores by sqrt(A / H)
-        self.in_proj = ScaledLinear(embed_dim, in_proj_dim, initial_scale=(attention_dim // num_heads) ** -0.25)
+        self.in_proj = ScaledLinear(
+            embed_dim, in_proj_dim, initial_scale=(attention_dim // num_heads) ** -0.25
+        )
         self.linear_pos = ScaledLinear(embed_dim, num_heads * pos_dim, bias=False, initial_scale=0.05)
         self.out_proj = ScaledLinear(value_dim, embed_dim, initial_scale=0.05)
         self.in_proj2 = nn.Linear(embed_dim, value_dim, bias=False)

@@ -24,12 +24,16 @@ def _activate(x: Tensor, activation: str, mask: Optional[Tensor]) -> Tensor:
         from asr_core.ops.cpu import activations
 
         y, size = torch.empty_like(x), mask.numel()
-        activations.swoosh_masked_forward(x.shape[0], max(1, activations.GRAIN // size), [x, mask, y, size], [offset, constant])
+        activations.swoosh_masked_forward(
+            x.shape[0], max(1, activations.GRAIN // size), [x, mask, y, size], [offset, constant]
+        )
         return y
     return swoosh_forward(x, offset, constant).mul_(mask)
 
 
-def _activate_and_differentiate(x: Tensor, dy: Tensor, activation: str, mask: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+def _activate_and_differentiate(
+    x: Tensor, dy: Tensor, activation: str, mask: Optional[Tensor]
+) -> Tuple[Tensor, Tensor]:
     """``swoosh(x) * mask`` again and the gradient of ``x`` where ``dy`` is that of the result; ``dy`` may be overwritten."""
     offset, constant = SWOOSH[activation]
     if usable(x, dy, mask) and _shares_rows(mask, x):
@@ -40,7 +44,9 @@ def _activate_and_differentiate(x: Tensor, dy: Tensor, activation: str, mask: Op
             activations.swoosh_both(x.numel(), activations.GRAIN, [x, dy, y, dx], [offset, constant])
         else:
             args = [x, dy, mask, y, dx, mask.numel()]
-            activations.swoosh_masked_both(x.shape[0], max(1, activations.GRAIN // mask.numel()), args, [offset, constant])
+            activations.swoosh_masked_both(
+                x.shape[0], max(1, activations.GRAIN // mask.numel()), args, [offset, constant]
+            )
         return y, dx
     y = _activate(x, activation, mask)
     slope = torch.sigmoid(x - offset).sub_(0.08)
@@ -49,7 +55,9 @@ def _activate_and_differentiate(x: Tensor, dy: Tensor, activation: str, mask: Op
 
 class _ActivationLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor], activation: str, mask: Optional[Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor], activation: str, mask: Optional[Tensor]
+    ) -> Tensor:
         x = x.contiguous()
         ctx.save_for_backward(x, weight, mask)
         ctx.activation = activation
@@ -65,7 +73,9 @@ class _ActivationLinear(torch.autograd.Function):
         return dx, dweight, dbias, None, None
 
 
-def activation_linear(x: Tensor, weight: Tensor, bias: Optional[Tensor], activation: str, mask: Optional[Tensor] = None) -> Tensor:
+def activation_linear(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], activation: str, mask: Optional[Tensor] = None
+) -> Tensor:
     """``linear(swoosh(x) * mask)``.
 
     Args:
@@ -78,7 +88,9 @@ def activation_linear(x: Tensor, weight: Tensor, bias: Optional[Tensor], activat
     Returns:
       (..., C_out)
     """
-    if torch.is_autocast_enabled(x.device.type):  # as autocast does for a linear map; the backward pass then sees one type
+    if torch.is_autocast_enabled(
+        x.device.type
+    ):  # as autocast does for a linear map; the backward pass then sees one type
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
         bias, mask = (None if t is None else t.to(dtype) for t in (bias, mask))

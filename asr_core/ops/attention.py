@@ -18,7 +18,9 @@ def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
     """
     num_heads, batch_size, num_queries, num_offsets = scores.shape
     if torch.jit.is_tracing():
-        offsets = torch.arange(num_queries - 1, -1, -1, device=scores.device).unsqueeze(1) + torch.arange(num_keys, device=scores.device)
+        offsets = torch.arange(num_queries - 1, -1, -1, device=scores.device).unsqueeze(1) + torch.arange(
+            num_keys, device=scores.device
+        )
         return scores.gather(3, offsets.expand(num_heads, batch_size, num_queries, num_keys))
     return scores.as_strided(
         (num_heads, batch_size, num_queries, num_keys),
@@ -27,7 +29,9 @@ def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
     )
 
 
-def attention_weights_plain(q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]) -> Tensor:
+def attention_weights_plain(
+    q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]
+) -> Tensor:
     """The formula of :func:`attention_weights` in plain operations (for scripting and tracing)."""
     scores = torch.matmul(q, k.transpose(2, 3))
     if p is not None:
@@ -42,7 +46,14 @@ class _AttentionWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor], limit: float, penalty: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        p: Optional[Tensor],
+        pos: Tensor,
+        mask: Optional[Tensor],
+        limit: float,
+        penalty: float,
     ) -> Tuple[Tensor, Tensor]:
         q, k, p = q.contiguous(), k.contiguous(), None if p is None else p.contiguous()
         scores = torch.matmul(q, k.transpose(2, 3))
@@ -56,14 +67,18 @@ class _AttentionWeights(torch.autograd.Function):
                 excess = (scores > limit).to(torch.int8) - (scores < -limit).to(torch.int8)
             if mask is not None:
                 scores.masked_fill_(mask, MASKED_SCORE)
-            weights = scores.softmax(dim=-1, dtype=torch.float32 if scores.dtype == torch.float16 else None).to(scores.dtype)
+            weights = scores.softmax(
+                dim=-1, dtype=torch.float32 if scores.dtype == torch.float16 else None
+            ).to(scores.dtype)
         ctx.save_for_backward(q, k, p, pos, mask, excess, weights)
         ctx.penalty = penalty
         ctx.set_materialize_grads(False)
         return weights, weights[:1].clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Optional[Tensor], grad_first: Optional[Tensor]) -> Tuple[Optional[Tensor], ...]:
+    def backward(
+        ctx: Any, grad: Optional[Tensor], grad_first: Optional[Tensor]
+    ) -> Tuple[Optional[Tensor], ...]:
         q, k, p, pos, mask, excess, weights = ctx.saved_tensors
         if grad is None:
             if grad_first is None:
@@ -79,17 +94,25 @@ class _AttentionWeights(torch.autograd.Function):
         return torch.matmul(g, k), torch.matmul(g.transpose(2, 3), q), dp, dpos, None, None, None
 
 
-def _softmax_backward(weights: Tensor, grad: Tensor, grad_first: Optional[Tensor], mask: Optional[Tensor]) -> Tensor:
+def _softmax_backward(
+    weights: Tensor, grad: Tensor, grad_first: Optional[Tensor], mask: Optional[Tensor]
+) -> Tensor:
     if grad_first is not None:
         grad = torch.cat([grad[:1] + grad_first, grad[1:]])
-    w, g = (weights.float(), grad.float()) if weights.dtype in (torch.float16, torch.bfloat16) else (weights, grad)
+    w, g = (
+        (weights.float(), grad.float())
+        if weights.dtype in (torch.float16, torch.bfloat16)
+        else (weights, grad)
+    )
     g = torch.ops.aten._softmax_backward_data(g, w, -1, w.dtype)
     if mask is not None:
         g.masked_fill_(mask, 0.0)
     return g.to(weights.dtype)
 
 
-def _positions_backward(g: Tensor, p: Optional[Tensor], pos: Tensor) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+def _positions_backward(
+    g: Tensor, p: Optional[Tensor], pos: Tensor
+) -> Tuple[Optional[Tensor], Optional[Tensor]]:
     if p is None:
         return None, None
     by_offset = g.new_zeros((*g.shape[:3], pos.shape[1]))
@@ -120,7 +143,12 @@ def _softmax_on_cpu(scores: Tensor, p: Optional[Tensor], pos: Tensor, mask: Opti
 
 
 def _softmax_backward_on_cpu(
-    weights: Tensor, grad: Tensor, grad_first: Optional[Tensor], p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]
+    weights: Tensor,
+    grad: Tensor,
+    grad_first: Optional[Tensor],
+    p: Optional[Tensor],
+    pos: Tensor,
+    mask: Optional[Tensor],
 ) -> Tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
     from asr_core.ops.cpu import attention as kernels
 
@@ -138,7 +166,13 @@ def _softmax_backward_on_cpu(
 
 
 def attention_weights(
-    q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor], limit: float = 25.0, penalty: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    p: Optional[Tensor],
+    pos: Tensor,
+    mask: Optional[Tensor],
+    limit: float = 25.0,
+    penalty: float = 0.0,
 ) -> Tuple[Tensor, Tensor]:
     """Softmax over keys of ``q . k + p . pos``.
 

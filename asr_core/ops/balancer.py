@@ -10,7 +10,9 @@ from asr_core.ops.cpu.dispatch import like, rows_of, usable
 Bounds = Tuple[float, float, float, float]
 
 
-def balancer_coefficients(mean: Tensor, mean_sq: Tensor, bounds: Bounds, grad_scale: float) -> Tuple[Tensor, Tensor]:
+def balancer_coefficients(
+    mean: Tensor, mean_sq: Tensor, bounds: Bounds, grad_scale: float
+) -> Tuple[Tensor, Tensor]:
     """Per-channel ``(a, b)`` such that the normalised gradient of the balancer's loss at ``x`` is ``a + b * x``.
 
     With m = mean / stddev, r = rms, the loss of a channel is ``|m - clamp(m, m_lo, m_hi)| + |log(clamp(r, r_lo, r_hi) / r)|``;
@@ -69,7 +71,9 @@ def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, c
     return torch.addcmul(grad.to(push.dtype), grad.abs().to(push.dtype), push).to(grad.dtype)
 
 
-def _apply_on_cpu(grad: Tensor, x: Tensor, rows: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
+def _apply_on_cpu(
+    grad: Tensor, x: Tensor, rows: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int
+) -> Tensor:
     """:func:`apply_balancer` by the fused kernels: one pass for the statistics, one for the result."""
     from asr_core.ops.cpu import rows as kernels
 

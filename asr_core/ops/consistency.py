@@ -17,7 +17,9 @@ def masked_kl_div(log_probs: Tensor, target_log_probs: Tensor, lens: Tensor) -> 
       (N,).
     """
     divergence = F.kl_div(log_probs, target_log_probs, reduction="none", log_target=True).sum(dim=2)
-    padded = torch.arange(log_probs.size(1), device=log_probs.device).unsqueeze(0) >= lens.to(log_probs.device).unsqueeze(1)
+    padded = torch.arange(log_probs.size(1), device=log_probs.device).unsqueeze(0) >= lens.to(
+        log_probs.device
+    ).unsqueeze(1)
     return divergence.masked_fill(padded, 0.0).sum(dim=1)
 
 

@@ -18,9 +18,17 @@ def depthwise_conv1d_plain(x: Tensor, weight: Tensor, bias: Optional[Tensor], pa
     if chunk > 0:
         num_chunks = (num_frames + chunk - 1) // chunk
         x = F.pad(x, (0, 0, 0, 0, 0, num_chunks * chunk - num_frames))
-        x = x.reshape(num_chunks, chunk, batch, channels).permute(0, 2, 3, 1).reshape(num_chunks * batch, channels, chunk)
+        x = (
+            x.reshape(num_chunks, chunk, batch, channels)
+            .permute(0, 2, 3, 1)
+            .reshape(num_chunks * batch, channels, chunk)
+        )
         y = F.conv1d(F.pad(x, (pad, taps - 1 - pad)), weight, bias, groups=channels)
-        y = y.reshape(num_chunks, batch, channels, chunk).permute(0, 3, 1, 2).reshape(num_chunks * chunk, batch, channels)
+        y = (
+            y.reshape(num_chunks, batch, channels, chunk)
+            .permute(0, 3, 1, 2)
+            .reshape(num_chunks * chunk, batch, channels)
+        )
         return y[:num_frames]
     y = F.conv1d(F.pad(x.permute(1, 2, 0), (pad, taps - 1 - pad)), weight, bias, groups=channels)
     return y.permute(2, 0, 1)
@@ -56,7 +64,19 @@ def _correlate(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chun
     num_frames, batch, channels = x.shape
     y = torch.empty_like(x)
     w = weight[:, 0].t().contiguous()
-    args = [x, w, 0 if bias is None else bias, y, num_frames, batch, channels, weight.shape[2], pad, chunk, int(flip)]
+    args = [
+        x,
+        w,
+        0 if bias is None else bias,
+        y,
+        num_frames,
+        batch,
+        channels,
+        weight.shape[2],
+        pad,
+        chunk,
+        int(flip),
+    ]
     depthwise.conv1d(num_frames, max(1, 16384 // (batch * channels)), args)
     return y
 
@@ -103,12 +123,16 @@ class _DepthwiseConv2d(torch.autograd.Function):
         dweight, dbias = x.new_zeros(_PARTS, kt, kf, channels), x.new_zeros(_PARTS, channels)
         sizes = [batch, num_frames, width, channels, kt, kf, _PARTS]
         depthwise.conv2d_weight_grad(_PARTS, 1, [rows, dy_rows, dweight, dbias, *sizes])
-        dx = _conv2d(dy_rows.permute(0, 3, 1, 2), weight.flip(2, 3), None) if ctx.needs_input_grad[0] else None
+        dx = (
+            _conv2d(dy_rows.permute(0, 3, 1, 2), weight.flip(2, 3), None) if ctx.needs_input_grad[0] else None
+        )
         return dx, dweight.sum(0).permute(2, 0, 1).unsqueeze(1), dbias.sum(0)
 
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    return F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=weight.shape[0])
+    return F.conv2d(
+        x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=weight.shape[0]
+    )
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:

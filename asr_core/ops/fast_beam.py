@@ -97,15 +97,26 @@ def contexts_of(frontier: Frontier) -> Tuple[Tensor, Tensor, Tensor]:
     if dispatch.available() and frontier.code.device.type == "cpu":
         from asr_core.ops.cpu import fast_beam as kernels
 
-        return tuple(map(torch.from_numpy, kernels.contexts_of(frontier.code.numpy(), frontier.score.numpy())))  # type: ignore[return-value]
+        return tuple(
+            map(torch.from_numpy, kernels.contexts_of(frontier.code.numpy(), frontier.score.numpy()))
+        )  # type: ignore[return-value]
     valid = frontier.score > float("-inf")
     first = valid.clone()
     first[:, 1:] &= frontier.code[:, 1:] != frontier.code[:, :-1]
-    return frontier.code[first], first.nonzero()[:, 0], (first.flatten().cumsum(0) - 1).view_as(first).clamp(min=0)
+    return (
+        frontier.code[first],
+        first.nonzero()[:, 0],
+        (first.flatten().cumsum(0) - 1).view_as(first).clamp(min=0),
+    )
 
 
 def advance(
-    frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, limits: Limits, all_transitions: bool = False
+    frontier: Frontier,
+    context_index: Tensor,
+    log_probs: Tensor,
+    arcs: Arcs,
+    limits: Limits,
+    all_transitions: bool = False,
 ) -> Tuple[Frontier, Tensor, Tensor, List[Transitions]]:
     """Consume one frame.
 
@@ -127,7 +138,12 @@ def advance(
 
 
 def _advance_compiled(
-    frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, limits: Limits, all_transitions: bool
+    frontier: Frontier,
+    context_index: Tensor,
+    log_probs: Tensor,
+    arcs: Arcs,
+    limits: Limits,
+    all_transitions: bool,
 ) -> Tuple[Frontier, Tensor, Tensor, List[Transitions]]:
     from asr_core.ops.cpu import fast_beam as kernels
 
@@ -139,7 +155,12 @@ def _advance_compiled(
 
 
 def _advance_plain(
-    frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, limits: Limits, all_transitions: bool
+    frontier: Frontier,
+    context_index: Tensor,
+    log_probs: Tensor,
+    arcs: Arcs,
+    limits: Limits,
+    all_transitions: bool,
 ) -> Tuple[Frontier, Tensor, Tensor, List[Transitions]]:
     row, source, arc, step = _expand(frontier, context_index, log_probs, arcs, limits.blank)
     score = frontier.score[row, source] + step
@@ -150,7 +171,9 @@ def _advance_plain(
     code = torch.where(arc < 0, frontier.code[row, source], limits.append(frontier.code[row, source], label))
     dest = arcs.dest[arc.clamp(min=0)] if len(arcs.dest) else arc
     graph_state = torch.where(arc < 0, frontier.graph_state[row, source], dest)
-    states, member = torch.stack([row, code, graph_state]).unique(dim=1, return_inverse=True)  # sorted by row, code, graph state
+    states, member = torch.stack([row, code, graph_state]).unique(
+        dim=1, return_inverse=True
+    )  # sorted by row, code, graph state
     best = _best(score, member, states.size(1))
     contexts, context = states[:2].unique_consecutive(dim=1, return_inverse=True)
     kept_contexts = _leaders(_best(best, context, contexts.size(1)), contexts[0], limits.max_contexts)
@@ -159,10 +182,16 @@ def _advance_plain(
     states, best = states[:, alive], best[alive]
     new_index = alive.cumsum(0) - 1
     stays = alive[member]
-    row, source, arc, step, score, member = (x[stays] for x in (row, source, arc, step, score, new_index[member]))
+    row, source, arc, step, score, member = (
+        x[stays] for x in (row, source, arc, step, score, new_index[member])
+    )
     place = _rank_in_row(states[0])
     out = Frontier(*(x.clone() for x in frontier))
-    out = Frontier(torch.zeros_like(out.code), torch.zeros_like(out.graph_state), torch.full_like(out.score, float("-inf")))
+    out = Frontier(
+        torch.zeros_like(out.code),
+        torch.zeros_like(out.graph_state),
+        torch.full_like(out.score, float("-inf")),
+    )
     for tensor, values in zip(out, (states[1], states[2], best)):
         tensor[states[0], place] = values
     winner = torch.full_like(best, -1, dtype=torch.int64)
@@ -174,13 +203,17 @@ def _advance_plain(
     return out, parent, taken, listed
 
 
-def _expand(frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, blank: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+def _expand(
+    frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, blank: int
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """All ways to go on: stream, place, arc (-1 for blank) and score of each."""
     row, source = (frontier.score > float("-inf")).nonzero(as_tuple=True)
     graph_state, context = frontier.graph_state[row, source], context_index[row, source]
     count = 1 + arcs.begin[graph_state + 1] - arcs.begin[graph_state]
     state = torch.arange(len(row), device=row.device).repeat_interleave(count)
-    arc = torch.arange(len(state), device=row.device) - (count.cumsum(0) - count)[state] - 1  # -1 first, then the graph's
+    arc = (
+        torch.arange(len(state), device=row.device) - (count.cumsum(0) - count)[state] - 1
+    )  # -1 first, then the graph's
     arc = torch.where(arc < 0, arc, arc + arcs.begin[graph_state][state])
     if len(arcs.label):
         label = torch.where(arc < 0, blank, arcs.label[arc.clamp(min=0)])
@@ -226,7 +259,11 @@ def trivial_arcs(vocab_size: int, blank: int, device: torch.device) -> Arcs:
     return Arcs(begin, label, torch.zeros_like(label), torch.zeros(len(label), device=device))
 
 
-def as_arcs(begin: np.ndarray, label: np.ndarray, dest: np.ndarray, score: np.ndarray, device: torch.device) -> Arcs:
+def as_arcs(
+    begin: np.ndarray, label: np.ndarray, dest: np.ndarray, score: np.ndarray, device: torch.device
+) -> Arcs:
     """The arrays of a graph as :class:`Arcs` on ``device``."""
-    integers = (torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64)).to(device) for x in (begin, label, dest))
+    integers = (
+        torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64)).to(device) for x in (begin, label, dest)
+    )
     return Arcs(*integers, torch.from_numpy(np.ascontiguousarray(score, dtype=np.float32)).to(device))

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def ctc_forced_align(log_probs: Tensor, lens: Tensor, tokens: List[List[int]], blank: int = 0) -> Tuple[List[List[int]], Tensor]:
+def ctc_forced_align(
+    log_probs: Tensor, lens: Tensor, tokens: List[List[int]], blank: int = 0
+) -> Tuple[List[List[int]], Tensor]:
     """Where each token begins in the most probable alignment of its sequence.
 
     Args:
@@ -21,7 +23,9 @@ def ctc_forced_align(log_probs: Tensor, lens: Tensor, tokens: List[List[int]], b
     """
     lens = lens.to(log_probs.device)
     labels = _with_blanks(tokens, blank, log_probs.device)  # (N, S)
-    score, back = _forward(log_probs.gather(2, labels.unsqueeze(1).expand(-1, log_probs.size(1), -1)), labels, lens, blank)
+    score, back = _forward(
+        log_probs.gather(2, labels.unsqueeze(1).expand(-1, log_probs.size(1), -1)), labels, lens, blank
+    )
     ends = torch.tensor([2 * len(sequence) for sequence in tokens], device=labels.device).unsqueeze(1)
     before_end = (ends - 1).clamp(min=0)  # the last token, where the last blank is left out
     state = torch.where(score.gather(1, before_end) > score.gather(1, ends), before_end, ends)
@@ -42,7 +46,9 @@ def ctc_forced_align(log_probs: Tensor, lens: Tensor, tokens: List[List[int]], b
 
 def _with_blanks(tokens: List[List[int]], blank: int, device: torch.device) -> Tensor:
     """Sequences with blanks before, between and after their tokens, padded with blanks: (N, S)."""
-    labels = torch.full((len(tokens), 2 * max((len(s) for s in tokens), default=0) + 1), blank, dtype=torch.int64)
+    labels = torch.full(
+        (len(tokens), 2 * max((len(s) for s in tokens), default=0) + 1), blank, dtype=torch.int64
+    )
     for row, sequence in zip(labels, tokens):
         row[1 : 2 * len(sequence) : 2] = torch.tensor(sequence, dtype=torch.int64)
     return labels.to(device)

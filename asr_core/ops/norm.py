@@ -44,7 +44,9 @@ class _BiasNormOnCpu(torch.autograd.Function):
 
         x, channels, scale = x.contiguous(), x.shape[-1], math.exp(float(log_scale))
         y, inv_rms = torch.empty_like(x), x.new_empty(x.shape[:-1])
-        rows.bias_norm_forward(inv_rms.numel(), max(1, 16384 // channels), [x, bias, y, inv_rms, channels], [scale])
+        rows.bias_norm_forward(
+            inv_rms.numel(), max(1, 16384 // channels), [x, bias, y, inv_rms, channels], [scale]
+        )
         ctx.save_for_backward(x, bias, inv_rms)
         ctx.scale = scale
         return y

@@ -95,9 +95,14 @@ def rnnt_loss(
       (B,) or a scalar, by ``reduction``.
     """
     if logits.ndim != 4 or logits.shape[2] != symbols.shape[-1] + 1:
-        raise ValueError(f"logits must be (B, T, S + 1, C) with S = {symbols.shape[-1]}, not {tuple(logits.shape)}")
+        raise ValueError(
+            f"logits must be (B, T, S + 1, C) with S = {symbols.shape[-1]}, not {tuple(logits.shape)}"
+        )
     logits = _computable(logits)
-    sizes, options = (logits.shape[0], logits.shape[1], logits.shape[3]), (rnnt_type, delay_penalty, fast_emit_lambda)
+    sizes, options = (
+        (logits.shape[0], logits.shape[1], logits.shape[3]),
+        (rnnt_type, delay_penalty, fast_emit_lambda),
+    )
     lattice = _lattice(sizes, symbols, termination_symbol, boundary, *options)
     if backend == "torchaudio":
         return _reduce(torchaudio_backend.full_loss(logits, lattice), reduction)
@@ -142,14 +147,20 @@ def rnnt_loss_projected(
       (B,) or a scalar, by ``reduction``.
     """
     if am.ndim != 3 or lm.ndim != 3 or am.shape[0] != lm.shape[0] or am.shape[2] != lm.shape[2]:
-        raise ValueError(f"am must be (B, T, J) and lm (B, S + 1, J), not {tuple(am.shape)} and {tuple(lm.shape)}")
+        raise ValueError(
+            f"am must be (B, T, J) and lm (B, S + 1, J), not {tuple(am.shape)} and {tuple(lm.shape)}"
+        )
     if lm.shape[1] != symbols.shape[-1] + 1:
         raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-        raise ValueError(f"weight must be (C, J) and bias (C,), not {tuple(weight.shape)} and {tuple(bias.shape)}")
+        raise ValueError(
+            f"weight must be (C, J) and bias (C,), not {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
     am, lm, weight, bias = (_computable(x).contiguous() for x in (am, lm, weight, bias))
     sizes = (am.shape[0], am.shape[1], weight.shape[0])
-    lattice = _lattice(sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda)
+    lattice = _lattice(
+        sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
+    )
     output = Output(combine, factorised_blank, block_cells)
     return _reduce(Projected.apply(am, lm, weight, bias, lattice, output, _backend(backend, am)), reduction)
 
@@ -207,14 +218,20 @@ def rnnt_loss_smoothed(
       (B, S, T + 1) (regular) or (B, S, T), and of the blanks, (B, S + 1, T), without autograd history.
     """
     if lm.ndim != 3 or am.ndim != 3 or lm.shape[0] != am.shape[0] or lm.shape[2] != am.shape[2]:
-        raise ValueError(f"lm must be (B, S + 1, C) and am (B, T, C), not {tuple(lm.shape)} and {tuple(am.shape)}")
+        raise ValueError(
+            f"lm must be (B, S + 1, C) and am (B, T, C), not {tuple(lm.shape)} and {tuple(am.shape)}"
+        )
     if lm.shape[1] != symbols.shape[-1] + 1:
         raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
     lm, am = _computable(lm), _computable(am)
     dtype = torch.promote_types(lm.dtype, am.dtype)
     lm, am = lm.to(dtype), am.to(dtype)
-    lattice = _lattice(tuple(am.shape), symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda)
-    loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, lm_only_scale, am_only_scale, return_grad, _backend(backend, am))
+    lattice = _lattice(
+        tuple(am.shape), symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
+    )
+    loss, px_grad, py_grad = Smoothed.apply(
+        lm, am, lattice, lm_only_scale, am_only_scale, return_grad, _backend(backend, am)
+    )
     loss = _reduce(loss, reduction)
     return (loss, (px_grad, py_grad)) if return_grad else loss
 
@@ -242,16 +259,23 @@ def rnnt_loss_pruned(
       (B,) or a scalar, by ``reduction``.
     """
     if logits.ndim != 4 or ranges.shape != logits.shape[:3]:
-        raise ValueError(f"logits must be (B, T, s_range, C) and ranges (B, T, s_range), not {tuple(logits.shape)}, {tuple(ranges.shape)}")
+        raise ValueError(
+            f"logits must be (B, T, s_range, C) and ranges (B, T, s_range), not {tuple(logits.shape)}, {tuple(ranges.shape)}"
+        )
     logits = _computable(logits)
-    sizes, options = (logits.shape[0], logits.shape[1], logits.shape[3]), (rnnt_type, delay_penalty, fast_emit_lambda)
+    sizes, options = (
+        (logits.shape[0], logits.shape[1], logits.shape[3]),
+        (rnnt_type, delay_penalty, fast_emit_lambda),
+    )
     lattice = _lattice(sizes, symbols, termination_symbol, boundary, *options)
     _check_within(ranges, 0, symbols.shape[-1], "ranges")
     s_begin = ranges[:, :, 0].to(torch.int64).contiguous()
     return _reduce(Pruned.apply(logits, s_begin, lattice, _backend(backend, logits)), reduction)
 
 
-def get_rnnt_prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto") -> Tensor:
+def get_rnnt_prune_ranges(
+    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
+) -> Tensor:
     """The window of contexts of each frame that holds most of the lattice's probability.
 
     A window is chosen by the probability of the blanks in it minus that of the symbol that leads into it; then windows are
@@ -269,7 +293,9 @@ def get_rnnt_prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_
     num_batch, num_symbols, x_frames = px_grad.shape
     num_frames = py_grad.shape[-1]
     if py_grad.shape != (num_batch, num_symbols + 1, num_frames) or x_frames - num_frames not in (0, 1):
-        raise ValueError(f"px_grad and py_grad do not fit together: {tuple(px_grad.shape)}, {tuple(py_grad.shape)}")
+        raise ValueError(
+            f"px_grad and py_grad do not fit together: {tuple(px_grad.shape)}, {tuple(py_grad.shape)}"
+        )
     if boundary.shape != (num_batch, 4):
         raise ValueError(f"boundary must be ({num_batch}, 4), not {tuple(boundary.shape)}")
     least = 1 if x_frames == num_frames else 2
@@ -284,7 +310,9 @@ def get_rnnt_prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_
     return s_begin.unsqueeze(2) + torch.arange(s_range, device=s_begin.device)
 
 
-def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+def do_rnnt_pruning(
+    am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """Bring encoder and predictor outputs into the shape that the joiner needs for :func:`rnnt_loss_pruned`.
 
     Args:
@@ -293,9 +321,17 @@ def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "a
     Returns:
       (B, T, s_range, C1), a view of am that repeats each frame, and (B, T, s_range, C2), the rows of lm named by ranges.
     """
-    if am.ndim != 3 or lm.ndim != 3 or ranges.ndim != 3 or am.shape[:2] != ranges.shape[:2] or lm.shape[0] != am.shape[0]:
+    if (
+        am.ndim != 3
+        or lm.ndim != 3
+        or ranges.ndim != 3
+        or am.shape[:2] != ranges.shape[:2]
+        or lm.shape[0] != am.shape[0]
+    ):
         shapes = ", ".join(str(tuple(x.shape)) for x in (am, lm, ranges))
-        raise ValueError(f"am (B, T, C1), lm (B, S + 1, C2) and ranges (B, T, s_range) do not fit together: {shapes}")
+        raise ValueError(
+            f"am (B, T, C1), lm (B, S + 1, C2) and ranges (B, T, s_range) do not fit together: {shapes}"
+        )
     _check_within(ranges, 0, lm.shape[1] - 1, "ranges")
     ranges = ranges.to(torch.int64).contiguous()
     module = _backend(backend, lm) if am.dtype == lm.dtype else torch_backend
@@ -315,7 +351,9 @@ def _backend(name: str, x: Tensor) -> ModuleType:
         raise ValueError("back end torchaudio has the loss of all logits alone")
     possible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if name == "numba" and not possible:
-        raise ValueError(f"back end numba computes float32 and float64 on the CPU, not {x.dtype} on {x.device.type}")
+        raise ValueError(
+            f"back end numba computes float32 and float64 on the CPU, not {x.dtype} on {x.device.type}"
+        )
     if name == "torch" or not possible or (name == "auto" and importlib.util.find_spec("numba") is None):
         return torch_backend
     # only here, so that numba is needed by those who use it only
@@ -358,7 +396,9 @@ def _lattice(
     _check_within(boundary[:, 2], 0, num_symbols, "the boundary's number of symbols")
     _check_within(boundary[:, 3], 0, num_frames, "the boundary's number of frames")
     if boundary.device.type == "cpu" and (boundary[:, :2].lt(0) | boundary[:, :2].gt(boundary[:, 2:])).any():
-        raise ValueError("the boundary's first symbol and frame must be in [0, number of symbols] and [0, number of frames]")
+        raise ValueError(
+            "the boundary's first symbol and frame must be in [0, number of symbols] and [0, number of frames]"
+        )
     if not fast_emit_lambda >= 0.0:
         raise ValueError(f"fast_emit_lambda must be at least 0, not {fast_emit_lambda}")
     return Lattice(symbols, boundary, int(blank), rnnt_type, float(delay_penalty), float(fast_emit_lambda))

@@ -38,7 +38,14 @@ class _WhitenGradient(torch.autograd.Function):
     """Identity whose gradient pulls the covariance towards a multiple of the identity."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, num_groups: int, limit: float, grad_scale: float, report: Callable[[Tensor], None]) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        num_groups: int,
+        limit: float,
+        grad_scale: float,
+        report: Callable[[Tensor], None],
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.args = (num_groups, limit, grad_scale, report)
         return x
@@ -52,11 +59,23 @@ class _WhitenGradient(torch.autograd.Function):
             metric, mean_diag = _metric(covar)
             exceeded = metric >= limit
             report(exceeded)
-            return _add_penalty(grad, grouped, covar, metric, mean_diag, exceeded, grad_scale), None, None, None, None
+            return (
+                _add_penalty(grad, grouped, covar, metric, mean_diag, exceeded, grad_scale),
+                None,
+                None,
+                None,
+                None,
+            )
 
 
 def _add_penalty(
-    grad: Tensor, grouped: Tensor, covar: Tensor, metric: Tensor, mean_diag: Tensor, exceeded: Tensor, grad_scale: float
+    grad: Tensor,
+    grouped: Tensor,
+    covar: Tensor,
+    metric: Tensor,
+    mean_diag: Tensor,
+    exceeded: Tensor,
+    grad_scale: float,
 ) -> Tensor:
     if exceeded.device.type == "cpu" and not bool(exceeded):
         return grad
@@ -69,7 +88,9 @@ def _add_penalty(
     return (gradf + push).to(grad.dtype)
 
 
-def whiten_gradient(x: Tensor, num_groups: int, limit: float, grad_scale: float, report: Callable[[Tensor], None]) -> Tensor:
+def whiten_gradient(
+    x: Tensor, num_groups: int, limit: float, grad_scale: float, report: Callable[[Tensor], None]
+) -> Tensor:
     """Return ``x`` unchanged; in the backward pass add the metric's gradient where the metric is at or above ``limit``.
 
     Args:

@@ -53,7 +53,9 @@ class LstmPredictor(nn.Module):
                 for i in range(num_layers)
             ]
         )
-        self.norms = nn.ModuleList([nn.LayerNorm(decoder_dim) if layer_norm else nn.Identity() for _ in range(num_layers)])
+        self.norms = nn.ModuleList(
+            [nn.LayerNorm(decoder_dim) if layer_norm else nn.Identity() for _ in range(num_layers)]
+        )
 
     def forward(self, y: Tensor) -> Tensor:
         """Predict after each token of sequences that begin with a blank.
@@ -82,8 +84,12 @@ class LstmPredictor(nn.Module):
     def get_init_states(self, batch_size: int = 1) -> Tuple[Tensor, Tensor]:
         """States before the first token: outputs (N, L, D) and cells (N, L, H)."""
         weight = self.embedding.weight
-        h = torch.zeros(batch_size, self.num_layers, self.decoder_dim, dtype=weight.dtype, device=weight.device)
-        return h, torch.zeros(batch_size, self.num_layers, self.hidden_dim, dtype=weight.dtype, device=weight.device)
+        h = torch.zeros(
+            batch_size, self.num_layers, self.decoder_dim, dtype=weight.dtype, device=weight.device
+        )
+        return h, torch.zeros(
+            batch_size, self.num_layers, self.hidden_dim, dtype=weight.dtype, device=weight.device
+        )
 
     @torch.jit.export
     def step(self, y: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:

@@ -21,7 +21,9 @@ class StatelessPredictor(nn.Module):
         if context_size < 1:
             raise ValueError(f"context_size must be at least 1, got {context_size}")
         self.embedding = nn.Embedding(vocab_size, decoder_dim)
-        self.balancer = Balancer(decoder_dim, min_positive=0.0, max_positive=1.0, min_abs=0.5, max_abs=1.0, prob=0.05)
+        self.balancer = Balancer(
+            decoder_dim, min_positive=0.0, max_positive=1.0, min_abs=0.5, max_abs=1.0, prob=0.05
+        )
         self.blank_id = blank_id
         self.context_size = context_size
         self.vocab_size = vocab_size
@@ -29,7 +31,9 @@ class StatelessPredictor(nn.Module):
         self.balancer2: nn.Module = nn.Identity()
         if context_size > 1:
             self.conv = nn.Conv1d(decoder_dim, decoder_dim, context_size, groups=decoder_dim // 4, bias=False)
-            self.balancer2 = Balancer(decoder_dim, min_positive=0.0, max_positive=1.0, min_abs=0.5, max_abs=1.0, prob=0.05)
+            self.balancer2 = Balancer(
+                decoder_dim, min_positive=0.0, max_positive=1.0, min_abs=0.5, max_abs=1.0, prob=0.05
+            )
 
     def forward(self, y: Tensor, need_pad: bool = True) -> Tensor:
         """Predict from the tokens so far.

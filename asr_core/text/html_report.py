@@ -90,7 +90,10 @@ def render(
         "<h2>Speakers</h2>",
         _table(speaker_table(utterances, score), 1, "sortable"),
         '<h2>Most frequent errors</h2><div class="lists">',
-        *(f"<section><h3>{kind.capitalize()}</h3>{_counts(entries)}</section>" for kind, entries in frequent.items()),
+        *(
+            f"<section><h3>{kind.capitalize()}</h3>{_counts(entries)}</section>"
+            for kind, entries in frequent.items()
+        ),
         "</div><h2>Utterances</h2>",
         '<p><input type="search" id="filter" placeholder="words, speaker or id" aria-label="filter"> '
         '<label><input type="checkbox" id="wrong"> only those with errors</label> '
@@ -119,7 +122,9 @@ def _rows(
         cells = [f"<td>{escape(cut_id)}</td><td>{escape(speaker_of[cut_id])}</td>"]
         cells += [f'<td class="n" data-v="{v}">{v}</td>' for v in (c.ref_len, c.errors)]
         cells.append(f'<td class="n" data-v="{rate or int(c.errors > 0) * 10**6}">{rate}</td>')
-        cells.append(f"<td>{_alignment(pairs, words.get(cut_id))}</td><td>{_player(players.get(cut_id))}</td>")
+        cells.append(
+            f"<td>{_alignment(pairs, words.get(cut_id))}</td><td>{_player(players.get(cut_id))}</td>"
+        )
         rows.append(f'<tr data-errors="{c.errors}">{"".join(cells)}</tr>')
     return rows
 
@@ -135,7 +140,9 @@ def _alignment(pairs: Sequence[Tuple[str, str]], words: Optional[Sequence[Mappin
             out.append(f'<span class="w"{extra}>{escape(ref)}</span>')
             continue
         kind = "ins" if ref == NO_WORD else "del" if hyp == NO_WORD else "sub"
-        shown = [f"<del>{escape(ref)}</del>"] * (ref != NO_WORD) + [f"<ins>{escape(hyp)}</ins>"] * (hyp != NO_WORD)
+        shown = [f"<del>{escape(ref)}</del>"] * (ref != NO_WORD) + [f"<ins>{escape(hyp)}</ins>"] * (
+            hyp != NO_WORD
+        )
         out.append(f'<span class="w {kind}"{extra}>{" ".join(shown)}</span>')
     return " ".join(out)
 
@@ -159,7 +166,9 @@ def _player(player: Optional[Player]) -> str:
 def _table(rows: Sequence[Row], text_columns: int, kind: str = "") -> str:
     """A table, header first; what follows the first ``text_columns`` are numbers."""
     head = "".join(f"<th{_number(i, text_columns)}>{escape(str(v))}</th>" for i, v in enumerate(rows[0]))
-    body = ["<tr>" + "".join(_cell(i, v, text_columns) for i, v in enumerate(row)) + "</tr>" for row in rows[1:]]
+    body = [
+        "<tr>" + "".join(_cell(i, v, text_columns) for i, v in enumerate(row)) + "</tr>" for row in rows[1:]
+    ]
     opening = f'<table class="{kind}">' if kind else "<table>"
     return f"{opening}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 

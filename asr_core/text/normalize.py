@@ -55,7 +55,9 @@ def check_normalization(mode: str) -> None:
     for name in mode.split("+"):
         if name not in NORMALIZERS:
             known = ", ".join(NORMALIZERS)
-            raise UserError(f"unknown normalization {name!r}; choose from {known}, several joined by +, e.g. no-tags+no-punct+lower")
+            raise UserError(
+                f"unknown normalization {name!r}; choose from {known}, several joined by +, e.g. no-tags+no-punct+lower"
+            )
 
 
 def normalize_text(text: str, mode: str = "none") -> str:

@@ -153,7 +153,9 @@ def bootstrap_interval(
         return 0.0, 0.0
     rates = _resampled_rates([per_utterance], resamples, seed)[0]
     tail = 50.0 * (1 - level)
-    between = "linear" if np.isfinite(rates).all() else "nearest"  # nothing lies between a number and infinity
+    between = (
+        "linear" if np.isfinite(rates).all() else "nearest"
+    )  # nothing lies between a number and infinity
     low, high = np.percentile(rates, [tail, 100 - tail], method=between)
     return float(low), float(high)
 
@@ -178,7 +180,11 @@ def probability_of_improvement(
 
 
 def difference_interval(
-    old: Sequence[Tuple[int, int]], new: Sequence[Tuple[int, int]], level: float = 0.95, resamples: int = 2000, seed: int = 0
+    old: Sequence[Tuple[int, int]],
+    new: Sequence[Tuple[int, int]],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Tuple[float, float]:
     """Confidence interval of the new system's error rate minus the old one's, both resampled together; arguments as above."""
     import numpy as np
@@ -204,7 +210,9 @@ def _resampled_rates(systems: Sequence[Sequence[Tuple[int, int]]], resamples: in
     rng = np.random.default_rng(seed)
     rates = np.empty((len(data), resamples))
     for i in range(resamples):
-        for row, (errors, ref_len) in enumerate(data[:, rng.integers(0, data.shape[1], data.shape[1])].sum(axis=1)):
+        for row, (errors, ref_len) in enumerate(
+            data[:, rng.integers(0, data.shape[1], data.shape[1])].sum(axis=1)
+        ):
             rates[row, i] = error_rate(int(errors), int(ref_len))
     return rates
 
@@ -243,8 +251,12 @@ def format_errs(score: Score) -> str:
         "",
         "PER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp",
     ]
-    for _, word, (corr, ref_sub, hyp_sub, ins, dels) in sorted(((sum(v[1:]), w, v) for w, v in score.words.items()), reverse=True):
-        lines.append(f"{word}   {corr} {ref_sub + hyp_sub + ins + dels} {corr + ref_sub + dels} {corr + hyp_sub + ins}")
+    for _, word, (corr, ref_sub, hyp_sub, ins, dels) in sorted(
+        ((sum(v[1:]), w, v) for w, v in score.words.items()), reverse=True
+    ):
+        lines.append(
+            f"{word}   {corr} {ref_sub + hyp_sub + ins + dels} {corr + ref_sub + dels} {corr + hyp_sub + ins}"
+        )
     return "\n".join(lines) + "\n"
 
 

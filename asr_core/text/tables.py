@@ -3,7 +3,15 @@
 from collections import defaultdict
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
-from asr_core.text.scoring import ErrorCounts, Score, Utterance, bootstrap_interval, characters, count_errors, score_utterances
+from asr_core.text.scoring import (
+    ErrorCounts,
+    Score,
+    Utterance,
+    bootstrap_interval,
+    characters,
+    count_errors,
+    score_utterances,
+)
 
 UNKNOWN_SPEAKER = "(unknown)"
 Row = Tuple[object, ...]
@@ -44,7 +52,9 @@ def by_speaker(utterances: Sequence[Utterance], score: Score) -> List[SpeakerRow
     rows = []
     for speaker, each in groups.items():
         right = sum(c.errors == 0 for c in each)
-        total = ErrorCounts(*(sum(getattr(c, name) for c in each) for name in ("ins", "dels", "subs", "ref_len", "corr")))
+        total = ErrorCounts(
+            *(sum(getattr(c, name) for c in each) for name in ("ins", "dels", "subs", "ref_len", "corr"))
+        )
         rows.append(SpeakerRow(speaker, len(each), right, total))
     return sorted(rows, key=lambda row: (-row.counts.wer, row.speaker))
 
@@ -53,13 +63,19 @@ def most_frequent(score: Score, most: int = 30) -> Dict[str, List[Tuple[int, str
     """The most frequent substitutions, deletions and insertions: (how often, what), by kind."""
     subs = {f"{ref} -> {hyp}": n for (ref, hyp), n in score.subs.items()}
     kinds = {"substitutions": subs, "deletions": score.dels, "insertions": score.ins}
-    return {kind: sorted(((n, what) for what, n in counts.items()), key=lambda x: (-x[0], x[1]))[:most] for kind, counts in kinds.items()}
+    return {
+        kind: sorted(((n, what) for what, n in counts.items()), key=lambda x: (-x[0], x[1]))[:most]
+        for kind, counts in kinds.items()
+    }
 
 
 def format_columns(rows: Sequence[Row]) -> List[str]:
     """Rows as lines of aligned columns, the first to the left; a rule below the first row, the header."""
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, widths))) for row in rows]
+    lines = [
+        "  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, widths)))
+        for row in rows
+    ]
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
@@ -71,7 +87,17 @@ def rate_columns(score: Score) -> Tuple[str, str]:
 
 def rate_header(cer: bool = False) -> Row:
     """The header of a table of :func:`rate_row`."""
-    return ("test set", "utts", "words", "WER %", "95 % interval", "sub", "del", "ins", *(("CER %", "right %") if cer else ()))
+    return (
+        "test set",
+        "utts",
+        "words",
+        "WER %",
+        "95 % interval",
+        "sub",
+        "del",
+        "ins",
+        *(("CER %", "right %") if cer else ()),
+    )
 
 
 def rate_row(name: str, utterances: Sequence[Utterance], score: Score, cer: bool = False) -> Row:
@@ -90,11 +116,15 @@ def format_scores(utterances: Sequence[Utterance], score: Score, unit: str = "wo
     """
     c = score.total
     rate, interval = rate_columns(score)
-    lines = [f"{unit} error rate: {rate} % (95 % interval {interval}): {c.errors} of {c.ref_len}, {c.subs} sub, {c.dels} del, {c.ins} ins"]
+    lines = [
+        f"{unit} error rate: {rate} % (95 % interval {interval}): {c.errors} of {c.ref_len}, {c.subs} sub, {c.dels} del, {c.ins} ins"
+    ]
     if unit != "character":
         cer = by_character(utterances)
         rate, interval = rate_columns(cer)
-        lines.append(f"character error rate: {rate} % (95 % interval {interval}): {cer.total.errors} of {cer.total.ref_len}")
+        lines.append(
+            f"character error rate: {rate} % (95 % interval {interval}): {cer.total.errors} of {cer.total.ref_len}"
+        )
     right = sum(errors == 0 for errors, _ in score.per_utterance)
     lines.append(f"sentences right: {sentence_accuracy(score):.2f} %: {right} of {len(score.per_utterance)}")
     lines += ["", "BY SPEAKER", *format_columns(speaker_table(utterances, score))]

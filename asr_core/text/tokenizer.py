@@ -125,7 +125,9 @@ class Tokenizer:
             raise UserError(f"no such tokenizer: {path}; the recipe's prepare.sh makes it in stage 5")
         if path.suffix == ".txt":
             table = read_tokens(path)
-            return cls([t for t in sorted(table, key=table.__getitem__) if not is_disambig(t)], None, str(path))
+            return cls(
+                [t for t in sorted(table, key=table.__getitem__) if not is_disambig(t)], None, str(path)
+            )
         import sentencepiece
 
         processor = sentencepiece.SentencePieceProcessor()
@@ -133,7 +135,9 @@ class Tokenizer:
             processor.load(str(path))
         except (RuntimeError, OSError) as e:
             raise UserError(f"{path} is not a SentencePiece model, or is damaged: {e}") from e
-        return cls([processor.id_to_piece(i) for i in range(processor.get_piece_size())], processor, str(path))
+        return cls(
+            [processor.id_to_piece(i) for i in range(processor.get_piece_size())], processor, str(path)
+        )
 
     def encode(self, texts: Sequence[str]) -> List[List[int]]:
         """Token ids of each text.
@@ -155,7 +159,9 @@ class Tokenizer:
         """The words of :meth:`decode` and the tokens of each, as places in ``ids``."""
         unknown = f"{WORD_START}{UNK}{WORD_START}"
         heard = ((place, token) for place, token in enumerate(map(int, ids)) if token not in self._silent)
-        return _spans((place, unknown if token == self.unk_id else self.pieces[token]) for place, token in heard)
+        return _spans(
+            (place, unknown if token == self.unk_id else self.pieces[token]) for place, token in heard
+        )
 
     def unknown_characters(self, text: str) -> str:
         """The characters of ``text`` that the tokens cannot spell, each once, in order; empty if all can."""

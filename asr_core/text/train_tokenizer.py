@@ -15,7 +15,12 @@ _NUM_SPECIAL = 3
 
 
 def train_tokenizer(
-    transcript: PathLike, lang_dir: PathLike, vocab_size: int, model_type: str = "unigram", fit: bool = False, keep_text: bool = False
+    transcript: PathLike,
+    lang_dir: PathLike,
+    vocab_size: int,
+    model_type: str = "unigram",
+    fit: bool = False,
+    keep_text: bool = False,
 ) -> int:
     """Train on ``transcript``; write ``<type>_<size>.{model,vocab}``, ``bpe.model`` and ``tokens.txt`` to ``lang_dir``.
 
@@ -66,7 +71,9 @@ def _vocab(model: bytes) -> str:
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    return "".join(f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}\n" for i in range(processor.get_piece_size()))
+    return "".join(
+        f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}\n" for i in range(processor.get_piece_size())
+    )
 
 
 def _read_lines(path: Path) -> List[str]:
@@ -102,7 +109,9 @@ def _train(lines: List[str], vocab_size: int, model_type: str, keep_text: bool) 
     return out.getvalue()
 
 
-def _nearest_size(lines: List[str], wanted: int, model_type: str, keep_text: bool, message: str) -> Optional[int]:
+def _nearest_size(
+    lines: List[str], wanted: int, model_type: str, keep_text: bool, message: str
+) -> Optional[int]:
     """The possible size nearest to the impossible ``wanted``, or None if no size works."""
     characters = len({ch for line in lines for ch in line if not ch.isspace()}) + 1 + _NUM_SPECIAL
     hints = [int(n) for n in re.findall(r"\d+", message) if _NUM_SPECIAL < int(n) < 1_000_000]

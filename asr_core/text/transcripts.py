@@ -43,12 +43,20 @@ def read_transcripts(path: PathLike) -> Transcripts:
     if not lines:
         raise UserError(f"{path} is empty")
     first = lines[0][1]
-    read = _read_json if first.startswith("{") else _read_recogs if _RECOGS_REF in first or _RECOGS_HYP in first else _read_text
+    read = (
+        _read_json
+        if first.startswith("{")
+        else _read_recogs
+        if _RECOGS_REF in first or _RECOGS_HYP in first
+        else _read_text
+    )
     for number, line in lines:
         try:
             read(line, out)
         except (ValueError, SyntaxError, KeyError, TypeError, AttributeError) as e:
-            raise UserError(f"{path}:{number}: {e if isinstance(e, ValueError) else 'damaged'}: {line[:80]!r}") from e
+            raise UserError(
+                f"{path}:{number}: {e if isinstance(e, ValueError) else 'damaged'}: {line[:80]!r}"
+            ) from e
     return out
 
 
@@ -118,15 +126,22 @@ def utterances_of(
     """
     lacking, strange = sorted(refs.keys() - hyps.keys()), sorted(hyps.keys() - refs.keys())
     if strange:
-        raise UserError(f"{len(strange)} hypotheses have no reference, e.g. {strange[0]}: are they of the same test set?")
+        raise UserError(
+            f"{len(strange)} hypotheses have no reference, e.g. {strange[0]}: are they of the same test set?"
+        )
     if lacking and not missing:
-        raise UserError(f"{len(lacking)} of {len(refs)} references have no hypothesis, e.g. {lacking[0]}; --missing-as-empty 1 counts them")
+        raise UserError(
+            f"{len(lacking)} of {len(refs)} references have no hypothesis, e.g. {lacking[0]}; --missing-as-empty 1 counts them"
+        )
 
     def units(text: str) -> List[str]:
         words = normalize_text(text, mode).split()
         return characters(words) if by_character else words
 
-    return [Utterance(key, units(ref), units(hyps.get(key, "")), speakers.get(key, "")) for key, ref in sorted(refs.items())]
+    return [
+        Utterance(key, units(ref), units(hyps.get(key, "")), speakers.get(key, ""))
+        for key, ref in sorted(refs.items())
+    ]
 
 
 def pair_of(files: Sequence[Transcripts]) -> Tuple[Dict[str, str], Dict[str, str]]:

@@ -20,12 +20,18 @@ class _ByName(torch.optim.Optimizer):
         Raises:
           ValueError: it is of other parameters.
         """
-        saved = {n: state_dict["state"].get(i) for g in state_dict["param_groups"] for n, i in zip(g["names"], g["params"])}
+        saved = {
+            n: state_dict["state"].get(i)
+            for g in state_dict["param_groups"]
+            for n, i in zip(g["names"], g["params"])
+        }
         groups = self.state_dict()["param_groups"]
         index = {n: i for g in groups for n, i in zip(g["names"], g["params"])}
         if saved.keys() != index.keys():
             raise ValueError(f"only one of the optimizers has {sorted(saved.keys() ^ index.keys())[0]}")
-        super().load_state_dict({"state": {index[n]: s for n, s in saved.items() if s is not None}, "param_groups": groups})
+        super().load_state_dict(
+            {"state": {index[n]: s for n, s in saved.items() if s is not None}, "param_groups": groups}
+        )
 
 
 class Adam(_ByName, torch.optim.Adam):
@@ -51,7 +57,14 @@ def build_adam(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimize
             pairs = [(n, p) for n, p in group["named_params"] if (exempt.fullmatch(n) is None) == decayed]
             if pairs:
                 names, params = map(list, zip(*pairs))
-                groups.append({"params": params, "names": names, "lr": group["lr"], "weight_decay": decay if decayed else 0.0})
+                groups.append(
+                    {
+                        "params": params,
+                        "names": names,
+                        "lr": group["lr"],
+                        "weight_decay": decay if decayed else 0.0,
+                    }
+                )
     _report(groups, opts)
     cls = Adam if opts.optim == "adam" else AdamW
     kwargs = {"lr": opts.peak_lr(), "betas": opts.betas(), "eps": opts.adam_eps}

@@ -85,7 +85,12 @@ class BadBatches:
         shown = named(cuts)
         level = logging.WARNING if self.world.is_main else logging.INFO
         logging.log(
-            level, "batch %d is skipped, its %s is not finite (%d so far); cuts: %s", state.batch_idx_train, what, state.bad_batches, shown
+            level,
+            "batch %d is skipped, its %s is not finite (%d so far); cuts: %s",
+            state.batch_idx_train,
+            what,
+            state.bad_batches,
+            shown,
         )
         if self._file is not None:
             where = {"epoch": state.epoch, "batch": state.batch_idx_train, "what": what}
@@ -113,13 +118,26 @@ class BadBatches:
             shapes = [list(batch["inputs"].shape) for batch in batches if batch is not None]
             path = self.exp_dir / f"bad-batch-{self.world.rank}.json"
             what = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
-            where = {"epoch": self.state.epoch, "batch": self.state.batch_idx_train, "error": what, "shapes": shapes}
+            where = {
+                "epoch": self.state.epoch,
+                "batch": self.state.batch_idx_train,
+                "error": what,
+                "shapes": shapes,
+            }
             with contextlib.suppress(UserError):  # the first trouble is the one to be told
-                write_text_atomic(path, json.dumps({**where, "cuts": cuts}, indent=1, ensure_ascii=False) + "\n")
+                write_text_atomic(
+                    path, json.dumps({**where, "cuts": cuts}, indent=1, ensure_ascii=False) + "\n"
+                )
             if is_out_of_memory(e):
                 raise UserError(
                     f"out of memory at batch {self.state.batch_idx_train}, inputs of shape {shapes}, cuts {named(cuts)} (all in {path}): "
                     f"{advice}"
                 ) from e
-            logging.error("batch %d failed (%s); its cuts are in %s: %s", self.state.batch_idx_train, what, path, named(cuts))
+            logging.error(
+                "batch %d failed (%s); its cuts are in %s: %s",
+                self.state.batch_idx_train,
+                what,
+                path,
+                named(cuts),
+            )
             raise

@@ -14,11 +14,24 @@ from asr_core.models.averaging import numbered
 from asr_core.training.averaging import ModelAverage
 from asr_core.training.distributed import World
 from asr_core.training.ema import ModelEma
-from asr_core.training.state import TrainState, random_states, seed_everything, seed_of_epoch, set_random_states
+from asr_core.training.state import (
+    TrainState,
+    random_states,
+    seed_everything,
+    seed_of_epoch,
+    set_random_states,
+)
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path
 
-_FREE = ("exp_dir", "start_epoch", "start_batch", "num_epochs", "max_steps", "num_threads")  # no change worth a word
+_FREE = (
+    "exp_dir",
+    "start_epoch",
+    "start_batch",
+    "num_epochs",
+    "max_steps",
+    "num_threads",
+)  # no change worth a word
 
 
 class Run:
@@ -58,7 +71,9 @@ class Run:
     def save(self, path: Path, cur_epoch: int) -> None:
         """Let rank 0 write a checkpoint, whole or not at all; ``cur_epoch`` is the epoch that it belongs to."""
         state = self.state
-        main, *others = self.world.gather({"random_states": random_states(), "module_state": _module_state(self.model)})
+        main, *others = self.world.gather(
+            {"random_states": random_states(), "module_state": _module_state(self.model)}
+        )
         if not self.world.is_main:
             return
         content = dict(self.params)
@@ -97,7 +112,9 @@ class Run:
                 self.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, KeyError, ValueError) as e:
             why = str(e).splitlines()[-1].strip()
-            raise UserError(f"{path} does not fit this model ({changed or why}): give the same options, or another --exp-dir") from e
+            raise UserError(
+                f"{path} does not fit this model ({changed or why}): give the same options, or another --exp-dir"
+            ) from e
         if changed:
             logging.warning("continuing with changed options: %s", changed)
         if self.ema and not self.ema.restore(content):
@@ -130,14 +147,22 @@ class Run:
         )  # fmt: skip
 
     def _check_kinds(self, content: Dict[str, Any], path: Path) -> None:
-        kinds = (("optim", "--optimizer", "scaled_adam"), ("schedule", "--schedule", "eden"), ("feature_type", "--feature-type", "fbank"))
+        kinds = (
+            ("optim", "--optimizer", "scaled_adam"),
+            ("schedule", "--schedule", "eden"),
+            ("feature_type", "--feature-type", "fbank"),
+        )
         for name, flag, usual in kinds:
             was, now = content.get(name, usual), self.params.get(name, usual)
             if was != now:
-                raise UserError(f"{path} is of a run with {flag} {was}, which {flag} {now} cannot continue: choose another --exp-dir")
+                raise UserError(
+                    f"{path} is of a run with {flag} {was}, which {flag} {now} cannot continue: choose another --exp-dir"
+                )
 
     def _changed_options(self, content: Dict[str, Any]) -> str:
-        names = [n for n, v in self.params.items() if n in content and n not in _FREE and str(content[n]) != str(v)]
+        names = [
+            n for n, v in self.params.items() if n in content and n not in _FREE and str(content[n]) != str(v)
+        ]
         return ", ".join(f"{n} was {content[n]}, is {self.params[n]}" for n in sorted(names))
 
 
@@ -162,7 +187,9 @@ def read_whole(path: Path) -> Dict[str, Any]:
     return content
 
 
-def find_start(exp_dir: Path, start_epoch: int = 1, start_batch: int = 0) -> Optional[Tuple[Path, Dict[str, Any]]]:
+def find_start(
+    exp_dir: Path, start_epoch: int = 1, start_batch: int = 0
+) -> Optional[Tuple[Path, Dict[str, Any]]]:
     """The checkpoint to continue from, or None for a new run.
 
     Without ``start_epoch`` (above 1) and ``start_batch`` (above 0) it is the one that got furthest; damaged files are named in
@@ -172,7 +199,9 @@ def find_start(exp_dir: Path, start_epoch: int = 1, start_batch: int = 0) -> Opt
       UserError: the checkpoint that was asked for is missing or damaged, or there are checkpoints and all are damaged.
     """
     if start_batch > 0 or start_epoch > 1:
-        path = exp_dir / (f"checkpoint-{start_batch}.pt" if start_batch > 0 else f"epoch-{start_epoch - 1}.pt")
+        path = exp_dir / (
+            f"checkpoint-{start_batch}.pt" if start_batch > 0 else f"epoch-{start_epoch - 1}.pt"
+        )
         if not path.is_file():
             flag = f"--start-batch {start_batch}" if start_batch > 0 else f"--start-epoch {start_epoch}"
             raise UserError(f"no {path}, which {flag} asks for")
@@ -182,11 +211,15 @@ def find_start(exp_dir: Path, start_epoch: int = 1, start_batch: int = 0) -> Opt
     batch = _newest_whole(exp_dir, "checkpoint", furthest)
     found = batch or epoch
     if found is None and (numbered(exp_dir, "epoch") or numbered(exp_dir, "checkpoint")):
-        raise UserError(f"every checkpoint in {exp_dir} is damaged; remove them, or choose another --exp-dir, to start anew")
+        raise UserError(
+            f"every checkpoint in {exp_dir} is damaged; remove them, or choose another --exp-dir, to start anew"
+        )
     return found
 
 
-def find_common_start(world: World, exp_dir: Path, start_epoch: int = 1, start_batch: int = 0) -> Optional[Tuple[Path, Dict[str, Any]]]:
+def find_common_start(
+    world: World, exp_dir: Path, start_epoch: int = 1, start_batch: int = 0
+) -> Optional[Tuple[Path, Dict[str, Any]]]:
     """What :func:`find_start` gives on rank 0, for all ranks."""
     found = find_start(exp_dir, start_epoch, start_batch) if world.is_main else None
     path = world.from_main(found[0] if found else None)
@@ -248,7 +281,9 @@ def _state_of_icefall(content: Dict[str, Any], path: Path) -> TrainState:
     """Where a run stands whose checkpoint lacks our own record: at the start of an epoch."""
     epoch = int(content.get("cur_epoch", 0))
     if path.name.startswith("checkpoint-"):
-        logging.warning("%s does not say which batches of epoch %d were used: that epoch starts again", path, epoch)
+        logging.warning(
+            "%s does not say which batches of epoch %d were used: that epoch starts again", path, epoch
+        )
         epoch -= 1
     names = ("best_train_loss", "best_valid_loss", "best_train_epoch", "best_valid_epoch")
     known = {name: content[name] for name in names if name in content}

@@ -55,5 +55,9 @@ class GradientClipper:
         self.state["num_clipped"] = 0
         shown = " ".join(f"{q:.3e}" for q in quartiles)
         logging.info(
-            "Clipping_scale=%s, grad-norm quartiles %s, threshold=%.3e, percent-clipped=%.1f", self.scale, shown, threshold, clipped
+            "Clipping_scale=%s, grad-norm quartiles %s, threshold=%.3e, percent-clipped=%.1f",
+            self.scale,
+            shown,
+            threshold,
+            clipped,
         )

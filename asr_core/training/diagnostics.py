@@ -82,7 +82,9 @@ class Diagnostics:
         self._stats: Dict[Tuple[str, int], AxisStats] = {}
         self._shapes: Dict[str, List[int]] = {}
         self._changing: set = set()
-        self._handles = [m.register_forward_hook(self._hook(name or "model")) for name, m in model.named_modules()]
+        self._handles = [
+            m.register_forward_hook(self._hook(name or "model")) for name, m in model.named_modules()
+        ]
 
     def add(self, name: str, value: Tensor) -> None:
         """Take note of a tensor."""
@@ -116,7 +118,10 @@ class Diagnostics:
             self.add(f"{name}.param_value", p)
         out = []
         for (name, axis), stats in sorted(self._stats.items()):
-            out += [f"{name}, axis {axis} of {len(self._shapes[name])}, size {stats.size}, {line}" for line in stats.lines()]
+            out += [
+                f"{name}, axis {axis} of {len(self._shapes[name])}, size {stats.size}, {line}"
+                for line in stats.lines()
+            ]
         return "\n".join(out) + "\n"
 
     def _hook(self, name: str) -> Callable:
@@ -158,4 +163,6 @@ def diagnose(model: nn.Module, losses: Iterable[Tensor], path: Path) -> None:
     text = diagnostics.text()
     write_text_atomic(path, text)
     print(text, end="")
-    logging.info("Statistics of %d batches are in %s; without --print-diagnostics the same command trains", seen, path)
+    logging.info(
+        "Statistics of %d batches are in %s; without --print-diagnostics the same command trains", seen, path
+    )

@@ -89,7 +89,9 @@ class World:
         stop.agree(max(int(row[0]) for row in self.exchange([stop.signum])))
         return bool(stop)
 
-    def in_step(self, batches: Iterator[Batch], first: int, stop: StopRequest) -> Iterator[Tuple[Optional[Batch], int]]:
+    def in_step(
+        self, batches: Iterator[Batch], first: int, stop: StopRequest
+    ) -> Iterator[Tuple[Optional[Batch], int]]:
         """Hand out this rank's batches so that all ranks are always at the same place of the epoch.
 
         Step s is made of the batches at positions ``first + s * size + rank``. Yields (batch, position after the step), with None
@@ -135,7 +137,9 @@ class Group(World):
     def exchange(self, values: Sequence[float]) -> List[List[float]]:
         rows = torch.empty(self.size, len(values), dtype=torch.float64)
         with _lost_peers():
-            self._dist.all_gather(list(rows.unbind()), torch.tensor([float(v) for v in values], dtype=torch.float64))
+            self._dist.all_gather(
+                list(rows.unbind()), torch.tensor([float(v) for v in values], dtype=torch.float64)
+            )
         return rows.tolist()
 
     def gather(self, value: Any) -> List[Any]:
@@ -164,7 +168,9 @@ class Group(World):
         if not norms:
             return contextlib.nullcontext()
         with_batch = [bool(row[0]) for row in self.exchange([has_batch])]
-        return synchronised(self._nccl) if all(with_batch) else self._buffers_of(norms, with_batch.index(True))
+        return (
+            synchronised(self._nccl) if all(with_batch) else self._buffers_of(norms, with_batch.index(True))
+        )
 
     @contextlib.contextmanager
     def _buffers_of(self, modules: Sequence[nn.Module], rank: int) -> Iterator[None]:

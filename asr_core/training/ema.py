@@ -53,7 +53,9 @@ class ModelEma(WeightMean):
         """The model has the average's weights inside, and its own again afterwards."""
         own = self.model.state_dict()
         kept = {name: value.clone() for name, value in own.items()}
-        self.model.load_state_dict({name: value.to(own[name].dtype) for name, value in self.state_dict().items()})
+        self.model.load_state_dict(
+            {name: value.to(own[name].dtype) for name, value in self.state_dict().items()}
+        )
         try:
             yield
         finally:

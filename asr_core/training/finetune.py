@@ -22,19 +22,28 @@ DEFAULTS = {"base_lr": 0.0045, "lr_batches": 100000.0, "lr_epochs": 100.0, "warm
 class FinetuneOptions:
     """Finetuning: from whose weights, on what."""
 
-    do_finetune: bool = option(True, "start from --finetune-ckpt; 0: continue a finetuning at --start-epoch or --start-batch")
+    do_finetune: bool = option(
+        True, "start from --finetune-ckpt; 0: continue a finetuning at --start-epoch or --start-batch"
+    )
     finetune_ckpt: Optional[str] = option(
-        None, "whose weights to start from: epoch-N.pt, what generate_averaged_model.py wrote, or a pretrained.pt"
+        None,
+        "whose weights to start from: epoch-N.pt, what generate_averaged_model.py wrote, or a pretrained.pt",
     )
     init_modules: Optional[str] = option(
-        None, "take over these modules alone, by prefixes of their parameters' names, e.g. encoder_embed,encoder; left out: all"
+        None,
+        "take over these modules alone, by prefixes of their parameters' names, e.g. encoder_embed,encoder; left out: all",
     )
-    train_cuts: str = option("", "cuts to finetune on: manifests, separated by commas, in --manifest-dir or elsewhere; empty: the corpus'")
+    train_cuts: str = option(
+        "",
+        "cuts to finetune on: manifests, separated by commas, in --manifest-dir or elsewhere; empty: the corpus'",
+    )
     valid_cuts: str = option(
-        "", "validate on these besides the corpus' own validation cuts: NAME=MANIFEST, separated by commas; losses are recorded by name"
+        "",
+        "validate on these besides the corpus' own validation cuts: NAME=MANIFEST, separated by commas; losses are recorded by name",
     )
     batch_count_offset: float = option(
-        100000.0, "added to the counter behind dropout and other schedules, which keeps them at their final values"
+        100000.0,
+        "added to the counter behind dropout and other schedules, which keeps them at their final values",
     )
 
     @property
@@ -48,7 +57,9 @@ class FinetuneRecipe(Recipe):
 
     purpose = "Finetune a model"
 
-    def __init__(self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1
+    ) -> None:
         super().__init__(params, corpus, rank, world_size)
         self.finetune = from_params(FinetuneOptions, params)
         self.batch_count_offset = self.finetune.batch_count_offset
@@ -77,7 +88,11 @@ class FinetuneRecipe(Recipe):
             raise UserError(f"{source}: {e}") from e
         params.update(dataclasses.asdict(model))
         usual = defaults_of(DataOptions)
-        recorded = {"num_mel_bins": "feature_dim", "sample_rate": "sample_rate", "feature_type": "feature_type"}
+        recorded = {
+            "num_mel_bins": "feature_dim",
+            "sample_rate": "sample_rate",
+            "feature_type": "feature_type",
+        }
         for name, trained in ((name, checkpoint.get(key)) for name, key in recorded.items()):
             value = params.setdefault(name, trained or usual[name])
             if trained and value != trained and not opts.modules:
@@ -120,7 +135,10 @@ class FinetuneRecipe(Recipe):
 
     def valid_sets(self) -> Dict[str, Any]:
         """The corpus' validation cuts, and those of ``--valid-cuts``, by name."""
-        own, more = super().valid_sets(), self.corpus.named_manifests(self.finetune.valid_cuts, "--valid-cuts")
+        own, more = (
+            super().valid_sets(),
+            self.corpus.named_manifests(self.finetune.valid_cuts, "--valid-cuts"),
+        )
         return {**{name or self.corpus.name: cuts for name, cuts in own.items()}, **more} if more else own
 
 
@@ -141,5 +159,7 @@ def _start(opts: FinetuneOptions, params: Mapping[str, Any]) -> Path:
             raise UserError("nothing to start from: give the weights' file with --finetune-ckpt")
         return Path(opts.finetune_ckpt)
     if epoch <= 1 and batch <= 0:
-        raise UserError("--do-finetune 0 continues a finetuning: say where with --start-epoch, above 1, or --start-batch")
+        raise UserError(
+            "--do-finetune 0 continues a finetuning: say where with --start-epoch, above 1, or --start-batch"
+        )
     return Path(params["exp_dir"]) / (f"checkpoint-{batch}.pt" if batch > 0 else f"epoch-{epoch - 1}.pt")

@@ -27,12 +27,16 @@ def check_heads(params: Mapping[str, Any]) -> None:
         if params.get("enable_spec_aug", False):
             raise UserError("--use-cr-ctc 1 masks each view itself: give --enable-spec-aug 0")
     if not model.use_transducer and (opts.delay_penalty or opts.fast_emit_lambda):
-        raise UserError("--delay-penalty and --fast-emit-lambda are about a transducer: give --use-transducer 1")
+        raise UserError(
+            "--delay-penalty and --fast-emit-lambda are about a transducer: give --use-transducer 1"
+        )
     if model.use_transducer and model.loss == "full":
         changed = [name for name in _OF_PRUNED_LOSS if getattr(opts, name) != getattr(TrainOptions, name)]
         if changed:
             flags = ", ".join("--" + name.replace("_", "-") for name in changed)
-            raise UserError(f"--loss full has no use for {flags}, which are about the pruned loss: leave them out")
+            raise UserError(
+                f"--loss full has no use for {flags}, which are about the pruned loss: leave them out"
+            )
     if model.use_attention_decoder and not model.use_transducer:
         ctc, attention = opts.ctc_loss_scale, opts.attention_decoder_loss_scale
         if abs(ctc + attention - 1.0) > 1e-6:
@@ -56,7 +60,11 @@ def early_emission(opts: TrainOptions, batch_idx_train: int) -> Dict[str, float]
     Before that the alignments are not yet worth shifting; icefall waits in the same way for the pruned loss to have its full weight.
     """
     penalty = opts.delay_penalty if batch_idx_train >= opts.warm_step else 0.0
-    return {name: value for name, value in (("delay_penalty", penalty), ("fast_emit_lambda", opts.fast_emit_lambda)) if value != 0.0}
+    return {
+        name: value
+        for name, value in (("delay_penalty", penalty), ("fast_emit_lambda", opts.fast_emit_lambda))
+        if value != 0.0
+    }
 
 
 def loss_weights(opts: TrainOptions, batch_idx_train: int, heads: Collection[str]) -> Dict[str, float]:

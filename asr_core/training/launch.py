@@ -15,7 +15,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from asr_core.utils.errors import UserError
 from asr_core.utils.runtime import die_with_parent
 
-TOLD, LOST = 3, 4  # exit statuses of a rank whose mistake is on the screen already, and of one that found others gone
+TOLD, LOST = (
+    3,
+    4,
+)  # exit statuses of a rank whose mistake is on the screen already, and of one that found others gone
 _GRACE = 5.0  # seconds in which ranks may end by themselves after one of them has died
 _USUAL_PORT = 12354
 
@@ -54,7 +57,9 @@ def seat_from_environment(world_size: int = 1) -> Optional[Seat]:
         return None
     size = int(env["WORLD_SIZE"])
     if world_size not in (1, size):
-        raise UserError(f"--world-size {world_size}, but the launcher started {size} processes: leave --world-size out")
+        raise UserError(
+            f"--world-size {world_size}, but the launcher started {size} processes: leave --world-size out"
+        )
     rank = int(env["RANK"])
     if "TORCHELASTIC_RUN_ID" in env:  # torchrun, which does not see to this itself
         die_with_parent(signal.SIGTERM)
@@ -65,7 +70,9 @@ def free_port(wanted: int = 0) -> int:
     """``wanted`` if nobody listens there on this machine, or else a free port."""
     for port in (wanted, 0):
         with socket.socket() as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier run that linger do no harm
+            s.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # connections of an earlier run that linger do no harm
             try:
                 s.bind(("127.0.0.1", port))
             except OSError:
@@ -92,11 +99,18 @@ def spawn(body: Callable[..., int], args: Sequence[Any], size: int, port: int) -
             raise UserError(f"--master-port {port} is taken on this machine: give another one, or none")
         print(f"port {port} is taken: the processes meet at {chosen}", file=sys.stderr)
     if sys.platform.startswith("linux"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # host names do not always lead back to the own machine
+        os.environ.setdefault(
+            "GLOO_SOCKET_IFNAME", "lo"
+        )  # host names do not always lead back to the own machine
     seats = [Seat(rank, size, rank, size, f"tcp://127.0.0.1:{chosen}", True) for rank in range(size)]
     context = get_context("spawn")
-    ranks = [context.Process(target=_sit, args=(os.getpid(), seat, body, *args), name=f"rank {seat.rank}") for seat in seats]
-    old = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: while a rank starts, Ctrl-C reaches it through us alone
+    ranks = [
+        context.Process(target=_sit, args=(os.getpid(), seat, body, *args), name=f"rank {seat.rank}")
+        for seat in seats
+    ]
+    old = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # inherited: while a rank starts, Ctrl-C reaches it through us alone
     try:
         for process in ranks:
             process.start()
@@ -114,12 +128,16 @@ def _sit(launcher: int, seat: Seat, body: Callable[..., int], *args: Any) -> Non
         os._exit(LOST)
     from tqdm import tqdm
 
-    tqdm.set_lock(threading.RLock())  # the usual one is a semaphore of the system, which would be reported as left behind
+    tqdm.set_lock(
+        threading.RLock()
+    )  # the usual one is a semaphore of the system, which would be reported as left behind
     status = body(seat, *args)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # all is closed; the interpreter's clearing up takes seconds, and libraries of GPUs are known to hang in it
+    os._exit(
+        status
+    )  # all is closed; the interpreter's clearing up takes seconds, and libraries of GPUs are known to hang in it
 
 
 class _Watch:
@@ -143,11 +161,18 @@ class _Watch:
         if failed is None:
             return max(process.exitcode for process in self.ranks)
         if failed.exitcode == LOST:
-            who = ", ".join(f"{process.name} (process {process.pid})" for process in self.stuck) or "one of the processes"
-            raise UserError(f"{who} did not answer the others in time (--dist-timeout), so all were ended; the log files say more")
+            who = (
+                ", ".join(f"{process.name} (process {process.pid})" for process in self.stuck)
+                or "one of the processes"
+            )
+            raise UserError(
+                f"{who} did not answer the others in time (--dist-timeout), so all were ended; the log files say more"
+            )
         if failed.exitcode != TOLD:
             how = (
-                f"was killed by {signal.Signals(-failed.exitcode).name}" if failed.exitcode < 0 else f"ended with status {failed.exitcode}"
+                f"was killed by {signal.Signals(-failed.exitcode).name}"
+                if failed.exitcode < 0
+                else f"ended with status {failed.exitcode}"
             )
             raise UserError(
                 f"{failed.name} (process {failed.pid}) {how}, so the other processes were ended too; "
@@ -179,7 +204,9 @@ class _Watch:
         again = self.signum == signum
         self.signum = signum
         for process in self.ranks:
-            if process.is_alive():  # always SIGTERM, because at a terminal a Ctrl-C has reached the ranks already
+            if (
+                process.is_alive()
+            ):  # always SIGTERM, because at a terminal a Ctrl-C has reached the ranks already
                 process.kill() if again else process.terminate()
 
 

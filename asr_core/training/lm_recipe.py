@@ -50,7 +50,9 @@ class LmDataModule:
         self.world_size = world_size
         self.dropped = DropReport()  # stays empty: what is left out is known before training
 
-    def train_dataloader(self, archive: LmArchive, epoch: int, skip_batches: int = 0, alike: int = 0) -> Iterator[Dict[str, Any]]:
+    def train_dataloader(
+        self, archive: LmArchive, epoch: int, skip_batches: int = 0, alike: int = 0
+    ) -> Iterator[Dict[str, Any]]:
         """This rank's batches of one epoch; arguments as for :class:`asr_core.data.module.AsrDataModule`."""
         batches = batches_of(archive.sentence_lengths, self.opts.batch_size, self.opts.max_sent_len)
         alike = alike or self.world_size
@@ -122,7 +124,9 @@ class LmRecipe(Recipe):
         """
         archive = self._archive(self.lm_options.lm_data)
         if not bool((archive.sentence_lengths <= self.lm_options.max_sent_len).any()):
-            raise UserError(f"{self.lm_options.lm_data} has no sentence of at most --max-sent-len {self.lm_options.max_sent_len} tokens")
+            raise UserError(
+                f"{self.lm_options.lm_data} has no sentence of at most --max-sent-len {self.lm_options.max_sent_len} tokens"
+            )
         return archive
 
     def valid_sets(self) -> Dict[str, LmArchive]:
@@ -133,7 +137,9 @@ class LmRecipe(Recipe):
         archive = LmArchive.load(path)
         tokens = int(archive.words.max()) + 1
         if tokens > self.lm_options.vocab_size:
-            raise UserError(f"{path} has token {tokens - 1}: --vocab-size must be that of its tokenizer, not {self.lm_options.vocab_size}")
+            raise UserError(
+                f"{path} has token {tokens - 1}: --vocab-size must be that of its tokenizer, not {self.lm_options.vocab_size}"
+            )
         return archive
 
     def build_model(self) -> nn.Module:
@@ -159,7 +165,11 @@ class LmRecipe(Recipe):
             len(used), int(used.sum()), len(lengths) - len(used), self.lm_options.max_sent_len,
         )  # fmt: skip
         for archive in valid_sets.values():
-            logging.info("Validation data: %d sentences of %d tokens", archive.num_sentences, int(archive.sentence_lengths.sum()))
+            logging.info(
+                "Validation data: %d sentences of %d tokens",
+                archive.num_sentences,
+                int(archive.sentence_lengths.sum()),
+            )
         logging.info("Below, a frame is a token or a sentence's end; both count as tokens")
         return LmSummary(len(used), float(used.sum() + len(used)))
 
@@ -175,7 +185,9 @@ class LmRecipe(Recipe):
         """A constant rate after the warm-up."""
         return ConstantRate(optimizer, self.lm_options.warmup_batches)
 
-    def compute_loss(self, model: nn.Module, batch: Dict[str, Any], batch_idx_train: int, reduction: str = "sum") -> BatchLoss:
+    def compute_loss(
+        self, model: nn.Module, batch: Dict[str, Any], batch_idx_train: int, reduction: str = "sum"
+    ) -> BatchLoss:
         """Negative log probability of the batch's sentences and their ends; per token it is the log of the perplexity."""
         device = next(model.parameters()).device
         x, y, lens = (batch[name].to(device, non_blocking=True) for name in ("inputs", "targets", "lens"))

@@ -31,7 +31,9 @@ from asr_core.training.stepping import Stepper
 from asr_core.utils.options import from_params
 
 Batch = Dict[str, Any]
-Step = List[Tuple[Optional[Batch], int]]  # this rank's batches of a step, None where it has none; the position in the epoch after each
+Step = List[
+    Tuple[Optional[Batch], int]
+]  # this rank's batches of a step, None where it has none; the position in the epoch after each
 
 
 class Trainer:
@@ -45,7 +47,11 @@ class Trainer:
     """
 
     def __init__(
-        self, params: Mapping[str, Any], recipe: Recipe, world: Optional[World] = None, word_errors: Optional[Callable] = None
+        self,
+        params: Mapping[str, Any],
+        recipe: Recipe,
+        world: Optional[World] = None,
+        word_errors: Optional[Callable] = None,
     ) -> None:
         self.params = params
         self.opts = from_params(TrainOptions, params)
@@ -69,12 +75,20 @@ class Trainer:
         if found is not None:
             path, content = found
             self.ckpt.restore(content, path)
-            logging.info("Continuing from %s: epoch %d, after batch %d", path, self.state.epoch, self.state.batch_idx_train)
+            logging.info(
+                "Continuing from %s: epoch %d, after batch %d",
+                path,
+                self.state.epoch,
+                self.state.batch_idx_train,
+            )
             del content, found
         self.state.count_at(self._reference_batches())
         self.recovery.set_rates()
         if self._finished():
-            logging.info("This run is finished (batch %d); larger --num-epochs or --max-steps continue it", self.state.batch_idx_train)
+            logging.info(
+                "This run is finished (batch %d); larger --num-epochs or --max-steps continue it",
+                self.state.batch_idx_train,
+            )
             return 0
         self._report()
         if self.opts.print_diagnostics:
@@ -90,7 +104,10 @@ class Trainer:
             if self.stop:
                 self._save_batch_checkpoint()
         if self.stop:
-            logging.info("Stopped by a signal after batch %d; the same command continues from here", self.state.batch_idx_train)
+            logging.info(
+                "Stopped by a signal after batch %d; the same command continues from here",
+                self.state.batch_idx_train,
+            )
         self.progress.close()
         self.records.close()
         if not self.stop:
@@ -109,7 +126,9 @@ class Trainer:
         self.model = self.recipe.build_model().to(self.device)
         self.optimizer = self.recipe.build_optimizer(self.model)
         self.scheduler = self.recipe.build_scheduler(self.optimizer)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16, init_scale=1.0)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.dtype == torch.float16, init_scale=1.0
+        )
         average = ModelAverage(self.model, self.opts.average_period)
         decay = self.recipe.optimization.ema_decay
         self.ema = ModelEma(self.model, decay) if decay else None
@@ -127,21 +146,35 @@ class Trainer:
         self.valid_sets = self.recipe.valid_sets()
 
     def _report(self) -> None:
-        self.progress = Progress(0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main, unit=self.recipe.unit)
-        summary = self.recipe.report_data(self.data, self.train_cuts, self.valid_sets) if self.is_main else None
+        self.progress = Progress(
+            0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main, unit=self.recipe.unit
+        )
+        summary = (
+            self.recipe.report_data(self.data, self.train_cuts, self.valid_sets) if self.is_main else None
+        )
         self.progress.epoch_audio = self.world.from_main(summary.seconds if summary else 0.0)
         if not self.is_main:
             return
         report_model(self.model)
-        report_disk(self.model, self.exp_dir, self.opts.num_epochs, self.opts.keep_last_k, averages=2 if self.ema else 1)
-        logging.info("Training on %s in %s", self.device, str(self.dtype or torch.float32).replace("torch.", ""))
+        report_disk(
+            self.model,
+            self.exp_dir,
+            self.opts.num_epochs,
+            self.opts.keep_last_k,
+            averages=2 if self.ema else 1,
+        )
+        logging.info(
+            "Training on %s in %s", self.device, str(self.dtype or torch.float32).replace("torch.", "")
+        )
 
     def _diagnose(self) -> None:
         if self.is_main:
             self._set_batch_count()
             self.model.train()
             batches = self.data.train_dataloader(self.train_cuts, self.state.epoch)
-            diagnose(self.model, (self._loss_of(batch) for batch in batches), self.exp_dir / "diagnostics.txt")
+            diagnose(
+                self.model, (self._loss_of(batch) for batch in batches), self.exp_dir / "diagnostics.txt"
+            )
 
     def _open_records(self) -> None:
         self.records = Records(self.opts, self.state, self.is_main, self.device, self.recipe.unit)
@@ -150,7 +183,9 @@ class Trainer:
 
     def _finished(self) -> bool:
         state, opts = self.state, self.opts
-        return state.epoch > opts.num_epochs or (opts.max_steps > 0 and state.batch_idx_train >= opts.max_steps)
+        return state.epoch > opts.num_epochs or (
+            opts.max_steps > 0 and state.batch_idx_train >= opts.max_steps
+        )
 
     # -- training --------------------------------------------------------------------------------------------------------
 
@@ -190,7 +225,9 @@ class Trainer:
         """The rest of this rank's batches of the epoch; a loader that a signal killed ends them quietly."""
         state = self.state
         try:
-            yield from self.data.train_dataloader(self.train_cuts, state.epoch, state.batches_done, state.alike)
+            yield from self.data.train_dataloader(
+                self.train_cuts, state.epoch, state.batches_done, state.alike
+            )
         except RuntimeError:
             if not self.stop.signum:
                 raise
@@ -260,7 +297,11 @@ class Trainer:
             return ""
         if self.stepper.overflowed and scale > 1.0:  # how a loss scale that grows finds its limit
             self.state.overflows += 1
-            logging.info("batch %d overflows float16; the loss scale is now %g", self.state.batch_idx_train, self.stepper.scale)
+            logging.info(
+                "batch %d overflows float16; the loss scale is now %g",
+                self.state.batch_idx_train,
+                self.stepper.scale,
+            )
             return ""
         cuts = [cut for batch, _ in step if batch is not None for cut in describe_cuts(batch)]
         return self._skip("gradient", [{**cut, "value": self.stepper.grad_norm} for cut in cuts])
@@ -270,7 +311,12 @@ class Trainer:
 
     def _reference_batches(self) -> float:
         """How many batches of ``ref_duration`` seconds a step is worth."""
-        return float(self.params["max_duration"]) * self.world.size * self.opts.accum_grad / self.opts.ref_duration
+        return (
+            float(self.params["max_duration"])
+            * self.world.size
+            * self.opts.accum_grad
+            / self.opts.ref_duration
+        )
 
     def _set_batch_count(self) -> float:
         """Move dropout rates and other schedules on; returns their counter, which is in reference batches."""
@@ -293,7 +339,9 @@ class Trainer:
     def _culprits(self, batch: Batch) -> List[Dict[str, Any]]:
         """The cuts whose own loss is not finite, with that loss; all cuts, if it cannot be told."""
         with torch.no_grad(), self._autocast():
-            losses = self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train, reduction="none").loss.tolist()
+            losses = self.recipe.compute_loss(
+                self.model, batch, self.state.batch_idx_train, reduction="none"
+            ).loss.tolist()
         cuts = [{**cut, "value": loss} for cut, loss in zip(describe_cuts(batch), losses)]
         return [cut for cut in cuts if not math.isfinite(cut["value"])] or cuts
 
@@ -302,7 +350,11 @@ class Trainer:
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
         """The model is as validation wants it inside."""
-        with self.ema.shown() if self.ema and self.recipe.optimization.valid_with_ema else contextlib.nullcontext():
+        with (
+            self.ema.shown()
+            if self.ema and self.recipe.optimization.valid_with_ema
+            else contextlib.nullcontext()
+        ):
             self.model.eval()
             yield
             self.model.train()
@@ -329,7 +381,10 @@ class Trainer:
                     if math.isfinite(found["loss"]):
                         losses = losses.add(found)
                     else:
-                        logging.warning("left out of the validation, as its loss is not finite: cuts %s", named(describe_cuts(batch)))
+                        logging.warning(
+                            "left out of the validation, as its loss is not finite: cuts %s",
+                            named(describe_cuts(batch)),
+                        )
                 if self.world.agree_to_stop(self.stop):
                     return False
                 losses = sum_over_ranks(self.world.gather(losses))
@@ -353,7 +408,10 @@ class Trainer:
         began = time.monotonic()
         share = max(1, self.opts.valid_wer_cuts // (len(self.valid_sets) * self.world.size))
         with self._evaluating():
-            found = [self.word_errors(self.model, self.data.valid_dataloader(cuts), share) for cuts in self.valid_sets.values()]
+            found = [
+                self.word_errors(self.model, self.data.valid_dataloader(cuts), share)
+                for cuts in self.valid_sets.values()
+            ]
         rows = self.world.exchange([sum(column) for column in zip(*found)])
         errors, words, cuts = (int(sum(column)) for column in zip(*rows))
         self.records.wer(errors, words, cuts, time.monotonic() - began)
@@ -363,9 +421,16 @@ class Trainer:
 
     def _log_step(self, info: MetricsTracker, utterances: int, eta: str) -> None:
         dropped = sum(int(row[0]) for row in self.world.exchange([self.data.dropped.total]))
-        more = {"rate": self.progress.rate, "left": eta, "grad_norm": self.stepper.grad_norm, "dropped": dropped}
+        more = {
+            "rate": self.progress.rate,
+            "left": eta,
+            "grad_norm": self.stepper.grad_norm,
+            "dropped": dropped,
+        }
         scale = self.stepper.scale if self.scaler.is_enabled() else None
-        self.records.step(info, self._step_of_epoch(), utterances, self.scheduler.get_last_lr()[0], scale, more)
+        self.records.step(
+            info, self._step_of_epoch(), utterances, self.scheduler.get_last_lr()[0], scale, more
+        )
 
     def _save_batch_checkpoint(self) -> None:
         if self.state.batch_idx_train == 0:
@@ -390,8 +455,13 @@ class Trainer:
         path = self.exp_dir / f"epoch-{epoch}.pt"
         self.ckpt.save(path, epoch)
         if self.is_main:
-            for best, name in ((state.best_train_epoch, "best-train-loss.pt"), (state.best_valid_epoch, "best-valid-loss.pt")):
+            for best, name in (
+                (state.best_train_epoch, "best-train-loss.pt"),
+                (state.best_valid_epoch, "best-valid-loss.pt"),
+            ):
                 if best == epoch:
                     copy_checkpoint(path, self.exp_dir / name)
         self.records.draw(in_between=True)
-        logging.info("Epoch %d ended: train loss %.4g, validation loss %.4g", epoch, state.train_loss, state.valid_loss)
+        logging.info(
+            "Epoch %d ended: train loss %.4g, validation loss %.4g", epoch, state.train_loss, state.valid_loss
+        )

@@ -95,7 +95,9 @@ class JsonLines:
                 f.flush()
                 os.fsync(f.fileno())
         except OSError as e:
-            raise UserError(f"cannot write {self.path}: {e.strerror or e}; free some space and start the same command again") from e
+            raise UserError(
+                f"cannot write {self.path}: {e.strerror or e}; free some space and start the same command again"
+            ) from e
         self.lines += len(records)
 
 

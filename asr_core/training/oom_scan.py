@@ -92,7 +92,11 @@ class OomScan:
             with torch.no_grad():
                 for name, b in self.model.named_buffers():
                     b.copy_(buffers[name])
-        logging.info("The %d largest kinds of batches fit into memory (%.1f s)", len(extremes), time.monotonic() - began)
+        logging.info(
+            "The %d largest kinds of batches fit into memory (%.1f s)",
+            len(extremes),
+            time.monotonic() - began,
+        )
 
     def _fits(self, position: int, refs: Refs) -> bool:
         try:
@@ -133,7 +137,12 @@ class OomScan:
 
 
 def scan_for_oom(
-    data: Any, train_cuts: Any, model: nn.Module, loss_of: Callable[[Dict[str, Any]], torch.Tensor], device: torch.device, world: World
+    data: Any,
+    train_cuts: Any,
+    model: nn.Module,
+    loss_of: Callable[[Dict[str, Any]], torch.Tensor],
+    device: torch.device,
+    world: World,
 ) -> None:
     """Find the largest batches of the first epoch and try them; all ranks try the same.
 

@@ -22,7 +22,13 @@ class _Group:
       rms, size_grads, size_avg_sq: (N,), (period, N), (N,); the optimizer's state holds views of them.
     """
 
-    def __init__(self, options: Dict[str, Any], params: List[Tensor], names: List[str], states: Dict[Tensor, Dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        options: Dict[str, Any],
+        params: List[Tensor],
+        names: List[str],
+        states: Dict[Tensor, Dict[str, Any]],
+    ) -> None:
         by_shape: Dict[Tuple, List[int]] = {}
         for i, p in enumerate(params):
             by_shape.setdefault((str(p.dtype), *p.shape), []).append(i)
@@ -38,7 +44,10 @@ class _Group:
             self.stacks.append(Stack([params[i] for i in members], first, state))
         self.passes = (CpuPasses if CpuPasses.fit(self.stacks) else TorchPasses)(self.stacks)
         counts = [(s.is_scalar, s.params[0].numel()) for s in self.stacks for _ in s.params]
-        like = dict(dtype=torch.float64 if params[0].dtype == torch.float64 else torch.float32, device=params[0].device)
+        like = dict(
+            dtype=torch.float64 if params[0].dtype == torch.float64 else torch.float32,
+            device=params[0].device,
+        )
         self.scalar = torch.tensor([is_scalar for is_scalar, _ in counts], device=params[0].device)
         self.numel = torch.tensor([n for _, n in counts], **like)
         n = len(counts)
@@ -54,7 +63,9 @@ class _Group:
             if stack.is_scalar:
                 continue
             if "param_rms" not in state:
-                state["param_rms"] = torch.stack([p.float().square().mean().sqrt() for p in stack.params]).view(stack.column)
+                state["param_rms"] = torch.stack(
+                    [p.float().square().mean().sqrt() for p in stack.params]
+                ).view(stack.column)
             for name, flat in sizes.items():
                 view = stack.part_of(flat)
                 if name in state:
@@ -133,7 +144,11 @@ class ScaledAdam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         if self._groups is None:
-            self._groups = [_Group(g, g["params"], names, self.state) for g, names in zip(self.param_groups, self._names) if g["params"]]
+            self._groups = [
+                _Group(g, g["params"], names, self.state)
+                for g, names in zip(self.param_groups, self._names)
+                if g["params"]
+            ]
         self.grad_norm = 0.0
         sums = [group.passes.sums() for group in self._groups]
         scales = [self._clipping_scale(group, gg) for group, (gg, _, _) in zip(self._groups, sums)]
@@ -154,8 +169,15 @@ class ScaledAdam(torch.optim.Optimizer):
         scale = GradientClipper(group.options, group.state).update(norm)
         if scale < 0.5:
             share, order = (sumsq / sumsq.sum()).sort(descending=True)
-            worst = ", ".join(f"{group.names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3]))
-            logging.warning("gradient norm %.2e clipped by %.3f; the parameters that make most of it: %s", norm, scale, worst)
+            worst = ", ".join(
+                f"{group.names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3])
+            )
+            logging.warning(
+                "gradient norm %.2e clipped by %.3f; the parameters that make most of it: %s",
+                norm,
+                scale,
+                worst,
+            )
         return scale
 
     def _step_group(self, group: _Group, weight_grads: Tensor, weight_sumsq: Tensor, clip: float) -> None:
@@ -171,7 +193,14 @@ class ScaledAdam(torch.optim.Optimizer):
         correction = 1 - beta2 ** (step + 1)
         factor = correction**-0.5 if correction < 0.99 else 1.0  # later the correction is too small to matter
         new = 1 - beta1
-        group.passes.step((beta1, beta2), (1 - beta2) * clip * clip, factor, opts["eps"], size * (-lr * clip * new), growth * new)
+        group.passes.step(
+            (beta1, beta2),
+            (1 - beta2) * clip * clip,
+            factor,
+            opts["eps"],
+            size * (-lr * clip * new),
+            growth * new,
+        )
         for stack, state in zip(group.stacks, group.states):
             state["step"] += 1
             if stack.is_scalar:
@@ -203,7 +232,9 @@ def _named_groups(params: Iterable[Any]) -> Tuple[List[Dict[str, Any]], List[Lis
     for group in raw:
         group = dict(group)
         entries = group.pop("named_params", None) or group.pop("params")
-        pairs: NamedParams = [e if isinstance(e, tuple) else (f"parameter {i}", e) for i, e in enumerate(entries)]
+        pairs: NamedParams = [
+            e if isinstance(e, tuple) else (f"parameter {i}", e) for i, e in enumerate(entries)
+        ]
         groups.append({**group, "params": [p for _, p in pairs]})
         names.append([name for name, _ in pairs])
     return groups, names

@@ -59,27 +59,44 @@ class OptimizerOptions:
         aliases=("--optimizer",),
     )
     base_lr: float = option(
-        0.045, "highest learning rate, before the schedule's factors (eden, eden2, noam, hold); relative to sizes with scaled_adam"
+        0.045,
+        "highest learning rate, before the schedule's factors (eden, eden2, noam, hold); relative to sizes with scaled_adam",
     )
-    clipping_scale: float = option(2.0, "scaled_adam: clip gradients at this multiple of their median norm; 0: never")
-    adam_betas: str = option("0.9,0.999", "adam, adamw: decay of the averages of gradients and of their squares")
+    clipping_scale: float = option(
+        2.0, "scaled_adam: clip gradients at this multiple of their median norm; 0: never"
+    )
+    adam_betas: str = option(
+        "0.9,0.999", "adam, adamw: decay of the averages of gradients and of their squares"
+    )
     adam_eps: float = option(1.0e-8, "adam, adamw: added to the denominator")
-    l2: float = option(0.0, "adam: so many times the weights is added to the gradient, after clipping (coupled decay)")
-    weight_decay: float = option(0.01, "adamw: in each step weights shrink by this times the learning rate (decoupled decay)")
+    l2: float = option(
+        0.0, "adam: so many times the weights is added to the gradient, after clipping (coupled decay)"
+    )
+    weight_decay: float = option(
+        0.01, "adamw: in each step weights shrink by this times the learning rate (decoupled decay)"
+    )
     no_decay_regex: str = option(
         r"(.*\.)?(bias\w*|\w*scale|\w*norm\w*(\.\d+)?\.\w+|feed_forward\d\.0\.weight)",
         "adam, adamw: parameters without --l2 and --weight-decay, by a regular expression for their whole names",
     )
     gradient_mean: str = option(
-        "utterances", "adam, adamw: divide a step's gradient by its number of these", choices=("utterances", "frames", "none")
+        "utterances",
+        "adam, adamw: divide a step's gradient by its number of these",
+        choices=("utterances", "frames", "none"),
     )
-    clip_grad_norm: float = option(0.0, "adam, adamw: scale gradients down to this norm of all together; 0: never")
+    clip_grad_norm: float = option(
+        0.0, "adam, adamw: scale gradients down to this norm of all together; 0: never"
+    )
     schedule: str = option(
-        "eden", "course of the learning rate; docs/training.md has the formulas", choices=("eden", "eden2", "noam", "hold", "piecewise")
+        "eden",
+        "course of the learning rate; docs/training.md has the formulas",
+        choices=("eden", "eden2", "noam", "hold", "piecewise"),
     )
     lr_batches: float = option(7500.0, "eden, eden2: batches after which the learning rate falls noticeably")
     lr_epochs: float = option(3.5, "eden: epochs after which the learning rate falls noticeably")
-    warmup_batches: float = option(500.0, "eden, eden2, noam, hold: batches over which the learning rate rises at the start")
+    warmup_batches: float = option(
+        500.0, "eden, eden2, noam, hold: batches over which the learning rate rises at the start"
+    )
     warmup_start: float = option(0.1, "eden, eden2, hold: factor on the learning rate at the first batch")
     noam_offset: float = option(0.0, "noam: added to the count of batches")
     noam_max_lr: float = option(0.0, "noam: the rate never exceeds this; 0: no limit but --base-lr")
@@ -89,12 +106,19 @@ class OptimizerOptions:
     decay_shape: str = option("exponential", "hold: how it falls", choices=("exponential", "polynomial"))
     decay_power: float = option(1.0, "hold with --decay-shape polynomial: 1 is a straight line")
     lr_pieces: str = option(
-        "", f"piecewise: UNITS:RATE[:KIND], separated by commas; a piece ends at its rate; kinds are {', '.join(KINDS)}, by default const"
+        "",
+        f"piecewise: UNITS:RATE[:KIND], separated by commas; a piece ends at its rate; kinds are {', '.join(KINDS)}, by default const",
     )
     lr_unit: str = option("batch", "piecewise: what units are", choices=("batch", "epoch"))
-    epoch_split: int = option(1, "piecewise with --lr-unit epoch: an epoch is so many units of about equally much audio")
-    ema_decay: float = option(0.0, "keep an exponential average of the weights with this decay per batch, e.g. 0.9999; 0: none")
-    valid_with_ema: bool = option(False, "measure validation losses and word errors on that average, in place of the weights")
+    epoch_split: int = option(
+        1, "piecewise with --lr-unit epoch: an epoch is so many units of about equally much audio"
+    )
+    ema_decay: float = option(
+        0.0, "keep an exponential average of the weights with this decay per batch, e.g. 0.9999; 0: none"
+    )
+    valid_with_ema: bool = option(
+        False, "measure validation losses and word errors on that average, in place of the weights"
+    )
 
     def validate(self) -> None:
         """Refuse values that make no sense.
@@ -118,7 +142,9 @@ class OptimizerOptions:
         if self.epoch_split < 1:
             raise UserError(f"--epoch-split must be at least 1, got {self.epoch_split}")
         if self.schedule == "noam" and self.warmup_batches < 1:
-            raise UserError(f"--schedule noam rises over --warmup-batches, at least 1, got {self.warmup_batches}")
+            raise UserError(
+                f"--schedule noam rises over --warmup-batches, at least 1, got {self.warmup_batches}"
+            )
         if self.decay_to == 0 and self.decay_shape == "exponential":
             raise UserError("--decay-to 0 is never reached exponentially: give --decay-shape polynomial")
         self.betas()
@@ -138,7 +164,9 @@ class OptimizerOptions:
         try:
             first, second = (float(part) for part in self.adam_betas.split(","))
         except ValueError:
-            raise UserError(f"--adam-betas {self.adam_betas!r} must be two numbers with a comma between them, e.g. 0.9,0.98") from None
+            raise UserError(
+                f"--adam-betas {self.adam_betas!r} must be two numbers with a comma between them, e.g. 0.9,0.98"
+            ) from None
         if not (0 <= first < 1 and 0 <= second < 1):
             raise UserError(f"--adam-betas {self.adam_betas} must be at least 0 and below 1")
         return first, second
@@ -155,9 +183,13 @@ class OptimizerOptions:
                 units, lr, *kind = text.split(":")
                 piece = Piece(int(units), float(lr), *(kind or ["const"]))
             except (TypeError, ValueError):
-                raise UserError(f"--lr-pieces: {text!r} is not of the form UNITS:RATE or UNITS:RATE:KIND, e.g. 9:5e-4:linear") from None
+                raise UserError(
+                    f"--lr-pieces: {text!r} is not of the form UNITS:RATE or UNITS:RATE:KIND, e.g. 9:5e-4:linear"
+                ) from None
             if piece.kind not in KINDS:
-                raise UserError(f"--lr-pieces: {text!r} has no kind that is known; there are {', '.join(KINDS)}")
+                raise UserError(
+                    f"--lr-pieces: {text!r} has no kind that is known; there are {', '.join(KINDS)}"
+                )
             if piece.units < 1 or not piece.lr >= 0:
                 raise UserError(f"--lr-pieces: {text!r} must have at least 1 unit, and a rate of at least 0")
             before = found[-1].lr if found else 0.0
@@ -165,7 +197,9 @@ class OptimizerOptions:
                 raise UserError(f"--lr-pieces: {text!r} can only go from a rate above 0 to another one")
             found.append(piece)
         if not any(piece.lr > 0 for piece in found):
-            raise UserError("--schedule piecewise needs --lr-pieces with a rate above 0, e.g. 1:2e-4,18:5e-4,181:1e-5:loglinear")
+            raise UserError(
+                "--schedule piecewise needs --lr-pieces with a rate above 0, e.g. 1:2e-4,18:5e-4,181:1e-5:loglinear"
+            )
         return found
 
     def peak_lr(self) -> float:
@@ -189,9 +223,15 @@ def refuse_unused(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
         chosen = getattr(opts, chooser)
         if chosen not in values and getattr(opts, field.name) != defaults[field.name]:
             flag, needs = _flag(field.name), " or ".join(values)
-            raise UserError(f"--{flag} is an option of --{_flag(chooser)} {needs}, and this is {chosen}: leave it out")
+            raise UserError(
+                f"--{flag} is an option of --{_flag(chooser)} {needs}, and this is {chosen}: leave it out"
+            )
     scaled = opts.optim == "scaled_adam"
-    if opts.schedule != "piecewise" and scaled != (defaults["optim"] == "scaled_adam") and opts.base_lr == defaults["base_lr"]:
+    if (
+        opts.schedule != "piecewise"
+        and scaled != (defaults["optim"] == "scaled_adam")
+        and opts.base_lr == defaults["base_lr"]
+    ):
         why = "relative to the sizes of the parameters, about 0.045" if scaled else "absolute, about 0.001"
         raise UserError(f"--optimizer {opts.optim} needs a --base-lr of its own: it is {why}")
 

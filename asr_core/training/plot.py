@@ -22,8 +22,13 @@ def plot_losses(exp_dir: Path) -> bool:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="batch", ylabel="loss per frame", yscale="log")
     lines = []
-    for kind, key, label, style in (("train", "tot_loss", "training, averaged", "-"), ("valid", "loss", "validation", "o-")):
-        points = [(r["batch_idx_train"], r[key]) for r in records if r["type"] == kind and (r.get(key) or 0) > 0]
+    for kind, key, label, style in (
+        ("train", "tot_loss", "training, averaged", "-"),
+        ("valid", "loss", "validation", "o-"),
+    ):
+        points = [
+            (r["batch_idx_train"], r[key]) for r in records if r["type"] == kind and (r.get(key) or 0) > 0
+        ]
         if points:
             lines += axes.plot(*zip(*points), style, label=label)
     rates = [(r["batch_idx_train"], r["wer"]) for r in records if r["type"] == "wer"]

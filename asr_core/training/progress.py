@@ -21,7 +21,9 @@ class Progress:
       unit: what is counted, for the bar.
     """
 
-    def __init__(self, epoch_audio: float, num_epochs: int, max_steps: int = 0, bar: bool = True, unit: str = "s") -> None:
+    def __init__(
+        self, epoch_audio: float, num_epochs: int, max_steps: int = 0, bar: bool = True, unit: str = "s"
+    ) -> None:
         self.epoch_audio = epoch_audio
         self.num_epochs = num_epochs
         self.max_steps = max_steps
@@ -45,7 +47,9 @@ class Progress:
                 desc=f"epoch {epoch}",
                 total=max(self.epoch_audio, audio_done) or None,
                 initial=audio_done,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} " + self._unit + ", {elapsed}<{remaining}{postfix}",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} "
+                + self._unit
+                + ", {elapsed}<{remaining}{postfix}",
                 dynamic_ncols=True,
                 leave=False,
             )
@@ -61,7 +65,9 @@ class Progress:
                 self.rate = self._audio / self._seconds
         self._since = now
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4g}, {self.rate:.1f} {self._unit}/s, run {eta}", refresh=False)
+            self._bar.set_postfix_str(
+                f"loss {loss:.4g}, {self.rate:.1f} {self._unit}/s, run {eta}", refresh=False
+            )
             self._bar.update(audio)
 
     def pause(self) -> None:

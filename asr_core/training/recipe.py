@@ -57,7 +57,9 @@ class Recipe:
     unit: str = "s"
     lr_option: str = "--base-lr"
 
-    def __init__(self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1
+    ) -> None:
         self.params = params
         self.corpus = corpus
         self.rank = rank
@@ -140,7 +142,9 @@ class Recipe:
 
         opts = options_of(self.params)
         if opts.use_attention_decoder and self.tokenizer.pieces[1:2] != [SOS_EOS]:
-            raise UserError(f"an attention decoder needs {SOS_EOS} as the token with id 1, which {self.tokenizer.path} does not have")
+            raise UserError(
+                f"an attention decoder needs {SOS_EOS} as the token with id 1, which {self.tokenizer.path} does not have"
+            )
         model = build_model(opts, self.tokenizer.vocab_size, self.params["num_mel_bins"])
         if opts.use_attention_decoder:
             model.attention_decoder.label_smoothing = self.options.label_smoothing
@@ -153,8 +157,12 @@ class Recipe:
 
         opts = from_params(DataOptions, self.params)
         if opts.strategy == "AudioSamples":
-            raise UserError("--input-strategy AudioSamples gives audio, and the models here take features: give another strategy")
-        return AsrDataModule(opts, self.options.seed, self.tokenizer, self.rank, self.world_size, self.subsampling_factor)
+            raise UserError(
+                "--input-strategy AudioSamples gives audio, and the models here take features: give another strategy"
+            )
+        return AsrDataModule(
+            opts, self.options.seed, self.tokenizer, self.rank, self.world_size, self.subsampling_factor
+        )
 
     def report_data(self, data: Any, train_cuts: Any, valid_sets: Mapping[str, Any]) -> Any:
         """Log what all sets hold and what was dropped and why; return the training set's summary, which has ``seconds``.
@@ -200,7 +208,9 @@ class Recipe:
             of_module["joiner"] = opts.joiner_noise
         return WeightNoise(model, of_module, opts.predictor_noise_start, self.options.seed)
 
-    def compute_loss(self, model: "nn.Module", batch: Dict[str, Any], batch_idx_train: int, reduction: str = "sum") -> BatchLoss:
+    def compute_loss(
+        self, model: "nn.Module", batch: Dict[str, Any], batch_idx_train: int, reduction: str = "sum"
+    ) -> BatchLoss:
         """The loss of one batch, summed over its N utterances.
 
         Args:
@@ -215,13 +225,22 @@ class Recipe:
         x = batch["inputs"].to(device, non_blocking=True)
         x_lens = supervisions["num_frames"].to(device).long()
         y: List[List[int]] = self.tokenizer.encode(supervisions["text"])
-        args = {"prune_range": opts.prune_range, "am_scale": opts.am_scale, "lm_scale": opts.lm_scale, "reduction": reduction}
+        args = {
+            "prune_range": opts.prune_range,
+            "am_scale": opts.am_scale,
+            "lm_scale": opts.lm_scale,
+            "reduction": reduction,
+        }
         args.update(early_emission(opts, batch_idx_train))
-        if self.params.get("use_cr_ctc", False) and model.training:  # in evaluation both views would be the same
+        if (
+            self.params.get("use_cr_ctc", False) and model.training
+        ):  # in evaluation both views would be the same
             x = self.views(x, supervisions["start_frame"], supervisions["num_frames"])
             x_lens, y = x_lens.repeat(2), y + y
             args["use_cr_ctc"] = True
-        losses = {name: loss for name, loss in model(x, x_lens, y, **args)._asdict().items() if loss is not None}
+        losses = {
+            name: loss for name, loss in model(x, x_lens, y, **args)._asdict().items() if loss is not None
+        }
         weights = loss_weights(opts, batch_idx_train, losses)
         total = sum(weights[name] * loss for name, loss in losses.items())
         parts = {LOG_NAMES.get(name, name): loss.detach() for name, loss in losses.items()}

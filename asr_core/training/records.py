@@ -29,7 +29,9 @@ class Records:
       unit: what the rate counts in a second: ``"s"`` of audio, or what else batches are made of.
     """
 
-    def __init__(self, opts: TrainOptions, state: TrainState, is_main: bool, device: torch.device, unit: str = "s") -> None:
+    def __init__(
+        self, opts: TrainOptions, state: TrainState, is_main: bool, device: torch.device, unit: str = "s"
+    ) -> None:
         self.exp_dir = Path(opts.exp_dir)
         self.state = state
         self.device = device
@@ -39,7 +41,15 @@ class Records:
         self._scalars = Scalars(folder, first_step=state.batch_idx_train + 1)
         self._drawn_at = time.monotonic()
 
-    def step(self, info: MetricsTracker, index: int, utterances: int, lr: float, scale: Optional[float], more: Mapping[str, Any]) -> None:
+    def step(
+        self,
+        info: MetricsTracker,
+        index: int,
+        utterances: int,
+        lr: float,
+        scale: Optional[float],
+        more: Mapping[str, Any],
+    ) -> None:
         """A training step.
 
         Args:
@@ -58,8 +68,19 @@ class Records:
             peak_memory(self.device), more["left"],
         )  # fmt: skip
         values, tot = dict(info.per_frame()), dict(state.tot_loss.per_frame())
-        extra = {"tot_loss": tot["loss"], "frames": info["frames"], "lr": lr, "grad_norm": more["grad_norm"], "skipped": state.bad_batches}
-        scalars = {"learning_rate": lr, "epoch": state.epoch, "grad_norm": more["grad_norm"], "bad_batches": state.bad_batches}
+        extra = {
+            "tot_loss": tot["loss"],
+            "frames": info["frames"],
+            "lr": lr,
+            "grad_norm": more["grad_norm"],
+            "skipped": state.bad_batches,
+        }
+        scalars = {
+            "learning_rate": lr,
+            "epoch": state.epoch,
+            "grad_norm": more["grad_norm"],
+            "bad_batches": state.bad_batches,
+        }
         scalars["audio_seconds_per_second" if self.unit == "s" else f"{self.unit}_per_second"] = more["rate"]
         scalars["dropped_cuts"] = more["dropped"]
         if scale is not None:
@@ -77,7 +98,16 @@ class Records:
     def recovery(self, trouble: str, back_to: str) -> None:
         """The run went back because of ``trouble``."""
         state = self.state
-        self._write("recovery", {}, {"trouble": trouble, "back_to": back_to, "lr_factor": state.lr_factor, "recoveries": state.recoveries})
+        self._write(
+            "recovery",
+            {},
+            {
+                "trouble": trouble,
+                "back_to": back_to,
+                "lr_factor": state.lr_factor,
+                "recoveries": state.recoveries,
+            },
+        )
         self._scalars.add("train/", {"recoveries": state.recoveries}, state.batch_idx_train)
 
     def valid_set(self, name: str, losses: MetricsTracker) -> None:
@@ -96,17 +126,23 @@ class Records:
         """Word errors of a greedy search on some validation cuts."""
         rate = 100.0 * errors / max(1, words)
         of = f"[{errors} / {words}] ({seconds:.1f} s)"
-        logging.info("Epoch %d, greedy search on %d validation cuts: %%WER %.2f %s", self.state.epoch, cuts, rate, of)
+        logging.info(
+            "Epoch %d, greedy search on %d validation cuts: %%WER %.2f %s", self.state.epoch, cuts, rate, of
+        )
         self._write("wer", {}, {"wer": round(rate, 4), "errors": errors, "words": words, "cuts": cuts})
         self._scalars.add("train/", {"valid_wer": rate}, self.state.batch_idx_train)
 
     def epoch(self, train_loss: float, valid_loss: float) -> None:
         """The end of an epoch."""
-        self._write("epoch", {"train_loss": train_loss, "valid_loss": valid_loss}, {"skipped": self.state.bad_batches})
+        self._write(
+            "epoch", {"train_loss": train_loss, "valid_loss": valid_loss}, {"skipped": self.state.bad_batches}
+        )
 
     def draw(self, in_between: bool = False) -> None:
         """Draw losses and word error rates; ``in_between`` leaves it out if that was done a short while ago."""
-        if self._metrics is None or (in_between and time.monotonic() - self._drawn_at < _SECONDS_BETWEEN_PLOTS):
+        if self._metrics is None or (
+            in_between and time.monotonic() - self._drawn_at < _SECONDS_BETWEEN_PLOTS
+        ):
             return
         self._drawn_at = time.monotonic()
         try:
@@ -122,7 +158,12 @@ class Records:
         if self._metrics is None:
             return
         state = self.state
-        where: Dict[str, Any] = {"type": kind, "epoch": state.epoch, "batch": state.batches_done, "batch_idx_train": state.batch_idx_train}
+        where: Dict[str, Any] = {
+            "type": kind,
+            "epoch": state.epoch,
+            "batch": state.batches_done,
+            "batch_idx_train": state.batch_idx_train,
+        }
         self._metrics.append({**where, **values, **extra, "time": round(time.time(), 1)})
         state.metrics_lines = self._metrics.lines
 

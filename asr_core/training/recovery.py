@@ -63,7 +63,10 @@ class Watch:
         if scale < _COLLAPSED:
             return Trouble(f"the loss scale of float16 fell to {scale:.1e}", state.low_scale_steps)
         if state.low_scale_steps >= opts.reset_interval:
-            return Trouble(f"the loss scale of float16 has been below {_LOW} for {state.low_scale_steps} steps", state.low_scale_steps)
+            return Trouble(
+                f"the loss scale of float16 has been below {_LOW} for {state.low_scale_steps} steps",
+                state.low_scale_steps,
+            )
         return self._diverges(loss) if math.isfinite(loss) else None
 
     def _diverges(self, loss: float) -> Optional[Trouble]:
@@ -129,7 +132,12 @@ class Recovery:
                 group["base_lr"] = base_lr * self.run.state.lr_factor
         state = self.run.state
         if state.recoveries:
-            logging.info("The learning rate is %.3g times %s, after %d recoveries", state.lr_factor, self.lr_option, state.recoveries)
+            logging.info(
+                "The learning rate is %.3g times %s, after %d recoveries",
+                state.lr_factor,
+                self.lr_option,
+                state.recoveries,
+            )
 
     def handle(self, trouble: Trouble) -> str:
         """Go back; returns to what. Called by all ranks at the same step.
@@ -166,7 +174,9 @@ class Recovery:
         if self.run.scaler.is_enabled():
             tried.append("a small loss scale was doubled every 25 steps")
         if state.recoveries:
-            tried.append(f"the run went back {state.recoveries} times and had come to {state.lr_factor:.3g} times {self.lr_option}")
+            tried.append(
+                f"the run went back {state.recoveries} times and had come to {state.lr_factor:.3g} times {self.lr_option}"
+            )
         advice = [self.advice]
         if opts.use_fp16:
             advice.append("--use-bf16 1 has no loss scale that could fall")
@@ -188,8 +198,13 @@ class Recovery:
             (batch, path, content), earlier = newest[0], newest[1:]
             weights, what = content["model"], f"{path.name}, after batch {batch}"
             for start, _, before in earlier:
-                with contextlib.suppress(UserError):  # one of them, perhaps another program's, has no running average
-                    weights, what = average_of_range(before, content), f"the average over batches {start} to {batch}"
+                with contextlib.suppress(
+                    UserError
+                ):  # one of them, perhaps another program's, has no running average
+                    weights, what = (
+                        average_of_range(before, content),
+                        f"the average over batches {start} to {batch}",
+                    )
             return GoodPoint(weights, content.get("optimizer"), what, batch, content.get("model_avg"))
         weights = self.run.average.state_dict()
         return GoodPoint(weights, None, "the running average of all steps") if _finite(weights) else None
@@ -198,7 +213,9 @@ class Recovery:
         """Up to two whole and finite checkpoints from before the trouble, of different running averages; the newest first."""
         paths = [path for kind in ("checkpoint", "epoch") for _, path in numbered(self.exp_dir, kind)]
         found: List[Tuple[int, Path, Dict[str, Any]]] = []
-        paths = [p for p in paths if not p.name.startswith("checkpoint-") or int(p.stem.split("-")[1]) <= last_good]
+        paths = [
+            p for p in paths if not p.name.startswith("checkpoint-") or int(p.stem.split("-")[1]) <= last_good
+        ]
         for path in sorted(paths, key=lambda p: p.stat().st_mtime_ns, reverse=True):
             if len(found) == 2:
                 break
@@ -209,7 +226,9 @@ class Recovery:
                 continue
             batch = int(content.get("batch_idx_train", 0))
             spoilt = any(first < batch < last for first, last in self.run.state.bad_spans)
-            same = any(batch // self.opts.average_period == n // self.opts.average_period for n, _, _ in found)
+            same = any(
+                batch // self.opts.average_period == n // self.opts.average_period for n, _, _ in found
+            )
             if 0 < batch <= last_good and not spoilt and not same and _finite(content["model"]):
                 found.append((batch, path, content))
         return sorted(found, key=lambda entry: -entry[0])

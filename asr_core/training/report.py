@@ -20,7 +20,9 @@ class DataSummary(NamedTuple):
     seconds: float
 
 
-def report_data(data: Any, train_cuts: Any, valid_sets: Mapping[str, Any], tokens: str, allow_unk: bool) -> Any:
+def report_data(
+    data: Any, train_cuts: Any, valid_sets: Mapping[str, Any], tokens: str, allow_unk: bool
+) -> Any:
     """Log what the sets hold and what was dropped of them and why; returns the training set's survey.
 
     Args:
@@ -52,7 +54,14 @@ def _report_set(what: str, data: Any, cuts: Any, train: bool) -> Any:
     if survey.utterances:
         n, seconds = survey.utterances, survey.seconds
         rates = f", {seconds / n:.1f} s each, {survey.tokens / seconds:.1f} tokens per second, {survey.tokens / n:.1f} per utterance"
-    logging.info("%s: %.2f hours in %d utterances%s; dropped: %s", what, survey.seconds / 3600, survey.utterances, rates, dropped or "none")
+    logging.info(
+        "%s: %.2f hours in %d utterances%s; dropped: %s",
+        what,
+        survey.seconds / 3600,
+        survey.utterances,
+        rates,
+        dropped or "none",
+    )
     return survey
 
 
@@ -63,7 +72,9 @@ def _refuse_unknown(dropped: Mapping[str, List[str]], tokens: str) -> None:
             found[reason[len(UNKNOWN) :].strip(": ")] = ids
     if found:
         worst = sorted(found.items(), key=lambda entry: -len(entry[1]))[:_SHOWN]
-        shown = "; ".join(f"{characters!r} in {_named(ids)}" for characters, ids in worst) + ("; ..." if len(found) > _SHOWN else "")
+        shown = "; ".join(f"{characters!r} in {_named(ids)}" for characters, ids in worst) + (
+            "; ..." if len(found) > _SHOWN else ""
+        )
         raise UserError(
             f"{sum(map(len, found.values()))} training cuts would give <unk>, as the tokens of {tokens} lack some of their characters: "
             f"{shown}. Correct the text, or train a tokenizer with these characters, or give --allow-unk 1 to leave the cuts out"
@@ -78,10 +89,14 @@ def report_model(model: nn.Module) -> None:
     """Log the number of parameters of each part."""
     parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in model.named_children()]
     shown = "; ".join(f"{name} {n:,}" for name, n in parts if n)
-    logging.info("Number of model parameters: %s (%s)", f"{sum(p.numel() for p in model.parameters()):,}", shown)
+    logging.info(
+        "Number of model parameters: %s (%s)", f"{sum(p.numel() for p in model.parameters()):,}", shown
+    )
 
 
-def report_disk(model: nn.Module, exp_dir: Path, num_epochs: int, keep_last_k: int, averages: int = 1) -> None:
+def report_disk(
+    model: nn.Module, exp_dir: Path, num_epochs: int, keep_last_k: int, averages: int = 1
+) -> None:
     """Log, and warn if it is too little, the disk space that checkpoints will take beside those that are there.
 
     Each holds the weights, two moments of them, and their ``averages`` in float64. There will be one for each epoch, ``keep_last_k`` of

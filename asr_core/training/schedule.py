@@ -108,14 +108,20 @@ class Eden2(LRScheduler):
     """Eden without epochs: ``lr = base_lr * ((b^2 + B^2) / B^2)^-1/2 * warmup``; arguments as there."""
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, lr_batches: float, warmup_batches: float = 500.0, warmup_start: float = 0.5
+        self,
+        optimizer: torch.optim.Optimizer,
+        lr_batches: float,
+        warmup_batches: float = 500.0,
+        warmup_start: float = 0.5,
     ) -> None:
         super().__init__(optimizer)
         self.lr_batches, self.warmup_batches, self.warmup_start = lr_batches, warmup_batches, warmup_start
 
     def factor(self) -> float:
         """See the class."""
-        return ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.5 * self._warmup(self.warmup_batches, self.warmup_start)
+        return ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.5 * self._warmup(
+            self.warmup_batches, self.warmup_start
+        )
 
 
 class Noam(LRScheduler):
@@ -131,7 +137,13 @@ class Noam(LRScheduler):
       max_factor: the factor on ``base_lr`` never exceeds this.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, warmup_batches: float, offset: float = 0.0, max_factor: float = 1.0) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        warmup_batches: float,
+        offset: float = 0.0,
+        max_factor: float = 1.0,
+    ) -> None:
         super().__init__(optimizer)
         self.warmup_batches, self.offset, self.max_factor = warmup_batches, offset, max_factor
 
@@ -191,7 +203,9 @@ class Piecewise(LRScheduler):
       epoch_units: units in an epoch; 0: units are batches.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, pieces: Sequence[Piece], epoch_units: int = 0) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, pieces: Sequence[Piece], epoch_units: int = 0
+    ) -> None:
         super().__init__(optimizer)
         self.pieces, self.epoch_units = list(pieces), epoch_units
         self.highest = max(piece.lr for piece in pieces)
@@ -200,7 +214,11 @@ class Piecewise(LRScheduler):
         """The present unit, from 1."""
         if not self.epoch_units:
             return max(self.batch, 1)
-        return self.epoch * self.epoch_units + min(math.floor(self.epoch_share * self.epoch_units), self.epoch_units - 1) + 1
+        return (
+            self.epoch * self.epoch_units
+            + min(math.floor(self.epoch_share * self.epoch_units), self.epoch_units - 1)
+            + 1
+        )
 
     def factor(self) -> float:
         """See the class."""
@@ -208,7 +226,9 @@ class Piecewise(LRScheduler):
         for units, lr, kind in self.pieces:
             if n <= units:
                 share = 1.0 if kind == "const" else n / units
-                reached = before * (lr / before) ** share if kind == "loglinear" else before + (lr - before) * share
+                reached = (
+                    before * (lr / before) ** share if kind == "loglinear" else before + (lr - before) * share
+                )
                 return reached / self.highest
             n, before = n - units, lr
         return before / self.highest
@@ -222,7 +242,12 @@ def build_scheduler(optimizer: torch.optim.Optimizer, opts: OptimizerOptions) ->
     if opts.schedule == "eden2":
         return Eden2(optimizer, opts.lr_batches, **warmup)
     if opts.schedule == "noam":
-        return Noam(optimizer, opts.warmup_batches, opts.noam_offset, opts.noam_max_lr / opts.base_lr if opts.noam_max_lr else 1.0)
+        return Noam(
+            optimizer,
+            opts.warmup_batches,
+            opts.noam_offset,
+            opts.noam_max_lr / opts.base_lr if opts.noam_max_lr else 1.0,
+        )
     if opts.schedule == "hold":
         power = opts.decay_power if opts.decay_shape == "polynomial" else None
         return WarmupHoldDecay(optimizer, **warmup, hold_batches=opts.hold_batches, decay_batches=opts.decay_batches,

@@ -53,4 +53,7 @@ class StopRequest:
             return
         name = signal.Signals(signum).name
         # os.write, because logging may be in the middle of a line when the signal arrives
-        os.write(2, f"\n{name}: finishing this step, then writing a checkpoint; once more Ctrl-C to stop without one\n".encode())
+        os.write(
+            2,
+            f"\n{name}: finishing this step, then writing a checkpoint; once more Ctrl-C to stop without one\n".encode(),
+        )

@@ -26,7 +26,9 @@ class Stack:
         self.is_scalar = params[0].numel() == 1
         for name in ("delta", "exp_avg_sq"):
             if name not in state:
-                state[name] = torch.zeros((len(params), *params[0].shape), dtype=params[0].dtype, device=params[0].device)
+                state[name] = torch.zeros(
+                    (len(params), *params[0].shape), dtype=params[0].dtype, device=params[0].device
+                )
         self.delta, self.exp_avg_sq = state["delta"], state["exp_avg_sq"]
 
     def part_of(self, flat: Tensor) -> Tensor:
@@ -44,15 +46,31 @@ class TorchPasses:
 
     def sums(self) -> Tuple[Tensor, Tensor, Tensor]:
         """Sums of g^2, p g and p^2 of each parameter p with gradient g, (N,)."""
-        self._grads = [torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in s.params]) for s in self.stacks]
+        self._grads = [
+            torch.stack([torch.zeros_like(p) if p.grad is None else p.grad for p in s.params])
+            for s in self.stacks
+        ]
         parts = []
         for stack, grads in zip(self.stacks, self._grads):
-            g, p = grads.flatten(1) if grads.dim() > 1 else grads[:, None], torch.stack(stack.params).reshape(len(stack.params), -1)
-            parts.append(torch.stack([torch.linalg.vecdot(g, g), torch.linalg.vecdot(p, g), torch.linalg.vecdot(p, p)]))
+            g, p = (
+                grads.flatten(1) if grads.dim() > 1 else grads[:, None],
+                torch.stack(stack.params).reshape(len(stack.params), -1),
+            )
+            parts.append(
+                torch.stack([torch.linalg.vecdot(g, g), torch.linalg.vecdot(p, g), torch.linalg.vecdot(p, p)])
+            )
         gg, pg, pp = torch.cat(parts, dim=1)
         return gg, pg, pp
 
-    def step(self, betas: Tuple[float, float], weight: float, factor: float, eps: float, rate: Tensor, growth: Tensor) -> None:
+    def step(
+        self,
+        betas: Tuple[float, float],
+        weight: float,
+        factor: float,
+        eps: float,
+        rate: Tensor,
+        growth: Tensor,
+    ) -> None:
         """Update averages and parameters; after :meth:`sums`.
 
         v = beta2 v + weight g^2; m = beta1 m + rate g / (factor sqrt(v) + eps) + growth p; p += m, with ``rate`` and ``growth`` (N,).
@@ -73,7 +91,11 @@ class CpuPasses:
         self.params = [p for stack in stacks for p in stack.params]
         v_at = [view.data_ptr() for stack in stacks for view in stack.exp_avg_sq.unbind()]
         m_at = [view.data_ptr() for stack in stacks for view in stack.delta.unbind()]
-        pieces = [(k, at, min(_PIECE, p.numel() - at)) for k, p in enumerate(self.params) for at in range(0, p.numel(), _PIECE)]
+        pieces = [
+            (k, at, min(_PIECE, p.numel() - at))
+            for k, p in enumerate(self.params)
+            for at in range(0, p.numel(), _PIECE)
+        ]
         self._owner, at, self._sizes = np.array(pieces, dtype=np.int64).reshape(-1, 3).T.copy()
         self._offset = 4 * at
         self._starts = np.flatnonzero(at == 0)
@@ -88,7 +110,9 @@ class CpuPasses:
 
         params = [p for stack in stacks for p in stack.params]
         averages = [t for stack in stacks for t in (stack.exp_avg_sq, stack.delta)]
-        return usable(*params, *averages) and all(t.is_contiguous() and t.numel() for t in (*params, *averages))
+        return usable(*params, *averages) and all(
+            t.is_contiguous() and t.numel() for t in (*params, *averages)
+        )
 
     def sums(self) -> Tuple[Tensor, Tensor, Tensor]:
         """See :meth:`TorchPasses.sums`."""
@@ -102,7 +126,15 @@ class CpuPasses:
         gg, pg, pp = torch.from_numpy(np.add.reduceat(sums, self._starts, axis=0).T.astype(np.float32))
         return gg, pg, pp
 
-    def step(self, betas: Tuple[float, float], weight: float, factor: float, eps: float, rate: Tensor, growth: Tensor) -> None:
+    def step(
+        self,
+        betas: Tuple[float, float],
+        weight: float,
+        factor: float,
+        eps: float,
+        rate: Tensor,
+        growth: Tensor,
+    ) -> None:
         """See :meth:`TorchPasses.step`."""
         from asr_core.ops.cpu.adam import adam_step
 

@@ -83,7 +83,9 @@ class TrainState:
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain values, for a checkpoint."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"tot_loss": dict(self.tot_loss)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {
+            "tot_loss": dict(self.tot_loss)
+        }
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> "TrainState":

@@ -38,7 +38,9 @@ class Stepper:
         reason to worry as long as it is above 1.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, scaler: Any, rule: GradientRule = GradientRule()) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: Any, scaler: Any, rule: GradientRule = GradientRule()
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.scaler = scaler

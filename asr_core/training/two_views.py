@@ -22,7 +22,9 @@ class TwoViews:
       adaptive: what masks, in place of the usual SpecAugment.
     """
 
-    def __init__(self, time_warp_factor: int, time_mask_ratio: float, adaptive: Optional[AdaptiveSpecAugment] = None) -> None:
+    def __init__(
+        self, time_warp_factor: int, time_mask_ratio: float, adaptive: Optional[AdaptiveSpecAugment] = None
+    ) -> None:
         from lhotse.dataset import SpecAugment
 
         self.time_warp_factor = time_warp_factor
@@ -48,7 +50,9 @@ class TwoViews:
         """
         x = self._warp(x, starts, lengths).repeat(2, 1, 1)
         if self.adaptive is not None:
-            return self.adaptive(x, torch.stack([torch.arange(len(x)), starts.repeat(2), lengths.repeat(2)], dim=1))
+            return self.adaptive(
+                x, torch.stack([torch.arange(len(x)), starts.repeat(2), lengths.repeat(2)], dim=1)
+            )
         too_short = self.mask.max_frames_mask_fraction * x.size(1) < 1  # for a mask of even one frame
         return x if too_short else self.mask(x)
 
@@ -60,5 +64,7 @@ class TwoViews:
         warped = x.clone()
         for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist())):
             if random.random() < _WARP_PROBABILITY:
-                warped[row, start : start + length] = time_warp(x[row, start : start + length], self.time_warp_factor)
+                warped[row, start : start + length] = time_warp(
+                    x[row, start : start + length], self.time_warp_factor
+                )
         return warped

@@ -29,7 +29,9 @@ class WeightNoise:
         self._generators: Dict[torch.device, torch.Generator] = {}
         for name, std in std_of.items():
             if std > 0:
-                self._targets += [(p, std) for p in model.get_submodule(name).parameters() if p.is_floating_point()]
+                self._targets += [
+                    (p, std) for p in model.get_submodule(name).parameters() if p.is_floating_point()
+                ]
 
     @contextlib.contextmanager
     def on(self, step: int, count: float) -> Iterator[None]:

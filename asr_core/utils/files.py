@@ -24,7 +24,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(prefix=f".{path.stem[:80]}.", suffix=f".tmp{''.join(path.suffixes[-2:])}", dir=path.parent)
+        fd, name = tempfile.mkstemp(
+            prefix=f".{path.stem[:80]}.", suffix=f".tmp{''.join(path.suffixes[-2:])}", dir=path.parent
+        )
         os.close(fd)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}") from e
@@ -68,9 +70,7 @@ def _disk_is_full(folder: Path) -> bool:
 
 
 def _full(path: Path) -> str:
-    return (
-        f"no space left on the disk while writing {path}; the earlier file is untouched: free some space and start the same command again"
-    )
+    return f"no space left on the disk while writing {path}; the earlier file is untouched: free some space and start the same command again"
 
 
 def _explain(path: Path, e: OSError) -> str:

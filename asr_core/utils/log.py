@@ -20,7 +20,9 @@ class _BarAwareHandler(logging.Handler):
             print(line, file=sys.stderr)
 
 
-def setup_logger(prefix: Optional[Path] = None, rank: int = 0, world_size: int = 1, level: int = logging.INFO) -> None:
+def setup_logger(
+    prefix: Optional[Path] = None, rank: int = 0, world_size: int = 1, level: int = logging.INFO
+) -> None:
     """Log to the console and, if ``prefix`` is given, to the file ``<prefix>-YYYY-mm-dd-HH-MM-SS[-rank]``.
 
     Args:
@@ -30,14 +32,20 @@ def setup_logger(prefix: Optional[Path] = None, rank: int = 0, world_size: int =
       level: the lowest level that is written.
     """
     place = f" ({rank}/{world_size})" if world_size > 1 else ""
-    formatter = logging.Formatter(f"%(asctime)s %(levelname)s [%(filename)s:%(lineno)d]{place} %(message)s", "%Y-%m-%d %H:%M:%S")
+    formatter = logging.Formatter(
+        f"%(asctime)s %(levelname)s [%(filename)s:%(lineno)d]{place} %(message)s", "%Y-%m-%d %H:%M:%S"
+    )
     console = _BarAwareHandler(level if rank == 0 else logging.WARNING)
     handlers: list = [console]
     if prefix is not None:
         prefix = Path(prefix)
         prefix.parent.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
-        handlers.append(logging.FileHandler(f"{prefix}-{stamp}" + (f"-{rank}" if world_size > 1 else ""), encoding="utf-8"))
+        handlers.append(
+            logging.FileHandler(
+                f"{prefix}-{stamp}" + (f"-{rank}" if world_size > 1 else ""), encoding="utf-8"
+            )
+        )
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -9,7 +9,20 @@ import difflib
 import json
 import typing
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    List,
+    Mapping,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 from asr_core.utils.errors import UserError
 
@@ -62,7 +75,9 @@ def int_entries(opts: Any, name: str) -> Tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"--{name.replace('_', '-')} {text!r} is not a comma-separated list of integers") from None
+        raise UserError(
+            f"--{name.replace('_', '-')} {text!r} is not a comma-separated list of integers"
+        ) from None
 
 
 def peek(argv: Optional[Sequence[str]], name: str, default: str) -> str:
@@ -102,7 +117,10 @@ def option(
 
 
 def add_options(
-    parser: argparse.ArgumentParser, cls: type, defaults: Optional[Mapping[str, Any]] = None, only: Optional[Collection[str]] = None
+    parser: argparse.ArgumentParser,
+    cls: type,
+    defaults: Optional[Mapping[str, Any]] = None,
+    only: Optional[Collection[str]] = None,
 ) -> None:
     """Add one argument for each field of dataclass ``cls``, in a group titled by the first line of its docstring.
 
@@ -175,11 +193,17 @@ class Parser(argparse.ArgumentParser):
         if extra:
             self.error(self._unknown(extra))
         chosen = {name: getattr(values, name, None) for name in self.presets}
-        wanted = {name: self.presets[name][0][value] for name, value in chosen.items() if value in self.presets[name][0]}
+        wanted = {
+            name: self.presets[name][0][value]
+            for name, value in chosen.items()
+            if value in self.presets[name][0]
+        }
         if wanted:
             for preset in wanted.values():
                 self.set_defaults(**preset)
-            values, _ = self.parse_known_args(args, namespace)  # once more: what was given besides wins over the presets
+            values, _ = self.parse_known_args(
+                args, namespace
+            )  # once more: what was given besides wins over the presets
             for name, preset in wanted.items():  # recorded as what it stands for
                 setattr(values, name, preset.get(name, self.presets[name][1]))
         return values
@@ -189,7 +213,9 @@ class Parser(argparse.ArgumentParser):
         if not flags:
             return f"unexpected argument {extra[0]!r}"
         near = difflib.get_close_matches(flags[0], list(self._option_string_actions), n=1, cutoff=0.5)
-        return f"unknown option {flags[0]}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
+        return f"unknown option {flags[0]}" + (
+            f"; did you mean {near[0]}?" if near else "; --help lists them all"
+        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")

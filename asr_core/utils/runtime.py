@@ -21,7 +21,11 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_M_TOP_PAD, 64 << 20))
+    return (
+        bool(mallopt(_M_MMAP_MAX, 0))
+        and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+        and bool(mallopt(_M_TOP_PAD, 64 << 20))
+    )
 
 
 def share_cores() -> None:

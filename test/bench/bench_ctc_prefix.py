@@ -42,10 +42,15 @@ def made_up(batch, frames):
 def word_scorer(x, lens):
     """A trigram of the words that the search finds by itself."""
     with tempfile.TemporaryDirectory() as folder:
-        lines = ["".join(PIECES[t] for t in best[0].tokens).replace("\u2581", " ") for best in ctc_prefix_nbest(MODEL, x, lens, 1)]
+        lines = [
+            "".join(PIECES[t] for t in best[0].tokens).replace("\u2581", " ")
+            for best in ctc_prefix_nbest(MODEL, x, lens, 1)
+        ]
         (Path(folder) / "text").write_text("\n".join(lines))
         write_arpa(Path(folder) / "3.arpa", estimate(Path(folder) / "text", 3))
-        return WordNgramScorer(NgramLm.from_arpa(Path(folder) / "3.arpa"), PIECES, WordWeights(), torch.device("cpu"))
+        return WordNgramScorer(
+            NgramLm.from_arpa(Path(folder) / "3.arpa"), PIECES, WordWeights(), torch.device("cpu")
+        )
 
 
 def main() -> None:

@@ -39,9 +39,13 @@ def compose(folder: Path) -> None:
     tokens, words = read_symbols(folder / "tokens.txt"), read_symbols(folder / "words.txt")
     write_graphs(folder, [(word, list(word)) for word in DIGITS], disambiguated, tokens, words)
     one = "".join(f"{-rng.uniform(0.9, 1.2):.3f}\t{word}\t-0.2\n" for word in ("<s>", "</s>", *DIGITS))
-    two = "".join(f"{-rng.uniform(0.5, 1.5):.3f}\t{a} {b}\n" for a in DIGITS for b in DIGITS if rng.random() < 0.5)
+    two = "".join(
+        f"{-rng.uniform(0.5, 1.5):.3f}\t{a} {b}\n" for a in DIGITS for b in DIGITS if rng.random() < 0.5
+    )
     count = two.count("\n")
-    (folder / "lm.arpa").write_text(f"\\data\\\nngram 1=12\nngram 2={count}\n\n\\1-grams:\n{one}\n\\2-grams:\n{two}\n\\end\\\n")
+    (folder / "lm.arpa").write_text(
+        f"\\data\\\nngram 1=12\nngram 2={count}\n\n\\1-grams:\n{one}\n\\2-grams:\n{two}\n\\end\\\n"
+    )
     write_openfst_text(NgramLm.from_arpa(folder / "lm.arpa", words), folder / "G.fst.txt", words)
     compile_hlg(folder, folder / "G.fst.txt").write(folder / "HLG.fst.txt")
 
@@ -104,10 +108,14 @@ def main() -> None:
         backends.append("k2")
     except ImportError:
         print("k2 is not installed: no comparison")
-    found = {name: [h for part, lens in batches for h in search(part, lens, graph, name)] for name in backends}
+    found = {
+        name: [h for part, lens in batches for h in search(part, lens, graph, name)] for name in backends
+    }
     if "k2" in found and any(a[:2] != b[:2] or a.words != b.words for a, b in zip(found["own"], found["k2"])):
         sys.exit("k2 finds other words")
-    print(f"{graph.num_states} states, {graph.num_arcs} arcs; {sum(len(h.words) for h in found['own'])} words found")
+    print(
+        f"{graph.num_states} states, {graph.num_arcs} arcs; {sum(len(h.words) for h in found['own'])} words found"
+    )
     for name in backends:
         run = k2_alone(graph) if name == "k2" else lambda part, lens: search(part, lens, graph, "own")
         rates = []

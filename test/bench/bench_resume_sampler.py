@@ -20,7 +20,9 @@ WORDS = "THE OF AND TO A IN THAT HE WAS IT HIS WITH AS FOR HAD BUT NOT AT BE HER
 
 def fake_line(number: int, rng: random.Random) -> str:
     """One cut with features as the recipe stores it: LibriSpeech's durations roughly, and 2.7 words a second."""
-    duration = round(min(17.0, max(1.3, rng.gauss(13.5, 3.5) if rng.random() < 0.7 else rng.uniform(1.5, 12))), 4)
+    duration = round(
+        min(17.0, max(1.3, rng.gauss(13.5, 3.5) if rng.random() < 0.7 else rng.uniform(1.5, 12))), 4
+    )
     frames = round(duration * 100)
     name = f"{number // 100}-{number % 97}-{number:06d}"
     text = " ".join(rng.choice(WORDS) for _ in range(int(2.7 * duration)))
@@ -74,7 +76,10 @@ def timed(what: str, function):
     """Print how long ``function`` takes; return what it returns."""
     began, busy = time.perf_counter(), time.process_time()
     result = function()
-    print(f"{what:<64}{time.perf_counter() - began:8.2f} s, {time.process_time() - busy:8.2f} s of CPU", flush=True)
+    print(
+        f"{what:<64}{time.perf_counter() - began:8.2f} s, {time.process_time() - busy:8.2f} s of CPU",
+        flush=True,
+    )
     return result
 
 
@@ -83,7 +88,9 @@ def main() -> None:
     parser.add_argument("--num-cuts", type=int, default=280000)
     parser.add_argument("--max-duration", type=float, default=1000.0)
     parser.add_argument("--bpe-model", default="", help="count tokens too, as training does")
-    parser.add_argument("--lhotse", type=int, default=1, help="0: leave lhotse's sampler out, which takes minutes")
+    parser.add_argument(
+        "--lhotse", type=int, default=1, help="0: leave lhotse's sampler out, which takes minutes"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cuts.jsonl.gz"
@@ -108,10 +115,16 @@ def ours(path: Path, args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.load(args.bpe_model) if args.bpe_model else None
     cuts = CutSet.from_jsonl_lazy(path)
     module = AsrDataModule(
-        DataOptions(max_duration=args.max_duration, enable_spec_aug=False, min_duration=1.0, max_utt_duration=20.0), 42, tokenizer
+        DataOptions(
+            max_duration=args.max_duration, enable_spec_aug=False, min_duration=1.0, max_utt_duration=20.0
+        ),
+        42,
+        tokenizer,
     )
     survey = timed("first pass: durations, checks, report (once a run)", lambda: module.survey(cuts))
-    whole = timed("all batches of an epoch, nothing loaded", lambda: list(module.train_dataloader(cuts, 3).sampler))
+    whole = timed(
+        "all batches of an epoch, nothing loaded", lambda: list(module.train_dataloader(cuts, 3).sampler)
+    )
     middle = len(whole) // 2
     sampler = module.train_dataloader(cuts, 3, skip_batches=middle).sampler
     position, refs = timed(f"skip to batch {middle} of {len(whole)}", lambda: next(iter(sampler)))
@@ -146,7 +159,10 @@ def theirs(path: Path, max_duration: float) -> None:
     for _ in range(batches // 2):
         next(state)
     fresh = sampler()
-    timed(f"lhotse: load_state_dict to batch {batches // 2} of {batches}", lambda: fresh.load_state_dict(state.state_dict()))
+    timed(
+        f"lhotse: load_state_dict to batch {batches // 2} of {batches}",
+        lambda: fresh.load_state_dict(state.state_dict()),
+    )
 
 
 if __name__ == "__main__":

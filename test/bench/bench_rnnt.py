@@ -85,7 +85,13 @@ def work(program, folder, repeats, threads):
     if not common_ranges.exists():
         np.save(common_ranges, ranges.numpy())
     simple, pruned, _, _ = step(*common, given_ranges=torch.from_numpy(np.load(common_ranges)))
-    np.savez(folder / f"{program}.npz", ranges=ranges.numpy(), losses=[simple, pruned], am_grad=am.grad.numpy(), lm_grad=lm.grad.numpy())
+    np.savez(
+        folder / f"{program}.npz",
+        ranges=ranges.numpy(),
+        losses=[simple, pruned],
+        am_grad=am.grad.numpy(),
+        lm_grad=lm.grad.numpy(),
+    )
     step(*common)
     print(json.dumps([step(*common)[3] for _ in range(repeats)]))
 
@@ -108,7 +114,9 @@ def check(folder, program, reference):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--k2-python", help="a Python interpreter that imports torch and k2")
-    parser.add_argument("--shape", default="8,250,50,500,5", help="batch, frames, symbols, vocabulary, window")
+    parser.add_argument(
+        "--shape", default="8,250,50,500,5", help="batch, frames, symbols, vocabulary, window"
+    )
     parser.add_argument("--repeats", type=int, default=10, help="timed steps per process")
     parser.add_argument("--rounds", type=int, default=3, help="processes per program, in turns")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -121,7 +129,9 @@ def write_inputs(folder, shape):
 
     batch, frames, num, columns, s_range = (int(x) for x in shape.split(","))
     random = np.random.default_rng(0)
-    am, lm = (random.standard_normal((batch, length, columns), dtype=np.float32) for length in (frames, num + 1))
+    am, lm = (
+        random.standard_normal((batch, length, columns), dtype=np.float32) for length in (frames, num + 1)
+    )
     symbols = random.integers(1, columns, (batch, num))
     boundary = np.tile([0, 0, num, frames], (batch, 1))
     np.savez(folder / "inputs.npz", am=am, lm=lm, symbols=symbols, boundary=boundary, s_range=s_range)
@@ -130,7 +140,14 @@ def write_inputs(folder, shape):
 def machine():
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
-        model = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), model)
+        model = next(
+            (
+                x.split(":")[1].strip()
+                for x in Path("/proc/cpuinfo").read_text().splitlines()
+                if "model name" in x
+            ),
+            model,
+        )
     return f"{model}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}"
 
 
@@ -141,7 +158,10 @@ def main():
         return
     rows = [("asr_core numba", "numba", sys.executable, {}), ("asr_core torch", "torch", sys.executable, {})]
     if args.k2_python:
-        rows += [("k2, plain environment", "k2", args.k2_python, {}), ("k2, tuned environment", "k2", args.k2_python, TUNED)]
+        rows += [
+            ("k2, plain environment", "k2", args.k2_python, {}),
+            ("k2, tuned environment", "k2", args.k2_python, TUNED),
+        ]
     times = {name: [] for name, *_ in rows}
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder), args.shape)
@@ -155,7 +175,9 @@ def main():
                 equal = check(Path(folder), program, "numba")
                 if turn == 0 and program != "numba":
                     print(f"{name} computes the same as asr_core numba; {equal:.2%} of the windows are equal")
-    print(f"\n(B, T, S, V, range) = ({args.shape}), {args.threads} threads, {machine()}, {datetime.date.today()}")
+    print(
+        f"\n(B, T, S, V, range) = ({args.shape}), {args.threads} threads, {machine()}, {datetime.date.today()}"
+    )
     print(f"median [min, max] of {args.rounds} x {args.repeats} steps in ms; then the medians of the parts\n")
     print(f"| {'':22} | {'total':24} | {' | '.join(f'{x:>8}' for x in PARTS[:-1])} |")
     print(f"|{'-' * 24}|{'-' * 26}|{'|'.join(['-' * 10] * (len(PARTS) - 1))}|")

@@ -44,10 +44,14 @@ def loss_function(program):
         return F.linear(torch.tanh(am + lm), weight, bias)
 
     def projected(am, lm, weight, bias, symbols, boundary, backend="auto"):
-        return ops.rnnt_loss_projected(am, lm, weight, bias, symbols, 0, boundary, reduction="sum", backend=backend)
+        return ops.rnnt_loss_projected(
+            am, lm, weight, bias, symbols, 0, boundary, reduction="sum", backend=backend
+        )
 
     def all_logits(am, lm, weight, bias, symbols, boundary):
-        return ops.rnnt_loss(logits_of(am[:, :, None], lm[:, None], weight, bias), symbols, 0, boundary, reduction="sum")
+        return ops.rnnt_loss(
+            logits_of(am[:, :, None], lm[:, None], weight, bias), symbols, 0, boundary, reduction="sum"
+        )
 
     def torchaudio(am, lm, weight, bias, symbols, boundary):
         import torchaudio
@@ -59,7 +63,9 @@ def loss_function(program):
     def pruned(am, lm, weight, bias, symbols, boundary):
         # the simple loss' own projections cost as much as these
         simple_am, simple_lm = F.linear(am, weight, bias), F.linear(lm, weight)
-        simple, counts = ops.rnnt_loss_smoothed(simple_lm, simple_am, symbols, 0, 0.25, 0.0, boundary, reduction="sum", return_grad=True)
+        simple, counts = ops.rnnt_loss_smoothed(
+            simple_lm, simple_am, symbols, 0, 0.25, 0.0, boundary, reduction="sum", return_grad=True
+        )
         ranges = ops.get_rnnt_prune_ranges(*counts, boundary, 5)
         logits = logits_of(*ops.do_rnnt_pruning(am, lm, ranges), weight, bias)
         return 0.5 * simple + ops.rnnt_loss_pruned(logits, symbols, ranges, 0, boundary, reduction="sum")
@@ -104,7 +110,11 @@ def work(program, folder, args):
         x.grad = torch.zeros_like(x)
 
     def used():
-        return torch.cuda.max_memory_allocated() / 1e6 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        return (
+            torch.cuda.max_memory_allocated() / 1e6
+            if cuda
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        )
 
     def now():
         if cuda:
@@ -131,13 +141,17 @@ def check(folder, program):
     one, other = np.load(folder / f"{program}.npz"), np.load(folder / "projected.npz")
     for name in ("loss", *NAMES):
         error = np.abs(one[name] - other[name]).max() / np.abs(other[name]).max()
-        if not error < (1e-3 if program == "torchaudio" else 1e-4):  # torchaudio adds up paths in float32, asr_core in float64
+        if not error < (
+            1e-3 if program == "torchaudio" else 1e-4
+        ):  # torchaudio adds up paths in float32, asr_core in float64
             raise SystemExit(f"{program} and projected differ in {name}: {error:.1e}")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", default="4,200,40,512,500", help="batch, frames, symbols, width of the joiner, vocabulary")
+    parser.add_argument(
+        "--shape", default="4,200,40,512,500", help="batch, frames, symbols, width of the joiner, vocabulary"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=3, help="timed steps per process")
     parser.add_argument("--rounds", type=int, default=2, help="processes per program, in turns")
@@ -168,17 +182,25 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(args.rounds):
             for program in programs:
-                options = [f"--{name}={getattr(args, name)}" for name in ("shape", "device", "repeats", "threads")]
+                options = [
+                    f"--{name}={getattr(args, name)}" for name in ("shape", "device", "repeats", "threads")
+                ]
                 command = [sys.executable, __file__, *options, "--work", program, folder]
                 environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-                output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+                output = subprocess.run(
+                    command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+                ).stdout
                 steps, peak = json.loads(output.splitlines()[-1])
                 times[program] += steps
                 memory[program].append(peak)
                 if program != "pruned":
                     check(Path(folder), program)
-    print(f"(B, T, U, J, V) = ({args.shape}), {args.device}, {args.threads} threads, {machine()}, {datetime.date.today()}")
-    print(f"medians of {args.rounds} x {args.repeats} steps; losses and gradients of all but the pruned loss are equal\n")
+    print(
+        f"(B, T, U, J, V) = ({args.shape}), {args.device}, {args.threads} threads, {machine()}, {datetime.date.today()}"
+    )
+    print(
+        f"medians of {args.rounds} x {args.repeats} steps; losses and gradients of all but the pruned loss are equal\n"
+    )
     print(f"| {'':32} | forward, ms | both, ms | least, ms | memory, MB |")
     print(f"|{'-' * 34}|{'-' * 13}|{'-' * 10}|{'-' * 11}|{'-' * 12}|")
     for program in programs:

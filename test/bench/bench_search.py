@@ -28,8 +28,12 @@ REFERENCE = {
 SEARCHES = {
     "greedy_search_batch": greedy_search,
     "modified_beam_search_4": modified_beam_search,
-    "fast_beam_search_b20_c8_s64": lambda model, x, lens: fast_beam_search(model, x, lens, FastBeamOptions(20.0, 8, 64)),
-    "fast_beam_search_b4_c4_s8": lambda model, x, lens: fast_beam_search(model, x, lens, FastBeamOptions(4.0, 4, 8)),
+    "fast_beam_search_b20_c8_s64": lambda model, x, lens: fast_beam_search(
+        model, x, lens, FastBeamOptions(20.0, 8, 64)
+    ),
+    "fast_beam_search_b4_c4_s8": lambda model, x, lens: fast_beam_search(
+        model, x, lens, FastBeamOptions(4.0, 4, 8)
+    ),
 }
 
 

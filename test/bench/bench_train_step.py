@@ -27,7 +27,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="utterances, with --encoder-only")
     parser.add_argument("--frames", type=int, default=1000, help="frames each, with --encoder-only")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch-count", type=float, default=20000.0, help="what dropout and other schedules take as the batch count")
+    parser.add_argument(
+        "--batch-count",
+        type=float,
+        default=20000.0,
+        help="what dropout and other schedules take as the batch count",
+    )
     args = parser.parse_args()
     from asr_core.utils.runtime import setup_cpu
 
@@ -61,7 +66,9 @@ def build(args, causal):
     from asr_core.models import ModelOptions, build_model
     from asr_core.nn.scaling import set_batch_count
 
-    model = build_model(ModelOptions(model_size=args.model_size, causal=causal), 34 if args.model_size == "tiny" else 500)
+    model = build_model(
+        ModelOptions(model_size=args.model_size, causal=causal), 34 if args.model_size == "tiny" else 500
+    )
     set_batch_count(model, args.batch_count)
     return model.train()
 
@@ -73,12 +80,19 @@ def step_rows(args):
     from asr_core.training.optim import ScaledAdam, get_parameter_groups_with_lrs
 
     model = build(args, causal=True)
-    optimizer = ScaledAdam(get_parameter_groups_with_lrs(model, lr=0.02, include_names=True), lr=0.02, clipping_scale=2.0)
+    optimizer = ScaledAdam(
+        get_parameter_groups_with_lrs(model, lr=0.02, include_names=True), lr=0.02, clipping_scale=2.0
+    )
     rows = {"forward and losses": [], "backward": [], "optimizer": [], "step": []}
     for i in range(args.steps + 3):
         longest = random.randint(150, 500)
-        lens = sorted((random.randint(int(0.85 * longest), longest) for _ in range(3000 // longest)), reverse=True)
-        x, y = torch.randn(len(lens), lens[0], 80) * 3 - 6, [[random.randrange(1, 34) for _ in range(n // 20)] for n in lens]
+        lens = sorted(
+            (random.randint(int(0.85 * longest), longest) for _ in range(3000 // longest)), reverse=True
+        )
+        x, y = (
+            torch.randn(len(lens), lens[0], 80) * 3 - 6,
+            [[random.randrange(1, 34) for _ in range(n // 20)] for n in lens],
+        )
         clock = [time.perf_counter()]
         losses = model(x, torch.tensor(lens), y)
         clock.append(time.perf_counter())
@@ -88,7 +102,9 @@ def step_rows(args):
         optimizer.zero_grad()
         clock.append(time.perf_counter())
         if i >= 3:  # the first ones compile kernels and take memory
-            for name, seconds in zip(rows, [b - a for a, b in zip(clock, clock[1:])] + [clock[-1] - clock[0]]):
+            for name, seconds in zip(
+                rows, [b - a for a, b in zip(clock, clock[1:])] + [clock[-1] - clock[0]]
+            ):
                 rows[name].append(seconds)
     return rows
 
@@ -99,7 +115,12 @@ def encoder_rows(args):
 
     model = build(args, causal=False)
     x, x_lens = torch.randn(args.batch, args.frames, 80), torch.full((args.batch,), args.frames)
-    rows = {"forward without gradient (eval)": [], "forward (train)": [], "backward (train)": [], "forward + backward (train)": []}
+    rows = {
+        "forward without gradient (eval)": [],
+        "forward (train)": [],
+        "backward (train)": [],
+        "forward + backward (train)": [],
+    }
     for i in range(args.steps + 1):
         model.eval()
         with torch.no_grad():
@@ -114,7 +135,9 @@ def encoder_rows(args):
         clock.append(time.perf_counter())
         model.zero_grad()
         if i >= 1:
-            for name, seconds in zip(rows, [forward, clock[1] - clock[0], clock[2] - clock[1], clock[2] - clock[0]]):
+            for name, seconds in zip(
+                rows, [forward, clock[1] - clock[0], clock[2] - clock[1], clock[2] - clock[0]]
+            ):
                 rows[name].append(seconds)
     return rows
 

@@ -50,8 +50,12 @@ def test_time_warp_can_be_turned_off(factor, warps):
     x = torch.randn(8, 1000, 80, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     segments = torch.tensor([[i, 0, 1000] for i in range(8)], dtype=torch.int32)
-    changed = [row[row != before] for row, before in zip(augment(x.clone(), supervision_segments=segments), x)]
-    values = [len(torch.unique(row)) for row in changed]  # masks put a mean everywhere, warping something else
+    changed = [
+        row[row != before] for row, before in zip(augment(x.clone(), supervision_segments=segments), x)
+    ]
+    values = [
+        len(torch.unique(row)) for row in changed
+    ]  # masks put a mean everywhere, warping something else
     assert max(values) > 1000 if warps else 1 <= max(values) <= 3
 
 
@@ -59,7 +63,9 @@ def test_time_warp_can_be_turned_off(factor, warps):
 def test_joined_cuts_are_as_long_as_the_factor_allows(feature_cuts, factor, gap):
     cuts = CutSet.from_file(feature_cuts)
     joined = list(JoinCuts(factor, gap)(cuts.sort_by_duration(ascending=False), random.Random(0)))
-    assert len(joined) < 40 and max(c.duration for c in joined) <= factor * max(c.duration for c in cuts) + 1e-6
+    assert (
+        len(joined) < 40 and max(c.duration for c in joined) <= factor * max(c.duration for c in cuts) + 1e-6
+    )
     assert sum(len(c.supervisions) for c in joined) == 40
     pairs = [c for c in joined if len(c.supervisions) == 2]
     for cut in pairs:
@@ -117,7 +123,14 @@ OTHERS = {"manifest_dir", "shar_dir", "num_workers", "on_the_fly_feats", "input_
 
 def fingerprint(path, **kwargs):
     """Everything that an epoch of training sees."""
-    usual = dict(max_duration=6.0, num_buckets=3, num_workers=0, drop_last=False, enable_musan=False, manifest_dir=str(path.parent))
+    usual = dict(
+        max_duration=6.0,
+        num_buckets=3,
+        num_workers=0,
+        drop_last=False,
+        enable_musan=False,
+        manifest_dir=str(path.parent),
+    )
     module = AsrDataModule(DataOptions(**{**usual, **kwargs}), 3)
     return [
         (sorted(batch["supervisions"]), batch["supervisions"]["text"], batch["inputs"].numpy().tobytes())

@@ -20,7 +20,9 @@ from .conftest import tone
 
 
 def test_storage_reads_back_whole_and_in_part(tmp_path):
-    matrices = [np.random.default_rng(i).normal(0, 5, (n, 7)).astype(np.float32) for i, n in enumerate((3, 10, 1))]
+    matrices = [
+        np.random.default_rng(i).normal(0, 5, (n, 7)).astype(np.float32) for i, n in enumerate((3, 10, 1))
+    ]
     with FlatFeaturesWriter(str(tmp_path / "f")) as writer:
         keys = [writer.write("x", m) for m in matrices]
     reader = FlatFeaturesReader(str(tmp_path / "f"))
@@ -54,7 +56,9 @@ def computed(source, target, **kwargs):
 
 
 def same_features(a, b):
-    return [c.id for c in a] == [c.id for c in b] and all(np.array_equal(x.load_features(), y.load_features()) for x, y in zip(a, b))
+    return [c.id for c in a] == [c.id for c in b] and all(
+        np.array_equal(x.load_features(), y.load_features()) for x, y in zip(a, b)
+    )
 
 
 def test_processes_change_nothing_and_speeds_are_added(audio_cuts, tmp_path, monkeypatch):
@@ -102,15 +106,35 @@ def test_features_of_another_program_are_not_removed(audio_cuts, tmp_path):
 def test_a_dask_cluster_computes_the_same(audio_cuts, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'dask[distributed]'")
     here, _ = computed(audio_cuts, tmp_path / "1" / "toy_cuts_train.jsonl.gz")
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        arguments = ["--src-dir", str(audio_cuts.parent), "--output-dir", str(tmp_path / "2"), "--prefix", "toy", "--parts", "train"]
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        arguments = [
+            "--src-dir",
+            str(audio_cuts.parent),
+            "--output-dir",
+            str(tmp_path / "2"),
+            "--prefix",
+            "toy",
+            "--parts",
+            "train",
+        ]
         compute_fbank.main([*arguments, "--dask-scheduler", cluster.scheduler_address])
     assert same_features(here, read_cuts(tmp_path / "2" / "toy_cuts_train.jsonl.gz"))
 
 
 def test_no_dask_scheduler_is_one_line(audio_cuts, tmp_path, capsys):
     pytest.importorskip("dask.distributed", reason="pip install 'dask[distributed]'")
-    arguments = ["--src-dir", str(audio_cuts.parent), "--output-dir", str(tmp_path), "--prefix", "toy", "--parts", "train"]
+    arguments = [
+        "--src-dir",
+        str(audio_cuts.parent),
+        "--output-dir",
+        str(tmp_path),
+        "--prefix",
+        "toy",
+        "--parts",
+        "train",
+    ]
     with pytest.raises(SystemExit):
         compute_fbank.main([*arguments, "--dask-scheduler", "nonsense"])
     told = capsys.readouterr().err
@@ -120,7 +144,9 @@ def test_no_dask_scheduler_is_one_line(audio_cuts, tmp_path, capsys):
 def test_recordings_and_supervisions_are_joined(audio_cuts, tmp_path):
     cuts = CutSet.from_file(audio_cuts)
     RecordingSet.from_items(c.recording for c in cuts).to_file(tmp_path / "toy_recordings_dev.jsonl.gz")
-    SupervisionSet.from_items(c.supervisions[0] for c in cuts).to_file(tmp_path / "toy_supervisions_dev.jsonl.gz")
+    SupervisionSet.from_items(c.supervisions[0] for c in cuts).to_file(
+        tmp_path / "toy_supervisions_dev.jsonl.gz"
+    )
     folders = ["--src-dir", str(tmp_path), "--output-dir", str(tmp_path / "fbank")]
     compute_fbank.main([*folders, "--prefix", "toy", "--parts", "dev", "--nj", "1"])
     got = read_cuts(tmp_path / "fbank/toy_cuts_dev.jsonl.gz")
@@ -142,7 +168,18 @@ def test_unreadable_audio_is_left_out(tmp_path, caplog):
 
 
 def test_program_skips_what_exists(audio_cuts, tmp_path, capsys):
-    arguments = ["--src-dir", str(audio_cuts.parent), "--output-dir", str(tmp_path), "--prefix", "toy", "--parts", "train", "--nj", "1"]
+    arguments = [
+        "--src-dir",
+        str(audio_cuts.parent),
+        "--output-dir",
+        str(tmp_path),
+        "--prefix",
+        "toy",
+        "--parts",
+        "train",
+        "--nj",
+        "1",
+    ]
     compute_fbank.main(arguments)
     stamp = (tmp_path / "toy_cuts_train.jsonl.gz").stat().st_mtime_ns
     compute_fbank.main(arguments)
@@ -168,7 +205,9 @@ def test_validation_finds_each_problem(audio_cuts):
 
 def test_description(audio_cuts, tmp_path):
     text = describe_cuts(read_cuts(audio_cuts))
-    assert "cuts                40" in text and "speakers            3" in text and "100, 10 different" in text
+    assert (
+        "cuts                40" in text and "speakers            3" in text and "100, 10 different" in text
+    )
     with pytest.raises(UserError, match="no such manifest"):
         read_cuts(tmp_path / "none.jsonl.gz")
     (tmp_path / "bad.jsonl.gz").write_bytes(b"nonsense")
@@ -180,7 +219,9 @@ def test_noise_windows(tmp_path):
     (tmp_path / "n" / "deep").mkdir(parents=True)
     soundfile.write(tmp_path / "n" / "deep" / "long.wav", tone(27.0, 8000), 8000)
     soundfile.write(tmp_path / "n" / "short.flac", tone(2.0), 16000)
-    prepare_noise.main(["--noise-dir", str(tmp_path / "n"), "--output", str(tmp_path / "musan_cuts.jsonl.gz")])
+    prepare_noise.main(
+        ["--noise-dir", str(tmp_path / "n"), "--output", str(tmp_path / "musan_cuts.jsonl.gz")]
+    )
     cuts = read_cuts(tmp_path / "musan_cuts.jsonl.gz")
     assert [round(c.duration) for c in cuts] == [10, 10, 7, 2]
     assert all(c.sampling_rate == 16000 for c in cuts) and cuts[2].load_audio().shape[1] == 7 * 16000
@@ -189,7 +230,9 @@ def test_noise_windows(tmp_path):
 def test_noise_from_manifests_leaves_short_recordings_out(tmp_path):
     for name, seconds in (("a", 27.0), ("b", 4.0)):
         soundfile.write(tmp_path / f"{name}.wav", tone(seconds), 16000)
-        RecordingSet.from_items([Recording.from_file(tmp_path / f"{name}.wav")]).to_file(tmp_path / f"{name}.jsonl.gz")
+        RecordingSet.from_items([Recording.from_file(tmp_path / f"{name}.wav")]).to_file(
+            tmp_path / f"{name}.jsonl.gz"
+        )
     output = tmp_path / "musan_cuts.jsonl.gz"
     recordings = f"{tmp_path}/a.jsonl.gz,{tmp_path}/b.jsonl.gz"
     prepare_noise.main(["--recordings", recordings, "--keep-short", "0", "--output", str(output)])
@@ -199,7 +242,12 @@ def test_noise_from_manifests_leaves_short_recordings_out(tmp_path):
 def test_combining_shuffles_by_seed_alone(audio_cuts, tmp_path):
     ids = [c.id for c in read_cuts(audio_cuts)]
     orders = []
-    for name, arguments in {"a": [], "b": ["--shuffle", "1"], "c": ["--shuffle", "1"], "d": ["--shuffle", "1", "--seed", "7"]}.items():
+    for name, arguments in {
+        "a": [],
+        "b": ["--shuffle", "1"],
+        "c": ["--shuffle", "1"],
+        "d": ["--shuffle", "1", "--seed", "7"],
+    }.items():
         output = tmp_path / f"{name}.jsonl.gz"
         combine_manifests.main([str(audio_cuts), str(audio_cuts), "--output", str(output), *arguments])
         orders.append([c.id for c in CutSet.from_jsonl_lazy(output)])
@@ -213,7 +261,9 @@ def test_transcripts_of_one_speed(audio_cuts, tmp_path, capsys):
     write_cuts([*cuts, *cuts.perturb_speed(0.9)], tmp_path / "c.jsonl.gz")
     SupervisionSet.from_items(c.supervisions[0] for c in cuts).to_file(tmp_path / "s.jsonl.gz")
     want = "".join(f"{c.supervisions[0].text}\n" for c in cuts)
-    write_transcripts.main([str(tmp_path / "c.jsonl.gz"), str(tmp_path / "s.jsonl.gz"), "--output", str(tmp_path / "t")])
+    write_transcripts.main(
+        [str(tmp_path / "c.jsonl.gz"), str(tmp_path / "s.jsonl.gz"), "--output", str(tmp_path / "t")]
+    )
     assert (tmp_path / "t").read_text() == want + want
     (tmp_path / "bad.jsonl.gz").write_bytes((tmp_path / "c.jsonl.gz").read_bytes()[:-30])
     with pytest.raises(SystemExit):

@@ -83,7 +83,12 @@ def broken_files(folder):
     soundfile.write(nan, np.full(1000, np.nan, np.float32), 16000, subtype="FLOAT")
     none = folder / "none.wav"
     soundfile.write(none, np.zeros(0, np.float32), 16000)
-    cases = {"cut.wav": data[:20000], "empty.wav": b"", "text.wav": b"hello", "cut.flac": flac.read_bytes()[:5000]}
+    cases = {
+        "cut.wav": data[:20000],
+        "empty.wav": b"",
+        "text.wav": b"hello",
+        "cut.flac": flac.read_bytes()[:5000],
+    }
     for name, content in cases.items():
         (folder / name).write_bytes(content)
     return {

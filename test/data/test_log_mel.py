@@ -82,7 +82,8 @@ def test_integers_and_floats_and_files_give_the_same(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", FEATURE_TYPES)
 @pytest.mark.parametrize(
-    "rate, sizes", [(16000, (160, 1, 399, 2000, 7, 161, 3000)), (8000, (3000,)), (16000, (50, 500)), (22050, (700,) * 5)]
+    "rate, sizes",
+    [(16000, (160, 1, 399, 2000, 7, 161, 3000)), (8000, (3000,)), (16000, (50, 500)), (22050, (700,) * 5)],
 )
 def test_pieces_give_the_features_of_the_whole(kind, rate, sizes):
     x = torch.from_numpy(tone(sum(sizes) / rate, rate))
@@ -106,7 +107,9 @@ def log_mel_cuts(audio_cuts, tmp_path_factory):
     """The shared cuts with stored features of the second kind: (path)."""
     folder = tmp_path_factory.mktemp("log-mel")
     folders = ["--src-dir", str(audio_cuts.parent), "--output-dir", str(folder)]
-    compute_fbank.main([*folders, "--prefix", "toy", "--parts", "train", "--nj", "1", "--feature-type", "log-mel"])
+    compute_fbank.main(
+        [*folders, "--prefix", "toy", "--parts", "train", "--nj", "1", "--feature-type", "log-mel"]
+    )
     return folder / audio_cuts.name
 
 
@@ -114,10 +117,18 @@ def test_stored_features_are_those_computed_while_loading(log_mel_cuts):
     opts = DataOptions(feature_type="log-mel")
     form = describe_features(16000, 80, "log-mel")
     assert json.loads((log_mel_cuts.parent / "toy_feats_train/features.json").read_text()) == form
-    assert (form["amplitude"], form["low"], form["high"], form["floor"], form["window"]) == ("int16", 125.0, 7600.0, 1e-8, 400)
+    assert (form["amplitude"], form["low"], form["high"], form["floor"], form["window"]) == (
+        "int16",
+        125.0,
+        7600.0,
+        1e-8,
+        400,
+    )
     stored, computed = StoredFeatures(opts), FeaturesOfAudio(opts)
     for cut in read_cuts(log_mel_cuts)[:5]:
-        assert cut.features.type == "log-mel" and cut.features.num_frames == num_frames(cut.num_samples, 16000)
+        assert cut.features.type == "log-mel" and cut.features.num_frames == num_frames(
+            cut.num_samples, 16000
+        )
         np.testing.assert_allclose(stored(cut), computed(cut), atol=0.01)
 
 

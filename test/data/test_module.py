@@ -19,7 +19,9 @@ from asr_core.utils.errors import UserError
 
 
 def options(**kwargs) -> DataOptions:
-    return DataOptions(**{"max_duration": 6.0, "num_buckets": 3, "num_workers": 0, "drop_last": False, **kwargs})
+    return DataOptions(
+        **{"max_duration": 6.0, "num_buckets": 3, "num_workers": 0, "drop_last": False, **kwargs}
+    )
 
 
 def batches(path, epoch=1, skip=0, module=None, **kwargs):
@@ -73,7 +75,10 @@ def test_ranks_share_an_epoch(feature_cuts):
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
     whole = list(AsrDataModule(options(), 7).train_dataloader(cuts, 1, alike=3))
     for first in (0, 3):
-        parts = [list(AsrDataModule(options(), 7, rank=r, world_size=3).train_dataloader(cuts, 1, first)) for r in range(3)]
+        parts = [
+            list(AsrDataModule(options(), 7, rank=r, world_size=3).train_dataloader(cuts, 1, first))
+            for r in range(3)
+        ]
         assert len({len(part) for part in parts}) > 1 or len(whole) % 3 == 0
         got = sorted(sum(parts, []), key=lambda batch: batch["batch_idx"])
         assert len(got) == len(whole) - first and all(map(same, got, whole[first:]))
@@ -83,7 +88,11 @@ def test_ranks_share_the_validation_set(feature_cuts):
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
     whole = list(AsrDataModule(options()).valid_dataloader(cuts))
     parts = [list(AsrDataModule(options(), rank=r, world_size=2).valid_dataloader(cuts)) for r in (0, 1)]
-    assert all(map(same, parts[0], whole[0::2])) and all(map(same, parts[1], whole[1::2])) and len(parts[1]) == len(whole) // 2
+    assert (
+        all(map(same, parts[0], whole[0::2]))
+        and all(map(same, parts[1], whole[1::2]))
+        and len(parts[1]) == len(whole) // 2
+    )
 
 
 def test_a_batch_is_like_lhotses(feature_cuts):
@@ -96,19 +105,27 @@ def test_a_batch_is_like_lhotses(feature_cuts):
         assert got["supervisions"][name].tolist() == want["supervisions"][name].tolist()
     assert got["supervisions"]["text"] == want["supervisions"]["text"]
     shortest = got["supervisions"]["num_frames"].argmin()
-    assert torch.all(got["inputs"][shortest, got["supervisions"]["num_frames"][shortest] :] == torch.tensor(LOG_EPS))
+    assert torch.all(
+        got["inputs"][shortest, got["supervisions"]["num_frames"][shortest] :] == torch.tensor(LOG_EPS)
+    )
 
 
 def test_stored_and_computed_features_agree(feature_cuts):
     cuts = CutSet.from_file(feature_cuts).subset(first=6)
     (stored,) = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0)).test_dataloader(cuts)
-    (computed,) = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0, on_the_fly_feats=True)).test_dataloader(cuts)
-    assert torch.allclose(stored["inputs"], computed["inputs"], atol=0.01)  # half precision of stored features
+    (computed,) = AsrDataModule(
+        options(bucketing_sampler=False, max_duration=100.0, on_the_fly_feats=True)
+    ).test_dataloader(cuts)
+    assert torch.allclose(
+        stored["inputs"], computed["inputs"], atol=0.01
+    )  # half precision of stored features
 
 
 def test_audio_batches(audio_cuts):
     cuts = CutSet.from_file(audio_cuts).subset(first=3)
-    (batch,) = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0, input_strategy="AudioSamples")).test_dataloader(cuts)
+    (batch,) = AsrDataModule(
+        options(bucketing_sampler=False, max_duration=100.0, input_strategy="AudioSamples")
+    ).test_dataloader(cuts)
     want = sorted((c.num_samples for c in cuts), reverse=True)
     assert batch["supervisions"]["num_samples"].tolist() == want and batch["inputs"].shape == (3, want[0])
     assert np.allclose(batch["inputs"][0], batch["supervisions"]["cut"][0].load_audio()[0])
@@ -120,7 +137,9 @@ def test_spec_augment_masks_training_batches_only(feature_cuts):
     assert [ids(b) for b in plain] == [ids(b) for b in masked]
     assert not any(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(plain, masked))
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
-    valid = {i: x for b in AsrDataModule(options()).valid_dataloader(cuts) for i, x in zip(ids(b), b["inputs"])}
+    valid = {
+        i: x for b in AsrDataModule(options()).valid_dataloader(cuts) for i, x in zip(ids(b), b["inputs"])
+    }
     first = plain[0]
     for i, x, n in zip(ids(first), first["inputs"], first["supervisions"]["num_frames"]):
         assert torch.equal(x[:n], valid[i][:n])
@@ -168,13 +187,18 @@ def test_speed_perturbation(audio_cuts):
     lengths = {i: int(n) for b in got for i, n in zip(ids(b), b["supervisions"]["num_frames"])}
     assert len(lengths) == 120
     for i in ("u00", "u07"):
-        assert abs(lengths[f"{i}_sp0.9"] - lengths[i] / 0.9) <= 1 and abs(lengths[f"{i}_sp1.1"] - lengths[i] / 1.1) <= 1
+        assert (
+            abs(lengths[f"{i}_sp0.9"] - lengths[i] / 0.9) <= 1
+            and abs(lengths[f"{i}_sp1.1"] - lengths[i] / 1.1) <= 1
+        )
     with pytest.raises(UserError, match="on-the-fly-feats"):
         batches(audio_cuts, speed_perturb=True)
 
 
 def test_joined_cuts_have_one_text(feature_cuts):
-    got = batches(feature_cuts, concatenate_cuts=True, gap=0.1, enable_spec_aug=False, max_duration=12.0, num_buckets=1)
+    got = batches(
+        feature_cuts, concatenate_cuts=True, gap=0.1, enable_spec_aug=False, max_duration=12.0, num_buckets=1
+    )
     texts = [t for b in got for t in b["supervisions"]["text"]]
     assert len(texts) < 40 and sum(len(t.split()) for t in texts) == 10 * 10
     for batch in got:
@@ -215,7 +239,11 @@ def test_what_was_dropped_is_told_once(caplog):
         report.add(name, "no text")
     report.log("epoch 1")
     report.log("epoch 2")
-    assert caplog.text.count("dropped") == 1 and "epoch 1: 2 cuts dropped: 2 x no text (b, c)" in caplog.text and report.total == 3
+    assert (
+        caplog.text.count("dropped") == 1
+        and "epoch 1: 2 cuts dropped: 2 x no text (b, c)" in caplog.text
+        and report.total == 3
+    )
 
 
 def test_filter_uses_the_encoders_length():
@@ -247,7 +275,10 @@ def test_features_in_icefalls_form(audio_cuts, tmp_path, monkeypatch, workers):
 
     cuts = CutSet.from_file(audio_cuts).subset(first=5)
     stored = cuts.compute_and_store_features(
-        Fbank(FbankConfig(num_mel_bins=80)), str(tmp_path / "feats"), storage_type=LilcomChunkyWriter, progress_bar=False
+        Fbank(FbankConfig(num_mel_bins=80)),
+        str(tmp_path / "feats"),
+        storage_type=LilcomChunkyWriter,
+        progress_bar=False,
     )
     stored.to_file(tmp_path / "c.jsonl.gz")
     got = batches(tmp_path / "c.jsonl.gz", max_duration=100.0, enable_spec_aug=False, num_workers=workers)

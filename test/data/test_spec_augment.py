@@ -17,7 +17,8 @@ def runs(row):
 
 
 @pytest.mark.parametrize(
-    "size, ratio, most, longest", [(200, 0.05, 0, 10), (19, 0.05, 0, 1), (80, 1.0, 27, 27), (100, 0.29, 0, 29), (300, 0.05, 8, 8)]
+    "size, ratio, most, longest",
+    [(200, 0.05, 0, 10), (19, 0.05, 0, 1), (80, 1.0, 27, 27), (100, 0.29, 0, 29), (300, 0.05, 8, 8)],
 )
 def test_lengths_and_places_of_single_masks(size, ratio, most, longest):
     torch.manual_seed(0)
@@ -90,7 +91,15 @@ def test_seeds_repeat_and_inputs_stay():
 
 def test_options():
     (augment,) = input_transforms(DataOptions(spec_aug="adaptive"))
-    assert vars(augment) == dict(time_masks=10, time_mask_ratio=0.05, time_mask_max=0, freq_masks=2, freq_mask_max=27, fill="zero", p=1.0)
+    assert vars(augment) == dict(
+        time_masks=10,
+        time_mask_ratio=0.05,
+        time_mask_max=0,
+        freq_masks=2,
+        freq_mask_max=27,
+        fill="zero",
+        p=1.0,
+    )
     assert input_transforms(DataOptions(spec_aug="adaptive", enable_spec_aug=False)) == []
     for bad, message in (
         ({"spec_aug": "park"}, "--spec-aug is one of lhotse, adaptive"),
@@ -111,4 +120,8 @@ def test_two_views_are_masked_apart():
     assert torch.equal(out[~masked], x.repeat(2, 1, 1)[~masked])
     for i, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist())):
         for view in (i, i + 3):
-            assert masked[view].any() and not masked[view, :start].any() and not masked[view, start + length :].any()
+            assert (
+                masked[view].any()
+                and not masked[view, :start].any()
+                and not masked[view, start + length :].any()
+            )

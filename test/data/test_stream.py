@@ -24,7 +24,9 @@ from asr_core.utils.errors import UserError
 
 
 def options(**kwargs) -> DataOptions:
-    return DataOptions(**{"max_duration": 6.0, "num_buckets": 3, "num_workers": 0, "drop_last": False, **kwargs})
+    return DataOptions(
+        **{"max_duration": 6.0, "num_buckets": 3, "num_workers": 0, "drop_last": False, **kwargs}
+    )
 
 
 def ids(batch):
@@ -45,7 +47,10 @@ def corpora(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpora")
     for name, number in (("a", 30), ("b", 60), ("c", 10)):
         rng = random.Random(number)
-        cuts = [make_cut(f"{name}{i:02d}", "x.flac", int(16000 * rng.uniform(1, 5)), 16000, "x") for i in range(number)]
+        cuts = [
+            make_cut(f"{name}{i:02d}", "x.flac", int(16000 * rng.uniform(1, 5)), 16000, "x")
+            for i in range(number)
+        ]
         write_cuts(cuts, folder / f"{name}.jsonl.gz")
     return folder
 
@@ -62,8 +67,13 @@ def test_a_view_tells_what_the_cut_tells(feature_cuts, audio_cuts):
                     if speed != 1.0 and path == feature_cuts:
                         continue
                     view, real = view_of_line(line, speed), cut if speed == 1.0 else cut.perturb_speed(speed)
-                    assert (view.id, view.has_features) == (real.id, real.has_features) and abs(view.duration - real.duration) < 1e-3
-                    assert view.num_frames == (real.num_frames or 0) and view.supervisions[0].text == real.supervisions[0].text
+                    assert (view.id, view.has_features) == (real.id, real.has_features) and abs(
+                        view.duration - real.duration
+                    ) < 1e-3
+                    assert (
+                        view.num_frames == (real.num_frames or 0)
+                        and view.supervisions[0].text == real.supervisions[0].text
+                    )
 
 
 def test_later_passes_are_as_the_first(feature_cuts):
@@ -72,10 +82,15 @@ def test_later_passes_are_as_the_first(feature_cuts):
     stream = open_stream(CutSet.from_jsonl_lazy(feature_cuts), keep)
     first = [(d, ref.line) for d, ref in stream.items()]
     keep.count_tokens = None  # would fail if it were asked again
-    assert first == [(d, ref.line) for d, ref in stream.items()] and len(first) == 40 - report.total == stream.survey()[0]
+    assert (
+        first == [(d, ref.line) for d, ref in stream.items()]
+        and len(first) == 40 - report.total == stream.survey()[0]
+    )
 
 
-@pytest.mark.parametrize("weights, stop_early", [([1, 1, 1], False), ([5.0, 1.0, 0.5], False), ([1, 3, 1], True)])
+@pytest.mark.parametrize(
+    "weights, stop_early", [([1, 1, 1], False), ([5.0, 1.0, 0.5], False), ([1, 3, 1], True)]
+)
 def test_a_mixture_is_that_of_lhotse(corpora, weights, stop_early):
     cuts = CutSet.mux(*(lazy(corpora, n) for n in "abc"), weights=weights, stop_early=stop_early, seed=3)
     stream = open_stream(cuts, None)
@@ -100,7 +115,12 @@ def test_weights_are_how_often_a_corpus_is_drawn(corpora):
 def test_use_mux_in_training(feature_cuts, corpora, tmp_path):
     other = tmp_path / "other.jsonl.gz"
     write_cuts([c.with_id(f"o-{c.id}") for c in CutSet.from_file(feature_cuts).subset(first=20)], other)
-    kwargs = dict(use_mux=True, mux_cuts="train:1.0,other.jsonl.gz:1.0", manifest_dir=str(tmp_path), enable_spec_aug=False)
+    kwargs = dict(
+        use_mux=True,
+        mux_cuts="train:1.0,other.jsonl.gz:1.0",
+        manifest_dir=str(tmp_path),
+        enable_spec_aug=False,
+    )
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
     module = AsrDataModule(options(**kwargs))
     whole = list(module.train_dataloader(cuts, 1))
@@ -110,12 +130,16 @@ def test_use_mux_in_training(feature_cuts, corpora, tmp_path):
     again = list(AsrDataModule(options(**kwargs)).train_dataloader(cuts, 1, skip_batches=3))
     assert len(again) == len(whole) - 3 and all(map(same, whole[3:], again))
     assert module.survey(cuts).utterances == len(seen)
-    everything = AsrDataModule(options(**{**kwargs, "mux_stop_early": False, "mux_cuts": "train,other.jsonl.gz"}))
+    everything = AsrDataModule(
+        options(**{**kwargs, "mux_stop_early": False, "mux_cuts": "train,other.jsonl.gz"})
+    )
     assert len(sum(map(ids, everything.train_dataloader(cuts, 1)), [])) == 60
     assert len(sum(map(ids, module.valid_dataloader(cuts)), [])) == 40  # validation is not mixed
 
 
-@pytest.mark.parametrize("text, words", [("train", "two corpora"), ("train:x,b:1", "a number"), ("train:0,b:1", "above 0")])
+@pytest.mark.parametrize(
+    "text, words", [("train", "two corpora"), ("train:x,b:1", "a number"), ("train:0,b:1", "above 0")]
+)
 def test_wrong_mixtures(text, words):
     with pytest.raises(UserError, match=words):
         parse_mux(text)
@@ -186,23 +210,31 @@ def test_batches_at_hand_at_the_same_time_are_alike(corpora):
     stream = open_stream(lazy(corpora, "b"), None)
     bins = duration_bins(stream, 3)
     bucket = [
-        int(np.searchsorted(bins, load_cut(refs[0]).duration)) for _, refs in BucketSampler(stream, 1, 10.0, bins, drop_last=True, alike=2)
+        int(np.searchsorted(bins, load_cut(refs[0]).duration))
+        for _, refs in BucketSampler(stream, 1, 10.0, bins, drop_last=True, alike=2)
     ]
     pairs = list(zip(bucket[::2], bucket[1::2]))
-    assert sum(a == b for a, b in pairs) >= len(pairs) - 2 and len(set(bucket)) == 3  # but for where a bucket runs out
+    assert (
+        sum(a == b for a, b in pairs) >= len(pairs) - 2 and len(set(bucket)) == 3
+    )  # but for where a bucket runs out
 
 
 @pytest.fixture(scope="module")
 def shar(feature_cuts, tmp_path_factory):
     """The cuts with features as Shar, 6 shards."""
     folder = tmp_path_factory.mktemp("shar") / "train"
-    write_shar.main(["--cuts", str(feature_cuts), "--shar-dir", str(folder), "--shard-size", "7", "--nj", "2"])
+    write_shar.main(
+        ["--cuts", str(feature_cuts), "--shar-dir", str(folder), "--shard-size", "7", "--nj", "2"]
+    )
     return folder
 
 
 def test_shar_holds_the_same_and_lhotse_reads_it(feature_cuts, shar):
     want = {c.id: c for c in CutSet.from_file(feature_cuts)}
-    for got in (CutSet.from_shar(in_dir=shar), [load_cut(ref) for _, ref in open_stream(open_shar(shar), None).items()]):
+    for got in (
+        CutSet.from_shar(in_dir=shar),
+        [load_cut(ref) for _, ref in open_stream(open_shar(shar), None).items()],
+    ):
         cuts = list(got)
         assert [c.id for c in cuts] == list(want)
         assert all(np.array_equal(c.load_features(), want[c.id].load_features()) for c in cuts)
@@ -217,18 +249,25 @@ def test_training_on_shar_resumes_exactly_and_shuffles_shards(shar, workers):
     assert sorted(sum(map(ids, whole), [])) == sorted(c.id for c in cuts)
     assert len(rest) == len(whole) - 4 and all(map(same, whole[4:], rest))
     stream = open_stream(cuts, None, seed=1)
-    assert names(stream, 1) == names(stream, 1) != names(stream, 2) and sorted(names(stream, 1)) == sorted(names(stream, 2))
+    assert names(stream, 1) == names(stream, 1) != names(stream, 2) and sorted(names(stream, 1)) == sorted(
+        names(stream, 2)
+    )
 
 
 def test_ranks_share_shar(shar):
     whole = list(AsrDataModule(options()).train_dataloader(open_shar(shar), 1, alike=2))
-    parts = [list(AsrDataModule(options(), rank=r, world_size=2).train_dataloader(open_shar(shar), 1)) for r in (0, 1)]
+    parts = [
+        list(AsrDataModule(options(), rank=r, world_size=2).train_dataloader(open_shar(shar), 1))
+        for r in (0, 1)
+    ]
     assert all(map(same, parts[0], whole[0::2])) and all(map(same, parts[1], whole[1::2]))
     assert sum(map(len, parts)) == len(whole)
 
 
 def test_audio_in_shar(audio_cuts, tmp_path):
-    write_shar.main(["--cuts", str(audio_cuts), "--shar-dir", str(tmp_path / "s"), "--shard-size", "25", "--nj", "1"])
+    write_shar.main(
+        ["--cuts", str(audio_cuts), "--shar-dir", str(tmp_path / "s"), "--shard-size", "25", "--nj", "1"]
+    )
     want = {c.id: c.load_audio() for c in CutSet.from_file(audio_cuts)}
     stream = open_stream(open_shar(tmp_path / "s"), None)
     for (_, ref), (_, fast) in zip(stream.items(), stream.with_speed(1.1).items()):
@@ -239,7 +278,10 @@ def test_audio_in_shar(audio_cuts, tmp_path):
 
 def test_another_speed_drops_stored_features_quietly(feature_cuts, audio_cuts, tmp_path, caplog):
     stored = CutSet.from_file(feature_cuts)[0].features
-    copies = ((cut, fastcopy(stored, recording_id=cut.recording_id, duration=cut.duration)) for cut in CutSet.from_file(audio_cuts))
+    copies = (
+        (cut, fastcopy(stored, recording_id=cut.recording_id, duration=cut.duration))
+        for cut in CutSet.from_file(audio_cuts)
+    )
     cuts = [fastcopy(cut, features=features) for cut, features in copies]
     write_cuts(cuts, tmp_path / "both.jsonl.gz")
     for source in (lazy(tmp_path, "both"), CutSet.from_cuts(cuts)):
@@ -250,7 +292,16 @@ def test_another_speed_drops_stored_features_quietly(feature_cuts, audio_cuts, t
 
 
 def test_writing_shar_goes_on_after_a_crash(feature_cuts, shar, tmp_path, monkeypatch):
-    arguments = ["--cuts", str(feature_cuts), "--shar-dir", str(tmp_path / "s"), "--shard-size", "7", "--nj", "1"]
+    arguments = [
+        "--cuts",
+        str(feature_cuts),
+        "--shar-dir",
+        str(tmp_path / "s"),
+        "--shard-size",
+        "7",
+        "--nj",
+        "1",
+    ]
     replace, calls = __import__("os").replace, []
 
     def dies(source, target):
@@ -268,7 +319,10 @@ def test_writing_shar_goes_on_after_a_crash(feature_cuts, shar, tmp_path, monkey
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").glob("cuts.*")}
     assert 1 <= len(kept) < 6
     write_shar.main(arguments)
-    assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items()) and shar_record(tmp_path / "s").is_file()
+    assert (
+        all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
+        and shar_record(tmp_path / "s").is_file()
+    )
     got = [c.id for c in open_shar(tmp_path / "s")]
     assert got == [c.id for c in open_shar(shar)]
 

@@ -77,7 +77,14 @@ def test_program_writes_nothing_if_any_file_is_malformed(folder, capsys):
     write(folder, "a b.wav\tone\nc.flac\ttwo\n", "train.tsv")
     write(folder, "c.flac two\n", "dev.tsv")
     out = folder / "manifests"
-    arguments = ["--train", str(folder / "train.tsv"), "--valid", str(folder / "dev.tsv"), "--output-dir", str(out)]
+    arguments = [
+        "--train",
+        str(folder / "train.tsv"),
+        "--valid",
+        str(folder / "dev.tsv"),
+        "--output-dir",
+        str(out),
+    ]
     with pytest.raises(SystemExit) as caught:
         prepare_tsv.main(arguments)
     assert caught.value.code == 1 and "dev.tsv:1" in capsys.readouterr().err and not out.exists()

@@ -28,7 +28,10 @@ def test_a_wide_beam_with_merging_is_exhaustive(seed, context_size):
     lens = torch.tensor([3, 0, 2])
     sequences = [tokens for n in range(5) for tokens in itertools.product((1, 2), repeat=n)]
     for i, found in enumerate(alignment_length_sync_nbest(model, x, lens, beam_size=128)):
-        want = {tokens: exact_score(model, x[i, : int(lens[i])], tokens) for tokens in sequences[: 1 if i == 1 else None]}
+        want = {
+            tokens: exact_score(model, x[i, : int(lens[i])], tokens)
+            for tokens in sequences[: 1 if i == 1 else None]
+        }
         scores = {tuple(h.tokens): h.log_prob for h in found}
         assert len(scores) == len(found) == (1 if i == 1 else 128)
         assert found[0].tokens == list(max(want, key=want.get))
@@ -38,7 +41,9 @@ def test_a_wide_beam_with_merging_is_exhaustive(seed, context_size):
         assert all(h.timestamps == sorted(h.timestamps) and len(h.timestamps) == len(h.tokens) for h in found)
 
 
-@pytest.mark.parametrize("name, context_size", [("phrases", 2), ("phrases", None), ("transformer", 2), ("all", 2)])
+@pytest.mark.parametrize(
+    "name, context_size", [("phrases", 2), ("phrases", None), ("transformer", 2), ("all", 2)]
+)
 @torch.no_grad()
 def test_scorers_against_all_sequences(ngram, name, context_size):  # noqa: F811
     scorers, by_hand = scorer_sets(ngram)[name]
@@ -50,7 +55,9 @@ def test_scorers_against_all_sequences(ngram, name, context_size):  # noqa: F811
     scores = {tuple(h.tokens): h.log_prob for h in found}
     ranked = sorted(want, key=lambda k: -want[k])
     assert found[0].tokens == list(ranked[0])
-    assert [scores[tokens] for tokens in ranked[:10]] == pytest.approx([want[tokens] for tokens in ranked[:10]], abs=2e-3)
+    assert [scores[tokens] for tokens in ranked[:10]] == pytest.approx(
+        [want[tokens] for tokens in ranked[:10]], abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -61,12 +68,16 @@ def test_batch_equals_one_at_a_time(merge, context_size):
     x, lens = random_batch(n=6, t=20)
     together = alignment_length_sync_nbest(model, x, lens, 5, 2.0, merge=merge)
     for i, found in enumerate(together):
-        (alone,) = alignment_length_sync_nbest(model, x[i : i + 1, : int(lens[i])], lens[i : i + 1], 5, 2.0, merge=merge)
+        (alone,) = alignment_length_sync_nbest(
+            model, x[i : i + 1, : int(lens[i])], lens[i : i + 1], 5, 2.0, merge=merge
+        )
         assert [h[:2] for h in alone] == [h[:2] for h in found]
         assert [h.log_prob for h in alone] == pytest.approx([h.log_prob for h in found], abs=1e-3)
         assert len({tuple(h.tokens) for h in found}) == len(found)
     assert sum(len(found[0].tokens) for found in together) > 10
-    assert alignment_length_sync_search(model, x, lens, 5, 2.0, merge=merge) == [found[0] for found in together]
+    assert alignment_length_sync_search(model, x, lens, 5, 2.0, merge=merge) == [
+        found[0] for found in together
+    ]
 
 
 @torch.no_grad()
@@ -109,6 +120,9 @@ def test_long_answers_are_not_cut_in_silence(monkeypatch, caplog):
 def test_a_model_that_computes_no_numbers():
     x, lens = random_batch(n=2, t=5)[0], torch.tensor([5, 5])
     x[1] = float("nan")
-    for search, model in ((alignment_length_sync_search, toy(0, 2)), (ctc_prefix_beam_search, SimpleNamespace(ctc_output=lambda y: y))):
+    for search, model in (
+        (alignment_length_sync_search, toy(0, 2)),
+        (ctc_prefix_beam_search, SimpleNamespace(ctc_output=lambda y: y)),
+    ):
         fine, broken = search(model, x.log_softmax(-1), lens, 3)
         assert fine.log_prob > float("-inf") and broken[:3] == ([], [], float("-inf"))

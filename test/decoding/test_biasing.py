@@ -25,7 +25,11 @@ def boosted(history):
             open_from = end
     rest = history[open_from:]
     for begin in range(len(rest) + 1):
-        found |= {p[len(rest) - begin] for p in PHRASES if len(p) > len(rest) - begin and p[: len(rest) - begin] == rest[begin:]}
+        found |= {
+            p[len(rest) - begin]
+            for p in PHRASES
+            if len(p) > len(rest) - begin and p[: len(rest) - begin] == rest[begin:]
+        }
     return sorted(found)
 
 
@@ -73,12 +77,16 @@ def test_greedy_with_phrases_in_batches_and_streams():
     model = golden_model(data)
     x, lens = next(iter(batches(data, 10)))
     plain = greedy_search(model, x, lens)
-    graph = ContextGraph([h.tokens[k : k + 3][::-1] for h in plain for k in range(0, len(h.tokens) - 3, 5)], 2.0)
+    graph = ContextGraph(
+        [h.tokens[k : k + 3][::-1] for h in plain for k in range(0, len(h.tokens) - 3, 5)], 2.0
+    )
     together = greedy_search(model, x, lens, phrases=graph)
     streaming = StreamingGreedySearch(model, phrases=graph)
     streams = [streaming.new_stream() for _ in lens]
     for start in range(0, x.size(1), 7):
-        streaming.advance(streams, x[:, start : start + 7], (lens - start).clamp(0, 7).clamp(max=x.size(1) - start))
+        streaming.advance(
+            streams, x[:, start : start + 7], (lens - start).clamp(0, 7).clamp(max=x.size(1) - start)
+        )
     for i, hyp in enumerate(together):
         (alone,) = greedy_search(model, x[i : i + 1], lens[i : i + 1], phrases=graph)
         assert alone[:2] == hyp[:2] == streams[i].hypothesis()[:2]
@@ -90,7 +98,13 @@ def test_contexts_too_many_to_number(monkeypatch):
     model = small_model(context_size=3, scale=1.0)
     model.joiner.output_linear.bias[0] += 2.0
     x, lens = random_batch(n=5, t=10)
-    searches = (greedy_search, modified_beam_search, beam_search, alignment_length_sync_search, fast_beam_search)
+    searches = (
+        greedy_search,
+        modified_beam_search,
+        beam_search,
+        alignment_length_sync_search,
+        fast_beam_search,
+    )
     numbered = [search(model, x, lens) for search in searches]
     assert isinstance(histories(model), StatelessHistories)
     monkeypatch.setattr(context, "_MAX_CODE", 100)

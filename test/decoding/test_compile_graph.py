@@ -52,7 +52,9 @@ def test_graphs_without_epsilons_say_the_same(seed):
     with_words = remove_epsilons(graph, silent_only=True)
     assert not ((with_words.label == 0) & (with_words.output == 0)).any() and (with_words.label == 0).any()
     assert readings(with_words, 3) == pytest.approx(want, abs=1e-5)
-    silent = {key for key in want if not key[0] and key[1]}  # words without any token: no arc is left to say them
+    silent = {
+        key for key in want if not key[0] and key[1]
+    }  # words without any token: no arc is left to say them
     assert found == pytest.approx({k: v for k, v in want.items() if k not in silent}, abs=1e-5)
     assert len(found) > 20
 
@@ -63,7 +65,9 @@ def test_histories_get_no_arcs_of_those_that_they_back_off_to():
     arcs += [(1, 0, 1 + k, 0, -2.0) for k in range(50)]
     graph = Fsa.from_arcs(arcs, {0: 0.0})
     plain = remove_epsilons(graph, silent_only=True)
-    assert plain.num_arcs == 70 and readings(plain.with_words(NAMES), 2) == readings(graph.with_words(NAMES), 2)
+    assert plain.num_arcs == 70 and readings(plain.with_words(NAMES), 2) == readings(
+        graph.with_words(NAMES), 2
+    )
 
 
 def test_cycles_are_refused():
@@ -111,7 +115,9 @@ def lang(tmp_path_factory):
     root = tmp_path_factory.mktemp("lang")
     lexicon = [(word, [f"t{i}" for i in ids]) for word, ids in LEXICON.items()]
     disambiguated, most = add_disambig_symbols(lexicon)
-    (root / "tokens.txt").write_text(format_symbols(["<blk>", "t1", "t2", "t3", "t4", "t5", "t6", *disambig_symbols(most)]))
+    (root / "tokens.txt").write_text(
+        format_symbols(["<blk>", "t1", "t2", "t3", "t4", "t5", "t6", *disambig_symbols(most)])
+    )
     (root / "words.txt").write_text(format_symbols(words_table(LEXICON)))
     tokens, words = read_symbols(root / "tokens.txt"), read_symbols(root / "words.txt")
     write_graphs(root, lexicon, disambiguated, tokens, words)
@@ -124,10 +130,20 @@ def lang(tmp_path_factory):
 def grammar_score(words):
     """The best way through the grammar, backing off allowed where a bigram is known, too."""
     lines = [line.split() for line in ARPA.splitlines() if line.startswith("-")]
-    one = {f[1]: (float(f[0]), float(f[2]) if len(f) > 2 else 0.0) for f in lines if len(f) < 3 or f[2].lstrip("-")[0].isdigit()}
-    two = {(f[1], f[2]): float(f[0]) for f in lines if len(f) == 3 and f[2].lstrip("-")[0].isalpha() or len(f) == 3 and f[2] == "</s>"}
+    one = {
+        f[1]: (float(f[0]), float(f[2]) if len(f) > 2 else 0.0)
+        for f in lines
+        if len(f) < 3 or f[2].lstrip("-")[0].isdigit()
+    }
+    two = {
+        (f[1], f[2]): float(f[0])
+        for f in lines
+        if len(f) == 3 and f[2].lstrip("-")[0].isalpha() or len(f) == 3 and f[2] == "</s>"
+    }
     pairs = zip(("<s>", *words), (*words, "</s>"))
-    return math.log(10) * sum(max(two.get(pair, -math.inf), one[pair[0]][1] + one[pair[1]][0]) for pair in pairs)
+    return math.log(10) * sum(
+        max(two.get(pair, -math.inf), one[pair[0]][1] + one[pair[1]][0]) for pair in pairs
+    )
 
 
 def test_lg_reads_words_with_the_grammar_s_scores(lang):

@@ -19,7 +19,13 @@ from asr_core.decoding.calibration import (
     right_words,
     save_calibrations,
 )
-from asr_core.decoding.confidence import ConfidentSearch, aggregate, measure, token_log_probs, with_confidences
+from asr_core.decoding.confidence import (
+    ConfidentSearch,
+    aggregate,
+    measure,
+    token_log_probs,
+    with_confidences,
+)
 from asr_core.decoding.ctc import ctc_greedy_search
 from asr_core.decoding.detail_options import ConfidenceOptions
 from asr_core.decoding.greedy import greedy_search
@@ -66,7 +72,11 @@ def test_posteriors_of_greedy_search(context_size, most, penalty, temperature):
         assert hyp.confidences == pytest.approx(posteriors, abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"transducer_type": "hat"}, {"predictor": "lstm", "predictor_hidden_dim": 24}], ids=["hat", "lstm"])
+@pytest.mark.parametrize(
+    "options",
+    [{"transducer_type": "hat"}, {"predictor": "lstm", "predictor_hidden_dim": 24}],
+    ids=["hat", "lstm"],
+)
 @torch.no_grad()
 def test_models_of_other_kinds(options):
     torch.manual_seed(1)
@@ -91,7 +101,9 @@ def test_hypotheses_of_other_searches_and_in_any_order():
     rows = [*range(len(lens))] * 40  # more than fit into one batch
     many = with_confidences(job, rows, found * 40, PROB)
     alone = [with_confidences(job, [i], [found[i]], PROB)[0] for i in range(len(lens))]
-    assert [h.confidences for h in many[-len(lens) :]] == [pytest.approx(h.confidences, abs=1e-6) for h in alone]
+    assert [h.confidences for h in many[-len(lens) :]] == [
+        pytest.approx(h.confidences, abs=1e-6) for h in alone
+    ]
     assert with_confidences(job, [], [], PROB) == []
 
 
@@ -101,7 +113,9 @@ def test_ctc_posteriors():
     job = Job(model, frames, lens, SearchOptions(decoding_method="ctc-greedy-search"))
     found = ctc_greedy_search(model, frames, lens)
     for i, hyp in enumerate(with_confidences(job, range(2), found, PROB)):
-        assert hyp.tokens and hyp.confidences == pytest.approx([float(frames[i, t, k].exp()) for t, k in zip(hyp.timestamps, hyp.tokens)])
+        assert hyp.tokens and hyp.confidences == pytest.approx(
+            [float(frames[i, t, k].exp()) for t, k in zip(hyp.timestamps, hyp.tokens)]
+        )
 
 
 def test_streaming_confidences_are_those_of_simulated_streaming():
@@ -114,7 +128,9 @@ def test_streaming_confidences_are_those_of_simulated_streaming():
     real = dict(decode_streams(batch, enumerate(features), 3))
     assert sum(len(h.tokens) for h in simulated) > 20
     for i, hyp in enumerate(simulated):
-        assert real[i].timestamps == hyp.timestamps and real[i].confidences == pytest.approx(hyp.confidences, abs=1e-4)
+        assert real[i].timestamps == hyp.timestamps and real[i].confidences == pytest.approx(
+            hyp.confidences, abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ["gibbs", "tsallis", "renyi"])
@@ -133,7 +149,9 @@ def test_entropy_measures(name):
 
 
 def test_words_from_tokens():
-    assert [aggregate([0.5, 0.9, 0.4], how) for how in ("min", "mean", "prod")] == pytest.approx([0.4, 0.6, 0.18])
+    assert [aggregate([0.5, 0.9, 0.4], how) for how in ("min", "mean", "prod")] == pytest.approx(
+        [0.4, 0.6, 0.18]
+    )
 
 
 def test_calibration_finds_the_map():
@@ -154,7 +172,9 @@ def test_calibration_of_few_or_separable_words():
     found = fit([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
     assert math.isfinite(found.scale) and found(0.9) > 0.9 > 0.1 > found(0.1)
     upside_down = fit([0.9, 0.8, 0.1, 0.2], [False, False, True, True])
-    assert 0 < upside_down.scale < 0.1 and upside_down(0.5) == pytest.approx(0.5, abs=0.05)  # monotone: such confidences say nothing
+    assert 0 < upside_down.scale < 0.1 and upside_down(0.5) == pytest.approx(
+        0.5, abs=0.05
+    )  # monotone: such confidences say nothing
     for right in ([True, True], [False, False], []):
         with pytest.raises(UserError, match="calibration needs both kinds"):
             fit([0.5] * len(right), right)
@@ -167,7 +187,9 @@ def test_figures_of_merit():
     assert expected_calibration_error([1.0] * 4, right) == pytest.approx(0.25)
     assert normalized_cross_entropy([0.75] * 4, right) == pytest.approx(0)
     assert normalized_cross_entropy([1, 1, 1, 0], right) == pytest.approx(1, abs=1e-4)
-    assert normalized_cross_entropy([0.1] * 4, right) < 0 and math.isnan(normalized_cross_entropy([0.9], [True]))
+    assert normalized_cross_entropy([0.1] * 4, right) < 0 and math.isnan(
+        normalized_cross_entropy([0.9], [True])
+    )
 
 
 def test_which_words_are_right():
@@ -180,7 +202,13 @@ def test_calibrations_are_stored(tmp_path):
     maps = {"greedy_search prob min": Calibration(1.5, -0.25, 100, 7)}
     path = save_calibrations(tmp_path, maps)
     assert load_calibrations(tmp_path) == maps
-    for text in ("{", '{"x": 1}', '{"x": {"scale": -1, "offset": 0}}', "[]", '{"x": {"scale": NaN, "offset": 0}}'):
+    for text in (
+        "{",
+        '{"x": 1}',
+        '{"x": {"scale": -1, "offset": 0}}',
+        "[]",
+        '{"x": {"scale": NaN, "offset": 0}}',
+    ):
         path.write_text(text)
         with pytest.raises(UserError, match="confidence.json is damaged"):
             load_calibrations(tmp_path)

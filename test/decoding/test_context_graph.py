@@ -48,7 +48,15 @@ def test_overlapping_phrases():
 
 
 @pytest.mark.parametrize(
-    "phrases", [[[1, 2]], [[1], [2, 2]], [[1, 2, 1], [2, 1, 1, 2]], [[1, 2, 2], [2, 2, 1], [2]], [[], [3, 1], [1, 3, 1, 3, 2]], []]
+    "phrases",
+    [
+        [[1, 2]],
+        [[1], [2, 2]],
+        [[1, 2, 1], [2, 1, 1, 2]],
+        [[1, 2, 2], [2, 2, 1], [2]],
+        [[], [3, 1], [1, 3, 1, 3, 2]],
+        [],
+    ],
 )
 def test_every_sequence_by_hand(phrases):
     graph = ContextGraph(phrases, 1.5)
@@ -67,5 +75,7 @@ def test_batches():
         bonus, state = graph.advance(state, row)
         total += bonus
     total += graph.finish(state)
-    assert total.tolist() == pytest.approx([by_hand([[1, 2, 1], [2, 1, 1, 2]], t.tolist(), 2.0)[1] for t in tokens.T])
+    assert total.tolist() == pytest.approx(
+        [by_hand([[1, 2, 1], [2, 1, 1, 2]], t.tolist(), 2.0)[1] for t in tokens.T]
+    )
     assert (total > 0).any()

@@ -76,7 +76,10 @@ def test_a_wide_beam_is_exact(seed):
 def test_a_narrow_beam_equals_the_dictionaries(beam):
     x, lens = frames(6, 40, 7, seed=beam), torch.tensor([40, 13, 40, 1, 29, 7])
     found = ctc_prefix_nbest(MODEL, x, lens, beam_size=beam)
-    best, three = ctc_prefix_beam_search(MODEL, x, lens, beam_size=beam), ctc_prefix_nbest(MODEL, x, lens, beam_size=beam, num_best=3)
+    best, three = (
+        ctc_prefix_beam_search(MODEL, x, lens, beam_size=beam),
+        ctc_prefix_nbest(MODEL, x, lens, beam_size=beam, num_best=3),
+    )
     for i, n in enumerate(lens.tolist()):
         assert_same(found[i], dictionary_search(x[i, :n], beam))
         assert best[i] == found[i][0]
@@ -124,7 +127,10 @@ def test_streaming_greedy_equals_whole_utterances():
 def test_penalty_and_temperature():
     x, lens = frames(4, 30, 5), torch.full((4,), 30)
     for search in (ctc_greedy_search, ctc_prefix_beam_search):
-        count = [sum(len(h.tokens) for h in search(MODEL, x.clone(), lens, blank_penalty=p)) for p in (-20.0, 0.0, 20.0)]
+        count = [
+            sum(len(h.tokens) for h in search(MODEL, x.clone(), lens, blank_penalty=p))
+            for p in (-20.0, 0.0, 20.0)
+        ]
         assert count[0] == 0 < count[1] < count[2]
     plain, warm = (ctc_greedy_search(MODEL, x, lens, temperature=t)[0] for t in (1.0, 2.0))
     assert plain.tokens == warm.tokens
@@ -133,7 +139,9 @@ def test_penalty_and_temperature():
 
 def test_a_model_without_transducer_streams_as_it_decodes_whole_utterances():
     torch.manual_seed(0)
-    model = build_model(ModelOptions(**{**OPTIONS, "causal": True, "use_transducer": False, "use_ctc": True}), len(PIECES)).eval()
+    model = build_model(
+        ModelOptions(**{**OPTIONS, "causal": True, "use_transducer": False, "use_ctc": True}), len(PIECES)
+    ).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:
@@ -145,5 +153,11 @@ def test_a_model_without_transducer_streams_as_it_decodes_whole_utterances():
     for i, hypothesis in enumerate(whole):
         assert real[i][:2] == hypothesis[:2]
     assert len({t for h in whole for t in h.tokens}) >= 4
-    prefix = recognize(model, *collate(features), SearchOptions(decoding_method="ctc-prefix-beam-search", beam_size=3), True, 16)
+    prefix = recognize(
+        model,
+        *collate(features),
+        SearchOptions(decoding_method="ctc-prefix-beam-search", beam_size=3),
+        True,
+        16,
+    )
     assert all(b.log_prob >= a.log_prob - 1e-3 for a, b in zip(whole, prefix))

@@ -29,7 +29,11 @@ HEADS = dict(
     attention_decoder_feedforward_dim=32,
 )
 MAIN = "epoch-1_avg-1"
-SCALES = {"LM_SCALES": (0.1, 1.0, 2.0), "ATTENTION_SCALES": (0.01, 1.0, 5.0), "MORE_ATTENTION_SCALES": (0.01, 1.0, 5.0, 9.0)}
+SCALES = {
+    "LM_SCALES": (0.1, 1.0, 2.0),
+    "ATTENTION_SCALES": (0.01, 1.0, 5.0),
+    "MORE_ATTENTION_SCALES": (0.01, 1.0, 5.0, 9.0),
+}
 DRAWN = "_nbest-scale-1.0_num-paths-100"
 # What file names have behind MAIN, and the names of the results.
 EXPECTED = {
@@ -39,10 +43,17 @@ EXPECTED = {
     "nbest-oracle": (DRAWN, [""]),
     "nbest-rescoring": (DRAWN, [f"_lm_scale_{s}" for s in SCALES["LM_SCALES"]]),
     "whole-lattice-rescoring": ("", [f"_lm_scale_{s}" for s in SCALES["LM_SCALES"]]),
-    "attention-decoder-rescoring-no-ngram": (DRAWN, [f"_attention_scale_{s}" for s in SCALES["MORE_ATTENTION_SCALES"]]),
+    "attention-decoder-rescoring-no-ngram": (
+        DRAWN,
+        [f"_attention_scale_{s}" for s in SCALES["MORE_ATTENTION_SCALES"]],
+    ),
     "attention-decoder-rescoring-with-ngram": (
         DRAWN,
-        [f"_ngram_lm_scale_{n}_attention_scale_{a}" for n in SCALES["ATTENTION_SCALES"] for a in SCALES["ATTENTION_SCALES"]],
+        [
+            f"_ngram_lm_scale_{n}_attention_scale_{a}"
+            for n in SCALES["ATTENTION_SCALES"]
+            for a in SCALES["ATTENTION_SCALES"]
+        ],
     ),
     "ctc-prefix-beam-search-attention-decoder-rescoring": (
         "__ctc-prefix-beam-search-attention-decoder-rescoring__beam-size-8",
@@ -55,10 +66,18 @@ EXPECTED = {
 def heads(world):  # noqa: F811
     """A run whose model has the heads of CTC and of an attention decoder."""
     model = tiny_model(False, **HEADS)
-    record = dict(vocab_size=len(PIECES), feature_dim=80, num_mel_bins=80, sample_rate=16000, blank_id=0, subsampling_factor=4)
+    record = dict(
+        vocab_size=len(PIECES),
+        feature_dim=80,
+        num_mel_bins=80,
+        sample_rate=16000,
+        blank_id=0,
+        subsampling_factor=4,
+    )
     (world / "exp-heads").mkdir()
     torch.save(
-        {"model": model.state_dict(), **dataclasses.asdict(ModelOptions(**OPTIONS, **HEADS)), **record}, world / "exp-heads/epoch-1.pt"
+        {"model": model.state_dict(), **dataclasses.asdict(ModelOptions(**OPTIONS, **HEADS)), **record},
+        world / "exp-heads/epoch-1.pt",
     )
     (world / "exp-heads/tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))
     return "heads"
@@ -125,7 +144,9 @@ def test_the_arpa_file_serves_as_well_as_the_grammar(world, heads, lang, tmp_pat
 
 
 def test_a_model_of_other_words_is_refused(world, heads, lang, tmp_path, capsys):  # noqa: F811
-    (tmp_path / "4gram.arpa").write_text("\\data\\\nngram 1=2\n\n\\1-grams:\n-1.0 </s>\n-0.5 \u2581x\n\n\\end\\\n")
+    (tmp_path / "4gram.arpa").write_text(
+        "\\data\\\nngram 1=2\n\n\\1-grams:\n-1.0 </s>\n-0.5 \u2581x\n\n\\end\\\n"
+    )
     with pytest.raises(SystemExit):
         decode(world, heads, lang, "whole-lattice-rescoring", "--lm-dir", str(tmp_path))
     assert "4gram.arpa knows none of the words" in capsys.readouterr().err.splitlines()[-1]
@@ -133,7 +154,9 @@ def test_a_model_of_other_words_is_refused(world, heads, lang, tmp_path, capsys)
 
 def test_the_graphs_weight_is_in_the_names(world, heads, lang):  # noqa: F811
     decode(world, heads, lang, "nbest", "--hlg-scale", "0.2", "--num-paths", "7")
-    assert (world / "exp-heads" / "nbest" / f"recogs-test-b-{MAIN}_hlg-scale-0.2_nbest-scale-1.0_num-paths-7.txt").is_file()
+    assert (
+        world / "exp-heads" / "nbest" / f"recogs-test-b-{MAIN}_hlg-scale-0.2_nbest-scale-1.0_num-paths-7.txt"
+    ).is_file()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +177,10 @@ def test_what_is_missing_gets_one_line(world, heads, lang, capsys, monkeypatch, 
     assert last.startswith("error: ") and message in last
 
 
-@pytest.mark.parametrize("method, missing", [("1best", "no CTC head"), ("attention-decoder-rescoring-no-ngram", "no attention decoder")])
+@pytest.mark.parametrize(
+    "method, missing",
+    [("1best", "no CTC head"), ("attention-decoder-rescoring-no-ngram", "no attention decoder")],
+)
 def test_models_without_the_heads(method, missing):
     model = SimpleNamespace(use_ctc=method != "1best", use_transducer=True, use_attention_decoder=False)
     with pytest.raises(UserError, match=f"the model has {missing}"):
@@ -171,11 +197,15 @@ def test_times_and_lists_of_a_graph_search(world, heads, lang):  # noqa: F811
     folder = world / "exp-heads" / "1best"
     found = hypotheses(folder / f"recogs-test-b-{MAIN}.txt")
     lists = [json.loads(line) for line in (folder / f"nbest-test-b-{MAIN}.jsonl").read_text().splitlines()]
-    times = [json.loads(line) for line in (folder / f"timestamps-test-b-{MAIN}.jsonl").read_text().splitlines()]
+    times = [
+        json.loads(line) for line in (folder / f"timestamps-test-b-{MAIN}.jsonl").read_text().splitlines()
+    ]
     for written, timed in zip(lists, times):
         words = found[written["id"]]
         assert 1 < len(written["nbest"]) <= 3 and written["nbest"][0]["text"].split() == words
         scores = [hyp["log_prob"] for hyp in written["nbest"]]
         assert scores == sorted(scores, reverse=True)
-        assert [word["w"] for word in timed["words"]] == words and timed["timestamps"] == sorted(timed["timestamps"])
+        assert [word["w"] for word in timed["words"]] == words and timed["timestamps"] == sorted(
+            timed["timestamps"]
+        )
         assert len(timed["timestamps"]) == sum(2 if word == "PAIR" else 1 for word in words) > 0

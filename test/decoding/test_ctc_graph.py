@@ -55,7 +55,9 @@ def test_wide_beams_keep_every_path(seed):
         best = path_hypothesis(graph, lattice, *lattice.shortest_path())
         assert best.log_prob == pytest.approx(am + score, abs=1e-5)
         assert best.tokens == collapse(labels) and best.words == ["?ABC"[w] for w in words]
-        assert all(labels[t] == k and (t == 0 or labels[t - 1] != k) for t, k in zip(best.timestamps, best.tokens))
+        assert all(
+            labels[t] == k and (t == 0 or labels[t - 1] != k) for t, k in zip(best.timestamps, best.tokens)
+        )
         by_words = defaultdict(list)
         for _, words, am, score in want:
             by_words[words].append(am + score)
@@ -64,8 +66,13 @@ def test_wide_beams_keep_every_path(seed):
             assert lattice.total_score(of_words, words, True) == pytest.approx(log_sum(scores), abs=1e-4)
             assert lattice.total_score(of_words, words, False) == pytest.approx(max(scores), abs=1e-4)
             path, score = lattice.best_path(of_words, words)
-            assert score == pytest.approx(max(scores), abs=1e-4) and tuple(o for o in of_words[path] if o) == words
-        assert total(lattice) == pytest.approx(log_sum(s for scores in by_words.values() for s in scores), abs=1e-4)
+            assert (
+                score == pytest.approx(max(scores), abs=1e-4)
+                and tuple(o for o in of_words[path] if o) == words
+            )
+        assert total(lattice) == pytest.approx(
+            log_sum(s for scores in by_words.values() for s in scores), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("beam", [0.5, 2.0, 5.0])
@@ -76,12 +83,19 @@ def test_pruning_keeps_what_is_good_enough(seed, beam):
     (wide,) = intersect(x, torch.tensor([5]), graph, WIDE)
     scores = {arcs: score for arcs, score in paths_of(wide)}
     best = max(scores.values())
-    kept, good = {arcs for arcs, _ in paths_of(narrow)}, {arcs for arcs, score in scores.items() if score >= best - beam}
+    kept, good = (
+        {arcs for arcs, _ in paths_of(narrow)},
+        {arcs for arcs, score in scores.items() if score >= best - beam},
+    )
     assert good <= kept < set(scores)
     on_good = {(t, a) for arcs in good for t, a in enumerate(arcs)}
-    assert {(t, a) for arcs in kept for t, a in enumerate(arcs)} == on_good  # an arc for each, and none besides
+    assert {
+        (t, a) for arcs in kept for t, a in enumerate(arcs)
+    } == on_good  # an arc for each, and none besides
     again = wide.pruned(beam)
-    assert dict(paths_of(again)) == pytest.approx(dict(paths_of(narrow))) and len(again.final) == len(narrow.final)
+    assert dict(paths_of(again)) == pytest.approx(dict(paths_of(narrow))) and len(again.final) == len(
+        narrow.final
+    )
     assert narrow.shortest_path()[1] == pytest.approx(best)
 
 
@@ -95,7 +109,9 @@ def test_limits_on_states():
         assert max(states) <= most
         sizes.append(sum(states))
         scores.append(lattice.shortest_path()[1])
-    assert sizes[3] > sizes[0] > sizes[2] == 30 and scores[3] == pytest.approx(best) and max(scores[:3]) <= best
+    assert (
+        sizes[3] > sizes[0] > sizes[2] == 30 and scores[3] == pytest.approx(best) and max(scores[:3]) <= best
+    )
 
 
 def test_batches_and_single_utterances_agree():
@@ -128,7 +144,10 @@ def test_topologies_accept_every_alignment(modified):
     assert set(labels) == set(np.ndindex(3, 3, 3, 3, 3))
     if not modified:
         assert len(labels) == 3**5
-        assert all(graph.words(arcs) == ["?AB"[k] for k in collapse(graph.label[list(arcs)])] for arcs, _ in paths_of(lattice))
+        assert all(
+            graph.words(arcs) == ["?AB"[k] for k in collapse(graph.label[list(arcs)])]
+            for arcs, _ in paths_of(lattice)
+        )
         assert graph.num_arcs == 9 and ctc_topology(3).num_arcs == 9
 
 
@@ -142,7 +161,9 @@ def test_k2_found_the_same(lang):  # noqa: F811
         "modified_topology": search_graph(topology_arcs(7, True).with_words({str(i): i for i in range(7)})),
     }
     for name, flag in (("hlg", "0"), ("modified_hlg", "1")):
-        compile_hlg.main(argv=["--lang-dir", str(lang), "--lm", "G", "--lm-dir", str(lang), "--modified", flag])
+        compile_hlg.main(
+            argv=["--lang-dir", str(lang), "--lm", "G", "--lm-dir", str(lang), "--modified", flag]
+        )
         graphs[name] = search_graph(Fsa.read(lang / "HLG.fst.txt").with_words(words))
     assert graphs["modified_hlg"].num_states < graphs["hlg"].num_states
     names = {i: word for word, i in words.items()}
@@ -155,7 +176,9 @@ def test_k2_found_the_same(lang):  # noqa: F811
             if "hlg" in name:
                 assert path_hypothesis(graph, lattice, path, score).words == [names[o] for o in said]
             else:
-                assert output[output > 0].tolist() == said or name == "modified_topology"  # whose best paths are many
+                assert (
+                    output[output > 0].tolist() == said or name == "modified_topology"
+                )  # whose best paths are many
                 assert total(lattice) == pytest.approx(data[f"{name}_total"][i], abs=1e-4)
     usual = [lattice.shortest_path()[1] for lattice in intersect(x, lens, graphs["hlg"])]
     assert usual == pytest.approx(data["narrow_hlg_score"].tolist(), abs=1e-4)
@@ -170,7 +193,9 @@ def test_k2_makes_the_same_lattices(seed):
     own, theirs = (intersect(x, lens, graph, GraphSearchOptions(backend=name)) for name in ("own", "k2"))
     for a, b in zip(own, theirs):
         (path, score), (their_path, their_score) = a.shortest_path(), b.shortest_path()
-        assert a.arc[path].tolist() == b.arc[their_path].tolist() and score == pytest.approx(their_score, abs=1e-4)
+        assert a.arc[path].tolist() == b.arc[their_path].tolist() and score == pytest.approx(
+            their_score, abs=1e-4
+        )
         assert len(a.arc) == len(b.arc) and total(a) == pytest.approx(total(b), abs=1e-3)
 
 

@@ -29,7 +29,21 @@ def check_times(found):
 
 def test_nbest_times_and_report(world, capsys):  # noqa: F811
     method = ["--decoding-method", "modified_beam_search", "--test-sets", "test-a"]
-    run(decode, world, False, *method, *DETAILS, "--write-nbest", "3", "--html-report", "1", "--embed-audio", "1", "--cer", "1")
+    run(
+        decode,
+        world,
+        False,
+        *method,
+        *DETAILS,
+        "--write-nbest",
+        "3",
+        "--html-report",
+        "1",
+        "--embed-audio",
+        "1",
+        "--cer",
+        "1",
+    )
     folder = world / "exp-False" / "modified_beam_search"
     recogs = hypotheses(folder / f"recogs-test-a-{BEAM}.txt")
     best = records(folder / f"timestamps-test-a-{BEAM}.jsonl")
@@ -43,7 +57,9 @@ def test_nbest_times_and_report(world, capsys):  # noqa: F811
         nbest = entry["nbest"]
         check_times([{**hyp, "duration": entry["duration"]} for hyp in nbest])
         assert 1 <= len(nbest) <= 3 and len({tuple(hyp["tokens"]) for hyp in nbest}) == len(nbest)
-        assert any({**hyp} == {k: record[k] for k in hyp} for hyp in nbest)  # the answer is among them, with its confidences
+        assert any(
+            {**hyp} == {k: record[k] for k in hyp} for hyp in nbest
+        )  # the answer is among them, with its confidences
     assert sum(len(r["tokens"]) for r in best) > 10 and max(len(r["nbest"]) for r in lists) == 3
     page = (folder / f"report-test-a-{BEAM}.html").read_text()
     assert page.count("data:audio/wav;base64,") == len(recogs) and "CER %" in page
@@ -69,12 +85,18 @@ def test_streaming_tells_what_simulated_streaming_tells(world):  # noqa: F811
         run(program, world, True, *CHUNKS, *DETAILS, "--test-sets", "test-a")
     exp_dir = world / "exp-True"
     suffix = "epoch-1_avg-1_chunk-16_left-context-32"
-    simulated = records(exp_dir / "greedy_search" / f"timestamps-test-a-{suffix}_context-2_max-sym-per-frame-1.jsonl")
-    real = records(exp_dir / "streaming" / "greedy_search" / f"timestamps-test-a_greedy-search_{suffix}.jsonl")
+    simulated = records(
+        exp_dir / "greedy_search" / f"timestamps-test-a-{suffix}_context-2_max-sym-per-frame-1.jsonl"
+    )
+    real = records(
+        exp_dir / "streaming" / "greedy_search" / f"timestamps-test-a_greedy-search_{suffix}.jsonl"
+    )
     check_times(simulated)
     assert sum(len(r["words"]) for r in simulated) > 5
     for a, b in zip(simulated, real):
-        assert {k: a[k] for k in ("id", "tokens", "timestamps")} == {k: b[k] for k in ("id", "tokens", "timestamps")}
+        assert {k: a[k] for k in ("id", "tokens", "timestamps")} == {
+            k: b[k] for k in ("id", "tokens", "timestamps")
+        }
         for v, w in zip(a["words"], b["words"]):
             assert (v["w"], v["start"], v["end"]) == (w["w"], w["start"], w["end"])
             assert v["confidence"] == pytest.approx(w["confidence"], abs=2e-3)
@@ -90,7 +112,15 @@ def test_calibration_is_found_and_used(world, tmp_path, capsys):  # noqa: F811
     (tmp_path / "dev.jsonl").write_text("".join(json.dumps(r) + "\n" for r in raw))
     capsys.readouterr()
     try:
-        calibrate_confidence.main([str(tmp_path / "dev.jsonl"), "--exp-dir", str(exp_dir), "--evaluate", str(tmp_path / "dev.jsonl")])
+        calibrate_confidence.main(
+            [
+                str(tmp_path / "dev.jsonl"),
+                "--exp-dir",
+                str(exp_dir),
+                "--evaluate",
+                str(tmp_path / "dev.jsonl"),
+            ]
+        )
         table = capsys.readouterr().out
         assert table.startswith("greedy_search prob min: p = sigmoid(") and "evaluated on" in table
         run(decode, world, False, "--write-confidence", "1", "--test-sets", "test-a")
@@ -119,5 +149,10 @@ def test_normalization_and_other_programs(world, capsys):  # noqa: F811
     score.main(["--hyp", str(recogs)])
     assert capsys.readouterr().out.splitlines()[3].split()[1:9] == table[3].split()[1:9]
     with pytest.raises(SystemExit):
-        score_timestamps.main([str(world / "fbank" / "noise_cuts_b.jsonl.gz"), str(folder / f"timestamps-test-b-{GREEDY}.jsonl")])
+        score_timestamps.main(
+            [
+                str(world / "fbank" / "noise_cuts_b.jsonl.gz"),
+                str(folder / f"timestamps-test-b-{GREEDY}.jsonl"),
+            ]
+        )
     assert "has no word alignments" in capsys.readouterr().err

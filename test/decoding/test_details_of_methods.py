@@ -16,10 +16,24 @@ MANY = {"modified_beam_search_lm_rescore_LODR"}  # 532 results
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in MANY])
 def test_details(world, heads, lang, extras, method):  # noqa: F811
     graph = method in GRAPH_METHODS
-    where = ["--lang-dir", str(lang), "--lm-dir", str(lang), "--test-sets", "test-b"] if graph else options(extras)
+    where = (
+        ["--lang-dir", str(lang), "--lm-dir", str(lang), "--test-sets", "test-b"]
+        if graph
+        else options(extras)
+    )
     wanted = ["--write-timestamps", "1", "--write-confidence", "1"]
     lists = METHODS[method].nbest is not None
-    run(ctc_decode if graph else decode, world, heads, "--decoding-method", method, *where, *wanted, "--write-nbest", "3" if lists else "0")
+    run(
+        ctc_decode if graph else decode,
+        world,
+        heads,
+        "--decoding-method",
+        method,
+        *where,
+        *wanted,
+        "--write-nbest",
+        "3" if lists else "0",
+    )
     folder = world / "exp-heads" / method
     for path in folder.glob("timestamps-*.jsonl"):
         found = records(path)
@@ -32,5 +46,7 @@ def test_details(world, heads, lang, extras, method):  # noqa: F811
     for path in folder.glob("nbest-*.jsonl"):
         for record in records(path):
             scores = [hyp["log_prob"] for hyp in record["nbest"]]
-            assert 1 <= len(scores) <= 3 and len({tuple(hyp["tokens"]) for hyp in record["nbest"]}) == len(scores)
+            assert 1 <= len(scores) <= 3 and len({tuple(hyp["tokens"]) for hyp in record["nbest"]}) == len(
+                scores
+            )
     assert len(list(folder.glob("nbest-*"))) == lists

@@ -45,7 +45,15 @@ def word_graph(seed, states=3, vocab_size=3, words=3):
     for source in range(states):
         for label in range(1, vocab_size):
             for _ in range(rng.integers(1, 3)):
-                arcs.append((source, int(rng.integers(states)), label, int(rng.integers(words + 1)), float(rng.normal())))
+                arcs.append(
+                    (
+                        source,
+                        int(rng.integers(states)),
+                        label,
+                        int(rng.integers(words + 1)),
+                        float(rng.normal()),
+                    )
+                )
     final = {0: float(rng.normal()), states - 1: float(rng.normal())}
     return Fsa.from_arcs(arcs, final, start=1).with_words({"<eps>": 0, "A": 1, "B": 2, "C": 3})
 
@@ -59,7 +67,11 @@ def graph_paths(model, graph, x):
             if label == 0:
                 continue
             partial = [
-                ((*words, int(graph.output[a])) if graph.output[a] else words, int(graph.dest[a]), total + float(graph.score[a]))
+                (
+                    (*words, int(graph.output[a])) if graph.output[a] else words,
+                    int(graph.dest[a]),
+                    total + float(graph.score[a]),
+                )
                 for words, state, total in partial
                 for a in range(graph.begin[state], graph.begin[state + 1])
                 if graph.label[a] == label
@@ -76,7 +88,9 @@ def test_wide_beam_finds_the_best_path(seed):
     model, x, lens = toy(seed)
     for i, hyp in enumerate(fast_beam_search(model, x, lens, WIDE)):
         labels, score = max(all_paths(model, x[i, : LENS[i]], 3), key=lambda p: p[1])
-        assert hyp.tokens == [k for k in labels if k] and hyp.timestamps == [t for t, k in enumerate(labels) if k]
+        assert hyp.tokens == [k for k in labels if k] and hyp.timestamps == [
+            t for t, k in enumerate(labels) if k
+        ]
         assert hyp.log_prob == pytest.approx(score, abs=1e-4) and hyp.words is None
 
 
@@ -159,7 +173,9 @@ def test_lists_are_in_order_of_merit():
             assert [h.log_prob for h in hyps] == sorted((h.log_prob for h in hyps), reverse=True)
             said = [tuple(h.tokens if h.words is None else h.words) for h in hyps]
             assert len(set(said)) == len(said)
-    oracle = fast_beam_oracle_nbest(model, x, lens, [[2, 1, 2], [1], [1, 1]], WIDE, num_paths=3000, nbest_scale=0.1)
+    oracle = fast_beam_oracle_nbest(
+        model, x, lens, [[2, 1, 2], [1], [1, 1]], WIDE, num_paths=3000, nbest_scale=0.1
+    )
     assert oracle[0][0].tokens == [2, 1, 2] and oracle[2][0].tokens == [1, 1]
     assert sum(abs(len(h.tokens) - 3) > 2 for h in oracle[0][:5]) == 0
 
@@ -179,7 +195,10 @@ def test_paths_are_drawn_in_proportion_to_their_probability():
         assert count[labels] / 20000 == pytest.approx(weight / sum(weights.values()), abs=0.015)
 
 
-@pytest.mark.parametrize("opts", [FastBeamOptions(), FastBeamOptions(4.0, 4, 8), FastBeamOptions(6.0, 8, 3), FastBeamOptions(3.0, 2, 64)])
+@pytest.mark.parametrize(
+    "opts",
+    [FastBeamOptions(), FastBeamOptions(4.0, 4, 8), FastBeamOptions(6.0, 8, 3), FastBeamOptions(3.0, 2, 64)],
+)
 @pytest.mark.parametrize("with_graph", [False, True])
 @torch.no_grad()
 def test_compiled_and_plain_search_agree(monkeypatch, opts, with_graph):
@@ -189,7 +208,10 @@ def test_compiled_and_plain_search_agree(monkeypatch, opts, with_graph):
     compiled = fast_beam_search(model, x, lens, opts, graph)
     nbest = best_of(model, x, lens, opts, graph, num_paths=50)
     monkeypatch.setattr(dispatch, "available", lambda: False)
-    for a, b in zip([*compiled, *nbest], [*fast_beam_search(model, x, lens, opts, graph), *best_of(model, x, lens, opts, graph, 50)]):
+    for a, b in zip(
+        [*compiled, *nbest],
+        [*fast_beam_search(model, x, lens, opts, graph), *best_of(model, x, lens, opts, graph, 50)],
+    ):
         assert a[:2] == b[:2] and a.words == b.words and a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
     assert sum(len(h.tokens) for h in compiled) > 20
 
@@ -218,10 +240,15 @@ def test_a_wider_beam_is_never_worse():
     data = load_golden()
     model = golden_model(data)
     x, lens = next(iter(batches(data, 30)))
-    narrow, wide = (fast_beam_search(model, x, lens, o) for o in (FastBeamOptions(4.0, 4, 8), FastBeamOptions(20.0, 8, 64)))
+    narrow, wide = (
+        fast_beam_search(model, x, lens, o)
+        for o in (FastBeamOptions(4.0, 4, 8), FastBeamOptions(20.0, 8, 64))
+    )
     assert all(w.log_prob >= n.log_prob - 1e-3 for w, n in zip(wide, narrow))
     nbest = best_of(model, x, lens, FastBeamOptions())
     assert sum(n.tokens == w.tokens for n, w in zip(nbest, wide)) >= 28
     references = expected(data, "modified_beam_search_4")[:30]
     oracle = oracle_of(model, x, lens, references)
-    assert sum(o.tokens == r for o, r in zip(oracle, references)) > sum(w.tokens == r for w, r in zip(wide, references))
+    assert sum(o.tokens == r for o, r in zip(oracle, references)) > sum(
+        w.tokens == r for w, r in zip(wide, references)
+    )

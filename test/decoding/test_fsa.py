@@ -21,7 +21,11 @@ def test_read_and_write(tmp_path):
     graph = Fsa.read(tmp_path / "a.txt")
     assert (graph.start, graph.num_states, graph.num_arcs) == (2, 3, 4)
     assert graph.begin.tolist() == [0, 1, 2, 4]
-    assert graph.label.tolist() == [2, 5, 1, 3] and graph.output.tolist() == [2, 1, 0, 7] and graph.dest.tolist() == [1, 2, 1, 0]
+    assert (
+        graph.label.tolist() == [2, 5, 1, 3]
+        and graph.output.tolist() == [2, 1, 0, 7]
+        and graph.dest.tolist() == [1, 2, 1, 0]
+    )
     assert graph.score.tolist() == [0, 0.25, -1.25, -0.5]
     assert graph.final.tolist() == [0, -0.75, -math.inf]
     graph.write(tmp_path / "b.txt")

@@ -107,7 +107,9 @@ def test_scorers_against_all_sequences(ngram, name, seed, context_size):
     plain = modified_beam_search(model, x, lens, 60)
     found = modified_beam_search(model, x, lens, 60, scorers=scorers)
     for i, hyp in enumerate(found):
-        total = {tokens: score + by_hand(tokens) for tokens, score in totals(model, x[i, : int(lens[i])]).items()}
+        total = {
+            tokens: score + by_hand(tokens) for tokens, score in totals(model, x[i, : int(lens[i])]).items()
+        }
         best = max(total, key=lambda k: total[k] / (len(k) + initial_length(model)))
         assert tuple(hyp.tokens) == best
         assert hyp.log_prob == pytest.approx(total[best], abs=1e-3)
@@ -124,7 +126,9 @@ def test_scorers_in_batches_and_streams(ngram, name):
     streaming = StreamingBeamSearch(model, 4, scorers=scorers)
     streams = [streaming.new_stream() for _ in lens]
     for start in range(0, 18, 5):
-        streaming.advance(streams, x[:, start : start + 5], (lens - start).clamp(0, 5).clamp(max=x.size(1) - start))
+        streaming.advance(
+            streams, x[:, start : start + 5], (lens - start).clamp(0, 5).clamp(max=x.size(1) - start)
+        )
     for i, hyp in enumerate(together):
         (alone,) = modified_beam_search(model, x[i : i + 1], lens[i : i + 1], 4, scorers=scorers)
         for other in (alone, streams[i].hypothesis()):
@@ -154,11 +158,16 @@ def test_rescoring(ngram, with_ngram, kind):
     found = rescore(nbest, lm, ngram if with_ngram else None)
     assert len(found) == (len(LODR_LM_SCALES) * len(LODR_SCALES) if with_ngram else len(LM_SCALES))
     names = [("nnlm_scale_0.04_lodr_scale_0.95", 0.04, 0.95), ("nnlm_scale_0.58_lodr_scale_0.05", 0.58, 0.05)]
-    for name, scale, lodr in names if with_ngram else [("nnlm_scale_0.10", 0.1, 0), ("nnlm_scale_0.49", 0.49, 0)]:
+    for name, scale, lodr in (
+        names if with_ngram else [("nnlm_scale_0.10", 0.1, 0), ("nnlm_scale_0.49", 0.49, 0)]
+    ):
         for hyps, chosen in zip(nbest, found[name]):
             lm_scores = lm.sentence_log_probs([h.tokens for h in hyps]).tolist()
             if with_ngram:
-                scores = [h.log_prob / scale + s - lodr * ngram.sentence_log_prob(h.tokens) for h, s in zip(hyps, lm_scores)]
+                scores = [
+                    h.log_prob / scale + s - lodr * ngram.sentence_log_prob(h.tokens)
+                    for h, s in zip(hyps, lm_scores)
+                ]
             else:
                 scores = [h.log_prob + scale * s for h, s in zip(hyps, lm_scores)]
             assert chosen == hyps[scores.index(max(scores))]
@@ -191,7 +200,9 @@ def test_graves_search_against_all_sequences(seed, context_size):
         exact = exact_score(model, frames, hyp.tokens)
         assert exact - 0.05 <= hyp.log_prob <= exact + 1e-4
         listed = [tokens for n in range(5) for tokens in itertools.product((1, 2), repeat=n)]
-        best = max(exact_score(model, frames, tokens) / (len(tokens) + initial_length(model)) for tokens in listed)
+        best = max(
+            exact_score(model, frames, tokens) / (len(tokens) + initial_length(model)) for tokens in listed
+        )
         assert hyp.log_prob / (len(hyp.tokens) + initial_length(model)) >= best - 0.01
         assert hyp.timestamps == sorted(hyp.timestamps) and len(hyp.timestamps) == len(hyp.tokens)
 

@@ -20,7 +20,14 @@ END = f"{MAIN}_chunk-16_left-context-32"
 def heads(world):  # noqa: F811
     """A run whose causal model has both heads."""
     model = tiny_model(True, use_ctc=True)
-    record = dict(vocab_size=len(PIECES), feature_dim=80, num_mel_bins=80, sample_rate=16000, blank_id=0, subsampling_factor=4)
+    record = dict(
+        vocab_size=len(PIECES),
+        feature_dim=80,
+        num_mel_bins=80,
+        sample_rate=16000,
+        blank_id=0,
+        subsampling_factor=4,
+    )
     given = dataclasses.asdict(ModelOptions(**OPTIONS, causal=True, use_ctc=True))
     (world / "exp-prefix").mkdir()
     torch.save({"model": model.state_dict(), **given, **record}, world / "exp-prefix/epoch-1.pt")
@@ -31,10 +38,21 @@ def heads(world):  # noqa: F811
 @pytest.fixture(scope="module")
 def words(extras):  # noqa: F811
     """A word bigram, and a transformer."""
-    unigrams = "".join(f"-1.0 {word} -0.1\n" for word in ["<s>", "</s>", "<unk>", *(f"W{i}" for i in range(7))])
-    (extras / "words.arpa").write_text(f"\\data\\\nngram 1=10\nngram 2=1\n\n\\1-grams:\n{unigrams}\n\\2-grams:\n-0.1 W5 W2\n\n\\end\\\n")
+    unigrams = "".join(
+        f"-1.0 {word} -0.1\n" for word in ["<s>", "</s>", "<unk>", *(f"W{i}" for i in range(7))]
+    )
+    (extras / "words.arpa").write_text(
+        f"\\data\\\nngram 1=10\nngram 2=1\n\n\\1-grams:\n{unigrams}\n\\2-grams:\n-0.1 W5 W2\n\n\\end\\\n"
+    )
     torch.manual_seed(1)
-    sizes = {"nhead": 2, "encoder_dim": 8, "embedding_dim": 8, "dim_feedforward": 16, "num_layers": 1, "tie_weights": True}
+    sizes = {
+        "nhead": 2,
+        "encoder_dim": 8,
+        "embedding_dim": 8,
+        "dim_feedforward": 16,
+        "num_layers": 1,
+        "tie_weights": True,
+    }
     (extras / "transformer").mkdir()
     model = TransformerLm(len(PIECES), 8, 8, 16, 2, 1)
     torch.save({"model": model.state_dict(), **sizes}, extras / "transformer" / "epoch-7.pt")
@@ -66,7 +84,10 @@ def test_phrases(world, heads, extras, method, plain_name, name, streaming_name)
     run(streaming_decode, world, "prefix", *chosen, *phrases)
     plain, biased = (hypotheses(heads / method / f"recogs-test-a-{END}{n}.txt") for n in (plain_name, name))
     streamed = hypotheses(heads / "streaming" / method / f"recogs-test-a_{streaming_name}_{END}.txt")
-    count = lambda found: sum(" ".join(words).count(p) for words in found.values() for p in ("W5 W2", "W1 W1 W7"))  # noqa: E731
+
+    def count(found):
+        return sum(" ".join(words).count(p) for words in found.values() for p in ("W5 W2", "W1 W1 W7"))
+
     assert count(biased) > count(plain) and streamed == biased
 
 
@@ -85,7 +106,10 @@ def test_ctc_shallow_fusion(world, heads, extras, words, capsys):  # noqa: F811
     lm = ["--lm-vocab-size", str(len(PIECES)), "--nnlm-scale", "0.8"]
     for part, more in [
         ("_rnn-lm-scale-0.8", [*lm, "--lm-exp-dir", str(extras / "lm")]),
-        ("_transformer-lm-scale-0.8", [*lm, "--lm-exp-dir", str(extras / "transformer"), "--nnlm-type", "transformer"]),
+        (
+            "_transformer-lm-scale-0.8",
+            [*lm, "--lm-exp-dir", str(extras / "transformer"), "--nnlm-type", "transformer"],
+        ),
         ("_LODR-2gram-scale--2.0", lodr),
         ("_word-ngram-scale-2.0_word-score-1.5", ["--word-ngram", str(words), "--word-ngram-scale", "2"]),
     ]:
@@ -102,13 +126,19 @@ def test_nbest_lists(world, heads, method):  # noqa: F811
     lists = [json.loads(line)["nbest"] for line in name.read_text().splitlines()]
     best = hypotheses(next(folder.glob("recogs-test-b*.txt")))
     assert sorted(found[0]["text"].split() for found in lists) == sorted(best.values())
-    assert all(1 <= len(found) <= 3 and len({str(h["tokens"]) for h in found}) == len(found) for found in lists)
+    assert all(
+        1 <= len(found) <= 3 and len({str(h["tokens"]) for h in found}) == len(found) for found in lists
+    )
 
 
 def test_internal_language_model_and_single_alignments(world, heads):  # noqa: F811
     for method, more, part in [
         ("modified_beam_search", ["--ilme-scale", "0.6"], "_ilme-scale-0.6"),
-        ("alignment_length_sync_search", ["--alsd-merge", "0", "--ilme-scale", "0.6"], "_no-merging_ilme-scale-0.6"),
+        (
+            "alignment_length_sync_search",
+            ["--alsd-merge", "0", "--ilme-scale", "0.6"],
+            "_no-merging_ilme-scale-0.6",
+        ),
     ]:
         chosen = ["--decoding-method", method, "--test-sets", "test-b"]
         run(decode, world, "prefix", *chosen)
@@ -120,7 +150,10 @@ def test_internal_language_model_and_single_alignments(world, heads):  # noqa: F
 
 def test_a_missing_ngram_gets_one_line(world, heads, capsys):  # noqa: F811
     method = ["--decoding-method", "ctc-prefix-beam-search-shallow-fusion", "--test-sets", "test-a"]
-    for more, message in [(["--lodr-ngram", "/nowhere"], "no token n-gram"), (["--word-ngram", "/nowhere"], "/nowhere")]:
+    for more, message in [
+        (["--lodr-ngram", "/nowhere"], "no token n-gram"),
+        (["--word-ngram", "/nowhere"], "/nowhere"),
+    ]:
         with pytest.raises(SystemExit):
             run(decode, world, "prefix", *method, *more)
         last = capsys.readouterr().err.splitlines()[-1]
@@ -130,7 +163,10 @@ def test_a_missing_ngram_gets_one_line(world, heads, capsys):  # noqa: F811
 def test_ngrams_over_words_and_tokens_are_told_apart(world, heads, extras, words, capsys):  # noqa: F811
     method = ["--decoding-method", "alsd", "--test-sets", "test-a"]
     for more, message in [
-        (["--lodr-ngram", str(words), "--lodr-lm-scale", "-0.1"], "words.arpa knows none of the model's tokens"),
+        (
+            ["--lodr-ngram", str(words), "--lodr-lm-scale", "-0.1"],
+            "words.arpa knows none of the model's tokens",
+        ),
         (["--word-ngram", str(extras / "2gram.arpa")], "2gram.arpa is an n-gram over tokens"),
     ]:
         with pytest.raises(SystemExit):

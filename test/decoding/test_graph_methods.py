@@ -82,7 +82,9 @@ def test_best_paths_and_lists(seed):
         want = sorted(by_words(graph, x[i, :n]).items(), key=lambda item: -item[1][1] - item[1][2])
         likely = lists[i][:20]  # it may be that a very unlikely one is never drawn
         assert [h.words for h in likely] == [named(words) for words, _ in want[:20]]
-        assert [h.log_prob for h in likely] == pytest.approx([am + score for _, (_, am, score) in want[:20]], abs=1e-4)
+        assert [h.log_prob for h in likely] == pytest.approx(
+            [am + score for _, (_, am, score) in want[:20]], abs=1e-4
+        )
         assert [h.tokens for h in likely] == [collapse(labels) for _, (labels, _, _) in want[:20]]
         assert len({tuple(h.words) for h in lists[i]}) == len(lists[i]) > 0.9 * len(want)
         assert best[""][i][:2] == lists[i][0][:2] and best[""][i].words == lists[i][0].words
@@ -96,7 +98,9 @@ def test_ctc_alone(seed):
     for i, n in enumerate(LENS):
         best = by_words(ctc_topology(3), x[i, :n])
         want = sorted(best.items(), key=lambda item: -item[1][1])
-        assert [tuple(h.tokens) for h in lists[i]] == [tokens for tokens, _ in want] and lists[i][0].words is None
+        assert [tuple(h.tokens) for h in lists[i]] == [tokens for tokens, _ in want] and lists[i][
+            0
+        ].words is None
         assert [h.log_prob for h in lists[i]] == pytest.approx([path[1] for _, path in want], abs=1e-4)
 
 
@@ -128,7 +132,10 @@ def test_rescoring_with_words(lm, seed):
     graph, x = final_everywhere(seed), frames(3, 4, 3, seed=seed)
     job = job_of(x, hlg=graph, word_lm=WordLm.of_graph(lm[0], graph, lm[1]))
     lists, lattices = methods.nbest_rescoring(job), methods.whole_lattice_rescoring(job)
-    assert list(lists) == list(lattices) == [f"lm_scale_{s}" for s in methods.LM_SCALES] and "lm_scale_0.3" in lists
+    assert (
+        list(lists) == list(lattices) == [f"lm_scale_{s}" for s in methods.LM_SCALES]
+        and "lm_scale_0.3" in lists
+    )
     answers = set()
     for scale in methods.LM_SCALES:
         for i, n in enumerate(LENS):
@@ -182,8 +189,13 @@ def test_rescoring_with_attention(seed):
         for labels, _, am, _ in all_paths(ctc_topology(3), x[i, :n]):
             sums[tuple(collapse(labels))].append(am)
         for scale in methods.MORE_ATTENTION_SCALES:
-            for results, am in ((found, {k: p[1] for k, p in best.items()}), (prefixes, {k: log_sum(s) for k, s in sums.items()})):
-                totals = {tokens: score + scale * attention_score(x[i, :n], tokens) for tokens, score in am.items()}
+            for results, am in (
+                (found, {k: p[1] for k, p in best.items()}),
+                (prefixes, {k: log_sum(s) for k, s in sums.items()}),
+            ):
+                totals = {
+                    tokens: score + scale * attention_score(x[i, :n], tokens) for tokens, score in am.items()
+                }
                 hyp = results[f"attention_scale_{scale}"][i]
                 assert tuple(hyp.tokens) == max(totals, key=totals.get)
                 assert hyp.log_prob == pytest.approx(max(totals.values()), abs=1e-3)
@@ -198,7 +210,10 @@ def test_rescoring_with_words_and_attention(lm, seed):
     assert list(found) == [f"ngram_lm_scale_{n}_attention_scale_{a}" for n in scales for a in scales]
     for i, length in enumerate(LENS):
         paths = by_words(graph, x[i, :length], key=lambda words, am, score: am)
-        parts = {w: (p[1], grammar_score(w), attention_score(x[i, :length], collapse(p[0]))) for w, p in paths.items()}
+        parts = {
+            w: (p[1], grammar_score(w), attention_score(x[i, :length], collapse(p[0])))
+            for w, p in paths.items()
+        }
         for n in (0.01, 1.0, 5.0):
             for a in (0.01, 0.7, 4.0):
                 totals = {w: am + n * score + a * attention for w, (am, score, attention) in parts.items()}
@@ -218,10 +233,15 @@ def test_batches_and_single_utterances_agree(lm):
         references = [["A"], ["B"], [], ["C", "A"]]
         together = method.search(job_of(x, opts, lens, **resources)._replace(references=references))
         for i in range(4):
-            one = job_of(x[i : i + 1, : max(lens[i], 1)], opts, [lens[i]], **resources)._replace(references=references[i : i + 1])
+            one = job_of(x[i : i + 1, : max(lens[i], 1)], opts, [lens[i]], **resources)._replace(
+                references=references[i : i + 1]
+            )
             alone = method.search(one)
             assert list(alone) == list(together)
-            assert all(alone[key][0][:2] == together[key][i][:2] and alone[key][0].words == together[key][i].words for key in alone)
+            assert all(
+                alone[key][0][:2] == together[key][i][:2] and alone[key][0].words == together[key][i].words
+                for key in alone
+            )
 
 
 def test_nothing_is_found_where_the_graph_accepts_nothing(lm):
@@ -230,6 +250,8 @@ def test_nothing_is_found_where_the_graph_accepts_nothing(lm):
     fields = dict(hlg=stuck, word_lm=WordLm.of_graph(lm[0], stuck, lm[1]))
     for name, method in METHODS.items():
         if "hlg" in method.needs:
-            job = job_of(frames(3, 4, 3), SearchOptions(decoding_method=name), **fields)._replace(references=[["A"], [], []])
+            job = job_of(frames(3, 4, 3), SearchOptions(decoding_method=name), **fields)._replace(
+                references=[["A"], [], []]
+            )
             for found in method.search(job).values():
                 assert [(h.tokens, h.words) for h in found] == [([], [])] * 3

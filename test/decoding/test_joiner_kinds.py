@@ -58,7 +58,9 @@ def test_wide_beams_are_exhaustive(mode, kind, scripted):
         assert tuple(beams[i].tokens) == best
         assert beams[i].log_prob == pytest.approx(log_sum(by_tokens[best]), abs=1e-4)
         labels, score = max(paths, key=lambda path: path[1])
-        assert fast[i].tokens == [k for k in labels if k] and fast[i].log_prob == pytest.approx(score, abs=1e-4)
+        assert fast[i].tokens == [k for k in labels if k] and fast[i].log_prob == pytest.approx(
+            score, abs=1e-4
+        )
 
 
 @kinds

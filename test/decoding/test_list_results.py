@@ -8,7 +8,9 @@ from asr_core.text.scoring import Utterance, format_errs, score_utterances
 
 def write(path, wrong):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(format_errs(score_utterances([Utterance("u", ["a"] * 10, ["b"] * wrong + ["a"] * (10 - wrong))])))
+    path.write_text(
+        format_errs(score_utterances([Utterance("u", ["a"] * 10, ["b"] * wrong + ["a"] * (10 - wrong))]))
+    )
 
 
 @pytest.fixture
@@ -25,7 +27,12 @@ def test_best_first_and_one_of_each_decoding(exp_dir, capsys):
     list_results.main([str(exp_dir), "--max-wer", "40"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [line[:5] for line in lines] == [[f"{10 * n}.00", "0", "0", str(n), "10"] for n in (2, 3, 4)]
-    assert lines[0][5:] == ["rescore/test-rescore_beam-size-4_nnlm_scale_0.10_lodr_scale_0.05-epoch-4_avg-1", "(best", "of", "3)"]
+    assert lines[0][5:] == [
+        "rescore/test-rescore_beam-size-4_nnlm_scale_0.10_lodr_scale_0.05-epoch-4_avg-1",
+        "(best",
+        "of",
+        "3)",
+    ]
     assert lines[1][5:] == ["greedy_search/test-epoch-4_avg-1"]
 
 

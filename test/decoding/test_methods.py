@@ -33,7 +33,9 @@ def extras(tmp_path_factory):
     )
     arcs = "".join(f"0 0 {i} {i - 2} 0.5\n" for i in range(3, len(PIECES)))
     (root / "LG.fst.txt").write_text(arcs + "0 0.1\n")
-    (root / "words.txt").write_text("<eps> 0\n" + "".join(f"WORD{i} {i}\n" for i in range(1, len(PIECES) - 2)))
+    (root / "words.txt").write_text(
+        "<eps> 0\n" + "".join(f"WORD{i} {i}\n" for i in range(1, len(PIECES) - 2))
+    )
     (root / "phrases.txt").write_text("W5 W2\n\nW1 W1 W7\n")
     return root
 
@@ -42,11 +44,24 @@ def extras(tmp_path_factory):
 def encodes(monkeypatch):
     """A tokens.txt cannot split text; these pieces are words, so that the tests' can."""
     ids = {piece.lstrip("\u2581"): i for i, piece in enumerate(PIECES)}
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: [[ids.get(w.upper(), 2) for w in text.split()] for text in texts])
+    monkeypatch.setattr(
+        Tokenizer,
+        "encode",
+        lambda self, texts: [[ids.get(w.upper(), 2) for w in text.split()] for text in texts],
+    )
 
 
 def options(extras):
-    return ["--lm-exp-dir", str(extras / "lm"), "--lm-vocab-size", str(len(PIECES)), "--lang-dir", str(extras), "--test-sets", "test-b"]
+    return [
+        "--lm-exp-dir",
+        str(extras / "lm"),
+        "--lm-vocab-size",
+        str(len(PIECES)),
+        "--lang-dir",
+        str(extras),
+        "--test-sets",
+        "test-b",
+    ]
 
 
 EXPECTED = {
@@ -63,8 +78,14 @@ EXPECTED = {
         "__alignment_length_sync_search__beam-size-4_rnn-lm-scale-0.3",
         "alignment_length_sync_search_beam-size-4",
     ),
-    "fast_beam_search": ("_beam-20.0_max-contexts-8_max-states-64", "fast_beam_search_beam-20.0_max-contexts-8_max-states-64"),
-    "fast_beam_search_LG": ("_beam-20.0_max-contexts-8_max-states-64", "fast_beam_search_LG_beam-20.0_max-contexts-8_max-states-64"),
+    "fast_beam_search": (
+        "_beam-20.0_max-contexts-8_max-states-64",
+        "fast_beam_search_beam-20.0_max-contexts-8_max-states-64",
+    ),
+    "fast_beam_search_LG": (
+        "_beam-20.0_max-contexts-8_max-states-64",
+        "fast_beam_search_LG_beam-20.0_max-contexts-8_max-states-64",
+    ),
     "fast_beam_search_nbest": (
         "_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200",
         "fast_beam_search_nbest_beam-20.0_max-contexts-8_max-states-64_nbest-scale-0.5_num-paths-200",
@@ -87,7 +108,11 @@ def test_files_of_each_method(world, extras, method):  # noqa: F811
     folder = world / "exp-False" / method
     found = hypotheses(folder / f"recogs-test-b-{MAIN}{part}.txt")
     assert any(found.values())
-    assert all(re.fullmatch(r"WORD\d+" if "LG" in method else r"W\d|<unk>", word) for words in found.values() for word in words)
+    assert all(
+        re.fullmatch(r"WORD\d+" if "LG" in method else r"W\d|<unk>", word)
+        for words in found.values()
+        for word in words
+    )
     assert (folder / f"errs-test-b-{MAIN}{part}.txt").is_file()
     assert f"\n{key}\t" in (folder / f"wer-summary-test-b-{MAIN}{part}.txt").read_text()
 
@@ -108,7 +133,9 @@ def test_help_names_every_method():
     assert set(METHODS) <= named
 
 
-@pytest.mark.parametrize("name, value", [("blank_penalty", "nan"), ("context_score", "nan"), ("lm_scale", "inf"), ("beam", "nan")])
+@pytest.mark.parametrize(
+    "name, value", [("blank_penalty", "nan"), ("context_score", "nan"), ("lm_scale", "inf"), ("beam", "nan")]
+)
 def test_values_that_are_no_numbers(name, value):
     flag = "--" + name.replace("_", "-")
     with pytest.raises(UserError, match=flag + " must be .*" + value):
@@ -137,9 +164,15 @@ def test_phrases_change_what_is_found(world, extras):  # noqa: F811
     run(streaming_decode, world, True, *CHUNKS, *beam, *phrases, "--test-sets", "test-a")
     folder, end = world / "exp-True" / "modified_beam_search", f"{MAIN}_chunk-16_left-context-32"
     plain = hypotheses(folder / f"recogs-test-a-{end}__modified_beam_search__beam-size-4.txt")
-    biased = hypotheses(folder / f"recogs-test-a-{end}__modified_beam_search__beam-size-4-context-score-12.0.txt")
+    biased = hypotheses(
+        folder / f"recogs-test-a-{end}__modified_beam_search__beam-size-4-context-score-12.0.txt"
+    )
     streamed = hypotheses(
-        world / "exp-True" / "streaming" / "modified_beam_search" / f"recogs-test-a_num-active-paths-4_context-score-12.0_{end}.txt"
+        world
+        / "exp-True"
+        / "streaming"
+        / "modified_beam_search"
+        / f"recogs-test-a_num-active-paths-4_context-score-12.0_{end}.txt"
     )
     count = lambda found: sum(" ".join(words).count("W5 W2") for words in found.values())  # noqa: E731
     assert count(biased) > count(plain) and streamed == biased
@@ -151,7 +184,9 @@ def test_streaming_fast_beam_search(world):  # noqa: F811
     run(streaming_decode, world, True, *CHUNKS, *fast)
     end, part = f"{MAIN}_chunk-16_left-context-32", "beam-4.0_max-contexts-4_max-states-32"
     simulated = hypotheses(world / "exp-True" / "fast_beam_search" / f"recogs-test-a-{end}_{part}.txt")
-    real = hypotheses(world / "exp-True" / "streaming" / "fast_beam_search" / f"recogs-test-a_{part}_{end}.txt")
+    real = hypotheses(
+        world / "exp-True" / "streaming" / "fast_beam_search" / f"recogs-test-a_{part}_{end}.txt"
+    )
     assert real == simulated and sum(map(len, real.values())) > 3
 
 
@@ -163,7 +198,12 @@ def test_token_ngram_as_a_graph(world, extras, tmp_path):  # noqa: F811
     symbols = {**{piece: i for i, piece in enumerate(PIECES)}, "#0": 77}
     write_openfst_text(NgramLm.from_arpa(extras / "2gram.arpa", symbols), tmp_path / "2gram.fst.txt", symbols)
     method = ["--decoding-method", "modified_beam_search_LODR", *options(extras), "--ngram-lm-scale", "-0.6"]
-    name = world / "exp-False" / method[1] / f"recogs-test-b-{MAIN}__{method[1]}__beam-size-4_rnn-lm-scale-0.3_LODR-2gram-scale--0.6.txt"
+    name = (
+        world
+        / "exp-False"
+        / method[1]
+        / f"recogs-test-b-{MAIN}__{method[1]}__beam-size-4_rnn-lm-scale-0.3_LODR-2gram-scale--0.6.txt"
+    )
     run(decode, world, False, *method)
     from_arpa = name.read_text()
     name.unlink()
@@ -173,7 +213,16 @@ def test_token_ngram_as_a_graph(world, extras, tmp_path):  # noqa: F811
 
 def test_the_graphs_weight_is_in_the_names(world, extras):  # noqa: F811
     for scale in ("0.3", "0.6"):
-        run(decode, world, False, "--decoding-method", "fast_beam_search_LG", *options(extras), "--ngram-lm-scale", scale)
+        run(
+            decode,
+            world,
+            False,
+            "--decoding-method",
+            "fast_beam_search_LG",
+            *options(extras),
+            "--ngram-lm-scale",
+            scale,
+        )
         name = f"recogs-test-b-{MAIN}_beam-20.0_max-contexts-8_max-states-64_ngram-lm-scale-{scale}.txt"
         assert (world / "exp-False" / "fast_beam_search_LG" / name).is_file()
 
@@ -193,7 +242,18 @@ def test_options_without_effect_are_named(caplog):
 
 
 def test_shallow_fusion_by_its_option(world, extras, capsys):  # noqa: F811
-    run(decode, world, False, "--decoding-method", "modified_beam_search", "--use-shallow-fusion", "1", "--beam", "7", *options(extras))
+    run(
+        decode,
+        world,
+        False,
+        "--decoding-method",
+        "modified_beam_search",
+        "--use-shallow-fusion",
+        "1",
+        "--beam",
+        "7",
+        *options(extras),
+    )
     assert (world / "exp-False" / "modified_beam_search_lm_shallow_fusion").is_dir()
     assert "modified_beam_search_lm_shallow_fusion does not use --beam" in capsys.readouterr().err
 
@@ -230,4 +290,7 @@ def test_what_is_missing_gets_one_line(world, extras, capsys, method, more, mess
 def test_methods_that_cannot_stream(world, capsys, method):  # noqa: F811
     with pytest.raises(SystemExit):
         run(streaming_decode, world, True, *CHUNKS, "--decoding-method", method)
-    assert f"{method} cannot stream; these can: greedy_search, modified_beam_search, fast_beam_search" in capsys.readouterr().err
+    assert (
+        f"{method} cannot stream; these can: greedy_search, modified_beam_search, fast_beam_search"
+        in capsys.readouterr().err
+    )

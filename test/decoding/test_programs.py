@@ -7,7 +7,20 @@ from tiny import write_audio, write_run
 from asr_core.bin import decode, streaming_decode
 from asr_core.data.corpus import Corpus
 
-SELECT = ["--epoch", "1", "--avg", "1", "--use-averaged-model", "0", "--on-the-fly-feats", "1", "--num-workers", "0", "--num-threads", "1"]
+SELECT = [
+    "--epoch",
+    "1",
+    "--avg",
+    "1",
+    "--use-averaged-model",
+    "0",
+    "--on-the-fly-feats",
+    "1",
+    "--num-workers",
+    "0",
+    "--num-threads",
+    "1",
+]
 CHUNKS = ["--chunk-size", "16", "--left-context-frames", "32"]
 BEAM = ["--decoding-method", "modified_beam_search"]
 
@@ -31,8 +44,14 @@ def world(tmp_path_factory):
         cuts = []
         for i, path in enumerate(write_audio(root / part, count)):
             recording = Recording.from_file(path)
-            supervision = SupervisionSegment(f"s-{part}{i}", recording.id, 0.0, recording.duration, text="w5 w2 W3")
-            cuts.append(MonoCut(f"{part}-{i}", 0.0, recording.duration, 0, supervisions=[supervision], recording=recording))
+            supervision = SupervisionSegment(
+                f"s-{part}{i}", recording.id, 0.0, recording.duration, text="w5 w2 W3"
+            )
+            cuts.append(
+                MonoCut(
+                    f"{part}-{i}", 0.0, recording.duration, 0, supervisions=[supervision], recording=recording
+                )
+            )
         CutSet.from_cuts(cuts).to_file(root / "fbank" / f"noise_cuts_{part}.jsonl.gz")
     return root
 
@@ -43,7 +62,11 @@ def run(program, world, causal, *options):
 
 
 def hypotheses(path):
-    return {line.split(":\t")[0]: ast.literal_eval(line.split("hyp=")[1]) for line in path.read_text().splitlines() if "\thyp=" in line}
+    return {
+        line.split(":\t")[0]: ast.literal_eval(line.split("hyp=")[1])
+        for line in path.read_text().splitlines()
+        if "\thyp=" in line
+    }
 
 
 def test_decode_writes_all_files(world, capsys):
@@ -51,22 +74,44 @@ def test_decode_writes_all_files(world, capsys):
     folder = world / "exp-False" / "greedy_search"
     suffix = "epoch-1_avg-1_context-2_max-sym-per-frame-1"
     names = {p.name for p in folder.iterdir() if not p.name.startswith("log")}
-    assert names == {f"{kind}-{name}-{suffix}.txt" for kind in ("recogs", "errs", "wer-summary", "scores") for name in ("test-a", "test-b")}
+    assert names == {
+        f"{kind}-{name}-{suffix}.txt"
+        for kind in ("recogs", "errs", "wer-summary", "scores")
+        for name in ("test-a", "test-b")
+    }
     assert any(p.name.startswith(f"log-decode-{suffix}-") for p in folder.iterdir())
     recogs = (folder / f"recogs-test-a-{suffix}.txt").read_text().splitlines()
     assert len(recogs) == 14 and re.fullmatch(r"a-0:\tref=\['\w+', '\w+', '\w+'\]", recogs[0])
     assert (folder / f"errs-test-b-{suffix}.txt").read_text().startswith("%WER = ")
-    assert re.fullmatch(r"settings\tWER\ngreedy_search\t[\d.]+\n", (folder / f"wer-summary-test-b-{suffix}.txt").read_text())
+    assert re.fullmatch(
+        r"settings\tWER\ngreedy_search\t[\d.]+\n", (folder / f"wer-summary-test-b-{suffix}.txt").read_text()
+    )
     table = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in table[3:]] == ["test-a", "test-b"]
-    assert table[1].split() == ["test", "set", "utts", "words", "WER", "%", "95", "%", "interval", "sub", "del", "ins", "RTF"]
+    assert table[1].split() == [
+        "test",
+        "set",
+        "utts",
+        "words",
+        "WER",
+        "%",
+        "95",
+        "%",
+        "interval",
+        "sub",
+        "del",
+        "ins",
+        "RTF",
+    ]
 
 
 def test_names_of_beam_search_and_chunks(world):
     run(decode, world, True, *CHUNKS, *BEAM, "--test-sets", "test-b", "--blank-penalty", "0.5")
     folder = world / "exp-True" / "modified_beam_search"
     suffix = "epoch-1_avg-1_chunk-16_left-context-32__modified_beam_search__beam-size-4_blank-penalty-0.5"
-    assert (folder / f"recogs-test-b-{suffix}.txt").is_file() and not (folder / f"recogs-test-a-{suffix}.txt").is_file()
+    assert (folder / f"recogs-test-b-{suffix}.txt").is_file() and not (
+        folder / f"recogs-test-a-{suffix}.txt"
+    ).is_file()
     assert "modified_beam_search_beam-size-4\t" in (folder / f"wer-summary-test-b-{suffix}.txt").read_text()
 
 
@@ -79,7 +124,9 @@ def test_streaming_decode_equals_simulated(world, options):
     exp_dir = world / "exp-True"
     part = "__modified_beam_search__beam-size-4" if options else "_context-2_max-sym-per-frame-1"
     for name in ("test-a", "test-b"):
-        simulated = hypotheses(exp_dir / method / f"recogs-{name}-epoch-1_avg-1_chunk-16_left-context-32{part}.txt")
+        simulated = hypotheses(
+            exp_dir / method / f"recogs-{name}-epoch-1_avg-1_chunk-16_left-context-32{part}.txt"
+        )
         folder = exp_dir / "streaming" / method
         real = hypotheses(folder / f"recogs-{name}_{key}_epoch-1_avg-1_chunk-16_left-context-32-x.txt")
         assert (folder / f"wer-summary_{name}_{key}_epoch-1_avg-1_chunk-16_left-context-32-x.txt").is_file()
@@ -88,7 +135,12 @@ def test_streaming_decode_equals_simulated(world, options):
 
 def test_characters(world, capsys):
     run(decode, world, False, "--score-characters", "1", "--test-sets", "test-b")
-    recogs = world / "exp-False" / "greedy_search" / "recogs-test-b-epoch-1_avg-1_context-2_max-sym-per-frame-1.txt"
+    recogs = (
+        world
+        / "exp-False"
+        / "greedy_search"
+        / "recogs-test-b-epoch-1_avg-1_context-2_max-sym-per-frame-1.txt"
+    )
     assert len(recogs.read_text().splitlines()[0].split(", ")) == 6
     assert capsys.readouterr().out.startswith("character error rates")
 
@@ -111,7 +163,12 @@ def test_characters(world, capsys):
         (decode, True, ["--chunk-size", "15", "--left-context-frames", "32"], "cannot be divided"),
         (decode, True, ["--chunk-size", "16,32"], "--chunk-size must be a single integer"),
         (streaming_decode, True, [], "--chunk-size 16,32,64,-1: give one of them"),
-        (streaming_decode, True, ["--chunk-size", "-1", "--left-context-frames", "32"], "streaming needs a limited"),
+        (
+            streaming_decode,
+            True,
+            ["--chunk-size", "-1", "--left-context-frames", "32"],
+            "streaming needs a limited",
+        ),
         (streaming_decode, False, CHUNKS, "not causal"),
         (streaming_decode, True, [*CHUNKS, "--num-decode-streams", "0"], "--num-decode-streams"),
     ],
@@ -125,7 +182,10 @@ def test_mistakes_get_one_line(world, capsys, program, causal, options, message)
 
 
 def test_other_test_cuts(world, capsys):
-    for options, sets in ((["--test-cuts", "mine=noise_cuts_b.jsonl.gz"], ["mine"]), (["--test-sets", "mine,test-b"], ["mine", "test-b"])):
+    for options, sets in (
+        (["--test-cuts", "mine=noise_cuts_b.jsonl.gz"], ["mine"]),
+        (["--test-sets", "mine,test-b"], ["mine", "test-b"]),
+    ):
         run(decode, world, False, "--test-cuts", f"mine={world / 'fbank/noise_cuts_b.jsonl.gz'}", *options)
         assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[3:]] == sets
     with pytest.raises(SystemExit):

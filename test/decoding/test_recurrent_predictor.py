@@ -8,7 +8,12 @@ from tiny import OPTIONS, PIECES, utterances
 from toy_search import all_paths, random_batch, small_model
 
 from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_search
-from asr_core.decoding.fast_beam import FastBeamCore, FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.fast_beam import (
+    FastBeamCore,
+    FastBeamOptions,
+    StreamingFastBeamSearch,
+    fast_beam_search,
+)
 from asr_core.decoding.frames import pack_frames
 from asr_core.decoding.graves import beam_search
 from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
@@ -19,7 +24,13 @@ from asr_core.models.checkpoint import model_from_checkpoint
 from asr_core.models.options import ModelOptions, build_model
 from asr_core.utils.errors import UserError
 
-LSTM = dict(predictor="lstm", predictor_layers=2, predictor_hidden_dim=24, predictor_embedding_dim=12, predictor_layer_norm=True)
+LSTM = dict(
+    predictor="lstm",
+    predictor_layers=2,
+    predictor_hidden_dim=24,
+    predictor_embedding_dim=12,
+    predictor_layer_norm=True,
+)
 SEARCHES = [greedy_search, modified_beam_search, beam_search, fast_beam_search]
 
 
@@ -44,7 +55,9 @@ def same(found, want):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_batch_equals_one_at_a_time(search):
     model = small_model(vocab_size=4, context_size=None, scale=1.5)
-    model.joiner.output_linear.bias.data[0] += 3.0  # for Graves' search, which has no limit of tokens per frame
+    model.joiner.output_linear.bias.data[0] += (
+        3.0  # for Graves' search, which has no limit of tokens per frame
+    )
     x, lens = random_batch(n=6, t=12)
     same(search(model, x, lens), [search(model, x[i : i + 1], lens[i : i + 1])[0] for i in range(6)])
 
@@ -64,7 +77,9 @@ def test_chunk_by_chunk_equals_at_once(make, search):
     streams = [streaming.new_stream() for _ in lens]
     for turn, start in enumerate(range(0, 25, 5)):  # in another order each time
         order = list(range(turn % 6, 6)) + list(range(turn % 6))
-        streaming.advance([streams[i] for i in order], x[order, start : start + 5], (lens[order] - start).clamp(0, 5))
+        streaming.advance(
+            [streams[i] for i in order], x[order, start : start + 5], (lens[order] - start).clamp(0, 5)
+        )
     same([s.hypothesis() for s in streams], search(model, x, lens))
 
 

@@ -16,7 +16,9 @@ from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
 
 def fast_beam(beam, max_contexts, max_states):
     def search(model, x, lens, blank_penalty=0.0, temperature=1.0):
-        return fast_beam_search(model, x, lens, FastBeamOptions(beam, max_contexts, max_states, blank_penalty, temperature))
+        return fast_beam_search(
+            model, x, lens, FastBeamOptions(beam, max_contexts, max_states, blank_penalty, temperature)
+        )
 
     return search
 
@@ -168,7 +170,10 @@ def test_chunk_by_chunk_equals_at_once(golden, make, search):
 def test_blank_penalty_and_temperature(golden, name):
     data, model = golden
     x, lens = next(iter(batches(data, 12)))
-    count = {p: sum(len(h.tokens) for h in SEARCHES[name](model, x, lens, blank_penalty=p)) for p in (-5.0, 0.0, 5.0)}
+    count = {
+        p: sum(len(h.tokens) for h in SEARCHES[name](model, x, lens, blank_penalty=p))
+        for p in (-5.0, 0.0, 5.0)
+    }
     assert count[-5.0] < count[0.0] < count[5.0]
     cold, warm = (SEARCHES[name](model, x, lens, temperature=t) for t in (1.0, 2.0))
     assert all(w.log_prob < c.log_prob for w, c in zip(warm, cold))
@@ -178,13 +183,20 @@ def test_blank_penalty_and_temperature(golden, name):
 
 @torch.no_grad()
 def test_context_table_equals_the_predictor():
-    for context_size, vocab_size in ((1, 5), (2, 5), (3, 5), (3, 200)):  # the last has too many contexts to index
+    for context_size, vocab_size in (
+        (1, 5),
+        (2, 5),
+        (3, 5),
+        (3, 200),
+    ):  # the last has too many contexts to index
         model = small_model(vocab_size, context_size=context_size)
         table = ContextTable(model)
         code = table.start(4)
         history = [[-1] * (context_size - 1) + [0] for _ in range(4)]
         for step in range(5):
-            want = model.joiner.decoder_proj(model.decoder(torch.tensor([h[-context_size:] for h in history]), need_pad=False)[:, 0])
+            want = model.joiner.decoder_proj(
+                model.decoder(torch.tensor([h[-context_size:] for h in history]), need_pad=False)[:, 0]
+            )
             torch.testing.assert_close(table(code), want)
             token = torch.tensor([1, 2, 1, 4]) + (step % 2) * torch.tensor([0, 2, 3, -3])
             code = table.append(code, token)

@@ -15,7 +15,9 @@ LETTERS = Tokenizer(["<blk>", "<sos/eos>", "<unk>", f"{MARK}A", "B", MARK, "C"])
 
 
 def test_starts_and_ends():
-    hyp = Hypothesis([3, 4, 3, 5, 6, 3], [2, 4, 6, 50, 52, 98], 0.0, confidences=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    hyp = Hypothesis(
+        [3, 4, 3, 5, 6, 3], [2, 4, 6, 50, 52, 98], 0.0, confidences=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    )
     words = timed_words(hyp, LETTERS, 0.04, 4.0)
     tail = 0.04 + LONGEST_TAIL
     assert [w[:3] for w in words] == [
@@ -54,6 +56,12 @@ def test_words_that_a_graph_knows():
 
 
 def test_differences_count_right_words_only():
-    true = {"u": [WordTimes("a", 0.1, 0.4), WordTimes("b", 0.5, 0.8), WordTimes("c", 1.0, 1.2)], "v": [WordTimes("a", 0, 1)]}
-    found = {"u": [WordTimes("a", 0.2, 0.4), WordTimes("x", 0.5, 0.8), WordTimes("c", 0.9, 1.5)], "w": [WordTimes("a", 0, 1)]}
+    true = {
+        "u": [WordTimes("a", 0.1, 0.4), WordTimes("b", 0.5, 0.8), WordTimes("c", 1.0, 1.2)],
+        "v": [WordTimes("a", 0, 1)],
+    }
+    found = {
+        "u": [WordTimes("a", 0.2, 0.4), WordTimes("x", 0.5, 0.8), WordTimes("c", 0.9, 1.5)],
+        "w": [WordTimes("a", 0, 1)],
+    }
     assert differences(true, found) == [pytest.approx((0.1, 0.0)), pytest.approx((-0.1, 0.3))]

@@ -62,7 +62,9 @@ def all_totals(log_probs, by_hand):
     total = {}
     for path in itertools.product(range(log_probs.size(1)), repeat=log_probs.size(0)):
         tokens = collapse(path)
-        total[tokens] = add(total.get(tokens, -math.inf), sum(float(log_probs[t, v]) for t, v in enumerate(path)))
+        total[tokens] = add(
+            total.get(tokens, -math.inf), sum(float(log_probs[t, v]) for t, v in enumerate(path))
+        )
     return {tokens: score + by_hand(tokens) for tokens, score in total.items()}
 
 
@@ -111,7 +113,12 @@ def _unigrams(log_probs):
 
     ids = np.arange(len(log_probs), dtype=np.int32).reshape(-1, 1)
     zeros = np.zeros(len(log_probs), dtype=np.float32)
-    return Arpa({w: i for i, w in enumerate(log_probs)}, [ids], [np.array(list(log_probs.values()), dtype=np.float32)], [zeros])
+    return Arpa(
+        {w: i for i, w in enumerate(log_probs)},
+        [ids],
+        [np.array(list(log_probs.values()), dtype=np.float32)],
+        [zeros],
+    )
 
 
 @pytest.mark.parametrize("name", ["phrases", "rnn", "transformer", "lodr", "all"])
@@ -143,9 +150,13 @@ def test_ctc_batches_and_streams(words, ngram, name, beam):  # noqa: F811
     streaming = StreamingCtcPrefixSearch(MODEL, beam, scorers=scorers)
     streams = [streaming.new_stream() for _ in lens]
     for start in range(0, 30, 4):
-        streaming.advance(streams, x[:, start : start + 4], (lens - start).clamp(0, 4).clamp(max=x.size(1) - start))
+        streaming.advance(
+            streams, x[:, start : start + 4], (lens - start).clamp(0, 4).clamp(max=x.size(1) - start)
+        )
     for i, found in enumerate(together):
-        (alone,) = ctc_prefix_nbest(MODEL, x[i : i + 1, : int(lens[i])], lens[i : i + 1], beam, scorers=scorers)
+        (alone,) = ctc_prefix_nbest(
+            MODEL, x[i : i + 1, : int(lens[i])], lens[i : i + 1], beam, scorers=scorers
+        )
         for other in (alone, streams[i].nbest()):
             assert [h[:2] for h in other] == [h[:2] for h in found]
             assert [h.log_prob for h in other] == pytest.approx([h.log_prob for h in found], abs=1e-3)
@@ -180,7 +191,9 @@ def internal(model, tokens):
     for i, token in enumerate(tokens):
         if hasattr(model.decoder, "context_size"):
             size = model.decoder.context_size
-            out = model.decoder(torch.tensor([([-1] * (size - 1) + [0] + tokens[:i])[-size:]]), need_pad=False)[:, 0]
+            out = model.decoder(
+                torch.tensor([([-1] * (size - 1) + [0] + tokens[:i])[-size:]]), need_pad=False
+            )[:, 0]
         else:
             out = model.decoder(torch.tensor([[0, *tokens[:i]]]))[:, -1]
         out = model.joiner.decoder_proj(out)
@@ -191,6 +204,9 @@ def internal(model, tokens):
 
 def test_token_ngram_lowers_what_it_dislikes(ngram):  # noqa: F811
     x, lens = frames(8, 20, 3, peak=0.5, seed=1), torch.full((8,), 20)
-    by_scale = [ctc_prefix_beam_search(MODEL, x, lens, 20, scorers=[NgramScorer(ngram, s, CPU)]) for s in (-1.0, 0.0, 1.0)]
+    by_scale = [
+        ctc_prefix_beam_search(MODEL, x, lens, 20, scorers=[NgramScorer(ngram, s, CPU)])
+        for s in (-1.0, 0.0, 1.0)
+    ]
     likes = [sum(ngram.sentence_log_prob(h.tokens, eos=False) for h in found) for found in by_scale]
     assert likes[0] < likes[1] < likes[2]

@@ -49,7 +49,14 @@ def utterances(n, seed=1, dim=80):
 def write_run(exp_dir, causal, seed=22):
     """An experiment's folder with epoch-1.pt and tokens.txt, as training leaves it; returns the model."""
     model = tiny_model(causal, seed)
-    record = dict(vocab_size=len(PIECES), feature_dim=80, num_mel_bins=80, sample_rate=16000, blank_id=0, subsampling_factor=4)
+    record = dict(
+        vocab_size=len(PIECES),
+        feature_dim=80,
+        num_mel_bins=80,
+        sample_rate=16000,
+        blank_id=0,
+        subsampling_factor=4,
+    )
     options = dataclasses.asdict(ModelOptions(**OPTIONS, causal=causal))
     exp_dir.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model.state_dict(), "optimizer": None, **options, **record}, exp_dir / "epoch-1.pt")

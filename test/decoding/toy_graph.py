@@ -40,8 +40,12 @@ def word_graph(seed, states=3, vocab_size=3):
     for source in range(states):
         for label in range(vocab_size):
             for _ in range(rng.integers(1, 3)):
-                arcs.append((source, int(rng.integers(states)), label, int(rng.integers(4)), float(rng.normal())))
-    return Fsa.from_arcs(arcs, {0: float(rng.normal()), states - 1: float(rng.normal())}, start=1).with_words(WORDS)
+                arcs.append(
+                    (source, int(rng.integers(states)), label, int(rng.integers(4)), float(rng.normal()))
+                )
+    return Fsa.from_arcs(arcs, {0: float(rng.normal()), states - 1: float(rng.normal())}, start=1).with_words(
+        WORDS
+    )
 
 
 def frames(*shape, seed=0, peak=1.5):
@@ -64,7 +68,9 @@ def all_paths(graph, log_probs):
             for state, labels, words, am, score in paths
             for a in range(graph.begin[state], graph.begin[state + 1])
         ]
-    ended = [(labels, words, am, score + float(graph.final[state])) for state, labels, words, am, score in paths]
+    ended = [
+        (labels, words, am, score + float(graph.final[state])) for state, labels, words, am, score in paths
+    ]
     return [path for path in ended if path[3] > -math.inf]
 
 
@@ -86,4 +92,6 @@ def grammar_score(words):
     one = {r[1]: (float(r[0]), float(r[2]) if len(r) > 2 else 0.0) for r in rows[:5]}
     two = {(r[1], r[2]): float(r[0]) for r in rows[5:]}
     names = ["<s>", *("?ABC"[w] for w in words), "</s>"]
-    return math.log(10) * sum(two.get(pair, one[pair[0]][1] + one[pair[1]][0]) for pair in zip(names, names[1:]))
+    return math.log(10) * sum(
+        two.get(pair, one[pair[0]][1] + one[pair[1]][0]) for pair in zip(names, names[1:])
+    )

@@ -13,7 +13,9 @@ def small_model(vocab_size=5, dim=8, context_size=2, seed=0, scale=3.0):
     torch.manual_seed(seed)
     model = SearchModel(vocab_size, dim, context_size or 1, groups=2).eval()
     if context_size is None:
-        model.decoder = LstmPredictor(vocab_size, dim, 0, 6, num_layers=2, hidden_dim=10, layer_norm=True, cell_clip=0.8).eval()
+        model.decoder = LstmPredictor(
+            vocab_size, dim, 0, 6, num_layers=2, hidden_dim=10, layer_norm=True, cell_clip=0.8
+        ).eval()
     for p in model.parameters():
         p.data.normal_(0, scale / math.sqrt(dim))
     return model
@@ -50,7 +52,9 @@ def all_paths(model, x, vocab_size):
         grown = []
         for labels, score in paths:
             history = [label for label in labels if label != 0]
-            grown += [((*labels, k), score + v) for k, v in enumerate(log_probs(model, frame, history).tolist())]
+            grown += [
+                ((*labels, k), score + v) for k, v in enumerate(log_probs(model, frame, history).tolist())
+            ]
         paths = grown
     assert len(paths) == vocab_size ** len(x)
     return paths

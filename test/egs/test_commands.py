@@ -46,7 +46,9 @@ def commands(text):
 
 
 def of_page(path):
-    for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+    for block in re.findall(
+        r"^```(?:bash|sh)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
         yield from commands(block)
 
 
@@ -73,22 +75,37 @@ def test_commands_of_the_tutorial(capsys):
             given.append((program, options_given(EGS / L / program, *arguments)))
     assert len(given) == 14
     for program, options in given:
-        assert options.encoder == "zipformer1" if "jit_trace_pretrained" not in program else options.decode_chunk_len == 32
+        assert (
+            options.encoder == "zipformer1"
+            if "jit_trace_pretrained" not in program
+            else options.decode_chunk_len == 32
+        )
     last = given[-1][1]
     assert (last.tokens, last.sound_files) == ("data/lang_bpe_500/bpe.model", ["a.wav"])
 
 
 def test_defaults_of_the_tutorials_programs():
     defaults = {
-        "train": dict(base_lr=0.05, lr_batches=5000.0, lr_epochs=3.5, save_every_n=2000, short_chunk_size=50, num_left_chunks=4),
-        "decode": dict(epoch=30, avg=9, use_averaged_model=True, decode_chunk_len=32, decoding_method="greedy_search"),
+        "train": dict(
+            base_lr=0.05,
+            lr_batches=5000.0,
+            lr_epochs=3.5,
+            save_every_n=2000,
+            short_chunk_size=50,
+            num_left_chunks=4,
+        ),
+        "decode": dict(
+            epoch=30, avg=9, use_averaged_model=True, decode_chunk_len=32, decoding_method="greedy_search"
+        ),
         "streaming_decode": dict(epoch=28, avg=15, decode_chunk_len=32, num_decode_streams=2000),
         "export": dict(epoch=30, avg=9, jit=False, decode_chunk_len=32),
         "jit_trace_export": dict(epoch=28, avg=15, decode_chunk_len=32),
     }
     for program, expected in defaults.items():
         given = vars(options_given(EGS / L / S7 / f"{program}.py"))
-        assert {name: given[name] for name in expected} == expected and given["exp_dir"] == f"{S7}/exp", program
+        assert {name: given[name] for name in expected} == expected and given["exp_dir"] == f"{S7}/exp", (
+            program
+        )
 
 
 def test_programs_of_a_recipe_know_its_encoder(capsys):
@@ -98,5 +115,8 @@ def test_programs_of_a_recipe_know_its_encoder(capsys):
     assert (other.encoder, other.encoder_dim, "alpha" in other) == ("zipformer", "64", False)
     with pytest.raises(SystemExit):
         options_given(folder / "decode.py", "--encoder-dim", 64)
-    with pytest.raises(UserError, match="--encoder contextnet contradicts .* trained with zipformer: give --encoder zipformer"):
+    with pytest.raises(
+        UserError,
+        match="--encoder contextnet contradicts .* trained with zipformer: give --encoder zipformer",
+    ):
         model_options(dataclasses.asdict(ModelOptions()), {"encoder": "contextnet"})

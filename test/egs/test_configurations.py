@@ -71,7 +71,10 @@ SIZES = {
     f"{L}/zipformer_ctc --model-size large": 147_010_094,
     f"{L}/zipformer_ctc --model-size streaming": 64_812_523,
 }
-MANY = (f"{L}/zipformer --", f"{L}/zipformer_ctc --")  # the slowest to build; test/models/test_sizes.py has some of them, too
+MANY = (
+    f"{L}/zipformer --",
+    f"{L}/zipformer_ctc --",
+)  # the slowest to build; test/models/test_sizes.py has some of them, too
 
 
 def names_of(recipe):
@@ -101,20 +104,28 @@ def test_every_configuration_is_here():
     assert {name.split()[0] for name in SIZES} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(MANY)) for name in SIZES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(MANY)) for name in SIZES]
+)
 def test_sizes(name):
     assert sum(p.numel() for p in build(name).parameters()) == SIZES[name]
 
 
 def test_parts_of_the_published_models():
     def parts(name):
-        return {part: sum(p.numel() for p in module.parameters()) for part, module in build(name).named_children()}
+        return {
+            part: sum(p.numel() for p in module.parameters()) for part, module in build(name).named_children()
+        }
 
     conformer = parts(f"{L}/conformer_rnnt --model conformer-l-rnnt")
     assert conformer["encoder_embed"] == 2_364_928 + 5_243_392 and conformer["encoder"] == 17 * 6_323_776
     assert conformer["decoder"] + conformer["joiner"] == 3_494_016
     contextnet = parts(f"{L}/contextnet")
-    assert (contextnet["encoder"], contextnet["decoder"], contextnet["joiner"]) == (6_829_256, 3_002_368, 939_496)
+    assert (contextnet["encoder"], contextnet["decoder"], contextnet["joiner"]) == (
+        6_829_256,
+        3_002_368,
+        939_496,
+    )
 
 
 # -- small models of the same kinds ------------------------------------------------------------------------------------------
@@ -132,8 +143,19 @@ SMALL = {
         "pos_dim": 8,
         "cnn_module_kernel": "7",
     },
-    "conformer": {"num_encoder_layers": 2, "encoder_dim": 16, "nhead": 2, "feedforward_dim": 24, "front_end_channels": 4},
-    "contextnet": {"block_channels": "16", "alpha": 0.5, "block_layers": "1,2,2,1", "block_strides": "1,2,4,1"},
+    "conformer": {
+        "num_encoder_layers": 2,
+        "encoder_dim": 16,
+        "nhead": 2,
+        "feedforward_dim": 24,
+        "front_end_channels": 4,
+    },
+    "contextnet": {
+        "block_channels": "16",
+        "alpha": 0.5,
+        "block_layers": "1,2,2,1",
+        "block_strides": "1,2,4,1",
+    },
     "lstm": {"num_encoder_layers": 2, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24},
     "zipformer1": {
         "num_encoder_layers": "1",
@@ -204,7 +226,12 @@ class Noise:
         for index in range(skip_batches, 5):
             x, lens = collate(utterances(index))
             cuts = [SimpleNamespace(id=f"cut-{row}") for row in range(3)]
-            supervisions = {"text": ["3 4 5", "6", "7 7"], "start_frame": torch.zeros(3).int(), "num_frames": lens.int(), "cut": cuts}
+            supervisions = {
+                "text": ["3 4 5", "6", "7 7"],
+                "start_frame": torch.zeros(3).int(),
+                "num_frames": lens.int(),
+                "cut": cuts,
+            }
             yield {"inputs": x, "supervisions": supervisions, "batch_idx": index}
 
     def valid_dataloader(self, cuts):
@@ -244,15 +271,28 @@ def small(recipe_class):
 def test_small_models_train_decode_and_export(name, tmp_path):
     recipe, *argv = name.split()
     (corpus, recipe_class), params = training_of(EGS / recipe / "train.py", *argv)
-    sizes = {**HEADS, **SMALL[params["encoder"]], **({"predictor_embedding_dim": 8} if params["predictor_embedding_dim"] else {})}
+    sizes = {
+        **HEADS,
+        **SMALL[params["encoder"]],
+        **({"predictor_embedding_dim": 8} if params["predictor_embedding_dim"] else {}),
+    }
     params.update({key: value for key, value in sizes.items() if key in params}, **RUN, exp_dir=str(tmp_path))
     before = torch.get_num_threads()
     assert train.launch(train._train, (corpus, small(recipe_class)), params) == 0
     torch.set_num_threads(before)
-    program, flags = EGS / recipe / "export.py", ["--exp-dir", tmp_path, "--iter", 3, "--avg", 1, "--use-averaged-model", 0]
+    program, flags = (
+        EGS / recipe / "export.py",
+        ["--exp-dir", tmp_path, "--iter", 3, "--avg", 1, "--use-averaged-model", 0],
+    )
     model, trained = decoding.load_checkpoint_model(vars(options_given(program, *flags)))
     assert trained["batch_idx_train"] == 3 and options_of(trained) == options_of(params)
-    run_here(program, *flags, "--jit", 1, *(["--chunk-size", 16, "--left-context-frames", 64] if trained["causal"] else []))
+    run_here(
+        program,
+        *flags,
+        "--jit",
+        1,
+        *(["--chunk-size", 16, "--left-context-frames", 64] if trained["causal"] else []),
+    )
     (path,) = set(tmp_path.glob("*jit*.pt"))
     check_equal(model, load_for_inference(str(path)))
 

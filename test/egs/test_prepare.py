@@ -20,7 +20,9 @@ def prepare(recipe, *arguments, status=0):
     """Run a recipe's prepare.sh with this interpreter; returns what it printed."""
     env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(EGS.parent), "OMP_NUM_THREADS": "1"}
     command = ["bash", "./prepare.sh", *map(str, arguments)]
-    done = subprocess.run(command, cwd=EGS / recipe / "ASR", env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=EGS / recipe / "ASR", env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -40,7 +42,9 @@ def synthesised(tmp_path_factory):
 
 def test_synthesised_digits(synthesised):
     data, _ = synthesised
-    parts = {part: read_cuts(data / "fbank" / f"synth_cuts_{part}.jsonl.gz") for part in ("train", "valid", "test")}
+    parts = {
+        part: read_cuts(data / "fbank" / f"synth_cuts_{part}.jsonl.gz") for part in ("train", "valid", "test")
+    }
     assert [len(cuts) for cuts in parts.values()] == [55, 2, 4]
     variants = {part: {c.supervisions[0].speaker.split("+")[1] for c in cuts} for part, cuts in parts.items()}
     assert not variants["train"] & variants["test"]
@@ -54,7 +58,21 @@ def test_synthesised_digits(synthesised):
 
 def test_synthesis_depends_on_the_seed_alone(synthesised, tmp_path):
     data, _ = synthesised
-    prepare("digits", "--data-dir", tmp_path, "--num-train", 52, "--num-valid", 2, "--num-test", 3, "--stop-stage", 1, "--nj", 1)
+    prepare(
+        "digits",
+        "--data-dir",
+        tmp_path,
+        "--num-train",
+        52,
+        "--num-valid",
+        2,
+        "--num-test",
+        3,
+        "--stop-stage",
+        1,
+        "--nj",
+        1,
+    )
     for part in ("train", "valid", "test"):
         name = f"manifests/synth_cuts_{part}.jsonl.gz"
         before, now = audio_of(data / name), audio_of(tmp_path / name)
@@ -103,7 +121,18 @@ def test_help(recipe):
 
 def test_mistakes_about_corpora(tmp_path):
     assert "no corpus 'x'" in prepare("digits", "--corpus", "x", status=1)
-    told = prepare("digits", "--corpus", "fsdd", "--stage", 1, "--dl-dir", tmp_path, "--data-dir", tmp_path / "d", status=1)
+    told = prepare(
+        "digits",
+        "--corpus",
+        "fsdd",
+        "--stage",
+        1,
+        "--dl-dir",
+        tmp_path,
+        "--data-dir",
+        tmp_path / "d",
+        status=1,
+    )
     assert "error: no archive" in told and "Traceback" not in told
     (tmp_path / "free-spoken-digit-dataset-master.tar.gz").write_bytes(b"\x1f\x8bnonsense")
     told = prepare("digits", "--corpus", "fsdd", "--dl-dir", tmp_path, "--data-dir", tmp_path / "d", status=1)
@@ -117,7 +146,12 @@ def fake_fsdd(path):
     with tarfile.open(path / "free-spoken-digit-dataset-master.tar.gz", "w:gz", compresslevel=1) as archive:
         for digit in range(10):
             content = io.BytesIO()
-            soundfile.write(content, 0.5 * np.sin(2 * np.pi * (200 + 100 * digit) * np.arange(1600) / 8000), 8000, format="WAV")
+            soundfile.write(
+                content,
+                0.5 * np.sin(2 * np.pi * (200 + 100 * digit) * np.arange(1600) / 8000),
+                8000,
+                format="WAV",
+            )
             for name in (f"{digit}_{speaker}_{index}.wav" for speaker in "abcdef" for index in range(50)):
                 member = tarfile.TarInfo(f"free-spoken-digit-dataset-master/recordings/{name}")
                 member.size = content.getbuffer().nbytes
@@ -128,7 +162,18 @@ def fake_fsdd(path):
 def test_composed_digits_sound_as_their_transcripts_say(tmp_path):
     fake_fsdd(tmp_path)
     sizes = ["--num-train", 8, "--num-valid", 2, "--num-test", 2]
-    prepare("digits", "--corpus", "fsdd", "--dl-dir", tmp_path, "--data-dir", tmp_path / "d", *sizes, "--stop-stage", 1)
+    prepare(
+        "digits",
+        "--corpus",
+        "fsdd",
+        "--dl-dir",
+        tmp_path,
+        "--data-dir",
+        tmp_path / "d",
+        *sizes,
+        "--stop-stage",
+        1,
+    )
     words = "zero one two three four five six seven eight nine".split()
     for cut in read_cuts(tmp_path / "d" / "manifests" / "fsdd_cuts_train.jsonl.gz"):
         digits = [words.index(w) for w in cut.supervisions[0].text.split()]
@@ -155,7 +200,10 @@ def test_yesno(tmp_path):
     with tarfile.open(tmp_path / "waves_yesno.tar.gz", "w:gz") as archive:
         archive.add(folder, "waves_yesno")
     prepare("yesno", "--dl-dir", tmp_path, "--data-dir", tmp_path / "d")
-    parts = {part: read_cuts(tmp_path / "d" / "fbank" / f"yesno_cuts_{part}.jsonl.gz") for part in ("train", "valid", "test")}
+    parts = {
+        part: read_cuts(tmp_path / "d" / "fbank" / f"yesno_cuts_{part}.jsonl.gz")
+        for part in ("train", "valid", "test")
+    }
     assert [len(cuts) for cuts in parts.values()] == [81, 3, 30]
     assert parts["test"][0].supervisions[0].text == "NO NO NO NO NO NO NO YES"
     assert parts["test"][0].num_frames == 100
@@ -163,13 +211,24 @@ def test_yesno(tmp_path):
 
 def test_custom(tmp_path):
     for i in range(4):
-        soundfile.write(tmp_path / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal((22050, 2)), 22050)
+        soundfile.write(
+            tmp_path / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal((22050, 2)), 22050
+        )
     (tmp_path / "train.tsv").write_text("".join(f"{i}.wav\tWord number {i}\n" for i in range(4)))
     (tmp_path / "dev.tsv").write_text("0.wav\tNumber\nbad line\n")
-    arguments = ["--train", tmp_path / "train.tsv", "--valid", tmp_path / "dev.tsv", "--data-dir", tmp_path / "d"]
+    arguments = [
+        "--train",
+        tmp_path / "train.tsv",
+        "--valid",
+        tmp_path / "dev.tsv",
+        "--data-dir",
+        tmp_path / "d",
+    ]
     assert "give --train and --valid" in prepare("custom", status=1)
     assert "dev.tsv:2" in prepare("custom", *arguments, status=1)
-    told = prepare("custom", *arguments, "--on-bad-line", "skip", "--normalize", "lower", "--noise-dir", tmp_path)
+    told = prepare(
+        "custom", *arguments, "--on-bad-line", "skip", "--normalize", "lower", "--noise-dir", tmp_path
+    )
     assert "dev.tsv:2" in told and "does not allow 500 unigram tokens" in told
     cuts = read_cuts(tmp_path / "d" / "fbank" / "custom_cuts_train.jsonl.gz")
     assert [c.supervisions[0].text for c in cuts] == [f"word number {i}" for i in range(4)]

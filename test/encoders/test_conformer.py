@@ -29,10 +29,22 @@ SIZES = dict(
 STREAM = dict(causal=True, chunk_size="8", left_context_frames="16")
 VARIANTS = [
     {},
-    {"front_end": "narrow", "scale_bias": True, "per_dim_scale": False, "abs_pos_emb": False, "cnn_module_kernel": 5},
+    {
+        "front_end": "narrow",
+        "scale_bias": True,
+        "per_dim_scale": False,
+        "abs_pos_emb": False,
+        "cnn_module_kernel": 5,
+    },
     {"conv_norm": "layer", "layer_order": "lconv_before_mhsa", "activation": "double_swish"},
     {"front_end": "stack", "layer_order": "lconv_before_ff", "chunk_size": "9", "left_context_frames": "18"},
-    {"position": "key_shift", "position_clip": 5, "abs_pos_emb": False, "long_skip": True, "per_dim_scale": False},
+    {
+        "position": "key_shift",
+        "position_clip": 5,
+        "abs_pos_emb": False,
+        "long_skip": True,
+        "per_dim_scale": False,
+    },
     {"position": "none", "left_only_attention": True, "long_skip": True, "abs_pos_emb": False},
     {"left_only_attention": True, "front_end": "vgg-stack", "chunk_size": "9", "left_context_frames": "9"},
 ]
@@ -84,7 +96,9 @@ def test_chunks_one_by_one_equal_chunk_masks(options):
     whole, lens = model.forward_encoder(x[:, :length], torch.tensor([length] * 2))
     states, outs = model.get_init_states(2), []
     for i in range(5):
-        out, out_lens, states = model.streaming_forward(x[:, i * step : i * step + window], torch.tensor([window] * 2), states)
+        out, out_lens, states = model.streaming_forward(
+            x[:, i * step : i * step + window], torch.tensor([window] * 2), states
+        )
         assert out_lens.tolist() == [step // geometry.subsampling_factor] * 2
         outs.append(out)
     assert lens.tolist() == [torch.cat(outs, 1).size(1)] * 2
@@ -185,12 +199,18 @@ def test_ctc_after_an_inner_layer_is_ctc_on_its_output():
         log_probs = model.intermediate_ctc.output[0](stacks[0])
     for i, labels in enumerate(y):
         alone = F.ctc_loss(
-            log_probs[: inner_lens[i], i], torch.tensor(labels), inner_lens[i : i + 1], torch.tensor([len(labels)]), reduction="sum"
+            log_probs[: inner_lens[i], i],
+            torch.tensor(labels),
+            inner_lens[i : i + 1],
+            torch.tensor([len(labels)]),
+            reduction="sum",
         )
         torch.testing.assert_close(loss[i].detach(), alone)
 
 
-@pytest.mark.parametrize("kernel, causal, left", [(32, False, 15), (5, False, 2), (4, True, 3), (31, True, 30)])
+@pytest.mark.parametrize(
+    "kernel, causal, left", [(32, False, 15), (5, False, 2), (4, True, 3), (31, True, 30)]
+)
 def test_convolution_sees_what_it_should(kernel, causal, left):
     torch.manual_seed(0)
     module = ConformerConvolution(3, kernel, causal=causal, dropout=0.0).double().eval()
@@ -204,7 +224,9 @@ def test_convolution_sees_what_it_should(kernel, causal, left):
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 def test_convolution_in_training_is_its_formula(norm):
     torch.manual_seed(0)
-    module = ConformerConvolution(4, 4, norm, dropout=0.0, norm_eps=1e-8, batch_norm_decay=0.9).double().train()
+    module = (
+        ConformerConvolution(4, 4, norm, dropout=0.0, norm_eps=1e-8, batch_norm_decay=0.9).double().train()
+    )
     x = torch.randn(9, 3, 4, dtype=torch.float64)
     lens = (9, 6, 2)
     pad_mask = torch.arange(9).unsqueeze(1) >= torch.tensor(lens)
@@ -227,10 +249,15 @@ def test_convolution_in_training_is_its_formula(norm):
         torch.testing.assert_close(module.batch_norm.running_var, 0.9 + 0.1 * var)
 
 
-@pytest.mark.parametrize("order, steps", [("mhsa_before_lconv", "facf"), ("lconv_before_mhsa", "fcaf"), ("lconv_before_ff", "cfaf")])
+@pytest.mark.parametrize(
+    "order, steps",
+    [("mhsa_before_lconv", "facf"), ("lconv_before_mhsa", "fcaf"), ("lconv_before_ff", "cfaf")],
+)
 def test_order_of_the_modules(order, steps):
     torch.manual_seed(0)
-    layer = ConformerLayer(8, RelPositionMultiheadAttention(8, 2), ConformerConvolution(8, 3), 12, layer_order=order).eval()
+    layer = ConformerLayer(
+        8, RelPositionMultiheadAttention(8, 2), ConformerConvolution(8, 3), 12, layer_order=order
+    ).eval()
     x = y = torch.randn(5, 2, 8)
     pos_emb = relative_positions(5, 5, x)
     halves = iter([layer.feed_forward1, layer.feed_forward2])
@@ -238,12 +265,16 @@ def test_order_of_the_modules(order, steps):
         if step == "f":
             y = y + 0.5 * next(halves)(y)
         else:
-            y = y + (layer.conv_module(y) if step == "c" else layer.self_attn(layer.norm_self_attn(y), pos_emb))
+            y = y + (
+                layer.conv_module(y) if step == "c" else layer.self_attn(layer.norm_self_attn(y), pos_emb)
+            )
     torch.testing.assert_close(layer(x, pos_emb), layer.norm_final(y))
 
 
 def test_layer_drop_leaves_whole_layers_out():
-    model = model_of(layer_drop=0.5, dropout=0.0, num_encoder_layers=1, abs_pos_emb=False, conv_norm="layer").train()
+    model = model_of(
+        layer_drop=0.5, dropout=0.0, num_encoder_layers=1, abs_pos_emb=False, conv_norm="layer"
+    ).train()
     x = torch.randn(200, 3, 16)
     lens = torch.full((200,), 3)
     out, _ = model.encoder(x, lens)
@@ -317,7 +348,9 @@ def test_sizes(size, encoder, layer):
         assert sum(b.numel() for n, b in model.named_buffers() if "running" in n) == 17_408
 
 
-@pytest.mark.parametrize("size, total", [("s-rnnt", 15_206_480), ("m-rnnt", 33_741_696), ("l-rnnt", 118_606_528)])
+@pytest.mark.parametrize(
+    "size, total", [("s-rnnt", 15_206_480), ("m-rnnt", 33_741_696), ("l-rnnt", 118_606_528)]
+)
 def test_sizes_with_an_lstm_predictor(size, total):
     with torch.device("meta"):
         model = build_model(OPTIONS(model_size=size, loss="full"), vocab_size=1024)

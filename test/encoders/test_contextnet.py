@@ -44,7 +44,12 @@ def test_sizes_of_the_published_small_model():
         out, lens = small.forward_encoder(torch.randn(5, 2976, 80), x_lens)
     assert lens.tolist() == [372, 372, 1, 1, 2] and out.shape == (5, 372, small.encoder.output_dim)
     assert small.geometry.subsampling_factor == subsampling_factor(options_class("contextnet")()) == 8
-    assert subsampling_factor(options_class("contextnet")(block_strides="1,2,1,2", block_layers="1", block_channels="8")) == 4
+    assert (
+        subsampling_factor(
+            options_class("contextnet")(block_strides="1,2,1,2", block_layers="1", block_channels="8")
+        )
+        == 4
+    )
 
 
 def test_receptive_field():
@@ -70,10 +75,17 @@ def test_a_block_by_its_formula(padding, causal_se):
 
     def unit(h, conv):
         h = h[:, 0].t()[None]  # (1, C, T)
-        h = F.conv1d(F.pad(h, (4, 0) if padding == "causal" else (2, 2)), conv.depthwise_conv.weight, stride=conv.stride, groups=h.size(1))
+        h = F.conv1d(
+            F.pad(h, (4, 0) if padding == "causal" else (2, 2)),
+            conv.depthwise_conv.weight,
+            stride=conv.stride,
+            groups=h.size(1),
+        )
         h = F.conv1d(h, conv.pointwise.weight[:, :, None], conv.pointwise.bias)
         n = conv.norm
-        return F.batch_norm(h, n.running_mean, n.running_var, n.weight, n.bias, False, 0, 1e-3)[0].t()[:, None]
+        return F.batch_norm(h, n.running_mean, n.running_var, n.weight, n.bias, False, 0, 1e-3)[0].t()[
+            :, None
+        ]
 
     h = x
     for conv in block.units:
@@ -82,7 +94,12 @@ def test_a_block_by_its_formula(padding, causal_se):
     for t in range(len(h)):
         mean = (h[: t + 1] if causal_se else h).mean(0)
         se = block.se
-        rows.append(h[t] * torch.sigmoid(se.excite.weight @ F.silu(se.squeeze.weight @ mean[0] + se.squeeze.bias) + se.excite.bias))
+        rows.append(
+            h[t]
+            * torch.sigmoid(
+                se.excite.weight @ F.silu(se.squeeze.weight @ mean[0] + se.squeeze.bias) + se.excite.bias
+            )
+        )
     want = F.silu(torch.stack(rows) + unit(x, block.residual))
     found, mask = block(x, torch.zeros(11, 1, dtype=torch.bool))
     torch.testing.assert_close(found, want, atol=1e-4, rtol=1e-4)
@@ -90,7 +107,8 @@ def test_a_block_by_its_formula(padding, causal_se):
 
 
 @pytest.mark.parametrize(
-    "kwargs", [dict(), dict(padding="same"), dict(causal=True), dict(residual_kernel=1, kernel_size=7, padding="same")]
+    "kwargs",
+    [dict(), dict(padding="same"), dict(causal=True), dict(residual_kernel=1, kernel_size=7, padding="same")],
 )
 def test_padding_changes_nothing(kwargs):
     net = encoder(**kwargs)
@@ -129,7 +147,9 @@ def test_chunks_of_streams_are_the_whole_utterance():
         streams = [net.get_init_states() for _ in range(2)]
         outs = []
         for t in range(0, 48, 16):
-            out, lens, states = net.streaming_forward(x[:, t : t + 16], torch.tensor([16, 16]), stack_states(streams, dims))
+            out, lens, states = net.streaming_forward(
+                x[:, t : t + 16], torch.tensor([16, 16]), stack_states(streams, dims)
+            )
             streams = unstack_states(states, dims)
             assert lens.tolist() == [4, 4]
             outs.append(out)
@@ -144,9 +164,13 @@ def test_not_causal_is_not_streamable():
     net = encoder()
     x = torch.randn(1, 32, 10)
     with torch.no_grad():
-        assert not torch.allclose(net(x, torch.tensor([32]))[0][:, :4], net(x[:, :16], torch.tensor([16]))[0], atol=1e-4)
+        assert not torch.allclose(
+            net(x, torch.tensor([32]))[0][:, :4], net(x[:, :16], torch.tensor([16]))[0], atol=1e-4
+        )
         net = encoder(causal=True)
-        torch.testing.assert_close(net(x, torch.tensor([32]))[0][:, :4], net(x[:, :16], torch.tensor([16]))[0])
+        torch.testing.assert_close(
+            net(x, torch.tensor([32]))[0][:, :4], net(x[:, :16], torch.tensor([16]))[0]
+        )
     with pytest.raises(UserError, match="not causal"):
         encoder().get_init_states()
     with pytest.raises(UserError, match="one chunk size"):

@@ -8,12 +8,16 @@ from asr_core.encoders.states import stack_states, unstack_states
 from asr_core.models.options import build_model, options_class
 from asr_core.utils.errors import UserError
 
-TINY = dict(num_encoder_layers=2, encoder_dim=12, rnn_hidden_size=16, dim_feedforward=20, decoder_dim=8, joiner_dim=8)
+TINY = dict(
+    num_encoder_layers=2, encoder_dim=12, rnn_hidden_size=16, dim_feedforward=20, decoder_dim=8, joiner_dim=8
+)
 
 
 def encoder(**kwargs):
     torch.manual_seed(0)
-    return LstmEncoder(**{**dict(num_layers=3, encoder_dim=12, hidden_dim=16, feedforward_dim=20, chunk_size=(4,)), **kwargs}).eval()
+    return LstmEncoder(
+        **{**dict(num_layers=3, encoder_dim=12, hidden_dim=16, feedforward_dim=20, chunk_size=(4,)), **kwargs}
+    ).eval()
 
 
 @pytest.mark.parametrize("hidden_dim", [16, 12])  # the latter without projection
@@ -25,7 +29,9 @@ def test_chunks_of_streams_are_the_whole_utterance(hidden_dim):
         whole, lens = net(x, torch.tensor([15, 9]))
         streams, outs = [net.get_init_states() for _ in range(2)], []
         for t in range(0, 15, 5):
-            out, _, states = net.streaming_forward(x[:, t : t + 5], torch.tensor([5, 5]), stack_states(streams, dims))
+            out, _, states = net.streaming_forward(
+                x[:, t : t + 5], torch.tensor([5, 5]), stack_states(streams, dims)
+            )
             streams = unstack_states(states, dims)
             outs.append(out)
         torch.testing.assert_close(torch.cat(outs, 1), whole, atol=1e-5, rtol=1e-5)
@@ -59,7 +65,10 @@ def test_intermediate_ctc_hears_the_layers():
     model = build_model(options_class("lstm")(**TINY, use_ctc=True, intermediate_ctc_stacks="1"), 9)
     losses = model(torch.randn(2, 80, 80), torch.tensor([80, 60]), [[3, 4], [5]])
     losses.intermediate_ctc_loss.backward()
-    assert model.encoder.layers[0].lstm.weight_ih.grad is not None and model.encoder.layers[1].lstm.weight_ih.grad is None
+    assert (
+        model.encoder.layers[0].lstm.weight_ih.grad is not None
+        and model.encoder.layers[1].lstm.weight_ih.grad is None
+    )
 
 
 @pytest.mark.parametrize(

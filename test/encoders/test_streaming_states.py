@@ -94,8 +94,22 @@ def test_state_shapes():
     states = model.get_init_states(3)
     assert len(states) == 97  # and the front end's makes 98
     shapes = [tuple(s.shape) for s in states]
-    assert shapes[:6] == [(128, 3, 128), (1, 3, 128, 144), (128, 3, 48), (128, 3, 48), (3, 192, 15), (3, 192, 15)]
-    assert shapes[42:48] == [(16, 3, 256), (1, 3, 16, 384), (16, 3, 96), (16, 3, 96), (3, 512, 7), (3, 512, 7)]
+    assert shapes[:6] == [
+        (128, 3, 128),
+        (1, 3, 128, 144),
+        (128, 3, 48),
+        (128, 3, 48),
+        (3, 192, 15),
+        (3, 192, 15),
+    ]
+    assert shapes[42:48] == [
+        (16, 3, 256),
+        (1, 3, 16, 384),
+        (16, 3, 96),
+        (16, 3, 96),
+        (3, 512, 7),
+        (3, 512, 7),
+    ]
     assert states[-1].dtype == torch.int32 and shapes[-1] == (3,)
     assert [s.shape[d] for s, d in zip(states, model.state_batch_dims())] == [3] * 97
 
@@ -157,7 +171,9 @@ def test_feature_masks_hide_the_channels_that_may_be_masked():
 
 
 def test_output_takes_wider_channels_from_earlier_stacks():
-    model = encoder(downsampling_factor=(1, 2, 1), encoder_dim=(16, 24, 20), num_encoder_layers=1, cnn_module_kernel=5)
+    model = encoder(
+        downsampling_factor=(1, 2, 1), encoder_dim=(16, 24, 20), num_encoder_layers=1, cnn_module_kernel=5
+    )
     outputs = [torch.full((4, 1, dim), float(dim)) for dim in (16, 24, 20)]
     with torch.no_grad():
         out = model._output(outputs)

@@ -18,7 +18,14 @@ from asr_core.export.torchscript import script_model
 from asr_core.models.checkpoint import load_averaged_model, load_checkpoint_file, model_from_checkpoint
 from asr_core.models.options import build_model, options_class
 from asr_core.nn.scaling import set_batch_count
-from asr_core.nn.zipformer1 import ActivationBalancer, AttentionDownsample, BasicNorm, BiasedUpsample, CumulativeMean, WeightedSum
+from asr_core.nn.zipformer1 import (
+    ActivationBalancer,
+    AttentionDownsample,
+    BasicNorm,
+    BiasedUpsample,
+    CumulativeMean,
+    WeightedSum,
+)
 from asr_core.nn.zipformer1_attention import RelPositionalEncoding, RelPositionMultiheadAttention
 from asr_core.ops.basic_norm import basic_norm, basic_norm_plain
 from asr_core.ops.double_swish import double_swish
@@ -66,13 +73,23 @@ def stream(step, model, x, lens, states):
 
 def expected_names():
     """Names and shapes of icefall's default model, with the front end beside the encoder."""
-    shapes = {f"decoder.{n}": s for n, s in {"embedding.weight": (500, 512), "conv.weight": (512, 4, 2)}.items()}
-    linear = {"joiner.encoder_proj": (512, 384), "joiner.decoder_proj": (512, 512), "joiner.output_linear": (500, 512)}
-    linear.update({"simple_am_proj": (500, 384), "simple_lm_proj": (500, 512), "encoder_embed.out": (384, 19 * 128)})
+    shapes = {
+        f"decoder.{n}": s for n, s in {"embedding.weight": (500, 512), "conv.weight": (512, 4, 2)}.items()
+    }
+    linear = {
+        "joiner.encoder_proj": (512, 384),
+        "joiner.decoder_proj": (512, 512),
+        "joiner.output_linear": (500, 512),
+    }
+    linear.update(
+        {"simple_am_proj": (500, 384), "simple_lm_proj": (500, 512), "encoder_embed.out": (384, 19 * 128)}
+    )
     for i, channels in zip((0, 3, 6), ((8, 1), (32, 8), (128, 32))):
         linear[f"encoder_embed.conv.{i}"] = (*channels, 3, 3)
         shapes[f"encoder_embed.conv.{i + 1}.count"] = ()
-    for i, (layers, width, ds) in enumerate(zip((2, 4, 3, 2, 4), (1024, 1024, 2048, 2048, 1024), (1, 2, 4, 8, 2))):
+    for i, (layers, width, ds) in enumerate(
+        zip((2, 4, 3, 2, 4), (1024, 1024, 2048, 2048, 1024), (1, 2, 4, 8, 2))
+    ):
         stack = f"encoder.encoders.{i}" + (".encoder" if ds > 1 else "")
         if ds > 1:
             of_stack = {"downsample.query": (384,), "upsample.bias": (ds, 384), "out_combiner.weight1": ()}
@@ -85,10 +102,16 @@ def expected_names():
             shapes[layer + "self_attn.in_proj2.weight"] = (96, 384)
             shapes[layer + "pooling.proj.weight"] = (384, 384)
             for k in (1, 2, 3):
-                linear[f"{layer}feed_forward{k}.in_proj"], linear[f"{layer}feed_forward{k}.out_proj"] = (width, 384), (384, width)
+                linear[f"{layer}feed_forward{k}.in_proj"], linear[f"{layer}feed_forward{k}.out_proj"] = (
+                    (width, 384),
+                    (384, width),
+                )
                 scalars.append(f"feed_forward{k}.balancer.count")
             for conv in (f"{layer}conv_module{k}." for k in (1, 2)):
-                linear[conv + "pointwise_conv1"], linear[conv + "pointwise_conv2"] = (768, 384, 1), (384, 384, 1)
+                linear[conv + "pointwise_conv1"], linear[conv + "pointwise_conv2"] = (
+                    (768, 384, 1),
+                    (384, 384, 1),
+                )
                 linear[conv + "depthwise_conv"] = (384, 1, 31)
                 scalars += [conv[len(layer) :] + f"deriv_balancer{j}.count" for j in (1, 2)]
             shapes.update({layer + name: () for name in scalars})
@@ -102,13 +125,21 @@ def test_default_model_has_icefalls_parameters():
     with torch.device("meta"):
         model = build_model(OPTIONS(), vocab_size=500)
     state = model.state_dict()
-    assert {name: tuple(value.shape) for name, value in state.items()} == expected_names() and len(state) == 682
+    assert {name: tuple(value.shape) for name, value in state.items()} == expected_names() and len(
+        state
+    ) == 682
     assert sum(p.numel() for p in model.parameters()) == 70_369_391
     assert all((value.dtype == torch.int64) == name.endswith(".count") for name, value in state.items())
     shapes = [tuple(s.shape) for s in model.get_init_states(3)]
     assert shapes[:5] == [(layers, 3) for layers in (2, 4, 3, 2, 4)] and shapes[5] == (2, 3, 384)
-    assert shapes[10:15] == [(layers, 64 // ds, 3, 192) for layers, ds in zip((2, 4, 3, 2, 4), (1, 2, 4, 8, 2))]
-    assert shapes[18] == shapes[23] == (2, 8, 3, 96) and shapes[25] == shapes[30] == (2, 3, 384, 30) and shapes[35:] == [(3, 0), (3,)]
+    assert shapes[10:15] == [
+        (layers, 64 // ds, 3, 192) for layers, ds in zip((2, 4, 3, 2, 4), (1, 2, 4, 8, 2))
+    ]
+    assert (
+        shapes[18] == shapes[23] == (2, 8, 3, 96)
+        and shapes[25] == shapes[30] == (2, 3, 384, 30)
+        and shapes[35:] == [(3, 0), (3,)]
+    )
     assert isinstance(model.encoder, StreamingEncoder) and isinstance(model.encoder_embed, FrontEnd)
 
 
@@ -144,7 +175,10 @@ def test_streams_of_a_batch_equal_single_ones():
     assert (model.encoder.chunk_size, model.encoder.left_context_frames) == ((16,), (32,))
     x, lens = features(*[3 * 32 + 7] * 2)
     dims = model.state_batch_dims()
-    alone = [stream(model.streaming_forward, model, x[i : i + 1], lens[:1], model.get_init_states(1)) for i in range(2)]
+    alone = [
+        stream(model.streaming_forward, model, x[i : i + 1], lens[:1], model.get_init_states(1))
+        for i in range(2)
+    ]
     _, _, ahead = model.streaming_forward(x[:1, :39], lens[:1].clamp(max=39), model.get_init_states(1))
     states = stack_states([ahead, model.get_init_states(1)], dims)  # the first has begun a chunk earlier
     window = torch.stack([x[0, 32:71], x[1, :39]])
@@ -158,7 +192,12 @@ def test_streams_of_a_batch_equal_single_ones():
 
 @torch.no_grad()
 def test_scripts_equal_the_model():
-    three = {"zipformer_downsampling_factors": "1,4,2", "encoder_dims": "16,16,20", "cnn_module_kernels": "5", "num_encoder_layers": "1"}
+    three = {
+        "zipformer_downsampling_factors": "1,4,2",
+        "encoder_dims": "16,16,20",
+        "cnn_module_kernels": "5",
+        "num_encoder_layers": "1",
+    }
     model = model_of(chunk_size="16", left_context_frames="32", **three)
     x, lens = features(3 * 32 + 7, 80)
     scripted = script_model(model, True).encoder
@@ -205,8 +244,16 @@ def test_what_training_leaves_out():
     assert 0.92 < sum(sum(stack._draw_layers()) for _ in range(1000)) / 2000 < 0.98
     assert all(all(stack.layers[0]._draw_modules()) for _ in range(100))
     masks = encoder._draw_feature_masks(torch.zeros(99, 40, 16))
-    assert [tuple(m.shape) for m in masks] == [(99, 40, 16), (50, 40, 16), (25, 40, 20), (13, 40, 24), (50, 40, 24)]
-    assert all(bool((m[:, :, :12] == 1).all()) for m in masks) and 0.05 < 1 - masks[3][:, :, 12:].mean() < 0.25
+    assert [tuple(m.shape) for m in masks] == [
+        (99, 40, 16),
+        (50, 40, 16),
+        (25, 40, 20),
+        (13, 40, 24),
+        (50, 40, 24),
+    ]
+    assert (
+        all(bool((m[:, :, :12] == 1).all()) for m in masks) and 0.05 < 1 - masks[3][:, :, 12:].mean() < 0.25
+    )
     assert torch.equal(masks[0][:, :, 12], masks[3][:, :, 12].repeat_interleave(8, dim=0)[:99])
     model.eval()
     assert all(stack._draw_layers()) and encoder._draw_skip()
@@ -229,7 +276,10 @@ def test_balancer_counts_batches():
 
 def test_gradients_of_norm_and_activation():
     torch.manual_seed(0)
-    x, eps = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True), torch.tensor(-1.3, dtype=torch.float64, requires_grad=True)
+    x, eps = (
+        torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True),
+        torch.tensor(-1.3, dtype=torch.float64, requires_grad=True),
+    )
     torch.testing.assert_close(basic_norm(x, eps), basic_norm_plain(x, eps))
     torch.testing.assert_close(double_swish(x), x * torch.sigmoid(x - 1))
     assert torch.autograd.gradcheck(basic_norm, (x, eps)) and torch.autograd.gradcheck(double_swish, (x,))
@@ -244,13 +294,22 @@ def test_gradients_of_norm_and_activation():
 def test_small_parts_against_formulas():
     torch.manual_seed(0)
     x = torch.randn(7, 2, 4)
-    pooling, down, up, combine = CumulativeMean(4), AttentionDownsample(4, 6, 3), BiasedUpsample(4, 2), WeightedSum()
+    pooling, down, up, combine = (
+        CumulativeMean(4),
+        AttentionDownsample(4, 6, 3),
+        BiasedUpsample(4, 2),
+        WeightedSum(),
+    )
     torch.testing.assert_close(pooling(x)[3], F.linear(x[:4].mean(dim=0), pooling.proj.weight))
     y = down(x)
     weights = (x[3:6] @ down.query).softmax(dim=0)
     torch.testing.assert_close(y[1, :, :4], (x[3:6] * weights.unsqueeze(2)).sum(dim=0))
-    torch.testing.assert_close(y[1, :, 4:], F.linear(torch.cat([x[3], x[4], x[5]], dim=1), down.extra_proj.weight))
-    torch.testing.assert_close(y[2], torch.cat([x[6], F.linear(x[6].repeat(1, 3), down.extra_proj.weight)], dim=1))
+    torch.testing.assert_close(
+        y[1, :, 4:], F.linear(torch.cat([x[3], x[4], x[5]], dim=1), down.extra_proj.weight)
+    )
+    torch.testing.assert_close(
+        y[2], torch.cat([x[6], F.linear(x[6].repeat(1, 3), down.extra_proj.weight)], dim=1)
+    )
     padded = torch.tensor([[False] * 7, [False] * 4 + [True] * 3])
     torch.testing.assert_close(down(x, padded)[1, 1, :4], x[3, 1])
     torch.testing.assert_close(up(x)[5], x[2] + up.bias[1])
@@ -269,7 +328,9 @@ def test_attention_against_its_formula():
     attention, x = RelPositionMultiheadAttention(6, 8, heads, 3).eval(), torch.randn(frames, 1, 6)
     pos_emb = RelPositionalEncoding(6, 0.1).eval()(x)
     angle = 2 * 10000 ** (-2 / 6)  # key two frames before the query, second frequency
-    assert pos_emb.shape == (1, 9, 6) and pos_emb[0, 2, 2:4].tolist() == pytest.approx([math.sin(angle), math.cos(angle)])
+    assert pos_emb.shape == (1, 9, 6) and pos_emb[0, 2, 2:4].tolist() == pytest.approx(
+        [math.sin(angle), math.cos(angle)]
+    )
     mask = torch.zeros(1, frames, frames, dtype=torch.bool)
     mask[0, :3, 3:] = True
     out, weights = attention(x, pos_emb, mask)
@@ -320,16 +381,31 @@ def test_chunk_of_decoding():
 
 def test_icefalls_checkpoints(tmp_path):
     model = model_of().float()
-    theirs = {name.replace("encoder_embed.", "encoder.encoder_embed."): value for name, value in model.state_dict().items()}
+    theirs = {
+        name.replace("encoder_embed.", "encoder.encoder_embed."): value
+        for name, value in model.state_dict().items()
+    }
     torch.save({"model": theirs}, tmp_path / "pretrained.pt")
-    loaded = model_from_checkpoint(load_checkpoint_file(tmp_path / "pretrained.pt"), {**SIZES, "encoder": "zipformer1"})
+    loaded = model_from_checkpoint(
+        load_checkpoint_file(tmp_path / "pretrained.pt"), {**SIZES, "encoder": "zipformer1"}
+    )
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
     with pytest.raises(UserError, match="encoder_embed.out.weight has shape"):
         model_from_checkpoint(load_checkpoint_file(tmp_path / "pretrained.pt"))
-    params = {**SIZES, "decode_chunk_len": 64, "short_chunk_size": 50, "num_left_chunks": 4, "average_period": 10, "vocab_size": 11}
+    params = {
+        **SIZES,
+        "decode_chunk_len": 64,
+        "short_chunk_size": 50,
+        "num_left_chunks": 4,
+        "average_period": 10,
+        "vocab_size": 11,
+    }
     for epoch in (1, 2):
         average = {f"module.{name}": value for name, value in theirs.items()}
-        torch.save({"model": average, "model_avg": theirs, "batch_idx_train": 100 * epoch, **params}, tmp_path / f"epoch-{epoch}.pt")
+        torch.save(
+            {"model": average, "model_avg": theirs, "batch_idx_train": 100 * epoch, **params},
+            tmp_path / f"epoch-{epoch}.pt",
+        )
     for averaged in (True, False):
         loaded, recorded = load_averaged_model(tmp_path, 2, 0, 1, averaged, {"short_chunk_size": 16})
         torch.testing.assert_close(loaded.state_dict(), model.state_dict())
@@ -338,7 +414,11 @@ def test_icefalls_checkpoints(tmp_path):
 
 def test_chunk_of_the_command_line_holds_against_the_recipes():
     defaults = {"encoder": "zipformer1", "chunk_size": "16", "left_context_frames": "64"}
-    for argv, expected in (([], (16, 64)), (["--decode-chunk-len", "64"], (32, 128)), (["--chunk-size", "8"], (8, 64))):
+    for argv, expected in (
+        ([], (16, 64)),
+        (["--decode-chunk-len", "64"], (32, 128)),
+        (["--chunk-size", "8"], (8, 64)),
+    ):
         parser = argparse.ArgumentParser()
         add_model_options(parser, defaults, argv)
         assert chunk_and_left(vars(parser.parse_args(argv)), {}, default=None) == expected

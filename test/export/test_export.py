@@ -33,16 +33,28 @@ def runs(tmp_path_factory):
 
 
 def test_files(runs):
-    assert {p.name for p in runs[False][0].iterdir()} == {"epoch-1.pt", "tokens.txt", "pretrained.pt", "jit_script.pt"}
+    assert {p.name for p in runs[False][0].iterdir()} == {
+        "epoch-1.pt",
+        "tokens.txt",
+        "pretrained.pt",
+        "jit_script.pt",
+    }
     assert (runs[True][0] / "jit_script_chunk_16_left_32.pt").is_file()
-    assert is_torchscript(runs[False][0] / "jit_script.pt") and not is_torchscript(runs[False][0] / "pretrained.pt")
+    assert is_torchscript(runs[False][0] / "jit_script.pt") and not is_torchscript(
+        runs[False][0] / "pretrained.pt"
+    )
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_pretrained_describes_itself(runs, causal):
     exp_dir, model = runs[causal]
     content = load_checkpoint_file(exp_dir / "pretrained.pt")
-    assert (content["causal"], content["vocab_size"], content["sample_rate"], content["feature_dim"]) == (causal, len(PIECES), 16000, 80)
+    assert (content["causal"], content["vocab_size"], content["sample_rate"], content["feature_dim"]) == (
+        causal,
+        len(PIECES),
+        16000,
+        80,
+    )
     again = model_from_checkpoint(content, {})
     for name, value in model.state_dict().items():
         assert value.equal(again.state_dict()[name])
@@ -51,10 +63,25 @@ def test_pretrained_describes_itself(runs, causal):
 @pytest.mark.parametrize("name", ["jit_script.pt", "jit_script_chunk_16_left_32.pt"])
 def test_layout(runs, name):
     module = torch.jit.load(str(runs[True][0] / name))
-    assert [n for n, _ in module.named_children()] == ["encoder_embed", "encoder", "decoder", "joiner", "simple_am_proj", "simple_lm_proj"]
-    assert (module.decoder.blank_id, module.decoder.context_size, module.decoder.vocab_size) == (0, 2, len(PIECES))
+    assert [n for n, _ in module.named_children()] == [
+        "encoder_embed",
+        "encoder",
+        "decoder",
+        "joiner",
+        "simple_am_proj",
+        "simple_lm_proj",
+    ]
+    assert (module.decoder.blank_id, module.decoder.context_size, module.decoder.vocab_size) == (
+        0,
+        2,
+        len(PIECES),
+    )
     if "chunk" in name:
-        assert (module.encoder.chunk_size, module.encoder.left_context_len, module.encoder.pad_length) == (16, 32, 13)
+        assert (module.encoder.chunk_size, module.encoder.left_context_len, module.encoder.pad_length) == (
+            16,
+            32,
+            13,
+        )
         assert len(module.encoder.get_init_states(2, torch.device("cpu"))) == 6 * 3 + 2
     assert load_torchscript(runs[True][0] / name).pieces == PIECES
 
@@ -67,7 +94,10 @@ def test_offline_script_equals_eager(runs, causal, method):
     scripted = load_torchscript(exp_dir / "jit_script.pt")
     x, lens = collate(utterances(8))
     with torch.inference_mode():
-        eager, scripted_out = model.forward_encoder(x, lens.clamp(min=9)), scripted.forward_encoder(x, lens.clamp(min=9))
+        eager, scripted_out = (
+            model.forward_encoder(x, lens.clamp(min=9)),
+            scripted.forward_encoder(x, lens.clamp(min=9)),
+        )
     torch.testing.assert_close(eager[0], scripted_out[0], rtol=1e-3, atol=1e-3)
     opts = SearchOptions(decoding_method=method)
     one, other = recognize(model, x, lens, opts, causal), recognize(scripted, x, lens, opts, causal)
@@ -98,13 +128,18 @@ def transcripts(capsys, model, files, *options):
 def test_transcribe_from_every_kind_of_file(runs, causal, tmp_path, capsys):
     exp_dir, _ = runs[causal]
     files = write_audio(tmp_path)
-    texts = [transcripts(capsys, exp_dir / name, files) for name in ("epoch-1.pt", "pretrained.pt", "jit_script.pt")]
+    texts = [
+        transcripts(capsys, exp_dir / name, files)
+        for name in ("epoch-1.pt", "pretrained.pt", "jit_script.pt")
+    ]
     assert texts[0] == texts[1] == texts[2]
     assert [line.split(": ")[0] for line in texts[0].splitlines()] == list(map(str, files))
     assert "W" in texts[0]
     if causal:
         streamed = transcripts(capsys, exp_dir / "jit_script_chunk_16_left_32.pt", files)
-        simulated = transcripts(capsys, exp_dir / "pretrained.pt", files, "--chunk-size", "16", "--left-context-frames", "32")
+        simulated = transcripts(
+            capsys, exp_dir / "pretrained.pt", files, "--chunk-size", "16", "--left-context-frames", "32"
+        )
         assert streamed == simulated
 
 
@@ -118,15 +153,25 @@ def test_json_timestamps_rates_and_channels(runs, tmp_path, capsys):
     (path,) = write_audio(tmp_path, n=1)
     samples, _ = soundfile.read(path, dtype="float32")
     two = tmp_path / "two.flac"
-    soundfile.write(two, torch.stack([torch.from_numpy(samples), torch.zeros(len(samples))], dim=1).numpy(), 16000)
-    first, second = map(json.loads, transcripts(capsys, exp_dir / "pretrained.pt", [path, two], "--json", "1").splitlines())
-    assert first["text"] == second["text"] and first["duration"] == pytest.approx(len(samples) / 16000, abs=1e-3)
+    soundfile.write(
+        two, torch.stack([torch.from_numpy(samples), torch.zeros(len(samples))], dim=1).numpy(), 16000
+    )
+    first, second = map(
+        json.loads, transcripts(capsys, exp_dir / "pretrained.pt", [path, two], "--json", "1").splitlines()
+    )
+    assert first["text"] == second["text"] and first["duration"] == pytest.approx(
+        len(samples) / 16000, abs=1e-3
+    )
     assert len(first["tokens"]) == len(first["timestamps"]) > 0
     assert first["timestamps"] == sorted(first["timestamps"]) and first["timestamps"][-1] <= first["duration"]
     lines = transcripts(capsys, exp_dir / "pretrained.pt", [path], "--timestamps", "1").splitlines()
-    assert [line.split() for line in lines[1:]] == [[f"{w['start']:.2f}", f"{w['end']:.2f}", w["w"]] for w in first["words"]]
+    assert [line.split() for line in lines[1:]] == [
+        [f"{w['start']:.2f}", f"{w['end']:.2f}", w["w"]] for w in first["words"]
+    ]
     assert [w["w"] for w in first["words"]] == first["text"].split()
-    sure = json.loads(transcripts(capsys, exp_dir / "pretrained.pt", [path], "--json", "1", "--confidence", "1"))
+    sure = json.loads(
+        transcripts(capsys, exp_dir / "pretrained.pt", [path], "--json", "1", "--confidence", "1")
+    )
     assert all(0 <= w["confidence"] <= 1 for w in sure["words"]) and sure["text"] == first["text"]
 
 
@@ -149,7 +194,10 @@ def test_bad_files_are_named_and_the_others_done(runs, tmp_path, capsys):
     [
         (lambda p: p / "none.pt", "no such model"),
         (lambda p: (p / "x.pt").write_bytes(b"junk") and p / "x.pt", "damaged"),
-        (lambda p: (p / "y.pt").write_bytes((p / "jit_script.pt").read_bytes()[:5000]) and p / "y.pt", "damaged"),
+        (
+            lambda p: (p / "y.pt").write_bytes((p / "jit_script.pt").read_bytes()[:5000]) and p / "y.pt",
+            "damaged",
+        ),
     ],
 )
 def test_bad_models_are_refused_in_one_line(runs, tmp_path, capsys, make, message):
@@ -165,7 +213,9 @@ def test_long_recordings_are_cut(runs, tmp_path, capsys):
     exp_dir, _ = runs[False]
     path = write_audio(tmp_path, n=4)[-1]
     whole = json.loads(transcripts(capsys, exp_dir / "pretrained.pt", [path], "--json", "1"))
-    cut = json.loads(transcripts(capsys, exp_dir / "pretrained.pt", [path], "--json", "1", "--max-segment", "1"))
+    cut = json.loads(
+        transcripts(capsys, exp_dir / "pretrained.pt", [path], "--json", "1", "--max-segment", "1")
+    )
     assert cut["tokens"] and cut["timestamps"] == sorted(cut["timestamps"]) and cut["timestamps"][-1] > 1
     assert whole["duration"] == cut["duration"]
 
@@ -200,7 +250,9 @@ def test_generate_averaged_model(tmp_path):
         models.append(write_run(tmp_path, False, seed))
         if seed:
             (tmp_path / "epoch-1.pt").rename(tmp_path / "epoch-2.pt")
-    generate_averaged_model.main(argv=["--exp-dir", str(tmp_path), "--epoch", "2", "--avg", "2", "--use-averaged-model", "0"])
+    generate_averaged_model.main(
+        argv=["--exp-dir", str(tmp_path), "--epoch", "2", "--avg", "2", "--use-averaged-model", "0"]
+    )
     content = load_checkpoint_file(tmp_path / "epoch-2-avg-2.pt")
     for name, value in content["model"].items():
         torch.testing.assert_close(value, (models[0].state_dict()[name] + models[1].state_dict()[name]) / 2)

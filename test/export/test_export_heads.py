@@ -35,7 +35,9 @@ def batch():
     return torch.randn(2, 121, 80, generator=torch.Generator().manual_seed(1)), torch.tensor([121, 83])
 
 
-@pytest.mark.parametrize("options", [dict(use_transducer=False), dict(), dict(use_transducer=False, use_attention_decoder=False)])
+@pytest.mark.parametrize(
+    "options", [dict(use_transducer=False), dict(), dict(use_transducer=False, use_attention_decoder=False)]
+)
 @torch.no_grad()
 def test_torchscript_equals_eager(tmp_path, options):
     model = model_of(**options)
@@ -43,7 +45,9 @@ def test_torchscript_equals_eager(tmp_path, options):
     module = torch.jit.load(str(tmp_path / "jit_script.pt"))
     children = {name for name, _ in module.named_children()}
     assert {"encoder_embed", "encoder", "ctc_output"} <= children
-    assert ("attention_decoder" in children) == model.use_attention_decoder and ("joiner" in children) == model.use_transducer
+    assert ("attention_decoder" in children) == model.use_attention_decoder and (
+        "joiner" in children
+    ) == model.use_transducer
     scripted = load_torchscript(tmp_path / "jit_script.pt")
     x, x_lens = batch()
     out, lens = scripted.forward_encoder(x, x_lens)
@@ -65,11 +69,16 @@ def test_torchscript_equals_eager(tmp_path, options):
 @torch.no_grad()
 def test_pretrained_and_what_can_be_searched(tmp_path):
     model = model_of(use_transducer=False)
-    params = {**dataclasses.asdict(ModelOptions(**{**OPTIONS, **HEADS, "use_transducer": False})), "num_mel_bins": 80}
+    params = {
+        **dataclasses.asdict(ModelOptions(**{**OPTIONS, **HEADS, "use_transducer": False})),
+        "num_mel_bins": 80,
+    }
     save_pretrained(model, params, tmp_path / "pretrained.pt")
     save_torchscript(script_model(model, streaming=False), tmp_path / "jit_script.pt", {}, PIECES)
     again = model_from_checkpoint(load_checkpoint_file(tmp_path / "pretrained.pt"), {})
-    assert again.use_attention_decoder and all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+    assert again.use_attention_decoder and all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values())
+    )
     (tmp_path / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))
     for name in ("pretrained.pt", "jit_script.pt"):
         loaded = load_for_inference(str(tmp_path / name)).model

@@ -52,7 +52,13 @@ def test_transcribe_makes_the_features_of_the_model(run, name, tmp_path, capsys)
     transcribe.main(argv=["--model", str(exp_dir / name), "--num-threads", "1", *map(str, paths)])
     want = "".join(f"{path}: {loaded.tokenizer.decode(h.tokens)}\n" for path, h in zip(paths, found))
     assert capsys.readouterr().out == want
-    others = recognize(model, *collate([extract_features(load_audio(p), 16000) for p in paths]), SearchOptions(), True, loaded.chunk_size)
+    others = recognize(
+        model,
+        *collate([extract_features(load_audio(p), 16000) for p in paths]),
+        SearchOptions(),
+        True,
+        loaded.chunk_size,
+    )
     assert [h.tokens for h in others] != [h.tokens for h in found]
 
 

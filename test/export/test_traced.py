@@ -18,7 +18,14 @@ from asr_core.models.options import build_model, options_class
 SELECT = ["--epoch", "1", "--avg", "1", "--use-averaged-model", "0"]
 CHUNKS = ["--chunk-size", "16", "--left-context-frames", "32"]
 SMALL = {
-    "conformer": {"num_encoder_layers": 1, "encoder_dim": 16, "nhead": 2, "feedforward_dim": 24, "front_end_channels": 4, "causal": True},
+    "conformer": {
+        "num_encoder_layers": 1,
+        "encoder_dim": 16,
+        "nhead": 2,
+        "feedforward_dim": 24,
+        "front_end_channels": 4,
+        "causal": True,
+    },
     "lstm": {"num_encoder_layers": 1, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24},
 }
 
@@ -31,7 +38,10 @@ def write_run(exp_dir, encoder="conformer", seed=0, **options):
     with torch.no_grad():
         model.joiner.output_linear.weight.normal_()
     exp_dir.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.state_dict(), **dataclasses.asdict(opts), "vocab_size": len(PIECES)}, exp_dir / "epoch-1.pt")
+    torch.save(
+        {"model": model.state_dict(), **dataclasses.asdict(opts), "vocab_size": len(PIECES)},
+        exp_dir / "epoch-1.pt",
+    )
     (exp_dir / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))
     return model
 
@@ -67,16 +77,25 @@ def test_files_transcribe_as_the_model_does(run, tmp_path, capsys):
     files = write_audio(tmp_path)
     expected = told(capsys, transcribe.main, "--model", run / "epoch-1.pt", *CHUNKS, *files)
     assert "W" in expected
-    assert told(capsys, jit_trace_pretrained.main, *arguments(run), "--decode-chunk-len", 32, *files) == expected
-    assert told(capsys, jit_trace_pretrained.main, *arguments(run), "--bpe-model", run / "tokens.txt", *files) == expected
+    assert (
+        told(capsys, jit_trace_pretrained.main, *arguments(run), "--decode-chunk-len", 32, *files) == expected
+    )
+    assert (
+        told(capsys, jit_trace_pretrained.main, *arguments(run), "--bpe-model", run / "tokens.txt", *files)
+        == expected
+    )
 
 
 def test_layout(run):
     extra = {"asr_core.json": ""}
-    encoder, decoder, joiner = (torch.jit.load(str(run / name), _extra_files=extra) for name in FILES.values())
+    encoder, decoder, joiner = (
+        torch.jit.load(str(run / name), _extra_files=extra) for name in FILES.values()
+    )
     states = encoder.get_init_states(1, torch.device("cpu"))
     window = 32 + json.loads(extra["asr_core.json"])["geometry"][3]
-    out, lens, new_states = encoder(torch.rand(1, window, 80), torch.tensor([window], dtype=torch.int32), states)
+    out, lens, new_states = encoder(
+        torch.rand(1, window, 80), torch.tensor([window], dtype=torch.int32), states
+    )
     assert out.shape[:2] == (1, 8) and lens.tolist() == [8] and len(new_states) == len(states)
     decoder_out = decoder(torch.tensor([[0, 3]]), torch.tensor([False]))
     assert joiner(out[:, 0], decoder_out.squeeze(1)).shape == (1, len(PIECES))
@@ -87,7 +106,11 @@ def test_layout(run):
     [
         ("conformer", "modified_beam_search", {}),
         ("conformer", "fast_beam_search", {}),
-        ("conformer", "greedy_search", {"transducer_type": "hat", "joiner_mode": "gated", "blank_logit_bias": -20.0}),
+        (
+            "conformer",
+            "greedy_search",
+            {"transducer_type": "hat", "joiner_mode": "gated", "blank_logit_bias": -20.0},
+        ),
         ("conformer", "greedy_search", {"joiner_mode": "multiply", "blank_logit_bias": -20.0}),
         ("lstm", "modified_beam_search", {"transducer_type": "hat", "blank_logit_bias": -20.0}),
         ("lstm", "fast_beam_search", {}),
@@ -111,13 +134,27 @@ def test_mistakes(run, tmp_path, capsys):
     main = jit_trace_pretrained.main
     assert "--decoder-model-filename" in refusal(capsys, main, *arguments(run, decoder=""), "x.wav")
     assert "no such model" in refusal(capsys, main, *arguments(run, joiner=tmp_path / "none.pt"), "x.wav")
-    assert "exported for chunks of 16 frames" in refusal(capsys, main, *arguments(run), "--decode-chunk-len", 64, "x.wav")
+    assert "exported for chunks of 16 frames" in refusal(
+        capsys, main, *arguments(run), "--decode-chunk-len", 64, "x.wav"
+    )
     assert "an even number" in refusal(capsys, main, *arguments(run), "--decode-chunk-len", 33, "x.wav")
     swapped = arguments(run, encoder=run / FILES["joiner"], joiner=run / FILES["encoder"])
     assert "not, in this order" in refusal(capsys, main, *swapped, "x.wav")
     write_run(tmp_path / "other", seed=3)
-    jit_trace_export.main(argv=[*SELECT, "--exp-dir", str(tmp_path / "other"), "--chunk-size", "32", "--left-context-frames", "64"])
-    assert "not of one model" in refusal(capsys, main, *arguments(run, encoder=tmp_path / "other" / FILES["encoder"]), "x.wav")
+    jit_trace_export.main(
+        argv=[
+            *SELECT,
+            "--exp-dir",
+            str(tmp_path / "other"),
+            "--chunk-size",
+            "32",
+            "--left-context-frames",
+            "64",
+        ]
+    )
+    assert "not of one model" in refusal(
+        capsys, main, *arguments(run, encoder=tmp_path / "other" / FILES["encoder"]), "x.wav"
+    )
 
 
 def test_models_that_cannot_be_traced(tmp_path, capsys):
@@ -126,7 +163,9 @@ def test_models_that_cannot_be_traced(tmp_path, capsys):
     assert "not causal" in refusal(capsys, jit_trace_export.main, *where, *CHUNKS)
     write_run(tmp_path, predictor="lstm")
     assert "LSTM prediction network" in refusal(capsys, jit_trace_export.main, *where, *CHUNKS)
-    assert "limited --chunk-size" in refusal(capsys, jit_trace_export.main, *where, "--chunk-size", -1, "--left-context-frames", -1)
+    assert "limited --chunk-size" in refusal(
+        capsys, jit_trace_export.main, *where, "--chunk-size", -1, "--left-context-frames", -1
+    )
 
 
 def test_the_name_of_a_script_may_be_another(tmp_path):

@@ -17,9 +17,17 @@ VOCAB = 60  # tokens that so little text allows
 
 def run_prepare(*arguments, status=0, timeout=600):
     """Run the recipe's prepare.sh with this interpreter; returns what it printed."""
-    env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+    }
     command = ["bash", "./prepare.sh", *map(str, arguments)]
-    done = subprocess.run(command, cwd=RECIPE, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        command, cwd=RECIPE, env=env, capture_output=True, text=True, timeout=timeout, check=False
+    )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -30,7 +38,9 @@ def lay_out(root, counts):
 
     audio = os.environ.get("MINI_LIBRISPEECH_AUDIO")
     if not audio:
-        pytest.importorskip("espeakng_loader", reason="needs espeakng-loader, or recordings in $MINI_LIBRISPEECH_AUDIO")
+        pytest.importorskip(
+            "espeakng_loader", reason="needs espeakng-loader, or recordings in $MINI_LIBRISPEECH_AUDIO"
+        )
     texts = make_mini_librispeech(root, counts, Path(audio) if audio else None)
     make_mini_musan(root)
     return texts

@@ -13,7 +13,15 @@ import numpy as np
 import soundfile
 
 SAMPLE_RATE = 16000
-FULL_PARTS = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean", "test-other")
+FULL_PARTS = (
+    "train-clean-100",
+    "train-clean-360",
+    "train-other-500",
+    "dev-clean",
+    "dev-other",
+    "test-clean",
+    "test-other",
+)
 MINI_PARTS = ("train-clean-5", "dev-clean-2")
 SPEAKERS = 2  # of each part
 VOICES = ("en-us+m1", "en-gb-x-rp+f1", "en-us+f3", "en+m4", "en-gb-scotland+m2", "en-us-nyc+f4")
@@ -47,7 +55,9 @@ def recorded(folder: Path, seed: int) -> Iterator[Utterance]:
     """Recordings of a folder, each ``x.wav`` or ``x.flac`` with its words in ``x.txt``, over and over."""
     from scipy.signal import resample_poly
 
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".wav", ".flac") and p.with_suffix(".txt").is_file())
+    paths = sorted(
+        p for p in folder.rglob("*") if p.suffix in (".wav", ".flac") and p.with_suffix(".txt").is_file()
+    )
     if not paths:
         raise SystemExit(f"error: no recordings with .txt beside them in {folder}")
     index = seed
@@ -55,11 +65,16 @@ def recorded(folder: Path, seed: int) -> Iterator[Utterance]:
         path = paths[index % len(paths)]
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         common = math.gcd(SAMPLE_RATE, rate)
-        yield resample_poly(samples[:, 0], SAMPLE_RATE // common, rate // common), path.with_suffix(".txt").read_text().strip().upper()
+        yield (
+            resample_poly(samples[:, 0], SAMPLE_RATE // common, rate // common),
+            path.with_suffix(".txt").read_text().strip().upper(),
+        )
         index += 1
 
 
-def make_mini_librispeech(root: Path, counts: Mapping[str, int], audio_dir: Optional[Path] = None) -> Dict[str, List[str]]:
+def make_mini_librispeech(
+    root: Path, counts: Mapping[str, int], audio_dir: Optional[Path] = None
+) -> Dict[str, List[str]]:
     """Write ``root/LibriSpeech``; returns the transcripts of each part.
 
     Args:
@@ -81,13 +96,17 @@ def make_mini_librispeech(root: Path, counts: Mapping[str, int], audio_dir: Opti
             source = recorded(audio_dir, 7 * number) if audio_dir else synthesised(number, voice)
             seconds = _write_chapter(corpus / part, number, 1000 + number, source, share, texts[part])
             speakers.append(f"{number:<5}| {'FM'[s]} | {part:<17}| {seconds / 60:<6.2f}| Voice {voice}")
-            chapters.append(f"{1000 + number} | {number} | {seconds / 60:.2f} | {part:<17}| 0 | 0 | Chapter {number} | Miniature")
+            chapters.append(
+                f"{1000 + number} | {number} | {seconds / 60:.2f} | {part:<17}| 0 | 0 | Chapter {number} | Miniature"
+            )
     (corpus / "SPEAKERS.TXT").write_text("\n".join(speakers) + "\n")
     (corpus / "CHAPTERS.TXT").write_text("\n".join(chapters) + "\n")
     return texts
 
 
-def _write_chapter(part: Path, speaker: int, chapter: int, source: Iterator[Utterance], count: int, texts: List[str]) -> float:
+def _write_chapter(
+    part: Path, speaker: int, chapter: int, source: Iterator[Utterance], count: int, texts: List[str]
+) -> float:
     """Write ``count`` utterances of one speaker; returns their seconds."""
     folder = part / str(speaker) / str(chapter)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +133,11 @@ def make_mini_musan(root: Path, seconds: Sequence[float] = (13.0, 24.0, 4.0)) ->
             time = np.arange(int(length * SAMPLE_RATE)) / SAMPLE_RATE
             tones = sum(np.sin(2 * np.pi * f * time) for f in rng.uniform(80, 900, 3))
             hiss = np.convolve(rng.standard_normal(len(time)), np.ones(i + 1) / (i + 1), "same")
-            soundfile.write(folder / f"{name}.wav", (0.05 * (hiss if kind == "noise" else tones)).astype(np.float32), SAMPLE_RATE)
+            soundfile.write(
+                folder / f"{name}.wav",
+                (0.05 * (hiss if kind == "noise" else tones)).astype(np.float32),
+                SAMPLE_RATE,
+            )
         if kind == "music":
             (folder / "ANNOTATIONS").write_text("".join(f"{name} classical N nobody\n" for name in names))
 
@@ -123,11 +146,17 @@ def main(argv: Any = None) -> None:
     from asr_core.utils.options import Parser, str2bool
 
     parser = Parser("Lay out a miniature LibriSpeech and a miniature MUSAN.")
-    parser.add_argument("root", type=Path, help="folder for LibriSpeech/ and musan/, to be given to prepare.sh as --dl-dir")
+    parser.add_argument(
+        "root", type=Path, help="folder for LibriSpeech/ and musan/, to be given to prepare.sh as --dl-dir"
+    )
     parser.add_argument("--mini-libri", type=str2bool, default=False, help="the parts of mini LibriSpeech")
     parser.add_argument("--num-train", type=int, default=40, help="utterances of each training part")
     parser.add_argument("--num-test", type=int, default=8, help="utterances of each other part")
-    parser.add_argument("--audio-dir", type=Path, help="folder of recordings x.wav with their words in x.txt, instead of synthesis")
+    parser.add_argument(
+        "--audio-dir",
+        type=Path,
+        help="folder of recordings x.wav with their words in x.txt, instead of synthesis",
+    )
     args = parser.parse_args(argv)
     parts = MINI_PARTS if args.mini_libri else FULL_PARTS
     counts = {part: args.num_train if part.startswith("train") else args.num_test for part in parts}

@@ -12,9 +12,16 @@ RECIPE = Path(__file__).resolve().parents[2] / "egs/librispeech/ASR"
 
 def run(program, *arguments):
     """Run ``./<program>.py``, e.g. zipformer/train, with this interpreter in the recipe's folder; returns its standard output."""
-    env = {**os.environ, "PYTHONPATH": str(RECIPE.parents[2]), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(RECIPE.parents[2]),
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+    }
     command = [sys.executable, f"./{program}.py", *map(str, arguments)]
-    done = subprocess.run(command, cwd=RECIPE, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=RECIPE, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -26,7 +33,9 @@ def check_results(folder, kind_and_set, num_utterances):
         lines = recogs.read_text().splitlines()
         assert len(lines) == 2 * num_utterances
         for ref, hyp in zip(lines[::2], lines[1::2]):
-            assert ast.literal_eval(ref.split(":\tref=")[1]) and isinstance(ast.literal_eval(hyp.split(":\thyp=")[1]), list)
+            assert ast.literal_eval(ref.split(":\tref=")[1]) and isinstance(
+                ast.literal_eval(hyp.split(":\thyp=")[1]), list
+            )
         (errs,) = folder.glob(f"errs-{name}{kind_and_set}*.txt")
         assert re.match(r"%WER = \d+\.\d+\nErrors: \d+ insertions", errs.read_text())
         (summary,) = folder.glob(f"wer-summary[-_]{name}{kind_and_set}*.txt")

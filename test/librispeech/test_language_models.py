@@ -25,8 +25,21 @@ def prepared(tmp_path_factory):
     folder = root / "lm"
     folder.mkdir()
     words = sorted({word for lines in texts.values() for word in " ".join(lines).split()} - {"THE"})
-    (folder / "librispeech-lexicon.txt").write_text("".join(f"{word}\t{' '.join(word)}\n" for word in [*words, words[0], "ZYX"]))
-    arguments = ["--mini-libri", 1, "--dl-dir", root, "--data-dir", root / "data", "--vocab-sizes", 40, "--nj", 1]
+    (folder / "librispeech-lexicon.txt").write_text(
+        "".join(f"{word}\t{' '.join(word)}\n" for word in [*words, words[0], "ZYX"])
+    )
+    arguments = [
+        "--mini-libri",
+        1,
+        "--dl-dir",
+        root,
+        "--data-dir",
+        root / "data",
+        "--vocab-sizes",
+        40,
+        "--nj",
+        1,
+    ]
     run_prepare(*arguments, "--stage", 1, "--stop-stage", 1)
     run_prepare(*arguments, "--stage", 5, "--stop-stage", 5)
     run_prepare(*arguments, "--stage", 6, "--stop-stage", 8)
@@ -37,7 +50,12 @@ def test_lexica(prepared):
     _, data, _, texts = prepared
     phone, bpe = data / "lang_phone", data / "lang_bpe_40"
     lines = (phone / "lexicon.txt").read_text().splitlines()
-    assert lines == sorted(set(lines)) and {"!SIL SIL", "<SPOKEN_NOISE> SPN", "<UNK> SPN", "ZYX Z Y X"} <= set(lines)
+    assert lines == sorted(set(lines)) and {
+        "!SIL SIL",
+        "<SPOKEN_NOISE> SPN",
+        "<UNK> SPN",
+        "ZYX Z Y X",
+    } <= set(lines)
     assert (bpe / "words.txt").read_text() == (phone / "words.txt").read_text()
     names = ("lexicon_disambig.txt", "tokens.txt", "words.txt", "L.fst.txt", "L_disambig.fst.txt")
     assert all((lang / name).is_file() for lang in (phone, bpe) for name in names)
@@ -62,7 +80,9 @@ def test_token_models(prepared):
     tokens, lexicon = read_symbols(lang / "tokens.txt"), dict(read_lexicon(lang / "lexicon.txt"))
     spelt = (lang / "transcript_tokens.txt").read_text().splitlines()
     assert len(spelt) == len(texts["train-clean-5"])
-    assert spelt[0].split() == [p for w in texts["train-clean-5"][0].split() for p in lexicon.get(w, ["\u2581", "<unk>"])]
+    assert spelt[0].split() == [
+        p for w in texts["train-clean-5"][0].split() for p in lexicon.get(w, ["\u2581", "<unk>"])
+    ]
     scores = []
     for order in (2, 3, 4, 5):
         lm = NgramLm.from_arpa(lang / f"{order}gram.arpa", tokens)
@@ -78,7 +98,9 @@ def test_training_data(prepared):
     folder, tokenizer = data / "lm_training_bpe_40", Tokenizer.load(data / "lang_bpe_40")
     for suffix, lines in (("", texts["train-clean-5"]), ("-valid", texts["dev-clean-2"])):
         archive, ordered = (LmArchive.load(folder / f"{kind}lm_data{suffix}.pt") for kind in ("", "sorted_"))
-        assert archive.tokens_of(torch.arange(len(lines))).tolist() == [t for ids in tokenizer.encode(lines) for t in ids]
+        assert archive.tokens_of(torch.arange(len(lines))).tolist() == [
+            t for ids in tokenizer.encode(lines) for t in ids
+        ]
         assert ordered.sentence_lengths.tolist() == sorted(archive.sentence_lengths.tolist(), reverse=True)
         assert f"sentences: {len(lines)}\n" in (folder / f"statistics{suffix}.txt").read_text()
     assert (folder / "valid.txt").read_text().splitlines() == texts["dev-clean-2"]
@@ -89,7 +111,9 @@ def test_decoding_graphs(prepared):
     pytest.importorskip("kaldifst")
     _, data, arguments, texts = prepared
     run_prepare(*arguments, "--stage", 9, "--stop-stage", 9)
-    graphs = [data / lang / f"{name}.fst.txt" for lang in ("lang_phone", "lang_bpe_40") for name in ("LG", "HLG")]
+    graphs = [
+        data / lang / f"{name}.fst.txt" for lang in ("lang_phone", "lang_bpe_40") for name in ("LG", "HLG")
+    ]
     times = [path.stat().st_mtime_ns for path in graphs]
     run_prepare(*arguments, "--stage", 9, "--stop-stage", 9)
     assert [path.stat().st_mtime_ns for path in graphs] == times
@@ -103,28 +127,42 @@ def test_decoding_graphs(prepared):
         frames[0, 2 * t, token] = frames[0, 2 * t + 1, 0] = 0.0
     (lattice,) = intersect(frames, torch.tensor([2 * len(tokens)]), graph)
     best = path_hypothesis(graph, lattice, *lattice.shortest_path())
-    assert best.words == words and best.tokens == tokens and best.timestamps == list(range(0, 2 * len(tokens), 2))
+    assert (
+        best.words == words
+        and best.tokens == tokens
+        and best.timestamps == list(range(0, 2 * len(tokens), 2))
+    )
 
 
 def test_repeating_does_nothing_and_downloaded_models_are_taken(prepared):
     root, data, arguments, _ = prepared
-    watched = [data / "lm/G_3_gram.fst.txt", data / "lang_bpe_40/5gram.arpa", data / "lm_training_bpe_40/lm_data.pt"]
+    watched = [
+        data / "lm/G_3_gram.fst.txt",
+        data / "lang_bpe_40/5gram.arpa",
+        data / "lm_training_bpe_40/lm_data.pt",
+    ]
     before = [p.stat().st_mtime_ns for p in watched]
     run_prepare(*arguments, "--stage", 6, "--stop-stage", 8)
     assert [p.stat().st_mtime_ns for p in watched] == before
-    arpa = "\\data\\\nngram 1=4\n\n\\1-grams:\n-99\t<s>\n-0.5\t</s>\n-0.3\tZYX\n-0.4\tNOTINLEXICON\n\n\\end\\\n"
+    arpa = (
+        "\\data\\\nngram 1=4\n\n\\1-grams:\n-99\t<s>\n-0.5\t</s>\n-0.3\tZYX\n-0.4\tNOTINLEXICON\n\n\\end\\\n"
+    )
     (root / "lm/3-gram.pruned.1e-7.arpa").write_text(arpa)
     told = run_prepare(*arguments, "--stage", 7, "--stop-stage", 7)
     assert "1 n-grams with words outside" in told
     words = read_symbols(data / "lang_phone/words.txt")
     arc, end = (line.split("\t") for line in (data / "lm/G_3_gram.fst.txt").read_text().splitlines())
-    assert list(map(int, arc[:4])) == [0, 0, words["ZYX"], words["ZYX"]] and float(arc[4]) == pytest.approx(0.3 * np.log(10), abs=1e-5)
+    assert list(map(int, arc[:4])) == [0, 0, words["ZYX"], words["ZYX"]] and float(arc[4]) == pytest.approx(
+        0.3 * np.log(10), abs=1e-5
+    )
     assert end[0] == "0" and float(end[1]) == pytest.approx(0.5 * np.log(10), abs=1e-5)
     (root / "lm/3-gram.pruned.1e-7.arpa").unlink()
 
 
 def test_without_the_lexicon_one_line_says_where_it_comes_from(tmp_path):
-    told = run_prepare("--dl-dir", tmp_path, "--data-dir", tmp_path / "d", "--stage", 6, "--stop-stage", 6, status=1)
+    told = run_prepare(
+        "--dl-dir", tmp_path, "--data-dir", tmp_path / "d", "--stage", 6, "--stop-stage", 6, status=1
+    )
     assert "librispeech-lexicon.txt; ./prepare.sh --stage -1 --stop-stage -1 downloads it" in told
     told = run_prepare("--lm-order", "x", status=1)
     assert "--lm-order must be from 1 to 9" in told

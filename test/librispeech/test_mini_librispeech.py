@@ -23,7 +23,18 @@ def mini_libri(tmp_path_factory):
     """Mini LibriSpeech with very few utterances, prepared: (folder of the corpora, data folder, arguments, texts)."""
     root = tmp_path_factory.mktemp("mini_libri")
     texts = lay_out(root, {"train-clean-5": 6, "dev-clean-2": 3})
-    arguments = ["--mini-libri", "true", "--dl-dir", root, "--data-dir", root / "data", "--vocab-sizes", "40 45", "--nj", 1]
+    arguments = [
+        "--mini-libri",
+        "true",
+        "--dl-dir",
+        root,
+        "--data-dir",
+        root / "data",
+        "--vocab-sizes",
+        "40 45",
+        "--nj",
+        1,
+    ]
     run_prepare(*arguments, "--stage", 1, "--stop-stage", 5)
     return root, root / "data", arguments, texts
 
@@ -39,7 +50,9 @@ def test_mini_libri_prepares_in_seconds(mini_libri):
     assert not (data / "fbank/librispeech_cuts_train-all-shuf.jsonl.gz").exists()
     assert (data / "fbank/librispeech_feats_dev-clean-2").is_dir() and (data / "fbank/musan_feats").is_dir()
     noise = read_cuts(data / "fbank/musan_cuts.jsonl.gz")
-    assert sorted({round(c.duration) for c in noise}) == [10] and len(noise) == 9  # 13 s -> 10, 24 s -> 10 + 10, 4 s -> nothing
+    assert (
+        sorted({round(c.duration) for c in noise}) == [10] and len(noise) == 9
+    )  # 13 s -> 10, 24 s -> 10 + 10, 4 s -> nothing
     for size in (40, 45):
         lang = data / f"lang_bpe_{size}"
         assert lang.joinpath("transcript_words.txt").read_text().split("\n")[:-1] == texts["train-clean-5"]
@@ -48,14 +61,19 @@ def test_mini_libri_prepares_in_seconds(mini_libri):
         assert lang.joinpath("bpe.model").read_bytes() == lang.joinpath(f"unigram_{size}.model").read_bytes()
         tokens = [line.split()[0] for line in lang.joinpath("tokens.txt").read_text().splitlines()]
         assert len(tokens) == size and tokens[:3] == ["<blk>", "<sos/eos>", "<unk>"]
-        assert [line.split("\t")[0] for line in lang.joinpath(f"unigram_{size}.vocab").read_text().splitlines()] == tokens
+        assert [
+            line.split("\t")[0] for line in lang.joinpath(f"unigram_{size}.vocab").read_text().splitlines()
+        ] == tokens
 
 
 @pytest.mark.parametrize(
     "arguments, told",
     [
         (["--stage", 6], "--stage 6 comes after --stop-stage 5"),
-        (["--stage", 1, "--stop_stage", 1, "--dl-dir", "nowhere"], "no folder nowhere/LibriSpeech/train-clean-100; run stage 0, or give"),
+        (
+            ["--stage", 1, "--stop_stage", 1, "--dl-dir", "nowhere"],
+            "no folder nowhere/LibriSpeech/train-clean-100; run stage 0, or give",
+        ),
         (["--stage", 5, "--data-dir", "/dev/null/data"], "cannot make the folder /dev/null/data"),
         (
             ["--stage", 5, "--data-dir", "/tmp/nowhere"],
@@ -109,7 +127,20 @@ def test_files_without_markers_are_kept(mini_libri, tmp_path):
 @pytest.mark.slow
 def test_on_the_fly_features_need_no_storage(mini_libri, tmp_path):
     root, _, _, _ = mini_libri
-    arguments = ["--mini-libri", 1, "--dl-dir", root, "--data-dir", tmp_path, "--vocab-sizes", 45, "--nj", 1, "--on-the-fly-feats", 1]
+    arguments = [
+        "--mini-libri",
+        1,
+        "--dl-dir",
+        root,
+        "--data-dir",
+        tmp_path,
+        "--vocab-sizes",
+        45,
+        "--nj",
+        1,
+        "--on-the-fly-feats",
+        1,
+    ]
     run_prepare(*arguments, "--stage", 1, "--stop-stage", 5)
     assert not list(tmp_path.rglob("*.f16"))
     assert all(c.has_recording for c in read_cuts(tmp_path / "manifests/musan_cuts.jsonl.gz"))
@@ -123,7 +154,18 @@ def test_archives_are_unpacked_whole_or_not_at_all(mini_libri, tmp_path):
     with tarfile.open(tmp_path / "musan.tar.gz", "w:gz") as archive:
         member = tarfile.TarInfo("musan/noise/README")
         archive.addfile(member, io.BytesIO())
-    arguments = ["--mini-libri", 1, "--dl-dir", tmp_path, "--data-dir", tmp_path / "data", "--stage", 0, "--stop-stage", 0]
+    arguments = [
+        "--mini-libri",
+        1,
+        "--dl-dir",
+        tmp_path,
+        "--data-dir",
+        tmp_path / "data",
+        "--stage",
+        0,
+        "--stop-stage",
+        0,
+    ]
     whole = (tmp_path / "dev-clean-2.tar.gz").read_bytes()
     (tmp_path / "dev-clean-2.tar.gz").write_bytes(whole[: len(whole) // 2])
     told = run_prepare(*arguments, status=1)
@@ -152,7 +194,8 @@ def test_language_model_files_are_unzipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, words", [(["--perturb-speed", "2"], "--perturb-speed must be 1 or 0"), (["--foo", 1], "unknown option")]
+    "arguments, words",
+    [(["--perturb-speed", "2"], "--perturb-speed must be 1 or 0"), (["--foo", 1], "unknown option")],
 )
 def test_wrong_options_end_with_one_line(arguments, words):
     told = run_prepare(*arguments, status=2 if "--foo" in arguments else 1)
@@ -165,7 +208,9 @@ def test_every_file_of_the_full_corpus(mini_librispeech):
     for part in (*TRAIN, *TEST):
         recordings = RecordingSet.from_file(data / f"manifests/librispeech_recordings_{part}.jsonl.gz")
         supervisions = SupervisionSet.from_file(data / f"manifests/librispeech_supervisions_{part}.jsonl.gz")
-        assert [s.text for s in supervisions] == mini_librispeech.texts[part] and len(recordings) == len(supervisions)
+        assert [s.text for s in supervisions] == mini_librispeech.texts[part] and len(recordings) == len(
+            supervisions
+        )
         cuts = read_cuts(fbank / f"librispeech_cuts_{part}.jsonl.gz")
         assert len(cuts) == len(recordings) * (3 if part in TRAIN else 1)
         assert (fbank / f"librispeech_feats_{part}").is_dir()
@@ -183,7 +228,9 @@ def test_the_shuffled_training_cuts_are_all_of_them_in_a_fixed_order(mini_libris
     fbank = mini_librispeech.manifest_dir
     shuffled = fbank / "librispeech_cuts_train-all-shuf.jsonl.gz"
     ids = [c.id for c in CutSet.from_jsonl_lazy(shuffled)]
-    inorder = [c.id for part in TRAIN for c in CutSet.from_jsonl_lazy(fbank / f"librispeech_cuts_{part}.jsonl.gz")]
+    inorder = [
+        c.id for part in TRAIN for c in CutSet.from_jsonl_lazy(fbank / f"librispeech_cuts_{part}.jsonl.gz")
+    ]
     assert sorted(ids) == sorted(inorder) and ids != inorder
     content = shuffled.read_bytes()
     shuffled.unlink()
@@ -208,7 +255,9 @@ def test_the_corpus_finds_its_sets_in_manifests_and_shar(mini_librispeech, tmp_p
     params = {"manifest_dir": str(mini_librispeech.manifest_dir), "full_libri": True, "mini_libri": False}
     plain, shar = librispeech(params), librispeech({**params, "shar_dir": str(tmp_path)})
     assert [c.id for c in plain.train_cuts()] == [c.id for c in shar.train_cuts()]
-    assert len(list(plain.valid_cuts())) == 8 and {name: len(list(cuts)) for name, cuts in shar.test_sets().items()} == {
+    assert len(list(plain.valid_cuts())) == 8 and {
+        name: len(list(cuts)) for name, cuts in shar.test_sets().items()
+    } == {
         "test-clean": 4,
         "test-other": 4,
     }

@@ -6,10 +6,20 @@ from run_recipe import check_results, run
 DATA = "--full-libri 0 --num-buckets 2 --num-workers 0 --num-threads 1 --device cpu --max-duration 30".split()
 QUICK = "--num-epochs 1 --average-period 2 --save-every-n 4 --log-interval 1".split()
 HEADS = "--decoder-dim 32 --joiner-dim 32".split()
-CONFORMER = ["--num-encoder-layers", 1, "--encoder-dim", 32, "--nhead", 2, "--feedforward-dim", 48, "--front-end-channels", 4, *HEADS]
-ZIPFORMER1 = (
-    "--num-encoder-layers 1 --feedforward-dims 32 --nhead 4 --encoder-dims 32 --attention-dims 32 --encoder-unmasked-dims 24".split()
-)
+CONFORMER = [
+    "--num-encoder-layers",
+    1,
+    "--encoder-dim",
+    32,
+    "--nhead",
+    2,
+    "--feedforward-dim",
+    48,
+    "--front-end-channels",
+    4,
+    *HEADS,
+]
+ZIPFORMER1 = "--num-encoder-layers 1 --feedforward-dims 32 --nhead 4 --encoder-dims 32 --attention-dims 32 --encoder-unmasked-dims 24".split()
 ZIPFORMER = (
     "--num-encoder-layers 1,1 --downsampling-factor 1,2 --encoder-dim 32,48 --encoder-unmasked-dim 24 --feedforward-dim 48 "
     "--num-heads 2 --cnn-module-kernel 15,7 --causal 1"
@@ -32,9 +42,18 @@ def recipe(mini_librispeech, tmp_path):
         return run(program, *where, *arguments)
 
     call.train = lambda folder, *arguments: call(
-        f"{folder}/train", *arguments, *DATA, *QUICK, "--bpe-model", mini_librispeech.lang_dir / "bpe.model", epoch=False, data=True
+        f"{folder}/train",
+        *arguments,
+        *DATA,
+        *QUICK,
+        "--bpe-model",
+        mini_librispeech.lang_dir / "bpe.model",
+        epoch=False,
+        data=True,
     )
-    call.check = lambda method, prefix: check_results(tmp_path / method, prefix, len(mini_librispeech.texts["test-clean"]))
+    call.check = lambda method, prefix: check_results(
+        tmp_path / method, prefix, len(mini_librispeech.texts["test-clean"])
+    )
     call.flac = sorted((mini_librispeech.dl_dir / "LibriSpeech/test-clean").rglob("*.flac"))[0]
     call.tokens = mini_librispeech.lang_dir / "bpe.model"
     call.folder = tmp_path
@@ -49,7 +68,9 @@ def test_conformer(recipe):
     recipe.check("streaming/greedy_search", "_greedy-search_epoch-1_avg-1")
     recipe("conformer/export", "--jit", 1, *CHUNKS)
     script = recipe.folder / "jit_script_chunk_16_left_64.pt"
-    assert run("conformer/jit_pretrained_streaming", "--nn-model-filename", script, recipe.flac).startswith(f"{recipe.flac}: ")
+    assert run("conformer/jit_pretrained_streaming", "--nn-model-filename", script, recipe.flac).startswith(
+        f"{recipe.flac}: "
+    )
 
 
 def test_conformer_rnnt(recipe):
@@ -58,7 +79,10 @@ def test_conformer_rnnt(recipe):
     recipe.check("greedy_search", "-epoch-1_avg-1")
     recipe("conformer_rnnt/export")
     recipe("conformer_rnnt/export", "--jit", 1)
-    files = ("--checkpoint", recipe.folder / "pretrained.pt"), ("--nn-model-filename", recipe.folder / "jit_script.pt")
+    files = (
+        ("--checkpoint", recipe.folder / "pretrained.pt"),
+        ("--nn-model-filename", recipe.folder / "jit_script.pt"),
+    )
     first, second = (run("conformer_rnnt/pretrained", *file, recipe.flac) for file in files)
     assert first == second and first.startswith(f"{recipe.flac}: ")
 
@@ -67,7 +91,9 @@ def test_contextnet(recipe):
     recipe.train("contextnet", "--alpha", 0.0625, *HEADS)
     recipe("contextnet/decode", data=True)
     recipe.check("greedy_search", "-epoch-1_avg-1")
-    assert run("contextnet/pretrained", "--checkpoint", recipe.folder / "epoch-1.pt", recipe.flac).startswith(f"{recipe.flac}: ")
+    assert run("contextnet/pretrained", "--checkpoint", recipe.folder / "epoch-1.pt", recipe.flac).startswith(
+        f"{recipe.flac}: "
+    )
 
 
 def test_zipformer_ctc(recipe):
@@ -90,10 +116,28 @@ def test_the_tutorial(recipe):
     recipe.check("streaming/greedy_search", "_greedy-search_epoch-1_avg-1_chunk-16_left-context-64")
     recipe(f"{folder}/export", "--bpe-model", recipe.tokens, *chunk, "--jit", 1)
     recipe(f"{folder}/jit_trace_export", "--bpe-model", recipe.tokens, *chunk)
-    parts = [f"--{part}-model-filename {recipe.folder}/{part}_jit_trace.pt" for part in ("encoder", "decoder", "joiner")]
+    parts = [
+        f"--{part}-model-filename {recipe.folder}/{part}_jit_trace.pt"
+        for part in ("encoder", "decoder", "joiner")
+    ]
     told = {
-        run(f"{folder}/pretrained", "--checkpoint", recipe.folder / "pretrained.pt", "--method", "greedy_search", *chunk, recipe.flac),
+        run(
+            f"{folder}/pretrained",
+            "--checkpoint",
+            recipe.folder / "pretrained.pt",
+            "--method",
+            "greedy_search",
+            *chunk,
+            recipe.flac,
+        ),
         run(f"{folder}/jit_pretrained", "--nn-model-filename", recipe.folder / "cpu_jit.pt", recipe.flac),
-        run(f"{folder}/jit_trace_pretrained", *" ".join(parts).split(), "--bpe-model", recipe.tokens, *chunk, recipe.flac),
+        run(
+            f"{folder}/jit_trace_pretrained",
+            *" ".join(parts).split(),
+            "--bpe-model",
+            recipe.tokens,
+            *chunk,
+            recipe.flac,
+        ),
     }
     assert len(told) == 1 and told.pop().startswith(f"{recipe.flac}: ")

@@ -46,7 +46,9 @@ def parser_of(program, monkeypatch):
 
 def reference_of(program):
     spec = REFERENCE["programs"][program]
-    options = {name: tuple(form) for group in spec["groups"] for name, form in REFERENCE["groups"][group].items()}
+    options = {
+        name: tuple(form) for group in spec["groups"] for name, form in REFERENCE["groups"][group].items()
+    }
     for name, default in spec["defaults"].items():
         options[name] = (options[name][0], default)
     return options
@@ -66,7 +68,11 @@ def default_of(parser, action):
     if action.default is not argparse.SUPPRESS:
         return action.default
     known = defaults_of(ModelOptions)
-    return known[action.dest] if action.dest in known else {"sample_rate": 16000, "num_mel_bins": 80}[action.dest]
+    return (
+        known[action.dest]
+        if action.dest in known
+        else {"sample_rate": 16000, "num_mel_bins": 80}[action.dest]
+    )
 
 
 @pytest.mark.parametrize("program", REFERENCE["programs"])
@@ -82,7 +88,10 @@ def test_every_option_of_the_reference(program, monkeypatch):
         if not same_kind(kind(action), theirs):
             differing.append(f"{name} is of type {kind(action)}, not {theirs}")
         mine = default_of(parser, action)
-        if (None if mine == "" else mine) != (None if default == "" else default) and (program, name) not in OTHER_DEFAULTS:
+        if (None if mine == "" else mine) != (None if default == "" else default) and (
+            program,
+            name,
+        ) not in OTHER_DEFAULTS:
             differing.append(f"{name} is {mine!r} by default, not {default!r}")
     assert not missing and not differing, f"missing: {missing}; differing: {differing}"
 
@@ -111,7 +120,12 @@ def test_forms_of_values(monkeypatch):
 
 def test_help_shows_defaults_that_say_something(monkeypatch):
     text = parser_of("decode", monkeypatch).format_help()
-    assert "(default: 20.0)" in text and "(default: False)" in text and "default: None" not in text and "default: )" not in text
+    assert (
+        "(default: 20.0)" in text
+        and "(default: False)" in text
+        and "default: None" not in text
+        and "default: )" not in text
+    )
 
 
 def test_both_spellings_of_num_active_paths(monkeypatch):
@@ -129,7 +143,9 @@ def test_presets_yield_to_options_given_besides(monkeypatch):
         mixed = values("train", monkeypatch, *argv)
         assert mixed.encoder_dim == usual["encoder_dim"] and mixed.num_encoder_layers == "2,2,2,2,2,2"
     given = vars(values("decode", monkeypatch, "--model-size", "small"))
-    assert given["feedforward_dim"] == "512,768,768,768,768,768" and not {"causal", "query_head_dim"} & set(given)
+    assert given["feedforward_dim"] == "512,768,768,768,768,768" and not {"causal", "query_head_dim"} & set(
+        given
+    )
 
 
 def test_finetuning_takes_the_models_options_from_its_checkpoint(monkeypatch):

@@ -9,7 +9,9 @@ from asr_core.text.tokenizer import Tokenizer
 from asr_core.text.train_tokenizer import train_tokenizer
 from asr_core.utils.errors import UserError
 
-TEXT = "THE CAT SAT ON THE MAT\nA CAT\n\nTHAT MAT AND THIS HAT\nA HAT AND A CAT AND A MAT ON THE HAT\nTHIS CAT\n"
+TEXT = (
+    "THE CAT SAT ON THE MAT\nA CAT\n\nTHAT MAT AND THIS HAT\nA HAT AND A CAT AND A MAT ON THE HAT\nTHIS CAT\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +19,11 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm")
     (folder / "text").write_text(TEXT)
     train_tokenizer(folder / "text", folder, 18)
-    outputs = {"lm-archive": "lm_data.pt", "sorted-archive": "sorted_lm_data.pt", "statistics": "statistics.txt"}
+    outputs = {
+        "lm-archive": "lm_data.pt",
+        "sorted-archive": "sorted_lm_data.pt",
+        "statistics": "statistics.txt",
+    }
     written = [word for name, file in outputs.items() for word in (f"--{name}", str(folder / file))]
     prepare_lm_data.main(["--bpe-model", str(folder), "--lm-data", str(folder / "text"), *written])
     return folder
@@ -42,7 +48,9 @@ def test_sorting_puts_the_longest_first_and_loses_nothing(made):
     assert sentences_of(ordered) == sorted(sentences, key=len, reverse=True)
     assert ordered.sentence_lengths.tolist() == sorted(plain.sentence_lengths.tolist(), reverse=True)
     told = (made / "statistics.txt").read_text()
-    assert "sentences: 5\n" in told and "words: 26\n" in told and f"tokens: {sum(map(len, sentences))}\n" in told
+    assert (
+        "sentences: 5\n" in told and "words: 26\n" in told and f"tokens: {sum(map(len, sentences))}\n" in told
+    )
 
 
 def test_some_sentences_in_any_order(made):
@@ -69,5 +77,14 @@ def test_mistakes_are_named(made, tmp_path, capsys):
         LmArchive.load(tmp_path / "y.pt")
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(SystemExit):
-        prepare_lm_data.main(["--bpe-model", str(made), "--lm-data", str(tmp_path / "empty"), "--lm-archive", str(tmp_path / "z.pt")])
+        prepare_lm_data.main(
+            [
+                "--bpe-model",
+                str(made),
+                "--lm-data",
+                str(tmp_path / "empty"),
+                "--lm-archive",
+                str(tmp_path / "z.pt"),
+            ]
+        )
     assert "has no words" in capsys.readouterr().err

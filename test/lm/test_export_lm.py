@@ -14,7 +14,10 @@ from asr_core.lm.neural import RnnLm, TransformerLm, pad_sentences
 from asr_core.lm.options import LmOptions
 
 SENTENCES = [[2, 3, 4], [5], [6, 6, 2, 3, 5]]
-MODELS = {"rnn": lambda: RnnLm(7, 8, 12, 2), "transformer": lambda: TransformerLm(7, 8, 6, 16, 2, 3, tie_weights=False)}
+MODELS = {
+    "rnn": lambda: RnnLm(7, 8, 12, 2),
+    "transformer": lambda: TransformerLm(7, 8, 6, 16, 2, 3, tie_weights=False),
+}
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -34,7 +37,9 @@ def test_weights_load_again_as_a_checkpoint(trained):
     run(export_lm, "--lm-type", kind, "--exp-dir", folder, "--epoch", 3)
     (folder / "epoch-99.pt").symlink_to("pretrained.pt")
     again = load_lm(LmOptions(lm_exp_dir=str(folder), lm_epoch=99), 7, lm_type=kind)
-    torch.testing.assert_close(again.sentence_log_probs(SENTENCES), model.sentence_log_probs(SENTENCES), rtol=0, atol=0)
+    torch.testing.assert_close(
+        again.sentence_log_probs(SENTENCES), model.sentence_log_probs(SENTENCES), rtol=0, atol=0
+    )
 
 
 def test_the_script_scores_sentences_and_tokens(trained):
@@ -54,10 +59,31 @@ def test_the_script_scores_sentences_and_tokens(trained):
 
 def test_perplexity_counts_ends_and_words(trained, capsys):
     kind, model, folder = trained
-    words, offsets = torch.tensor([2, 3, 4, 5, 6], dtype=torch.int32), torch.tensor([0, 2, 3, 4, 5])  # word 0 is two tokens
-    archive = LmArchive(words, offsets, torch.tensor([0, 1, 3, 2], dtype=torch.int32), torch.tensor([0, 2, 4]), torch.tensor([3, 2]))
+    words, offsets = (
+        torch.tensor([2, 3, 4, 5, 6], dtype=torch.int32),
+        torch.tensor([0, 2, 3, 4, 5]),
+    )  # word 0 is two tokens
+    archive = LmArchive(
+        words,
+        offsets,
+        torch.tensor([0, 1, 3, 2], dtype=torch.int32),
+        torch.tensor([0, 2, 4]),
+        torch.tensor([3, 2]),
+    )
     archive.save(folder / "data.pt")
-    run(lm_perplexity, "--lm-type", kind, "--exp-dir", folder, "--epoch", 3, "--lm-data", folder / "data.pt", "--batch-size", 1)
+    run(
+        lm_perplexity,
+        "--lm-type",
+        kind,
+        "--exp-dir",
+        folder,
+        "--epoch",
+        3,
+        "--lm-data",
+        folder / "data.pt",
+        "--batch-size",
+        1,
+    )
     total = float(model.sentence_log_probs([[2, 3, 4], [6, 5]]).double().sum())
     printed = [float(x) for x in re.findall(r"-?\d+\.\d+", capsys.readouterr().out)]
     assert printed == pytest.approx([total, math.exp(-total / 7), math.exp(-total / 6)], abs=1e-3)

@@ -15,13 +15,23 @@ from asr_core.utils.errors import UserError
 @pytest.fixture
 def grammar(tmp_path):
     rng = np.random.default_rng(0)
-    lines = [" ".join("abcdef"[min(int(rng.exponential(1.5)), 5)] for _ in range(rng.integers(1, 7))) for _ in range(80)]
+    lines = [
+        " ".join("abcdef"[min(int(rng.exponential(1.5)), 5)] for _ in range(rng.integers(1, 7)))
+        for _ in range(80)
+    ]
     (tmp_path / "text").write_text("\n".join(lines))
     write_arpa(tmp_path / "x.arpa", estimate(tmp_path / "text", 3))
     table = {word: i for i, word in enumerate(words_table("abcdef"))}
     lm = NgramLm.from_arpa(tmp_path / "x.arpa", table)
     (tmp_path / "words.txt").write_text(format_symbols(table))
-    places = ["--arpa", tmp_path / "x.arpa", "--symbols", tmp_path / "words.txt", "--output", tmp_path / "G.fst.txt"]
+    places = [
+        "--arpa",
+        tmp_path / "x.arpa",
+        "--symbols",
+        tmp_path / "words.txt",
+        "--output",
+        tmp_path / "G.fst.txt",
+    ]
     arpa_to_fst.main([str(place) for place in places])
     return tmp_path / "G.fst.txt", lm, table
 

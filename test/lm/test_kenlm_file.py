@@ -32,14 +32,22 @@ def test_same_scores(arpa):
         states = [np.full(40, lm.initial_state(bos)) for lm in (ours, other)]
         for _ in range(12):
             tokens = rng.choice([1, 2, 3, 4, 77, -1], 40)
-            (scores, states[0]), (others, states[1]) = (lm.score_batch(s, tokens) for lm, s in zip((ours, other), states))
+            (scores, states[0]), (others, states[1]) = (
+                lm.score_batch(s, tokens) for lm, s in zip((ours, other), states)
+            )
             np.testing.assert_allclose(others, scores, atol=1e-4)
             ends = [[lm.final_score(int(s)) for s in each] for lm, each in zip((ours, other), states)]
             assert ends[1] == pytest.approx(ends[0], abs=1e-4)
     for sentence in ([], [1, 2], [3, 1, 2, 2], [4, 1]):
         assert other.sentence_log_prob(sentence) == pytest.approx(ours.sentence_log_prob(sentence), abs=1e-4)
-    assert other.score(other.initial_state(), 6) == pytest.approx(ours.score(ours.initial_state(), 6), abs=1e-4)
-    assert [other.is_known(i) for i in (1, 4, 6, 77)] == [ours.is_known(i) for i in (1, 4, 6, 77)] == [True, False, True, False]
+    assert other.score(other.initial_state(), 6) == pytest.approx(
+        ours.score(ours.initial_state(), 6), abs=1e-4
+    )
+    assert (
+        [other.is_known(i) for i in (1, 4, 6, 77)]
+        == [ours.is_known(i) for i in (1, 4, 6, 77)]
+        == [True, False, True, False]
+    )
     assert len(other.score_batch(np.zeros(0), np.zeros(0))[0]) == 0 < other.num_states
     with pytest.raises(UserError, match="cannot load /nowhere"):
         KenlmNgram("/nowhere", SYMBOLS)

@@ -16,7 +16,9 @@ from asr_core.utils.errors import UserError
 
 def lm_of(tmp_path, text, order):
     (tmp_path / "text").write_text(text)
-    make_kn_lm.main(["-ngram-order", str(order), "-text", str(tmp_path / "text"), "-lm", str(tmp_path / "lm.arpa")])
+    make_kn_lm.main(
+        ["-ngram-order", str(order), "-text", str(tmp_path / "text"), "-lm", str(tmp_path / "lm.arpa")]
+    )
     return NgramLm.from_arpa(tmp_path / "lm.arpa")
 
 
@@ -41,7 +43,9 @@ def test_hand_computed_bigrams(tmp_path):
     assert probability(lm, "a") == pytest.approx((2 - d) / 3 + 2 * d / 3 * one, rel=1e-5)
     assert probability(lm, "b") == pytest.approx((1 - d) / 3 + 2 * d / 3 * one, rel=1e-5)
     assert probability(lm, "a b") == pytest.approx((2 - d) / 3 + 2 * d / 3 * one, rel=1e-5)
-    assert probability(lm, "a a") == pytest.approx(2 * d / 3 * one, rel=1e-5)  # not seen: backoff times unigram
+    assert probability(lm, "a a") == pytest.approx(
+        2 * d / 3 * one, rel=1e-5
+    )  # not seen: backoff times unigram
     assert probability(lm, "a </s>") == pytest.approx((1 - d) / 3 + 2 * d / 3 * one, rel=1e-5)
 
 
@@ -60,7 +64,10 @@ class PlainKneserNey:
     def __init__(self, text, order):
         sentences = [["<s>", *line.split(), "</s>"] for line in text.splitlines() if line.split()]
         self.vocabulary = {w for s in sentences for w in s} - {"<s>"} | {"<unk>"}
-        raw = [Counter(tuple(s[i : i + k]) for s in sentences for i in range(len(s) - k + 1)) for k in range(1, order + 1)]
+        raw = [
+            Counter(tuple(s[i : i + k]) for s in sentences for i in range(len(s) - k + 1))
+            for k in range(1, order + 1)
+        ]
         self.counts, self.discount, self.order = [], [], order
         for k in range(1, order + 1):
             if k == order:
@@ -91,7 +98,9 @@ class PlainKneserNey:
 def random_text(seed, words=9, sentences=60):
     rng = np.random.default_rng(seed)
     draw = lambda: min(int(rng.exponential(2.0)), words - 1)  # noqa: E731
-    return "\n".join(" ".join(f"w{draw()}" for _ in range(rng.integers(0, 9))) for _ in range(sentences)) + "\n"
+    return (
+        "\n".join(" ".join(f"w{draw()}" for _ in range(rng.integers(0, 9))) for _ in range(sentences)) + "\n"
+    )
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
@@ -99,7 +108,11 @@ def test_all_histories_against_plain_formulas(order, tmp_path, monkeypatch):
     monkeypatch.setattr(kneser_ney, "_AT_ONCE", 37)  # counts are merged from many pieces
     text = random_text(order)
     lm, plain = lm_of(tmp_path, text, order), PlainKneserNey(text, order)
-    histories = {()} | {g[:-1] for counts in plain.counts for g in counts} | {("w0", "w8", "w8", "w8", "w7")[: order - 1]}
+    histories = (
+        {()}
+        | {g[:-1] for counts in plain.counts for g in counts}
+        | {("w0", "w8", "w8", "w8", "w7")[: order - 1]}
+    )
     names = sorted(plain.vocabulary)
     checked = 0
     for history in histories:
@@ -108,9 +121,13 @@ def test_all_histories_against_plain_formulas(order, tmp_path, monkeypatch):
         state = lm.initial_state(bos=history[:1] == ("<s>",))
         for word in history[history[:1] == ("<s>",) :]:
             state = lm.score(state, lm.symbols[word])[1]
-        log_probs = [lm.final_score(state) if w == "</s>" else lm.score(state, lm.symbols[w])[0] for w in names]
+        log_probs = [
+            lm.final_score(state) if w == "</s>" else lm.score(state, lm.symbols[w])[0] for w in names
+        ]
         assert np.exp(log_probs).sum() == pytest.approx(1.0, abs=1e-5)
-        np.testing.assert_allclose(np.exp(log_probs), [plain.probability(history, w) for w in names], rtol=1e-4)
+        np.testing.assert_allclose(
+            np.exp(log_probs), [plain.probability(history, w) for w in names], rtol=1e-4
+        )
         checked += 1
     assert checked == {1: 1, 2: 11}.get(order, checked) and (order < 3 or checked > 50)
 
@@ -136,20 +153,28 @@ def test_orders_longer_than_any_sentence(tmp_path):
     lm = lm_of(tmp_path, "a\nb\n", 5)
     assert [len(w) for w in read_arpa(tmp_path / "lm.arpa").words][3:] == [0, 0]
     state = lm.initial_state()
-    total = math.exp(lm.final_score(state)) + sum(math.exp(lm.score(state, lm.symbols[w])[0]) for w in ("a", "b", "<unk>"))
+    total = math.exp(lm.final_score(state)) + sum(
+        math.exp(lm.score(state, lm.symbols[w])[0]) for w in ("a", "b", "<unk>")
+    )
     assert total == pytest.approx(1.0, abs=1e-5)
 
 
 def test_compressed_text_and_both_spellings(tmp_path):
     lm_of(tmp_path, "a b\nb\n", 2)
     (tmp_path / "t.gz").write_bytes(gzip.compress(b"a b\nb\n"))
-    make_kn_lm.main(["--ngram-order", "2", "--text", str(tmp_path / "t.gz"), "--lm", str(tmp_path / "other.arpa")])
+    make_kn_lm.main(
+        ["--ngram-order", "2", "--text", str(tmp_path / "t.gz"), "--lm", str(tmp_path / "other.arpa")]
+    )
     assert (tmp_path / "other.arpa").read_text() == (tmp_path / "lm.arpa").read_text()
 
 
 @pytest.mark.parametrize(
     "text, order, words",
-    [("", 2, "has no words"), ("a\na <s> b\n", 2, ":2: the text contains <s>"), ("a\n", 0, "--ngram-order must be at least 1")],
+    [
+        ("", 2, "has no words"),
+        ("a\na <s> b\n", 2, ":2: the text contains <s>"),
+        ("a\n", 0, "--ngram-order must be at least 1"),
+    ],
 )
 def test_mistakes_are_named(text, order, words, tmp_path):
     (tmp_path / "t").write_text(text)

@@ -31,10 +31,16 @@ def phone_lang(tmp_path):
 def test_tables_and_disambiguation(tmp_path):
     lang = phone_lang(tmp_path)
     assert (lang / "tokens.txt").read_text().split()[::2] == "<eps> AH D EH EY IY R SIL SPN #0 #1 #2".split()
-    assert (lang / "words.txt").read_text().split()[::2] == "<eps> !SIL <SPOKEN_NOISE> <UNK> A RE READ RED #0 <s> </s>".split()
+    assert (lang / "words.txt").read_text().split()[
+        ::2
+    ] == "<eps> !SIL <SPOKEN_NOISE> <UNK> A RE READ RED #0 <s> </s>".split()
     assert list(read_symbols(lang / "words.txt").values()) == list(range(11))
     expected = LEXICON.replace("NOISE> SPN", "NOISE> SPN #1").replace("<UNK> SPN", "<UNK> SPN #2")
-    expected = expected.replace("READ R EH D", "READ R EH D #1").replace("RED R EH D", "RED R EH D #2").replace("RE R EH\n", "RE R EH #1\n")
+    expected = (
+        expected.replace("READ R EH D", "READ R EH D #1")
+        .replace("RED R EH D", "RED R EH D #2")
+        .replace("RE R EH\n", "RE R EH #1\n")
+    )
     assert (lang / "lexicon_disambig.txt").read_text() == expected
 
 
@@ -73,7 +79,9 @@ def test_phone_graph(tmp_path):
 
     both = [(ids("A READ", words), 3 * math.log(2)), (ids("A RED", words), 3 * math.log(2))]
     got = transductions(lang / "L.fst.txt", ids("AH R EH D", tokens))
-    assert [w for w, _ in got] == [w for w, _ in both] and [c for _, c in got] == pytest.approx([c for _, c in both])
+    assert [w for w, _ in got] == [w for w, _ in both] and [c for _, c in got] == pytest.approx(
+        [c for _, c in both]
+    )
     # silence at the start, between words and at the end: each choice costs ln 2
     got = transductions(lang / "L.fst.txt", ids("SIL AH SIL R EH SIL", tokens))
     assert ids("A RE", words) in [w for w, _ in got]
@@ -89,7 +97,9 @@ def test_graph_objects_where_k2_is_installed(tmp_path):
     lang = phone_lang(tmp_path)
     for name in ("L", "L_disambig"):
         fsa = k2.Fsa.from_dict(torch.load(lang / f"{name}.pt"))
-        assert fsa.num_arcs == sum(map(len, read_arcs(lang / f"{name}.fst.txt")[0].values())) + 1 and hasattr(fsa, "aux_labels")
+        assert fsa.num_arcs == sum(map(len, read_arcs(lang / f"{name}.fst.txt")[0].values())) + 1 and hasattr(
+            fsa, "aux_labels"
+        )
 
 
 def test_silence_must_be_a_phone(tmp_path, capsys):
@@ -144,7 +154,14 @@ def test_transcripts_in_tokens(bpe_lang, tmp_path, capsys):
     (tmp_path / "t").write_text("THE DOG SAT\n\nON\n")
     lexicon = {w: " ".join(p) for w, p in read_lexicon(bpe_lang / "lexicon.txt")}
     expected = f"{lexicon['THE']} \u2581 <unk> {lexicon['SAT']}\n{lexicon['ON']}\n"
-    options = ["--lexicon", str(bpe_lang / "lexicon.txt"), "--transcript", str(tmp_path / "t"), "--oov", "<UNK>"]
+    options = [
+        "--lexicon",
+        str(bpe_lang / "lexicon.txt"),
+        "--transcript",
+        str(tmp_path / "t"),
+        "--oov",
+        "<UNK>",
+    ]
     convert_transcript_words_to_tokens.main(options)
     assert capsys.readouterr().out == expected
     convert_transcript_words_to_tokens.main([*options, "--output", str(tmp_path / "out")])
@@ -153,7 +170,10 @@ def test_transcripts_in_tokens(bpe_lang, tmp_path, capsys):
         convert_transcript_words_to_tokens.main([*options, "--oov", "X"])
 
 
-@pytest.mark.parametrize("text, words", [("A\n", ":1: expected a word"), ("A a\nB #1\n", ":2: .* are reserved"), ("", "has no words")])
+@pytest.mark.parametrize(
+    "text, words",
+    [("A\n", ":1: expected a word"), ("A a\nB #1\n", ":2: .* are reserved"), ("", "has no words")],
+)
 def test_damaged_lexica_are_named(text, words, tmp_path):
     (tmp_path / "lexicon.txt").write_text(text)
     with pytest.raises(UserError, match=words):

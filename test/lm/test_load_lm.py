@@ -14,7 +14,10 @@ from asr_core.utils.options import defaults_of
 
 def save(folder, epoch, model, prefix="", **more):
     folder.mkdir(exist_ok=True)
-    torch.save({"model": {prefix + k: v for k, v in model.state_dict().items()}, **more}, folder / f"epoch-{epoch}.pt")
+    torch.save(
+        {"model": {prefix + k: v for k, v in model.state_dict().items()}, **more},
+        folder / f"epoch-{epoch}.pt",
+    )
 
 
 def test_sizes_come_from_the_weights(tmp_path):
@@ -26,8 +29,12 @@ def test_sizes_come_from_the_weights(tmp_path):
     loaded = load_lm(LmOptions(lm_exp_dir=str(tmp_path)), 7)
     torch.testing.assert_close(loaded.sentence_log_probs(sentences), rnn.sentence_log_probs(sentences))
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-    again = load_lm(LmOptions(transformer_lm_exp_dir=str(tmp_path / "t"), lm_epoch=3), 7, lm_type="transformer")
-    torch.testing.assert_close(again.sentence_log_probs(sentences), transformer.eval().sentence_log_probs(sentences))
+    again = load_lm(
+        LmOptions(transformer_lm_exp_dir=str(tmp_path / "t"), lm_epoch=3), 7, lm_type="transformer"
+    )
+    torch.testing.assert_close(
+        again.sentence_log_probs(sentences), transformer.eval().sentence_log_probs(sentences)
+    )
 
 
 def test_weights_of_epochs_are_averaged(tmp_path):
@@ -54,7 +61,9 @@ def test_weights_of_epochs_are_averaged(tmp_path):
 def test_mistakes_are_named(changes, vocab_size, lm_type, words, tmp_path):
     save(tmp_path, 7, RnnLm(5, 4, 4, 1, tie_weights=True))
     with pytest.raises(UserError, match=words):
-        load_lm(dataclasses.replace(LmOptions(lm_exp_dir=str(tmp_path)), **changes), vocab_size, lm_type=lm_type)
+        load_lm(
+            dataclasses.replace(LmOptions(lm_exp_dir=str(tmp_path)), **changes), vocab_size, lm_type=lm_type
+        )
 
 
 def test_options_have_the_usual_names_and_defaults():

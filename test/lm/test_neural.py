@@ -26,7 +26,10 @@ def lm(request):
 
 def random_sentences(n, longest, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return [torch.randint(2, V, (int(torch.randint(0, longest, (1,), generator=g)),), generator=g).tolist() for _ in range(n)]
+    return [
+        torch.randint(2, V, (int(torch.randint(0, longest, (1,), generator=g)),), generator=g).tolist()
+        for _ in range(n)
+    ]
 
 
 @torch.no_grad()
@@ -58,7 +61,9 @@ def test_states_carried_in_pieces_of_unequal_length(lm):
         log_probs, states = lm.score_tokens(tokens, lens, states)
         for i in range(5):
             histories[i] += tokens[i, : lens[i]].tolist()
-            torch.testing.assert_close(log_probs[i], next_log_probs(lm, histories[i][1:]), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                log_probs[i], next_log_probs(lm, histories[i][1:]), atol=1e-5, rtol=1e-5
+            )
 
 
 def test_a_search_may_pick_and_replace_states(lm):
@@ -74,7 +79,9 @@ def test_a_search_may_pick_and_replace_states(lm):
         if not len(chosen):
             continue
         tokens = torch.randint(2, V, (len(chosen), 1), generator=g)
-        log_probs, new = lm.score_tokens(tokens, torch.ones(len(chosen), dtype=torch.int64), lm.select_states(states, chosen))
+        log_probs, new = lm.score_tokens(
+            tokens, torch.ones(len(chosen), dtype=torch.int64), lm.select_states(states, chosen)
+        )
         states = lm.replace_states(states, chosen, new)
         for row, i in enumerate(chosen.tolist()):
             histories[i].append(int(tokens[row, 0]))
@@ -93,8 +100,15 @@ def test_later_tokens_and_padding_change_nothing(lm):
 
 def test_names_are_those_of_icefall_and_weights_are_tied():
     lm = RnnLm.from_options(SIZES)
-    layers = [f"rnn.{kind}_l{i}" for i in range(2) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    assert list(lm.state_dict()) == ["input_embedding.weight", *layers, "output_linear.weight", "output_linear.bias"]
+    layers = [
+        f"rnn.{kind}_l{i}" for i in range(2) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
+    assert list(lm.state_dict()) == [
+        "input_embedding.weight",
+        *layers,
+        "output_linear.weight",
+        "output_linear.bias",
+    ]
     for model in (lm, TransformerLm.from_options(SIZES)):
         assert model.output_linear.weight is model.input_embedding.weight
     with pytest.raises(UserError, match="--embedding-dim"):

@@ -72,7 +72,12 @@ def random_arpa(rng, order, size):
     words = ["<s>", "</s>", *(f"w{i}" for i in range(size))] + (["<unk>"] if rng.random() < 0.5 else [])
     lists = [[(w,) for w in words]]
     for _ in range(order - 1):
-        longer = {h + (words[rng.integers(1, len(words))],) for h in lists[-1] if h[-1] != "</s>" for _ in range(rng.integers(0, 4))}
+        longer = {
+            h + (words[rng.integers(1, len(words))],)
+            for h in lists[-1]
+            if h[-1] != "</s>"
+            for _ in range(rng.integers(0, 4))
+        }
         lists.append(sorted(longer))
     lines = ["\\data\\", *(f"ngram {k}={len(part)}" for k, part in enumerate(lists, 1))]
     for k, part in enumerate(lists, 1):
@@ -103,7 +108,9 @@ def test_hand_computed(tmp_path):
     ids = [lm.symbols[w] for w in "a b c".split()]
     # p(a|<s>) p(b|<s> a) then: bo(a b) + p(c|b) ; end: bo(b c)=0, c has no backoff, p(</s>)
     assert lm.sentence_log_prob(ids) == pytest.approx((-0.4 - 0.2 - 0.1 - 0.6 - 0.7) * math.log(10), abs=1e-5)
-    assert lm.sentence_log_prob([ids[0]], bos=False, eos=False) == pytest.approx(-0.9 * math.log(10), abs=1e-6)
+    assert lm.sentence_log_prob([ids[0]], bos=False, eos=False) == pytest.approx(
+        -0.9 * math.log(10), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])

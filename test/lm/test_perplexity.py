@@ -30,12 +30,17 @@ def test_by_hand(tmp_path, capsys):
     told = capsys.readouterr().out
     known = 3 * 0.30103 + 0.60206 + 3 * 0.60206
     assert "3 sentences, 6 words, 2 unknown" in told
-    assert f"perplexity {10 ** ((known + 4) / 9):.4f}" in told and f"without unknown words {10 ** (known / 7):.4f}" in told
+    assert (
+        f"perplexity {10 ** ((known + 4) / 9):.4f}" in told
+        and f"without unknown words {10 ** (known / 7):.4f}" in told
+    )
 
 
 def test_batches_equal_single_sentences(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    sentences = [[f"w{min(int(rng.exponential(2)), 9)}" for _ in range(rng.integers(1, 9))] for _ in range(50)]
+    sentences = [
+        [f"w{min(int(rng.exponential(2)), 9)}" for _ in range(rng.integers(1, 9))] for _ in range(50)
+    ]
     (tmp_path / "t").write_text("\n".join(map(" ".join, sentences[:40])))
     make_kn_lm.main(["--ngram-order", "3", "--text", str(tmp_path / "t"), "--lm", str(tmp_path / "x.arpa")])
     lm = NgramLm.from_arpa(tmp_path / "x.arpa")
@@ -53,4 +58,6 @@ def test_no_text_and_impossible_words(tmp_path):
     lm = NgramLm.from_arpa(tmp_path / "x.arpa")
     assert math.isnan(ppl.perplexity(lm, []).with_oovs)
     got = ppl.perplexity(lm, [["q"]])
-    assert got.oov_log_prob == pytest.approx(-100 * math.log(10), rel=1e-5) and got.without_oovs == pytest.approx(4, rel=1e-4)
+    assert got.oov_log_prob == pytest.approx(
+        -100 * math.log(10), rel=1e-5
+    ) and got.without_oovs == pytest.approx(4, rel=1e-4)

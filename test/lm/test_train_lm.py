@@ -21,7 +21,18 @@ V = 9
 ROOT = Path(__file__).parents[2]
 SIZES = {
     "rnn": ["--embedding-dim", "12", "--hidden-dim", "12", "--num-layers", "1"],
-    "transformer": ["--encoder-dim", "16", "--embedding-dim", "16", "--dim-feedforward", "24", "--nhead", "2", "--num-layers", "2"],
+    "transformer": [
+        "--encoder-dim",
+        "16",
+        "--embedding-dim",
+        "16",
+        "--dim-feedforward",
+        "24",
+        "--nhead",
+        "2",
+        "--num-layers",
+        "2",
+    ],
 }
 
 
@@ -36,7 +47,9 @@ def archive_of(sentences):
 def counting_sentences(n, seed):
     """Sentences that count up from a random token: easy to learn, hard to guess."""
     rng = np.random.default_rng(seed)
-    return [[2 + (start + i) % (V - 2) for i in range(length)] for start, length in rng.integers(1, 8, (n, 2))]
+    return [
+        [2 + (start + i) % (V - 2) for i in range(length)] for start, length in rng.integers(1, 8, (n, 2))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +73,29 @@ def train(data, exp_dir, lm_type, *more, status=0):
         "--lr",
         "0.02",
     ]
-    options += ["--batch-size", 16, "--exp-dir", exp_dir, "--device", "cpu", "--num-threads", 1, "--tensorboard", 0, "--warmup-batches", 0]
+    options += [
+        "--batch-size",
+        16,
+        "--exp-dir",
+        exp_dir,
+        "--device",
+        "cpu",
+        "--num-threads",
+        1,
+        "--tensorboard",
+        0,
+        "--warmup-batches",
+        0,
+    ]
     options += ["--average-period", 1, "--log-interval", 1, *SIZES[lm_type], *more]
     with pytest.raises(SystemExit) as e:
         train_lm.main(argv=[str(o) for o in options])
     assert e.value.code == status
     lines = [json.loads(line) for line in (Path(exp_dir) / "metrics.jsonl").read_text().splitlines()]
-    return {kind: [r[name] for r in lines if r["type"] == kind] for kind, name in (("train", "loss"), ("valid", "loss"))}
+    return {
+        kind: [r[name] for r in lines if r["type"] == kind]
+        for kind, name in (("train", "loss"), ("valid", "loss"))
+    }
 
 
 @pytest.mark.parametrize("lm_type", ["rnn", "transformer"])
@@ -98,7 +127,14 @@ def test_diagnostics(data, tmp_path):
 
 
 def test_the_loss_of_each_sentence(data):
-    params = {"lm_type": "rnn", "lm_data": data / "train.pt", "vocab_size": V, "embedding_dim": 4, "hidden_dim": 4, "batch_size": 7}
+    params = {
+        "lm_type": "rnn",
+        "lm_data": data / "train.pt",
+        "vocab_size": V,
+        "embedding_dim": 4,
+        "hidden_dim": 4,
+        "batch_size": 7,
+    }
     recipe = LmRecipe(params)
     model = recipe.build_model()
     archive = recipe.train_cuts()
@@ -107,7 +143,9 @@ def test_the_loss_of_each_sentence(data):
     sentences = [row[: n - 1].tolist() for row, n in zip(batch["targets"], batch["lens"])]
     torch.testing.assert_close(each.loss, -model.sentence_log_probs(sentences))
     torch.testing.assert_close(total.loss, each.loss.sum())
-    assert "--batch-size (now 7)" in recipe.smaller_batches() and "--lr (now 0.001)" in recipe.slower_learning()
+    assert (
+        "--batch-size (now 7)" in recipe.smaller_batches() and "--lr (now 0.001)" in recipe.slower_learning()
+    )
     assert total.frames == sum(len(s) + 1 for s in sentences) and len(sentences) == 7
 
 
@@ -115,9 +153,24 @@ def test_the_loss_of_each_sentence(data):
 def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
     """Batches 0 and 1 of ranks make the step of one process with both: the gradients are those of all sentences."""
     one = train(data, tmp_path / "one", "rnn", "--max-steps", 1, "--batch-size", 120, "--num-epochs", 1)
-    two = train(data, tmp_path / "two", "rnn", "--max-steps", 1, "--batch-size", 60, "--num-epochs", 1, "--world-size", 2)
+    two = train(
+        data,
+        tmp_path / "two",
+        "rnn",
+        "--max-steps",
+        1,
+        "--batch-size",
+        60,
+        "--num-epochs",
+        1,
+        "--world-size",
+        2,
+    )
     assert two["train"] == pytest.approx(one["train"], rel=1e-5)
-    weights = [torch.load(tmp_path / name / "checkpoint-1.pt", weights_only=False)["model"] for name in ("one", "two")]
+    weights = [
+        torch.load(tmp_path / name / "checkpoint-1.pt", weights_only=False)["model"]
+        for name in ("one", "two")
+    ]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
 
@@ -135,9 +188,13 @@ def test_every_sentence_once_an_epoch_whoever_takes_it():
     alone = ids(0, 1)
     assert sorted(i for _, batch in alone for i in batch) == usable and len(usable) < 103
     both = ids(0, 2) + ids(1, 2)
-    assert sorted(i for _, batch in both for i in batch) == usable and sorted(index for index, _ in both) == list(range(len(alone)))
+    assert sorted(i for _, batch in both for i in batch) == usable and sorted(
+        index for index, _ in both
+    ) == list(range(len(alone)))
     assert ids(0, 1, skip=5) == alone[5:] and ids(0, 1, epoch=2) != alone
-    validated = [t for b in LmDataModule(opts, 42).valid_dataloader(archive) for t in b["supervisions"]["text"]]
+    validated = [
+        t for b in LmDataModule(opts, 42).valid_dataloader(archive) for t in b["supervisions"]["text"]
+    ]
     assert len(validated) == 103
 
 
@@ -157,8 +214,15 @@ def test_mistakes_end_with_one_line(options, words, data, tmp_path, capsys):
 
 
 def test_programs_of_the_recipe_say_their_defaults():
-    for lm_type, words in (("rnn", ("default: 2048", "rnn_lm/exp")), ("transformer", ("default: 768", "transformer_lm/exp"))):
+    for lm_type, words in (
+        ("rnn", ("default: 2048", "rnn_lm/exp")),
+        ("transformer", ("default: 768", "transformer_lm/exp")),
+    ):
         command = [sys.executable, ROOT / f"egs/librispeech/ASR/{lm_type}_lm/train.py", "--help"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}).stdout
+        told = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
+        ).stdout
         assert all(w in told for w in words) and "--prune-range" not in told
-        assert ("--nhead" in told) == (lm_type == "transformer") and ("--hidden-dim" in told) == (lm_type == "rnn")
+        assert ("--nhead" in told) == (lm_type == "transformer") and ("--hidden-dim" in told) == (
+            lm_type == "rnn"
+        )

@@ -42,14 +42,21 @@ class Golden:
             **dims,
         )
         prefix = f"{tag}.state_dict/"
-        model.load_state_dict({k[len(prefix) :]: self.tensor(k) for k in self.arrays.files if k.startswith(prefix)})
+        model.load_state_dict(
+            {k[len(prefix) :]: self.tensor(k) for k in self.arrays.files if k.startswith(prefix)}
+        )
         return model.eval()
 
     def noncausal(self) -> AsrModel:
         return self.model("noncausal")
 
     def causal(self, chunk_size: int = 16, left_context_frames: int = 64) -> AsrModel:
-        return self.model("causal_chunk16_left64", causal=True, chunk_size=(chunk_size,), left_context_frames=(left_context_frames,))
+        return self.model(
+            "causal_chunk16_left64",
+            causal=True,
+            chunk_size=(chunk_size,),
+            left_context_frames=(left_context_frames,),
+        )
 
 
 @pytest.fixture(scope="session")

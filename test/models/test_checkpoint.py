@@ -44,7 +44,12 @@ def small(seed=0, **options):
 
 
 def content(model, **options):
-    return {"model": model.state_dict(), **dataclasses.asdict(ModelOptions(**{**SIZES, **options})), "vocab_size": 9, "feature_dim": 80}
+    return {
+        "model": model.state_dict(),
+        **dataclasses.asdict(ModelOptions(**{**SIZES, **options})),
+        "vocab_size": 9,
+        "feature_dim": 80,
+    }
 
 
 def test_describes_itself(tmp_path):
@@ -61,7 +66,10 @@ def test_plain_state_dict_needs_and_takes_options():
     assert model_from_checkpoint({"model": model.state_dict()}, SIZES).vocab_size == 9
     prefixed = {f"module.{k}": v for k, v in model.state_dict().items()}
     assert model_from_checkpoint({"model": prefixed}, SIZES).vocab_size == 9
-    with pytest.raises(UserError, match=r"encoder_embed.out.weight has shape \(16, 2432\) in the checkpoint but \(192, 2432\)"):
+    with pytest.raises(
+        UserError,
+        match=r"encoder_embed.out.weight has shape \(16, 2432\) in the checkpoint but \(192, 2432\)",
+    ):
         model_from_checkpoint({"model": model.state_dict()})
 
 
@@ -69,17 +77,23 @@ def test_first_differing_parameter_is_named():
     model = small()
     ckpt = content(model)
     state = dict(ckpt["model"])
-    with pytest.raises(UserError, match="lacks encoder.encoders.0.layers.0.conv_module1.depthwise_conv.chunkwise_conv_scale"):
+    with pytest.raises(
+        UserError, match="lacks encoder.encoders.0.layers.0.conv_module1.depthwise_conv.chunkwise_conv_scale"
+    ):
         model_from_checkpoint({"model": state}, {**SIZES, "causal": True})
     with pytest.raises(UserError, match="lacks encoder.downsample_output.bias"):
-        model_from_checkpoint({**ckpt, "model": {k: v for k, v in state.items() if k != "encoder.downsample_output.bias"}})
+        model_from_checkpoint(
+            {**ckpt, "model": {k: v for k, v in state.items() if k != "encoder.downsample_output.bias"}}
+        )
     with pytest.raises(UserError, match="has extra.weight"):
         model_from_checkpoint({**ckpt, "model": {**state, "extra.weight": torch.zeros(1)}})
 
 
 def test_overrides():
     ckpt = content(small(causal=True), causal=True)
-    model = model_from_checkpoint(ckpt, {"chunk_size": "16", "left_context_frames": "64", "num_heads": "2,2", "causal": True})
+    model = model_from_checkpoint(
+        ckpt, {"chunk_size": "16", "left_context_frames": "64", "num_heads": "2,2", "causal": True}
+    )
     assert model.encoder.chunk_size == (16,) and model.encoder.left_context_frames == (64,)
     with pytest.raises(UserError, match="--encoder-dim 16,16 contradicts"):
         model_from_checkpoint(ckpt, {"encoder_dim": "16,16"})
@@ -95,7 +109,11 @@ def touch(folder, *names):
 
 
 def test_selection(tmp_path):
-    touch(tmp_path, *[f"epoch-{e}.pt" for e in range(1, 6)], *[f"checkpoint-{n}.pt" for n in (100, 200, 1000, 2000)])
+    touch(
+        tmp_path,
+        *[f"epoch-{e}.pt" for e in range(1, 6)],
+        *[f"checkpoint-{n}.pt" for n in (100, 200, 1000, 2000)],
+    )
 
     def names(*args):
         return [p.name for p in select_checkpoints(tmp_path, *args)]
@@ -113,7 +131,10 @@ def test_selection(tmp_path):
 
 
 def test_average_of_files():
-    a, b = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}, {"w": torch.tensor([2.0, 4.0]), "n": torch.tensor(6)}
+    a, b = (
+        {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)},
+        {"w": torch.tensor([2.0, 4.0]), "n": torch.tensor(6)},
+    )
     mean = average_state_dicts([a, b])
     assert mean["w"].tolist() == [1.5, 3.0] and mean["n"].item() == 4 and mean["w"].dtype == torch.float32
 
@@ -122,7 +143,11 @@ def test_average_of_range_is_the_mean_of_the_snapshots_between():
     period, snapshots = 10, torch.randn(9, 4, dtype=torch.float64)
 
     def running(step):
-        return {"model_avg": {"w": snapshots[: step // period].mean(0)}, "average_period": period, "batch_idx_train": step}
+        return {
+            "model_avg": {"w": snapshots[: step // period].mean(0)},
+            "average_period": period,
+            "batch_idx_train": step,
+        }
 
     mean = average_of_range(running(34), running(87))["w"]
     torch.testing.assert_close(mean, snapshots[3:8].mean(0).float())
@@ -142,7 +167,9 @@ def test_averaged_model_from_files(tmp_path):
     loaded, _ = load_averaged_model(tmp_path, 2, 0, 1, True)
     plain, _ = load_averaged_model(tmp_path, 2, 0, 2, False)
     for name, value in loaded.state_dict().items():
-        torch.testing.assert_close(value, (models[2].state_dict()[name] + models[3].state_dict()[name]) / 2, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            value, (models[2].state_dict()[name] + models[3].state_dict()[name]) / 2, atol=1e-6, rtol=1e-5
+        )
         both = (models[1].state_dict()[name] + models[3].state_dict()[name]) / 2
         torch.testing.assert_close(plain.state_dict()[name], both, atol=1e-6, rtol=1e-5)
 
@@ -187,7 +214,12 @@ def test_damaged_files_are_named(tmp_path):
     good = tmp_path / "good.pt"
     torch.save(content(small()), good)
     data = good.read_bytes()
-    cases = {"cut.pt": data[: len(data) // 2], "empty.pt": b"", "text.pt": b"hello world", "list.pt": pickle.dumps([1, 2])}
+    cases = {
+        "cut.pt": data[: len(data) // 2],
+        "empty.pt": b"",
+        "text.pt": b"hello world",
+        "list.pt": pickle.dumps([1, 2]),
+    }
     for name, bytes_ in cases.items():
         (tmp_path / name).write_bytes(bytes_)
         with pytest.raises(UserError, match=name):
@@ -197,7 +229,12 @@ def test_damaged_files_are_named(tmp_path):
 
 
 def test_a_missing_checkpoint_is_told_with_what_there_is_in_few_words(tmp_path):
-    for name in [*(f"epoch-{i}" for i in range(1, 13)), "checkpoint-200", "epoch-12-avg-3", "best-valid-loss"]:
+    for name in [
+        *(f"epoch-{i}" for i in range(1, 13)),
+        "checkpoint-200",
+        "epoch-12-avg-3",
+        "best-valid-loss",
+    ]:
         (tmp_path / f"{name}.pt").touch()
     with pytest.raises(UserError) as error:
         select_checkpoints(tmp_path, 30, 0, 1, False)

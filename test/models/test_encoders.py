@@ -47,7 +47,13 @@ TINY = {
         "norm_eps": 1e-5,
         "causal": True,
     },
-    "contextnet": {"block_channels": "32,32,40", "block_layers": "1,2,1", "block_strides": "2", "alpha": 0.5, "causal": True},
+    "contextnet": {
+        "block_channels": "32,32,40",
+        "block_layers": "1,2,1",
+        "block_strides": "2",
+        "alpha": 0.5,
+        "causal": True,
+    },
     "lstm": {"num_encoder_layers": 2, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24},
     "zipformer1": {
         "num_encoder_layers": "1,2,1",
@@ -84,7 +90,12 @@ def model_of(name):
 
 
 def checkpoint(name):
-    return {"model": model_of(name).state_dict(), **dataclasses.asdict(options(name)), "vocab_size": len(PIECES), "feature_dim": 80}
+    return {
+        "model": model_of(name).state_dict(),
+        **dataclasses.asdict(options(name)),
+        "vocab_size": len(PIECES),
+        "feature_dim": 80,
+    }
 
 
 def utterances():
@@ -146,8 +157,12 @@ def test_exported_files_are_the_same_model(name, tmp_path):
     streams = StreamBatch(scripted.model, streaming_search(scripted.model, SearchOptions()), 16)
     found = dict(decode_streams(streams, enumerate(utterances()), 3))
     assert [found[i].tokens for i in range(3)] == expected
-    loaded = load_for_inference(str(tmp_path / "pretrained.pt"), given={"chunk_size": 16, "left_context_frames": 32})
-    assert [h.tokens for h in recognize(loaded.model, *collate(utterances()), SearchOptions(), True, 16)] == expected
+    loaded = load_for_inference(
+        str(tmp_path / "pretrained.pt"), given={"chunk_size": 16, "left_context_frames": 32}
+    )
+    assert [
+        h.tokens for h in recognize(loaded.model, *collate(utterances()), SearchOptions(), True, 16)
+    ] == expected
     assert loaded.frame_seconds == model.geometry.subsampling_factor / 100
 
 
@@ -162,8 +177,15 @@ def test_every_encoder_is_tested_here():
 def test_a_parser_has_the_options_of_the_chosen_encoder():
     both = ("zipformer", "conformer")
     assert "nhead" not in parsed(encoders=both) and parsed(encoders=both).num_heads == "4,4,4,8,4,4"
-    chosen = parsed("--encoder", "conformer", "--nhead", "3", encoders=both, defaults={"num_heads": "5", "norm_eps": 0.1})
-    assert chosen.nhead == 3 and chosen.norm_eps == 0.1 and "num_heads" not in chosen and chosen.max_duration == 33.0
+    chosen = parsed(
+        "--encoder", "conformer", "--nhead", "3", encoders=both, defaults={"num_heads": "5", "norm_eps": 0.1}
+    )
+    assert (
+        chosen.nhead == 3
+        and chosen.norm_eps == 0.1
+        and "num_heads" not in chosen
+        and chosen.max_duration == 33.0
+    )
     assert options_of(chosen).nhead == 3
     for argv in (["--encoder", "conformer"], ["--encoder=conformer", "--num-heads", "3"]):
         with pytest.raises(SystemExit):
@@ -176,7 +198,12 @@ def test_configurations_by_name():
     models = {"big": {"encoder_dim": "192"}, "small": {"encoder": "conformer", "encoder_dim": 32}}
     assert parsed(models=models).encoder_dim == "192" and parsed(models=models).encoder == "zipformer"
     small = parsed("--model", "small", "--nhead", "2", models=models)
-    assert (small.encoder, small.encoder_dim, small.nhead, small.configuration) == ("conformer", 32, 2, "small")
+    assert (small.encoder, small.encoder_dim, small.nhead, small.configuration) == (
+        "conformer",
+        32,
+        2,
+        "small",
+    )
     assert parsed("--model", "small", "--encoder-dim", "48", models=models).encoder_dim == 48
     for argv in (["--model", "none"], ["--model", "small", "--encoder", "zipformer"]):
         with pytest.raises(SystemExit):
@@ -190,7 +217,9 @@ def test_presets_of_another_encoder():
 
 
 def test_options_of_another_encoder_are_refused():
-    with pytest.raises(UserError, match="--nhead is an option of encoder conformer, and this is encoder zipformer"):
+    with pytest.raises(
+        UserError, match="--nhead is an option of encoder conformer, and this is encoder zipformer"
+    ):
         model_options(dataclasses.asdict(ModelOptions()), {"nhead": 3})
     with pytest.raises(UserError, match="--nhead 4 contradicts the checkpoint, which was trained with 2"):
         model_options(checkpoint("conformer"), {"nhead": 4})

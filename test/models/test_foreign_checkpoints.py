@@ -41,7 +41,9 @@ def data(tmp_path_factory):
         soundfile.write(path, rng.standard_normal(len(envelope)) * envelope, 16000)
         recording = Recording.from_file(path)
         supervision = SupervisionSegment(f"s{i}", recording.id, 0.0, recording.duration, text="W5 W2")
-        cuts.append(MonoCut(f"cut-{i}", 0.0, recording.duration, 0, supervisions=[supervision], recording=recording))
+        cuts.append(
+            MonoCut(f"cut-{i}", 0.0, recording.duration, 0, supervisions=[supervision], recording=recording)
+        )
     CutSet.from_cuts(cuts).to_file(folder / "noise_cuts_test.jsonl.gz")
     (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))
     return folder
@@ -49,7 +51,9 @@ def data(tmp_path_factory):
 
 def weights(golden, tag):
     prefix = f"{tag}.state_dict/"
-    return {name[len(prefix) :]: golden.tensor(name) for name in golden.arrays.files if name.startswith(prefix)}
+    return {
+        name[len(prefix) :]: golden.tensor(name) for name in golden.arrays.files if name.startswith(prefix)
+    }
 
 
 def configuration(golden, causal):
@@ -69,7 +73,12 @@ def training_checkpoint(golden, tag, batch_idx_train=4000, **changes):
     """What icefall's trainer writes: states, and all its parameters at the top level."""
     state = weights(golden, tag)
     options = configuration(golden, causal=tag.startswith("causal"))
-    options.update(use_attention_decoder=False, use_cr_ctc=False, attention_decoder_dim=512, attention_decoder_num_layers=6)
+    options.update(
+        use_attention_decoder=False,
+        use_cr_ctc=False,
+        attention_decoder_dim=512,
+        attention_decoder_num_layers=6,
+    )
     record = dict(
         exp_dir=pathlib.PosixPath("zipformer/exp"), manifest_dir=pathlib.PosixPath("data/fbank"), bpe_model="data/lang_bpe_500/bpe.model",
         world_size=4, master_port=12354, tensorboard=True, num_epochs=40, start_epoch=1, max_duration=1000, full_libri=True,
@@ -78,8 +87,17 @@ def training_checkpoint(golden, tag, batch_idx_train=4000, **changes):
         env_info={"k2-version": "1.24.4", "torch-version": "2.0.1", "hostname": "h", "IP address": "127.0.0.1"},
         dtype=torch.float16, use_autocast=True,
     )  # fmt: skip
-    optimizer = {"state": {0: {"step": 3, "delta": torch.zeros(2, 3)}}, "param_groups": [{"lr": 0.04, "betas": (0.9, 0.98), "params": [0]}]}
-    states = dict(model=state, model_avg=state, optimizer=optimizer, scheduler={"epoch": 1, "batch": 4000}, grad_scaler={"scale": 8.0})
+    optimizer = {
+        "state": {0: {"step": 3, "delta": torch.zeros(2, 3)}},
+        "param_groups": [{"lr": 0.04, "betas": (0.9, 0.98), "params": [0]}],
+    }
+    states = dict(
+        model=state,
+        model_avg=state,
+        optimizer=optimizer,
+        scheduler={"epoch": 1, "batch": 4000},
+        grad_scaler={"scale": 8.0},
+    )
     return {**states, "sampler": None, **options, **record, **changes}
 
 
@@ -93,13 +111,25 @@ def expected(golden, data, causal=False):
             features = torch.cat([features, torch.full((30, 80), float(np.log(1e-10)))])
         with torch.inference_mode():
             out, lens = model.forward_encoder(features[None], torch.tensor([len(features)]))
-            words[f"cut-{i}"] = [PIECES[t].strip("\u2581") for t in greedy_search(model, out, lens)[0].tokens if t > 1]
+            words[f"cut-{i}"] = [
+                PIECES[t].strip("\u2581") for t in greedy_search(model, out, lens)[0].tokens if t > 1
+            ]
     return words
 
 
 def decoded(data, exp_dir, *options):
     decode.main(
-        Noise, argv=["--exp-dir", str(exp_dir), "--manifest-dir", str(data), "--bpe-model", str(data / "tokens.txt"), *COMMON, *options]
+        Noise,
+        argv=[
+            "--exp-dir",
+            str(exp_dir),
+            "--manifest-dir",
+            str(data),
+            "--bpe-model",
+            str(data / "tokens.txt"),
+            *COMMON,
+            *options,
+        ],
     )
     (path,) = (exp_dir / "greedy_search").glob("recogs-*.txt")
     lines = [line.split(":\thyp=") for line in path.read_text().splitlines() if "\thyp=" in line]
@@ -125,8 +155,12 @@ def test_averages_of_training_checkpoints(golden, data, tmp_path):
     final = weights(golden, "noncausal")
     early = {name: value + 0.5 for name, value in final.items()}
     both = {name: (value + early[name]) / 2 for name, value in final.items()}
-    torch.save(training_checkpoint(golden, "noncausal", 2000, model=early, model_avg=early), tmp_path / "epoch-1.pt")
-    torch.save(training_checkpoint(golden, "noncausal", 4000, model=early, model_avg=both), tmp_path / "epoch-2.pt")
+    torch.save(
+        training_checkpoint(golden, "noncausal", 2000, model=early, model_avg=early), tmp_path / "epoch-1.pt"
+    )
+    torch.save(
+        training_checkpoint(golden, "noncausal", 4000, model=early, model_avg=both), tmp_path / "epoch-2.pt"
+    )
     assert decoded(data, tmp_path, "--epoch", "2", "--avg", "1") == expected(golden, data)
     loaded, _ = load_averaged_model(tmp_path, 2, 0, 1, True)
     for name, value in loaded.state_dict().items():
@@ -145,9 +179,13 @@ def test_weights_alone_are_described_once(golden, data, tmp_path, causal):
 def test_weights_that_do_not_match_are_refused(golden, data, tmp_path, capsys):
     torch.save({"model": weights(golden, "noncausal")}, tmp_path / "epoch-99.pt")
     right = configuration(golden, causal=False)
-    assert "encoder_embed.out.weight has shape (32, 2432) in the checkpoint but (192, 2432)" in refused(data, tmp_path, capsys, *LINKED)
+    assert "encoder_embed.out.weight has shape (32, 2432) in the checkpoint but (192, 2432)" in refused(
+        data, tmp_path, capsys, *LINKED
+    )
     cases = {
-        "lacks encoder.encoders.0.layers.0.conv_module1.depthwise_conv.chunkwise_conv_scale": {"causal": True},
+        "lacks encoder.encoders.0.layers.0.conv_module1.depthwise_conv.chunkwise_conv_scale": {
+            "causal": True
+        },
         "encoder.encoders.0.layers.0.self_attn_weights.in_proj.weight has shape": {"num_heads": "2,4,4"},
         "lacks encoder.encoders.0.layers.1.bypass_scale": {"num_encoder_layers": "2,2,1"},
         "the checkpoint has ctc_output.1.weight": {"use_ctc": False},
@@ -159,7 +197,9 @@ def test_weights_that_do_not_match_are_refused(golden, data, tmp_path, capsys):
 
 def test_options_that_contradict_a_training_checkpoint_are_refused(golden, data, tmp_path, capsys):
     torch.save(training_checkpoint(golden, "noncausal"), tmp_path / "epoch-99.pt")
-    assert "--num-encoder-layers 2,2,4,5,4,2 contradicts" in refused(data, tmp_path, capsys, *LINKED, "--model-size", "large")
+    assert "--num-encoder-layers 2,2,4,5,4,2 contradicts" in refused(
+        data, tmp_path, capsys, *LINKED, "--model-size", "large"
+    )
     assert "--causal True contradicts" in refused(data, tmp_path, capsys, *LINKED, "--causal", "1")
 
 
@@ -171,7 +211,15 @@ def test_averaged_once_it_describes_itself(golden, data, tmp_path, capsys):
     content = load_checkpoint_file(tmp_path / "epoch-99-avg-1.pt")
     assert content["encoder_dim"] == "32,48,40" and content["vocab_size"] == 17
     capsys.readouterr()
-    transcribe.main(argv=["--checkpoint", str(tmp_path / "epoch-99-avg-1.pt"), "--tokens", str(data / "tokens.txt"), str(data / "1.wav")])
+    transcribe.main(
+        argv=[
+            "--checkpoint",
+            str(tmp_path / "epoch-99-avg-1.pt"),
+            "--tokens",
+            str(data / "tokens.txt"),
+            str(data / "1.wav"),
+        ]
+    )
     assert capsys.readouterr().out.strip() == f"{data / '1.wav'}: {' '.join(expected(golden, data)['cut-1'])}"
     with pytest.raises(SystemExit):
         transcribe.main(
@@ -193,9 +241,21 @@ def test_averages_by_batch_number(golden, tmp_path):
     early = {name: value + 0.5 for name, value in final.items()}
     both = {name: (value + early[name]) / 2 for name, value in final.items()}
     for batch, model, average in ((2000, early, early), (4000, final, both), (6000, early, early)):
-        torch.save(training_checkpoint(golden, "noncausal", batch, model=model, model_avg=average), tmp_path / f"checkpoint-{batch}.pt")
+        torch.save(
+            training_checkpoint(golden, "noncausal", batch, model=model, model_avg=average),
+            tmp_path / f"checkpoint-{batch}.pt",
+        )
     for use, avg, truth in ((1, 1, final), (0, 2, both), (0, 1, final)):
-        argv = ["--exp-dir", str(tmp_path), "--iter", "5000", "--avg", str(avg), "--use-averaged-model", str(use)]
+        argv = [
+            "--exp-dir",
+            str(tmp_path),
+            "--iter",
+            "5000",
+            "--avg",
+            str(avg),
+            "--use-averaged-model",
+            str(use),
+        ]
         generate_averaged_model.main(argv=argv)
         for name, value in load_checkpoint_file(tmp_path / f"iter-5000-avg-{avg}.pt")["model"].items():
             torch.testing.assert_close(value, truth[name], atol=1e-5, rtol=1e-5)
@@ -203,7 +263,9 @@ def test_averages_by_batch_number(golden, tmp_path):
 
 def test_foreign_objects_in_a_checkpoint(golden, tmp_path):
     """Paths and namespaces of another Python are read; what could run code is not."""
-    torch.save(training_checkpoint(golden, "noncausal", args=argparse.Namespace(jit=False)), tmp_path / "epoch-1.pt")
+    torch.save(
+        training_checkpoint(golden, "noncausal", args=argparse.Namespace(jit=False)), tmp_path / "epoch-1.pt"
+    )
     content = load_checkpoint_file(tmp_path / "epoch-1.pt")
     assert content["exp_dir"] == pathlib.Path("zipformer/exp") and content["dtype"] == torch.float16
 
@@ -220,8 +282,13 @@ RELEASED = {
 @pytest.mark.parametrize("table", RELEASED)
 def test_presets_describe_the_released_models(table):
     """Names and shapes of the published checkpoints; their numbers would not fit into a quick test."""
-    rows = (line.split("\t") for line in (GOLDEN / f"state_dicts/state_dict_{table}.tsv").read_text().splitlines())
-    shapes = {name: [] if shape in ("scalar", "()") else [int(n) for n in shape.split("x")] for name, shape, _ in rows}
+    rows = (
+        line.split("\t") for line in (GOLDEN / f"state_dicts/state_dict_{table}.tsv").read_text().splitlines()
+    )
+    shapes = {
+        name: [] if shape in ("scalar", "()") else [int(n) for n in shape.split("x")]
+        for name, shape, _ in rows
+    }
     with torch.device("meta"):
         state = {name: torch.empty(shape) for name, shape in shapes.items()}
         for other, options in RELEASED.items():

@@ -48,21 +48,37 @@ def batch():
 
 def attention_decoder(**changes):
     torch.manual_seed(0)
-    sizes = dict(vocab_size=VOCAB, decoder_dim=8, num_decoder_layers=1, attention_dim=8, num_heads=2, feedforward_dim=12, memory_dim=6)
+    sizes = dict(
+        vocab_size=VOCAB,
+        decoder_dim=8,
+        num_decoder_layers=1,
+        attention_dim=8,
+        num_heads=2,
+        feedforward_dim=12,
+        memory_dim=6,
+    )
     return AttentionDecoder(**{**sizes, **changes}).double().eval()
 
 
 @torch.no_grad()
 def test_loss_and_nll_by_hand():
     head = attention_decoder(label_smoothing=0.1)
-    memory, lens, sentences = torch.randn(3, 5, 6, dtype=torch.float64), torch.tensor([5, 3, 1]), [[3, 7], [], [4, 4, 4]]
+    memory, lens, sentences = (
+        torch.randn(3, 5, 6, dtype=torch.float64),
+        torch.tensor([5, 3, 1]),
+        [[3, 7], [], [4, 4, 4]],
+    )
     loss, nll = head(memory, lens, sentences), head.nll(memory, lens, sentences)
     assert loss.shape == (3,) and nll.shape == (3, 4)
     for i, sentence in enumerate(sentences):
-        log_probs = head.decoder(torch.tensor([[1, *sentence]]), memory[i : i + 1, : lens[i]], lens[i : i + 1])[0].log_softmax(-1)
+        log_probs = head.decoder(
+            torch.tensor([[1, *sentence]]), memory[i : i + 1, : lens[i]], lens[i : i + 1]
+        )[0].log_softmax(-1)
         targets = [*sentence, 1]
         expected = [-float(log_probs[u, token]) for u, token in enumerate(targets)]
-        torch.testing.assert_close(nll[i].double(), torch.tensor(expected + [0.0] * (4 - len(targets)), dtype=torch.float64))
+        torch.testing.assert_close(
+            nll[i].double(), torch.tensor(expected + [0.0] * (4 - len(targets)), dtype=torch.float64)
+        )
         smooth = sum(0.9 * n + 0.1 * -float(log_probs[u].mean()) for u, n in enumerate(expected))
         assert math.isclose(float(loss[i]), smooth, rel_tol=1e-5)
 
@@ -108,7 +124,9 @@ def test_views_must_be_pairs():
         model_of(use_ctc=False)(x[:2], x_lens[:2], y[:2], use_cr_ctc=True)
 
 
-@pytest.mark.parametrize("options", [dict(use_transducer=False), dict(), dict(use_transducer=False, use_attention_decoder=False)])
+@pytest.mark.parametrize(
+    "options", [dict(use_transducer=False), dict(), dict(use_transducer=False, use_attention_decoder=False)]
+)
 def test_training_reaches_every_parameter(options):
     model = model_of(**options).train()
     x, x_lens, y = batch()
@@ -141,7 +159,12 @@ def test_autocast():
 
 def content(model, **options):
     options = {**SIZES, **HEADS, **options}
-    return {"model": model.state_dict(), **dataclasses.asdict(ModelOptions(**options)), "vocab_size": VOCAB, "feature_dim": 80}
+    return {
+        "model": model.state_dict(),
+        **dataclasses.asdict(ModelOptions(**options)),
+        "vocab_size": VOCAB,
+        "feature_dim": 80,
+    }
 
 
 def test_checkpoint_describes_its_heads(tmp_path):
@@ -189,16 +212,24 @@ def test_intermediate_ctc():
         frames, frame_lens = model.encoder_embed(x, x_lens)
         _, lens, stacks = model.encoder.forward_stacks(frames, frame_lens)
         each = []
-        for stack, downsample, output in zip(stacks, model.intermediate_ctc.downsample, model.intermediate_ctc.output):
+        for stack, downsample, output in zip(
+            stacks, model.intermediate_ctc.downsample, model.intermediate_ctc.output
+        ):
             log_probs = output(downsample(stack)).transpose(0, 1)
             for i, labels in enumerate(y):
                 alone = log_probs[i, : lens[i]].unsqueeze(1)
                 each.append(
                     torch.nn.functional.ctc_loss(
-                        alone, torch.tensor([labels]), lens[i : i + 1], torch.tensor([len(labels)]), reduction="sum"
+                        alone,
+                        torch.tensor([labels]),
+                        lens[i : i + 1],
+                        torch.tensor([len(labels)]),
+                        reduction="sum",
                     )
                 )
-    torch.testing.assert_close(losses.intermediate_ctc_loss, torch.stack(each).view(2, 3).mean(0), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        losses.intermediate_ctc_loss, torch.stack(each).view(2, 3).mean(0), atol=1e-3, rtol=1e-4
+    )
     assert expected.intermediate_ctc_loss is None
     torch.testing.assert_close(losses.ctc_loss, expected.ctc_loss)
     model.train()(x, x_lens, y).intermediate_ctc_loss.backward()

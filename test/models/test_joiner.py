@@ -18,7 +18,14 @@ from asr_core.utils.options import defaults_of
 
 VOCAB = 17
 OPTIONS = options_class("lstm")
-SIZES = {"num_encoder_layers": 1, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24, "decoder_dim": 16, "joiner_dim": 12}
+SIZES = {
+    "num_encoder_layers": 1,
+    "encoder_dim": 16,
+    "rnn_hidden_size": 20,
+    "dim_feedforward": 24,
+    "decoder_dim": 16,
+    "joiner_dim": 12,
+}
 modes = pytest.mark.parametrize("mode", MODES)
 kinds = pytest.mark.parametrize("kind", ["classic", "hat"])
 
@@ -64,7 +71,9 @@ def test_by_hand(mode, kind, bias, blank_id):
     if kind == "hat":
         blank = 1 / (1 + math.exp(-z[blank_id]))
         others = sum(math.exp(v) for k, v in enumerate(z) if k != blank_id)
-        z = [math.log(blank if k == blank_id else (1 - blank) * math.exp(v) / others) for k, v in enumerate(z)]
+        z = [
+            math.log(blank if k == blank_id else (1 - blank) * math.exp(v) / others) for k, v in enumerate(z)
+        ]
         torch.testing.assert_close(out.logsumexp(-1), torch.zeros(2, 3, 4), atol=1e-5, rtol=0)
     assert out[1, 2, 3].tolist() == pytest.approx(z, abs=1e-5)
 
@@ -99,13 +108,20 @@ def test_scripted_equals_eager(mode, kind):
 
 def test_gradient_of_the_factorised_blank():
     joiner = joiner_of("gated", "hat", 0.5, 3).double()
-    inputs = [torch.randn(3, 6, dtype=torch.float64, requires_grad=True), torch.randn(3, 5, dtype=torch.float64, requires_grad=True)]
+    inputs = [
+        torch.randn(3, 6, dtype=torch.float64, requires_grad=True),
+        torch.randn(3, 5, dtype=torch.float64, requires_grad=True),
+    ]
     assert torch.autograd.gradcheck(joiner, inputs)
 
 
 def batch():
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(3, 131, 80, generator=generator), torch.tensor([131, 117, 90]), [[3, 7, 1, 16, 5], [2, 2, 9], [4, 11, 8, 6]]
+    return (
+        torch.randn(3, 131, 80, generator=generator),
+        torch.tensor([131, 117, 90]),
+        [[3, 7, 1, 16, 5], [2, 2, 9], [4, 11, 8, 6]],
+    )
 
 
 def total(losses):
@@ -129,7 +145,9 @@ def test_full_loss_is_that_of_the_joiners_outputs(mode, kind):
     logits = model.joiner(encoder_out[:, :, None], lattice.decoder_out[:, None])
     torch.testing.assert_close(losses.rnnt_loss, rnnt_loss(logits, lattice.symbols, **lattice.options))
     assert losses.simple_loss is None and losses.pruned_loss is None
-    assert model(x, x_lens, y).rnnt_loss == pytest.approx(float(model(x, x_lens, y, reduction="none").rnnt_loss.sum()))
+    assert model(x, x_lens, y).rnnt_loss == pytest.approx(
+        float(model(x, x_lens, y, reduction="none").rnnt_loss.sum())
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,14 +204,28 @@ def test_early_emission_reaches_the_pruned_losses():
         losses = model(x, x_lens, y, fast_emit_lambda=fast_emit_lambda)
         assert losses.simple_loss == plain.simple_loss and losses.pruned_loss == plain.pruned_loss
         total(losses).backward()
-        grads.append([model.simple_am_proj.weight.grad.clone(), model.joiner.output_linear.weight.grad.clone()])
+        grads.append(
+            [model.simple_am_proj.weight.grad.clone(), model.joiner.output_linear.weight.grad.clone()]
+        )
     assert not any(torch.allclose(a, b) for a, b in zip(*grads))
 
 
 def test_a_checkpoint_records_loss_and_joiner():
-    options = {**SIZES, "joiner_mode": "gated", "transducer_type": "hat", "loss": "full", "blank_logit_bias": 0.5}
+    options = {
+        **SIZES,
+        "joiner_mode": "gated",
+        "transducer_type": "hat",
+        "loss": "full",
+        "blank_logit_bias": 0.5,
+    }
     model = small(**options)
-    content = {"model": model.state_dict(), **defaults_of(OPTIONS), "encoder": "lstm", **options, "vocab_size": VOCAB}
+    content = {
+        "model": model.state_dict(),
+        **defaults_of(OPTIONS),
+        "encoder": "lstm",
+        **options,
+        "vocab_size": VOCAB,
+    }
     again = model_from_checkpoint(content).joiner
     assert (again.mode, again.hat, again.blank_logit_bias) == ("gated", True, 0.5)
     assert not any(name.startswith("simple_") for name in content["model"])

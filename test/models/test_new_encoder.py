@@ -22,7 +22,10 @@ def perceptron(monkeypatch):
         module = types.ModuleType(f"asr_core.encoders.{name}")
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(code, module.__dict__)
-    names = {"EncoderSpec": registry.EncoderSpec, "perceptron_options": sys.modules["asr_core.encoders.perceptron_options"]}
+    names = {
+        "EncoderSpec": registry.EncoderSpec,
+        "perceptron_options": sys.modules["asr_core.encoders.perceptron_options"],
+    }
     for name, spec in eval(f"{{{entry}}}", names).items():
         monkeypatch.setitem(registry.ENCODERS, name, spec)
     yield options_class("perceptron")
@@ -30,7 +33,9 @@ def perceptron(monkeypatch):
 
 
 def test_the_documented_example_works(perceptron):
-    model = build_model(perceptron(encoder_dim=8, num_encoder_layers=2, decoder_dim=8, joiner_dim=8), vocab_size=5)
+    model = build_model(
+        perceptron(encoder_dim=8, num_encoder_layers=2, decoder_dim=8, joiner_dim=8), vocab_size=5
+    )
     x, lens = torch.randn(2, 50, 80), torch.tensor([50, 33])
     losses = model(x, lens, [[1, 2], [3]])
     losses.pruned_loss.backward()

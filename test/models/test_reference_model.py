@@ -30,7 +30,9 @@ def test_offline(golden, tag):
     assert_valid_close(out, golden.tensor(f"{tag}/encoder_out"), out_lens)
 
 
-@pytest.mark.parametrize("name,chunk,left", [("causal_full_context", -1, -1), ("causal_chunk8_left32", 8, 32)])
+@pytest.mark.parametrize(
+    "name,chunk,left", [("causal_full_context", -1, -1), ("causal_chunk8_left32", 8, 32)]
+)
 def test_other_chunks(golden, name, chunk, left):
     model = golden.causal()
     model.set_chunk(chunk, left)
@@ -89,7 +91,13 @@ def test_streaming(golden):
     names = [n for n in golden.arrays.files if n.startswith(f"{prefix}/final_state")]
     assert len(names) == len(states)
     for name, state in zip(names, states):
-        torch.testing.assert_close(state, golden.tensor(name).to(state.dtype), atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            state,
+            golden.tensor(name).to(state.dtype),
+            atol=1e-4,
+            rtol=1e-4,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
 
 
 def test_streaming_equals_masked_offline(golden):

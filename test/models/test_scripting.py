@@ -16,7 +16,9 @@ class Stream(nn.Module):
         self.encoder_embed = model.encoder_embed
         self.encoder = model.encoder
 
-    def forward(self, x: Tensor, x_lens: Tensor, embed_state: Tensor, states: List[Tensor]) -> Tuple[Tensor, Tensor, Tensor, List[Tensor]]:
+    def forward(
+        self, x: Tensor, x_lens: Tensor, embed_state: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, Tensor, List[Tensor]]:
         x, x_lens, embed_state = self.encoder_embed.streaming_forward(x, x_lens, embed_state)
         x, x_lens, states = self.encoder.streaming_forward(x, x_lens, states)
         return x, x_lens, embed_state, states

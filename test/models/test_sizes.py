@@ -33,7 +33,10 @@ def count(module):
 )
 def test_state_dict(table, options):
     rows = [line.split("\t") for line in (TABLES / f"state_dict_{table}.tsv").read_text().splitlines()]
-    mine = [[k, "x".join(map(str, v.shape)), str(v.dtype).split(".")[1]] for k, v in on_meta(**options).state_dict().items()]
+    mine = [
+        [k, "x".join(map(str, v.shape)), str(v.dtype).split(".")[1]]
+        for k, v in on_meta(**options).state_dict().items()
+    ]
     theirs = [[k, "" if shape in ("scalar", "()") else shape, dtype] for k, shape, dtype in rows]
     assert mine == theirs
 
@@ -92,7 +95,10 @@ def test_options_besides_a_preset_win():
         ({**CTC_AED, "attention_decoder_num_heads": 7}, "7 heads cannot share an attention of width 512"),
         ({**CTC_AED, "attention_decoder_dim": 5}, "even size"),
         ({**CTC_AED, "attention_decoder_num_layers": 0}, "must be positive"),
-        ({"intermediate_ctc_stacks": "2,7"}, "--intermediate-ctc-stacks 2,7: the encoder has stacks 1 to 6, not 7"),
+        (
+            {"intermediate_ctc_stacks": "2,7"},
+            "--intermediate-ctc-stacks 2,7: the encoder has stacks 1 to 6, not 7",
+        ),
         ({"intermediate_ctc_stacks": "two"}, "--intermediate-ctc-stacks 'two' is not a comma-separated list"),
         ({"causal": True, "chunk_size": "16,20"}, "cannot be divided by the downsampling factor 8"),
         ({"causal": True, "left_context_frames": "64,32"}, "--left-context-frames must be at least 56"),

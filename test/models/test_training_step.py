@@ -31,7 +31,11 @@ def small_model(**options):
 
 def batch():
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(3, 131, 80, generator=generator), torch.tensor([131, 117, 90]), [[3, 7, 1, 16, 5], [2, 2, 9], [4, 11, 8, 6]]
+    return (
+        torch.randn(3, 131, 80, generator=generator),
+        torch.tensor([131, 117, 90]),
+        [[3, 7, 1, 16, 5], [2, 2, 9], [4, 11, 8, 6]],
+    )
 
 
 def total(losses):
@@ -71,7 +75,10 @@ def test_autocast():
             losses = model(*batch())
         assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses if loss is not None)
         total(losses).backward()
-    assert all(p.grad is None or (p.grad.dtype == torch.float32 and p.grad.isfinite().all()) for p in model.parameters())
+    assert all(
+        p.grad is None or (p.grad.dtype == torch.float32 and p.grad.isfinite().all())
+        for p in model.parameters()
+    )
     model.eval()
     with torch.no_grad():
         exact = total(model(*batch()))
@@ -87,12 +94,19 @@ def test_padding_does_not_change_valid_frames():
         x, x_lens, _ = batch()
         frame = torch.arange(131)[None, :, None] - x_lens[:, None, None]
         x = torch.where(frame < 0, x, silence)
-        noisy = torch.where(frame < 24, x, torch.randn_like(x))  # beyond the reach of the front end and of the frames it fills
+        noisy = torch.where(
+            frame < 24, x, torch.randn_like(x)
+        )  # beyond the reach of the front end and of the frames it fills
         wide = torch.cat([x, torch.full((3, 40, 80), silence)], dim=1)
         with torch.no_grad():
-            (out, lens), (wide_out, wide_lens), (noisy_out, _) = (model.forward_encoder(v, x_lens) for v in (x, wide, noisy))
+            (out, lens), (wide_out, wide_lens), (noisy_out, _) = (
+                model.forward_encoder(v, x_lens) for v in (x, wide, noisy)
+            )
         assert torch.equal(lens, wide_lens)
         assert not torch.equal(noisy, x)
-        for i in (1, 2):  # the longest utterance ends with the batch, so that zeros, not silence, follow it in convolutions
+        for i in (
+            1,
+            2,
+        ):  # the longest utterance ends with the batch, so that zeros, not silence, follow it in convolutions
             torch.testing.assert_close(out[i, : lens[i]], wide_out[i, : lens[i]], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(out[i, : lens[i]], noisy_out[i, : lens[i]], atol=1e-5, rtol=1e-5)

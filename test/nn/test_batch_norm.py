@@ -61,7 +61,9 @@ def test_gradients(masked):
     norm, (x, mask) = layer(), batch()
 
     def run(x, weight, bias):
-        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x, mask if masked else None))
+        return torch.func.functional_call(
+            norm, {"weight": weight, "bias": bias}, (x, mask if masked else None)
+        )
 
     assert torch.autograd.gradcheck(run, (x.detach().sub(100).requires_grad_(), norm.weight, norm.bias))
 
@@ -79,7 +81,14 @@ def _gradients(x, mask, norm):
     x = x.detach().requires_grad_()
     y = norm(x, mask)
     y.pow(3).sum().backward()
-    return y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean.clone(), norm.running_var.clone()
+    return (
+        y.detach(),
+        x.grad,
+        norm.weight.grad,
+        norm.bias.grad,
+        norm.running_mean.clone(),
+        norm.running_var.clone(),
+    )
 
 
 def _rank(rank, path):
@@ -89,7 +98,9 @@ def _rank(rank, path):
     mine = slice(0, 1) if rank == 0 else slice(1, 3)
     with world.shared_statistics(nn.Sequential(norm), True):
         found = [*_gradients(x[mine], mask[mine], norm)]
-    with world.shared_statistics(norm, has_batch=rank == 0):  # the other one has none, so this one is on its own
+    with world.shared_statistics(
+        norm, has_batch=rank == 0
+    ):  # the other one has none, so this one is on its own
         if rank == 0:
             found.append(layer()(x[mine], mask[mine]).detach())
             norm(x[mine] + 1, mask[mine])

@@ -42,8 +42,12 @@ def test_balancer(dtype, tol, channel_dim, shape):
     sizes[channel_dim] = 12
     x = randn(*shape).detach()
     # channels out of bounds on every side, on two sides at once, and within
-    scale = torch.tensor([0.05, 0.3, 3.5, 4.0, 9.0, 0.05, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0], dtype=torch.float64).view(sizes)
-    shift = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 2.0, -2.0, -20.0, 0.1, -0.1, 0.0], dtype=torch.float64).view(sizes)
+    scale = torch.tensor(
+        [0.05, 0.3, 3.5, 4.0, 9.0, 0.05, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0], dtype=torch.float64
+    ).view(sizes)
+    shift = torch.tensor(
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 2.0, -2.0, -20.0, 0.1, -0.1, 0.0], dtype=torch.float64
+    ).view(sizes)
     x = (x * scale + shift).to(dtype).requires_grad_()
     grad = randn(*shape, seed=1).detach().to(dtype)
     bounds = (-0.5, 0.5, 0.4, 3.0)
@@ -123,7 +127,9 @@ def test_attention_weights(left, mask_kind):
     by_hand = q @ k.transpose(2, 3)
     for t in range(queries):
         for s in range(keys):
-            by_hand[:, :, t, s] = by_hand[:, :, t, s] + (p[:, :, t] * pos[:, None, queries - 1 - t + s]).sum(-1)
+            by_hand[:, :, t, s] = by_hand[:, :, t, s] + (p[:, :, t] * pos[:, None, queries - 1 - t + s]).sum(
+                -1
+            )
     expected = by_hand if mask is None else by_hand.masked_fill(mask, -1000.0)
     torch.testing.assert_close(weights, expected.softmax(-1))
     assert gradcheck(lambda *a: attention_weights(*a, mask), (q, k, p, pos))
@@ -142,19 +148,27 @@ def test_attention_kernels_equal_the_formula(with_positions, mask_sizes):
         mask = torch.rand((*mask_sizes, keys), generator=torch.Generator().manual_seed(4)) < 0.4
         mask[0, 0] = True  # rows that see nothing
     inputs = [a for a in args if a is not None][: 4 if with_positions else 2]
-    grads = [randn(heads, batch, queries, keys, seed=5).detach(), randn(1, batch, queries, keys, seed=6).detach()]
+    grads = [
+        randn(heads, batch, queries, keys, seed=5).detach(),
+        randn(1, batch, queries, keys, seed=6).detach(),
+    ]
     plain = attention_weights_plain(*args, mask)
     expected = torch.autograd.grad((plain, plain[:1]), inputs, grads)
     fast = [None if a is None else a.detach().float().requires_grad_() for a in args]
     outputs = attention_weights(*fast, mask)
     torch.testing.assert_close(outputs[0].double(), plain, atol=1e-6, rtol=1e-5)
     assert (outputs[0][plain == 0] == 0).all()
-    got = torch.autograd.grad(outputs, [a for a in fast if a is not None][: len(inputs)], [g.float() for g in grads])
+    got = torch.autograd.grad(
+        outputs, [a for a in fast if a is not None][: len(inputs)], [g.float() for g in grads]
+    )
     for one, other in zip(got, expected):
         torch.testing.assert_close(one.double(), other, atol=2e-5, rtol=2e-5)
     only_first = torch.autograd.grad(attention_weights(*fast, mask)[1], fast[0], grads[1].float())[0]
     torch.testing.assert_close(
-        only_first.double(), torch.autograd.grad(attention_weights_plain(*args, mask)[:1], args[0], grads[1])[0], atol=2e-5, rtol=2e-5
+        only_first.double(),
+        torch.autograd.grad(attention_weights_plain(*args, mask)[:1], args[0], grads[1])[0],
+        atol=2e-5,
+        rtol=2e-5,
     )
 
 
@@ -163,7 +177,9 @@ def test_attention_score_penalty():
     pos = torch.zeros(1, 7, 2, dtype=torch.float64)
     scores = (q @ k.transpose(2, 3)).detach()
     assert (scores > 25).any() and (scores < -25).any() and (scores.abs() < 25).any()
-    weights = [attention_weights(q, k, None, pos, None, limit=25.0, penalty=penalty)[0] for penalty in (0.0, 1e-2)]
+    weights = [
+        attention_weights(q, k, None, pos, None, limit=25.0, penalty=penalty)[0] for penalty in (0.0, 1e-2)
+    ]
     without, added = (torch.autograd.grad(w.square().sum(), (q, k)) for w in weights)
     push = 1e-2 * scores.sign() * (scores.abs() > 25)
     torch.testing.assert_close(added[0] - without[0], push @ k.detach())

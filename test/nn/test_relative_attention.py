@@ -72,7 +72,9 @@ def test_gradients():
     names, values = zip(*model.named_parameters())
 
     def run(x, *values):
-        return torch.func.functional_call(model, dict(zip(names, values)), (x, relative_positions(4, 4, x), mask))
+        return torch.func.functional_call(
+            model, dict(zip(names, values)), (x, relative_positions(4, 4, x), mask)
+        )
 
     assert torch.autograd.gradcheck(run, (x, *values))
 
@@ -108,7 +110,11 @@ def brute_force_key_shift(model, x, mask=None):
     """(T, N, 8) -> (T, N, 8): ``q . (k + a[clip(j - i)]) / sqrt(d)`` for one pair of frames after the other; without a if it has none."""
     num_frames, batch, dim = x.shape
     out = torch.zeros_like(x)
-    factor = 1.0 if model.per_dim_scale is None else torch.nn.functional.softplus(model.per_dim_scale) / math.log(2)
+    factor = (
+        1.0
+        if model.per_dim_scale is None
+        else torch.nn.functional.softplus(model.per_dim_scale) / math.log(2)
+    )
     for n in range(batch):
         q, k, v = model.in_proj(x[:, n]).split(dim, dim=1)
         context = torch.zeros(num_frames, dim, dtype=x.dtype)
@@ -137,7 +143,10 @@ def other_attention(kind, **options):
 
 
 @pytest.mark.parametrize("per_dim_scale", [False, True])
-@pytest.mark.parametrize("kind, options", [(KeyShiftAttention, {"clip": 2}), (KeyShiftAttention, {"clip": 400}), (MultiheadAttention, {})])
+@pytest.mark.parametrize(
+    "kind, options",
+    [(KeyShiftAttention, {"clip": 2}), (KeyShiftAttention, {"clip": 400}), (MultiheadAttention, {})],
+)
 def test_formula_of_key_shifts_and_of_no_positions(kind, options, per_dim_scale):
     model = other_attention(kind, per_dim_scale=per_dim_scale, **options)
     x = torch.randn(6, 2, 8, dtype=torch.float64)
@@ -145,14 +154,18 @@ def test_formula_of_key_shifts_and_of_no_positions(kind, options, per_dim_scale)
     mask[:, torch.arange(6), torch.arange(6)] = False
     for m in (None, mask):
         torch.testing.assert_close(model(x, x.new_zeros(1, 0, 0), m), brute_force_key_shift(model, x, m))
-    torch.testing.assert_close(model.float()(x.float(), x.new_zeros(1, 0, 0), mask), brute_force_key_shift(model, x.float(), mask))
+    torch.testing.assert_close(
+        model.float()(x.float(), x.new_zeros(1, 0, 0), mask), brute_force_key_shift(model, x.float(), mask)
+    )
 
 
 def test_key_shifts_after_cached_frames():
     model = other_attention(KeyShiftAttention, clip=3)
     x = torch.randn(7, 2, 8, dtype=torch.float64)
     _, k, v = model.in_proj(x[:4]).chunk(3, dim=2)
-    last, _, _ = model.streaming_forward(x[4:], x.new_zeros(1, 0, 0), k, v, torch.zeros(2, 1, 7, dtype=torch.bool))
+    last, _, _ = model.streaming_forward(
+        x[4:], x.new_zeros(1, 0, 0), k, v, torch.zeros(2, 1, 7, dtype=torch.bool)
+    )
     torch.testing.assert_close(last, brute_force_key_shift(model, x)[4:])
 
 

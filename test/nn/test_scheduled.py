@@ -44,7 +44,9 @@ def test_whitening_limit():
 
 def test_training_state_round_trip():
     def build():
-        return nn.Sequential(*[Whiten(1, whitening_limit=1.5, prob=(0.1, 0.5), grad_scale=0.1) for _ in range(2)])
+        return nn.Sequential(
+            *[Whiten(1, whitening_limit=1.5, prob=(0.1, 0.5), grad_scale=0.1) for _ in range(2)]
+        )
 
     one, other = build(), build()
     one[1].prob = 0.1

@@ -11,7 +11,15 @@ from asr_core.nn.transformer import AbsolutePositionalEncoding, MultiHeadAttenti
 
 def decoder(**changes):
     torch.manual_seed(0)
-    sizes = dict(vocab_size=11, embed_dim=12, num_layers=2, attention_dim=8, num_heads=2, feedforward_dim=20, memory_dim=10)
+    sizes = dict(
+        vocab_size=11,
+        embed_dim=12,
+        num_layers=2,
+        attention_dim=8,
+        num_heads=2,
+        feedforward_dim=20,
+        memory_dim=10,
+    )
     return TransformerDecoder(**{**sizes, **changes}).double().eval()
 
 
@@ -70,7 +78,9 @@ def test_padding_and_later_tokens_change_nothing():
     noisy[1, 3:] = 1e3 * torch.randn(4, 10)
     longer = torch.cat([torch.cat([tokens, torch.tensor([[5], [8]])], dim=1)])
     torch.testing.assert_close(model(longer, noisy, lens)[:, :4], logits, atol=1e-12, rtol=1e-12)
-    torch.testing.assert_close(model(tokens[1:, :2], memory[1:, :3], lens[1:]), logits[1:, :2], atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        model(tokens[1:, :2], memory[1:, :3], lens[1:]), logits[1:, :2], atol=1e-12, rtol=1e-12
+    )
     tokens[0, 2] = 9
     changed = model(tokens, memory, lens)
     torch.testing.assert_close(changed[0, :2], logits[0, :2], atol=1e-12, rtol=1e-12)
@@ -80,7 +90,10 @@ def test_padding_and_later_tokens_change_nothing():
 def test_penalized_attention_is_the_same_with_another_gradient(monkeypatch):
     torch.manual_seed(0)
     attention = MultiHeadAttention(8, 8, 2).double().train()
-    x, mask = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True), torch.ones(5, 5, dtype=torch.bool).triu(1)
+    x, mask = (
+        torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True),
+        torch.ones(5, 5, dtype=torch.bool).triu(1),
+    )
     outs, grads = [], []
     for draw, scale in ((0.5, 1.0), (0.05, 1.0), (0.5, 100.0), (0.05, 100.0)):
         monkeypatch.setattr(transformer.random, "random", lambda d=draw: d)

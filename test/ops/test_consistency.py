@@ -8,7 +8,9 @@ from asr_core.ops.consistency import consistency_loss, masked_kl_div
 
 
 def log_probs(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    return torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    ).log_softmax(-1)
 
 
 def brute_force(one, other, num_frames):
@@ -45,7 +47,11 @@ def test_padding_is_left_out_even_if_it_is_infinite():
 
 
 def test_gradient():
-    x, target, lens = log_probs(2, 3, 4).requires_grad_(True), log_probs(2, 3, 4, seed=1), torch.tensor([3, 2])
+    x, target, lens = (
+        log_probs(2, 3, 4).requires_grad_(True),
+        log_probs(2, 3, 4, seed=1),
+        torch.tensor([3, 2]),
+    )
     assert torch.autograd.gradcheck(lambda a: masked_kl_div(a, target, lens), (x,))
     both = torch.cat([x, target])
     grad = torch.autograd.grad(consistency_loss(both, torch.cat([lens, lens])).sum(), x)[0]

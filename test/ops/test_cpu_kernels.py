@@ -47,13 +47,19 @@ def test_depthwise_conv1d_and_gradients(taps, pad, chunk):
     y = depthwise.depthwise_conv1d(*fast, pad, chunk)
     expected = depthwise.depthwise_conv1d_plain(*slow, pad, chunk)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
-    for got, want in zip(torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())):
+    for got, want in zip(
+        torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())
+    ):
         torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=2e-5)
 
 
 def test_plain_depthwise_conv1d_is_the_sum_it_claims():
     torch.manual_seed(0)
-    x, w, b = torch.randn(9, 1, 2, dtype=torch.float64), torch.randn(2, 1, 3, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    x, w, b = (
+        torch.randn(9, 1, 2, dtype=torch.float64),
+        torch.randn(2, 1, 3, dtype=torch.float64),
+        torch.randn(2, dtype=torch.float64),
+    )
     y = depthwise.depthwise_conv1d_plain(x, w, b, pad=2, chunk=4)
     for t in range(9):
         want = b.clone()
@@ -73,7 +79,9 @@ def test_depthwise_conv2d_and_gradients():
     y = depthwise.depthwise_conv2d(*fast)
     expected = F.conv2d(*slow, padding=(3, 2), groups=12)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
-    for got, want in zip(torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())):
+    for got, want in zip(
+        torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())
+    ):
         torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=5e-5)
 
 
@@ -82,7 +90,9 @@ def test_kernels_can_be_turned_off(monkeypatch):
     dispatch.available.cache_clear()
     try:
         assert not dispatch.usable(torch.zeros(1))
-        torch.testing.assert_close(swoosh_l(torch.zeros(3)), torch.full((3,), F.softplus(torch.tensor(-4.0)).item() - 0.035))
+        torch.testing.assert_close(
+            swoosh_l(torch.zeros(3)), torch.full((3,), F.softplus(torch.tensor(-4.0)).item() - 0.035)
+        )
     finally:
         monkeypatch.undo()
         dispatch.available.cache_clear()
@@ -100,19 +110,28 @@ def test_activation_linear_and_gradients(activation, masked):
     inner = (swoosh_l if activation == "SwooshL" else swoosh_r)(slow[0])
     expected = F.linear(inner if mask is None else inner * mask, *slow[1:])
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
-    for got, want in zip(torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())):
+    for got, want in zip(
+        torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())
+    ):
         torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rows", [3, 1300])
 def test_bias_norm_and_gradients(rows):
     torch.manual_seed(0)
-    x, bias, log_scale, grad = torch.randn(rows, 2, 20), torch.randn(20), torch.tensor(0.7), torch.randn(rows, 2, 20)
+    x, bias, log_scale, grad = (
+        torch.randn(rows, 2, 20),
+        torch.randn(20),
+        torch.tensor(0.7),
+        torch.randn(rows, 2, 20),
+    )
     fast = [t.clone().requires_grad_() for t in (x, bias, log_scale)]
     slow = [t.double().requires_grad_() for t in (x, bias, log_scale)]
     y, expected = norm.bias_norm(*fast), norm.bias_norm_plain(*slow)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-6)
-    for got, want in zip(torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())):
+    for got, want in zip(
+        torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())
+    ):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
 
 

@@ -38,9 +38,13 @@ def test_equals_k2(case, dtype, backend):
     rnnt_type = str(GOLDEN[f"{case}/rnnt_type"])
     am, lm = expected["am"].to(dtype).requires_grad_(), expected["lm"].to(dtype).requires_grad_()
     symbols, boundary = expected["symbols"], expected["boundary"]
-    common = dict(boundary=boundary, rnnt_type=rnnt_type, delay_penalty=penalty, reduction="none", backend=backend)
+    common = dict(
+        boundary=boundary, rnnt_type=rnnt_type, delay_penalty=penalty, reduction="none", backend=backend
+    )
 
-    simple, (px_grad, py_grad) = rnnt_loss_smoothed(lm, am, symbols, 0, lm_scale, am_scale, return_grad=True, **common)
+    simple, (px_grad, py_grad) = rnnt_loss_smoothed(
+        lm, am, symbols, 0, lm_scale, am_scale, return_grad=True, **common
+    )
     ranges = get_rnnt_prune_ranges(px_grad, py_grad, boundary, int(s_range), backend=backend)
     if dtype == torch.float32:
         assert torch.equal(ranges, expected["ranges"])
@@ -65,7 +69,9 @@ def test_equals_k2(case, dtype, backend):
 @backends
 @pytest.mark.parametrize("case", CASES)
 def test_ranges_from_k2_counts(case, backend):
-    px_grad, py_grad, boundary, ranges = (torch.from_numpy(GOLDEN[f"{case}/{n}"]) for n in ("px_grad", "py_grad", "boundary", "ranges"))
+    px_grad, py_grad, boundary, ranges = (
+        torch.from_numpy(GOLDEN[f"{case}/{n}"]) for n in ("px_grad", "py_grad", "boundary", "ranges")
+    )
     s_range = int(GOLDEN[f"{case}/params"][0])
     assert torch.equal(get_rnnt_prune_ranges(px_grad, py_grad, boundary, s_range, backend=backend), ranges)
 
@@ -120,22 +126,34 @@ def tiny():
 def test_is_the_sum_over_all_paths(tiny, rnnt_type, penalty, bounded, backend):
     am, lm, symbols, boundary = tiny
     limits = boundary.tolist() if bounded else [[0, 0, 3, 4]] * 3
-    common = dict(boundary=boundary if bounded else None, rnnt_type=rnnt_type, delay_penalty=penalty, reduction="none", backend=backend)
+    common = dict(
+        boundary=boundary if bounded else None,
+        rnnt_type=rnnt_type,
+        delay_penalty=penalty,
+        reduction="none",
+        backend=backend,
+    )
     logits = am[:, :, None] + lm[:, None]
     joint = logits.log_softmax(-1)
-    expected = torch.stack([paths_loss(*arcs(joint[b], symbols[b]), limits[b], rnnt_type, penalty) for b in range(3)])
+    expected = torch.stack(
+        [paths_loss(*arcs(joint[b], symbols[b]), limits[b], rnnt_type, penalty) for b in range(3)]
+    )
     assert_close(rnnt_loss(logits, symbols, 0, **common), expected, 1e-10)
     assert_close(rnnt_loss_simple(lm, am, symbols, 0, **common), expected, 1e-10)
 
     unigram = lm.softmax(-1).mean((0, 1)).log()
     am_only, lm_only = (am + unigram).log_softmax(-1)[:, :, None], lm.log_softmax(-1)[:, None]
     smoothed = 0.6 * joint + 0.25 * lm_only + 0.15 * am_only
-    expected = torch.stack([paths_loss(*arcs(smoothed[b], symbols[b]), limits[b], rnnt_type, penalty) for b in range(3)])
+    expected = torch.stack(
+        [paths_loss(*arcs(smoothed[b], symbols[b]), limits[b], rnnt_type, penalty) for b in range(3)]
+    )
     assert_close(rnnt_loss_smoothed(lm, am, symbols, 0, 0.25, 0.15, **common), expected, 1e-10)
 
     ranges = torch.tensor([[0, 1], [1, 2], [1, 2], [2, 3]]).expand(3, 4, 2).contiguous()
     windows = [[0, 1], [1, 2], [1, 2], [2, 3]]
-    expected = torch.stack([paths_loss(*arcs(joint[b], symbols[b]), limits[b], rnnt_type, penalty, windows) for b in range(3)])
+    expected = torch.stack(
+        [paths_loss(*arcs(joint[b], symbols[b]), limits[b], rnnt_type, penalty, windows) for b in range(3)]
+    )
     pruned_logits = torch.gather(logits, 2, ranges[..., None].expand(3, 4, 2, 5))
     assert_close_or_inf(rnnt_loss_pruned(pruned_logits, symbols, ranges, 0, **common), expected)
 
@@ -150,7 +168,9 @@ def losses_of(tiny, rnnt_type, backend):
     """Pairs of a function whose results are losses (3,), and its inputs."""
     am, lm, symbols, boundary = tiny
     am, lm = am.requires_grad_(), lm.requires_grad_()
-    common = dict(boundary=boundary, rnnt_type=rnnt_type, delay_penalty=0.2, reduction="none", backend=backend)
+    common = dict(
+        boundary=boundary, rnnt_type=rnnt_type, delay_penalty=0.2, reduction="none", backend=backend
+    )
     ranges = torch.tensor([[0, 1, 2], [0, 1, 2], [1, 2, 3], [1, 2, 3]]).expand(3, 4, 3).contiguous()
     generator = torch.Generator().manual_seed(8)
     full = torch.randn(3, 4, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -190,7 +210,9 @@ def test_gradients_are_the_derivatives(tiny, rnnt_type):
 @backends
 def test_counts_are_the_gradients_of_the_arcs(tiny, backend):
     am, lm, symbols, boundary = tiny
-    _, (px_grad, py_grad) = rnnt_loss_simple(lm, am, symbols, 0, boundary, reduction="none", return_grad=True, backend=backend)
+    _, (px_grad, py_grad) = rnnt_loss_simple(
+        lm, am, symbols, 0, boundary, reduction="none", return_grad=True, backend=backend
+    )
     # every path takes S_b symbols and T_b blanks
     assert_close(px_grad.sum((1, 2)), (boundary[:, 2] - boundary[:, 0]).double(), 1e-12)
     assert_close(py_grad.sum((1, 2)), (boundary[:, 3] - boundary[:, 1]).double(), 1e-12)
@@ -206,7 +228,12 @@ def test_counts_are_the_gradients_of_the_arcs(tiny, backend):
 @pytest.mark.parametrize("seed", range(4))
 def test_back_ends_agree(rnnt_type, seed):
     generator = torch.Generator().manual_seed(seed)
-    batch, frames, num, columns, s_range = [(1, 1, 1, 2, 2), (3, 20, 7, 9, 3), (2, 17, 17, 33, 5), (5, 33, 4, 300, 5)][seed]
+    batch, frames, num, columns, s_range = [
+        (1, 1, 1, 2, 2),
+        (3, 20, 7, 9, 3),
+        (2, 17, 17, 33, 5),
+        (5, 33, 4, 300, 5),
+    ][seed]
     symbols = torch.randint(0, columns, (batch, num), generator=generator)
     ends = [torch.randint(1, most + 1, (batch,), generator=generator) for most in (num, frames)]
     boundary = torch.stack([torch.zeros_like(ends[0]), torch.zeros_like(ends[0]), *ends], 1)
@@ -214,9 +241,15 @@ def test_back_ends_agree(rnnt_type, seed):
     results, ranges = {}, None
     for backend in BACKENDS:
         am, lm = (x.clone().requires_grad_() for x in inputs)
-        common = dict(boundary=boundary, rnnt_type=rnnt_type, delay_penalty=0.01, reduction="none", backend=backend)
-        simple, (px_grad, py_grad) = rnnt_loss_smoothed(lm, am, symbols, 1, 0.2, 0.1, return_grad=True, **common)
-        windows = [get_rnnt_prune_ranges(px_grad, py_grad, boundary, s_range, backend=name) for name in BACKENDS]
+        common = dict(
+            boundary=boundary, rnnt_type=rnnt_type, delay_penalty=0.01, reduction="none", backend=backend
+        )
+        simple, (px_grad, py_grad) = rnnt_loss_smoothed(
+            lm, am, symbols, 1, 0.2, 0.1, return_grad=True, **common
+        )
+        windows = [
+            get_rnnt_prune_ranges(px_grad, py_grad, boundary, s_range, backend=name) for name in BACKENDS
+        ]
         assert torch.equal(*windows)
         ranges = windows[0] if backend == "torch" else ranges
         am_pruned, lm_pruned = do_rnnt_pruning(am, lm, ranges, backend=backend)
@@ -236,7 +269,12 @@ def test_pruning_with_different_widths(backend):
     ranges = torch.randint(0, 4, (2, 6, 2))
     am_pruned, lm_pruned = do_rnnt_pruning(am, lm, ranges, backend=backend)
     assert torch.equal(am_pruned, am[:, :, None].expand(2, 6, 2, 8))
-    assert all(torch.equal(lm_pruned[b, t, r], lm[b, ranges[b, t, r]]) for b in range(2) for t in range(6) for r in range(2))
+    assert all(
+        torch.equal(lm_pruned[b, t, r], lm[b, ranges[b, t, r]])
+        for b in range(2)
+        for t in range(6)
+        for r in range(2)
+    )
     weights = torch.randn(2, 6, 2, 8), torch.randn(2, 6, 2, 3)
     ((am_pruned * weights[0]).sum() + (lm_pruned * weights[1]).sum()).backward()
     assert_close(am.grad, weights[0].sum(2), 1e-6)
@@ -247,10 +285,15 @@ def test_pruning_with_different_widths(backend):
 def test_windows_follow_a_path():
     generator = torch.Generator().manual_seed(3)
     for rnnt_type, most in (("regular", 3), ("modified", 1)):
-        lm, am = torch.randn(6, 16, 9, generator=generator) * 4, torch.randn(6, 30, 9, generator=generator) * 4
+        lm, am = (
+            torch.randn(6, 16, 9, generator=generator) * 4,
+            torch.randn(6, 30, 9, generator=generator) * 4,
+        )
         symbols = torch.randint(1, 9, (6, 15), generator=generator)
         boundary = torch.tensor([[0, 0, 15 - b, 30 - 2 * b] for b in range(6)])
-        loss, counts = rnnt_loss_simple(lm, am, symbols, 0, boundary, rnnt_type, reduction="none", return_grad=True)
+        loss, counts = rnnt_loss_simple(
+            lm, am, symbols, 0, boundary, rnnt_type, reduction="none", return_grad=True
+        )
         ranges = get_rnnt_prune_ranges(*counts, boundary, 4)
         begins = ranges[:, :, 0]
         steps = begins.diff(dim=1)

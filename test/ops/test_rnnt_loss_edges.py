@@ -21,12 +21,17 @@ INF, NAN = float("inf"), float("nan")
 
 def batch(frames=6, num=4, columns=7, size=3):
     generator = torch.Generator().manual_seed(11)
-    am, lm = torch.randn(size, frames, columns, generator=generator), torch.randn(size, num + 1, columns, generator=generator)
+    am, lm = (
+        torch.randn(size, frames, columns, generator=generator),
+        torch.randn(size, num + 1, columns, generator=generator),
+    )
     symbols = torch.randint(1, columns, (size, num), generator=generator)
     return am, lm, symbols, torch.tensor([[0, 0, num, frames]] * size)
 
 
-def losses_and_gradients(am, lm, symbols, boundary, rnnt_type="regular", backend="torch", am_scale=0.0, s_range=3):
+def losses_and_gradients(
+    am, lm, symbols, boundary, rnnt_type="regular", backend="torch", am_scale=0.0, s_range=3
+):
     """All four losses (4, B) of the same inputs, and the gradients of their weighted sum."""
     am, lm = am.clone().requires_grad_(), lm.clone().requires_grad_()
     common = dict(boundary=boundary, rnnt_type=rnnt_type, reduction="none", backend=backend)
@@ -45,8 +50,13 @@ def losses_and_gradients(am, lm, symbols, boundary, rnnt_type="regular", backend
 @types
 def test_no_symbols(rnnt_type, backend):
     am, lm, _, _ = batch(num=0)
-    symbols, boundary = torch.zeros(3, 0, dtype=torch.int64), torch.tensor([[0, 0, 0, 6], [0, 0, 0, 2], [0, 0, 0, 0]])
-    losses, am_grad, lm_grad, (px_grad, py_grad) = losses_and_gradients(am, lm, symbols, boundary, rnnt_type, backend)
+    symbols, boundary = (
+        torch.zeros(3, 0, dtype=torch.int64),
+        torch.tensor([[0, 0, 0, 6], [0, 0, 0, 2], [0, 0, 0, 0]]),
+    )
+    losses, am_grad, lm_grad, (px_grad, py_grad) = losses_and_gradients(
+        am, lm, symbols, boundary, rnnt_type, backend
+    )
     blanks = (am + lm).log_softmax(-1)[:, :, 0]
     expected = -torch.stack([blanks[b, : boundary[b, 3]].sum() for b in range(3)])
     for row in losses[1:]:
@@ -108,7 +118,9 @@ def test_one_bad_number(value, place, rnnt_type, backend, am_scale):
     am, lm, symbols, boundary = batch()
     clean = losses_and_gradients(am, lm, symbols, boundary, rnnt_type, backend, am_scale)
     {"am": am, "lm": lm}[place][1, 2, 3] = value
-    losses, am_grad, lm_grad, counts = losses_and_gradients(am, lm, symbols, boundary, rnnt_type, backend, am_scale)
+    losses, am_grad, lm_grad, counts = losses_and_gradients(
+        am, lm, symbols, boundary, rnnt_type, backend, am_scale
+    )
     # the window's loss is NaN only if its window meets the bad number
     assert torch.isnan(losses[[0, 2, 3], 1]).all()
     assert torch.isfinite(losses[:, ::2]).all()
@@ -153,9 +165,15 @@ def test_what_lies_outside_the_boundary_does_not_matter(rnnt_type, backend):
 @types
 def test_impossible_labels(rnnt_type, backend):
     am, lm, symbols, boundary = batch()
-    am[1, 2, 0] = -INF  # no blank on frame 2 of the second utterance: a regular path cannot pass, another only by a symbol
+    am[
+        1, 2, 0
+    ] = (
+        -INF
+    )  # no blank on frame 2 of the second utterance: a regular path cannot pass, another only by a symbol
     am[2, :, symbols[2, 1]] = -INF  # the second symbol of the third is nowhere possible
-    losses, am_grad, lm_grad, _ = losses_and_gradients(am, lm, symbols, boundary, rnnt_type, backend, s_range=5)
+    losses, am_grad, lm_grad, _ = losses_and_gradients(
+        am, lm, symbols, boundary, rnnt_type, backend, s_range=5
+    )
     assert torch.isfinite(losses[:, 0]).all() and (losses[:, 2] == INF).all()
     assert torch.isfinite(losses[:, 1]).all() if rnnt_type == "modified" else (losses[:, 1] == INF).all()
     assert torch.isfinite(am_grad).all() and torch.isfinite(lm_grad).all() and (am_grad[2] == 0).all()
@@ -167,13 +185,19 @@ def test_nothing_but_minus_infinity_is_no_distribution(backend):
     am, lm, symbols, boundary = batch()
     am[1, 2] = -INF
     losses, am_grad, _, _ = losses_and_gradients(am, lm, symbols, boundary, "regular", backend)
-    assert torch.isnan(losses[[0, 2, 3], 1]).all() and torch.isfinite(losses[:, ::2]).all() and torch.isfinite(am_grad[::2]).all()
+    assert (
+        torch.isnan(losses[[0, 2, 3], 1]).all()
+        and torch.isfinite(losses[:, ::2]).all()
+        and torch.isfinite(am_grad[::2]).all()
+    )
 
 
 @backends
 def test_scores_far_apart(backend):
     am, lm, symbols, boundary = batch()
-    losses, am_grad, lm_grad, _ = losses_and_gradients(am * 300, lm * 300, symbols, boundary, "regular", backend)
+    losses, am_grad, lm_grad, _ = losses_and_gradients(
+        am * 300, lm * 300, symbols, boundary, "regular", backend
+    )
     assert torch.isfinite(losses).all() and torch.isfinite(am_grad).all() and torch.isfinite(lm_grad).all()
 
 
@@ -206,9 +230,13 @@ def test_half_precision_and_strides():
     am, lm, symbols, boundary = batch()
     expected = losses_and_gradients(am, lm, symbols, boundary, backend="numba")
     turned = [x.transpose(0, 2).contiguous().transpose(0, 2) for x in (am, lm)]
-    for one, other in zip(losses_and_gradients(*turned, symbols.int(), boundary.int(), backend="numba")[:3], expected):
+    for one, other in zip(
+        losses_and_gradients(*turned, symbols.int(), boundary.int(), backend="numba")[:3], expected
+    ):
         torch.testing.assert_close(one, other)
-    half, am_grad, _, _ = losses_and_gradients(am.bfloat16(), lm.bfloat16(), symbols, boundary, backend="auto")
+    half, am_grad, _, _ = losses_and_gradients(
+        am.bfloat16(), lm.bfloat16(), symbols, boundary, backend="auto"
+    )
     assert half.dtype == torch.float32 and am_grad.dtype == torch.bfloat16
     torch.testing.assert_close(half, expected[0], rtol=0.02, atol=0.1)
 
@@ -226,7 +254,11 @@ def test_autocast_changes_nothing(backend):
 def test_auto_does_without_numba(monkeypatch):
     am, lm, symbols, boundary = batch()
     chosen = []
-    monkeypatch.setattr(rnnt_loss_module.Smoothed, "apply", lambda *args: (chosen.append(args[-1].__name__), (am.sum(), None, None))[1])
+    monkeypatch.setattr(
+        rnnt_loss_module.Smoothed,
+        "apply",
+        lambda *args: (chosen.append(args[-1].__name__), (am.sum(), None, None))[1],
+    )
     rnnt_loss_simple(lm, am, symbols, 0)
     monkeypatch.setattr(rnnt_loss_module.importlib.util, "find_spec", lambda name: None)
     rnnt_loss_simple(lm, am, symbols, 0)

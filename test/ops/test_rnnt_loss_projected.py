@@ -23,7 +23,11 @@ BACKENDS = ["torch", "numba"]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 types = pytest.mark.parametrize("rnnt_type", ["regular", "modified", "constrained"])
 factorised = pytest.mark.parametrize("factorised", [False, True])
-COMBINE = [tanh_of_sum, lambda am, lm: torch.tanh(am * lm), lambda am, lm: torch.sigmoid(am[..., :3]) * torch.tanh(lm[..., 3:])]
+COMBINE = [
+    tanh_of_sum,
+    lambda am, lm: torch.tanh(am * lm),
+    lambda am, lm: torch.sigmoid(am[..., :3]) * torch.tanh(lm[..., 3:]),
+]
 
 
 def given(batch=3, frames=5, num=3, width=6, columns=7, hidden=6, seed=0, dtype=torch.float64):
@@ -35,7 +39,11 @@ def given(batch=3, frames=5, num=3, width=6, columns=7, hidden=6, seed=0, dtype=
 
 
 def all_logits(am, lm, weight, bias, combine, factorised):
-    logits = combine(am[:, :, None].expand(-1, -1, lm.shape[1], -1), lm[:, None].expand(-1, am.shape[1], -1, -1)) @ weight.t() + bias
+    logits = (
+        combine(am[:, :, None].expand(-1, -1, lm.shape[1], -1), lm[:, None].expand(-1, am.shape[1], -1, -1))
+        @ weight.t()
+        + bias
+    )
     if not factorised:
         return logits
     blank = logits[..., :1]
@@ -70,7 +78,14 @@ def sum_over_paths(px, py):
 def test_equals_the_loss_of_all_logits(rnnt_type, factorised, combine, backend):
     inputs, symbols = given(hidden=3 if combine is COMBINE[2] else 6)
     boundary = torch.tensor([[0, 0, 3, 5], [0, 0, 2, 4], [1, 1, 3, 5]])
-    options = dict(boundary=boundary, rnnt_type=rnnt_type, delay_penalty=0.1, fast_emit_lambda=0.2, reduction="none", backend=backend)
+    options = dict(
+        boundary=boundary,
+        rnnt_type=rnnt_type,
+        delay_penalty=0.1,
+        fast_emit_lambda=0.2,
+        reduction="none",
+        backend=backend,
+    )
     expected = rnnt_loss(all_logits(*inputs, combine, factorised), symbols, 0, **options)
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     wanted = torch.autograd.grad((weights * expected).sum(), inputs)
@@ -108,7 +123,9 @@ def test_gradients_are_the_derivatives(factorised, backend):
 def fast_emit_gradient(px, py, weight, inputs):
     """What FastEmit makes of the gradient of a lattice's loss: symbols' parts ``1 + weight`` times."""
     counts = torch.autograd.grad(sum_over_paths(px, py), (px, py), retain_graph=True)
-    return torch.autograd.grad(((1 + weight) * counts[0] * px).sum() + (counts[1] * py).sum(), inputs, retain_graph=True)
+    return torch.autograd.grad(
+        ((1 + weight) * counts[0] * px).sum() + (counts[1] * py).sum(), inputs, retain_graph=True
+    )
 
 
 @backends
@@ -119,7 +136,11 @@ def test_fast_emit(backend):
     plain, ranges = dict(backend=backend), torch.arange(4).expand(1, 4, 4).contiguous()
     simple = am[:, :, None] + lm[:, None]
     joint = simple.log_softmax(-1)
-    smooth = 0.6 * joint + 0.25 * lm.log_softmax(-1)[:, None] + 0.15 * (am + lm.softmax(-1).mean((0, 1)).log()).log_softmax(-1)[:, :, None]
+    smooth = (
+        0.6 * joint
+        + 0.25 * lm.log_softmax(-1)[:, None]
+        + 0.15 * (am + lm.softmax(-1).mean((0, 1)).log()).log_softmax(-1)[:, :, None]
+    )
     labels = symbols[:, None, :, None].expand(-1, 4, -1, 1)
     smooth_arcs = smooth[:, :, :-1].gather(3, labels).squeeze(3), smooth[..., 0]
     logits = all_logits(*inputs, tanh_of_sum, False)
@@ -198,18 +219,32 @@ def test_hard_cases_do_not_touch_other_utterances(backend):
     assert loss[2] == float("inf") and loss[3].isnan() and loss[:2].isfinite().all()
     grads = torch.autograd.grad(loss.sum(), inputs)
     alone = torch.autograd.grad(
-        rnnt_loss_projected(*(x[:2] for x in inputs[:2]), *inputs[2:], symbols[:2], 0, boundary[:2], reduction="sum", backend=backend),
+        rnnt_loss_projected(
+            *(x[:2] for x in inputs[:2]),
+            *inputs[2:],
+            symbols[:2],
+            0,
+            boundary[:2],
+            reduction="sum",
+            backend=backend,
+        ),
         inputs,
     )
     for actual, wanted in zip(grads, alone):
         torch.testing.assert_close(actual, wanted)
-    empty = rnnt_loss_projected(inputs[0][:0], inputs[1][:0], *inputs[2:], symbols[:0], 0, reduction="sum", backend=backend)
+    empty = rnnt_loss_projected(
+        inputs[0][:0], inputs[1][:0], *inputs[2:], symbols[:0], 0, reduction="sum", backend=backend
+    )
     assert empty == 0
 
 
 def test_unfit_arguments_are_refused():
     (am, lm, weight, bias), symbols = given()
-    for arguments in [(am, lm[:, :-1], weight, bias), (am[..., :-1], lm, weight, bias), (am, lm, weight, bias[:-1])]:
+    for arguments in [
+        (am, lm[:, :-1], weight, bias),
+        (am[..., :-1], lm, weight, bias),
+        (am, lm, weight, bias[:-1]),
+    ]:
         with pytest.raises(ValueError, match="must be|must have"):
             rnnt_loss_projected(*arguments, symbols, 0)
     with pytest.raises(ValueError, match="fast_emit_lambda must be at least 0"):
@@ -226,7 +261,9 @@ def test_equals_torchaudio():
     expected = rnnt_loss(logits, symbols, 0, boundary, reduction="none", backend="torchaudio")
     loss = rnnt_loss_projected(*inputs, symbols, 0, boundary, reduction="none")
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
-    for actual, wanted in zip(torch.autograd.grad(loss.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)):
+    for actual, wanted in zip(
+        torch.autograd.grad(loss.sum(), inputs), torch.autograd.grad(expected.sum(), inputs)
+    ):
         torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -252,7 +289,10 @@ def test_what_torchaudio_cannot_compute_is_refused():
 def test_torchaudio_without_the_loss(monkeypatch):
     inputs, symbols = given(dtype=torch.float32)
     logits = all_logits(*inputs, tanh_of_sum, False)
-    for module, message in ((None, "pip install"), (SimpleNamespace(functional=SimpleNamespace()), "no RNN-T loss any more")):
+    for module, message in (
+        (None, "pip install"),
+        (SimpleNamespace(functional=SimpleNamespace()), "no RNN-T loss any more"),
+    ):
         monkeypatch.setitem(sys.modules, "torchaudio", module)
         with pytest.raises(UserError, match=message):
             rnnt_loss(logits, symbols, 0, backend="torchaudio")

@@ -9,7 +9,12 @@ from asr_core.nn.lstm import LstmLayer
 from asr_core.predictors import LstmPredictor
 from asr_core.utils.errors import UserError
 
-KINDS = [{}, dict(hidden_dim=11, num_layers=2), dict(layer_norm=True, embedding_dim=4), dict(cell_clip=0.1, hidden_dim=9, num_layers=2)]
+KINDS = [
+    {},
+    dict(hidden_dim=11, num_layers=2),
+    dict(layer_norm=True, embedding_dim=4),
+    dict(cell_clip=0.1, hidden_dim=9, num_layers=2),
+]
 
 
 def predictor(**kwargs):
@@ -24,7 +29,10 @@ def predictor(**kwargs):
 @pytest.mark.parametrize("clip", [0.0, 1e6])  # the limit is never met
 def test_the_layer_is_torchs_lstm(proj, clip):
     torch.manual_seed(0)
-    layer, theirs = LstmLayer(5, 8, proj, clip).double(), nn.LSTM(5, 8, batch_first=True, proj_size=proj).double()
+    layer, theirs = (
+        LstmLayer(5, 8, proj, clip).double(),
+        nn.LSTM(5, 8, batch_first=True, proj_size=proj).double(),
+    )
     layer.bias.data.normal_()
     with torch.no_grad():
         theirs.weight_ih_l0.copy_(layer.weight_ih)
@@ -58,7 +66,9 @@ def test_clipped_cells_by_the_formula():
     free = LstmLayer(4, 5, cell_clip=9.0).double()
     args = (torch.randn(2, 3, 4).double().requires_grad_(), free.weight_hh)
     start = (torch.zeros(2, 5).double(), torch.zeros(2, 5).double())
-    assert torch.autograd.gradcheck(lambda x, w: torch.func.functional_call(free, {"weight_hh": w}, (x, *start))[0], args)
+    assert torch.autograd.gradcheck(
+        lambda x, w: torch.func.functional_call(free, {"weight_hh": w}, (x, *start))[0], args
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,15 +90,23 @@ def test_step_by_step_and_scripted_are_the_sequence(kind):
 def test_sizes_of_published_systems():
     count = lambda *args, **kwargs: sum(p.numel() for p in LstmPredictor(*args, **kwargs).parameters())  # noqa: E731
     assert count(1000, 512, 0, embedding_dim=640, layer_norm=True) == 3_002_368  # a ContextNet transducer's
-    assert count(1024, 640, 0, embedding_dim=128, cell_clip=10.0) == 131_072 + 1_968_640  # Conformer-L RNN-T's, embedding and LSTM
+    assert (
+        count(1024, 640, 0, embedding_dim=128, cell_clip=10.0) == 131_072 + 1_968_640
+    )  # Conformer-L RNN-T's, embedding and LSTM
 
 
 def test_options_build_it():
-    sizes = dict(model_size="tiny", decoder_dim=30, predictor="lstm", predictor_layers=2, predictor_hidden_dim=10)
+    sizes = dict(
+        model_size="tiny", decoder_dim=30, predictor="lstm", predictor_layers=2, predictor_hidden_dim=10
+    )
     model = build_model(ModelOptions(**sizes, predictor_embedding_dim=9, predictor_cell_clip=4.0), 12)
     decoder = model.decoder
     assert isinstance(decoder, LstmPredictor) and decoder.num_layers == 2
-    assert decoder.embedding.weight.shape == (12, 9) and decoder.layers[1].weight_hr.shape == (30, 10) and decoder.layers[0].cell_clip == 4
+    assert (
+        decoder.embedding.weight.shape == (12, 9)
+        and decoder.layers[1].weight_hr.shape == (30, 10)
+        and decoder.layers[0].cell_clip == 4
+    )
     losses = model(torch.randn(2, 60, 80), torch.tensor([60, 50]), [[3, 4, 5], [6]])
     (losses.simple_loss + losses.pruned_loss).backward()
     assert all(p.grad is not None for p in decoder.parameters())

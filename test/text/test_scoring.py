@@ -105,7 +105,10 @@ def test_wer_summary_is_sorted():
 
 def test_summary_line():
     total = score_utterances(utts(("a b c d", "a b c x y"))).total
-    assert summary_line("test-greedy_search", total) == "[test-greedy_search] %WER 50.00% [2 / 4, 1 ins, 0 del, 1 sub ]"
+    assert (
+        summary_line("test-greedy_search", total)
+        == "[test-greedy_search] %WER 50.00% [2 / 4, 1 ins, 0 del, 1 sub ]"
+    )
 
 
 def test_bootstrap_interval():

@@ -9,7 +9,13 @@ import pytest
 from asr_core.bin import report, score
 from asr_core.text.html_report import Player, render
 from asr_core.text.normalize import normalize_text
-from asr_core.text.scoring import Utterance, difference_interval, format_recogs, probability_of_improvement, score_utterances
+from asr_core.text.scoring import (
+    Utterance,
+    difference_interval,
+    format_recogs,
+    probability_of_improvement,
+    score_utterances,
+)
 from asr_core.text.tables import by_speaker, format_scores, most_frequent, sentence_accuracy
 from asr_core.text.transcripts import read_records, read_transcripts, utterances_of
 from asr_core.utils.errors import UserError
@@ -24,13 +30,24 @@ UTTERANCES = [
 
 def test_speakers_sentences_and_confusions():
     scored = score_utterances(UTTERANCES)
-    rows = [(r.speaker, r.utterances, r.sentences_right, r.counts.errors, r.counts.ref_len) for r in by_speaker(UTTERANCES, scored)]
+    rows = [
+        (r.speaker, r.utterances, r.sentences_right, r.counts.errors, r.counts.ref_len)
+        for r in by_speaker(UTTERANCES, scored)
+    ]
     assert rows == [("(unknown)", 1, 0, 1, 0), ("bob", 2, 0, 3, 3), ("ann", 1, 1, 0, 3)]
     assert sentence_accuracy(scored) == 25 and sentence_accuracy(score_utterances([])) == 0
     frequent = most_frequent(scored, 1)
-    assert frequent == {"substitutions": [(1, "cat -> hat")], "deletions": [(1, "cat")], "insertions": [(1, "hat")]}
+    assert frequent == {
+        "substitutions": [(1, "cat -> hat")],
+        "deletions": [(1, "cat")],
+        "insertions": [(1, "hat")],
+    }
     text = format_scores(UTTERANCES, scored)
-    assert "word error rate: 66.67 %" in text and "character error rate: 56.25 %" in text and "sentences right: 25.00 %: 1 of 4" in text
+    assert (
+        "word error rate: 66.67 %" in text
+        and "character error rate: 56.25 %" in text
+        and "sentences right: 25.00 %: 1 of 4" in text
+    )
     assert format_scores([], score_utterances([])).startswith("word error rate: 0.00 %")
 
 
@@ -38,7 +55,11 @@ def test_speakers_sentences_and_confusions():
     "text, mode, want",
     [
         ("Bonjour, \u00e7a va tr\u00e8s bien?", "upper+no-punct", "BONJOUR \u00c7A VA TR\u00c8S BIEN"),
-        ("Don\u2019t say \u201cmother-in-law\u201d \u2013 3.14, 12:30!", "no-punct", "Don't say mother-in-law 3.14 12:30"),
+        (
+            "Don\u2019t say \u201cmother-in-law\u201d \u2013 3.14, 12:30!",
+            "no-punct",
+            "Don't say mother-in-law 3.14 12:30",
+        ),
         ("'tis the dogs' -- [noise] <unk> x", "no-tags+no-punct", "tis the dogs x"),
         (
             "\u0939\u093f\u0928\u094d\u0926\u0940\u0964 \u4f60\u597d\uff0c\u4e16\u754c",
@@ -79,10 +100,16 @@ def files_of_all_kinds(folder):
     (folder / "recogs").write_text(format_recogs(Utterance(k, ["r"], t.split()) for k, t in texts.items()))
     records = [{"id": k, "ref": "r", "text": t, "speaker": "s"} for k, t in texts.items()]
     (folder / "times.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    nbest = [{"id": k, "ref": "r", "nbest": [{"text": t}, {"text": "no"}] if t else []} for k, t in texts.items()]
+    nbest = [
+        {"id": k, "ref": "r", "nbest": [{"text": t}, {"text": "no"}] if t else []} for k, t in texts.items()
+    ]
     (folder / "nbest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in nbest))
-    cuts = [{"id": k, "supervisions": [{"text": t, "speaker": "s"}], "type": "MonoCut"} for k, t in texts.items()]
-    (folder / "cuts.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(c) + "\n" for c in cuts).encode()))
+    cuts = [
+        {"id": k, "supervisions": [{"text": t, "speaker": "s"}], "type": "MonoCut"} for k, t in texts.items()
+    ]
+    (folder / "cuts.jsonl.gz").write_bytes(
+        gzip.compress("".join(json.dumps(c) + "\n" for c in cuts).encode())
+    )
     return texts
 
 
@@ -91,8 +118,12 @@ def test_transcripts_of_all_kinds(tmp_path):
     for path in tmp_path.iterdir():
         found = read_transcripts(path)
         assert found.texts == texts, path
-        assert found.refs == (dict.fromkeys(texts, "r") if path.name in ("recogs", "times.jsonl", "nbest.jsonl") else {})
-        assert found.speakers == (dict.fromkeys(texts, "s") if path.name in ("times.jsonl", "cuts.jsonl.gz") else {})
+        assert found.refs == (
+            dict.fromkeys(texts, "r") if path.name in ("recogs", "times.jsonl", "nbest.jsonl") else {}
+        )
+        assert found.speakers == (
+            dict.fromkeys(texts, "s") if path.name in ("times.jsonl", "cuts.jsonl.gz") else {}
+        )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +147,9 @@ def test_damaged_transcripts(tmp_path, text, message):
 def test_records_hold_any_text(tmp_path):
     texts = ["a\u2028b", "c\x85d", "e\x1cf", '"<g>\n"']
     path = tmp_path / "times.jsonl"
-    path.write_text("".join(json.dumps({"id": str(i), "text": t}, ensure_ascii=False) + "\n" for i, t in enumerate(texts)))
+    path.write_text(
+        "".join(json.dumps({"id": str(i), "text": t}, ensure_ascii=False) + "\n" for i, t in enumerate(texts))
+    )
     assert [r["text"] for r in read_records(path)] == texts == list(read_transcripts(path).texts.values())
 
 
@@ -125,7 +158,9 @@ def test_missing_hypotheses():
         utterances_of({"a": "x", "b": "y"}, {"a": "x"}, {})
     with pytest.raises(UserError, match="1 hypotheses have no reference, e.g. c"):
         utterances_of({"a": "x"}, {"a": "x", "c": ""}, {})
-    found = utterances_of({"a": "X", "b": "yz"}, {"a": "x"}, {"a": "s"}, "lower", by_character=True, missing=True)
+    found = utterances_of(
+        {"a": "X", "b": "yz"}, {"a": "x"}, {"a": "s"}, "lower", by_character=True, missing=True
+    )
     assert found == [Utterance("a", ["x"], ["x"], "s"), Utterance("b", ["y", "z"], [], "")]
 
 
@@ -134,12 +169,31 @@ def test_score_program(tmp_path, capsys):
     (tmp_path / "a").write_text("".join(f"u{i}\tone TWO\n" for i in range(40)))
     (tmp_path / "b").write_text("".join(f"u{i}\tone two three\n" for i in range(40)))
     files = [str(tmp_path / name) for name in ("ref", "a", "b", "errs", "scores")]
-    score.main(["--ref", files[0], "--hyp", *files[1:3], "--cer", "1", "--errs", files[3], "--scores", files[4]])
+    score.main(
+        ["--ref", files[0], "--hyp", *files[1:3], "--cer", "1", "--errs", files[3], "--scores", files[4]]
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[-4:] == ["CER", "%", "right", "%"]
-    assert lines[3].split() == ["a", "40", "120", "66.67", "66.67", "..", "66.67", "40", "40", "0", "72.73", "0.00"]
-    assert lines[4].split()[3] == "0.00" and lines[5].endswith("-66.67 (95 % interval -66.67 .. -66.67), better with probability 1.000")
-    assert (tmp_path / "errs").read_text().startswith("%WER = 66.67") and "40   two -> TWO" in (tmp_path / "scores").read_text()
+    assert lines[3].split() == [
+        "a",
+        "40",
+        "120",
+        "66.67",
+        "66.67",
+        "..",
+        "66.67",
+        "40",
+        "40",
+        "0",
+        "72.73",
+        "0.00",
+    ]
+    assert lines[4].split()[3] == "0.00" and lines[5].endswith(
+        "-66.67 (95 % interval -66.67 .. -66.67), better with probability 1.000"
+    )
+    assert (tmp_path / "errs").read_text().startswith("%WER = 66.67") and "40   two -> TWO" in (
+        tmp_path / "scores"
+    ).read_text()
     score.main(["--ref", files[0], "--hyp", files[1], "--normalize", "lower"])
     assert capsys.readouterr().out.splitlines()[3].split()[3] == "33.33"
     for arguments, message in (
@@ -185,14 +239,24 @@ class Page(HTMLParser):
 
 
 NASTY = [
-    Utterance("<i>&\"1'", ["</td><script>alert(1)</script>", "b&amp;"], ["</td><script>alert(1)</script>", '"x"'], "<s>"),
+    Utterance(
+        "<i>&\"1'",
+        ["</td><script>alert(1)</script>", "b&amp;"],
+        ["</td><script>alert(1)</script>", '"x"'],
+        "<s>",
+    ),
     *UTTERANCES,
 ]
 
 
 def test_report_is_whole_safe_and_complete():
     scored = score_utterances(NASTY)
-    words = {"u1": [{"w": w, "start": i, "end": i + 0.5, "confidence": 0.25} for i, w in enumerate(["the", "cat", "sat"])]}
+    words = {
+        "u1": [
+            {"w": w, "start": i, "end": i + 0.5, "confidence": 0.25}
+            for i, w in enumerate(["the", "cat", "sat"])
+        ]
+    }
     text = render("a <b> & c", "test", NASTY, scored, {"u1": Player('a "b".wav#t=0,1', 2.5)}, words)
     page = Page(text)
     assert page.sources == ['a "b".wav#t=0,1'] and "http" not in text and text.count("<script>") == 1

@@ -14,7 +14,10 @@ PIECES = ["<blk>", "<sos/eos>", "<unk>", f"{MARK}A", "B", MARK, f"C{MARK}D", "<0
     "pieces, want",
     [
         ([f"{MARK}A", "B", f"{MARK}A"], [("AB", 0, 1), ("A", 2, 2)]),
-        ([MARK, "B", "B", MARK, "B"], [("BB", 0, 2), ("B", 3, 4)]),  # a mark by itself belongs to the word that it opens
+        (
+            [MARK, "B", "B", MARK, "B"],
+            [("BB", 0, 2), ("B", 3, 4)],
+        ),  # a mark by itself belongs to the word that it opens
         (["B", "<blk>", "B", MARK], [("BB", 0, 2)]),
         ([f"{MARK}A", "<unk>", "B"], [("A", 0, 0), ("<unk>", 1, 1), ("B", 2, 2)]),
         (["B", f"C{MARK}D"], [("BC", 0, 1), ("D", 1, 1)]),

@@ -57,8 +57,14 @@ def joined_batches(batch, cuts, epoch, skip_batches, alike):
     for index in range(skip_batches, fake_run.BATCHES // 2):
         a, b = batch(epoch, 2 * index), batch(epoch, 2 * index + 1)
         supervisions = {k: a["supervisions"][k] + b["supervisions"][k] for k in ("text", "cut")}
-        supervisions["num_frames"] = torch.cat([a["supervisions"]["num_frames"], b["supervisions"]["num_frames"]])
-        yield {"inputs": torch.cat([a["inputs"], b["inputs"]]), "supervisions": supervisions, "batch_idx": index}
+        supervisions["num_frames"] = torch.cat(
+            [a["supervisions"]["num_frames"], b["supervisions"]["num_frames"]]
+        )
+        yield {
+            "inputs": torch.cat([a["inputs"], b["inputs"]]),
+            "supervisions": supervisions,
+            "batch_idx": index,
+        }
 
 
 RECIPES = {"watched": Watched, "plain": Plain}
@@ -71,7 +77,9 @@ def body(seat, exp_dir, recipe, options):
     return take_part(
         seat,
         from_params(TrainOptions, params),
-        lambda world: loop.Trainer(params, RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world).run(),
+        lambda world: loop.Trainer(
+            params, RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world
+        ).run(),
     )
 
 
@@ -92,7 +100,10 @@ def gradients(seat, exp_dir):
             loss.backward()
         world.sum_gradients(model.parameters())
         if world.is_main:
-            torch.save({name: p.grad for name, p in model.named_parameters()}, Path(exp_dir) / f"gradients-{world.size}.pt")
+            torch.save(
+                {name: p.grad for name, p in model.named_parameters()},
+                Path(exp_dir) / f"gradients-{world.size}.pt",
+            )
         return 0
 
     return take_part(seat, TrainOptions(device="cpu"), body)
@@ -103,7 +114,11 @@ def attempt(exp_dir, recipe="watched", ranks=2, **options):
     began = time.monotonic()
     Path(exp_dir).mkdir(exist_ok=True, parents=True)
     if recipe == "gradients":
-        whole = gradients(launch.Seat(), exp_dir) if ranks == 1 else launch.spawn(gradients, (exp_dir,), ranks, launch.free_port())
+        whole = (
+            gradients(launch.Seat(), exp_dir)
+            if ranks == 1
+            else launch.spawn(gradients, (exp_dir,), ranks, launch.free_port())
+        )
         return whole, 0.0, ""
     if ranks == 1:
         return fake_run.run(exp_dir, RECIPES[recipe], **options), 0.0, ""
@@ -117,8 +132,15 @@ def attempt(exp_dir, recipe="watched", ranks=2, **options):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.INFO)
-    torch.optim.SGD(fake_run.FakeModel().parameters()).zero_grad()  # whose first use imports much: once here, not in each rank
-    for module in ("matplotlib.figure", "asr_core.ops.cpu.adam", "asr_core.training.plot", "torch.distributed.distributed_c10d"):
+    torch.optim.SGD(
+        fake_run.FakeModel().parameters()
+    ).zero_grad()  # whose first use imports much: once here, not in each rank
+    for module in (
+        "matplotlib.figure",
+        "asr_core.ops.cpu.adam",
+        "asr_core.training.plot",
+        "torch.distributed.distributed_c10d",
+    ):
         importlib.import_module(module)
     launch._GRACE = 1.0
     launch.get_context = lambda method: multiprocessing.get_context("fork")

@@ -36,7 +36,9 @@ class FakeModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Linear(8, 16), Balancer(16, channel_dim=-1), Whiten(num_groups=1, whitening_limit=2.0, prob=0.5, grad_scale=0.1)
+            nn.Linear(8, 16),
+            Balancer(16, channel_dim=-1),
+            Whiten(num_groups=1, whitening_limit=2.0, prob=0.5, grad_scale=0.1),
         )
         self.scale = nn.Parameter(torch.tensor(0.1))
         self.out = nn.Linear(16, VOCAB)
@@ -69,7 +71,11 @@ class FakeData:
         for row, label in enumerate(labels):
             x[row, :, int(label)] += 2.0
         cuts = [SimpleNamespace(id=f"cut-{seed}-{index}-{row}") for row in range(3)]
-        supervisions = {"text": labels, "num_frames": torch.tensor([20, 16, 12], dtype=torch.int32), "cut": cuts}
+        supervisions = {
+            "text": labels,
+            "num_frames": torch.tensor([20, 16, 12], dtype=torch.int32),
+            "cut": cuts,
+        }
         return {"inputs": x, "supervisions": supervisions, "batch_idx": index}
 
     def train_dataloader(self, cuts, epoch, skip_batches=0, alike=0):
@@ -111,8 +117,23 @@ CORPUS = SimpleNamespace(train_cuts=lambda: [], valid_cuts=lambda: [])
 def make_params(exp_dir, **changes):
     """Options of a run of 3 epochs that logs each batch."""
     params = AttributeDict({**defaults_of(TrainOptions), **defaults_of(OptimizerOptions)})
-    params.update(max_duration=2.0, exp_dir=str(exp_dir), num_epochs=3, log_interval=1, reset_interval=5, valid_interval=8)
-    params.update(save_every_n=5, average_period=4, warm_step=10, ref_duration=2.0, warmup_batches=10.0, tensorboard=False, device="cpu")
+    params.update(
+        max_duration=2.0,
+        exp_dir=str(exp_dir),
+        num_epochs=3,
+        log_interval=1,
+        reset_interval=5,
+        valid_interval=8,
+    )
+    params.update(
+        save_every_n=5,
+        average_period=4,
+        warm_step=10,
+        ref_duration=2.0,
+        warmup_batches=10.0,
+        tensorboard=False,
+        device="cpu",
+    )
     params.update(changes)
     return params
 
@@ -150,5 +171,7 @@ def _attempt(exp_dir, words):
 if __name__ == "__main__":  # one attempt for each argument after the folder
     logging.basicConfig(level=logging.INFO)
     torch.set_num_threads(1)
-    torch.optim.SGD(FakeModel().parameters()).zero_grad()  # whose first use imports much: once here, not in each child
+    torch.optim.SGD(
+        FakeModel().parameters()
+    ).zero_grad()  # whose first use imports much: once here, not in each child
     print([_attempt(sys.argv[1], argument.split()) for argument in sys.argv[2:]])

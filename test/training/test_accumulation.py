@@ -29,7 +29,11 @@ class Joined(fake_run.FakeRecipe):
             sups = [p["supervisions"] for p in parts]
             sup = {key: sum((s[key] for s in sups), []) for key in ("text", "cut")}
             sup["num_frames"] = torch.cat([s["num_frames"] for s in sups])
-            return {"inputs": torch.cat([p["inputs"] for p in parts]), "supervisions": sup, "batch_idx": index}
+            return {
+                "inputs": torch.cat([p["inputs"] for p in parts]),
+                "supervisions": sup,
+                "batch_idx": index,
+            }
 
         def train_dataloader(cuts, epoch, skip_batches=0, alike=0):
             for index in range(skip_batches, fake_run.BATCHES // joined):
@@ -48,11 +52,16 @@ def test_it_equals_one_bigger_batch(tmp_path, monkeypatch, accum, more):
     common = dict(recipe=Joined, num_epochs=2, average_period=1, save_every_n=4, **more)
     assert fake_run.run(tmp_path / "parts", accum_grad=accum, **common) == 0
     assert fake_run.run(tmp_path / "joined", joined=accum, max_duration=2.0 * accum, **common) == 0
-    parts, joined = ([r for r in read_metrics(tmp_path / d / "metrics.jsonl") if r["type"] == "train"] for d in ("parts", "joined"))
+    parts, joined = (
+        [r for r in read_metrics(tmp_path / d / "metrics.jsonl") if r["type"] == "train"]
+        for d in ("parts", "joined")
+    )
     assert len(parts) == len(joined) == 2 * fake_run.BATCHES // accum
     for a, b in zip(parts, joined):
         assert a["batch"] == accum * b["batch"] and a["frames"] == b["frames"] and a["lr"] == b["lr"]
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4) and a["grad_norm"] == pytest.approx(
+            b["grad_norm"], rel=1e-3
+        )
     a, b = (read_whole(tmp_path / d / "epoch-2.pt") for d in ("parts", "joined"))
     for key in ("model", "model_ema") if more else ("model",):
         for name in b[key]:
@@ -61,7 +70,11 @@ def test_it_equals_one_bigger_batch(tmp_path, monkeypatch, accum, more):
 
 def test_the_last_step_of_an_epoch_may_have_fewer_batches(tmp_path):
     assert fake_run.run(tmp_path, accum_grad=5, num_epochs=2) == 0
-    got = [(r["epoch"], r["batch"], r["batch_idx_train"]) for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "train"]
+    got = [
+        (r["epoch"], r["batch"], r["batch_idx_train"])
+        for r in read_metrics(tmp_path / "metrics.jsonl")
+        if r["type"] == "train"
+    ]
     assert got == [(1, 5, 1), (1, 10, 2), (1, 12, 3), (2, 5, 4), (2, 10, 5), (2, 12, 6)]
 
 

@@ -28,7 +28,9 @@ class Small(nn.Module):
     def set_grads(self, step):
         rng = torch.Generator().manual_seed(step)
         for p in self.parameters():
-            p.grad = 10.0 ** (step % 4 - 1) * torch.randn(p.shape, generator=rng, dtype=torch.float64).to(p.dtype)
+            p.grad = 10.0 ** (step % 4 - 1) * torch.randn(p.shape, generator=rng, dtype=torch.float64).to(
+                p.dtype
+            )
 
 
 DECAYED = ("linear.weight", "pos_bias_u")
@@ -36,8 +38,12 @@ DECAYED = ("linear.weight", "pos_bias_u")
 
 def test_clipping_then_l2_then_adam_as_written_down():
     model, utterances = Small(), 7.0
-    opts = OptimizerOptions(optim="adam", base_lr=0.01, adam_betas="0.9,0.98", adam_eps=1e-9, l2=0.02, clip_grad_norm=1.0)
-    stepper = Stepper(model, build_adam(model, opts), NO_SCALER, GradientRule("utterances", opts.clip_grad_norm))
+    opts = OptimizerOptions(
+        optim="adam", base_lr=0.01, adam_betas="0.9,0.98", adam_eps=1e-9, l2=0.02, clip_grad_norm=1.0
+    )
+    stepper = Stepper(
+        model, build_adam(model, opts), NO_SCALER, GradientRule("utterances", opts.clip_grad_norm)
+    )
     w = {name: p.detach().clone() for name, p in model.named_parameters()}
     m, v = ({name: torch.zeros_like(p) for name, p in w.items()} for _ in range(2))
     clipped = 0
@@ -62,7 +68,10 @@ def test_adamw_is_torchs():
     model, plain = Small(torch.float32), Small(torch.float32)
     ours = build_adam(model, OptimizerOptions(optim="adamw", base_lr=0.02, weight_decay=0.3))
     named = dict(plain.named_parameters())
-    groups = [{"params": [named[n] for n in DECAYED]}, {"params": [p for n, p in named.items() if n not in DECAYED], "weight_decay": 0.0}]
+    groups = [
+        {"params": [named[n] for n in DECAYED]},
+        {"params": [p for n, p in named.items() if n not in DECAYED], "weight_decay": 0.0},
+    ]
     theirs = torch.optim.AdamW(groups, lr=0.02, weight_decay=0.3, foreach=False, fused=False)
     for t in range(10):
         for m, optimizer in ((model, ours), (plain, theirs)):
@@ -91,7 +100,10 @@ def test_biases_norms_and_scales_are_exempt(encoder, sizes, caplog):
     others = {n.rpartition(".")[2] for n, p in named.items() if p.dim() > 1 and n not in decayed}
     assert others <= {"chunkwise_conv_scale"}
     if encoder == "conformer":  # names that only contain "bias"
-        assert "encoder.layers.0.self_attn.pos_bias_u" in decayed and "encoder.layers.0.self_attn.per_dim_scale" not in decayed
+        assert (
+            "encoder.layers.0.self_attn.pos_bias_u" in decayed
+            and "encoder.layers.0.self_attn.per_dim_scale" not in decayed
+        )
     assert f"adam: --l2 1e-06 holds for {len(decayed)} of {len(named)} parameters" in caplog.text
     caplog.clear()
     build_adam(model, OptimizerOptions(optim="adam", base_lr=0.1))
@@ -111,7 +123,9 @@ def test_the_state_continues_by_name_and_with_new_options():
     saved = copy.deepcopy(optimizer.state_dict())
     b = Small(torch.float32)
     b.load_state_dict(a.state_dict())
-    again = build_adam(b, OptimizerOptions(optim="adam", base_lr=0.01, no_decay_regex=".*weight"))  # other groups, in another order
+    again = build_adam(
+        b, OptimizerOptions(optim="adam", base_lr=0.01, no_decay_regex=".*weight")
+    )  # other groups, in another order
     build_scheduler(again, OptimizerOptions(optim="adam", base_lr=0.01))
     again.load_state_dict(saved)
     steps(a, optimizer, 5, 9)

@@ -48,7 +48,13 @@ def test_the_run_prints_statistics_and_stops(tmp_path, capsys):
     assert text in capsys.readouterr().out
     names = [line.split(",")[0] for line in text.splitlines()]
     assert names == sorted(names)
-    for name in ("encoder.0.output", "encoder.0.grad", "out.weight.param_value", "out.weight.param_grad", "encoder.output"):
+    for name in (
+        "encoder.0.output",
+        "encoder.0.grad",
+        "out.weight.param_value",
+        "out.weight.param_grad",
+        "encoder.output",
+    ):
         assert name in names
     first = next(line for line in text.splitlines() if line.startswith("out.weight.param_value, axis 1"))
     assert first.startswith("out.weight.param_value, axis 1 of 2, size 16, abs percentiles: [")

@@ -42,7 +42,10 @@ def attempts(*runs):
 
 
 def records(exp_dir, *left_out):
-    return [{k: v for k, v in r.items() if k not in ("rate", "time", *left_out)} for r in read_metrics(Path(exp_dir) / "metrics.jsonl")]
+    return [
+        {k: v for k, v in r.items() if k not in ("rate", "time", *left_out)}
+        for r in read_metrics(Path(exp_dir) / "metrics.jsonl")
+    ]
 
 
 def weights(exp_dir, name="epoch-3.pt", key="model"):
@@ -60,7 +63,19 @@ def runs(tmp_path_factory):
     """Whole runs, and runs that were disturbed in each way; all in one go, because starting costs the most."""
     d = {
         name: str(tmp_path_factory.mktemp(name))
-        for name in ("whole", "killed", "told", "bad", "changed", "alone", "pair", "adam", "adams", "ill", "z")
+        for name in (
+            "whole",
+            "killed",
+            "told",
+            "bad",
+            "changed",
+            "alone",
+            "pair",
+            "adam",
+            "adams",
+            "ill",
+            "z",
+        )
     }
     todo = {
         "whole": dict(exp_dir=d["whole"]),
@@ -78,7 +93,9 @@ def runs(tmp_path_factory):
         "mistake": dict(exp_dir=d["ill"], mistake_at=2),
         "stuck": dict(exp_dir=d["ill"], die_at=4, die_signal=int(signal.SIGSTOP), dist_timeout=2.0),
         "two gradients": dict(exp_dir=d["z"], recipe="gradients"),
-        "then one": dict(exp_dir=d["changed"], ranks=1, num_epochs=2),  # these in the parent, so after all that fork from it
+        "then one": dict(
+            exp_dir=d["changed"], ranks=1, num_epochs=2
+        ),  # these in the parent, so after all that fork from it
         "one gradient": dict(exp_dir=d["z"], recipe="gradients", ranks=1),
         "alone": dict(exp_dir=d["alone"], recipe="plain", ranks=1, joined=1, max_duration=4.0),
         "alone, adam": dict(exp_dir=d["adam"], recipe="plain", ranks=1, joined=1, max_duration=4.0, **ADAM),
@@ -129,7 +146,9 @@ def test_a_killed_run_ends_the_others_and_continues_exactly(runs):
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(runs):
     folders, results, _ = runs
     assert results["told at 10"][0] == 143 and results["told at 27"][0] == 130
-    assert (Path(folders["told"]) / "checkpoint-4.pt").is_file()  # rank 1 was told while it fetched batch 10, of step 5
+    assert (
+        Path(folders["told"]) / "checkpoint-4.pt"
+    ).is_file()  # rank 1 was told while it fetched batch 10, of step 5
     assert (Path(folders["told"]) / "checkpoint-13.pt").is_file()
     assert results["told, the end"][0] == 0
     assert records(folders["told"]) == records(folders["whole"])
@@ -159,14 +178,23 @@ def test_a_bad_batch_of_one_rank_is_left_out_by_all(runs):
 def test_another_number_of_processes_continues_with_the_batches_that_are_left(runs):
     folders, results, _ = runs
     assert [results[run][0] for run in ("three", "then two", "then one")] == [0, 0, 0]
-    used = [line for rank in range(3) for line in (Path(folders["changed"]) / f"used-{rank}").read_text().split()]
-    assert sorted(used) == sorted(f"cut-{epoch}-{index}-0" for epoch in (1, 2) for index in range(fake_run.BATCHES))
+    used = [
+        line for rank in range(3) for line in (Path(folders["changed"]) / f"used-{rank}").read_text().split()
+    ]
+    assert sorted(used) == sorted(
+        f"cut-{epoch}-{index}-0" for epoch in (1, 2) for index in range(fake_run.BATCHES)
+    )
     steps = [(r["epoch"], r["batch"]) for r in records(folders["changed"]) if r["type"] == "train"]
     assert steps == [(1, 3), (1, 6), (1, 9), (1, 11), (1, 13), *((2, i) for i in range(1, 13))]
     log = (Path(folders["changed"]) / "log-1").read_text()
     assert "2 processes continue what 3 began: epoch 1 goes on after its first 9 batches" in log
-    state = read_whole(Path(folders["changed"]) / "epoch-2.pt")["train_state"]  # 3 steps of 3, 2 of 2, 12 of 1
-    assert state["count_before"] + (state["batch_idx_train"] - state["count_from"]) * state["count_rate"] == 9 + 4 + 12
+    state = read_whole(Path(folders["changed"]) / "epoch-2.pt")[
+        "train_state"
+    ]  # 3 steps of 3, 2 of 2, 12 of 1
+    assert (
+        state["count_before"] + (state["batch_idx_train"] - state["count_from"]) * state["count_rate"]
+        == 9 + 4 + 12
+    )
 
 
 def test_a_mistake_in_one_rank_is_told_once_and_ends_all(runs):
@@ -237,7 +265,16 @@ def program(prepared, exp_dir, *launcher_and_more):
     script = exp_dir.parent / "train.py"
     script.write_text(SCRIPT)
     argv = [str(script) if word == "TRAIN" else word for word in launcher_and_more]
-    argv += ["--manifest-dir", str(prepared), "--bpe-model", str(prepared / "bpe.model"), "--exp-dir", str(exp_dir), "--device", "cpu"]
+    argv += [
+        "--manifest-dir",
+        str(prepared),
+        "--bpe-model",
+        str(prepared / "bpe.model"),
+        "--exp-dir",
+        str(exp_dir),
+        "--device",
+        "cpu",
+    ]
     run = subprocess.Popen(argv, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         yield run
@@ -267,7 +304,18 @@ def test_the_program_spawns_stops_and_continues_under_torchrun(prepared, tmp_pat
         with contextlib.suppress(OSError):
             s.bind(("127.0.0.1", 12354))
             s.listen()
-        with program(prepared, exp_dir, sys.executable, "TRAIN", "--world-size", "2", "--num-workers", "1", "--num-epochs", "500") as run:
+        with program(
+            prepared,
+            exp_dir,
+            sys.executable,
+            "TRAIN",
+            "--world-size",
+            "2",
+            "--num-workers",
+            "1",
+            "--num-epochs",
+            "500",
+        ) as run:
             lines = []
             for line in run.stderr:
                 lines.append(line)
@@ -281,7 +329,15 @@ def test_the_program_spawns_stops_and_continues_under_torchrun(prepared, tmp_pat
     saved = sorted(exp_dir.glob("checkpoint-*.pt"))
     assert len(saved) == 1 and json.loads((exp_dir / "params.json").read_text())["world_size"] == 2
     assert sorted(path.name[-2:] for path in (exp_dir / "log").iterdir()) == ["-0", "-1"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+    ]
     with program(prepared, exp_dir, *torchrun, "TRAIN", "--num-workers", "0", "--num-epochs", "3") as run:
         printed = run.communicate(timeout=90)[1]
         assert run.returncode == 0, printed

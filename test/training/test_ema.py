@@ -49,18 +49,27 @@ def test_it_is_the_average_from_zero_with_its_bias_corrected():
             plain[name] = 0.9 * plain[name] + 0.1 * value.double()
         got = ema.state_dict()
         if n == 1:
-            assert all(torch.equal(got[name], value.to(got[name].dtype)) for name, value in model.state_dict().items())
+            assert all(
+                torch.equal(got[name], value.to(got[name].dtype))
+                for name, value in model.state_dict().items()
+            )
         for name in got:
             if got[name].is_floating_point():
                 torch.testing.assert_close(got[name], plain[name] / (1 - 0.9**n), rtol=1e-12, atol=1e-14)
-    assert got["0.weight"].dtype == torch.float64 and got["1.num_batches_tracked"] == 29 and "1.running_var" in got
+    assert (
+        got["0.weight"].dtype == torch.float64
+        and got["1.num_batches_tracked"] == 29
+        and "1.running_var" in got
+    )
     ema.restart()
     assert torch.equal(ema.state_dict()["0.weight"], model[0].weight.double())
 
 
 def test_it_continues_from_a_checkpoint_and_starts_without_one():
     model, ema = three_batches()
-    content = {name: value.clone() if torch.is_tensor(value) else value for name, value in ema.checkpoint().items()}
+    content = {
+        name: value.clone() if torch.is_tensor(value) else value for name, value in ema.checkpoint().items()
+    }
     again = ModelEma(model, decay=0.5)
     assert again.restore(content) and not ModelEma(model, decay=0.5).restore({"model_ema": None})
     for average in (ema, again):
@@ -82,8 +91,18 @@ def test_programs_use_it(tmp_path):
     options = dict(model_size="tiny", use_transducer=False, use_ctc=True)
     weights = build_model(ModelOptions(**options), 9).state_dict()
     for epoch in (1, 2):
-        average = {name: value.double() + epoch if value.is_floating_point() else value for name, value in weights.items()}
-        content = {**options, "vocab_size": 9, "model": weights, "model_ema": average, "ema_updates": 5, "batch_idx_train": epoch}
+        average = {
+            name: value.double() + epoch if value.is_floating_point() else value
+            for name, value in weights.items()
+        }
+        content = {
+            **options,
+            "vocab_size": 9,
+            "model": weights,
+            "model_ema": average,
+            "ema_updates": 5,
+            "batch_idx_train": epoch,
+        }
         torch.save(content, tmp_path / f"epoch-{epoch}.pt")
     torch.save({**content, "model_ema": None}, tmp_path / "epoch-3.pt")
     name = "ctc_output.1.bias"
@@ -113,6 +132,22 @@ def test_the_option_chooses_one_checkpoint_unless_more_are_asked_for():
 
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_results_are_named_after_it(use_ema):
-    params = {"exp_dir": "exp", "epoch": 5, "iter": 0, "avg": 1, "use_averaged_model": False, "use_ema": use_ema, "label": ""}
-    for files in (offline_files(params, SearchOptions(), 2, False, -1, -1), streaming_files(params, SearchOptions(), 16, 64)):
-        assert ("use-ema" in files.recogs) == ("use-ema" in files.errs) == ("use-ema" in files.summary) == use_ema
+    params = {
+        "exp_dir": "exp",
+        "epoch": 5,
+        "iter": 0,
+        "avg": 1,
+        "use_averaged_model": False,
+        "use_ema": use_ema,
+        "label": "",
+    }
+    for files in (
+        offline_files(params, SearchOptions(), 2, False, -1, -1),
+        streaming_files(params, SearchOptions(), 16, 64),
+    ):
+        assert (
+            ("use-ema" in files.recogs)
+            == ("use-ema" in files.errs)
+            == ("use-ema" in files.summary)
+            == use_ema
+        )

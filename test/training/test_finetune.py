@@ -12,7 +12,13 @@ from asr_core.nn.scheduled import ScheduledFloat
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.metrics import read_metrics
 
-DEFAULTS = {"max_duration": 5.0, "on_the_fly_feats": True, "num_workers": 0, "bucketing_sampler": False, "num_epochs": 2}
+DEFAULTS = {
+    "max_duration": 5.0,
+    "on_the_fly_feats": True,
+    "num_workers": 0,
+    "bucketing_sampler": False,
+    "num_epochs": 2,
+}
 DEFAULTS.update(log_interval=1, average_period=1, num_threads=1, tensorboard=False, device="cpu")
 
 
@@ -29,7 +35,14 @@ def tune(prepared, tmp_path):  # noqa: F811
     """Runs the program in ``tmp_path/exp``; returns its exit status."""
 
     def run(*argv, exp_dir="exp"):
-        fixed = ["--manifest-dir", prepared, "--bpe-model", prepared / "bpe.model", "--exp-dir", tmp_path / exp_dir]
+        fixed = [
+            "--manifest-dir",
+            prepared,
+            "--bpe-model",
+            prepared / "bpe.model",
+            "--exp-dir",
+            tmp_path / exp_dir,
+        ]
         with pytest.raises(SystemExit) as ended:
             finetune.main(Tiny, defaults=DEFAULTS, argv=[str(a) for a in (*fixed, *argv)])
         return ended.value.code
@@ -41,7 +54,11 @@ def test_it_starts_from_the_checkpoint_whose_configuration_it_takes(trained, tun
     start = trained / "epoch-1.pt"
     assert tune("--finetune-ckpt", start, "--base-lr", "1e-12") == 0
     tuned, before = read_whole(tmp_path / "exp/epoch-2.pt"), read_whole(start)
-    assert tuned["encoder_dim"] == TINY["encoder_dim"] and tuned["causal"] is True and tuned["batch_idx_train"] > 0
+    assert (
+        tuned["encoder_dim"] == TINY["encoder_dim"]
+        and tuned["causal"] is True
+        and tuned["batch_idx_train"] > 0
+    )
     for name in ("model", "model_avg"):
         for key, value in tuned[name].items():
             torch.testing.assert_close(value.float(), before["model"][key], atol=1e-5, rtol=1e-5)
@@ -76,7 +93,16 @@ def test_an_interrupted_finetuning_continues_exactly(trained, tune, tmp_path):
 
 
 def test_some_modules_alone(trained, tune, tmp_path):
-    argv = ("--finetune-ckpt", trained / "epoch-1.pt", "--init-modules", "encoder_embed, encoder", "--joiner-dim", "24", "--seed", "7")
+    argv = (
+        "--finetune-ckpt",
+        trained / "epoch-1.pt",
+        "--init-modules",
+        "encoder_embed, encoder",
+        "--joiner-dim",
+        "24",
+        "--seed",
+        "7",
+    )
     assert tune(*argv, "--base-lr", "1e-12", "--num-epochs", "1") == 0
     tuned, before = (read_whole(p)["model"] for p in (tmp_path / "exp/epoch-1.pt", trained / "epoch-1.pt"))
     for key, value in tuned.items():
@@ -97,8 +123,26 @@ def test_other_cuts_and_several_validation_sets(trained, tune, prepared, tmp_pat
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    sets = ("--train-cuts", prepared / "tiny_cuts_valid.jsonl.gz", "--valid-cuts", "first=tiny_cuts_train.jsonl.gz")
-    assert tune("--finetune-ckpt", trained / "epoch-1.pt", "--num-epochs", "1", "--drop-last", "0", "--tensorboard", "1", *sets) == 0
+    sets = (
+        "--train-cuts",
+        prepared / "tiny_cuts_valid.jsonl.gz",
+        "--valid-cuts",
+        "first=tiny_cuts_train.jsonl.gz",
+    )
+    assert (
+        tune(
+            "--finetune-ckpt",
+            trained / "epoch-1.pt",
+            "--num-epochs",
+            "1",
+            "--drop-last",
+            "0",
+            "--tensorboard",
+            "1",
+            *sets,
+        )
+        == 0
+    )
     log = capfd.readouterr().err
     assert "in 2 utterances" in log and "validation on first" in log and "validation on tiny" in log
     events = EventAccumulator(str(tmp_path / "exp/tensorboard")).Reload()
@@ -112,7 +156,13 @@ def test_mistakes_are_told_in_one_line(trained, tune, tmp_path, capfd):
     start = ("--finetune-ckpt", str(trained / "epoch-1.pt"))
     state = read_whole(trained / "epoch-1.pt")
     torch.save({"model": state["model"]}, tmp_path / "alone.pt")
-    torch.save({**state, "model": {k: v for k, v in state["model"].items() if k != "encoder.downsample_output.bias"}}, tmp_path / "less.pt")
+    torch.save(
+        {
+            **state,
+            "model": {k: v for k, v in state["model"].items() if k != "encoder.downsample_output.bias"},
+        },
+        tmp_path / "less.pt",
+    )
     cases = {
         "give the weights' file with --finetune-ckpt": (),
         "no such checkpoint: nowhere.pt": ("--finetune-ckpt", "nowhere.pt"),
@@ -133,14 +183,27 @@ def test_mistakes_are_told_in_one_line(trained, tune, tmp_path, capfd):
         assert last.startswith("error: ") and message in last
 
 
-def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken_over(trained, tune, prepared, tmp_path, capfd):  # noqa: F811
+def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken(
+    trained,
+    tune,
+    prepared,
+    tmp_path,
+    capfd,  # noqa: F811
+):
     import sentencepiece
 
     sentencepiece.SentencePieceTrainer.train(
         input=str(prepared / "text"), model_prefix=str(tmp_path / "bpe"), vocab_size=14, model_type="bpe", unk_id=2, bos_id=-1, eos_id=-1,
         user_defined_symbols=["<blk>", "<sos/eos>"], minloglevel=2, hard_vocab_limit=False,
     )  # fmt: skip
-    other = ("--finetune-ckpt", trained / "epoch-1.pt", "--bpe-model", tmp_path / "bpe.model", "--max-steps", "1")
+    other = (
+        "--finetune-ckpt",
+        trained / "epoch-1.pt",
+        "--bpe-model",
+        tmp_path / "bpe.model",
+        "--max-steps",
+        "1",
+    )
     assert tune(*other) == 1
     assert "it has 18 tokens" in capfd.readouterr().err.strip().splitlines()[-1]
     assert tune(*other, "--init-modules", "encoder_embed,encoder", exp_dir="other") == 0

@@ -67,7 +67,10 @@ def test_a_bad_batch_is_named_skipped_and_counted(tmp_path, caplog):
 
 
 def test_too_many_bad_batches_in_a_row_stop_the_run(tmp_path):
-    with pytest.raises(UserError, match="3 batches in a row had a loss that is not finite, .* cut-1-5-1 at batch 6.* lower --base-lr"):
+    with pytest.raises(
+        UserError,
+        match="3 batches in a row had a loss that is not finite, .* cut-1-5-1 at batch 6.* lower --base-lr",
+    ):
         fake_run.run(tmp_path, bad_steps=(2, 4, 5, 6), max_bad_batches=3)
 
 
@@ -75,7 +78,11 @@ def test_too_many_bad_batches_in_a_row_stop_the_run(tmp_path):
 def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path, caplog, optimizer):
     class BadGradient(fake_run.FakeRecipe):
         def build_optimizer(self, model):
-            return super().build_optimizer(model) if optimizer == "scaled_adam" else torch.optim.SGD(model.parameters(), lr=1e-3)
+            return (
+                super().build_optimizer(model)
+                if optimizer == "scaled_adam"
+                else torch.optim.SGD(model.parameters(), lr=1e-3)
+            )
 
         def compute_loss(self, model, batch, batch_idx_train, reduction="sum"):
             out = super().compute_loss(model, batch, batch_idx_train, reduction)
@@ -85,7 +92,9 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path, caplog, optim
 
     assert fake_run.run(tmp_path, recipe=BadGradient, max_steps=1, average_period=1, save_every_n=1) == 0
     assert fake_run.run(tmp_path, recipe=BadGradient, max_steps=2, average_period=1, save_every_n=1) == 0
-    assert "batch 2 is skipped, its gradient is not finite (1 so far); cuts: cut-1-1-0, cut-1-1-1" in caplog.text
+    assert (
+        "batch 2 is skipped, its gradient is not finite (1 so far); cuts: cut-1-1-0, cut-1-1-1" in caplog.text
+    )
     one, two = (read_whole(tmp_path / f"checkpoint-{n}.pt")["model"] for n in (1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -105,7 +114,9 @@ def test_schedules_count_reference_batches(tmp_path):
             return super().compute_loss(model, *args, **kwargs)
 
     assert fake_run.run(tmp_path, recipe=Watching, max_steps=2, ref_duration=0.5) == 0
-    assert seen[:2] == pytest.approx([0.5 - 0.4 * 4 / 20, 0.5 - 0.4 * 8 / 20])  # 2 s a batch are 4 reference batches
+    assert seen[:2] == pytest.approx(
+        [0.5 - 0.4 * 4 / 20, 0.5 - 0.4 * 8 / 20]
+    )  # 2 s a batch are 4 reference batches
 
 
 def test_schedules_go_on_where_they_were_when_steps_become_larger(tmp_path):
@@ -141,7 +152,10 @@ def test_a_validation_loss_that_is_not_finite_is_left_out_and_told(tmp_path, cap
 
     for folder, recipe in (("good", fake_run.FakeRecipe), ("bad", BadValidation)):
         assert fake_run.run(tmp_path / folder, recipe=recipe, max_steps=8) == 0
-    good, bad = ([r for r in read_metrics(tmp_path / d / "metrics.jsonl") if r["type"] == "valid"][0] for d in ("good", "bad"))
+    good, bad = (
+        [r for r in read_metrics(tmp_path / d / "metrics.jsonl") if r["type"] == "valid"][0]
+        for d in ("good", "bad")
+    )
     assert 0.7 < bad["loss"] / good["loss"] < 1.4  # and not half of it
     assert "left out of the validation, as its loss is not finite: cuts cut-99-1-0, cut-99-1-1" in caplog.text
 

@@ -46,7 +46,9 @@ class HeadsRecipe(fake_run.FakeRecipe):
     """A tiny Zipformer with the heads that the options ask for, on made-up features."""
 
     tokenizer = SimpleNamespace(
-        encode=lambda texts: [[int(t), 2, 3] for t in texts], pieces=["<blk>", "<sos/eos>"], vocab_size=fake_run.VOCAB
+        encode=lambda texts: [[int(t), 2, 3] for t in texts],
+        pieces=["<blk>", "<sos/eos>"],
+        vocab_size=fake_run.VOCAB,
     )
     build_model = Recipe.build_model
 
@@ -84,8 +86,13 @@ def test_weights():
     assert weights(50, "ctc_loss", "cr_loss")["ctc_loss"] == 1.0
     assert weights(50, "ctc_loss", "attention_decoder_loss")["ctc_loss"] == 0.2
     assert weights(50, "attention_decoder_loss")["attention_decoder_loss"] == 0.8
-    assert (weights(0, "rnnt_loss", "ctc_loss")["rnnt_loss"], weights(0, "rnnt_loss", "ctc_loss")["ctc_loss"]) == (1.0, 0.2)
-    assert [weights(n, "ctc_loss", cr_loss_scale=0.4)["cr_loss"] for n in (0, 50, 100, 900)] == pytest.approx([0.0, 0.2, 0.4, 0.4])
+    assert (
+        weights(0, "rnnt_loss", "ctc_loss")["rnnt_loss"],
+        weights(0, "rnnt_loss", "ctc_loss")["ctc_loss"],
+    ) == (1.0, 0.2)
+    assert [weights(n, "ctc_loss", cr_loss_scale=0.4)["cr_loss"] for n in (0, 50, 100, 900)] == pytest.approx(
+        [0.0, 0.2, 0.4, 0.4]
+    )
     assert loss_weights(TrainOptions(warm_step=0), 1, ["ctc_loss"])["cr_loss"] == 0.2
     assert [weights(n)[name] for n in (50, 200) for name in both[:2]] == pytest.approx([0.75, 0.55, 0.5, 1.0])
 
@@ -122,7 +129,9 @@ def test_what_goes_together():
         {"use_attention_decoder": True},
         {"use_ctc": True, **CR},
     ):
-        check_heads({**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(TrainOptions), **options})
+        check_heads(
+            {**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(TrainOptions), **options}
+        )
     for changes, name in (
         ({"time_mask_ratio": 9.0}, "time-mask-ratio"),
         ({"cr_loss_scale": -1.0}, "cr-loss-scale"),
@@ -132,7 +141,12 @@ def test_what_goes_together():
     ):
         with pytest.raises(UserError, match=name):
             TrainOptions(**changes).validate()
-    full = {**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(TrainOptions), "loss": "full"}
+    full = {
+        **defaults_of(DataOptions),
+        **defaults_of(ModelOptions),
+        **defaults_of(TrainOptions),
+        "loss": "full",
+    }
     check_heads(full)
     with pytest.raises(UserError, match="no use for --prune-range, --lm-scale, which"):
         check_heads({**full, "prune_range": 7, "lm_scale": 0.1})
@@ -149,10 +163,22 @@ def test_another_vocabulary_is_refused(tmp_path):
     "options,names",
     [
         ({**CTC}, {"ctc_loss"}),
-        ({"loss": "full", "use_ctc": True, "transducer_type": "hat", "delay_penalty": 0.02, "warm_step": 2}, {"rnnt_loss", "ctc_loss"}),
+        (
+            {
+                "loss": "full",
+                "use_ctc": True,
+                "transducer_type": "hat",
+                "delay_penalty": 0.02,
+                "warm_step": 2,
+            },
+            {"rnnt_loss", "ctc_loss"},
+        ),
         ({**CTC, **AED}, {"ctc_loss", "attn_decoder_loss"}),
         ({**CTC, **CR}, {"ctc_loss", "cr_loss"}),
-        ({**AED, **CR, "use_ctc": True}, {"simple_loss", "pruned_loss", "ctc_loss", "attn_decoder_loss", "cr_loss"}),
+        (
+            {**AED, **CR, "use_ctc": True},
+            {"simple_loss", "pruned_loss", "ctc_loss", "attn_decoder_loss", "cr_loss"},
+        ),
     ],
 )
 def test_loss_is_the_weighted_sum_of_its_parts(tmp_path, options, names):
@@ -165,7 +191,10 @@ def test_loss_is_the_weighted_sum_of_its_parts(tmp_path, options, names):
     assert set(out.parts) == names and out.loss.isfinite() and torch.equal(batch["inputs"], before)
     heads = {"attention_decoder_loss" if n == "attn_decoder_loss" else n for n in names}
     expected = loss_weights(recipe.options, 3, heads)
-    total = sum(expected["attention_decoder_loss" if n == "attn_decoder_loss" else n] * loss for n, loss in out.parts.items())
+    total = sum(
+        expected["attention_decoder_loss" if n == "attn_decoder_loss" else n] * loss
+        for n, loss in out.parts.items()
+    )
     torch.testing.assert_close(out.loss.detach(), total)
     assert out.frames == sum(n // 4 for n in (120, 96, 72))
     each = recipe.compute_loss(model, batch, 3, reduction="none")
@@ -176,7 +205,9 @@ def test_label_smoothing(tmp_path):
     models = []
     for options in ({}, {"label_smoothing": 0.0}):
         torch.manual_seed(0)
-        models.append(HeadsRecipe(params_of(tmp_path, **CTC, **AED, **options), fake_run.CORPUS).build_model().eval())
+        models.append(
+            HeadsRecipe(params_of(tmp_path, **CTC, **AED, **options), fake_run.CORPUS).build_model().eval()
+        )
     memory, lens, sentences = torch.randn(2, 7, 32), torch.tensor([7, 4]), [[2, 3], [4]]
     with torch.no_grad():
         smooth, hard = (model.attention_decoder(memory, lens, sentences) for model in models)
@@ -206,12 +237,17 @@ def test_a_run_continues_exactly_and_records_its_losses(tmp_path):
     for stop in (3, 8, 0):
         assert run(tmp_path / "parts", max_steps=stop, **options) == 0
     whole, parts = (
-        [{k: v for k, v in r.items() if k not in ("rate", "time")} for r in read_metrics(tmp_path / d / "metrics.jsonl")]
+        [
+            {k: v for k, v in r.items() if k not in ("rate", "time")}
+            for r in read_metrics(tmp_path / d / "metrics.jsonl")
+        ]
         for d in ("whole", "parts")
     )
     assert parts == whole
     train = [r for r in whole if r["type"] == "train"]
-    assert len(train) == fake_run.BATCHES and all(math.isfinite(r["loss"]) and r["cr_loss"] > 0 for r in train)
+    assert len(train) == fake_run.BATCHES and all(
+        math.isfinite(r["loss"]) and r["cr_loss"] > 0 for r in train
+    )
     assert all(r["attn_decoder_loss"] > 0 for r in train)
     a, b = (read_whole(tmp_path / d / "epoch-1.pt")["model"] for d in ("whole", "parts"))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -219,10 +255,19 @@ def test_a_run_continues_exactly_and_records_its_losses(tmp_path):
 
 def test_a_run_with_the_full_loss_records_it(tmp_path):
     torch.set_num_threads(1)
-    options = {"loss": "full", "joiner_mode": "gated", "fast_emit_lambda": 0.01, "delay_penalty": 0.01, "warm_step": 4, "max_steps": 6}
+    options = {
+        "loss": "full",
+        "joiner_mode": "gated",
+        "fast_emit_lambda": 0.01,
+        "delay_penalty": 0.01,
+        "warm_step": 4,
+        "max_steps": 6,
+    }
     assert run(tmp_path, **options) == 0
     train = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "train"]
-    assert len(train) == 6 and all(r["rnnt_loss"] == pytest.approx(r["loss"]) and "pruned_loss" not in r for r in train)
+    assert len(train) == 6 and all(
+        r["rnnt_loss"] == pytest.approx(r["loss"]) and "pruned_loss" not in r for r in train
+    )
 
 
 def test_training_moves_attention_decoder_and_ctc(tmp_path):
@@ -252,7 +297,9 @@ def test_two_views_are_warped_alike_and_masked_apart():
     warped = views._warp(x, starts, lengths)
     assert sum(not torch.equal(warped[i], x[i]) for i in range(3)) >= 1
     for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist())):
-        assert torch.equal(warped[row, :start], x[row, :start]) and torch.equal(warped[row, start + length :], x[row, start + length :])
+        assert torch.equal(warped[row, :start], x[row, :start]) and torch.equal(
+            warped[row, start + length :], x[row, start + length :]
+        )
     assert torch.equal(warped[3], x[3])  # too short to be warped
     masked = (out != warped.repeat(2, 1, 1)).float()
     assert 0.02 < masked.mean() < 0.7

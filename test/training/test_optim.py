@@ -36,10 +36,14 @@ def test_scaled_adam_follows_the_reference_for_250_steps(monkeypatch, passes):
             p.grad = torch.from_numpy(np.array(golden[f"grads/{n}"][i]))
         optimizer.step()
         scheduler.step_batch(i)
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(float(golden["lr_used_after_step"][i]), rel=1e-6)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(
+            float(golden["lr_used_after_step"][i]), rel=1e-6
+        )
         for n, p in params.items():
             if f"step{i + 1}/{n}" in golden:
-                np.testing.assert_allclose(p.detach().numpy(), golden[f"step{i + 1}/{n}"], rtol=1e-4, atol=1e-6)
+                np.testing.assert_allclose(
+                    p.detach().numpy(), golden[f"step{i + 1}/{n}"], rtol=1e-4, atol=1e-6
+                )
                 checked += 1
     assert checked == 7 * len(NAMES)
 
@@ -56,16 +60,29 @@ def test_state_dict_has_the_reference_layout_and_continues_exactly(tmp_path):
     a = _golden_params(golden)
     optimizer = ScaledAdam([{"named_params": list(a.items())}], lr=0.045, clipping_scale=2.0)
     run(0, 57, a, optimizer)
-    torch.save({"params": {n: p.data for n, p in a.items()}, "optimizer": optimizer.state_dict()}, tmp_path / "c.pt")
+    torch.save(
+        {"params": {n: p.data for n, p in a.items()}, "optimizer": optimizer.state_dict()}, tmp_path / "c.pt"
+    )
     run(57, 120, a, optimizer)
 
     saved = torch.load(tmp_path / "c.pt", weights_only=True)
     state = saved["optimizer"]["state"]
-    assert sorted(state) == [0, 2, 3]  # first of each shape, in the order of the parameters: w (and w2), b, log_scale
+    assert sorted(state) == [
+        0,
+        2,
+        3,
+    ]  # first of each shape, in the order of the parameters: w (and w2), b, log_scale
     assert state[0]["exp_avg_sq"].shape == (2, 7, 5) and state[0]["param_rms"].shape == (2, 1, 1)
     assert state[0]["scale_grads"].shape == (4, 2, 1, 1) and state[3]["delta"].shape == (1,)
     assert "model_norms" in state[3] and "param_rms" not in state[3]  # the scalars' key sorts first
-    assert set(saved["optimizer"]["param_groups"][0]) >= {"lr", "clipping_scale", "betas", "scalar_lr_scale", "eps", "params"}
+    assert set(saved["optimizer"]["param_groups"][0]) >= {
+        "lr",
+        "clipping_scale",
+        "betas",
+        "scalar_lr_scale",
+        "eps",
+        "params",
+    }
 
     b = {n: nn.Parameter(p) for n, p in saved["params"].items()}
     again = ScaledAdam([{"named_params": list(b.items())}], lr=0.045, clipping_scale=2.0)
@@ -77,7 +94,15 @@ def test_state_dict_has_the_reference_layout_and_continues_exactly(tmp_path):
 
 @pytest.mark.skipif(not available(), reason="no numba")
 def test_kernels_and_tensor_operations_agree(monkeypatch):
-    shapes = [(150, 130), (150, 130), (7,), (1,), (3, 1, 5), (3, 1, 5), (40000,)]  # more than one piece; parameters without gradient
+    shapes = [
+        (150, 130),
+        (150, 130),
+        (7,),
+        (1,),
+        (3, 1, 5),
+        (3, 1, 5),
+        (40000,),
+    ]  # more than one piece; parameters without gradient
 
     def run(steps=9):
         torch.manual_seed(1)
@@ -141,7 +166,13 @@ def test_parameter_groups_follow_lr_scale():
 def test_eden_values_of_the_reference():
     optimizer = ScaledAdam([nn.Parameter(torch.ones(2))], lr=0.045)
     scheduler = Eden(optimizer, lr_batches=7500, lr_epochs=3.5, warmup_start=0.1)
-    for batch, epoch, lr in [(0, 0, 0.0045), (250, 0, 0.0247431), (500, 0, 0.0449501), (7500, 1, 0.0371052), (150000, 29, 0.0034809)]:
+    for batch, epoch, lr in [
+        (0, 0, 0.0045),
+        (250, 0, 0.0247431),
+        (500, 0, 0.0449501),
+        (7500, 1, 0.0371052),
+        (150000, 29, 0.0034809),
+    ]:
         scheduler.step_epoch(epoch)
         scheduler.step_batch(batch)
         assert scheduler.get_lr()[0] == pytest.approx(lr, rel=1e-5)
@@ -152,7 +183,9 @@ def test_eden_values_of_the_reference():
         assert default.get_last_lr()[0] == pytest.approx(lr, rel=1e-6)
     again = Eden(ScaledAdam([nn.Parameter(torch.ones(2))], lr=0.09), 7500, 3.5, warmup_start=0.1)
     again.load_state_dict(scheduler.state_dict())
-    assert again.get_last_lr()[0] == pytest.approx(2 * 0.0034809, rel=1e-5)  # base_lr is not part of the state
+    assert again.get_last_lr()[0] == pytest.approx(
+        2 * 0.0034809, rel=1e-5
+    )  # base_lr is not part of the state
 
 
 def test_eden2():

@@ -22,13 +22,22 @@ ROOT = SCRIPT.parents[2]
 
 def records(exp_dir):
     """metrics.jsonl without what depends on the clock."""
-    return [{k: v for k, v in r.items() if k not in ("rate", "time")} for r in read_metrics(exp_dir / "metrics.jsonl")]
+    return [
+        {k: v for k, v in r.items() if k not in ("rate", "time")}
+        for r in read_metrics(exp_dir / "metrics.jsonl")
+    ]
 
 
 def start(exp_dir, *attempts):
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, str(SCRIPT), str(exp_dir), *attempts], env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(exp_dir), *attempts],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,9 @@ def assert_same_run(exp_dir, whole):
         assert all(torch.equal(a[key][name], b[key][name]) for name in b[key])
     for index, state in b["optimizer"]["state"].items():
         for name, value in state.items():
-            assert torch.equal(torch.as_tensor(a["optimizer"]["state"][index][name]), torch.as_tensor(value)), name
+            assert torch.equal(
+                torch.as_tensor(a["optimizer"]["state"][index][name]), torch.as_tensor(value)
+            ), name
 
 
 def test_the_undisturbed_run_learns_and_writes_its_files(whole):
@@ -68,7 +79,15 @@ def test_the_losses_are_drawn(whole):
 
 
 def test_killed_at_any_moment_and_started_again_it_ends_the_same(whole, tmp_path):
-    attempts = ["die_at=3", "die_in_save=checkpoint-10", "die_at=14", "die_in_save=epoch-2", "die_at=32", "", ""]
+    attempts = [
+        "die_at=3",
+        "die_in_save=checkpoint-10",
+        "die_at=14",
+        "die_in_save=epoch-2",
+        "die_at=32",
+        "",
+        "",
+    ]
     done = start(tmp_path, *attempts)
     assert done.stdout.strip() == "[-9, -9, -9, -9, -9, 0, 0]", done.stderr
     assert done.stderr.count("Continuing from") == 5 and "This run is finished" in done.stderr
@@ -80,7 +99,9 @@ def test_killed_at_any_moment_and_started_again_it_ends_the_same(whole, tmp_path
 def test_a_signal_ends_a_run_with_a_checkpoint_of_that_step(whole, tmp_path, signum):
     for step in (7, 13, 30):
         assert fake_run.run(tmp_path, die_at=step, die_signal=int(signum)) == 128 + signum
-        assert (tmp_path / f"checkpoint-{step - 1}.pt").is_file()  # the signal came before the step's batch was handed over
+        assert (
+            tmp_path / f"checkpoint-{step - 1}.pt"
+        ).is_file()  # the signal came before the step's batch was handed over
     assert fake_run.run(tmp_path) == 0
     assert_same_run(tmp_path, whole)
 
@@ -88,7 +109,9 @@ def test_a_signal_ends_a_run_with_a_checkpoint_of_that_step(whole, tmp_path, sig
 def test_a_signal_during_validation_loses_nothing(whole, tmp_path):
     assert fake_run.run(tmp_path, signal_in_validation=1) == 143
     assert read_whole(tmp_path / "checkpoint-8.pt")["train_state"]["validation_due"]
-    assert fake_run.run(tmp_path, start_batch=8, valid_interval=1000, signal_in_validation=1) == 143  # the one that is due
+    assert (
+        fake_run.run(tmp_path, start_batch=8, valid_interval=1000, signal_in_validation=1) == 143
+    )  # the one that is due
     assert fake_run.run(tmp_path) == 0
     assert_same_run(tmp_path, whole)
 
@@ -107,17 +130,29 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(whole, tmp_path, caplog):
     cut.write_bytes(cut.read_bytes()[:9000])
     data = bytearray(flipped.read_bytes())
     middle = len(data) // 2
-    data[middle : middle + 200] = bytes(byte ^ 0xFF for byte in data[middle : middle + 200])  # more than the padding between entries
+    data[middle : middle + 200] = bytes(
+        byte ^ 0xFF for byte in data[middle : middle + 200]
+    )  # more than the padding between entries
     flipped.write_bytes(data)
     assert fake_run.run(tmp_path) == 0
     assert f"{cut} is damaged" in caplog.text and f"{flipped} is damaged" in caplog.text
     assert_same_run(tmp_path, whole)
 
 
-ADAM = dict(optim="adam", schedule="noam", base_lr=0.01, adam_betas="0.9,0.98", l2=1e-4, clip_grad_norm=1.0, ema_decay=0.9)
+ADAM = dict(
+    optim="adam",
+    schedule="noam",
+    base_lr=0.01,
+    adam_betas="0.9,0.98",
+    l2=1e-4,
+    clip_grad_norm=1.0,
+    ema_decay=0.9,
+)
 
 
-@pytest.mark.parametrize("more", [{}, dict(schedule="piecewise", lr_pieces="2:1e-3,7:1e-2:linear", lr_unit="epoch", epoch_split=4)])
+@pytest.mark.parametrize(
+    "more", [{}, dict(schedule="piecewise", lr_pieces="2:1e-3,7:1e-2:linear", lr_unit="epoch", epoch_split=4)]
+)
 def test_adam_with_averages_continues_exactly(tmp_path, more):
     options = {**ADAM, **more, "valid_with_ema": True, "accum_grad": 2, "keep_last_k": 9}
     assert fake_run.run(tmp_path / "whole", **options) == 0
@@ -132,9 +167,15 @@ def test_adam_with_averages_continues_exactly(tmp_path, more):
 def test_what_another_optimizer_or_schedule_left_is_refused(tmp_path):
     assert fake_run.run(tmp_path, max_steps=3, **ADAM) == 0
     for changes, message in (
-        (dict(optim="scaled_adam"), "checkpoint-3.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue"),
+        (
+            dict(optim="scaled_adam"),
+            "checkpoint-3.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue",
+        ),
         (dict(optim="adamw"), "--optimizer adam, which --optimizer adamw cannot continue"),
-        (dict(schedule="hold"), "checkpoint-3.pt is of a run with --schedule noam, which --schedule hold cannot continue"),
+        (
+            dict(schedule="hold"),
+            "checkpoint-3.pt is of a run with --schedule noam, which --schedule hold cannot continue",
+        ),
         (dict(feature_type="log-mel"), "--feature-type fbank, which --feature-type log-mel cannot continue"),
     ):
         with pytest.raises(UserError, match=message):
@@ -147,7 +188,10 @@ def test_an_average_may_begin_later(tmp_path, caplog):
     assert "model_ema" not in read_whole(tmp_path / "checkpoint-3.pt")
     assert fake_run.run(tmp_path, max_steps=4, **ADAM) == 0
     content = read_whole(tmp_path / "checkpoint-4.pt")
-    assert "has no exponential average of the weights: it starts here" in caplog.text and content["ema_updates"] == 1
+    assert (
+        "has no exponential average of the weights: it starts here" in caplog.text
+        and content["ema_updates"] == 1
+    )
     assert torch.equal(content["model_ema"]["out.weight"].float(), content["model"]["out.weight"])
 
 

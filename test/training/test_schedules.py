@@ -33,16 +33,24 @@ def rates(scheduler, batches):
 
 def test_noam_of_a_large_conformer():
     scale, warmup = 0.22097, 10000
-    scheduler = schedule(schedule="noam", base_lr=scale / warmup**0.5, warmup_batches=float(warmup), noam_offset=1.0)
+    scheduler = schedule(
+        schedule="noam", base_lr=scale / warmup**0.5, warmup_batches=float(warmup), noam_offset=1.0
+    )
     batches = [1, 100, 1000, 5000, 9999, 40000, 100000, 500000]
     found = rates(scheduler, batches)
-    assert found == pytest.approx([4.419e-7, 2.232e-5, 2.212e-4, 1.105e-3, 2.210e-3, 1.105e-3, 6.988e-4, 3.125e-4], rel=5e-4)
-    assert found == pytest.approx([scale * min((s + 1) * warmup**-1.5, (s + 1) ** -0.5) for s in batches], rel=1e-12)
+    assert found == pytest.approx(
+        [4.419e-7, 2.232e-5, 2.212e-4, 1.105e-3, 2.210e-3, 1.105e-3, 6.988e-4, 3.125e-4], rel=5e-4
+    )
+    assert found == pytest.approx(
+        [scale * min((s + 1) * warmup**-1.5, (s + 1) ** -0.5) for s in batches], rel=1e-12
+    )
     around = rates(scheduler, [9998, 9999, 10000])
     assert max(around) == around[1]
 
 
-@pytest.mark.parametrize("scale, dim, peak", [(1, 640, 3.227e-4), (1, 320, 4.564e-4), (2, 320, 9.129e-4), (8, 320, 0.0025)])
+@pytest.mark.parametrize(
+    "scale, dim, peak", [(1, 640, 3.227e-4), (1, 320, 4.564e-4), (2, 320, 9.129e-4), (8, 320, 0.0025)]
+)
 def test_noam_of_contextnet_with_its_limit(scale, dim, peak):
     base_lr = scale * dim**-0.5 * 15000**-0.5
     scheduler = schedule(schedule="noam", base_lr=base_lr, warmup_batches=15000.0, noam_max_lr=0.0025)
@@ -59,7 +67,15 @@ def test_the_limit_falls_with_the_rate_of_a_recovered_run():
 
 
 def test_warmup_hold_decay():
-    common = dict(schedule="hold", base_lr=0.1, warmup_batches=10.0, warmup_start=0.2, hold_batches=20, decay_batches=40, decay_to=0.01)
+    common = dict(
+        schedule="hold",
+        base_lr=0.1,
+        warmup_batches=10.0,
+        warmup_start=0.2,
+        hold_batches=20,
+        decay_batches=40,
+        decay_to=0.01,
+    )
     batches = [0, 5, 10, 30, 50, 70, 1000]
     assert rates(schedule(**common), batches) == pytest.approx([0.02, 0.06, 0.1, 0.1, 0.01, 0.001, 0.001])
     straight = schedule(**common, decay_shape="polynomial")
@@ -74,7 +90,9 @@ PING = "1:2e-4,9:5e-4:linear,190:5e-4,400:1e-5:loglinear"
 
 @pytest.mark.parametrize("split", [0, 1, 40])
 def test_pieces_by_batches_epochs_and_parts_of_epochs(split):
-    scheduler = schedule(schedule="piecewise", lr_pieces=PING, lr_unit="epoch" if split else "batch", epoch_split=split or 1)
+    scheduler = schedule(
+        schedule="piecewise", lr_pieces=PING, lr_unit="epoch" if split else "batch", epoch_split=split or 1
+    )
     units = [1, 2, 10, 11, 200, 400, 600, 700]
     want = [2e-4, 2e-4 + 3e-4 / 9, 5e-4, 5e-4, 5e-4, 7.07e-5, 1e-5, 1e-5]
     for unit, rate in zip(units, want):
@@ -88,14 +106,20 @@ def test_pieces_by_batches_epochs_and_parts_of_epochs(split):
             scheduler.epoch_share = share
             scheduler.step_batch(12345)
             assert scheduler.get_last_lr() == [pytest.approx(rate, rel=2e-4)]
-    scheduler.epoch_share = 1.0  # the data turned out to be more than was thought: it is still the epoch's last part
+    scheduler.epoch_share = (
+        1.0  # the data turned out to be more than was thought: it is still the epoch's last part
+    )
     assert split == 0 or scheduler.unit() == (scheduler.epoch + 1) * split
 
 
 def test_loglinear_and_first_pieces():
     small = schedule(schedule="piecewise", lr_pieces="1:2e-4,18:5e-4,181:1e-5:loglinear")
-    assert rates(small, [1, 2, 19, 20, 200]) == pytest.approx([2e-4, 5e-4, 5e-4, 5e-4 * math.exp(math.log(0.02) / 181), 1e-5])
-    assert rates(schedule(schedule="piecewise", lr_pieces="4:1e-3:linear"), [1, 4, 5]) == pytest.approx([2.5e-4, 1e-3, 1e-3])
+    assert rates(small, [1, 2, 19, 20, 200]) == pytest.approx(
+        [2e-4, 5e-4, 5e-4, 5e-4 * math.exp(math.log(0.02) / 181), 1e-5]
+    )
+    assert rates(schedule(schedule="piecewise", lr_pieces="4:1e-3:linear"), [1, 4, 5]) == pytest.approx(
+        [2.5e-4, 1e-3, 1e-3]
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,14 +153,32 @@ def parsed(*argv, **defaults):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ("--schedule noam --lr-batches 100", "--lr-batches is an option of --schedule eden or eden2, and this is noam"),
+        (
+            "--schedule noam --lr-batches 100",
+            "--lr-batches is an option of --schedule eden or eden2, and this is noam",
+        ),
         ("--noam-offset 1", "--noam-offset is an option of --schedule noam, and this is eden"),
-        ("--clip-grad-norm 1", "--clip-grad-norm is an option of --optimizer adam or adamw, and this is scaled_adam"),
-        ("--optimizer adamw --base-lr 0.001 --l2 1e-6", "--l2 is an option of --optimizer adam, and this is adamw"),
-        ("--optimizer adam --base-lr 0.001 --clipping-scale 1", "--clipping-scale is an option of --optimizer scaled_adam"),
+        (
+            "--clip-grad-norm 1",
+            "--clip-grad-norm is an option of --optimizer adam or adamw, and this is scaled_adam",
+        ),
+        (
+            "--optimizer adamw --base-lr 0.001 --l2 1e-6",
+            "--l2 is an option of --optimizer adam, and this is adamw",
+        ),
+        (
+            "--optimizer adam --base-lr 0.001 --clipping-scale 1",
+            "--clipping-scale is an option of --optimizer scaled_adam",
+        ),
         ("--optimizer adam", "--optimizer adam needs a --base-lr of its own: it is absolute"),
-        ("--schedule piecewise --lr-pieces 3:0.1 --base-lr 0.1", "--base-lr is an option of --schedule eden or"),
-        ("--schedule piecewise --lr-pieces 3:0.1 --epoch-split 4", "--epoch-split is an option of --lr-unit epoch, and this is batch"),
+        (
+            "--schedule piecewise --lr-pieces 3:0.1 --base-lr 0.1",
+            "--base-lr is an option of --schedule eden or",
+        ),
+        (
+            "--schedule piecewise --lr-pieces 3:0.1 --epoch-split 4",
+            "--epoch-split is an option of --lr-unit epoch, and this is batch",
+        ),
     ],
 )
 def test_options_without_an_effect_are_refused(argv, message):
@@ -145,7 +187,9 @@ def test_options_without_an_effect_are_refused(argv, message):
 
 
 def test_the_commands_of_the_docs():
-    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    text = (
+        (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    )
     commands = [line.split()[1:] for line in text.splitlines() if line.startswith("train.py --optimizer")]
     assert len(commands) >= 4
     for command in commands:

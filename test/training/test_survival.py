@@ -37,14 +37,28 @@ def test_bad_cuts_are_written_and_counted(tmp_path):
     assert fake_run.run(tmp_path, bad_steps=(3, 6), num_epochs=1, tensorboard=True) == 0
     first, second = bad_cuts(tmp_path)
     assert first.pop("text") in "123456"
-    assert first == {"id": "cut-1-2-1", "recording": None, "duration": None, "epoch": 1, "batch": 3, "what": "loss", "value": "nan"}
+    assert first == {
+        "id": "cut-1-2-1",
+        "recording": None,
+        "duration": None,
+        "epoch": 1,
+        "batch": 3,
+        "what": "loss",
+        "value": "nan",
+    }
     assert second["id"] == "cut-1-5-1" and second["batch"] == 6
     got = read_metrics(tmp_path / "metrics.jsonl")
-    assert [(r["batch_idx_train"], r["what"]) for r in got if r["type"] == "bad"] == [(3, "loss"), (6, "loss")]
+    assert [(r["batch_idx_train"], r["what"]) for r in got if r["type"] == "bad"] == [
+        (3, "loss"),
+        (6, "loss"),
+    ]
     assert [r["skipped"] for r in got if r["type"] == "train"] == [0, 0, 1, 1, 2, 2, 2, 2, 2, 2]
     found = events.EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
-    assert [(e.step, e.value) for e in found.Scalars("train/bad_batches") if e.step in (3, 6)] == [(3, 1.0), (6, 2.0)]
+    assert [(e.step, e.value) for e in found.Scalars("train/bad_batches") if e.step in (3, 6)] == [
+        (3, 1.0),
+        (6, 2.0),
+    ]
     wanted = {"audio_seconds_per_second", "dropped_cuts", "grad_norm", "bad_batches"}
     assert {f"train/{name}" for name in wanted} <= set(found.Tags()["scalars"])
 
@@ -58,9 +72,14 @@ def test_bad_cuts_of_lost_steps_are_not_written_twice(tmp_path):
 
 def test_a_mixed_cut_is_described_by_its_first_recording():
     mono = SimpleNamespace(id="a", recording=SimpleNamespace(id="rec"), duration=1.5)
-    mixed = SimpleNamespace(id="b", tracks=[SimpleNamespace(cut=mono), SimpleNamespace(cut=None)], duration=2.0)
+    mixed = SimpleNamespace(
+        id="b", tracks=[SimpleNamespace(cut=mono), SimpleNamespace(cut=None)], duration=2.0
+    )
     batch = {"supervisions": {"text": ["x", "y"], "cut": [mono, mixed]}}
-    assert [(c["id"], c["recording"], c["duration"]) for c in describe_cuts(batch)] == [("a", "rec", 1.5), ("b", "rec", 2.0)]
+    assert [(c["id"], c["recording"], c["duration"]) for c in describe_cuts(batch)] == [
+        ("a", "rec", 1.5),
+        ("b", "rec", 2.0),
+    ]
 
 
 class Failing(fake_run.FakeRecipe):
@@ -76,7 +95,11 @@ def test_an_exception_in_a_step_leaves_the_batch_described(tmp_path, caplog):
     with pytest.raises(ValueError, match="three is too many"):
         fake_run.run(tmp_path, recipe=Failing)
     found = json.loads((tmp_path / "bad-batch-0.json").read_text())
-    assert found["error"] == "ValueError: three is too many" and found["batch"] == 3 and found["shapes"] == [[3, 20, 8]]
+    assert (
+        found["error"] == "ValueError: three is too many"
+        and found["batch"] == 3
+        and found["shapes"] == [[3, 20, 8]]
+    )
     assert [cut["id"] for cut in found["cuts"]] == ["cut-1-2-0", "cut-1-2-1", "cut-1-2-2"]
     assert "batch 3 failed" in caplog.text and "cut-1-2-0, cut-1-2-1" in caplog.text
 
@@ -85,7 +108,10 @@ def test_out_of_memory_in_a_step_is_told_in_one_line(tmp_path):
     class Hungry(Failing):
         error = RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")
 
-    with pytest.raises(UserError, match=r"out of memory at batch 3, .*\[3, 20, 8\].*cut-1-2-0.*lower --max-duration \(now 2\)"):
+    with pytest.raises(
+        UserError,
+        match=r"out of memory at batch 3, .*\[3, 20, 8\].*cut-1-2-0.*lower --max-duration \(now 2\)",
+    ):
         fake_run.run(tmp_path, recipe=Hungry)
 
 
@@ -94,8 +120,13 @@ def test_out_of_memory_in_a_step_is_told_in_one_line(tmp_path):
 TROUBLE = dict(bad_steps=(13, 14, 15), max_bad_batches=3, average_period=1)
 
 
-def test_without_auto_recover_the_state_is_kept_and_the_same_command_starts_before_the_trouble(tmp_path, caplog):
-    with pytest.raises(UserError, match="3 batches in a row.*batch 15.*3 bad batches were skipped.*bad-model-0.pt.*--auto-recover 1"):
+def test_without_auto_recover_the_state_is_kept_and_the_same_command_starts_before_the_trouble(
+    tmp_path, caplog
+):
+    with pytest.raises(
+        UserError,
+        match="3 batches in a row.*batch 15.*3 bad batches were skipped.*bad-model-0.pt.*--auto-recover 1",
+    ):
         fake_run.run(tmp_path, **TROUBLE)
     assert read_whole(tmp_path / "bad-model-0.pt")["batch_idx_train"] == 15
     caplog.set_level(logging.INFO)
@@ -110,15 +141,30 @@ def test_it_goes_back_to_the_last_good_average_with_a_lower_rate(tmp_path, caplo
     epoch = read_whole(tmp_path / "epoch-1.pt")
     expected = average_of_range(at[10], epoch)
     assert all(torch.equal(at[15]["model"][name], value) for name, value in expected.items())
-    assert all(torch.equal(at[15]["model_ema"][name], value.double()) for name, value in expected.items()) and at[15]["ema_updates"] == 0
+    assert (
+        all(torch.equal(at[15]["model_ema"][name], value.double()) for name, value in expected.items())
+        and at[15]["ema_updates"] == 0
+    )
     for name, value in at[15]["model_avg"].items():
         if value.is_floating_point():  # as if the model had stood there since batch 12
-            torch.testing.assert_close(value, (12 * epoch["model_avg"][name] + 3 * expected[name].double()) / 15)
-    rates = {r["batch_idx_train"]: r["lr"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "train"}
+            torch.testing.assert_close(
+                value, (12 * epoch["model_avg"][name] + 3 * expected[name].double()) / 15
+            )
+    rates = {
+        r["batch_idx_train"]: r["lr"]
+        for r in read_metrics(tmp_path / "metrics.jsonl")
+        if r["type"] == "train"
+    }
     other = tmp_path / "undisturbed"
     assert fake_run.run(other) == 0
-    usual = {r["batch_idx_train"]: r["lr"] for r in read_metrics(other / "metrics.jsonl") if r["type"] == "train"}
-    assert rates[12] == usual[12] and rates[16] == pytest.approx(0.7 * usual[16]) and rates[36] == pytest.approx(0.7 * usual[36])
+    usual = {
+        r["batch_idx_train"]: r["lr"] for r in read_metrics(other / "metrics.jsonl") if r["type"] == "train"
+    }
+    assert (
+        rates[12] == usual[12]
+        and rates[16] == pytest.approx(0.7 * usual[16])
+        and rates[36] == pytest.approx(0.7 * usual[36])
+    )
     back = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "recovery"]
     assert [(r["batch_idx_train"], r["recoveries"]) for r in back] == [(15, 1)]
 
@@ -147,7 +193,9 @@ def test_damaged_and_spoilt_checkpoints_are_passed_over(tmp_path, caplog):
     content["model"]["out.weight"][0, 0] = float("nan")
     torch.save(content, tmp_path / "checkpoint-10.pt")
     assert fake_run.run(tmp_path, bad_steps=(14, 15), **options) == 0
-    assert "epoch-1.pt is damaged" in caplog.text and "back to the average over batches 5 to 13" in caplog.text
+    assert (
+        "epoch-1.pt is damaged" in caplog.text and "back to the average over batches 5 to 13" in caplog.text
+    )
 
 
 def test_it_gives_up_after_so_many_recoveries(tmp_path):
@@ -199,7 +247,12 @@ def test_an_overflow_with_a_high_scale_is_no_reason_to_worry():
     stepper = Stepper(p, torch.optim.SGD(p.parameters(), lr=1.0), scaler)
     before = p.weight.clone()
     scaler.scale(p.weight.sum() * float("inf")).backward()
-    assert not stepper.step(1) and stepper.overflowed and stepper.scale == 512.0 and torch.equal(p.weight, before)
+    assert (
+        not stepper.step(1)
+        and stepper.overflowed
+        and stepper.scale == 512.0
+        and torch.equal(p.weight, before)
+    )
     p.weight.grad = None
     scaler.scale(p.weight.sum() * 2).backward()
     assert stepper.step(2) and not stepper.overflowed and stepper.grad_norm == pytest.approx(2.0)
@@ -220,19 +273,24 @@ def test_a_collapsing_loss_scale_ends_the_run_with_advice_or_is_recovered_from(t
     monkeypatch.setattr(loop, "autocast_dtype", lambda opts, device: torch.float16)
     options = dict(recipe=Overflowing, use_fp16=True, max_bad_batches=100, reset_interval=50)
     with pytest.raises(
-        UserError, match="the loss scale of float16 fell to .*doubled every 25 steps.*lower --base-lr .*0.005.*--use-bf16 1"
+        UserError,
+        match="the loss scale of float16 fell to .*doubled every 25 steps.*lower --base-lr .*0.005.*--use-bf16 1",
     ):
         fake_run.run(tmp_path / "a", **options)
     assert read_whole(tmp_path / "a" / "bad-model-0.pt")["grad_scaler"]["scale"] < 1e-5
     assert fake_run.run(tmp_path / "b", auto_recover=True, **options) == 0
     got = read_metrics(tmp_path / "b" / "metrics.jsonl")
-    assert [r["type"] for r in got].count("recovery") == 1 and "back to the average over batches" in caplog.text
+    assert [r["type"] for r in got].count(
+        "recovery"
+    ) == 1 and "back to the average over batches" in caplog.text
     assert [r["grad_scale"] for r in got if r["type"] == "train"][-1] == 1.0
     assert [r["what"] for r in got if r["type"] == "bad"] == ["gradient"] * 18
 
 
 def test_bfloat16_trains_on_the_cpu(tmp_path):
-    assert fake_run.run(tmp_path, recipe=ZipformerRecipe, use_bf16=True, num_epochs=1, warmup_batches=1.0) == 0
+    assert (
+        fake_run.run(tmp_path, recipe=ZipformerRecipe, use_bf16=True, num_epochs=1, warmup_batches=1.0) == 0
+    )
     losses = [r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "train"]
     assert len(losses) == 12 and sum(losses[-4:]) < sum(losses[:4])
 
@@ -262,7 +320,10 @@ def test_the_largest_batches_are_found():
 
 def scan(limit, model):
     def load(item):
-        return {"supervisions": {"text": [c.id for c in item[1]]}, "seconds": sum(c.duration for c in item[1])}
+        return {
+            "supervisions": {"text": [c.id for c in item[1]]},
+            "seconds": sum(c.duration for c in item[1]),
+        }
 
     def loss_of(batch):
         random.random()
@@ -286,7 +347,10 @@ def test_the_scan_leaves_everything_as_it_was():
 
 def test_memory_that_does_not_suffice_is_told_with_what_would():
     model = torch.nn.Linear(8, 8)
-    with pytest.raises(UserError, match="with the most audio.*: 5 cuts, 24 s, .*--max-duration 25; 4 of its cuts fit, .*--max-duration 19"):
+    with pytest.raises(
+        UserError,
+        match="with the most audio.*: 5 cuts, 24 s, .*--max-duration 25; 4 of its cuts fit, .*--max-duration 19",
+    ):
         scan(20.5, model).run(find_extremes(BATCHES)[1:])
     with pytest.raises(UserError, match="not even one of its cuts fits alone: lower --max-utt-duration"):
         scan(10.0, model).run(find_extremes(BATCHES)[:1])
@@ -296,7 +360,10 @@ def test_scan_and_report_of_the_program(prepared, tmp_path, capfd):  # noqa: F81
     from lhotse import CutSet
 
     for exp, flag in ("with", "1"), ("without", "0"):
-        assert _train(prepared, tmp_path / exp, "--scan-for-oom", flag, "--num-epochs", "1", "--max-steps", "3") == 0
+        assert (
+            _train(prepared, tmp_path / exp, "--scan-for-oom", flag, "--num-epochs", "1", "--max-steps", "3")
+            == 0
+        )
         out = capfd.readouterr().err
         assert ("kinds of batches fit into memory" in out) == (flag == "1")
         assert "tokens per second" in out and "Training data: 0.00 hours in 11 utterances, 1.3 s each" in out
@@ -311,7 +378,11 @@ def test_scan_and_report_of_the_program(prepared, tmp_path, capfd):  # noqa: F81
     argv = ["--manifest-dir", str(folder), "--max-steps", "1"]
     assert _train(prepared, tmp_path / "refused", *argv) == 1
     last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("error: 1 training cuts would give <unk>") and "in cut3. Correct the text" in last and "É" in last
+    assert (
+        last.startswith("error: 1 training cuts would give <unk>")
+        and "in cut3. Correct the text" in last
+        and "É" in last
+    )
     assert _train(prepared, tmp_path / "allowed", *argv, "--allow-unk", "1") == 0
     assert "characters that the tokens lack" in capfd.readouterr().err
 
@@ -320,7 +391,9 @@ def test_the_disk_report_counts_all_that_will_be_there(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     model = torch.nn.Linear(1000, 1000, bias=False)
     report_disk(model, tmp_path, 10, 5)
-    assert "20.0 MB each, at most 0.36 GB more for 10 epochs, the last 5" in caplog.text  # 10 + 5, 2 best, 1 being written
+    assert (
+        "20.0 MB each, at most 0.36 GB more for 10 epochs, the last 5" in caplog.text
+    )  # 10 + 5, 2 best, 1 being written
     for n in (1, 2):
         (tmp_path / f"epoch-{n}.pt").write_bytes(b"")
     report_disk(model, tmp_path, 10, 5)
@@ -339,7 +412,9 @@ def test_word_errors_are_measured_recorded_and_drawn(tmp_path):
         return 3, 10, 6
 
     params = fake_run.make_params(tmp_path, valid_wer_interval=2, valid_wer_cuts=8)
-    assert loop.Trainer(params, fake_run.FakeRecipe(params, fake_run.CORPUS), word_errors=word_errors).run() == 0
+    assert (
+        loop.Trainer(params, fake_run.FakeRecipe(params, fake_run.CORPUS), word_errors=word_errors).run() == 0
+    )
     assert seen == [(False, 8, 2)]
     got = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "wer"]
     assert [(r["epoch"], r["wer"], r["errors"], r["cuts"]) for r in got] == [(2, 30.0, 3, 6)]
@@ -362,8 +437,14 @@ def test_greedy_errors_are_the_edit_distance():
     from asr_core.utils.options import defaults_of
 
     torch.manual_seed(0)
-    model = build_model(ModelOptions(**{**defaults_of(ModelOptions), **TINY, "use_ctc": True, "use_transducer": False}), 7).eval()
-    sup = {"text": ["a b", "c"], "start_frame": torch.zeros(2, dtype=torch.int32), "num_frames": torch.tensor([80, 50])}
+    model = build_model(
+        ModelOptions(**{**defaults_of(ModelOptions), **TINY, "use_ctc": True, "use_transducer": False}), 7
+    ).eval()
+    sup = {
+        "text": ["a b", "c"],
+        "start_frame": torch.zeros(2, dtype=torch.int32),
+        "num_frames": torch.tensor([80, 50]),
+    }
     measure = GreedyErrors(lambda tokens: "a x", lambda text: text)
     assert measure(model, [{"inputs": torch.randn(2, 80, 80), "supervisions": sup}], 5) == (1 + 2, 3, 2)
     assert measure(model, [{"inputs": torch.randn(2, 80, 80), "supervisions": sup}], 1) == (1, 2, 1)

@@ -45,7 +45,9 @@ class ZipformerRecipe(fake_run.FakeRecipe):
     def build_model(self):
         from asr_core.models import build_model
 
-        return build_model(ModelOptions(**{**defaults_of(ModelOptions), **TINY, "use_ctc": True}), vocab_size=fake_run.VOCAB)
+        return build_model(
+            ModelOptions(**{**defaults_of(ModelOptions), **TINY, "use_ctc": True}), vocab_size=fake_run.VOCAB
+        )
 
     def build_datamodule(self):
         data = super().build_datamodule()
@@ -69,7 +71,10 @@ def test_a_zipformer_run_continues_exactly(tmp_path):
         assert fake_run.run(tmp_path / "parts", recipe=ZipformerRecipe, max_steps=stop, **common) == 0
     assert fake_run.run(tmp_path / "parts", recipe=ZipformerRecipe, **common) == 0
     whole, parts = (
-        [{k: v for k, v in r.items() if k not in ("rate", "time")} for r in read_metrics(tmp_path / d / "metrics.jsonl")]
+        [
+            {k: v for k, v in r.items() if k not in ("rate", "time")}
+            for r in read_metrics(tmp_path / d / "metrics.jsonl")
+        ]
         for d in ("whole", "parts")
     )
     assert parts == whole
@@ -95,9 +100,13 @@ def prepared(tmp_path_factory):
         recording = Recording.from_file(path)
         text = " ".join(rng.choice(words, 3)) if i else ""
         supervision = SupervisionSegment(f"cut{i}", recording.id, 0.0, recording.duration, text=text)
-        cuts.append(MonoCut(f"cut{i}", 0.0, recording.duration, 0, supervisions=[supervision], recording=recording))
+        cuts.append(
+            MonoCut(f"cut{i}", 0.0, recording.duration, 0, supervisions=[supervision], recording=recording)
+        )
     for part in ("train", "valid"):
-        CutSet.from_cuts(cuts[:12] if part == "train" else cuts[12:]).to_file(folder / f"tiny_cuts_{part}.jsonl.gz")
+        CutSet.from_cuts(cuts[:12] if part == "train" else cuts[12:]).to_file(
+            folder / f"tiny_cuts_{part}.jsonl.gz"
+        )
     text = folder / "text"
     text.write_text("\n".join(" ".join(rng.choice(words, 3)) for _ in range(100)))
     sentencepiece.SentencePieceTrainer.train(
@@ -108,8 +117,24 @@ def prepared(tmp_path_factory):
 
 
 def _train(prepared, exp_dir, *argv):
-    fixed = ["--manifest-dir", str(prepared), "--bpe-model", str(prepared / "bpe.model"), "--exp-dir", str(exp_dir), "--device", "cpu"]
-    defaults = {**TINY, "num_epochs": 2, "max_duration": 5.0, "on_the_fly_feats": True, "num_workers": 0, "bucketing_sampler": False}
+    fixed = [
+        "--manifest-dir",
+        str(prepared),
+        "--bpe-model",
+        str(prepared / "bpe.model"),
+        "--exp-dir",
+        str(exp_dir),
+        "--device",
+        "cpu",
+    ]
+    defaults = {
+        **TINY,
+        "num_epochs": 2,
+        "max_duration": 5.0,
+        "on_the_fly_feats": True,
+        "num_workers": 0,
+        "bucketing_sampler": False,
+    }
     defaults.update(log_interval=1, average_period=1, num_threads=1, tensorboard=False)
     with pytest.raises(SystemExit) as ended:
         main(Tiny, defaults=defaults, argv=[*fixed, *argv])
@@ -123,7 +148,14 @@ def test_the_program_trains_and_its_checkpoints_describe_themselves(prepared, tm
     out = capfd.readouterr().err
     assert "1 x no text (cut0)" in out and "Number of model parameters" in out
     assert json.loads((tmp_path / "params.json").read_text())["encoder_dim"] == "32,48"
-    for name in ("epoch-1.pt", "epoch-2.pt", "best-valid-loss.pt", "bpe.model", "tokens.txt", "metrics.jsonl"):
+    for name in (
+        "epoch-1.pt",
+        "epoch-2.pt",
+        "best-valid-loss.pt",
+        "bpe.model",
+        "tokens.txt",
+        "metrics.jsonl",
+    ):
         assert (tmp_path / name).is_file(), name
     assert len(list((tmp_path / "log").iterdir())) == 1
     model, params = load_averaged_model(tmp_path, epoch=2, iter=0, avg=1, use_averaged_model=True)
@@ -142,13 +174,17 @@ def test_it_trains_with_adam_noise_and_an_exponential_average(prepared, tmp_path
     assert _train(prepared, tmp_path, "--num-epochs", "1", *argv.split(), *noise.split()) == 0
     assert "adam: --l2 1e-06 holds for" in capfd.readouterr().err
     content = read_whole(tmp_path / "epoch-1.pt")
-    model, params = load_averaged_model(tmp_path, epoch=1, iter=0, avg=1, use_averaged_model=False, use_ema=True)
+    model, params = load_averaged_model(
+        tmp_path, epoch=1, iter=0, avg=1, use_averaged_model=False, use_ema=True
+    )
     assert params.optim == "adam" and json.loads((tmp_path / "params.json").read_text())["schedule"] == "noam"
     for name, value in model.state_dict().items():
         assert torch.equal(value, content["model_ema"][name].to(value.dtype))
     assert _train(prepared, tmp_path, "--num-epochs", "2") == 1
     last = capfd.readouterr().err.splitlines()[-1]
-    assert "epoch-1.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue" in last
+    assert (
+        "epoch-1.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue" in last
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +197,11 @@ def test_it_trains_with_adam_noise_and_an_exponential_average(prepared, tmp_path
         (["--num-workers", "-1"], 1, "error: --num-workers must be at least 0, got -1"),
         (["--max-duration", "0"], 1, "error: --max-duration must be above 0, got 0"),
         (["--use-fp16", "1"], 1, "error: --use-fp16 1: mixed precision needs a CUDA device"),
-        (["--input-strategy", "AudioSamples", "--on-the-fly-feats", "0"], 1, "error: --input-strategy AudioSamples"),
+        (
+            ["--input-strategy", "AudioSamples", "--on-the-fly-feats", "0"],
+            1,
+            "error: --input-strategy AudioSamples",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(prepared, tmp_path, capfd, argv, status, message):

@@ -14,7 +14,9 @@ from asr_core.training.weight_noise import WeightNoise
 
 def pair():
     torch.manual_seed(0)
-    return nn.ModuleDict({"decoder": nn.Linear(40, 50), "joiner": nn.Linear(50, 60), "encoder": nn.Linear(3, 3)})
+    return nn.ModuleDict(
+        {"decoder": nn.Linear(40, 50), "joiner": nn.Linear(50, 60), "encoder": nn.Linear(3, 3)}
+    )
 
 
 def weights(model):
@@ -58,12 +60,20 @@ def test_a_mistake_inside_leaves_clean_weights():
 @pytest.mark.parametrize("predictor, joiner_noise, found", [("lstm", 0.0, {"decoder"}), ("lstm", 0.2, {"decoder", "joiner"}),
                                                            ("stateless", 0.2, {"joiner"}), ("stateless", 0.0, set())])  # fmt: skip
 def test_options_choose_the_modules(tmp_path, predictor, joiner_noise, found):
-    options = dict(model_size="tiny", predictor=predictor, predictor_noise=0.1, joiner_noise=joiner_noise, predictor_noise_start=5)
+    options = dict(
+        model_size="tiny",
+        predictor=predictor,
+        predictor_noise=0.1,
+        joiner_noise=joiner_noise,
+        predictor_noise_start=5,
+    )
     model = build_model(ModelOptions(**options), 9)
     noise = Recipe({**fake_run.make_params(tmp_path), **options}, SimpleNamespace()).weight_noise(model)
     clean = weights(model)
     with noise.on(6, 4.0):
         assert all(torch.equal(p, clean[name]) for name, p in weights(model).items())
     with noise.on(6, 5.0):
-        changed = {name.split(".")[0] for name, p in weights(model).items() if not torch.equal(p, clean[name])}
+        changed = {
+            name.split(".")[0] for name, p in weights(model).items() if not torch.equal(p, clean[name])
+        }
     assert changed == found

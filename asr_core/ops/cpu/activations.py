@@ -45,7 +45,11 @@ def swoosh_backward(data):  # noqa: ANN001, ANN201
     begin, end = next_piece(data)
     while begin < end:
         n = end - begin
-        x, dy, dx = f32_array(args[0] + 4 * begin, n), f32_array(args[1] + 4 * begin, n), f32_array(args[2] + 4 * begin, n)
+        x, dy, dx = (
+            f32_array(args[0] + 4 * begin, n),
+            f32_array(args[1] + 4 * begin, n),
+            f32_array(args[2] + 4 * begin, n),
+        )
         for i in range(n):
             dx[i] = dy[i] * slope(x[i], offset)
         begin, end = next_piece(data)

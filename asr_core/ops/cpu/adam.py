@@ -37,10 +37,21 @@ def adam_step(data):  # noqa: ANN001, ANN201
     v = beta2 v + weight g^2; m = beta1 m + rate0 g / (factor sqrt(v) + eps) + rate1 p; p += m.
     """
     args, floats = arguments(data, 6, 5)
-    beta1, beta2, weight, factor, eps = f32(floats[0]), f32(floats[1]), f32(floats[2]), f32(floats[3]), f32(floats[4])
+    beta1, beta2, weight, factor, eps = (
+        f32(floats[0]),
+        f32(floats[1]),
+        f32(floats[2]),
+        f32(floats[3]),
+        f32(floats[4]),
+    )
     begin, end = next_piece(data)
     while begin < end:
-        p_at, g_at, v_at, m_at = i64_array(args[0], end), i64_array(args[1], end), i64_array(args[2], end), i64_array(args[3], end)
+        p_at, g_at, v_at, m_at = (
+            i64_array(args[0], end),
+            i64_array(args[1], end),
+            i64_array(args[2], end),
+            i64_array(args[3], end),
+        )
         sizes = i64_array(args[4], end)
         for s in range(begin, end):
             p, g, v, m = (

@@ -32,7 +32,12 @@ def positions_and_softmax(data):  # noqa: ANN001, ANN201
                 mask = u8_array(args[3] + (min(n, NM - 1) * TM + min(t, TM - 1)) * S, S)
                 for s in range(S):
                     y[s] = f32(-1000.0) if mask[s] else y[s]
-            m0, m1, m2, m3 = y[0], y[0], y[0], y[0]  # four at a time: a single maximum is a chain of dependent steps
+            m0, m1, m2, m3 = (
+                y[0],
+                y[0],
+                y[0],
+                y[0],
+            )  # four at a time: a single maximum is a chain of dependent steps
             for j in range(S // 4):
                 m0 = y[4 * j] if y[4 * j] > m0 else m0
                 m1 = y[4 * j + 1] if y[4 * j + 1] > m1 else m1
@@ -68,7 +73,11 @@ def positions_and_softmax_backward(data):  # noqa: ANN001, ANN201
             n, h = i % N, i // N
             for t in range(T):
                 r = i * T + t
-                w, g, ds = f32_array(args[0] + 4 * r * S, S), f32_array(args[1] + 4 * r * S, S), f32_array(args[6] + 4 * r * S, S)
+                w, g, ds = (
+                    f32_array(args[0] + 4 * r * S, S),
+                    f32_array(args[1] + 4 * r * S, S),
+                    f32_array(args[6] + 4 * r * S, S),
+                )
                 dot = f32(0.0)
                 if h == 0 and args[2] != 0:
                     g0 = f32_array(args[2] + 4 * r * S, S)

@@ -110,7 +110,9 @@ def _stay(
             if ident[a, KEY] == wanted:
                 parent[i] = a
                 again = ident[a, LAST] == last
-                stay[i, TOKEN] = _log_add(stay[i, TOKEN], (score[a, BLANK] if again else total[a]) + frame[last])
+                stay[i, TOKEN] = _log_add(
+                    stay[i, TOKEN], (score[a, BLANK] if again else total[a]) + frame[last]
+                )
                 best, link = _best_source(score, ident, a, again)
                 if best + frame[last] > stay[i, BEST_TOKEN]:
                     stay[i, BEST_TOKEN], came[i] = best + frame[last], link
@@ -135,7 +137,12 @@ def _select(
         if value > NEVER:
             count = _push(rank, item, count, value, -1 - i)
     floor = rank[0] if count == len(rank) else NEVER
-    useful, value_of, taken, found = np.empty(num_tokens, np.int64), np.empty(num_tokens), np.empty(num_tokens, np.int64), 0
+    useful, value_of, taken, found = (
+        np.empty(num_tokens, np.int64),
+        np.empty(num_tokens),
+        np.empty(num_tokens, np.int64),
+        0,
+    )
     for v in range(num_tokens):
         taken[v] = -1
         if frame[v] > floor - highest:
@@ -226,7 +233,17 @@ def advance(
     """
     for n in range(len(first)):
         for t in range(first[n], last[n]):
-            _frame(log_probs[n, t], score[n], ident[n], begin[n] + t, blank, factor, parents[n, t], tokens[n, t], links[n, t])
+            _frame(
+                log_probs[n, t],
+                score[n],
+                ident[n],
+                begin[n] + t,
+                blank,
+                factor,
+                parents[n, t],
+                tokens[n, t],
+                links[n, t],
+            )
 
 
 @njit(cache=True, nogil=True)

@@ -22,7 +22,10 @@ def available() -> bool:
 
 def usable(*tensors: Optional[Tensor]) -> bool:
     """Whether all ``tensors`` (None allowed) are float32 on the CPU and the kernels are available."""
-    return all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors) and available()
+    return (
+        all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
+        and available()
+    )
 
 
 def like(x: Tensor, reference: Tensor) -> Tensor:

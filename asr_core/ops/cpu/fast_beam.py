@@ -171,13 +171,17 @@ def advance(
     last = np.zeros(log_probs.shape[1], np.bool_)
     for n in range(N):
         stream = (code[n], graph_state[n], score[n], index[n])
-        kept, cut = _best_contexts(*stream, log_probs, begin, label, weight, beam, base, keep, blank, best_code, best_score)
+        kept, cut = _best_contexts(
+            *stream, log_probs, begin, label, weight, beam, base, keep, blank, best_code, best_score
+        )
         if kept == 0:
             continue
         codes = np.sort(best_code[:kept])
         for c in codes:
             last[c % base - 1] = True
-        source, arc, step, context = _transitions(*stream, log_probs, begin, label, weight, cut, base, keep, blank, codes, last)
+        source, arc, step, context = _transitions(
+            *stream, log_probs, begin, label, weight, cut, base, keep, blank, codes, last
+        )
         for c in codes:
             last[c % base - 1] = False
         graph_states = len(begin) - 1
@@ -189,12 +193,22 @@ def advance(
         member, winner = _merge(group[order], total[order], max_states)
         for p in range(len(winner)):
             i = order[winner[p]]
-            new_code[n, p], new_state[n, p], new_score[n, p] = codes[context[i]], group[i] % graph_states, total[i]
+            new_code[n, p], new_state[n, p], new_score[n, p] = (
+                codes[context[i]],
+                group[i] % graph_states,
+                total[i],
+            )
             parent[n, p], taken[n, p] = source[i], arc[i]
         if all_transitions:
             stays = order[member >= 0]
-            rows, sources = _appended(rows, listed, np.full(len(stays), n)), _appended(sources, listed, source[stays])
-            targets, arcs = _appended(targets, listed, member[member >= 0]), _appended(arcs, listed, arc[stays])
+            rows, sources = (
+                _appended(rows, listed, np.full(len(stays), n)),
+                _appended(sources, listed, source[stays]),
+            )
+            targets, arcs = (
+                _appended(targets, listed, member[member >= 0]),
+                _appended(arcs, listed, arc[stays]),
+            )
             steps = _appended(steps, listed, step[stays])
             listed += len(stays)
     transitions = (rows[:listed], sources[:listed], targets[:listed], arcs[:listed], steps[:listed])

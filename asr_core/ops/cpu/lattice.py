@@ -21,7 +21,9 @@ def log_add(a: float, b: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def backward(begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final: np.ndarray, scale: float) -> np.ndarray:
+def backward(
+    begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final: np.ndarray, scale: float
+) -> np.ndarray:
     """(nodes,) log of the summed weights of all paths from each node to the end, scores multiplied by ``scale``."""
     out = final * scale
     for node in range(len(final) - 1, -1, -1):
@@ -56,7 +58,14 @@ def backward_best(begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final:
 
 
 @njit(cache=True, nogil=True)
-def sample(begin: np.ndarray, dest: np.ndarray, score: np.ndarray, beta: np.ndarray, scale: float, uniform: np.ndarray) -> np.ndarray:
+def sample(
+    begin: np.ndarray,
+    dest: np.ndarray,
+    score: np.ndarray,
+    beta: np.ndarray,
+    scale: float,
+    uniform: np.ndarray,
+) -> np.ndarray:
     """Draw paths in proportion to their weights.
 
     Args:
@@ -97,7 +106,13 @@ def _after(label: int, sequence: np.ndarray, position: int) -> int:
 
 @njit(cache=True, nogil=True)
 def total_score(
-    begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final: np.ndarray, label: np.ndarray, sequence: np.ndarray, log_sum: bool
+    begin: np.ndarray,
+    dest: np.ndarray,
+    score: np.ndarray,
+    final: np.ndarray,
+    label: np.ndarray,
+    sequence: np.ndarray,
+    log_sum: bool,
 ) -> float:
     """The score of all paths (``log_sum``) or of the best path whose labels (A,), 0 for none, read ``sequence`` (L,)."""
     nodes, length = len(final), len(sequence)
@@ -124,7 +139,12 @@ def total_score(
 
 @njit(cache=True, nogil=True)
 def best_path(
-    begin: np.ndarray, dest: np.ndarray, score: np.ndarray, final: np.ndarray, label: np.ndarray, sequence: np.ndarray
+    begin: np.ndarray,
+    dest: np.ndarray,
+    score: np.ndarray,
+    final: np.ndarray,
+    label: np.ndarray,
+    sequence: np.ndarray,
 ) -> Tuple[np.ndarray, float]:
     """The arcs of the best path that reads ``sequence`` and its score; no arcs and -inf where there is none."""
     nodes, length = len(final), len(sequence)

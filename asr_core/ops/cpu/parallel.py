@@ -60,7 +60,9 @@ def _pointer_intrinsic(element: Any) -> Callable:
     return as_pointer
 
 
-_f32_pointer, _f64_pointer, _i64_pointer = (_pointer_intrinsic(t) for t in (types.float32, types.float64, types.int64))
+_f32_pointer, _f64_pointer, _i64_pointer = (
+    _pointer_intrinsic(t) for t in (types.float32, types.float64, types.int64)
+)
 _u8_pointer = _pointer_intrinsic(types.uint8)
 
 
@@ -119,9 +121,13 @@ class Kernel:
     def _address(self) -> int:
         signature = types.void(types.CPointer(types.int64))
         try:
-            self._compiled = cfunc(signature, nopython=True, cache=True, fastmath=FAST, error_model="numpy")(self._function)
+            self._compiled = cfunc(signature, nopython=True, cache=True, fastmath=FAST, error_model="numpy")(
+                self._function
+            )
         except RuntimeError:  # numba finds no folder for its cache that may be written to
-            self._compiled = cfunc(signature, nopython=True, fastmath=FAST, error_model="numpy")(self._function)
+            self._compiled = cfunc(signature, nopython=True, fastmath=FAST, error_model="numpy")(
+                self._function
+            )
         if not self._compiled.cache_hits:
             _say_once()
         return self._compiled.address
@@ -140,7 +146,11 @@ class Kernel:
         if total <= 0:
             return
         threads = min(torch.get_num_threads(), -(-total // grain))
-        rows = total if threads <= 1 else max(1, min(-(-total // threads), max(grain, -(-total // (4 * threads)))))
+        rows = (
+            total
+            if threads <= 1
+            else max(1, min(-(-total // threads), max(grain, -(-total // (4 * threads)))))
+        )
         params = np.array(floats if floats else (0.0,), dtype=np.float64)
         values = [a if isinstance(a, int) else a.data_ptr() for a in args]
         data = np.array([0, -(-total // rows), rows, total, params.ctypes.data, *values], dtype=np.int64)

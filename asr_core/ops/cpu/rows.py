@@ -34,7 +34,11 @@ def balance(data):  # noqa: ANN001, ANN201
     begin, end = next_piece(data)
     while begin < end:
         for r in range(begin, end):
-            x, g, out = f32_array(args[0] + 4 * r * C, C), f32_array(args[1] + 4 * r * C, C), f32_array(args[2] + 4 * r * C, C)
+            x, g, out = (
+                f32_array(args[0] + 4 * r * C, C),
+                f32_array(args[1] + 4 * r * C, C),
+                f32_array(args[2] + 4 * r * C, C),
+            )
             for c in range(C):
                 out[c] = g[c] + abs(g[c]) * (a[c] + b[c] * x[c])
         begin, end = next_piece(data)
@@ -77,7 +81,11 @@ def bias_norm_backward(data):  # noqa: ANN001, ANN201
         for p in range(begin, end):
             dbias = f32_array(args[5] + 4 * p * C, C)
             for r in range(p * PART, min(R, (p + 1) * PART)):
-                x, dy, dx = f32_array(args[0] + 4 * r * C, C), f32_array(args[1] + 4 * r * C, C), f32_array(args[4] + 4 * r * C, C)
+                x, dy, dx = (
+                    f32_array(args[0] + 4 * r * C, C),
+                    f32_array(args[1] + 4 * r * C, C),
+                    f32_array(args[4] + 4 * r * C, C),
+                )
                 factor = inv_rms[r] * scale
                 along = f32(0.0)
                 for c in range(C):

@@ -11,13 +11,17 @@ f32 = np.float32
 @intrinsic
 def float_bits(typingctx, value):  # noqa: ANN001, ANN201
     """The bits of a float32 as an int32."""
-    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.IntType(32))
+    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(
+        args[0], ir.IntType(32)
+    )
 
 
 @intrinsic
 def bits_float(typingctx, value):  # noqa: ANN001, ANN201
     """The float32 that has these int32 bits."""
-    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(args[0], ir.FloatType())
+    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(
+        args[0], ir.FloatType()
+    )
 
 
 @njit(inline="always")

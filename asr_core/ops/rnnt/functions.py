@@ -62,21 +62,43 @@ class Smoothed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, lm: Tensor, am: Tensor, lattice: Lattice, lm_scale: float, am_scale: float, want_grad: bool, backend: ModuleType
+        ctx: Any,
+        lm: Tensor,
+        am: Tensor,
+        lattice: Lattice,
+        lm_scale: float,
+        am_scale: float,
+        want_grad: bool,
+        backend: ModuleType,
     ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
         with full_precision(am):
-            return Smoothed._forward(ctx, lm.contiguous(), am.contiguous(), lattice, lm_scale, am_scale, want_grad, backend)
+            return Smoothed._forward(
+                ctx, lm.contiguous(), am.contiguous(), lattice, lm_scale, am_scale, want_grad, backend
+            )
 
     @staticmethod
     def _forward(
-        ctx: Any, lm: Tensor, am: Tensor, lattice: Lattice, lm_scale: float, am_scale: float, want_grad: bool, backend: ModuleType
+        ctx: Any,
+        lm: Tensor,
+        am: Tensor,
+        lattice: Lattice,
+        lm_scale: float,
+        am_scale: float,
+        want_grad: bool,
+        backend: ModuleType,
     ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
         scale = 1.0 - lm_scale - am_scale
         am_probs, am_max, _ = exp_rows(am)
         lm_probs, lm_max, lm_sum = exp_rows(lm)
-        lm_symbol, lm_blank = lm[:, :-1].gather(2, lattice.symbols.unsqueeze(2)).squeeze(2), lm[:, :, lattice.blank]
+        lm_symbol, lm_blank = (
+            lm[:, :-1].gather(2, lattice.symbols.unsqueeze(2)).squeeze(2),
+            lm[:, :, lattice.blank],
+        )
         lm_norm = lm_sum.log() + lm_max
-        context_symbol, context_blank = _times(lm_scale, lm_symbol - lm_norm[:, :-1]), _times(lm_scale, lm_blank - lm_norm)
+        context_symbol, context_blank = (
+            _times(lm_scale, lm_symbol - lm_norm[:, :-1]),
+            _times(lm_scale, lm_blank - lm_norm),
+        )
         frame, unigram, am_only = am_max, None, None
         if am_scale != 0.0:
             unigram = mean_distribution(lm_probs, lm_max, lm_sum)
@@ -86,11 +108,27 @@ class Smoothed(torch.autograd.Function):
             context_blank = context_blank + am_scale * unigram.log()[lattice.blank]
         dot = torch.bmm(am_probs, lm_probs.transpose(1, 2)).add_(torch.finfo(am.dtype).tiny)
         contexts = (context_symbol, context_blank)
-        factors = Factors(am, lm_symbol, lm_blank, am_max, lm_max, dot, dot.log(), *contexts, frame, scale=scale, am_scale=am_scale)
-        total, occ_x, occ_y, weights = backend.simple_lattice(factors, lattice, want_grad or any(ctx.needs_input_grad))
+        factors = Factors(
+            am,
+            lm_symbol,
+            lm_blank,
+            am_max,
+            lm_max,
+            dot,
+            dot.log(),
+            *contexts,
+            frame,
+            scale=scale,
+            am_scale=am_scale,
+        )
+        total, occ_x, occ_y, weights = backend.simple_lattice(
+            factors, lattice, want_grad or any(ctx.needs_input_grad)
+        )
         loss = total.to(am.dtype)
         sums = dot if lattice.fast_emit != 0.0 else None
-        ctx.save_for_backward(loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, sums)
+        ctx.save_for_backward(
+            loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, sums
+        )
         ctx.lattice, ctx.scales, ctx.backend = lattice, (scale, lm_scale, am_scale), backend
         if occ_x is None:
             return loss, None, None
@@ -106,25 +144,33 @@ class Smoothed(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
-        loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, dot = ctx.saved_tensors
+        loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, dot = (
+            ctx.saved_tensors
+        )
         scale, lm_scale, am_scale = ctx.scales
         lattice, grad = ctx.lattice, usable_gradient(grad_loss, loss)
         occ_y = fold_forced_blanks(occ_x, occ_y, lattice)
         if dot is not None:
-            more = torch.nn.functional.pad(occ_x[:, : am_probs.shape[1]], (0, 1)) * (scale * lattice.fast_emit)
+            more = torch.nn.functional.pad(occ_x[:, : am_probs.shape[1]], (0, 1)) * (
+                scale * lattice.fast_emit
+            )
             weights = (weights + more / dot).clamp_(max=LARGEST_WEIGHT)
             occ_x = symbol_counts(occ_x, lattice)
         weights = weights * grad[:, None, None]
         frames = None  # weight of each frame's am-only normaliser
         if am_scale != 0.0:
-            frames = am_scale * grad[:, None] * (occ_x.sum(2)[:, : am_probs.shape[1]] + occ_y.sum(2)) / am_only
+            frames = (
+                am_scale * grad[:, None] * (occ_x.sum(2)[:, : am_probs.shape[1]] + occ_y.sum(2)) / am_only
+            )
 
         am_grad = lm_grad = None
         if ctx.needs_input_grad[1]:
             product = torch.bmm(weights, lm_probs)
             if frames is not None:
                 product += frames.unsqueeze(2) * unigram
-            am_grad = ctx.backend.am_gradient(product, am_probs, occ_x, occ_y, (scale + am_scale) * grad, lattice)
+            am_grad = ctx.backend.am_gradient(
+                product, am_probs, occ_x, occ_y, (scale + am_scale) * grad, lattice
+            )
         if ctx.needs_input_grad[0]:
             lm_grad = torch.bmm(weights.transpose(1, 2), am_probs)
             num_x, num_y = grad[:, None] * occ_x.sum(1), grad[:, None] * occ_y.sum(1)
@@ -132,13 +178,19 @@ class Smoothed(torch.autograd.Function):
             num_all[:, :-1] += num_x
             lm_grad += (lm_scale * num_all / lm_sum).unsqueeze(2)
             lm_grad *= lm_probs
-            lm_grad[:, :-1].scatter_add_(2, lattice.symbols.unsqueeze(2), -(scale + lm_scale) * num_x.unsqueeze(2))
+            lm_grad[:, :-1].scatter_add_(
+                2, lattice.symbols.unsqueeze(2), -(scale + lm_scale) * num_x.unsqueeze(2)
+            )
             lm_grad[:, :, lattice.blank] -= (scale + lm_scale) * num_y
             if frames is not None:
                 of_unigram = torch.matmul(frames.reshape(-1), am_probs.reshape(-1, am_probs.shape[2]))
-                labels = torch.zeros_like(of_unigram).index_add_(0, lattice.symbols.reshape(-1), num_x.reshape(-1))
+                labels = torch.zeros_like(of_unigram).index_add_(
+                    0, lattice.symbols.reshape(-1), num_x.reshape(-1)
+                )
                 labels[lattice.blank] += num_y.sum()
-                lm_grad += mean_distribution_gradient(of_unigram - am_scale * labels / unigram, lm_probs, lm_max, lm_sum)
+                lm_grad += mean_distribution_gradient(
+                    of_unigram - am_scale * labels / unigram, lm_probs, lm_max, lm_sum
+                )
         return lm_grad, am_grad
 
 
@@ -173,14 +225,21 @@ class Pruned(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], ...]:
         loss, logits, s_begin, norm, occ_x, occ_y = ctx.saved_tensors
         grad, occ_x = usable_gradient(grad_loss, loss), symbol_counts(occ_x, ctx.lattice)
-        return ctx.backend.pruned_gradient(logits, norm, occ_x, occ_y, s_begin, grad, ctx.lattice), None, None, None
+        return (
+            ctx.backend.pruned_gradient(logits, norm, occ_x, occ_y, s_begin, grad, ctx.lattice),
+            None,
+            None,
+            None,
+        )
 
 
 class Pruning(torch.autograd.Function):
     """am (B, T, C1) and lm (B, S + 1, C2) seen through the windows ``ranges`` (B, T, s_range)."""
 
     @staticmethod
-    def forward(ctx: Any, am: Tensor, lm: Tensor, ranges: Tensor, backend: ModuleType) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, am: Tensor, lm: Tensor, ranges: Tensor, backend: ModuleType
+    ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ranges)
         ctx.num_contexts, ctx.backend = lm.shape[1], backend
@@ -188,7 +247,9 @@ class Pruning(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, am_grad: Optional[Tensor], lm_grad: Optional[Tensor]) -> tuple[Optional[Tensor], ...]:
+    def backward(
+        ctx: Any, am_grad: Optional[Tensor], lm_grad: Optional[Tensor]
+    ) -> tuple[Optional[Tensor], ...]:
         (ranges,) = ctx.saved_tensors
         am_grad = am_grad if ctx.needs_input_grad[0] else None
         lm_grad = lm_grad if ctx.needs_input_grad[1] else None

@@ -20,22 +20,50 @@ def simple_lattice(
     x_rows = num_frames + (1 if lattice.regular else 0)
     loss = am.new_empty(num_batch, dtype=torch.float64)
     counted = num_batch if want_grad else 0
-    occ_x, occ_y = am.new_empty(counted, x_rows, num_symbols), am.new_empty(2, counted, num_frames, num_symbols + 1)
+    occ_x, occ_y = (
+        am.new_empty(counted, x_rows, num_symbols),
+        am.new_empty(2, counted, num_frames, num_symbols + 1),
+    )
     sizes = [am.element_size(), num_frames, num_symbols, num_columns, x_rows]
     options = [lattice.blank, int(lattice.regular), int(lattice.constrained), int(want_grad)]
     # the last context has no symbol: a column more makes the rows of all context parts equally long
-    parts = [factors.lm_symbol, factors.lm_blank, factors.lm_max, factors.context_symbol, factors.context_blank]
-    contexts = torch.stack([torch.nn.functional.pad(x, (0, num_symbols + 1 - x.shape[1])) for x in parts], dim=1)
+    parts = [
+        factors.lm_symbol,
+        factors.lm_blank,
+        factors.lm_max,
+        factors.context_symbol,
+        factors.context_blank,
+    ]
+    contexts = torch.stack(
+        [torch.nn.functional.pad(x, (0, num_symbols + 1 - x.shape[1])) for x in parts], dim=1
+    )
     frames = torch.stack((factors.am_max, factors.frame), dim=1)
-    tensors = [am.contiguous(), contexts, frames, factors.dot, factors.log_dot, lattice.symbols, lattice.boundary]
+    tensors = [
+        am.contiguous(),
+        contexts,
+        frames,
+        factors.dot,
+        factors.log_dot,
+        lattice.symbols,
+        lattice.boundary,
+    ]
     floats = [factors.scale, factors.am_scale, max(lattice.delay_penalty, 0.0)]
     numba_dense.simple_lattice(num_batch, 1, [*sizes, *options, *tensors, loss, occ_x, occ_y], floats)
     return (loss, occ_x, occ_y[0], occ_y[1]) if want_grad else (loss, None, None, None)
 
 
-def am_gradient(product: Tensor, probs: Tensor, occ_x: Tensor, occ_y: Tensor, scale: Tensor, lattice: Lattice) -> Tensor:
+def am_gradient(
+    product: Tensor, probs: Tensor, occ_x: Tensor, occ_y: Tensor, scale: Tensor, lattice: Lattice
+) -> Tensor:
     num_batch, num_frames, num_columns = product.shape
-    sizes = [product.element_size(), num_frames, lattice.symbols.shape[1], num_columns, occ_x.shape[1], lattice.blank]
+    sizes = [
+        product.element_size(),
+        num_frames,
+        lattice.symbols.shape[1],
+        num_columns,
+        occ_x.shape[1],
+        lattice.blank,
+    ]
     tensors = [product, probs, occ_x, occ_y.contiguous(), lattice.symbols, scale.contiguous()]
     numba_dense.am_gradient(num_batch * num_frames, ROW_GRAIN, [*sizes, *tensors])
     return product
@@ -43,7 +71,15 @@ def am_gradient(product: Tensor, probs: Tensor, occ_x: Tensor, occ_y: Tensor, sc
 
 def _band_sizes(logits: Tensor, lattice: Lattice) -> list[int]:
     num_batch, num_frames, s_range, num_columns = logits.shape
-    return [logits.element_size(), num_batch, num_frames, lattice.symbols.shape[1], s_range, num_columns, lattice.blank]
+    return [
+        logits.element_size(),
+        num_batch,
+        num_frames,
+        lattice.symbols.shape[1],
+        s_range,
+        num_columns,
+        lattice.blank,
+    ]
 
 
 def pruned_scores(logits: Tensor, s_begin: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,12 +97,29 @@ def band_lattice(
     loss, scratch = px.new_empty(num_batch), px.new_empty(num_batch, 2, num_frames + 1, s_range)
     occ_x, occ_y = (torch.empty_like(px), torch.empty_like(px)) if want_grad else (None, None)
     sizes = [num_frames, s_range, int(lattice.regular), int(lattice.constrained), int(want_grad)]
-    tensors = [px, py, s_begin, lattice.boundary, loss, occ_x if want_grad else 0, occ_y if want_grad else 0, scratch]
+    tensors = [
+        px,
+        py,
+        s_begin,
+        lattice.boundary,
+        loss,
+        occ_x if want_grad else 0,
+        occ_y if want_grad else 0,
+        scratch,
+    ]
     numba_band.band_lattice(num_batch, 1, [*sizes, *tensors], [max(lattice.delay_penalty, 0.0)])
     return loss, occ_x, occ_y
 
 
-def pruned_gradient(logits: Tensor, norm: Tensor, occ_x: Tensor, occ_y: Tensor, s_begin: Tensor, scale: Tensor, lattice: Lattice) -> Tensor:
+def pruned_gradient(
+    logits: Tensor,
+    norm: Tensor,
+    occ_x: Tensor,
+    occ_y: Tensor,
+    s_begin: Tensor,
+    scale: Tensor,
+    lattice: Lattice,
+) -> Tensor:
     logits = logits.contiguous()
     grad = torch.empty_like(logits)
     tensors = [logits, grad, lattice.symbols, s_begin, lattice.boundary, norm, occ_x, occ_y, scale.double()]
@@ -90,7 +143,9 @@ def gather_contexts(lm: Tensor, ranges: Tensor) -> Tensor:
     num_batch, num_frames, s_range = ranges.shape
     out = lm.new_empty(num_batch, num_frames, s_range, lm.shape[2])
     words = lm.shape[2] * lm.element_size() // 4
-    numba_pruning.gather_contexts(ranges.numel(), 4 * ROW_GRAIN, [words, num_frames * s_range, lm.shape[1], lm, ranges, out])
+    numba_pruning.gather_contexts(
+        ranges.numel(), 4 * ROW_GRAIN, [words, num_frames * s_range, lm.shape[1], lm, ranges, out]
+    )
     return out
 
 
@@ -98,7 +153,9 @@ def sum_contexts(
     am_grad: Optional[Tensor], lm_grad: Optional[Tensor], ranges: Tensor, num_contexts: int
 ) -> tuple[Optional[Tensor], Optional[Tensor]]:
     if am_grad is not None and lm_grad is not None and am_grad.shape != lm_grad.shape:
-        return sum_contexts(am_grad, None, ranges, num_contexts)[0], sum_contexts(None, lm_grad, ranges, num_contexts)[1]
+        return sum_contexts(am_grad, None, ranges, num_contexts)[0], sum_contexts(
+            None, lm_grad, ranges, num_contexts
+        )[1]
     given = am_grad if am_grad is not None else lm_grad
     if given is None:
         return None, None

@@ -32,8 +32,20 @@ def pruned_scores(data):  # noqa: ANN001, ANN201
     px, py, norm (B, T, s_range) float64.
     """
     args, _ = arguments(data, 14, 1)
-    size, batch, frames, num, s_range, columns, blank = args[0], args[1], args[2], args[3], args[4], args[5], args[6]
-    symbols, s_begin, boundary = i64_array(args[8], batch * num), i64_array(args[9], batch * frames), i64_array(args[10], 4 * batch)
+    size, batch, frames, num, s_range, columns, blank = (
+        args[0],
+        args[1],
+        args[2],
+        args[3],
+        args[4],
+        args[5],
+        args[6],
+    )
+    symbols, s_begin, boundary = (
+        i64_array(args[8], batch * num),
+        i64_array(args[9], batch * frames),
+        i64_array(args[10], 4 * batch),
+    )
     rows = batch * frames * s_range
     px, py, norm = f64_array(args[11], rows), f64_array(args[12], rows), f64_array(args[13], rows)
     begin, end = next_piece(data)
@@ -167,10 +179,15 @@ def band_lattice(data):  # noqa: ANN001, ANN201
     while begin < end:
         for b in range(begin, end):
             at = 8 * b * cells
-            px, py = f64_array(args[5] + at, cells).reshape(frames, s_range), f64_array(args[6] + at, cells).reshape(frames, s_range)
+            px, py = (
+                f64_array(args[5] + at, cells).reshape(frames, s_range),
+                f64_array(args[6] + at, cells).reshape(frames, s_range),
+            )
             s_begin, row = i64_array(args[7] + 8 * b * frames, frames), i64_array(args[8] + 32 * b, 4)
             limits = (row[0], row[1], row[2], row[3])
-            shares = f64_array(args[12] + 16 * b * (cells + s_range), 2 * (cells + s_range)).reshape(2, frames + 1, s_range)
+            shares = f64_array(args[12] + 16 * b * (cells + s_range), 2 * (cells + s_range)).reshape(
+                2, frames + 1, s_range
+            )
             total = _band_forward(px, py, s_begin, limits, options, floats[0], shares[0], shares[1])
             f64_array(args[9] + 8 * b, 1)[0] = np.inf if total <= UNREACHED else -total
             if args[4] != 0:
@@ -200,8 +217,20 @@ def pruned_gradient(data):  # noqa: ANN001, ANN201
     boundary (B, 4), norm, occ_x, occ_y (B, T, s_range) float64, scale (B,) float64.
     """
     args, _ = arguments(data, 16, 1)
-    size, batch, frames, num, s_range, columns, blank = args[0], args[1], args[2], args[3], args[4], args[5], args[6]
-    symbols, s_begin, boundary = i64_array(args[9], batch * num), i64_array(args[10], batch * frames), i64_array(args[11], 4 * batch)
+    size, batch, frames, num, s_range, columns, blank = (
+        args[0],
+        args[1],
+        args[2],
+        args[3],
+        args[4],
+        args[5],
+        args[6],
+    )
+    symbols, s_begin, boundary = (
+        i64_array(args[9], batch * num),
+        i64_array(args[10], batch * frames),
+        i64_array(args[11], 4 * batch),
+    )
     rows = batch * frames * s_range
     norm, occ_x, occ_y, scale = (
         f64_array(args[12], rows),
@@ -220,13 +249,17 @@ def pruned_gradient(data):  # noqa: ANN001, ANN201
             if size == 4:
                 grad = f32_array(args[8] + at, columns)
                 if used:
-                    _pruned_gradient_row(f32_array(args[7] + at, columns), grad, norm[row], count_x, count_y, label, blank)
+                    _pruned_gradient_row(
+                        f32_array(args[7] + at, columns), grad, norm[row], count_x, count_y, label, blank
+                    )
                 else:
                     grad[:] = np.float32(0.0)
             else:
                 grad64 = f64_array(args[8] + at, columns)
                 if used:
-                    _pruned_gradient_row(f64_array(args[7] + at, columns), grad64, norm[row], count_x, count_y, label, blank)
+                    _pruned_gradient_row(
+                        f64_array(args[7] + at, columns), grad64, norm[row], count_x, count_y, label, blank
+                    )
                 else:
                     grad64[:] = 0.0
         begin, end = next_piece(data)

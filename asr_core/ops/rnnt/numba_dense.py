@@ -114,7 +114,11 @@ def _counts(x, y, dot, limits, options, scales, occ_x, occ_y, weights):  # noqa:
     num = s_last - s_first
     for t in range(t_first, t_last):
         row = t - t_first + 1
-        to_x, to_y, to_weight = occ_x[t, s_first:s_last], occ_y[t, s_first : s_last + 1], weights[t, s_first : s_last + 1]
+        to_x, to_y, to_weight = (
+            occ_x[t, s_first:s_last],
+            occ_y[t, s_first : s_last + 1],
+            weights[t, s_first : s_last + 1],
+        )
         sums = dot[t, s_first : s_last + 1]
         for i in range(num):
             to_x[i] = x[row + i * skew, i + 1]
@@ -132,7 +136,9 @@ def _counts(x, y, dot, limits, options, scales, occ_x, occ_y, weights):  # noqa:
 
 
 @compiled
-def _utterance(am, contexts, frames, dot, log_dot, symbols, limits, options, scales, want_grad, occ_x, occ_y, weights):  # noqa: ANN001, ANN202
+def _utterance(
+    am, contexts, frames, dot, log_dot, symbols, limits, options, scales, want_grad, occ_x, occ_y, weights
+):  # noqa: ANN001, ANN202
     s_first, t_first, s_last, t_last = limits
     num = s_last - s_first
     rows = t_last - t_first + options[1] * num + 1
@@ -167,7 +173,11 @@ def simple_lattice(data):  # noqa: ANN001, ANN201
             symbols, row = i64_array(args[14] + 8 * b * num, num), i64_array(args[15] + 32 * b, 4)
             limits = (row[0], row[1], row[2], row[3])
             loss = f64_array(args[16] + 8 * b, 1)
-            at_am, at_context, at_frame = size * b * frames * columns, size * 5 * b * width, size * 2 * b * frames
+            at_am, at_context, at_frame = (
+                size * b * frames * columns,
+                size * 5 * b * width,
+                size * 2 * b * frames,
+            )
             at_dot, at_x, at_weight = size * b * cells, size * b * x_rows * num, size * (total + b) * cells
             if size == 4:
                 loss[0] = _utterance(
@@ -237,5 +247,7 @@ def am_gradient(data):  # noqa: ANN001, ANN201
             else:
                 grad64, probs64 = f64_array(args[6] + at, columns), f64_array(args[7] + at, columns)
                 occ_x64, occ_y64 = f64_array(args[8] + at_x, num), f64_array(args[9] + at_y, num + 1)
-                _am_gradient_row(grad64, probs64, occ_x64, occ_y64, symbols, blank, f64_array(args[11] + 8 * b, 1)[0])
+                _am_gradient_row(
+                    grad64, probs64, occ_x64, occ_y64, symbols, blank, f64_array(args[11] + 8 * b, 1)[0]
+                )
         begin, end = next_piece(data)

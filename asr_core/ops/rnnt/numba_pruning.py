@@ -56,10 +56,16 @@ def prune_ranges(data):  # noqa: ANN001, ANN201
             limits, begins = i64_array(args[8] + 32 * b, 4), i64_array(args[9] + 8 * b * frames, frames)
             at_x, at_y = args[6] + size * b * n_x, args[7] + size * b * n_y
             if size == 4:
-                occ_x, occ_y = f32_array(at_x, n_x).reshape(x_rows, num), f32_array(at_y, n_y).reshape(frames, num + 1)
+                occ_x, occ_y = (
+                    f32_array(at_x, n_x).reshape(x_rows, num),
+                    f32_array(at_y, n_y).reshape(frames, num + 1),
+                )
                 _window_begins(occ_x, occ_y, limits[2], limits[3], s_range, most, begins)
             else:
-                occ_x64, occ_y64 = f64_array(at_x, n_x).reshape(x_rows, num), f64_array(at_y, n_y).reshape(frames, num + 1)
+                occ_x64, occ_y64 = (
+                    f64_array(at_x, n_x).reshape(x_rows, num),
+                    f64_array(at_y, n_y).reshape(frames, num + 1),
+                )
                 _window_begins(occ_x64, occ_y64, limits[2], limits[3], s_range, most, begins)
         begin, end = next_piece(data)
 

@@ -46,16 +46,27 @@ class Projected(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, am: Tensor, lm: Tensor, weight: Tensor, bias: Tensor, lattice: Lattice, output: Output, backend: ModuleType
+        ctx: Any,
+        am: Tensor,
+        lm: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        lattice: Lattice,
+        output: Output,
+        backend: ModuleType,
     ) -> Tensor:
         with full_precision(am):
             shape = (am.shape[0], am.shape[1], lm.shape[1])
             # the compiled back end keeps scores in float64
-            px, py, norm = am.new_zeros(3, *shape, dtype=am.dtype if backend is torch_backend else torch.float64).unbind(0)
+            px, py, norm = am.new_zeros(
+                3, *shape, dtype=am.dtype if backend is torch_backend else torch.float64
+            ).unbind(0)
             labels = F.pad(lattice.symbols, (0, 1), value=lattice.blank)
             for b, t, s in _blocks(_inside(shape, lattice), am, weight, output):
                 logits = torch.addmm(bias, output.combine(am[b, t], lm[b, s]), weight.t())
-                px[b, t, s], py[b, t, s], norm[b, t, s] = _scores(logits, labels[b, s], lattice.blank, output.factorised, backend)
+                px[b, t, s], py[b, t, s], norm[b, t, s] = _scores(
+                    logits, labels[b, s], lattice.blank, output.factorised, backend
+                )
             begins = lattice.symbols.new_zeros(shape[:2])
             total, occ_x, occ_y = backend.band_lattice(px, py, begins, lattice, any(ctx.needs_input_grad))
             loss = total.to(am.dtype)
@@ -80,11 +91,16 @@ class Projected(torch.autograd.Function):
             labels = F.pad(lattice.symbols, (0, 1), value=lattice.blank)
             for b, t, s in _blocks(visited, am, weight, output):
                 with torch.enable_grad():
-                    am_cells, lm_cells = am[b, t].detach().requires_grad_(), lm[b, s].detach().requires_grad_()
+                    am_cells, lm_cells = (
+                        am[b, t].detach().requires_grad_(),
+                        lm[b, s].detach().requires_grad_(),
+                    )
                     hidden = output.combine(am_cells, lm_cells)
                 logits = torch.addmm(bias, hidden.detach(), weight.t())
                 counts = (scale[b] * occ_x[b, t, s], scale[b] * occ_y[b, t, s])
-                grad = _gradient(logits, labels[b, s], norm[b, t, s], counts, lattice.blank, output.factorised, ctx.backend)
+                grad = _gradient(
+                    logits, labels[b, s], norm[b, t, s], counts, lattice.blank, output.factorised, ctx.backend
+                )
                 grads[2].addmm_(grad.t(), hidden.detach())
                 grads[3].add_(grad.sum(dim=0))
                 am_grad, lm_grad = torch.autograd.grad(hidden, (am_cells, lm_cells), grad @ weight)
@@ -112,20 +128,36 @@ def _row_lattice(labels: Tensor, blank: int) -> tuple[Tensor, Lattice]:
     """M independent cells in the form of a pruned lattice with a window of one: the windows (1, M), and the lattice."""
     num = labels.shape[0]
     boundary = labels.new_tensor([[0, 0, num, num]])
-    return torch.arange(num, device=labels.device).unsqueeze(0), Lattice(labels.unsqueeze(0), boundary, blank, "regular", 0.0)
+    return torch.arange(num, device=labels.device).unsqueeze(0), Lattice(
+        labels.unsqueeze(0), boundary, blank, "regular", 0.0
+    )
 
 
-def _scores(logits: Tensor, labels: Tensor, blank: int, factorised: bool, backend: ModuleType) -> list[Tensor]:
+def _scores(
+    logits: Tensor, labels: Tensor, blank: int, factorised: bool, backend: ModuleType
+) -> list[Tensor]:
     """log p(label), log p(blank) and the normaliser (all or, factorised, all but the blank), (M,) each; changes ``logits`` (M, V)."""
     of_blank = logits[:, blank].clone()
     if factorised:
         logits[:, blank] = float("-inf")
-    px, py, norm = (x.view(-1) for x in backend.pruned_scores(logits[None, :, None], *_row_lattice(labels, blank)))
-    return [px + F.logsigmoid(-of_blank), F.logsigmoid(of_blank).to(py.dtype), norm] if factorised else [px, py, norm]
+    px, py, norm = (
+        x.view(-1) for x in backend.pruned_scores(logits[None, :, None], *_row_lattice(labels, blank))
+    )
+    return (
+        [px + F.logsigmoid(-of_blank), F.logsigmoid(of_blank).to(py.dtype), norm]
+        if factorised
+        else [px, py, norm]
+    )
 
 
 def _gradient(
-    logits: Tensor, labels: Tensor, norm: Tensor, counts: tuple[Tensor, Tensor], blank: int, factorised: bool, backend: ModuleType
+    logits: Tensor,
+    labels: Tensor,
+    norm: Tensor,
+    counts: tuple[Tensor, Tensor],
+    blank: int,
+    factorised: bool,
+    backend: ModuleType,
 ) -> Tensor:
     """Gradient (M, V) with respect to ``logits`` (M, V), which is changed, of cells with ``norm`` and counts of symbol and blank (M,)."""
     of_blank = logits[:, blank].clone()
@@ -133,7 +165,10 @@ def _gradient(
         logits[:, blank] = float("-inf")
     count_x, count_y = counts
     begins, lattice = _row_lattice(labels, blank)
-    shaped = [x[None, :, None].contiguous() for x in (norm, count_x, torch.zeros_like(count_y) if factorised else count_y)]
+    shaped = [
+        x[None, :, None].contiguous()
+        for x in (norm, count_x, torch.zeros_like(count_y) if factorised else count_y)
+    ]
     grad = backend.pruned_gradient(logits[None, :, None], *shaped, begins, norm.new_ones(1), lattice)[0, :, 0]
     if factorised:
         grad[:, blank] = torch.sigmoid(of_blank) * (count_x + count_y).to(grad.dtype) - count_y.to(grad.dtype)

@@ -48,11 +48,15 @@ def simple_lattice(
     loss, occ_x, occ_y = dense_lattice(x.expand_as(am_symbol), y.expand_as(norm), lattice, want_grad)
     if occ_x is None:
         return loss, None, None, None
-    weights = fold_forced_blanks(occ_x, occ_y, lattice) + torch.nn.functional.pad(occ_x[:, : am.shape[1]], (0, 1))
+    weights = fold_forced_blanks(occ_x, occ_y, lattice) + torch.nn.functional.pad(
+        occ_x[:, : am.shape[1]], (0, 1)
+    )
     return loss, occ_x, occ_y, (scale * weights / factors.dot).clamp_(max=LARGEST_WEIGHT)
 
 
-def am_gradient(product: Tensor, probs: Tensor, occ_x: Tensor, occ_y: Tensor, scale: Tensor, lattice: Lattice) -> Tensor:
+def am_gradient(
+    product: Tensor, probs: Tensor, occ_x: Tensor, occ_y: Tensor, scale: Tensor, lattice: Lattice
+) -> Tensor:
     """``product * probs`` minus the scaled occupation counts at the symbols' and the blank's columns, in place.
 
     Args:
@@ -106,7 +110,15 @@ def band_lattice(
     return loss, occ_x.gather(2, where), occ_y.gather(2, where)
 
 
-def pruned_gradient(logits: Tensor, norm: Tensor, occ_x: Tensor, occ_y: Tensor, s_begin: Tensor, scale: Tensor, lattice: Lattice) -> Tensor:
+def pruned_gradient(
+    logits: Tensor,
+    norm: Tensor,
+    occ_x: Tensor,
+    occ_y: Tensor,
+    s_begin: Tensor,
+    scale: Tensor,
+    lattice: Lattice,
+) -> Tensor:
     """Gradient (B, T, s_range, C) of ``sum(scale * loss)`` with respect to the logits."""
     scale = scale[:, None, None]
     occ_x, occ_y = (scale * occ_x).to(logits.dtype), (scale * occ_y).to(logits.dtype)
@@ -151,11 +163,15 @@ def sum_contexts(
         return am_sum, None
     num_batch, channels = lm_grad.shape[0], lm_grad.shape[3]
     rows = ranges + num_contexts * torch.arange(num_batch, device=ranges.device)[:, None, None]
-    lm_sum = lm_grad.new_zeros(num_batch * num_contexts, channels).index_add_(0, rows.reshape(-1), lm_grad.reshape(-1, channels))
+    lm_sum = lm_grad.new_zeros(num_batch * num_contexts, channels).index_add_(
+        0, rows.reshape(-1), lm_grad.reshape(-1, channels)
+    )
     return am_sum, lm_sum.reshape(num_batch, num_contexts, channels)
 
 
-def dense_lattice(px: Tensor, py: Tensor, lattice: Lattice, want_grad: bool) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+def dense_lattice(
+    px: Tensor, py: Tensor, lattice: Lattice, want_grad: bool
+) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
     """Losses (B,) of lattices with symbol scores (B, T, S) and blank scores (B, T, S + 1), before delay penalty and forced blanks.
 
     With ``want_grad`` also the occupation counts of the symbols (B, T + 1 or T, S) and of the blanks (B, T, S + 1).
@@ -191,7 +207,10 @@ def dense_lattice(px: Tensor, py: Tensor, lattice: Lattice, want_grad: bool) -> 
         return loss, None, None
 
     finite = torch.isfinite(loss)
-    x, y = torch.where(finite[:, None], x, torch.zeros_like(x)), torch.where(finite[:, None], y, torch.zeros_like(y))
+    x, y = (
+        torch.where(finite[:, None], x, torch.zeros_like(x)),
+        torch.where(finite[:, None], y, torch.zeros_like(y)),
+    )
     ends = torch.zeros_like(x)
     ends[last_row, utterances, s_last] = 1.0
     count = ends[num_rows]
@@ -217,7 +236,9 @@ def _limit(px: Tensor, py: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor]:
     inside = (frames >= t_first) & (frames < t_last) & (contexts >= s_first) & (contexts <= s_last)
     never = torch.full_like(py, NEVER)
     py = torch.where(inside, py.clamp(min=NEVER), never)
-    px = torch.where(inside[:, :, :num_symbols] & inside[:, :, 1:], px.clamp(min=NEVER), never[:, :, :num_symbols])
+    px = torch.where(
+        inside[:, :, :num_symbols] & inside[:, :, 1:], px.clamp(min=NEVER), never[:, :, :num_symbols]
+    )
     return px, py
 
 

@@ -16,8 +16,15 @@ def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
       UserError: torchaudio lacks the loss.
       ValueError: a lattice that it does not know.
     """
-    if not lattice.regular or lattice.delay_penalty > 0.0 or lattice.fast_emit != 0.0 or bool(lattice.boundary[:, :2].any()):
-        raise ValueError("back end torchaudio knows regular lattices from (0, 0) without delay penalty or FastEmit only")
+    if (
+        not lattice.regular
+        or lattice.delay_penalty > 0.0
+        or lattice.fast_emit != 0.0
+        or bool(lattice.boundary[:, :2].any())
+    ):
+        raise ValueError(
+            "back end torchaudio knows regular lattices from (0, 0) without delay penalty or FastEmit only"
+        )
     if logits.dtype != torch.float32:
         raise ValueError(f"back end torchaudio computes in float32, not {logits.dtype}")
     if bool((lattice.boundary[:, 3] < 1).any()):
@@ -25,7 +32,10 @@ def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
     num, frames = (lattice.boundary[:, i].int().contiguous() for i in (2, 3))
     # its lattices end where the longest utterance does
     most_frames, most = int(frames.max()), int(num.max())
-    logits, symbols = logits[:, :most_frames, : most + 1].contiguous(), lattice.symbols[:, :most].int().contiguous()
+    logits, symbols = (
+        logits[:, :most_frames, : most + 1].contiguous(),
+        lattice.symbols[:, :most].int().contiguous(),
+    )
     return _functional().rnnt_loss(logits, symbols, frames, num, blank=lattice.blank, reduction="none")
 
 
@@ -35,5 +45,7 @@ def _functional() -> Any:
     except ImportError as e:
         raise UserError("back end torchaudio: pip install 'torchaudio<2.9', of the version of torch") from e
     if not hasattr(functional, "rnnt_loss"):
-        raise UserError("this version of torchaudio has no RNN-T loss any more: pip install 'torchaudio<2.9', or take another back end")
+        raise UserError(
+            "this version of torchaudio has no RNN-T loss any more: pip install 'torchaudio<2.9', or take another back end"
+        )
     return functional

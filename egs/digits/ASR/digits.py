@@ -27,7 +27,9 @@ class Digits(Corpus):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--corpus", choices=("synth", "fsdd", "fsdd-chain"), default="synth", help=_CORPUS_HELP)
+        parser.add_argument(
+            "--corpus", choices=("synth", "fsdd", "fsdd-chain"), default="synth", help=_CORPUS_HELP
+        )
 
     @property
     def prefix(self) -> str:

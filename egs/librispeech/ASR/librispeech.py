@@ -40,5 +40,13 @@ class LibriSpeech(Corpus):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group("LibriSpeech")
-        group.add_argument("--full-libri", type=str2bool, default=True, metavar="BOOL", help="960 hours; otherwise train-clean-100")
-        group.add_argument("--mini-libri", type=str2bool, default=False, metavar="BOOL", help="train-clean-5 and dev-clean-2")
+        group.add_argument(
+            "--full-libri",
+            type=str2bool,
+            default=True,
+            metavar="BOOL",
+            help="960 hours; otherwise train-clean-100",
+        )
+        group.add_argument(
+            "--mini-libri", type=str2bool, default=False, metavar="BOOL", help="train-clean-5 and dev-clean-2"
+        )

@@ -26,7 +26,9 @@ SEEDS = {"train": 20240101, "valid": 20240102, "test": 20240103}
 INDICES = {"train": (5, 50), "valid": (5, 50), "test": (0, 5)}
 NUM_RECORDINGS = 3000
 
-Recordings = Dict[Tuple[str, int, int], np.ndarray]  # (speaker, digit, index) -> (num_samples,) float32 at 16 kHz
+Recordings = Dict[
+    Tuple[str, int, int], np.ndarray
+]  # (speaker, digit, index) -> (num_samples,) float32 at 16 kHz
 
 
 @dataclass
@@ -35,9 +37,14 @@ class ComposeOptions:
 
     archive: str = option("download/free-spoken-digit-dataset-master.tar.gz", "the dataset's source archive")
     name: str = option("fsdd", "begins the ids of the utterances and the names of the manifests")
-    strings: str = option("random", "random: any digits; chain: a digit tells much of the next one", choices=tuple(STRINGS))
+    strings: str = option(
+        "random", "random: any digits; chain: a digit tells much of the next one", choices=tuple(STRINGS)
+    )
     audio_dir: str = option("data/fsdd/audio", "folder for the FLAC files")
-    manifest_dir: str = option("data/manifests", "folder for <name>_cuts_{train,valid,test}.jsonl.gz; of a part with 0 utterances none")
+    manifest_dir: str = option(
+        "data/manifests",
+        "folder for <name>_cuts_{train,valid,test}.jsonl.gz; of a part with 0 utterances none",
+    )
     num_train: int = option(3000, "training utterances")
     num_valid: int = option(300, "validation utterances")
     num_test: int = option(300, "test utterances")
@@ -60,18 +67,24 @@ def read_archive(path: str) -> Recordings:
                 if name.parent.name != "recordings" or name.suffix != ".wav":
                     continue
                 digit, speaker, index = name.stem.split("_")
-                samples, rate = soundfile.read(io.BytesIO(archive.extractfile(member).read()), dtype="float32")
+                samples, rate = soundfile.read(
+                    io.BytesIO(archive.extractfile(member).read()), dtype="float32"
+                )
                 found[speaker, int(digit), int(index)] = resample_poly(samples, SAMPLE_RATE // rate, 1)
     except FileNotFoundError as e:
         raise UserError(f"no archive {path}; run stage 0, or give its folder with --dl-dir") from e
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, soundfile.LibsndfileError) as e:
         raise UserError(f"{path} is damaged ({e}); remove it and start again from stage 0") from e
     if len(found) < NUM_RECORDINGS:
-        raise UserError(f"{path} holds {len(found)} of {NUM_RECORDINGS} recordings; remove it and start again from stage 0")
+        raise UserError(
+            f"{path} holds {len(found)} of {NUM_RECORDINGS} recordings; remove it and start again from stage 0"
+        )
     return found
 
 
-def draw(part: str, num: int, speakers: List[str], strings: str) -> List[Tuple[str, List[Tuple[int, int]], List[float]]]:
+def draw(
+    part: str, num: int, speakers: List[str], strings: str
+) -> List[Tuple[str, List[Tuple[int, int]], List[float]]]:
     """Plan ``num`` utterances of such strings: speaker, (digit, index) of each recording, seconds of each silence."""
     rng = np.random.default_rng(SEEDS[part])
     plans = []
@@ -79,7 +92,13 @@ def draw(part: str, num: int, speakers: List[str], strings: str) -> List[Tuple[s
         length = draw_length(rng)
         digits, indices = STRINGS[strings](rng, length), rng.integers(*INDICES[part], size=length)
         speaker = speakers[rng.integers(len(speakers))]
-        plans.append((speaker, [(d, int(i)) for d, i in zip(digits, indices)], rng.uniform(0.05, 0.25, length - 1).tolist()))
+        plans.append(
+            (
+                speaker,
+                [(d, int(i)) for d, i in zip(digits, indices)],
+                rng.uniform(0.05, 0.25, length - 1).tolist(),
+            )
+        )
     return plans
 
 
@@ -105,7 +124,9 @@ def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple
         ends = np.cumsum([len(piece) for piece in pieces]) / SAMPLE_RATE
         seconds = [len(piece) / SAMPLE_RATE for piece in pieces]
         places = zip(words, ends[::2] - seconds[::2], seconds[::2])  # every other piece is silence
-        cut.supervisions[0].alignment = {"word": [AlignmentItem(word, round(start, 4), round(length, 4)) for word, start, length in places]}
+        cut.supervisions[0].alignment = {
+            "word": [AlignmentItem(word, round(start, 4), round(length, 4)) for word, start, length in places]
+        }
         cuts.append(cut)
     return cuts
 
@@ -123,7 +144,13 @@ def run(opts: ComposeOptions) -> None:
         plans = list(enumerate(draw(part, num, speakers, opts.strings)))
         made = compose(recordings, Path(opts.audio_dir) / part, f"{opts.name}-{part}", plans)
         write_cuts(made, Path(opts.manifest_dir) / f"{opts.name}_cuts_{part}.jsonl.gz")
-        logging.info("%s: %d utterances, %.0f s, %d speakers", part, len(made), sum(c.duration for c in made), len(speakers))
+        logging.info(
+            "%s: %d utterances, %.0f s, %d speakers",
+            part,
+            len(made),
+            sum(c.duration for c in made),
+            len(speakers),
+        )
 
 
 if __name__ == "__main__":

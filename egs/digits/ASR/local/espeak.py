@@ -42,7 +42,9 @@ class Espeak:
             ctypes.c_void_p,
             ctypes.c_void_p,
         ]
-        self.sample_rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
+        self.sample_rate = self._lib.espeak_Initialize(
+            _SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0
+        )
         if self.sample_rate <= 0:
             raise UserError("eSpeak NG does not start; reinstall the package espeakng-loader")
         self._lib.espeak_ng_SetRandSeed(1)  # of the noise in breathy voices
@@ -50,7 +52,9 @@ class Espeak:
         self._callback = _CALLBACK(self._receive)  # kept: C holds no reference
         self._lib.espeak_SetSynthCallback(self._callback)
 
-    def say(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int, word_gap: int) -> np.ndarray:
+    def say(
+        self, text: str, voice: str, rate: int, pitch: int, pitch_range: int, word_gap: int
+    ) -> np.ndarray:
         """Samples (num_samples,) float32 in [-1, 1].
 
         Args:

@@ -28,7 +28,9 @@ def read_rates(exp_dir: Path) -> Dict[str, Dict[str, Rates]]:
             key, wer = line.split("\t")
             found.setdefault(path.parent.name, {}).setdefault(name, {})[f"{file} {key}"] = float(wer)
     if not found:
-        raise UserError(f"no wer-summary files of the sets valid and test below {exp_dir}; run ./run_lm.sh first")
+        raise UserError(
+            f"no wer-summary files of the sets valid and test below {exp_dir}; run ./run_lm.sh first"
+        )
     return found
 
 
@@ -37,7 +39,9 @@ def best_row(rates: Dict[str, Rates]) -> Tuple[float, float, str]:
     valid, test = rates.get("valid", {}), rates.get("test", {})
     both = [setting for setting in valid if setting in test]
     if not both:
-        raise UserError("a method was decoded with other settings on the validation set than on the test set; decode again")
+        raise UserError(
+            "a method was decoded with other settings on the validation set than on the test set; decode again"
+        )
     setting = min(both, key=lambda s: valid[s])
     return test[setting], valid[setting], setting
 
@@ -46,7 +50,11 @@ def weights_of(setting: str) -> str:
     """The weights that a setting names, as options: ``_lm-scale-0.3`` and ``nnlm_scale_0.30`` alike."""
     dashed = re.findall(r"((?:[A-Za-z0-9]+-)*scale)-(-?[\d.]*\d)", setting)
     underscored = re.findall(r"((?:nnlm|lodr|lm|ngram_lm|attention)_scale)_(-?[\d.]*\d)", setting)
-    weights = [(name.replace("_", "-"), float(value)) for name, value in dashed + underscored if name != "nbest-scale"]
+    weights = [
+        (name.replace("_", "-"), float(value))
+        for name, value in dashed + underscored
+        if name != "nbest-scale"
+    ]
     return ", ".join(dict.fromkeys(f"{name} {value:g}" for name, value in weights))
 
 

@@ -27,8 +27,13 @@ def chain(rng: np.random.Generator, length: int) -> List[int]:
     while len(digits) < length:
         d = digits[-1]
         draw = rng.random()
-        digits.append((3 * d + 1) % 10 if draw < 0.6 else (7 * d + 2) % 10 if draw < 0.85 else int(rng.integers(10)))
+        digits.append(
+            (3 * d + 1) % 10 if draw < 0.6 else (7 * d + 2) % 10 if draw < 0.85 else int(rng.integers(10))
+        )
     return digits
 
 
-STRINGS: Dict[str, Callable[[np.random.Generator, int], List[int]]] = {"random": random_digits, "chain": chain}
+STRINGS: Dict[str, Callable[[np.random.Generator, int], List[int]]] = {
+    "random": random_digits,
+    "chain": chain,
+}

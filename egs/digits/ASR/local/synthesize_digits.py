@@ -21,7 +21,9 @@ from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 SAMPLE_RATE = 16000
-ACCENTS = "en-us en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()  # "en" is British
+ACCENTS = (
+    "en-us en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()
+)  # "en" is British
 # eSpeak NG's variants that sound like people; relatives (edward, edward2) are on the same side.
 TRAIN_VARIANTS = (
     "m1 m2 m4 m5 m6 m8 f1 f3 f4 Alex Alicia Andy Annie Denis Diogo Gene Henrique Hugo Jacky Marco Mario Mike "
@@ -95,7 +97,11 @@ def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.n
     samples = add_noise(samples, rng)
     if rng.random() < 0.5:  # a muted microphone: digital silence, as streaming decoders append it too
         samples = np.pad(samples, [int(SAMPLE_RATE * rng.uniform(0, longest)) for longest in (0.1, 0.4)])
-    return (samples * 10 ** (rng.uniform(-20, -3) / 20) / np.abs(samples).max()).astype(np.float32), text, voice
+    return (
+        (samples * 10 ** (rng.uniform(-20, -3) / 20) / np.abs(samples).max()).astype(np.float32),
+        text,
+        voice,
+    )
 
 
 def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Any]:
@@ -110,7 +116,9 @@ def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Any]
     synth = Espeak()
     cuts = []
     for index in range(first, last):
-        samples, text, voice = synthesize(synth, part, np.random.default_rng([opts.seed, PARTS.index(part), index]))
+        samples, text, voice = synthesize(
+            synth, part, np.random.default_rng([opts.seed, PARTS.index(part), index])
+        )
         name = f"synth-{part}-{index:05d}"
         path = folder / f"{name}.flac"
         soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
@@ -137,7 +145,9 @@ def run(opts: SynthOptions) -> None:
     for part, made in cuts.items():
         write_cuts(made, Path(opts.manifest_dir) / f"synth_cuts_{part}.jsonl.gz")
         voices = len({c.supervisions[0].speaker for c in made})
-        logging.info("%s: %d utterances, %.0f s, %d voices", part, len(made), sum(c.duration for c in made), voices)
+        logging.info(
+            "%s: %d utterances, %.0f s, %d voices", part, len(made), sum(c.duration for c in made), voices
+        )
 
 
 if __name__ == "__main__":

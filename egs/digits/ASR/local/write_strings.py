@@ -18,7 +18,9 @@ class StringOptions:
 
     output: str = option("data/lm_chain/train.txt", "the text")
     num: int = option(20000, "lines")
-    strings: str = option("chain", "random: any digits; chain: a digit tells much of the next one", choices=tuple(STRINGS))
+    strings: str = option(
+        "chain", "random: any digits; chain: a digit tells much of the next one", choices=tuple(STRINGS)
+    )
     seed: int = option(20240201, "seed; another one gives other lines")
 
 
@@ -27,7 +29,9 @@ def run(opts: StringOptions) -> None:
     from asr_core.utils.files import write_text_atomic
 
     rng = np.random.default_rng(opts.seed)
-    lines = [" ".join(WORDS[d] for d in STRINGS[opts.strings](rng, draw_length(rng))) for _ in range(opts.num)]
+    lines = [
+        " ".join(WORDS[d] for d in STRINGS[opts.strings](rng, draw_length(rng))) for _ in range(opts.num)
+    ]
     write_text_atomic(opts.output, "".join(line + "\n" for line in lines))
     logging.info("%s: %d lines", opts.output, len(lines))
 

@@ -2,7 +2,11 @@
 
 _CTC = {"use_transducer": False, "use_ctc": True}
 MODELS = {
-    f"conformer-{size}-{head}": {"encoder": "conformer", "model_size": f"{size}-rnnt" if head == "rnnt" else size, **extra}
+    f"conformer-{size}-{head}": {
+        "encoder": "conformer",
+        "model_size": f"{size}-rnnt" if head == "rnnt" else size,
+        **extra,
+    }
     for head, extra in (("rnnt", {"loss": "full"}), ("ctc", _CTC))
     for size in ("l", "m", "s", "test")
 }

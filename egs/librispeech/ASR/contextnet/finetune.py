@@ -11,4 +11,8 @@ from librispeech import GIGASPEECH, LibriSpeech
 from asr_core.bin.finetune import main
 
 if __name__ == "__main__":
-    main(corpus=LibriSpeech, defaults={**GIGASPEECH, "exp_dir": "contextnet/exp_finetune"}, encoders=("contextnet",))
+    main(
+        corpus=LibriSpeech,
+        defaults={**GIGASPEECH, "exp_dir": "contextnet/exp_finetune"},
+        encoders=("contextnet",),
+    )

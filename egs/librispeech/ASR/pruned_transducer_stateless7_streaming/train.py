@@ -10,7 +10,12 @@ from librispeech import LibriSpeech
 
 from asr_core.bin.train import main
 
-DEFAULTS = {"exp_dir": "pruned_transducer_stateless7_streaming/exp", "base_lr": 0.05, "lr_batches": 5000.0, "save_every_n": 2000}
+DEFAULTS = {
+    "exp_dir": "pruned_transducer_stateless7_streaming/exp",
+    "base_lr": 0.05,
+    "lr_batches": 5000.0,
+    "save_every_n": 2000,
+}
 
 if __name__ == "__main__":
     main(corpus=LibriSpeech, defaults=DEFAULTS, encoders=("zipformer1",))

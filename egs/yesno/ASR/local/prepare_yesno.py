@@ -24,7 +24,9 @@ class YesNoOptions:
 
     corpus_dir: str = option("download/waves_yesno", "folder with the 60 recordings")
     manifest_dir: str = option("data/manifests", "folder for yesno_cuts_{train,valid,test}.jsonl.gz")
-    sample_rate: int = option(16000, "samples per second; the recordings have 8000 and are resampled when read")
+    sample_rate: int = option(
+        16000, "samples per second; the recordings have 8000 and are resampled when read"
+    )
 
 
 def transcript(path: Path) -> Optional[str]:
@@ -44,11 +46,15 @@ def read_recordings(opts: YesNoOptions) -> List[Any]:
 
     files = [p for p in sorted(Path(opts.corpus_dir).glob("*.wav")) if transcript(p)]
     if len(files) != NUM_RECORDINGS:
-        raise UserError(f"{opts.corpus_dir} holds {len(files)} of {NUM_RECORDINGS} recordings; remove it and start from stage 0")
+        raise UserError(
+            f"{opts.corpus_dir} holds {len(files)} of {NUM_RECORDINGS} recordings; remove it and start from stage 0"
+        )
     cuts = []
     for path in files:
         samples, rate = read_audio(path)
-        cuts.append(make_cut(path.stem, path, len(samples), rate, transcript(path)).resample(opts.sample_rate))
+        cuts.append(
+            make_cut(path.stem, path, len(samples), rate, transcript(path)).resample(opts.sample_rate)
+        )
     return cuts
 
 
