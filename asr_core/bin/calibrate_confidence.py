@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser
 
@@ -25,7 +25,7 @@ def words_by_kind(paths: Iterable[Path], normalize: str = "none") -> Dict[str, W
     Raises:
       UserError: a file is damaged, or has no confidences.
     """
-    from asr_core.decoding.calibration import right_words
+    from asr_core.decoding.output.calibration import right_words
     from asr_core.text.normalize import normalize_text
     from asr_core.text.transcripts import read_records
 
@@ -52,7 +52,7 @@ def words_by_kind(paths: Iterable[Path], normalize: str = "none") -> Dict[str, W
 
 def calibrate(exp_dir: Path, results: Sequence[Path], evaluate: Sequence[Path], normalize: str) -> None:
     """Fit a map for each kind of confidences in ``results``, store them, and print how good they are."""
-    from asr_core.decoding.calibration import fit, load_calibrations, save_calibrations
+    from asr_core.decoding.output.calibration import fit, load_calibrations, save_calibrations
     from asr_core.text.normalize import check_normalization
     from asr_core.utils.log import setup_logger
 
@@ -81,7 +81,7 @@ def calibrate(exp_dir: Path, results: Sequence[Path], evaluate: Sequence[Path], 
 
 
 def _table(calibration: Any, sets: Dict[str, Words]) -> str:
-    from asr_core.decoding.calibration import expected_calibration_error, normalized_cross_entropy
+    from asr_core.decoding.output.calibration import expected_calibration_error, normalized_cross_entropy
     from asr_core.text.tables import format_columns
 
     rows: List[tuple] = [("", "words", "wrong", "ECE before", "after", "NCE before", "after")]

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional, Sequence, Type
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 
@@ -47,7 +47,7 @@ def compile_with(options: Type[CompileLgOptions], doc: str, name: str, argv: Opt
 def _run(opts: Any, name: str) -> None:
     from pathlib import Path
 
-    from asr_core.decoding.compile_graph import compile_hlg, compile_lg, find_grammar
+    from asr_core.decoding.graph.compile import compile_hlg, compile_lg, find_grammar
 
     grammar, path = find_grammar(opts.lm, opts.lm_dir), Path(opts.lang_dir) / f"{name}.fst.txt"
     graph = (

@@ -3,9 +3,9 @@
 import logging
 from typing import Any, Callable, Mapping, Optional, Sequence, Type
 
-from asr_core.bin import decoding as shared
-from asr_core.bin.common import run_program
-from asr_core.bin.decoding_results import Outcome, add_result_options, checked_details
+from asr_core.cli import decoding_arguments as shared
+from asr_core.cli.program import run_program
+from asr_core.decoding.output.outcome import Outcome, add_result_options, checked_details
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
 
@@ -26,10 +26,10 @@ def decode(
     from pathlib import Path
 
     from asr_core.data.module import AsrDataModule
-    from asr_core.decoding.details import Describer
-    from asr_core.decoding.naming import offline_files
     from asr_core.decoding.offline import decode_batches
     from asr_core.decoding.options import SearchOptions, chunk_and_left
+    from asr_core.decoding.output.file_names import offline_files
+    from asr_core.decoding.output.records import Describer
     from asr_core.decoding.registry import get_method, resolved
     from asr_core.decoding.resources import load_resources
     from asr_core.lm.options import LmOptions

@@ -2,7 +2,7 @@
 
 from typing import Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.options import Parser
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser, add_options, from_params, option
 

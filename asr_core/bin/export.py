@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
-from asr_core.bin import decoding as shared
-from asr_core.bin.common import run_program
+from asr_core.cli import decoding_arguments as shared
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, option, params_of
 

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 
@@ -35,7 +35,7 @@ def main(lm_type: str = "", argv: Optional[Sequence[str]] = None) -> None:
 def _run(opts: ExportLmOptions) -> None:
     from pathlib import Path
 
-    from asr_core.decoding.lm_loading import load_lm
+    from asr_core.decoding.scorers.neural_lm_loading import load_lm
     from asr_core.export.language_model import save_lm
     from asr_core.lm.options import LmOptions
 

@@ -4,15 +4,15 @@ import logging
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
-from asr_core.bin import decoding as shared
 from asr_core.bin import export
-from asr_core.bin.common import run_program
+from asr_core.cli import decoding_arguments as shared
+from asr_core.cli.program import run_program
 from asr_core.utils.options import AttributeDict
 
 
 def generate(params: AttributeDict) -> None:
     """Write ``epoch-E-avg-A.pt`` or ``iter-I-avg-A.pt`` into the experiment's folder, in the form of a pretrained.pt."""
-    from asr_core.decoding.naming import checkpoint_part
+    from asr_core.decoding.output.file_names import checkpoint_part
     from asr_core.export.pretrained import save_pretrained
     from asr_core.utils.log import setup_logger
 

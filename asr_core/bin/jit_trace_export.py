@@ -4,7 +4,7 @@ import logging
 from typing import Any, Mapping, Optional, Sequence
 
 from asr_core.bin import export
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 
@@ -37,12 +37,12 @@ def main(lm_type: str = "", argv: Optional[Sequence[str]] = None) -> None:
 def _run(opts: LmPerplexityOptions) -> None:
     import torch
 
-    from asr_core.decoding.lm_loading import load_lm
+    from asr_core.decoding.scorers.neural_lm_loading import load_lm
     from asr_core.lm.archive import LmArchive, batches_of
     from asr_core.lm.neural import pad_tokens
     from asr_core.lm.options import LmOptions
     from asr_core.lm.perplexity import Perplexity, perplexity_of
-    from asr_core.training.device import pick_device
+    from asr_core.training.distributed.device import pick_device
     from asr_core.training.options import TrainOptions
     from asr_core.utils.errors import UserError
 

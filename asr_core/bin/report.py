@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, option, params_of
 
@@ -68,7 +68,7 @@ def _cuts(manifest: str) -> Dict[str, Any]:
 
 def _write(path: Path, cuts: Dict[str, Any], opts: ReportOptions) -> Path:
     """Write the report of one file of results; returns the report's path."""
-    from asr_core.bin.report_audio import players_for
+    from asr_core.decoding.output.audio_players import players_for
     from asr_core.text.html_report import render, words_by_id
     from asr_core.text.scoring import score_utterances
     from asr_core.text.transcripts import read_records, read_transcripts, utterances_of

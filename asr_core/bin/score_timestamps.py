@@ -6,7 +6,7 @@ Words that were recognised right are compared, as the alignment of both word seq
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser
 

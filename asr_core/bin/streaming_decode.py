@@ -4,9 +4,9 @@ import logging
 import time
 from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
-from asr_core.bin import decoding as shared
-from asr_core.bin.common import run_program
-from asr_core.bin.decoding_results import Outcome, add_result_options, checked_details
+from asr_core.cli import decoding_arguments as shared
+from asr_core.cli.program import run_program
+from asr_core.decoding.output.outcome import Outcome, add_result_options, checked_details
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
@@ -17,9 +17,9 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
 
     from asr_core.data.module import AsrDataModule
     from asr_core.decoding.confidence import ConfidentSearch
-    from asr_core.decoding.details import Describer
-    from asr_core.decoding.naming import streaming_files
     from asr_core.decoding.options import StreamingSearchOptions, chunk_and_left
+    from asr_core.decoding.output.file_names import streaming_files
+    from asr_core.decoding.output.records import Describer
     from asr_core.decoding.registry import check_streaming, get_method, resolved, streaming_search
     from asr_core.decoding.resources import load_resources
     from asr_core.lm.options import LmOptions
@@ -74,7 +74,7 @@ def _decode_set(
 ) -> Tuple[List[Any], float]:
     """All utterances of a test set, and the seconds it took without loading them."""
     from asr_core.decoding.offline import Decoded, supervised_frames
-    from asr_core.decoding.streams import StreamBatch, decode_streams
+    from asr_core.decoding.streaming import StreamBatch, decode_streams
 
     loading = 0.0
 

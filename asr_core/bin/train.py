@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.data.options import DataOptions
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.models.options import options_class, options_of
-from asr_core.training.launch import Seat, seat_from_environment, spawn
+from asr_core.training.distributed.launch import Seat, seat_from_environment, spawn
 from asr_core.training.optimizer_options import OptimizerOptions, refuse_unused
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
@@ -20,7 +20,7 @@ from asr_core.utils.options import AttributeDict, Parser, add_options, from_para
 
 if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
-    from asr_core.training.distributed import World
+    from asr_core.training.distributed.world import World
 
 
 def main(
@@ -116,7 +116,7 @@ def _take_seat(seat: Seat, train: Callable[..., int], args: Tuple[Any, ...], par
     params["world_size"] = seat.size
     opts = from_params(TrainOptions, params)
     setup_cpu(opts.num_threads, seat.local_size)
-    from asr_core.training.distributed import take_part
+    from asr_core.training.distributed.world import take_part
 
     exp_dir = Path(opts.exp_dir)
 
@@ -149,7 +149,7 @@ def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe
     )
     if world.is_main:
         _keep_records(recipe, Path(params["exp_dir"]))
-    from asr_core.decoding.validation import GreedyErrors
+    from asr_core.decoding.validation_wer import GreedyErrors
 
     return Trainer(
         params, recipe, world, GreedyErrors(recipe.tokenizer.decode, recipe.corpus.normalize)

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
-from asr_core.bin.common import run_program
 from asr_core.bin.train import launch
+from asr_core.cli.program import run_program
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
 from asr_core.training.options import TrainOptions
 from asr_core.utils.options import AttributeDict, Parser, add_options, params_of
 
 if TYPE_CHECKING:
-    from asr_core.training.distributed import World
+    from asr_core.training.distributed.world import World
 
 SIZES = {"rnn": RnnOptions, "transformer": TransformerOptions}
 # what the loop needs; the rest of these options is about acoustic models

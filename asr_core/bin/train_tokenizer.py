@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 

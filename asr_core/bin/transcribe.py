@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from asr_core.bin import decoding as shared
-from asr_core.bin.common import run_program
+from asr_core.cli import decoding_arguments as shared
+from asr_core.cli.program import run_program
 from asr_core.data.options import FEATURE_TYPES
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, option, params_of
@@ -186,9 +186,9 @@ def _recognize(
     device: str,
 ) -> Dict[str, Transcript]:
     """Transcripts by path."""
-    from asr_core.decoding.calibration import kind_of, load_calibrations
-    from asr_core.decoding.detail_options import DetailOptions
-    from asr_core.decoding.details import Describer
+    from asr_core.decoding.output.calibration import kind_of, load_calibrations
+    from asr_core.decoding.output.options import DetailOptions
+    from asr_core.decoding.output.records import Describer
 
     kind = kind_of(search.decoding_method, loaded.chunk_size, DetailOptions())
     calibration = load_calibrations(Path(opts.model).parent).get(kind) if opts.confidence else None
@@ -210,12 +210,12 @@ def _hypotheses(
 ) -> Iterator[Tuple[Tuple[str, int], Any]]:
     """((path, first frame), hypothesis) of each piece of each file, in any order."""
     from asr_core.decoding.confidence import ConfidentSearch, with_confidences
-    from asr_core.decoding.detail_options import ConfidenceOptions
     from asr_core.decoding.offline import collate, encode
     from asr_core.decoding.offline import search as search_batch
+    from asr_core.decoding.output.options import ConfidenceOptions
     from asr_core.decoding.registry import streaming_search
-    from asr_core.decoding.segments import split_points
-    from asr_core.decoding.streams import StreamBatch, decode_streams
+    from asr_core.decoding.segmentation import split_points
+    from asr_core.decoding.streaming import StreamBatch, decode_streams
 
     most = int(opts.max_duration * _FRAMES_PER_SECOND)
     if loaded.streaming:

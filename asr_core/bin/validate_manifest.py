@@ -3,7 +3,7 @@
 import logging
 from typing import Any, Iterator, Optional, Sequence
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser, str2bool
 

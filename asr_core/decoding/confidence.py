@@ -12,13 +12,13 @@ from typing import Any, List, Sequence
 import torch
 from torch import Tensor
 
-from asr_core.decoding.context import adjusted_log_probs
-from asr_core.decoding.ctc import ctc_log_probs
-from asr_core.decoding.detail_options import ConfidenceOptions
-from asr_core.decoding.history import histories
+from asr_core.decoding.ctc.greedy import ctc_log_probs
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.output.options import ConfidenceOptions
 from asr_core.decoding.registry import Job, get_method
+from asr_core.decoding.transducer.context_table import adjusted_log_probs
+from asr_core.decoding.transducer.predictor import histories
 
 _BATCH = 64  # hypotheses whose distributions are in memory at a time
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from asr_core.decoding.confidence import with_confidences
-from asr_core.decoding.detail_options import DetailOptions
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.output.options import DetailOptions
 from asr_core.decoding.padding import pad_for_encoder, searched_frames
 from asr_core.decoding.registry import Job, get_method
 from asr_core.decoding.resources import Resources

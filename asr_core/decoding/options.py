@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from asr_core.encoders.zipformer1_options import decoding_chunk
+from asr_core.encoders.zipformer1.options import decoding_chunk
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, option
 

@@ -6,14 +6,14 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
-from asr_core.decoding import beam_methods as beams
-from asr_core.decoding import ctc
-from asr_core.decoding import graph_methods as graphs
-from asr_core.decoding.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.ctc import greedy as ctc
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.nbest import fast_beam_nbest, fast_beam_oracle_nbest
+from asr_core.decoding.methods import beam as beams
+from asr_core.decoding.methods import graph as graphs
 from asr_core.decoding.options import SearchOptions, check_search
 from asr_core.decoding.resources import Resources
+from asr_core.decoding.transducer.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.transducer.fast_beam_nbest import fast_beam_nbest, fast_beam_oracle_nbest
 from asr_core.lm.options import LmOptions
 from asr_core.utils.errors import UserError
 

@@ -6,14 +6,14 @@ from typing import Any, List, NamedTuple, Optional
 
 import torch
 
-from asr_core.decoding.context_graph import ContextGraph
-from asr_core.decoding.ctc_topology import search_graph
-from asr_core.decoding.epsilons import remove_epsilons
-from asr_core.decoding.fsa import Fsa
-from asr_core.decoding.lm_loading import load_lm
+from asr_core.decoding.graph.ctc_topology import search_graph
+from asr_core.decoding.graph.epsilon_removal import remove_epsilons
+from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.word_lm import WordLm
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.word_fusion import WordNgramScorer, WordWeights
-from asr_core.decoding.word_lm import WordLm
+from asr_core.decoding.scorers.context_graph import ContextGraph
+from asr_core.decoding.scorers.neural_lm_loading import load_lm
+from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights
 from asr_core.lm.grammar_fst import read_openfst_text
 from asr_core.lm.kenlm_file import is_kenlm_binary, read_ngram
 from asr_core.lm.ngram import NgramLm

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from asr_core.encoders import (
-    conformer_options,
-    contextnet_options,
-    lstm_options,
-    zipformer1_options,
-    zipformer_options,
-)
+from asr_core.encoders.conformer import options as conformer
+from asr_core.encoders.contextnet import options as contextnet
+from asr_core.encoders.lstm import options as lstm
+from asr_core.encoders.zipformer import options as zipformer
+from asr_core.encoders.zipformer1 import options as zipformer1
 from asr_core.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,15 +35,11 @@ class EncoderSpec:
 
 
 ENCODERS: Dict[str, EncoderSpec] = {
-    "zipformer": EncoderSpec(zipformer_options.ZipformerOptions, zipformer_options.build),
-    "conformer": EncoderSpec(
-        conformer_options.ConformerOptions, conformer_options.build, conformer_options.subsampling_factor
-    ),
-    "contextnet": EncoderSpec(
-        contextnet_options.ContextNetOptions, contextnet_options.build, contextnet_options.subsampling_factor
-    ),
-    "lstm": EncoderSpec(lstm_options.LstmOptions, lstm_options.build),
-    "zipformer1": EncoderSpec(zipformer1_options.Zipformer1Options, zipformer1_options.build),
+    "zipformer": EncoderSpec(zipformer.ZipformerOptions, zipformer.build),
+    "conformer": EncoderSpec(conformer.ConformerOptions, conformer.build, conformer.subsampling_factor),
+    "contextnet": EncoderSpec(contextnet.ContextNetOptions, contextnet.build, contextnet.subsampling_factor),
+    "lstm": EncoderSpec(lstm.LstmOptions, lstm.build),
+    "zipformer1": EncoderSpec(zipformer1.Zipformer1Options, zipformer1.build),
 }
 
 

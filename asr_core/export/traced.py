@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Sequence
 import torch
 from torch import Tensor, nn
 
-from asr_core.decoding.history import is_recurrent
+from asr_core.decoding.transducer.predictor import is_recurrent
 from asr_core.export.torchscript import ScriptedModel, StreamingEncoder, open_torchscript, save_torchscript
 from asr_core.nn.scaling import strip_training_modules
 from asr_core.utils.errors import UserError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Mapping, Type
 
 from asr_core.encoders.registry import ENCODERS, encoder_spec
-from asr_core.encoders.zipformer_options import ZipformerOptions
+from asr_core.encoders.zipformer.options import ZipformerOptions
 from asr_core.predictors.options import PredictorOptions, build_predictor
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, int_entries, option

@@ -6,7 +6,7 @@ context: the score grows by the log-probability of the label in this context plu
 predecessor is remembered. What is worse than the best by more than ``beam`` is dropped, then all but the states of the
 ``max_contexts`` best contexts, then all but the ``max_states`` best states.
 
-A context is one integer whose digits are its tokens, see :class:`asr_core.decoding.context.ContextTable`.
+A context is one integer whose digits are its tokens, see :class:`asr_core.decoding.transducer.context_table.ContextTable`.
 """
 
 from typing import List, NamedTuple, Tuple

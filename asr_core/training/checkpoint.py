@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from asr_core.models.averaging import numbered
-from asr_core.training.averaging import ModelAverage
-from asr_core.training.distributed import World
-from asr_core.training.ema import ModelEma
+from asr_core.training.distributed.world import World
+from asr_core.training.optim.averaging import ModelAverage
+from asr_core.training.optim.ema import ModelEma
 from asr_core.training.state import (
     TrainState,
     random_states,

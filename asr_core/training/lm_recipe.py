@@ -13,10 +13,10 @@ from asr_core.lm.archive import LmArchive, batches_of
 from asr_core.lm.neural import RnnLm, TransformerLm, pad_tokens
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
 from asr_core.training.loop import Trainer
+from asr_core.training.optim.stepper import GradientRule
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import BatchLoss, Recipe
 from asr_core.training.schedule import LRScheduler
-from asr_core.training.stepping import GradientRule
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 

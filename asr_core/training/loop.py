@@ -9,25 +9,25 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
-from asr_core.training.averaging import ModelAverage
-from asr_core.training.bad_batches import BadBatches, describe_cuts, named
 from asr_core.training.checkpoint import Run, copy_checkpoint, find_common_start, remove_leftovers, remove_old
-from asr_core.training.device import autocast_dtype, pick_device
-from asr_core.training.diagnostics import diagnose
-from asr_core.training.distributed import World
-from asr_core.training.ema import ModelEma
-from asr_core.training.inf_check import InfCheck
+from asr_core.training.distributed.device import autocast_dtype, pick_device
+from asr_core.training.distributed.stop_signal import StopRequest
+from asr_core.training.distributed.world import World
+from asr_core.training.health.bad_batches import BadBatches, describe_cuts, named
+from asr_core.training.health.diagnostics import diagnose
+from asr_core.training.health.inf_check import InfCheck
+from asr_core.training.health.oom_scan import scan_for_oom
+from asr_core.training.health.recovery import Recovery, Watch
 from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks, sums_of
-from asr_core.training.oom_scan import scan_for_oom
+from asr_core.training.optim.averaging import ModelAverage
+from asr_core.training.optim.ema import ModelEma
+from asr_core.training.optim.stepper import Stepper
 from asr_core.training.options import TrainOptions
-from asr_core.training.progress import Progress
 from asr_core.training.recipe import Recipe
-from asr_core.training.records import Records
-from asr_core.training.recovery import Recovery, Watch
-from asr_core.training.report import report_disk, report_model
-from asr_core.training.signals import StopRequest
+from asr_core.training.reporting.progress import Progress
+from asr_core.training.reporting.records import Records
+from asr_core.training.reporting.startup_report import report_disk, report_model
 from asr_core.training.state import TrainState, seed_everything, seed_of_epoch
-from asr_core.training.stepping import Stepper
 from asr_core.utils.options import from_params
 
 Batch = Dict[str, Any]

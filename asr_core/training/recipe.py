@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, NamedTuple
 
-from asr_core.training.heads import LOG_NAMES, check_heads, early_emission, loss_weights
+from asr_core.training.losses import LOG_NAMES, check_heads, early_emission, loss_weights
 from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from asr_core.data.corpus import Corpus
+    from asr_core.data.two_views import TwoViews
     from asr_core.text.tokenizer import Tokenizer
-    from asr_core.training.stepping import GradientRule
-    from asr_core.training.two_views import TwoViews
-    from asr_core.training.weight_noise import WeightNoise
+    from asr_core.training.optim.stepper import GradientRule
+    from asr_core.training.optim.weight_noise import WeightNoise
 
 
 class BatchLoss(NamedTuple):
@@ -118,7 +118,7 @@ class Recipe:
         if self._views is None:
             from asr_core.data.augment import adaptive_spec_augment
             from asr_core.data.options import DataOptions
-            from asr_core.training.two_views import TwoViews
+            from asr_core.data.two_views import TwoViews
 
             data, ratio = from_params(DataOptions, self.params), self.options.time_mask_ratio
             if data.spec_aug == "adaptive":
@@ -169,14 +169,14 @@ class Recipe:
 
         ``data`` is what :meth:`build_datamodule` gave.
         """
-        from asr_core.training.report import report_data
+        from asr_core.training.reporting.startup_report import report_data
 
         return report_data(data, train_cuts, valid_sets, str(self.tokenizer.path), self.options.allow_unk)
 
     def build_optimizer(self, model: "nn.Module") -> "torch.optim.Optimizer":
         """The optimizer that ``--optimizer`` names."""
-        from asr_core.training.adam import build_adam
-        from asr_core.training.optim import ScaledAdam, get_parameter_groups_with_lrs
+        from asr_core.training.optim.adam import build_adam
+        from asr_core.training.optim.scaled_adam import ScaledAdam, get_parameter_groups_with_lrs
 
         opts = self.optimization
         if opts.optim != "scaled_adam":
@@ -192,14 +192,14 @@ class Recipe:
 
     def gradient_rule(self) -> "GradientRule":
         """What is done with gradients before the optimizer's step, if it does not look after them itself."""
-        from asr_core.training.stepping import GradientRule
+        from asr_core.training.optim.stepper import GradientRule
 
         return GradientRule(self.optimization.gradient_mean, self.optimization.clip_grad_norm)
 
     def weight_noise(self, model: "nn.Module") -> "WeightNoise":
         """Variational noise on modules of the model."""
         from asr_core.models.options import options_of
-        from asr_core.training.weight_noise import WeightNoise
+        from asr_core.training.optim.weight_noise import WeightNoise
 
         opts, of_module = options_of(self.params), {}
         if opts.use_transducer and opts.predictor == "lstm":

@@ -16,8 +16,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "decoding"))
 from test_ctc import dictionary_search  # noqa: E402
 
-from asr_core.decoding.ctc_prefix import ctc_prefix_nbest  # noqa: E402
-from asr_core.decoding.word_fusion import WordNgramScorer, WordWeights  # noqa: E402
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_nbest  # noqa: E402
+from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights  # noqa: E402
 from asr_core.lm.arpa import write_arpa  # noqa: E402
 from asr_core.lm.kneser_ney import estimate  # noqa: E402
 from asr_core.lm.ngram import NgramLm  # noqa: E402

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_core.decoding.ctc_graph import GraphSearchOptions, intersect, path_hypothesis
-from asr_core.decoding.ctc_topology import search_graph
-from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect, path_hypothesis
+from asr_core.decoding.graph.ctc_topology import search_graph
+from asr_core.decoding.graph.fsa import Fsa
 from asr_core.lm.symbols import format_symbols, read_symbols, words_table
 
 DIGITS = "ZERO ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE".split()
@@ -27,7 +27,7 @@ LETTERS = sorted(set("".join(DIGITS)))
 
 def compose(folder: Path) -> None:
     """HLG.fst.txt and words.txt of digits in random order."""
-    from asr_core.decoding.compile_graph import compile_hlg
+    from asr_core.decoding.graph.compile import compile_hlg
     from asr_core.lm.grammar_fst import write_openfst_text
     from asr_core.lm.lexicon import add_disambig_symbols, disambig_symbols, write_graphs
     from asr_core.lm.ngram import NgramLm
@@ -75,7 +75,7 @@ def k2_alone(graph: Fsa) -> Any:
     """k2's search and its shortest path, without any conversion: (log-probabilities, lengths) -> None."""
     import k2
 
-    from asr_core.decoding.graph_k2 import k2_graph
+    from asr_core.decoding.ctc.k2_backend import k2_graph
 
     made = k2_graph(graph, torch.device("cpu"))
 

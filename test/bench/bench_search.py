@@ -14,9 +14,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "decoding"))
 from golden_search import batches, expected, golden_model, load_golden  # noqa: E402
 
-from asr_core.decoding.beam import modified_beam_search  # noqa: E402
-from asr_core.decoding.fast_beam import FastBeamOptions, fast_beam_search  # noqa: E402
-from asr_core.decoding.greedy import greedy_search  # noqa: E402
+from asr_core.decoding.transducer.fast_beam import FastBeamOptions, fast_beam_search  # noqa: E402
+from asr_core.decoding.transducer.greedy import greedy_search  # noqa: E402
+from asr_core.decoding.transducer.modified_beam import modified_beam_search  # noqa: E402
 
 # utterances per second of icefall's searches on 2 cores, batches of 30 (torch 1.13, tuned MKL and malloc)
 REFERENCE = {

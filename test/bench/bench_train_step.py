@@ -77,7 +77,7 @@ def step_rows(args):
     """Forward with losses, backward, optimizer, on ``args.steps`` batches of 30 s."""
     import torch
 
-    from asr_core.training.optim import ScaledAdam, get_parameter_groups_with_lrs
+    from asr_core.training.optim.scaled_adam import ScaledAdam, get_parameter_groups_with_lrs
 
     model = build(args, causal=True)
     optimizer = ScaledAdam(

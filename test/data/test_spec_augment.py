@@ -6,7 +6,7 @@ import torch
 from asr_core.data.augment import input_transforms
 from asr_core.data.options import DataOptions
 from asr_core.data.spec_augment import AdaptiveSpecAugment, draw_masks
-from asr_core.training.two_views import TwoViews
+from asr_core.data.two_views import TwoViews
 from asr_core.utils.errors import UserError
 
 

@@ -8,9 +8,9 @@ import torch
 from test_fusion import exact_score, ngram, scorer_sets  # noqa: F401
 from toy_search import log_probs, random_batch, small_model
 
-from asr_core.decoding import alsd
-from asr_core.decoding.alsd import alignment_length_sync_nbest, alignment_length_sync_search
-from asr_core.decoding.ctc_prefix import ctc_prefix_beam_search
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
+from asr_core.decoding.transducer import alsd
+from asr_core.decoding.transducer.alsd import alignment_length_sync_nbest, alignment_length_sync_search
 
 
 def toy(seed, context_size, vocab_size=3):

@@ -5,14 +5,14 @@ import torch
 from golden_search import batches, golden_model, load_golden
 from toy_search import log_probs, random_batch, small_model
 
-from asr_core.decoding import context
-from asr_core.decoding.alsd import alignment_length_sync_search
-from asr_core.decoding.beam import modified_beam_search
-from asr_core.decoding.context_graph import ContextGraph, PhraseBoosts
-from asr_core.decoding.fast_beam import fast_beam_search
-from asr_core.decoding.graves import beam_search
-from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
-from asr_core.decoding.history import StatelessHistories, TokenHistories, histories
+from asr_core.decoding.scorers.context_graph import ContextGraph, PhraseBoosts
+from asr_core.decoding.transducer import context_table as context
+from asr_core.decoding.transducer.alsd import alignment_length_sync_search
+from asr_core.decoding.transducer.fast_beam import fast_beam_search
+from asr_core.decoding.transducer.graves_beam import beam_search
+from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
+from asr_core.decoding.transducer.modified_beam import modified_beam_search
+from asr_core.decoding.transducer.predictor import StatelessHistories, TokenHistories, histories
 
 PHRASES = [[1, 2, 3], [2, 3, 4, 1], [3, 3], [4, 1, 2]]
 

@@ -7,9 +7,9 @@ import torch
 from toy_search import random_batch, small_model
 
 from asr_core.bin import compile_lg
-from asr_core.decoding.epsilons import remove_epsilons
-from asr_core.decoding.fast_beam import FastBeamOptions, fast_beam_search
-from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.graph.epsilon_removal import remove_epsilons
+from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.transducer.fast_beam import FastBeamOptions, fast_beam_search
 from asr_core.utils.errors import UserError
 
 NAMES = {"<eps>": 0, "A": 1, "B": 2, "C": 3}

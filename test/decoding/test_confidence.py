@@ -9,8 +9,17 @@ import torch
 from tiny import OPTIONS, PIECES, tiny_model, utterances
 from toy_search import log_probs, random_batch, small_model
 
-from asr_core.decoding.beam import modified_beam_search
-from asr_core.decoding.calibration import (
+from asr_core.decoding.confidence import (
+    ConfidentSearch,
+    aggregate,
+    measure,
+    token_log_probs,
+    with_confidences,
+)
+from asr_core.decoding.ctc.greedy import ctc_greedy_search
+from asr_core.decoding.offline import collate, encode, search
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.output.calibration import (
     Calibration,
     expected_calibration_error,
     fit,
@@ -19,20 +28,11 @@ from asr_core.decoding.calibration import (
     right_words,
     save_calibrations,
 )
-from asr_core.decoding.confidence import (
-    ConfidentSearch,
-    aggregate,
-    measure,
-    token_log_probs,
-    with_confidences,
-)
-from asr_core.decoding.ctc import ctc_greedy_search
-from asr_core.decoding.detail_options import ConfidenceOptions
-from asr_core.decoding.greedy import greedy_search
-from asr_core.decoding.offline import collate, encode, search
-from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.output.options import ConfidenceOptions
 from asr_core.decoding.registry import Job, streaming_search
-from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.decoding.streaming import StreamBatch, decode_streams
+from asr_core.decoding.transducer.greedy import greedy_search
+from asr_core.decoding.transducer.modified_beam import modified_beam_search
 from asr_core.models.options import ModelOptions, build_model
 from asr_core.utils.errors import UserError
 

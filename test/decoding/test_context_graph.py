@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from asr_core.decoding.context_graph import ContextGraph
+from asr_core.decoding.scorers.context_graph import ContextGraph
 
 
 def run(graph, tokens):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import OPTIONS, PIECES, utterances
 
-from asr_core.decoding.ctc import StreamingCtcGreedySearch, ctc_greedy_search
-from asr_core.decoding.ctc_prefix import ctc_prefix_beam_search, ctc_prefix_nbest
+from asr_core.decoding.ctc.greedy import StreamingCtcGreedySearch, ctc_greedy_search
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search, ctc_prefix_nbest
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
-from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.models.options import ModelOptions, build_model
 
 MODEL = SimpleNamespace(ctc_output=lambda x: x)  # frames are log-probabilities already

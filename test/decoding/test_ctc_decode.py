@@ -10,8 +10,8 @@ from test_programs import Noise, hypotheses, run, world  # noqa: F401
 from tiny import OPTIONS, PIECES, tiny_model
 
 from asr_core.bin import compile_hlg, ctc_decode
-from asr_core.bin.decoding import check_head
-from asr_core.decoding import graph_methods
+from asr_core.cli.decoding_arguments import check_head
+from asr_core.decoding.methods import graph as graph_methods
 from asr_core.lm.grammar_fst import write_openfst_text
 from asr_core.lm.lexicon import add_disambig_symbols, disambig_symbols, write_graphs
 from asr_core.lm.ngram import NgramLm

@@ -12,9 +12,9 @@ from toy_graph import all_paths, collapse, frames, word_graph
 from toy_search import log_sum
 
 from asr_core.bin import compile_hlg
-from asr_core.decoding.ctc_graph import GraphSearchOptions, intersect, path_hypothesis
-from asr_core.decoding.ctc_topology import ctc_topology, search_graph, topology_arcs
-from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect, path_hypothesis
+from asr_core.decoding.graph.ctc_topology import ctc_topology, search_graph, topology_arcs
+from asr_core.decoding.graph.fsa import Fsa
 from asr_core.lm.symbols import read_symbols
 from asr_core.ops.cpu import lattice as kernels
 from asr_core.utils.errors import UserError

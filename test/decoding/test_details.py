@@ -7,7 +7,7 @@ import pytest
 from test_programs import CHUNKS, hypotheses, run, world  # noqa: F401  (a fixture)
 
 from asr_core.bin import calibrate_confidence, decode, score, score_timestamps, streaming_decode
-from asr_core.decoding.calibration import load_calibrations
+from asr_core.decoding.output.calibration import load_calibrations
 
 GREEDY = "epoch-1_avg-1_context-2_max-sym-per-frame-1"
 BEAM = "epoch-1_avg-1__modified_beam_search__beam-size-4"

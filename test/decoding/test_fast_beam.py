@@ -7,14 +7,14 @@ import torch
 from golden_search import batches, expected, golden_model, load_golden
 from toy_search import all_paths, log_sum, random_batch, small_model
 
-from asr_core.decoding.fast_beam import FastBeamCore, FastBeamOptions, fast_beam_search
-from asr_core.decoding.frames import pack_frames
-from asr_core.decoding.fsa import Fsa
-from asr_core.decoding.lattice import build_lattices
-from asr_core.decoding.nbest import fast_beam_nbest, fast_beam_oracle_nbest
+from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.lattice import build_lattices
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS, Job
 from asr_core.decoding.resources import Resources
+from asr_core.decoding.transducer.fast_beam import FastBeamCore, FastBeamOptions, fast_beam_search
+from asr_core.decoding.transducer.fast_beam_nbest import fast_beam_nbest, fast_beam_oracle_nbest
+from asr_core.decoding.transducer.packed_frames import pack_frames
 from asr_core.ops import fast_beam as ops
 from asr_core.ops.cpu import dispatch
 from asr_core.utils.errors import UserError

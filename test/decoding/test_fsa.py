@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.graph.fsa import Fsa
 from asr_core.utils.errors import UserError
 
 TEXT = """\

@@ -7,11 +7,15 @@ import pytest
 import torch
 from toy_search import all_paths, initial_length, log_probs, log_sum, random_batch, small_model
 
-from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_nbest, modified_beam_search
-from asr_core.decoding.context_graph import ContextGraph
-from asr_core.decoding.fusion import ContextScorer, NeuralScorer, NgramScorer
-from asr_core.decoding.graves import beam_search
-from asr_core.decoding.rescoring import LM_SCALES, LODR_LM_SCALES, LODR_SCALES, rescore
+from asr_core.decoding.scorers.context_graph import ContextGraph
+from asr_core.decoding.scorers.rescoring import LM_SCALES, LODR_LM_SCALES, LODR_SCALES, rescore
+from asr_core.decoding.scorers.token_scorers import ContextScorer, NeuralScorer, NgramScorer
+from asr_core.decoding.transducer.graves_beam import beam_search
+from asr_core.decoding.transducer.modified_beam import (
+    StreamingBeamSearch,
+    modified_beam_nbest,
+    modified_beam_search,
+)
 from asr_core.lm.neural import RnnLm, TransformerLm
 from asr_core.lm.ngram import NgramLm
 

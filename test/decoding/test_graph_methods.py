@@ -10,13 +10,13 @@ import torch
 from toy_graph import WORDS, all_paths, collapse, frames, grammar_score, ngram, word_graph
 from toy_search import log_sum
 
-from asr_core.decoding import graph_methods as methods
-from asr_core.decoding.ctc_graph import GraphSearchOptions, intersect
-from asr_core.decoding.ctc_topology import ctc_topology
+from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect
+from asr_core.decoding.graph.ctc_topology import ctc_topology
+from asr_core.decoding.graph.word_lm import WordLm, with_language_model
+from asr_core.decoding.methods import graph as methods
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS, Job
 from asr_core.decoding.resources import Resources
-from asr_core.decoding.word_lm import WordLm, with_language_model
 from asr_core.utils.errors import UserError
 
 LENS = [4, 3, 0]

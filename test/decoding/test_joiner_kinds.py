@@ -6,10 +6,10 @@ import pytest
 import torch
 from toy_search import all_paths, initial_length, log_probs, log_sum, random_batch, small_model
 
-from asr_core.decoding.beam import modified_beam_search
-from asr_core.decoding.context import internal_log_probs
-from asr_core.decoding.fast_beam import FastBeamOptions, fast_beam_search
-from asr_core.decoding.greedy import greedy_search
+from asr_core.decoding.transducer.context_table import internal_log_probs
+from asr_core.decoding.transducer.fast_beam import FastBeamOptions, fast_beam_search
+from asr_core.decoding.transducer.greedy import greedy_search
+from asr_core.decoding.transducer.modified_beam import modified_beam_search
 from asr_core.models.joiner import Joiner
 
 KINDS = [("add", "hat"), ("multiply", "classic"), ("multiply", "hat"), ("gated", "classic"), ("gated", "hat")]

@@ -7,18 +7,18 @@ import torch
 from tiny import OPTIONS, PIECES, utterances
 from toy_search import all_paths, random_batch, small_model
 
-from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_search
-from asr_core.decoding.fast_beam import (
+from asr_core.decoding.transducer.fast_beam import (
     FastBeamCore,
     FastBeamOptions,
     StreamingFastBeamSearch,
     fast_beam_search,
 )
-from asr_core.decoding.frames import pack_frames
-from asr_core.decoding.graves import beam_search
-from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
-from asr_core.decoding.hashed import HashedContexts
-from asr_core.decoding.history import histories
+from asr_core.decoding.transducer.graves_beam import beam_search
+from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
+from asr_core.decoding.transducer.hashed_contexts import HashedContexts
+from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search
+from asr_core.decoding.transducer.packed_frames import pack_frames
+from asr_core.decoding.transducer.predictor import histories
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model
 from asr_core.models.checkpoint import model_from_checkpoint
 from asr_core.models.options import ModelOptions, build_model

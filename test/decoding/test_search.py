@@ -7,11 +7,11 @@ import torch
 from golden_search import batches, expected, golden_model, load_golden
 from toy_search import initial_length, log_probs, random_batch, small_model
 
-from asr_core.decoding.beam import StreamingBeamSearch, modified_beam_search
-from asr_core.decoding.context import ContextTable
-from asr_core.decoding.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
-from asr_core.decoding.frames import pack_frames
-from asr_core.decoding.greedy import StreamingGreedySearch, greedy_search
+from asr_core.decoding.transducer.context_table import ContextTable
+from asr_core.decoding.transducer.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
+from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search
+from asr_core.decoding.transducer.packed_frames import pack_frames
 
 
 def fast_beam(beam, max_contexts, max_states):

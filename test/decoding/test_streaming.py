@@ -10,8 +10,8 @@ from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.padding import num_chunks, pad_for_encoder, streaming_windows
 from asr_core.decoding.registry import streaming_search
-from asr_core.decoding.segments import split_points
-from asr_core.decoding.streams import StreamBatch, decode_streams, state_batch_dims
+from asr_core.decoding.segmentation import split_points
+from asr_core.decoding.streaming import StreamBatch, decode_streams, state_batch_dims
 
 METHODS = ("greedy_search", "modified_beam_search")
 

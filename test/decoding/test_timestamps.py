@@ -7,7 +7,7 @@ from tiny import PIECES
 
 from asr_core.bin.score_timestamps import WordTimes, differences
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.timestamps import LONGEST_TAIL, timed_words, token_times, word_places
+from asr_core.decoding.output.timestamps import LONGEST_TAIL, timed_words, token_times, word_places
 from asr_core.text.tokenizer import Tokenizer
 
 MARK = "\u2581"

@@ -10,11 +10,15 @@ from test_ctc import MODEL, add, collapse, frames
 from test_fusion import CPU, completed, lm_score, neural, ngram, scorer_sets  # noqa: F401
 from toy_search import random_batch, small_model
 
-from asr_core.decoding.beam import modified_beam_nbest
-from asr_core.decoding.context_graph import ContextGraph
-from asr_core.decoding.ctc_prefix import StreamingCtcPrefixSearch, ctc_prefix_beam_search, ctc_prefix_nbest
-from asr_core.decoding.fusion import ContextScorer, InternalLmScorer, NgramScorer
-from asr_core.decoding.word_fusion import WordNgramScorer, WordWeights
+from asr_core.decoding.ctc.prefix_beam import (
+    StreamingCtcPrefixSearch,
+    ctc_prefix_beam_search,
+    ctc_prefix_nbest,
+)
+from asr_core.decoding.scorers.context_graph import ContextGraph
+from asr_core.decoding.scorers.token_scorers import ContextScorer, InternalLmScorer, NgramScorer
+from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights
+from asr_core.decoding.transducer.modified_beam import modified_beam_nbest
 from asr_core.lm.ngram import NgramLm
 from asr_core.ops.forced_align import ctc_forced_align
 from asr_core.utils.errors import UserError

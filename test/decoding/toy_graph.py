@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 
-from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.graph.fsa import Fsa
 from asr_core.lm.ngram import NgramLm
 
 WORDS = {"<eps>": 0, "A": 1, "B": 2, "C": 3}

@@ -7,16 +7,17 @@ import pytest
 import torch
 from recipe_programs import EGS, options_given, parser_of, run_here, training_of
 
-from asr_core.bin import decoding, train
+from asr_core.bin import train
+from asr_core.cli import decoding_arguments as decoding
 from asr_core.data.filter import DropReport
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
-from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.loading import load_for_inference
 from asr_core.models.options import build_model, options_of
 from asr_core.training.lm_recipe import LmRecipe
-from asr_core.training.report import DataSummary
+from asr_core.training.reporting.startup_report import DataSummary
 
 L = "librispeech/ASR"
 S7 = f"{L}/pruned_transducer_stateless7_streaming"

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asr_core.encoders.conformer_layer import ConformerLayer
+from asr_core.encoders.conformer.attention import RelPositionMultiheadAttention, relative_positions, sinusoids
+from asr_core.encoders.conformer.layer import ConformerLayer
+from asr_core.encoders.conformer.modules import ConformerConvolution
 from asr_core.encoders.protocol import FrontEnd, StreamingEncoder
 from asr_core.export.torchscript import script_model
 from asr_core.models.options import build_model, options_class
-from asr_core.nn.conformer import ConformerConvolution
-from asr_core.nn.relative_attention import RelPositionMultiheadAttention, relative_positions, sinusoids
 from asr_core.utils.errors import UserError
 
 OPTIONS = options_class("conformer")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asr_core.encoders.contextnet import ContextNet, ContextNetBlock
+from asr_core.encoders.contextnet.encoder import ContextNet, ContextNetBlock
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.encoders.states import stack_states, unstack_states
 from asr_core.models.options import build_model, options_class

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asr_core.encoders.lstm import LstmEncoder
+from asr_core.encoders.lstm.encoder import LstmEncoder
 from asr_core.encoders.states import stack_states, unstack_states
 from asr_core.models.options import build_model, options_class
 from asr_core.utils.errors import UserError

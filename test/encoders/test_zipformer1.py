@@ -9,16 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asr_core.bin.decoding import add_model_options
+from asr_core.cli.decoding_arguments import add_model_options
 from asr_core.decoding.options import chunk_and_left
 from asr_core.encoders.protocol import FrontEnd, StreamingEncoder
 from asr_core.encoders.states import stack_states, unstack_states
-from asr_core.encoders.zipformer1_layer import CausalConvolutionModule
-from asr_core.export.torchscript import script_model
-from asr_core.models.checkpoint import load_averaged_model, load_checkpoint_file, model_from_checkpoint
-from asr_core.models.options import build_model, options_class
-from asr_core.nn.scaling import set_batch_count
-from asr_core.nn.zipformer1 import (
+from asr_core.encoders.zipformer1.attention import RelPositionalEncoding, RelPositionMultiheadAttention
+from asr_core.encoders.zipformer1.layer import CausalConvolutionModule
+from asr_core.encoders.zipformer1.modules import (
     ActivationBalancer,
     AttentionDownsample,
     BasicNorm,
@@ -26,7 +23,10 @@ from asr_core.nn.zipformer1 import (
     CumulativeMean,
     WeightedSum,
 )
-from asr_core.nn.zipformer1_attention import RelPositionalEncoding, RelPositionMultiheadAttention
+from asr_core.export.torchscript import script_model
+from asr_core.models.checkpoint import load_averaged_model, load_checkpoint_file, model_from_checkpoint
+from asr_core.models.options import build_model, options_class
+from asr_core.nn.scaling import set_batch_count
 from asr_core.ops.basic_norm import basic_norm, basic_norm_plain
 from asr_core.ops.double_swish import double_swish
 from asr_core.utils.errors import UserError

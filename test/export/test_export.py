@@ -9,7 +9,7 @@ from asr_core.bin import export, generate_averaged_model, transcribe
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
-from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.torchscript import is_torchscript, load_torchscript
 from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
 

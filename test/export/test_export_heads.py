@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import OPTIONS, PIECES
 
-from asr_core.bin import decoding as shared
-from asr_core.decoding.ctc_prefix import ctc_prefix_nbest
+from asr_core.cli import decoding_arguments as shared
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_nbest
 from asr_core.export.loading import load_for_inference
 from asr_core.export.pretrained import save_pretrained
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tiny import write_audio, write_run
 
-from asr_core.bin import decoding, export, transcribe
+from asr_core.bin import export, transcribe
+from asr_core.cli import decoding_arguments as decoding
 from asr_core.data.features import describe_features, extract_features, load_audio
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions

@@ -10,7 +10,7 @@ from tiny import PIECES, write_audio
 from asr_core.bin import export, jit_trace_export, jit_trace_pretrained, transcribe
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
-from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.pretrained import model_info
 from asr_core.export.traced import FILES, export_traced, load_traced
 from asr_core.models.options import build_model, options_class

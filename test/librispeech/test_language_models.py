@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from asr_core.decoding.ctc_graph import intersect, path_hypothesis
-from asr_core.decoding.ctc_topology import search_graph
-from asr_core.decoding.fsa import Fsa
+from asr_core.decoding.ctc.graph_search import intersect, path_hypothesis
+from asr_core.decoding.graph.ctc_topology import search_graph
+from asr_core.decoding.graph.fsa import Fsa
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.grammar_fst import read_openfst_text
 from asr_core.lm.lexicon import read_lexicon

@@ -8,7 +8,7 @@ import torch
 
 from asr_core.bin.export_lm import main as export_lm
 from asr_core.bin.lm_perplexity import main as lm_perplexity
-from asr_core.decoding.lm_loading import load_lm
+from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.neural import RnnLm, TransformerLm, pad_sentences
 from asr_core.lm.options import LmOptions

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from asr_core.decoding.lm_loading import load_lm
+from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.lm.neural import RnnLm, TransformerLm
 from asr_core.lm.options import LmOptions
 from asr_core.utils.errors import UserError

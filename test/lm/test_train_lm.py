@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from asr_core.bin import train_lm
-from asr_core.decoding.lm_loading import load_lm
+from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.options import LmOptions, LmTrainOptions
 from asr_core.training.lm_recipe import LmDataModule, LmRecipe

@@ -10,7 +10,7 @@ from asr_core.data.corpus import Corpus
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
-from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.encoders.registry import ENCODERS, encoder_spec, subsampling_factor
 from asr_core.export.loading import load_for_inference
 from asr_core.export.pretrained import model_info, save_pretrained

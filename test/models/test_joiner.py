@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from asr_core.decoding.greedy import greedy_search
+from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.export.torchscript import script_model
 from asr_core.models import build_model
 from asr_core.models.checkpoint import model_from_checkpoint

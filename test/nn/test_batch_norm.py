@@ -8,8 +8,8 @@ from torch import nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.nn.masks import make_pad_mask
-from asr_core.training.distributed import Group
-from asr_core.training.launch import Seat
+from asr_core.training.distributed.launch import Seat
+from asr_core.training.distributed.world import Group
 
 LENS = torch.tensor([7, 3, 1])
 

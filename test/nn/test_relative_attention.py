@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from asr_core.nn.relative_attention import (
+from asr_core.encoders.conformer.attention import (
     KeyShiftAttention,
     MultiheadAttention,
     RelPositionMultiheadAttention,

@@ -16,8 +16,9 @@ import torch
 from test_train_program import ZipformerRecipe
 
 from asr_core.nn.scaling import ScheduledFloat
-from asr_core.training import launch, loop
-from asr_core.training.distributed import take_part
+from asr_core.training import loop
+from asr_core.training.distributed import launch
+from asr_core.training.distributed.world import take_part
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
@@ -138,7 +139,7 @@ if __name__ == "__main__":
     for module in (
         "matplotlib.figure",
         "asr_core.ops.cpu.adam",
-        "asr_core.training.plot",
+        "asr_core.training.reporting.plot",
         "torch.distributed.distributed_c10d",
     ):
         importlib.import_module(module)

@@ -17,7 +17,7 @@ from asr_core.training import loop
 from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
-from asr_core.training.report import DataSummary
+from asr_core.training.reporting.startup_report import DataSummary
 from asr_core.utils.options import AttributeDict, defaults_of
 
 BATCHES = 12  # of an epoch

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from asr_core.models.options import build_model, options_class
-from asr_core.training.adam import build_adam
+from asr_core.training.optim.adam import build_adam
+from asr_core.training.optim.stepper import GradientRule, Stepper
 from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.schedule import build_scheduler
-from asr_core.training.stepping import GradientRule, Stepper
 from asr_core.utils.errors import UserError
 
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)

@@ -9,8 +9,8 @@ from test_resume import records
 from torch import nn
 
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.diagnostics import AxisStats, Diagnostics
-from asr_core.training.inf_check import InfCheck
+from asr_core.training.health.diagnostics import AxisStats, Diagnostics
+from asr_core.training.health.inf_check import InfCheck
 
 
 def test_statistics_of_an_axis():

@@ -16,10 +16,9 @@ import pytest
 import test_train_program
 import torch
 
-from asr_core.training import launch
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.distributed import PeerLost, _lost_peers
-from asr_core.training.launch import Seat, free_port, seat_from_environment
+from asr_core.training.distributed.launch import Seat, free_port, seat_from_environment
+from asr_core.training.distributed.world import PeerLost, _lost_peers, launch
 from asr_core.training.metrics import read_metrics
 from asr_core.utils.errors import UserError
 

@@ -186,9 +186,9 @@ def test_mistakes_are_told_in_one_line(trained, tune, tmp_path, capfd):
 def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken(
     trained,
     tune,
-    prepared,
+    prepared,  # noqa: F811
     tmp_path,
-    capfd,  # noqa: F811
+    capfd,
 ):
     import sentencepiece
 

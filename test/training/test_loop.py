@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from asr_core.models.averaging import numbered
-from asr_core.training.averaging import ModelAverage
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.heads import transducer_loss_scales
+from asr_core.training.losses import transducer_loss_scales
 from asr_core.training.metrics import JsonLines, MetricsTracker, read_metrics
+from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from asr_core.ops.cpu.dispatch import available
-from asr_core.training.optim import ScaledAdam, get_parameter_groups_with_lrs
+from asr_core.training.optim.scaled_adam import ScaledAdam, get_parameter_groups_with_lrs
+from asr_core.training.optim.stacked_parameters import CpuPasses
 from asr_core.training.schedule import Eden, Eden2
-from asr_core.training.stacks import CpuPasses
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "scaled_adam_seed0.npz"
 NAMES = ("w", "w2", "b", "log_scale")

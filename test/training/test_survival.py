@@ -13,15 +13,15 @@ from test_train_program import TINY, ZipformerRecipe, _train, prepared  # noqa: 
 
 from asr_core.models.averaging import average_of_range, numbered
 from asr_core.training import loop
-from asr_core.training.bad_batches import describe_cuts
 from asr_core.training.checkpoint import read_whole
+from asr_core.training.health.bad_batches import describe_cuts
+from asr_core.training.health.oom_scan import OomScan, find_extremes
+from asr_core.training.health.recovery import Watch
 from asr_core.training.metrics import read_metrics
-from asr_core.training.oom_scan import OomScan, find_extremes
+from asr_core.training.optim.stepper import Stepper
 from asr_core.training.options import TrainOptions
-from asr_core.training.recovery import Watch
-from asr_core.training.report import report_disk
+from asr_core.training.reporting.startup_report import report_disk
 from asr_core.training.state import TrainState, random_states
-from asr_core.training.stepping import Stepper
 from asr_core.utils.errors import UserError
 
 
@@ -432,7 +432,7 @@ def test_word_errors_of_the_program(prepared, tmp_path, capfd):  # noqa: F811
 
 
 def test_greedy_errors_are_the_edit_distance():
-    from asr_core.decoding.validation import GreedyErrors
+    from asr_core.decoding.validation_wer import GreedyErrors
     from asr_core.models import ModelOptions, build_model
     from asr_core.utils.options import defaults_of
 

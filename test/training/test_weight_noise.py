@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from asr_core.models.options import ModelOptions, build_model
+from asr_core.training.optim.weight_noise import WeightNoise
 from asr_core.training.recipe import Recipe
-from asr_core.training.weight_noise import WeightNoise
 
 
 def pair():

@@ -1,4 +1,4 @@
-"""Frames of CTC prefix beam search, utterance by utterance (see :mod:`asr_core.decoding.ctc_prefix`).
+"""Frames of CTC prefix beam search, utterance by utterance (see :mod:`asr_core.decoding.ctc.prefix_beam`).
 
 A live prefix is a row of ``score`` (B, 5) and of ``ident`` (B, 5). Its scores are the log-probabilities of its alignments that end in
 blank and of those that end in its last token, what scorers gave it, and the log-probabilities of the best alignment of either kind. It is

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Tuple
 import numpy as np
 from strings import STRINGS, WORDS, draw_length
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option

@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser
 

@@ -16,7 +16,7 @@ import numpy as np
 from espeak import Espeak
 from strings import WORDS, draw_length, random_digits
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from strings import STRINGS, WORDS, draw_length
 
-from asr_core.bin.common import run_program
+from asr_core.cli.program import run_program
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 

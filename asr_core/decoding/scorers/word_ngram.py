@@ -1,0 +1,128 @@
+"""A word n-gram in searches over tokens: a word is scored as soon as the next one begins."""
+
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_core.decoding.transducer.predictor import States
+from asr_core.lm.arpa import LN10
+from asr_core.lm.ngram import NgramLm
+from asr_core.lm.symbols import BOS, EOS, UNKNOWN
+from asr_core.text.tokenizer import BLANK, SOS_EOS, UNK, WORD_START
+from asr_core.utils.errors import UserError
+
+_FACTOR = 6364136223846793005  # hashes of words are polynomials in it modulo 2^64, of their bytes plus one; 0 is no word
+_MASK = (1 << 64) - 1
+
+
+class WordWeights(NamedTuple):
+    """What a word is worth.
+
+    Attributes:
+      scale: weight of the natural log-probability.
+      word_score: added for each word.
+      unknown_offset: added to the logarithm to base 10 of the probability of a word that the n-gram does not know.
+    """
+
+    scale: float = 0.5
+    word_score: float = 1.5
+    unknown_offset: float = -10.0
+
+
+class WordNgramScorer:
+    """``scale * ln p(word | words before) + word_score`` for each word, see :class:`~asr_core.decoding.scorers.token_scorers.Scorer`.
+
+    The score of a word comes with the token that opens the next word, or with the end of the utterance; then the end of the sentence is
+    scored, too, if the n-gram knows it. (The terms and defaults are pyctcdecode's, which also guesses at unfinished words.)
+
+    Args:
+      lm: over words; its symbols give their spelling.
+      pieces: the tokens by id; a word opens with SentencePiece's mark.
+      weights: see there.
+      device: where the search is.
+
+    Raises:
+      UserError: no token opens a word.
+    """
+
+    def __init__(
+        self, lm: NgramLm, pieces: Sequence[str], weights: WordWeights, device: torch.device
+    ) -> None:
+        self._lm, self._weights, self._device = lm, weights, device
+        spelled = [_spelling(piece) for piece in pieces]
+        if not any(opens for opens, _ in spelled):
+            raise UserError(
+                f"no token begins with {WORD_START}, so a word n-gram cannot tell where words end"
+            )
+        self._opens = np.array([opens for opens, _ in spelled])
+        self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)
+        self._factor = np.array([pow(_FACTOR, len(text), 1 << 64) for _, text in spelled], dtype=np.uint64)
+        self._known, self._ids = _words({word: i for word, i in lm.symbols.items() if lm.is_known(i)})
+        self._eos: Optional[int] = lm.symbols.get(EOS)
+
+    def start(self, num: int, beam: int) -> States:
+        """See :class:`Scorer`; the states are the n-gram's, and the hash of the unfinished word."""
+        state = torch.full(
+            (num, beam), self._lm.initial_state(bos=True), dtype=torch.int64, device=self._device
+        )
+        return state, torch.zeros_like(state)
+
+    def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
+        """See :class:`Scorer`."""
+        state, word, ids, grows = (x.cpu().numpy().reshape(-1) for x in (*states, token, emits))
+        word, opens = word.view(np.uint64), self._opens[ids] & grows
+        score, state = self._close(state, word, opens & (word != 0))
+        grown = np.where(opens, np.uint64(0), word) * self._factor[ids] + self._hash[ids]
+        after = np.where(grows, grown, word).view(np.int64)
+        shaped = (torch.from_numpy(x).to(self._device).view(token.shape) for x in (state, after))
+        return torch.from_numpy(score).to(self._device, torch.float32).view(token.shape), tuple(shaped)
+
+    def finish(self, states: States) -> Tensor:
+        """See :class:`Scorer`."""
+        state, word = (x.cpu().numpy().reshape(-1) for x in states)
+        word = word.view(np.uint64)
+        score, state = self._close(state, word, word != 0)
+        if self._eos is not None:
+            end, _ = self._lm.score_batch(state, np.full(len(state), self._eos))
+            score += self._weights.scale * end
+        return torch.from_numpy(score).to(self._device, torch.float32).view(states[0].shape)
+
+    def _close(self, state: np.ndarray, word: np.ndarray, where: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Scores (M,) of words with hashes ``word`` (M,), where they end, and the n-gram's states after them."""
+        score, state, (rows,) = np.zeros(len(word)), state.copy(), np.nonzero(where)
+        if len(rows):
+            at = np.searchsorted(self._known, word[rows]).clip(max=len(self._known) - 1)
+            known = self._known[at] == word[rows]
+            log_prob, state[rows] = self._lm.score_batch(state[rows], np.where(known, self._ids[at], -1))
+            offset = np.where(known, 0.0, self._weights.unknown_offset * LN10)
+            score[rows] = self._weights.scale * (log_prob + offset) + self._weights.word_score
+        return score, state
+
+
+def _spelling(piece: str) -> Tuple[bool, bytes]:
+    """Whether a token opens a word, and what it adds to it."""
+    if piece in (BLANK, SOS_EOS):
+        return False, b""
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return False, bytes([int(piece[3:5], 16)])
+    opens = piece.startswith(WORD_START) or piece == UNK
+    return opens, piece.lstrip(WORD_START).encode()
+
+
+def _hash(text: Iterable[int]) -> int:
+    value = 0
+    for byte in text:
+        value = (value * _FACTOR + byte + 1) & _MASK
+    return value
+
+
+def _words(symbols: Dict[str, int]) -> Tuple[np.ndarray, np.ndarray]:
+    """The hashes of the words, ascending, and their ids."""
+    words: List[Tuple[int, int]] = sorted(
+        (_hash(word.encode()), i) for word, i in symbols.items() if word not in (BOS, EOS, *UNKNOWN)
+    )
+    return np.array([h for h, _ in words] or [0], dtype=np.uint64), np.array(
+        [i for _, i in words] or [-1], dtype=np.int64
+    )
