@@ -5,7 +5,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence, Type
 
 from asr_core.cli import decoding_arguments as shared
 from asr_core.cli.program import run_program
-from asr_core.decoding.output.outcome import Outcome, add_result_options, checked_details
+from asr_core.decoding.output.collector import ResultCollector, add_result_options, checked_details
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
 
@@ -29,8 +29,8 @@ def decode(
     from asr_core.decoding.offline import decode_batches
     from asr_core.decoding.options import SearchOptions, chunk_and_left
     from asr_core.decoding.output.file_names import offline_files
-    from asr_core.decoding.output.records import Describer
-    from asr_core.decoding.registry import get_method, resolved
+    from asr_core.decoding.output.records import RecordFormatter
+    from asr_core.decoding.registry import get_method, resolve_method
     from asr_core.decoding.resources import load_resources
     from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
@@ -38,7 +38,9 @@ def decode(
 
     setup_logger()
     opts, lm_opts = from_params(shared.TestOptions, params), from_params(LmOptions, params)
-    search = resolved(from_params(SearchOptions, params), from_params(SearchOptions, usual or {}), lm_opts)
+    search = resolve_method(
+        from_params(SearchOptions, params), from_params(SearchOptions, usual or {}), lm_opts
+    )
     scoring, details = checked_details(params, search.decoding_method)
     corpus = corpus_class(params)
     test_sets = shared.chosen_test_sets(corpus, opts)
@@ -62,8 +64,10 @@ def decode(
     model.to(device)
     resources = load_resources(get_method(search).needs, search, lm_opts, tokenizer, device)
     data = AsrDataModule(data_opts)
-    describer = Describer.make(model, tokenizer, details, search.decoding_method, chunk, Path(params.exp_dir))
-    outcome = Outcome(corpus, tokenizer, files, opts, scoring, describer)
+    describer = RecordFormatter.make(
+        model, tokenizer, details, search.decoding_method, chunk, Path(params.exp_dir)
+    )
+    outcome = ResultCollector(corpus, tokenizer, files, opts, scoring, describer)
     for name, cuts in test_sets.items():
         prepare = _encoding(model, search, (causal, chunk), resources, corpus, tokenizer)
         batches = decode_batches(data.test_dataloader(cuts), prepare, device, details)

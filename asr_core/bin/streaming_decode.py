@@ -6,7 +6,7 @@ from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple, Type
 
 from asr_core.cli import decoding_arguments as shared
 from asr_core.cli.program import run_program
-from asr_core.decoding.output.outcome import Outcome, add_result_options, checked_details
+from asr_core.decoding.output.collector import ResultCollector, add_result_options, checked_details
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, from_params
 
@@ -19,8 +19,8 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     from asr_core.decoding.confidence import ConfidentSearch
     from asr_core.decoding.options import StreamingSearchOptions, chunk_and_left
     from asr_core.decoding.output.file_names import streaming_files
-    from asr_core.decoding.output.records import Describer
-    from asr_core.decoding.registry import check_streaming, get_method, resolved, streaming_search
+    from asr_core.decoding.output.records import RecordFormatter
+    from asr_core.decoding.registry import check_streaming, get_method, resolve_method, streaming_search
     from asr_core.decoding.resources import load_resources
     from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
@@ -30,7 +30,7 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     opts, streaming = from_params(shared.TestOptions, params), from_params(StreamingSearchOptions, params)
     if streaming.num_decode_streams < 1:
         raise UserError(f"--num-decode-streams must be at least 1, got {streaming.num_decode_streams}")
-    search = resolved(streaming.search_options(), StreamingSearchOptions().search_options())
+    search = resolve_method(streaming.search_options(), StreamingSearchOptions().search_options())
     check_streaming(search)
     scoring, details = checked_details(params, search.decoding_method)
     corpus = corpus_class(params)
@@ -54,8 +54,10 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
     model.to(device)
     resources = load_resources(get_method(search).needs, search, LmOptions(), tokenizer, device)
     data = AsrDataModule(data_opts)
-    describer = Describer.make(model, tokenizer, details, search.decoding_method, chunk, Path(params.exp_dir))
-    outcome = Outcome(corpus, tokenizer, files, opts, scoring, describer)
+    describer = RecordFormatter.make(
+        model, tokenizer, details, search.decoding_method, chunk, Path(params.exp_dir)
+    )
+    outcome = ResultCollector(corpus, tokenizer, files, opts, scoring, describer)
     for name, cuts in test_sets.items():
         searching = streaming_search(model, search, resources)
         if details.write_confidence:

@@ -11,7 +11,7 @@ from asr_core.cli.program import run_program
 from asr_core.data.options import DataOptions
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.models.options import options_class, options_of
-from asr_core.training.distributed.launch import Seat, seat_from_environment, spawn
+from asr_core.training.distributed.launch import RankInfo, seat_from_environment, spawn
 from asr_core.training.optimizer_options import OptimizerOptions, refuse_unused
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
@@ -20,7 +20,7 @@ from asr_core.utils.options import AttributeDict, Parser, add_options, from_para
 
 if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
-    from asr_core.training.distributed.world import World
+    from asr_core.training.distributed.world import SingleProcess
 
 
 def main(
@@ -105,22 +105,22 @@ def launch(train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDi
     opts.validate()
     seat = seat_from_environment(opts.world_size)
     if seat is None and opts.world_size > 1:
-        return spawn(_take_seat, (train, args, params), opts.world_size, opts.master_port)
-    return _take_seat(seat or Seat(), train, args, params)
+        return spawn(_run_rank, (train, args, params), opts.world_size, opts.master_port)
+    return _run_rank(seat or RankInfo(), train, args, params)
 
 
-def _take_seat(seat: Seat, train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDict) -> int:
+def _run_rank(seat: RankInfo, train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDict) -> int:
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
 
     params["world_size"] = seat.size
     opts = from_params(TrainOptions, params)
     setup_cpu(opts.num_threads, seat.local_size)
-    from asr_core.training.distributed.world import take_part
+    from asr_core.training.distributed.world import run_in_group
 
     exp_dir = Path(opts.exp_dir)
 
-    def body(world: "World") -> int:
+    def body(world: "SingleProcess") -> int:
         logging.raiseExceptions = False  # a full disk must not print a traceback for each log line
         try:
             setup_logger(exp_dir / "log" / "log-train", world.rank, world.size)
@@ -128,10 +128,12 @@ def _take_seat(seat: Seat, train: Callable[..., int], args: Tuple[Any, ...], par
             raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
         return train(world, params, *args)
 
-    return take_part(seat, opts, body)
+    return run_in_group(seat, opts, body)
 
 
-def _train(world: "World", params: AttributeDict, corpus: "Type[Corpus]", recipe_class: Type[Recipe]) -> int:
+def _train(
+    world: "SingleProcess", params: AttributeDict, corpus: "Type[Corpus]", recipe_class: Type[Recipe]
+) -> int:
     recipe_class.complete(params)
     from asr_core.data.features import describe_features
     from asr_core.training.loop import Trainer

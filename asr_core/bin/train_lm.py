@@ -13,7 +13,7 @@ from asr_core.training.options import TrainOptions
 from asr_core.utils.options import AttributeDict, Parser, add_options, params_of
 
 if TYPE_CHECKING:
-    from asr_core.training.distributed.world import World
+    from asr_core.training.distributed.world import SingleProcess
 
 SIZES = {"rnn": RnnOptions, "transformer": TransformerOptions}
 # what the loop needs; the rest of these options is about acoustic models
@@ -63,7 +63,7 @@ def _parse(lm_type: str, defaults: Dict[str, Any], argv: Optional[List[str]]) ->
     return params_of(parser.parse_args(argv))
 
 
-def _train(world: "World", params: AttributeDict) -> int:
+def _train(world: "SingleProcess", params: AttributeDict) -> int:
     from asr_core.training.lm_recipe import LmRecipe, LmTrainer
     from asr_core.utils.files import write_text_atomic
 

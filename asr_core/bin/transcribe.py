@@ -188,11 +188,11 @@ def _recognize(
     """Transcripts by path."""
     from asr_core.decoding.output.calibration import kind_of, load_calibrations
     from asr_core.decoding.output.options import DetailOptions
-    from asr_core.decoding.output.records import Describer
+    from asr_core.decoding.output.records import RecordFormatter
 
     kind = kind_of(search.decoding_method, loaded.chunk_size, DetailOptions())
     calibration = load_calibrations(Path(opts.model).parent).get(kind) if opts.confidence else None
-    describer = Describer(loaded.tokenizer, loaded.frame_seconds, DetailOptions(), kind, calibration)
+    describer = RecordFormatter(loaded.tokenizer, loaded.frame_seconds, DetailOptions(), kind, calibration)
     transcripts = {path: Transcript(path, duration=round(durations[path], 3)) for path in features}
     for (path, start), hypothesis in sorted(
         _hypotheses(features, loaded, search, opts, device), key=lambda item: item[0]

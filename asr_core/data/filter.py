@@ -46,9 +46,9 @@ class DropReport:
         number = sum(map(len, new.values()))
         if number:
             logging.warning("%s: %d cuts dropped: %s", what, number, _listed(new))
-        self.mark_told()
+        self.mark_reported()
 
-    def mark_told(self) -> None:
+    def mark_reported(self) -> None:
         """Take it that the user knows what was noted so far."""
         self._told = self.counts()
 

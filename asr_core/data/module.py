@@ -73,14 +73,16 @@ class AsrDataModule:
         self._bins: List[Tuple[CutStream, int, List[float]]] = []
         self._train_transforms: Optional[List[Any]] = None
 
-    def train_dataloader(self, cuts: Any, epoch: int, skip_batches: int = 0, alike: int = 0) -> "BatchLoader":
+    def train_dataloader(
+        self, cuts: Any, epoch: int, skip_batches: int = 0, bucket_run: int = 0
+    ) -> "BatchLoader":
         """This rank's batches of one epoch of training.
 
         Args:
           cuts: training cuts; unusable ones are dropped and counted in ``dropped``.
           epoch: number of the epoch; each has its own order and augmentation.
           skip_batches: how many batches at the start of the epoch were already used, by all ranks together; they are not loaded.
-          alike: so many batches in a row have similar durations, for they are worked on at the same time; 0: ``world_size``. Another
+          bucket_run: so many batches in a row have similar durations, for they are worked on at the same time; 0: ``world_size``. Another
             number gives another order.
         """
         opts = self.opts
@@ -97,9 +99,14 @@ class AsrDataModule:
         stream = self._stream(cuts, usable=True, train=True)
         bins = self._bins_of(stream, opts.num_buckets)
         order = epoch if opts.shuffle else None
-        alike = alike or self.world_size
+        bucket_run = bucket_run or self.world_size
         sampler = self._sampler(
-            stream, bins, order, drop_last=opts.drop_last, alike=alike, first=skip_batches + self.rank
+            stream,
+            bins,
+            order,
+            drop_last=opts.drop_last,
+            bucket_run=bucket_run,
+            first=skip_batches + self.rank,
         )
         return BatchLoader(self, dataset, sampler, f"epoch {epoch}", batch_seed(self.seed, epoch, 0))
 

@@ -83,7 +83,7 @@ class BucketSampler(Sampler):
       bins: boundaries of the buckets; none: one bucket, so that durations are mixed.
       seed: seed of the draws.
       drop_last: leave out batches that are not full.
-      alike: so many batches in a row come from one bucket.
+      bucket_run: so many batches in a row come from one bucket.
       first, step: give the batches at these positions of the epoch alone.
 
     Yields: (position in the epoch, references of the cuts, see :func:`~asr_core.data.stream.load_cut`).
@@ -97,7 +97,7 @@ class BucketSampler(Sampler):
         bins: Sequence[float],
         seed: int = 0,
         drop_last: bool = False,
-        alike: int = 1,
+        bucket_run: int = 1,
         first: int = 0,
         step: int = 1,
     ) -> None:
@@ -107,7 +107,7 @@ class BucketSampler(Sampler):
         self.bins = list(bins)
         self.seed = seed
         self.drop_last = drop_last
-        self.alike = alike
+        self.bucket_run = bucket_run
         self.first = first
         self.step = step
 
@@ -124,7 +124,7 @@ class BucketSampler(Sampler):
             for item in islice(items, wanted):
                 buckets[bisect_right(self.bins, item[0])].put(item)
             if not (left and bucket.ready(self.max_duration)):
-                bucket, left = self._choose(buckets, rng), self.alike
+                bucket, left = self._choose(buckets, rng), self.bucket_run
             if not bucket.items:
                 return
             left -= 1

@@ -193,7 +193,7 @@ def check_search(opts: SearchOptions) -> None:
             raise UserError(f"--{field.name.replace('_', '-')} must be a finite number, got {value}")
 
 
-def in_chunks(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str, Any]:
+def from_decode_chunk_len(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str, Any]:
     """``given`` with ``decode_chunk_len``, in feature frames, and ``num_left_chunks`` said as ``chunk_size`` and ``left_context_frames``.
 
     Where both ways are given, the latter hold.
@@ -217,15 +217,15 @@ def chunk_and_left(
     """The one chunk size and left context, in 50-Hz frames, to decode a causal model with.
 
     Args:
-      given: what the user gave, may hold ``chunk_size`` and ``left_context_frames``, or what :func:`in_chunks` takes for them.
+      given: what the user gave, may hold ``chunk_size`` and ``left_context_frames``, or what :func:`from_decode_chunk_len` takes for them.
       trained: the model's own values, e.g. ``"16,32,64,-1"``; used where they are single.
       default: (chunk size, left context) where neither says anything; None to refuse.
 
     Raises:
       UserError: no single value is given, or it makes no sense.
     """
-    given = in_chunks(given, trained)
-    trained = in_chunks({name: value for name, value in trained.items() if value != ""}, {})
+    given = from_decode_chunk_len(given, trained)
+    trained = from_decode_chunk_len({name: value for name, value in trained.items() if value != ""}, {})
     out: Dict[str, int] = {}
     for i, name in enumerate(("chunk_size", "left_context_frames")):
         flag = "--" + name.replace("_", "-")

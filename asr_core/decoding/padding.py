@@ -19,12 +19,12 @@ _MIN_FRAMES = 9  # with fewer a front end may have no output
 
 def num_chunks(num_frames: Tensor, chunk_size: int, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
     """Chunks of ``chunk_size`` 50-Hz frames needed for utterances of ``num_frames`` (N,) feature frames and their tail."""
-    return (num_frames + (TAIL_FRAMES - geometry.lost) + 2 * chunk_size - 1) // (2 * chunk_size)
+    return (num_frames + (TAIL_FRAMES - geometry.trimmed_frames) + 2 * chunk_size - 1) // (2 * chunk_size)
 
 
 def searched_frames(num_frames: Tensor, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
     """Encoder output frames of utterances of ``num_frames`` (N,) feature frames and their tail; what follows is not searched."""
-    embedded = (num_frames + (TAIL_FRAMES - geometry.lost)) // geometry.embed_factor
+    embedded = (num_frames + (TAIL_FRAMES - geometry.trimmed_frames)) // geometry.embed_factor
     return (embedded + geometry.encoder_factor - 1) // geometry.encoder_factor
 
 
@@ -47,8 +47,8 @@ def pad_for_encoder(
       The longer features, padded with ``LOG_EPS``, and the lengths that count.
     """
     if causal and chunk_size > 0:
-        lens = 2 * chunk_size * num_chunks(x_lens, chunk_size, geometry) + geometry.lost
-        longest = int(lens.max()) + geometry.look_ahead - geometry.lost
+        lens = 2 * chunk_size * num_chunks(x_lens, chunk_size, geometry) + geometry.trimmed_frames
+        longest = int(lens.max()) + geometry.look_ahead - geometry.trimmed_frames
     else:
         lens = (x_lens + TAIL_FRAMES if causal else x_lens).clamp(min=_MIN_FRAMES)
         longest = int(lens.max())

@@ -263,7 +263,7 @@ def check_streaming(opts: SearchOptions) -> Callable[[Any, SearchOptions, Resour
     return method.streaming
 
 
-def resolved(
+def resolve_method(
     opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()
 ) -> SearchOptions:
     """``opts`` with the method that is meant, by its usual name; options without effect get a line in the log.

@@ -12,13 +12,13 @@ class FrameGeometry(NamedTuple):
     Attributes:
       embed_factor: feature frames per frame of the front end's output.
       encoder_factor: frames of the front end's output per frame of the encoder's.
-      lost: feature frames that a whole utterance needs beyond a multiple of the chunk to give whole chunks.
+      trimmed_frames: feature frames that a whole utterance needs beyond a multiple of the chunk to give whole chunks.
       look_ahead: feature frames that a streaming window has beyond the chunk it advances.
     """
 
     embed_factor: int = 2
     encoder_factor: int = 2
-    lost: int = 7
+    trimmed_frames: int = 7
     look_ahead: int = 13
 
     @property
@@ -36,7 +36,7 @@ class FrontEnd(Protocol):
     """
 
     subsampling_factor: int
-    lost: int
+    trimmed_frames: int
     look_ahead: int
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:

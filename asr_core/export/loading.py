@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, List, Mapping, NamedTuple, Optional
 
-from asr_core.decoding.options import chunk_and_left, in_chunks
+from asr_core.decoding.options import chunk_and_left, from_decode_chunk_len
 from asr_core.export.pretrained import model_info
 from asr_core.export.torchscript import ScriptedModel, is_torchscript, load_torchscript
 from asr_core.text.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def load_for_inference(
       path: the file.
       tokens: bpe.model, tokens.txt or a folder with one; left out: what the file holds, else what lies beside it.
       given: model options, ``sample_rate`` and ``feature_type`` that the file does not tell, and ``chunk_size``,
-        ``left_context_frames`` to decode a causal model with, or what :func:`~asr_core.decoding.options.in_chunks` takes for them.
+        ``left_context_frames`` to decode a causal model with, or what :func:`~asr_core.decoding.options.from_decode_chunk_len` takes for them.
       device: where to put the model.
 
     Raises:
@@ -88,7 +88,7 @@ def describe_scripted(
     from asr_core.models.checkpoint import model_options
 
     says_left = "left_context_frames" in given or "num_left_chunks" in given
-    given = in_chunks(given, model.info)
+    given = from_decode_chunk_len(given, model.info)
     for name in ("chunk_size", "left_context_frames") if says_left else ("chunk_size",):
         if name in given and str(given[name]) != str(getattr(model, name)):
             chunks = f"chunks of {model.chunk_size} frames and a left context of {model.left_context_frames}"
@@ -116,7 +116,7 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: 
     from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
 
     checkpoint = load_checkpoint_file(path)
-    given = in_chunks(given, checkpoint)
+    given = from_decode_chunk_len(given, checkpoint)
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
     model = model_from_checkpoint(checkpoint, overrides).eval().to(device)
     info = model_info(model, {**overrides, **checkpoint})

@@ -178,7 +178,10 @@ class AsrModel(nn.Module):
         """How feature frames become frames of encoder output."""
         embed = self.encoder_embed
         return FrameGeometry(
-            embed.subsampling_factor, self.encoder.output_downsampling_factor, embed.lost, embed.look_ahead
+            embed.subsampling_factor,
+            self.encoder.output_downsampling_factor,
+            embed.trimmed_frames,
+            embed.look_ahead,
         )
 
     @property

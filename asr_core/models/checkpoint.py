@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asr_core.encoders.registry import ENCODERS
-from asr_core.models import safe_pickle
+from asr_core.models import icefall_names, safe_pickle
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.averaging import (
     average_of_range,
@@ -19,7 +19,6 @@ from asr_core.models.averaging import (
     find_checkpoints,
     select_checkpoints,
 )
-from asr_core.models.foreign import with_own_names
 from asr_core.models.options import CommonModelOptions, build_model, options_class, resolve
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -72,7 +71,7 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
         ) from e
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
-    return with_own_names(content)
+    return icefall_names.convert(content)
 
 
 def _load(path: Path) -> Any:

@@ -20,7 +20,7 @@ class Joiner(nn.Module):
         gated:     h = g tanh(e_1) + (1 - g) tanh(d_1),  g = sigmoid(e_2 + d_2)
 
     all products element by element; the projections of "gated" are twice as wide, [e_1, e_2] and [d_1, d_2], so that each element
-    chooses between what is heard and what was said before.
+    chooses between the encoder's and the predictor's features.
 
     A classic transducer takes the softmax of z. A hybrid autoregressive transducer ("hat"; Variani et al. 2020) gives blank a
     probability of its own and shares the rest among the tokens; its outputs are log-probabilities, which a softmax does not change ::
@@ -89,14 +89,14 @@ class Joiner(nn.Module):
     def combine(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:
         """h (..., joiner_dim) of projected inputs."""
         if self.mode == "gated":
-            heard, heard_gate = encoder_out.chunk(2, dim=-1)
-            said, said_gate = decoder_out.chunk(2, dim=-1)
-            return torch.lerp(torch.tanh(said), torch.tanh(heard), torch.sigmoid(heard_gate + said_gate))
+            enc, enc_gate = encoder_out.chunk(2, dim=-1)
+            dec, dec_gate = decoder_out.chunk(2, dim=-1)
+            return torch.lerp(torch.tanh(dec), torch.tanh(enc), torch.sigmoid(enc_gate + dec_gate))
         return torch.tanh(encoder_out * decoder_out if self.mode == "multiply" else encoder_out + decoder_out)
 
     @torch.jit.export
     def internal_lm(self, decoder_out: Tensor) -> Tensor:
-        """Logits (..., vocab_size) of the internal language model: h without what is heard, d alone.
+        """Logits (..., vocab_size) of the internal language model: h without the encoder's part, d alone.
 
         The place of e is taken by 0 or, where it multiplies d, by 1. The internal language model of a hybrid autoregressive
         transducer knows no blank: the blank's logit is minus infinity.

@@ -117,7 +117,7 @@ class Conv2dSubsampling(nn.Module):
     """
 
     subsampling_factor = 2
-    lost = 7  # by convolutions without padding
+    trimmed_frames = 7  # by convolutions without padding
     look_ahead = 13  # and twice 3 frames that the ConvNeXt sees ahead
 
     def __init__(

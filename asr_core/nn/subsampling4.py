@@ -29,7 +29,7 @@ class Conv2dSubsampling4(nn.Module):
     """
 
     subsampling_factor = 4
-    lost = 0
+    trimmed_frames = 0
     look_ahead = 0
 
     def __init__(
@@ -84,7 +84,7 @@ class Conv2dSubsamplingNarrow(nn.Module):
     """
 
     subsampling_factor = 4
-    lost = 5
+    trimmed_frames = 5
     look_ahead = 5
 
     def __init__(
@@ -129,7 +129,7 @@ class FrameStacking(nn.Module):
       dropout: of the output.
     """
 
-    lost = 0
+    trimmed_frames = 0
     look_ahead = 0
 
     def __init__(self, in_channels: int, out_channels: int, factor: int = 3, dropout: float = 0.1) -> None:
@@ -169,7 +169,7 @@ class VggStacking(nn.Module):
       dropout: of the output.
     """
 
-    lost = 6
+    trimmed_frames = 6
     look_ahead = 6
 
     def __init__(self, in_channels: int, out_channels: int, factor: int = 3, dropout: float = 0.1) -> None:

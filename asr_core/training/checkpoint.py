@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from asr_core.models.averaging import numbered
-from asr_core.training.distributed.world import World
+from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.ema import ModelEma
 from asr_core.training.state import (
@@ -34,7 +34,7 @@ _FREE = (
 )  # no change worth a word
 
 
-class Run:
+class RunCheckpoint:
     """Everything that a checkpoint holds of a run under way.
 
     Args:
@@ -55,7 +55,7 @@ class Run:
         scaler: Any,
         average: ModelAverage,
         state: TrainState,
-        world: World,
+        world: SingleProcess,
         ema: Optional[ModelEma] = None,
     ) -> None:
         self.params = params
@@ -218,7 +218,7 @@ def find_start(
 
 
 def find_common_start(
-    world: World, exp_dir: Path, start_epoch: int = 1, start_batch: int = 0
+    world: SingleProcess, exp_dir: Path, start_epoch: int = 1, start_batch: int = 0
 ) -> Optional[Tuple[Path, Dict[str, Any]]]:
     """What :func:`find_start` gives on rank 0, for all ranks."""
     found = find_start(exp_dir, start_epoch, start_batch) if world.is_main else None

@@ -13,7 +13,7 @@ from asr_core.lm.archive import LmArchive, batches_of
 from asr_core.lm.neural import RnnLm, TransformerLm, pad_tokens
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
 from asr_core.training.loop import Trainer
-from asr_core.training.optim.stepper import GradientRule
+from asr_core.training.optim.stepper import GradientScaling
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import BatchLoss, Recipe
 from asr_core.training.schedule import LRScheduler
@@ -51,12 +51,12 @@ class LmDataModule:
         self.dropped = DropReport()  # stays empty: what is left out is known before training
 
     def train_dataloader(
-        self, archive: LmArchive, epoch: int, skip_batches: int = 0, alike: int = 0
+        self, archive: LmArchive, epoch: int, skip_batches: int = 0, bucket_run: int = 0
     ) -> Iterator[Dict[str, Any]]:
         """This rank's batches of one epoch; arguments as for :class:`asr_core.data.module.AsrDataModule`."""
         batches = batches_of(archive.sentence_lengths, self.opts.batch_size, self.opts.max_sent_len)
-        alike = alike or self.world_size
-        groups = [batches[i : i + alike] for i in range(0, len(batches), alike)]
+        bucket_run = bucket_run or self.world_size
+        groups = [batches[i : i + bucket_run] for i in range(0, len(batches), bucket_run)]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(groups))
         shuffled = [batch for i in order for batch in groups[i]]
         for index in range(skip_batches + self.rank, len(shuffled), self.world_size):
@@ -177,9 +177,9 @@ class LmRecipe(Recipe):
         """Adam."""
         return torch.optim.Adam(model.parameters(), self.lm_options.lr)
 
-    def gradient_rule(self) -> GradientRule:
+    def gradient_scaling(self) -> GradientScaling:
         """The sum of the gradients, clipped."""
-        return GradientRule(max_norm=self.lm_options.clip_norm)
+        return GradientScaling(max_norm=self.lm_options.clip_norm)
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
         """A constant rate after the warm-up."""

@@ -9,15 +9,21 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
-from asr_core.training.checkpoint import Run, copy_checkpoint, find_common_start, remove_leftovers, remove_old
+from asr_core.training.checkpoint import (
+    RunCheckpoint,
+    copy_checkpoint,
+    find_common_start,
+    remove_leftovers,
+    remove_old,
+)
 from asr_core.training.distributed.device import autocast_dtype, pick_device
 from asr_core.training.distributed.stop_signal import StopRequest
-from asr_core.training.distributed.world import World
+from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.bad_batches import BadBatches, describe_cuts, named
 from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
 from asr_core.training.health.oom_scan import scan_for_oom
-from asr_core.training.health.recovery import Recovery, Watch
+from asr_core.training.health.recovery import DivergenceMonitor, Recovery
 from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks, sums_of
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.ema import ModelEma
@@ -25,7 +31,7 @@ from asr_core.training.optim.stepper import Stepper
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
 from asr_core.training.reporting.progress import Progress
-from asr_core.training.reporting.records import Records
+from asr_core.training.reporting.records import RunLogger
 from asr_core.training.reporting.startup_report import report_disk, report_model
 from asr_core.training.state import TrainState, seed_everything, seed_of_epoch
 from asr_core.utils.options import from_params
@@ -50,7 +56,7 @@ class Trainer:
         self,
         params: Mapping[str, Any],
         recipe: Recipe,
-        world: Optional[World] = None,
+        world: Optional[SingleProcess] = None,
         word_errors: Optional[Callable] = None,
     ) -> None:
         self.params = params
@@ -58,7 +64,7 @@ class Trainer:
         self.opts.validate()
         self.recipe = recipe
         self.word_errors = word_errors
-        self.world = world or World()
+        self.world = world or SingleProcess()
         self.is_main = self.world.is_main
         self.exp_dir = Path(self.opts.exp_dir)
         self.device = pick_device(self.opts, self.world.local_rank)
@@ -133,11 +139,11 @@ class Trainer:
         decay = self.recipe.optimization.ema_decay
         self.ema = ModelEma(self.model, decay) if decay else None
         trained = (self.model, self.optimizer, self.scheduler, self.scaler)
-        self.ckpt = Run(self.params, *trained, average, TrainState(), self.world, self.ema)
+        self.ckpt = RunCheckpoint(self.params, *trained, average, TrainState(), self.world, self.ema)
         self.world.share_weights(self.model)
         self.average = average
         self.noise = self.recipe.weight_noise(self.model)
-        self.stepper = Stepper(self.model, self.optimizer, self.scaler, self.recipe.gradient_rule())
+        self.stepper = Stepper(self.model, self.optimizer, self.scaler, self.recipe.gradient_scaling())
         self.recovery = Recovery(self.ckpt, self.opts, self.recipe.slower_learning(), self.recipe.lr_option)
         self.inf_check = InfCheck(self.model) if self.opts.inf_check else None
         self.scheduled = [m for m in self.model.modules() if hasattr(m, "set_batch_count")]
@@ -177,9 +183,9 @@ class Trainer:
             )
 
     def _open_records(self) -> None:
-        self.records = Records(self.opts, self.state, self.is_main, self.device, self.recipe.unit)
+        self.records = RunLogger(self.opts, self.state, self.is_main, self.device, self.recipe.unit)
         self.bad_batches = BadBatches(self.exp_dir, self.world, self.state)
-        self.watch = Watch(self.opts, self.state)
+        self.watch = DivergenceMonitor(self.opts, self.state)
 
     def _finished(self) -> bool:
         state, opts = self.state, self.opts
@@ -193,7 +199,7 @@ class Trainer:
         state = self.state
         if state.batches_done == 0:
             seed_everything(seed_of_epoch(self.opts.seed, state.epoch, self.world.rank))
-            state.alike = self.world.size
+            state.bucket_run = self.world.size
         self.scheduler.step_epoch(state.epoch - 1)
         self.progress.start_epoch(state.epoch, state.epoch_audio)
         if state.validation_due and not self._validate_in_epoch():
@@ -226,7 +232,7 @@ class Trainer:
         state = self.state
         try:
             yield from self.data.train_dataloader(
-                self.train_cuts, state.epoch, state.batches_done, state.alike
+                self.train_cuts, state.epoch, state.batches_done, state.bucket_run
             )
         except RuntimeError:
             if not self.stop.signum:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
     from asr_core.data.two_views import TwoViews
     from asr_core.text.tokenizer import Tokenizer
-    from asr_core.training.optim.stepper import GradientRule
+    from asr_core.training.optim.stepper import GradientScaling
     from asr_core.training.optim.weight_noise import WeightNoise
 
 
@@ -190,11 +190,11 @@ class Recipe:
 
         return build_scheduler(optimizer, self.optimization)
 
-    def gradient_rule(self) -> "GradientRule":
+    def gradient_scaling(self) -> "GradientScaling":
         """What is done with gradients before the optimizer's step, if it does not look after them itself."""
-        from asr_core.training.optim.stepper import GradientRule
+        from asr_core.training.optim.stepper import GradientScaling
 
-        return GradientRule(self.optimization.gradient_mean, self.optimization.clip_grad_norm)
+        return GradientScaling(self.optimization.gradient_mean, self.optimization.clip_grad_norm)
 
     def weight_noise(self, model: "nn.Module") -> "WeightNoise":
         """Variational noise on modules of the model."""

@@ -11,6 +11,8 @@ import torch
 
 from asr_core.training.metrics import MetricsTracker
 
+_FORMER_NAMES = {"alike": "bucket_run"}  # in checkpoints of versions up to 0.1
+
 
 @dataclass
 class TrainState:
@@ -20,7 +22,7 @@ class TrainState:
       epoch: the epoch under way, from 1.
       batches_done: how many batches of it were used, by all ranks together.
       batch_idx_train: steps since the start of training.
-      alike: so many batches in a row of this epoch have similar durations; as many processes began it.
+      bucket_run: so many batches in a row of this epoch have similar durations; as many processes began it.
       count_rate, count_from, count_before: reference batches (see ``--ref-duration``) in a step; from which step on; how many before.
       tot_loss: decayed sums of losses in this epoch.
       epoch_audio: seconds of audio used in this epoch.
@@ -38,7 +40,7 @@ class TrainState:
 
     epoch: int = 1
     batches_done: int = 0
-    alike: int = 1
+    bucket_run: int = 1
     batch_idx_train: int = 0
     count_rate: float = 0.0
     count_from: int = 0
@@ -89,8 +91,9 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> "TrainState":
-        """The inverse of :meth:`as_dict`."""
-        return cls(**{**values, "tot_loss": MetricsTracker(values["tot_loss"])})
+        """The inverse of :meth:`as_dict`; fields are found by their former names too."""
+        renamed = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
+        return cls(**{**renamed, "tot_loss": MetricsTracker(values["tot_loss"])})
 
 
 def seed_everything(seed: int) -> None:

@@ -73,7 +73,7 @@ def test_the_callers_random_state_is_untouched(feature_cuts, noise, workers):
 
 def test_ranks_share_an_epoch(feature_cuts):
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
-    whole = list(AsrDataModule(options(), 7).train_dataloader(cuts, 1, alike=3))
+    whole = list(AsrDataModule(options(), 7).train_dataloader(cuts, 1, bucket_run=3))
     for first in (0, 3):
         parts = [
             list(AsrDataModule(options(), 7, rank=r, world_size=3).train_dataloader(cuts, 1, first))
@@ -232,7 +232,7 @@ def test_bad_cuts_are_dropped_and_counted(feature_cuts, tmp_path, caplog):
 def test_what_was_dropped_is_told_once(caplog):
     report = DropReport()
     report.add("a", "no text")
-    report.mark_told()
+    report.mark_reported()
     report.log("epoch 1")
     assert not caplog.text
     for name in ("a", "b", "c"):

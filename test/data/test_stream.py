@@ -211,7 +211,7 @@ def test_batches_at_hand_at_the_same_time_are_alike(corpora):
     bins = duration_bins(stream, 3)
     bucket = [
         int(np.searchsorted(bins, load_cut(refs[0]).duration))
-        for _, refs in BucketSampler(stream, 1, 10.0, bins, drop_last=True, alike=2)
+        for _, refs in BucketSampler(stream, 1, 10.0, bins, drop_last=True, bucket_run=2)
     ]
     pairs = list(zip(bucket[::2], bucket[1::2]))
     assert (
@@ -255,7 +255,7 @@ def test_training_on_shar_resumes_exactly_and_shuffles_shards(shar, workers):
 
 
 def test_ranks_share_shar(shar):
-    whole = list(AsrDataModule(options()).train_dataloader(open_shar(shar), 1, alike=2))
+    whole = list(AsrDataModule(options()).train_dataloader(open_shar(shar), 1, bucket_run=2))
     parts = [
         list(AsrDataModule(options(), rank=r, world_size=2).train_dataloader(open_shar(shar), 1))
         for r in (0, 1)

@@ -11,7 +11,7 @@ from tiny import PIECES
 
 from asr_core.bin import decode, streaming_decode, transcribe
 from asr_core.decoding.options import SearchOptions, check_search
-from asr_core.decoding.registry import METHODS, resolved
+from asr_core.decoding.registry import METHODS, resolve_method
 from asr_core.lm.neural import RnnLm
 from asr_core.lm.options import LmOptions
 from asr_core.text.tokenizer import Tokenizer
@@ -229,15 +229,15 @@ def test_the_graphs_weight_is_in_the_names(world, extras):  # noqa: F811
 
 def test_options_without_effect_are_named(caplog):
     caplog.set_level("INFO")
-    resolved(SearchOptions(num_paths=7), lm=LmOptions(lm_exp_dir="x", lm_epoch=3))
+    resolve_method(SearchOptions(num_paths=7), lm=LmOptions(lm_exp_dir="x", lm_epoch=3))
     assert caplog.messages == ["greedy_search does not use --num-paths, --lm-epoch, --lm-exp-dir"]
     caplog.clear()
     lodr = SearchOptions(decoding_method="modified_beam_search_LODR")
-    resolved(lodr, lm=LmOptions(lm_exp_dir="x"))
+    resolve_method(lodr, lm=LmOptions(lm_exp_dir="x"))
     assert [m for m in caplog.messages if "give a negative weight" in m] == caplog.messages != []
     caplog.clear()
-    resolved(dataclasses.replace(lodr, ngram_lm_scale=-0.2))
-    resolved(SearchOptions(decoding_method="fast_beam_search_LG", ngram_lm_scale=0.3))
+    resolve_method(dataclasses.replace(lodr, ngram_lm_scale=-0.2))
+    resolve_method(SearchOptions(decoding_method="fast_beam_search_LG", ngram_lm_scale=0.3))
     assert not caplog.messages
 
 

@@ -92,7 +92,7 @@ def test_chunks_one_by_one_equal_chunk_masks(options):
     assert isinstance(model.encoder, StreamingEncoder) and isinstance(model.encoder_embed, FrontEnd)
     step, window, geometry = model.chunk_frames, model.window_frames, model.geometry
     x, _ = features(*[5 * step + geometry.look_ahead] * 2)
-    length = 5 * step + geometry.lost
+    length = 5 * step + geometry.trimmed_frames
     whole, lens = model.forward_encoder(x[:, :length], torch.tensor([length] * 2))
     states, outs = model.get_init_states(2), []
     for i in range(5):

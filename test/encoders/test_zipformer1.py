@@ -64,9 +64,11 @@ def features(*lens):
 def stream(step, model, x, lens, states):
     """Encoder output of all windows, each made by ``step``."""
     outs = []
-    for begin in range(0, x.size(1) - model.geometry.lost, model.chunk_frames):
+    for begin in range(0, x.size(1) - model.geometry.trimmed_frames, model.chunk_frames):
         window = x[:, begin : begin + model.window_frames]
-        out, _, states = step(window, (lens - begin).clamp(model.geometry.lost, model.window_frames), states)
+        out, _, states = step(
+            window, (lens - begin).clamp(model.geometry.trimmed_frames, model.window_frames), states
+        )
         outs.append(out)
     return torch.cat(outs, dim=1)
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.nn.masks import make_pad_mask
-from asr_core.training.distributed.launch import Seat
-from asr_core.training.distributed.world import Group
+from asr_core.training.distributed.launch import RankInfo
+from asr_core.training.distributed.world import ProcessGroup
 
 LENS = torch.tensor([7, 3, 1])
 
@@ -93,7 +93,7 @@ def _gradients(x, mask, norm):
 
 def _rank(rank, path):
     """One of two processes, each with its utterances; writes what it found."""
-    world = Group(Seat(rank, 2, rank, 2, f"file://{path}/meeting", True), 60.0, cuda=False)
+    world = ProcessGroup(RankInfo(rank, 2, rank, 2, f"file://{path}/meeting", True), 60.0, cuda=False)
     norm, (x, mask) = layer(), batch()
     mine = slice(0, 1) if rank == 0 else slice(1, 3)
     with world.shared_statistics(nn.Sequential(norm), True):

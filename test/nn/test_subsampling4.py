@@ -35,7 +35,7 @@ def test_chunks_equal_the_whole(name):
     model = MAKE[name](16).double()
     chunk, count = 4 * model.subsampling_factor, 3
     x = torch.randn(2, chunk * count + model.look_ahead, 16, dtype=torch.float64)
-    length = chunk * count + model.lost
+    length = chunk * count + model.trimmed_frames
     whole, lens = model(x[:, :length], torch.full((2,), length))
     assert lens.tolist() == [4 * count] * 2
     state, outs = model.get_init_states(2).double(), []

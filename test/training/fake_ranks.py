@@ -18,7 +18,7 @@ from test_train_program import ZipformerRecipe
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.training import loop
 from asr_core.training.distributed import launch
-from asr_core.training.distributed.world import take_part
+from asr_core.training.distributed.world import run_in_group
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
@@ -53,7 +53,7 @@ class Plain(fake_run.FakeRecipe):
         return data
 
 
-def joined_batches(batch, cuts, epoch, skip_batches, alike):
+def joined_batches(batch, cuts, epoch, skip_batches, bucket_run):
     """Two batches as one."""
     for index in range(skip_batches, fake_run.BATCHES // 2):
         a, b = batch(epoch, 2 * index), batch(epoch, 2 * index + 1)
@@ -75,7 +75,7 @@ def body(seat, exp_dir, recipe, options):
     """One rank."""
     logging.getLogger().handlers[:] = [logging.FileHandler(f"{exp_dir}/log-{seat.rank}")]
     params = fake_run.make_params(exp_dir, **options)
-    return take_part(
+    return run_in_group(
         seat,
         from_params(TrainOptions, params),
         lambda world: loop.Trainer(
@@ -107,7 +107,7 @@ def gradients(seat, exp_dir):
             )
         return 0
 
-    return take_part(seat, TrainOptions(device="cpu"), body)
+    return run_in_group(seat, TrainOptions(device="cpu"), body)
 
 
 def attempt(exp_dir, recipe="watched", ranks=2, **options):
@@ -116,7 +116,7 @@ def attempt(exp_dir, recipe="watched", ranks=2, **options):
     Path(exp_dir).mkdir(exist_ok=True, parents=True)
     if recipe == "gradients":
         whole = (
-            gradients(launch.Seat(), exp_dir)
+            gradients(launch.RankInfo(), exp_dir)
             if ranks == 1
             else launch.spawn(gradients, (exp_dir,), ranks, launch.free_port())
         )

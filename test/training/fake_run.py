@@ -78,7 +78,7 @@ class FakeData:
         }
         return {"inputs": x, "supervisions": supervisions, "batch_idx": index}
 
-    def train_dataloader(self, cuts, epoch, skip_batches=0, alike=0):
+    def train_dataloader(self, cuts, epoch, skip_batches=0, bucket_run=0):
         for index in range(skip_batches + self.rank, BATCHES, self.world_size):
             step = (epoch - 1) * BATCHES + index + 1
             batch = self._batch(epoch, index)

@@ -35,7 +35,7 @@ class Joined(fake_run.FakeRecipe):
                 "batch_idx": index,
             }
 
-        def train_dataloader(cuts, epoch, skip_batches=0, alike=0):
+        def train_dataloader(cuts, epoch, skip_batches=0, bucket_run=0):
             for index in range(skip_batches, fake_run.BATCHES // joined):
                 yield big(epoch, index)
 

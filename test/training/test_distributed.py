@@ -17,7 +17,7 @@ import test_train_program
 import torch
 
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.distributed.launch import Seat, free_port, seat_from_environment
+from asr_core.training.distributed.launch import RankInfo, free_port, seat_from_environment
 from asr_core.training.distributed.world import PeerLost, _lost_peers, launch
 from asr_core.training.metrics import read_metrics
 from asr_core.utils.errors import UserError
@@ -215,7 +215,9 @@ def test_places_come_from_the_environment(monkeypatch):
     assert seat_from_environment(4) is None
     for name, value in zip(names, ("5", "8", "1", "4", "node0", "29500")):
         monkeypatch.setenv(name, value)
-    assert seat_from_environment() == seat_from_environment(8) == Seat(5, 8, 1, 4, "env://", watched=False)
+    assert (
+        seat_from_environment() == seat_from_environment(8) == RankInfo(5, 8, 1, 4, "env://", watched=False)
+    )
     with pytest.raises(UserError, match="--world-size 2, but the launcher started 8 processes"):
         seat_from_environment(2)
 
@@ -229,10 +231,10 @@ def test_memory_that_runs_out_is_no_lost_peer():
 
 def test_a_rank_whose_launcher_is_gone_ends_at_once():
     context = multiprocessing.get_context("fork")
-    rank = context.Process(target=launch._sit, args=(os.getppid(), Seat(), os._exit))
+    rank = context.Process(target=launch._rank_main, args=(os.getppid(), RankInfo(), os._exit))
     rank.start()
     rank.join(10)
-    assert rank.exitcode == launch.LOST
+    assert rank.exitcode == launch.EXIT_PEER_LOST
 
 
 def test_a_port_that_is_taken_gives_way():

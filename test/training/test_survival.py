@@ -16,7 +16,7 @@ from asr_core.training import loop
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.health.bad_batches import describe_cuts
 from asr_core.training.health.oom_scan import OomScan, find_extremes
-from asr_core.training.health.recovery import Watch
+from asr_core.training.health.recovery import DivergenceMonitor
 from asr_core.training.metrics import read_metrics
 from asr_core.training.optim.stepper import Stepper
 from asr_core.training.options import TrainOptions
@@ -220,7 +220,7 @@ def test_a_diverging_loss_is_noticed(tmp_path, caplog):
 
 def test_what_counts_as_divergence():
     def steps_until_trouble(losses, **options):
-        watch = Watch(TrainOptions(reset_interval=10, **options), TrainState())
+        watch = DivergenceMonitor(TrainOptions(reset_interval=10, **options), TrainState())
         return next((n for n, loss in enumerate(losses, 1) if watch.look(loss, 1.0, "")), None)
 
     assert steps_until_trouble([1.0] * 20 + [5.0] * 9 + [1.0] * 20) is None  # not for long enough
@@ -232,7 +232,7 @@ def test_what_counts_as_divergence():
 
 
 def test_a_low_loss_scale_is_noticed():
-    watch = Watch(TrainOptions(reset_interval=5), TrainState())
+    watch = DivergenceMonitor(TrainOptions(reset_interval=5), TrainState())
     assert [bool(watch.look(1.0, 0.005, "")) for _ in range(5)] == [False] * 4 + [True]
     assert watch.look(1.0, 1.0, "") is None and watch.state.low_scale_steps == 0
     assert "fell to 5.0e-06" in watch.look(1.0, 5e-6, "").what

@@ -16,7 +16,7 @@ from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.files import write_text_atomic
 
 
-class Describer(NamedTuple):
+class RecordFormatter(NamedTuple):
     """Turns hypotheses into records.
 
     Attributes:
@@ -36,7 +36,7 @@ class Describer(NamedTuple):
     @staticmethod
     def make(
         model: Any, tokenizer: Tokenizer, opts: DetailOptions, method: str, chunk_size: int, folder: Path
-    ) -> "Describer":
+    ) -> "RecordFormatter":
         """One for the results of a model.
 
         Args:
@@ -48,7 +48,7 @@ class Describer(NamedTuple):
         """
         seconds = model.geometry.subsampling_factor * FRAME_SHIFT
         if not opts.write_confidence:
-            return Describer(tokenizer, seconds, opts)
+            return RecordFormatter(tokenizer, seconds, opts)
         kind = kind_of(method, chunk_size, opts)
         calibration = load_calibrations(folder).get(kind)
         where = (
@@ -57,7 +57,7 @@ class Describer(NamedTuple):
             else f"not calibrated: {folder / FILE_NAME} has none of this kind"
         )
         logging.info("confidences are %s, %s", kind, where)
-        return Describer(tokenizer, seconds, opts, kind, calibration)
+        return RecordFormatter(tokenizer, seconds, opts, kind, calibration)
 
     def hypothesis(self, hyp: Hypothesis, duration: float, offset: float = 0.0) -> Dict[str, Any]:
         """Text, tokens and words with their times in an utterance of ``duration`` seconds, which begins at ``offset``."""
@@ -95,7 +95,7 @@ class Describer(NamedTuple):
 
 
 def write_details(
-    describer: Describer, files: ResultFiles, name: str, decoded: List[Decoded], refs: List[str]
+    describer: RecordFormatter, files: ResultFiles, name: str, decoded: List[Decoded], refs: List[str]
 ) -> None:
     """Write the records of a test set that were asked for.
 
@@ -123,7 +123,7 @@ def write_details(
 
 
 def best_records(
-    describer: Describer, decoded: Iterable[Tuple[Decoded, str]], key: str
+    describer: RecordFormatter, decoded: Iterable[Tuple[Decoded, str]], key: str
 ) -> Iterator[Dict[str, Any]]:
     """A record for each utterance, of which come what was decoded and the reference, with the result called ``key``."""
     for d, ref in decoded:

@@ -13,7 +13,7 @@ from asr_core.decoding.transducer.context_table import (
     fits_table,
     internal_log_probs,
 )
-from asr_core.decoding.transducer.hashed_contexts import HashedContexts, Memory
+from asr_core.decoding.transducer.hashed_contexts import ContextCache, HashedContexts
 from asr_core.decoding.transducer.modified_beam import backtrack
 from asr_core.decoding.transducer.packed_frames import pack_frames
 from asr_core.decoding.transducer.predictor import is_recurrent
@@ -86,7 +86,7 @@ def fast_beam_search(
 class FastBeamStream:
     """What fast beam search remembers of one stream: its states and the arcs on the best path to each."""
 
-    def __init__(self, frontier: ops.Frontier, memory: Optional[Memory]) -> None:
+    def __init__(self, frontier: ops.Frontier, memory: Optional[ContextCache]) -> None:
         self.frontier = frontier
         self.memory = memory
         self.paths: List[Tuple[List[int], List[int]]] = [([], [])]  # arcs and their frames, of each state
@@ -108,7 +108,7 @@ class StreamingFastBeamSearch:
         self, model: Any, opts: FastBeamOptions = FastBeamOptions(), graph: Optional[Fsa] = None
     ) -> None:
         self._search = FastBeamCore(
-            model, opts, graph, forgets=False
+            model, opts, graph, evict=False
         )  # streams end at different frames of a chunk
 
     def new_stream(self) -> FastBeamStream:
@@ -157,14 +157,14 @@ class FastBeamCore:
     """
 
     def __init__(
-        self, model: Any, opts: FastBeamOptions, graph: Optional[Fsa] = None, forgets: bool = True
+        self, model: Any, opts: FastBeamOptions, graph: Optional[Fsa] = None, evict: bool = True
     ) -> None:
         if not (opts.beam > 0 and opts.max_contexts >= 1 and opts.max_states >= 1):
             raise ValueError(f"beam must be positive, max_contexts and max_states at least 1, got {opts}")
         self._joiner = model.joiner
         numbered = not is_recurrent(model.decoder) and fits_table(model.decoder)
         self._table: Union[ContextTable, HashedContexts] = (
-            ContextTable(model) if numbered else HashedContexts(model, forgets)
+            ContextTable(model) if numbered else HashedContexts(model, evict)
         )
         self._opts = opts
         self._graph = graph
@@ -187,7 +187,7 @@ class FastBeamCore:
             self._table.start(num), self._graph.start if self._graph else 0, self._opts.max_states
         )
 
-    def memories(self, frontier: ops.Frontier) -> List[Optional[Memory]]:
+    def memories(self, frontier: ops.Frontier) -> List[Optional[ContextCache]]:
         """What has to be kept of the contexts of each stream until its next frames; None where contexts are numbers."""
         table = self._table
         if not isinstance(table, HashedContexts):
@@ -196,7 +196,7 @@ class FastBeamCore:
         table(frontier.code[here])
         return [table.of(code[valid]) for code, valid in zip(frontier.code, here)]
 
-    def recall(self, memories: List[Memory]) -> None:
+    def recall(self, memories: List[ContextCache]) -> None:
         """Go on with streams that have these memories, if any."""
         if isinstance(self._table, HashedContexts):
             self._table.recall(memories)

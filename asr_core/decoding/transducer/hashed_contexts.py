@@ -11,7 +11,7 @@ _PRIME = (1 << 40) - 87
 _BASE = 3_000_017  # above any vocabulary; times the prime it stays below 2^62
 
 
-class Memory(NamedTuple):
+class ContextCache(NamedTuple):
     """Contexts and what the predictor remembers of each.
 
     Attributes:
@@ -33,11 +33,11 @@ class HashedContexts:
 
     Args:
       model: has ``decoder`` and ``joiner.decoder_proj``; TorchScript will do.
-      forgets: whether each call forgets what it was not asked for.
+      evict: whether each call evict what it was not asked for.
     """
 
-    def __init__(self, model: Any, forgets: bool = True) -> None:
-        self.forgets = forgets
+    def __init__(self, model: Any, evict: bool = True) -> None:
+        self.evict = evict
         self._histories = histories(model)
         self.blank_id, self.vocab_size, self.device = (
             self._histories.blank_id,
@@ -47,9 +47,9 @@ class HashedContexts:
         self.base, self.keep = _BASE, _PRIME
         self.memory = self.new_memory()
 
-    def new_memory(self) -> Memory:
+    def new_memory(self) -> ContextCache:
         """The context of utterances that have not begun, and nothing else."""
-        return Memory(torch.zeros(1, dtype=torch.int64, device=self.device), self._histories.start(1))
+        return ContextCache(torch.zeros(1, dtype=torch.int64, device=self.device), self._histories.start(1))
 
     def start(self, *shape: int) -> Tensor:
         """Contexts of utterances that have not begun."""
@@ -66,19 +66,21 @@ class HashedContexts:
         grown = self._histories.append(
             select(self.memory.states, before), token, torch.ones_like(token, dtype=torch.bool)
         )
-        old = place[known] if self.forgets else torch.arange(len(self.memory.keys), device=self.device)
+        old = place[known] if self.evict else torch.arange(len(self.memory.keys), device=self.device)
         names, order = torch.cat([self.memory.keys[old], keys[~known]]).sort()
-        self.memory = Memory(names, select(concatenate([select(self.memory.states, old), grown]), order))
+        self.memory = ContextCache(
+            names, select(concatenate([select(self.memory.states, old), grown]), order)
+        )
         return self._histories.output(select(self.memory.states, torch.searchsorted(names, keys)))[inverse]
 
-    def recall(self, memories: "list[Memory]") -> None:
+    def recall(self, memories: "list[ContextCache]") -> None:
         """Remember what several streams remember."""
         keys = torch.cat([m.keys for m in memories])
         found, inverse = keys.unique(return_inverse=True)
         first = torch.empty_like(found).scatter_(0, inverse, torch.arange(len(keys), device=keys.device))
-        self.memory = Memory(found, select(concatenate([m.states for m in memories]), first))
+        self.memory = ContextCache(found, select(concatenate([m.states for m in memories]), first))
 
-    def of(self, code: Tensor) -> Memory:
+    def of(self, code: Tensor) -> ContextCache:
         """What is remembered of contexts ``code`` (M,), all of which were asked for."""
         keys = code.remainder(self.keep).unique()
-        return Memory(keys, select(self.memory.states, torch.searchsorted(self.memory.keys, keys)))
+        return ContextCache(keys, select(self.memory.states, torch.searchsorted(self.memory.keys, keys)))

@@ -23,7 +23,7 @@ class BeamState(NamedTuple):
       score: log-probability.
       key: int64, a hash of the token sequence, equal for equal sequences.
       length: int64, number of tokens with the initial context, which the final choice divides by.
-      history: the predictor's states, see :class:`~asr_core.decoding.transducer.predictor.Histories`.
+      history: the predictor's states, see :class:`~asr_core.decoding.transducer.predictor.PredictorStates`.
       scorers: the states of each scorer.
     """
 

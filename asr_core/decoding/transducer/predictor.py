@@ -10,7 +10,7 @@ from asr_core.decoding.transducer.context_table import ContextTable, fits_table
 States = Tuple[Tensor, ...]  # one entry for each hypothesis along the first axes of each tensor
 
 
-class Histories(Protocol):
+class PredictorStates(Protocol):
     """A predictor as searches use it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Histories(Protocol):
         ...
 
 
-def histories(model: Any) -> Histories:
+def histories(model: Any) -> PredictorStates:
     """The predictor of ``model``, which has ``decoder`` and ``joiner.decoder_proj``; TorchScript will do."""
     if is_recurrent(model.decoder):
         return RecurrentHistories(model)
@@ -64,15 +64,15 @@ class StatelessHistories:
         self.horizon: Optional[int] = self._table.context_size
 
     def start(self, *shape: int) -> States:
-        """See :class:`Histories`."""
+        """See :class:`PredictorStates`."""
         return (self._table.start(*shape),)
 
     def output(self, states: States) -> Tensor:
-        """See :class:`Histories`."""
+        """See :class:`PredictorStates`."""
         return self._table(states[0])
 
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
-        """See :class:`Histories`."""
+        """See :class:`PredictorStates`."""
         return (torch.where(emits, self._table.append(states[0], token), states[0]),)
 
 
@@ -96,20 +96,20 @@ class TokenHistories(_Evaluated):
         self.horizon: Optional[int] = self.initial_length
 
     def start(self, *shape: int) -> States:
-        """See :class:`Histories`; before an utterance comes "nothing" (-1), then a blank."""
+        """See :class:`PredictorStates`; before an utterance comes "nothing" (-1), then a blank."""
         tokens = torch.full((*shape, self.initial_length), -1, dtype=torch.int64, device=self.device)
         tokens[..., -1] = self.blank_id
         return (tokens,)
 
     def output(self, states: States) -> Tensor:
-        """See :class:`Histories`."""
+        """See :class:`PredictorStates`."""
         shape = states[0].shape[:-1]
         return self._proj(self._decoder(states[0].reshape(-1, self.initial_length), False).squeeze(1)).view(
             *shape, -1
         )
 
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
-        """See :class:`Histories`."""
+        """See :class:`PredictorStates`."""
         longer = torch.cat([states[0][..., 1:], token.unsqueeze(-1)], dim=-1)
         return (torch.where(emits.unsqueeze(-1), longer, states[0]),)
 
@@ -127,7 +127,7 @@ class RecurrentHistories(_Evaluated):
             )
 
     def start(self, *shape: int) -> States:
-        """See :class:`Histories`."""
+        """See :class:`PredictorStates`."""
         return tuple(s.expand(*shape, *s.shape[1:]) for s in self._initial)
 
     def _step(self, token: Tensor, h: Tensor, c: Tensor) -> States:
@@ -135,11 +135,11 @@ class RecurrentHistories(_Evaluated):
         return self._proj(out), h, c
 
     def output(self, states: States) -> Tensor:
-        """See :class:`Histories`."""
+        """See :class:`PredictorStates`."""
         return states[0]
 
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
-        """See :class:`Histories`; only hypotheses that grow are evaluated."""
+        """See :class:`PredictorStates`; only hypotheses that grow are evaluated."""
         index = emits.flatten().nonzero().squeeze(1)
         if not len(index):
             return states

@@ -10,7 +10,7 @@ class PassThrough(nn.Module):
     """No front end: the encoder takes the features as they are."""
 
     subsampling_factor = 1
-    lost = 0
+    trimmed_frames = 0
     look_ahead = 0
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:

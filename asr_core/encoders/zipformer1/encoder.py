@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.zipformer1.layer import ZipformerEncoderLayer
-from asr_core.encoders.zipformer1.modules import AttentionDownsample, Second, WeightedSum
+from asr_core.encoders.zipformer1.modules import AttentionDownsample, SkipFirst, WeightedSum
 from asr_core.encoders.zipformer1.stack import DownsampledZipformerEncoder, ZipformerEncoder
 from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask
 from asr_core.nn.scaling import ScheduledFloat
@@ -85,7 +85,9 @@ class Zipformer(ChunkedEncoder):
                 stack = DownsampledZipformerEncoder(stack, encoder_dims[max(0, i - 1)], encoder_dims[i], ds)
             self.encoders.append(stack)
         self.skip_layers = [_skip_from(self.downsampling_factor, i) for i in range(len(encoder_dims))]
-        self.skip_modules = nn.ModuleList([WeightedSum() if k >= 0 else Second() for k in self.skip_layers])
+        self.skip_modules = nn.ModuleList(
+            [WeightedSum() if k >= 0 else SkipFirst() for k in self.skip_layers]
+        )
         self.skip_rate = ScheduledFloat((0.0, 0.5), (warmup_batches, 0.025))
         self.downsample_output = AttentionDownsample(
             encoder_dims[-1], encoder_dims[-1], self.output_downsampling_factor

@@ -181,7 +181,7 @@ class WeightedSum(nn.Module):
         return torch.lerp(y, x.to(y.dtype), weight.to(y.dtype))
 
 
-class Second(nn.Module):
+class SkipFirst(nn.Module):
     """Takes the place of a :class:`WeightedSum` where there is nothing to add."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Conv2dSubsamplingZipformer1(nn.Module):
     """
 
     subsampling_factor = 2
-    lost = 7
+    trimmed_frames = 7
     look_ahead = 7
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.1) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from asr_core.utils.errors import UserError
 from asr_core.utils.runtime import die_with_parent
 
-TOLD, LOST = (
+EXIT_REPORTED, EXIT_PEER_LOST = (
     3,
     4,
 )  # exit statuses of a rank whose mistake is on the screen already, and of one that found others gone
@@ -23,7 +23,7 @@ _GRACE = 5.0  # seconds in which ranks may end by themselves after one of them h
 _USUAL_PORT = 12354
 
 
-class Seat(NamedTuple):
+class RankInfo(NamedTuple):
     """The place of one process among those that train together.
 
     Attributes:
@@ -41,7 +41,7 @@ class Seat(NamedTuple):
     watched: bool = False
 
 
-def seat_from_environment(world_size: int = 1) -> Optional[Seat]:
+def seat_from_environment(world_size: int = 1) -> Optional[RankInfo]:
     """The place that torchrun, or another launcher that sets the same variables, gave to this process; None without one.
 
     If torchrun dies, this process is to stop as if told by SIGTERM.
@@ -63,7 +63,7 @@ def seat_from_environment(world_size: int = 1) -> Optional[Seat]:
     rank = int(env["RANK"])
     if "TORCHELASTIC_RUN_ID" in env:  # torchrun, which does not see to this itself
         die_with_parent(signal.SIGTERM)
-    return Seat(rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)))
+    return RankInfo(rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)))
 
 
 def free_port(wanted: int = 0) -> int:
@@ -102,10 +102,10 @@ def spawn(body: Callable[..., int], args: Sequence[Any], size: int, port: int) -
         os.environ.setdefault(
             "GLOO_SOCKET_IFNAME", "lo"
         )  # host names do not always lead back to the own machine
-    seats = [Seat(rank, size, rank, size, f"tcp://127.0.0.1:{chosen}", True) for rank in range(size)]
+    seats = [RankInfo(rank, size, rank, size, f"tcp://127.0.0.1:{chosen}", True) for rank in range(size)]
     context = get_context("spawn")
     ranks = [
-        context.Process(target=_sit, args=(os.getpid(), seat, body, *args), name=f"rank {seat.rank}")
+        context.Process(target=_rank_main, args=(os.getpid(), seat, body, *args), name=f"rank {seat.rank}")
         for seat in seats
     ]
     old = signal.signal(
@@ -122,10 +122,10 @@ def spawn(body: Callable[..., int], args: Sequence[Any], size: int, port: int) -
         signal.signal(signal.SIGINT, old)
 
 
-def _sit(launcher: int, seat: Seat, body: Callable[..., int], *args: Any) -> None:
+def _rank_main(launcher: int, seat: RankInfo, body: Callable[..., int], *args: Any) -> None:
     die_with_parent(signal.SIGTERM)
     if os.getppid() != launcher:  # it died before it could be told
-        os._exit(LOST)
+        os._exit(EXIT_PEER_LOST)
     from tqdm import tqdm
 
     tqdm.set_lock(
@@ -160,7 +160,7 @@ class _Watch:
             return 128 + self.signum
         if failed is None:
             return max(process.exitcode for process in self.ranks)
-        if failed.exitcode == LOST:
+        if failed.exitcode == EXIT_PEER_LOST:
             who = (
                 ", ".join(f"{process.name} (process {process.pid})" for process in self.stuck)
                 or "one of the processes"
@@ -168,7 +168,7 @@ class _Watch:
             raise UserError(
                 f"{who} did not answer the others in time (--dist-timeout), so all were ended; the log files say more"
             )
-        if failed.exitcode != TOLD:
+        if failed.exitcode != EXIT_REPORTED:
             how = (
                 f"was killed by {signal.Signals(-failed.exitcode).name}"
                 if failed.exitcode < 0
@@ -189,7 +189,7 @@ class _Watch:
             connection.wait([process.sentinel for process in alive], timeout=0.5)
             gone = [process for process in alive if process.exitcode is not None]
             alive = [process for process in alive if process not in gone]
-            bad = [process for process in gone if not _polite(process.exitcode)]
+            bad = [process for process in gone if not _is_clean_exit(process.exitcode)]
             if time.monotonic() < deadline:
                 failed += bad
             if bad:
@@ -198,7 +198,7 @@ class _Watch:
                 self.stuck += [process for process in alive if process not in self.stuck]
                 for process in alive:
                     process.kill()
-        return min(failed, key=lambda process: process.exitcode == LOST, default=None)
+        return min(failed, key=lambda process: process.exitcode == EXIT_PEER_LOST, default=None)
 
     def _pass_on(self, signum: int, frame: Optional[FrameType]) -> None:
         again = self.signum == signum
@@ -210,5 +210,5 @@ class _Watch:
                 process.kill() if again else process.terminate()
 
 
-def _polite(status: int) -> bool:
+def _is_clean_exit(status: int) -> bool:
     return status in (0, 128 + signal.SIGTERM, 128 + signal.SIGINT)

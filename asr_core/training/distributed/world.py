@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d, synchronised
-from asr_core.training.distributed.launch import LOST, TOLD, Seat
+from asr_core.training.distributed.launch import EXIT_PEER_LOST, EXIT_REPORTED, RankInfo
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
@@ -33,7 +33,7 @@ class PeerLost(RuntimeError):
     """Another process does not answer any more."""
 
 
-class World:
+class SingleProcess:
     """The processes that train together: here, this one alone.
 
     Attributes:
@@ -41,7 +41,7 @@ class World:
       local_rank: this process among those of its machine, which is the number of its GPU.
     """
 
-    def __init__(self, seat: Seat = Seat()) -> None:
+    def __init__(self, seat: RankInfo = RankInfo()) -> None:
         self.rank = seat.rank
         self.size = seat.size
         self.local_rank = seat.local_rank
@@ -77,7 +77,7 @@ class World:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over the ranks; a parameter that has none anywhere stays without."""
 
-    def first_to_tell(self) -> bool:
+    def claims_report(self) -> bool:
         """True for the first rank that asks, so that a mistake of all is told once."""
         return True
 
@@ -113,7 +113,7 @@ class World:
                 held = next(batches, None)
 
 
-class Group(World):
+class ProcessGroup(SingleProcess):
     """Several processes. Small messages go from CPU to CPU by gloo; gradients by NCCL where they are on GPUs.
 
     Every method is called by all ranks in the same order.
@@ -122,7 +122,7 @@ class Group(World):
       PeerLost: by any method, if another process has ended or does not answer within ``timeout`` seconds.
     """
 
-    def __init__(self, seat: Seat, timeout: float, cuda: bool) -> None:
+    def __init__(self, seat: RankInfo, timeout: float, cuda: bool) -> None:
         super().__init__(seat)
         import torch.distributed as dist
 
@@ -191,16 +191,16 @@ class Group(World):
             for p in params:
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
-            flying: List[Tuple[List[Tensor], Tensor, Any]] = []
+            pending: List[Tuple[List[Tensor], Tensor, Any]] = []
             for grads in _buckets([p.grad for p in params if p.grad is not None]):
                 flat = torch.cat([g.reshape(-1) for g in grads])
-                flying.append((grads, flat, self._dist.all_reduce(flat, group=self._nccl, async_op=True)))
-                if len(flying) > 1:
-                    _land(*flying.pop(0))
-            for each in flying:
-                _land(*each)
+                pending.append((grads, flat, self._dist.all_reduce(flat, group=self._nccl, async_op=True)))
+                if len(pending) > 1:
+                    _unflatten(*pending.pop(0))
+            for each in pending:
+                _unflatten(*each)
 
-    def first_to_tell(self) -> bool:
+    def claims_report(self) -> bool:
         try:
             return self._store.add("told", 1) == 1
         except RuntimeError:  # the store went with rank 0, which would not go without a word
@@ -212,31 +212,31 @@ class Group(World):
             self._dist.destroy_process_group()
 
 
-def take_part(seat: Seat, opts: TrainOptions, body: Callable[[World], int]) -> int:
+def run_in_group(seat: RankInfo, opts: TrainOptions, body: Callable[[SingleProcess], int]) -> int:
     """Run ``body`` in the circle of the processes that train together; return its exit status.
 
     A :class:`UserError` that several ranks meet is told by one of them.
     """
     if seat.size == 1:
-        return body(World(seat))
-    world: Optional[World] = None
+        return body(SingleProcess(seat))
+    world: Optional[SingleProcess] = None
     try:
         world = join(seat, opts.dist_timeout, opts.device != "cpu" and torch.cuda.is_available())
         status = body(world)
         world.close()
         return status
     except UserError as e:
-        if world is None or world.first_to_tell():
+        if world is None or world.claims_report():
             print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
-        return TOLD if seat.watched else 1
+        return EXIT_REPORTED if seat.watched else 1
     except PeerLost as e:
         logging.info("no answer from the other processes: %s", e)
-        if not seat.watched and (world is None or world.first_to_tell()):
+        if not seat.watched and (world is None or world.claims_report()):
             print(f"error: rank {seat.rank} has no answer from the others ({e})", file=sys.stderr)
-        return LOST if seat.watched else 1
+        return EXIT_PEER_LOST if seat.watched else 1
 
 
-def join(seat: Seat, timeout: float, cuda: bool) -> World:
+def join(seat: RankInfo, timeout: float, cuda: bool) -> SingleProcess:
     """Meet the other processes; returns when all are there.
 
     Args:
@@ -254,7 +254,7 @@ def join(seat: Seat, timeout: float, cuda: bool) -> World:
         )
     if cuda:
         torch.cuda.set_device(seat.local_rank)
-    return Group(seat, timeout, cuda)
+    return ProcessGroup(seat, timeout, cuda)
 
 
 @contextlib.contextmanager
@@ -281,7 +281,7 @@ def _buckets(grads: List[Tensor]) -> Iterator[List[Tensor]]:
         yield bucket
 
 
-def _land(grads: List[Tensor], flat: Tensor, work: Any) -> None:
+def _unflatten(grads: List[Tensor], flat: Tensor, work: Any) -> None:
     work.wait()
     parts = flat.split([g.numel() for g in grads])
     torch._foreach_copy_(grads, [part.view(g.shape) for part, g in zip(parts, grads)])

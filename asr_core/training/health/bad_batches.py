@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import torch
 
-from asr_core.training.distributed.world import PeerLost, World
+from asr_core.training.distributed.world import PeerLost, SingleProcess
 from asr_core.training.metrics import JsonLines
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
@@ -62,7 +62,7 @@ class BadBatches:
       state: where the run stands; has the counters.
     """
 
-    def __init__(self, exp_dir: Path, world: World, state: TrainState) -> None:
+    def __init__(self, exp_dir: Path, world: SingleProcess, state: TrainState) -> None:
         self.exp_dir = exp_dir
         self.world = world
         self.state = state

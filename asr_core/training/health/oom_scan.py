@@ -9,7 +9,7 @@ from torch import nn
 
 from asr_core.data.stream import view_of_line
 from asr_core.nn.scaling import load_training_state, training_state
-from asr_core.training.distributed.world import World
+from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.bad_batches import is_out_of_memory
 from asr_core.training.state import random_states, set_random_states
 from asr_core.utils.errors import UserError
@@ -142,7 +142,7 @@ def scan_for_oom(
     model: nn.Module,
     loss_of: Callable[[Dict[str, Any]], torch.Tensor],
     device: torch.device,
-    world: World,
+    world: SingleProcess,
 ) -> None:
     """Find the largest batches of the first epoch and try them; all ranks try the same.
 
@@ -155,7 +155,7 @@ def scan_for_oom(
     Raises:
       UserError: memory does not suffice.
     """
-    loader = data.train_dataloader(train_cuts, 1, alike=1)
+    loader = data.train_dataloader(train_cuts, 1, bucket_run=1)
     loader.sampler.first, loader.sampler.step = 0, 1  # not only this rank's
     began = time.monotonic()
     extremes = world.from_main(find_extremes(loader.sampler) if world.is_main else None)

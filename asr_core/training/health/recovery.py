@@ -1,6 +1,6 @@
 """Training that does not go on by itself: what counts as such, and how a run goes back and continues more slowly.
 
-Four things do (``Watch``): too many bad batches in a row; a loss scale of float16 below 1e-5; one that stays below 0.01; a loss that
+Four things do (``DivergenceMonitor``): too many bad batches in a row; a loss scale of float16 below 1e-5; one that stays below 0.01; a loss that
 diverges. The last means that for ``--reset-interval`` steps on end the loss per frame was above ``--divergence-factor`` times
 (0.05 + the lowest running average of the run, over about ``--reset-interval`` steps too). The 0.05 is there because losses that are
 nearly zero may well grow threefold without harm.
@@ -15,7 +15,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import torch
 
 from asr_core.models.averaging import average_of_range, numbered
-from asr_core.training.checkpoint import Run, read_whole
+from asr_core.training.checkpoint import RunCheckpoint, read_whole
 from asr_core.training.options import TrainOptions
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
@@ -36,7 +36,7 @@ class Trouble(NamedTuple):
     steps: int
 
 
-class Watch:
+class DivergenceMonitor:
     """Looks at each step for signs that training fails.
 
     Args:
@@ -117,7 +117,7 @@ class Recovery:
       lr_option: the option that sets the learning rate, for messages.
     """
 
-    def __init__(self, run: Run, opts: TrainOptions, advice: str, lr_option: str) -> None:
+    def __init__(self, run: RunCheckpoint, opts: TrainOptions, advice: str, lr_option: str) -> None:
         self.run = run
         self.opts = opts
         self.advice = advice

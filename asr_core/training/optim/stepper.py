@@ -11,7 +11,7 @@ from torch import Tensor, nn
 _LOW_SCALE = 0.01
 
 
-class GradientRule(NamedTuple):
+class GradientScaling(NamedTuple):
     """What is done with the gradients of a step before the optimizer gets them.
 
     Attributes:
@@ -39,7 +39,7 @@ class Stepper:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Any, scaler: Any, rule: GradientRule = GradientRule()
+        self, model: nn.Module, optimizer: Any, scaler: Any, rule: GradientScaling = GradientScaling()
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -71,7 +71,7 @@ class Stepper:
         self.scaler.update()
         self.overflowed = self.scale < before
         if self.scaler.is_enabled():
-            self._tend_scale(batch_idx_train)
+            self._grow_loss_scale(batch_idx_train)
         if self.overflowed:
             self.grad_norm = math.inf
         elif checks_itself:
@@ -88,7 +88,7 @@ class Stepper:
         if share != 1.0 and math.isfinite(self.grad_norm):
             torch._foreach_mul_(grads, share)
 
-    def _tend_scale(self, n: int) -> None:
+    def _grow_loss_scale(self, n: int) -> None:
         """Help a small loss scale to grow: torch alone takes 2000 steps for each doubling."""
         scale = self.scale
         if (scale < 2 and n % 25 == 0) or (scale < 8 and n % 100 == 0) or (scale < 32 and n % 400 == 0):

@@ -18,7 +18,7 @@ from asr_core.utils.errors import UserError
 _SECONDS_BETWEEN_PLOTS = 60.0
 
 
-class Records:
+class RunLogger:
     """Rank 0 writes; on other ranks only the log does.
 
     Args:

@@ -41,7 +41,7 @@ def report_data(
         raise UserError(f"no training cut can be used; dropped: {data.dropped}")
     for name, cuts in valid_sets.items():
         _report_set(f"Validation data {name}".strip(), data, cuts, train=False)
-    data.dropped.mark_told()
+    data.dropped.mark_reported()
     return summary
 
 

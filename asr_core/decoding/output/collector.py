@@ -40,7 +40,7 @@ def checked_details(params: Mapping[str, Any], method_name: str) -> Tuple[Any, A
     return scoring, details
 
 
-class Outcome:
+class ResultCollector:
     """The results of all test sets of a run, written as they come; :meth:`report` scores them.
 
     Args:

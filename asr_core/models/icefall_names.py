@@ -8,7 +8,7 @@ _EMBED = "encoder.encoder_embed."  # there the front end is a part of the encode
 _MARK = "encoder.downsample_output.query"  # no other encoder has it
 
 
-def with_own_names(content: Dict[str, Any]) -> Dict[str, Any]:
+def convert(content: Dict[str, Any]) -> Dict[str, Any]:
     """A checkpoint's content as this library would have saved it: its encoder told, the front end beside the encoder.
 
     Args:
