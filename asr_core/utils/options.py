@@ -1,4 +1,4 @@
-"""One definition of each option: a dataclass field with type, default and help.
+"""One definition of each option: a dataclass field with type, default, bounds and help.
 
 The command line, the checkpoint's record and the table in the docs all come from these fields.
 """
@@ -27,6 +27,7 @@ from typing import (
 from asr_core.utils.errors import UserError
 
 T = TypeVar("T")
+Presets = Mapping[Any, Mapping[str, Any]]
 
 
 class AttributeDict(dict):
@@ -38,14 +39,19 @@ class AttributeDict(dict):
         except KeyError:
             raise AttributeError(f"no parameter {name!r}") from None
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         self[name] = value
 
     def __str__(self) -> str:
         return json.dumps(self, indent=2, sort_keys=True, default=str)
 
 
-def str2bool(text: Any) -> bool:
+def flag(name: str) -> str:
+    """Return the option of field ``name`` as it is typed: ``"beam_size"`` -> ``"--beam-size"``."""
+    return "--" + name.replace("_", "-")
+
+
+def str2bool(text: object) -> bool:
     """Read yes/true/t/y/1 and no/false/f/n/0, whatever the case."""
     if isinstance(text, bool):
         return text
@@ -57,31 +63,168 @@ def str2bool(text: Any) -> bool:
     raise argparse.ArgumentTypeError(f"expected a boolean such as 1, 0, true or false, got {text!r}")
 
 
-def int_list(text: str) -> Tuple[int, ...]:
-    """Read a comma-separated list of integers, ``"2,2,3"`` -> ``(2, 2, 3)``."""
+def int_tuple(text: object) -> Tuple[int, ...]:
+    """Read a comma-separated list of integers: ``"2,2,3"`` -> ``(2, 2, 3)``, ``""`` -> ``()``."""
+    if isinstance(text, (list, tuple)):
+        return tuple(int(part) for part in text)
     try:
-        return tuple(int(part) for part in str(text).split(","))
+        return tuple(int(part) for part in str(text).split(",")) if str(text).strip() else ()
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected integers separated by commas, got {text!r}") from None
 
 
-def int_entries(opts: Any, name: str) -> Tuple[int, ...]:
-    """Field ``name`` of options, a comma-separated list of integers.
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The numbers that an option accepts.
+
+    Attributes:
+      at_least, above: lower bounds, inclusive and exclusive.
+      at_most, below: upper bounds, inclusive and exclusive.
+      unless: a value outside the bounds that is accepted, too, such as 0 for "never".
+    """
+
+    at_least: Optional[float] = None
+    above: Optional[float] = None
+    at_most: Optional[float] = None
+    below: Optional[float] = None
+    unless: Optional[float] = None
+
+    def accept(self, value: float) -> bool:
+        """Tell whether ``value`` is within the bounds; NaN never is."""
+        return value == self.unless or (
+            value == value
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
+        limits = [
+            f"{text} {getattr(self, name):g}"
+            for name, text in words.items()
+            if getattr(self, name) is not None
+        ]
+        return " and ".join(limits) + (f", or {self.unless:g}" if self.unless is not None else "")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Optional[Collection[Any]] = None,
+    type: Optional[Callable[[str], Any]] = None,
+    aliases: Sequence[str] = (),
+    presets: Optional[Presets] = None,
+    at_least: Optional[float] = None,
+    above: Optional[float] = None,
+    at_most: Optional[float] = None,
+    below: Optional[float] = None,
+    unless: Optional[float] = None,
+) -> Any:
+    """Declare a dataclass field that is also a command-line option.
+
+    Args:
+      default: its value where the user gives none.
+      help: one or two sentences; the default is appended by ``--help``.
+      choices: the only values allowed; a mapping is looked up when a value is checked.
+      type: a converter from text, where the field's annotation does not say enough.
+      aliases: further spellings, e.g. ``("--num_active_paths",)``.
+      presets: what a value of this option stands for: values of other options by name. Options
+        given besides win.
+      at_least, above, at_most, below, unless: see :class:`Bounds`; of a list, they hold for each
+        entry. ``None`` is always accepted.
+    """
+    bounds = Bounds(at_least, above, at_most, below, unless)
+    meta = {
+        "help": help,
+        "choices": choices,
+        "type": type,
+        "aliases": tuple(aliases),
+        "presets": presets,
+        "bounds": bounds if bounds != Bounds() else None,
+    }
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def check_values(opts: Any) -> None:
+    """Check the fields of an options dataclass against the choices and bounds they declare.
 
     Raises:
-      UserError: it is none.
+      UserError: naming the first option that is not one of its choices or is out of bounds.
     """
-    text = str(getattr(opts, name))
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"--{name.replace('_', '-')} {text!r} is not a comma-separated list of integers"
-        ) from None
+    for field in dataclasses.fields(opts):
+        value, choices, bounds = (
+            getattr(opts, field.name),
+            field.metadata.get("choices"),
+            field.metadata.get("bounds"),
+        )
+        if choices is not None and value not in choices and value != field.default:
+            known = ", ".join(str(choice) for choice in choices if choice != "")
+            raise UserError(f"unknown {flag(field.name)} {value!r}; known: {known}")
+        if bounds is not None and value is not None:
+            for number in value if isinstance(value, tuple) else (value,):
+                if not bounds.accept(number):
+                    raise UserError(f"{flag(field.name)} must be {bounds}, got {number}")
+
+
+def from_params(cls: Type[T], params: Any) -> T:
+    """Build dataclass ``cls`` from the entries of ``params`` that carry its fields' names.
+
+    A preset named there fills in what ``params`` leaves out; lists may be text, as on the command
+    line.
+
+    Args:
+      cls: a dataclass whose fields were made by :func:`option`.
+      params: a mapping or namespace; other entries are ignored.
+
+    Raises:
+      UserError: a value is malformed, unknown, or out of its bounds.
+    """
+    given = params if isinstance(params, Mapping) else vars(params)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # Type[T] cannot say "a dataclass"
+    values = {f.name: given[f.name] for f in fields if f.name in given}
+    presets = {f.name: (f.metadata["presets"], f.default) for f in fields if f.metadata.get("presets")}
+    implied, recorded = _expand(presets, values)
+    names = {f.name for f in fields}
+    values = {**{k: v for k, v in implied.items() if k in names}, **values, **recorded}
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if _is_int_tuple(hints[name]) and not isinstance(value, tuple):
+            try:
+                values[name] = int_tuple(value)
+            except argparse.ArgumentTypeError as e:
+                raise UserError(f"{flag(name)}: {e}") from e
+    opts = cls(**values)
+    check_values(opts)
+    return opts
+
+
+def defaults_of(cls: type) -> Dict[str, Any]:
+    """Return the default of each field of dataclass ``cls``, by name."""
+    return {f.name: f.default for f in dataclasses.fields(cls)}
+
+
+def _expand(
+    presets: Mapping[str, Tuple[Presets, Any]], chosen: Mapping[str, Any]
+) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Look up the presets that ``chosen`` names.
+
+    Returns the values that they imply, and what the presets' own options are recorded as: a preset
+    is recorded as the values it stands for, so that a later change of it changes no old model.
+    """
+    implied: Dict[str, Any] = {}
+    recorded: Dict[str, Any] = {}
+    for name, (table, default) in presets.items():
+        if chosen.get(name) in table:
+            implied.update(table[chosen[name]])
+            recorded[name] = table[chosen[name]].get(name, default)
+    return implied, recorded
 
 
 def peek(argv: Optional[Sequence[str]], name: str, default: str) -> str:
-    """The value of option ``--name`` on a command line, before the parser that depends on it is made.
+    """Return the value of option ``--name`` on a command line, before the parser that depends on it is made.
 
     Args:
       argv: the command line; None is the process' own.
@@ -93,34 +236,12 @@ def peek(argv: Optional[Sequence[str]], name: str, default: str) -> str:
     return parser.parse_known_args(argv)[0].value
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    choices: Optional[Sequence[Any]] = None,
-    type: Optional[Callable] = None,
-    aliases: Sequence[str] = (),
-    presets: Optional[Mapping[str, Mapping[str, Any]]] = None,
-) -> Any:
-    """A dataclass field that is also a command-line option.
-
-    Args:
-      default: its value where the user gives none.
-      help: one or two sentences; the default is appended by ``--help``.
-      choices: the only values allowed.
-      type: a converter from text, where the field's annotation does not say enough.
-      aliases: further spellings, e.g. ``("--num_active_paths",)``.
-      presets: what a value of this option stands for: values of other options by name. Options given besides win.
-    """
-    meta = {"help": help, "choices": choices, "type": type, "aliases": tuple(aliases), "presets": presets}
-    return dataclasses.field(default=default, metadata=meta)
-
-
 def add_options(
     parser: argparse.ArgumentParser,
     cls: type,
     defaults: Optional[Mapping[str, Any]] = None,
     only: Optional[Collection[str]] = None,
+    choices: Optional[Mapping[str, Collection[Any]]] = None,
 ) -> None:
     """Add one argument for each field of dataclass ``cls``, in a group titled by the first line of its docstring.
 
@@ -129,6 +250,7 @@ def add_options(
       cls: a dataclass whose fields were made by :func:`option`.
       defaults: defaults of this program or recipe, by field name, in place of the fields' own.
       only: names of the fields that this program has a use for; by default all.
+      choices: narrower choices of this program, by field name.
     """
     group = parser.add_argument_group((cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip("."))
     hints = typing.get_type_hints(cls)
@@ -136,41 +258,36 @@ def add_options(
         if only is not None and field.name not in only:
             continue
         meta = field.metadata
-        default = (defaults or {}).get(field.name, field.default)
+        allowed = (choices or {}).get(field.name, meta["choices"])
         group.add_argument(
-            "--" + field.name.replace("_", "-"),
+            flag(field.name),
             *meta["aliases"],
             dest=field.name,
             type=meta["type"] or _converter(hints[field.name]),
-            default=default,
-            choices=meta["choices"],
-            metavar=None if meta["choices"] else _metavar(hints[field.name]),
+            default=(defaults or {}).get(field.name, field.default),
+            choices=None if allowed is None else list(allowed),
+            metavar=None if allowed else _metavar(hints[field.name]),
             help=meta["help"].replace("%", "%%"),
         )
         if meta["presets"] and isinstance(parser, Parser):
             parser.presets[field.name] = (meta["presets"], field.default)
 
 
-def from_params(cls: Type[T], params: Any) -> T:
-    """Build dataclass ``cls`` from the entries of ``params`` (a mapping or namespace) that carry its fields' names."""
-    values = params if isinstance(params, Mapping) else vars(params)
-    return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})  # type: ignore[arg-type]
-
-
-def defaults_of(cls: type) -> Dict[str, Any]:
-    """The default of each field of dataclass ``cls``, by name."""
-    return {f.name: f.default for f in dataclasses.fields(cls)}
+def _is_int_tuple(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple
 
 
 def _converter(hint: Any) -> Callable[[str], Any]:
     if typing.get_origin(hint) is typing.Union:  # Optional[X]
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if _is_int_tuple(hint):
+        return int_tuple
     return str2bool if hint is bool else hint
 
 
 def _metavar(hint: Any) -> str:
     name = getattr(_converter(hint), "__name__", "VALUE")
-    return {"str2bool": "BOOL"}.get(name, name.upper())
+    return {"str2bool": "BOOL", "int_tuple": "INT,..."}.get(name, name.upper())
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -178,7 +295,15 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=36, width=110)
 
     def _get_help_string(self, action: argparse.Action) -> Optional[str]:
-        return action.help if action.default in (None, "", []) else super()._get_help_string(action)
+        if action.default in (None, "", [], ()):
+            return action.help
+        if isinstance(action.default, tuple):
+            return f"{action.help} (default: {_as_text(action.default)})"
+        return super()._get_help_string(action)
+
+
+def _as_text(entries: Tuple[Any, ...]) -> str:
+    return ",".join(map(str, entries))
 
 
 class Parser(argparse.ArgumentParser):
@@ -186,27 +311,41 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=True, **kwargs)
-        self.presets: Dict[str, Tuple[Mapping[str, Mapping[str, Any]], Any]] = {}
+        self.presets: Dict[str, Tuple[Presets, Any]] = {}
 
     def parse_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> Any:
+        """Parse; a preset gives the defaults of the options that are not on the command line."""
+        chosen = self._chosen_presets(args)
+        implied, recorded = _expand(self.presets, chosen)
+        self.set_defaults(**implied)  # before --help, which shows the defaults that hold
         values, extra = self.parse_known_args(args, namespace)
         if extra:
             self.error(self._unknown(extra))
-        chosen = {name: getattr(values, name, None) for name in self.presets}
-        wanted = {
-            name: self.presets[name][0][value]
-            for name, value in chosen.items()
-            if value in self.presets[name][0]
-        }
-        if wanted:
-            for preset in wanted.values():
-                self.set_defaults(**preset)
-            values, _ = self.parse_known_args(
-                args, namespace
-            )  # once more: what was given besides wins over the presets
-            for name, preset in wanted.items():  # recorded as what it stands for
-                setattr(values, name, preset.get(name, self.presets[name][1]))
+        for name, value in recorded.items():
+            setattr(values, name, value)
         return values
+
+    def _chosen_presets(self, args: Optional[Sequence[str]]) -> Dict[str, Any]:
+        """The values of the options that have presets; other options, and errors, are left to the parser itself."""
+        quiet = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        for name in self.presets:
+            action = next(a for a in self._actions if a.dest == name)
+            quiet.add_argument(
+                *self._spellings(action), dest=name, type=action.type, nargs="?", default=action.default
+            )
+        try:
+            return vars(quiet.parse_known_args(args)[0])
+        except (argparse.ArgumentError, argparse.ArgumentTypeError):
+            return {}
+
+    def _spellings(self, action: argparse.Action) -> List[str]:
+        """The option's spellings and their prefixes that mean no other option."""
+        flags = self._option_string_actions
+        prefixes = {text[:n] for text in action.option_strings for n in range(3, len(text))}
+        unambiguous = {
+            p for p in prefixes if all(a is action for text, a in flags.items() if text.startswith(p))
+        }
+        return [*action.option_strings, *sorted(unambiguous - set(action.option_strings))]
 
     def _unknown(self, extra: List[str]) -> str:
         flags = [e.split("=")[0] for e in extra if e.startswith("--")]
@@ -218,9 +357,28 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        """End the process with status 2 and one line."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def params_of(args: argparse.Namespace) -> AttributeDict:
-    """The parsed arguments as an :class:`AttributeDict` (the record that checkpoints carry)."""
-    return AttributeDict({k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()})
+    """Return the parsed arguments as the record that checkpoints carry: paths and lists as their text."""
+    return AttributeDict({name: _record(value) for name, value in vars(args).items()})
+
+
+def _record(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return _as_text(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def int_entries(opts: Any, name: str) -> Tuple[int, ...]:
+    """Read field ``name`` of options, a comma-separated list of integers.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        return int_tuple(getattr(opts, name))
+    except argparse.ArgumentTypeError as e:
+        raise UserError(f"{flag(name)}: {e}") from e

@@ -17,8 +17,9 @@ import test_train_program
 import torch
 
 from asr_core.training.checkpoint import read_whole
+from asr_core.training.distributed import launch
 from asr_core.training.distributed.launch import RankInfo, free_port, seat_from_environment
-from asr_core.training.distributed.world import PeerLost, _lost_peers, launch
+from asr_core.training.distributed.world import PeerLost, _lost_peers
 from asr_core.training.metrics import read_metrics
 from asr_core.utils.errors import UserError
 
