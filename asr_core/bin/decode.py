@@ -27,11 +27,12 @@ def decode(
 
     from asr_core.data.module import AsrDataModule
     from asr_core.decoding.offline import decode_batches
-    from asr_core.decoding.options import SearchOptions, chunk_and_left
+    from asr_core.decoding.options import SearchOptions
     from asr_core.decoding.output.file_names import offline_files
     from asr_core.decoding.output.records import RecordFormatter
     from asr_core.decoding.registry import get_method, resolve_method
     from asr_core.decoding.resources import load_resources
+    from asr_core.encoders.chunk_options import WHOLE_UTTERANCE, chunk_and_left
     from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
@@ -50,7 +51,7 @@ def decode(
     tokenizer = shared.find_tokenizer(opts.bpe_model, Path(params.exp_dir), fallback=fallback_tokenizer)
     shared.check_vocabulary(tokenizer, model.vocab_size)
     causal = bool(trained.get("causal", False))
-    chunk, left = chunk_and_left(params, {}, default=(-1, -1)) if causal else (-1, -1)
+    chunk, left = chunk_and_left(params, {}, default=WHOLE_UTTERANCE) if causal else WHOLE_UTTERANCE
     data_opts = shared.data_options(params, trained)
     if causal:
         shared.fix_chunk(model, chunk, left, data_opts.num_mel_bins)
@@ -111,8 +112,9 @@ def main(
       argv: the command line, by default this process'.
       more_options: adds options to the parser that the program has besides.
     """
-    from asr_core.decoding.options import CheckpointOptions, SearchOptions
+    from asr_core.decoding.options import SearchOptions
     from asr_core.lm.options import LmOptions
+    from asr_core.models.checkpoint_options import CheckpointOptions
 
     all_defaults = {**corpus.defaults, **(defaults or {})}
     fallback = all_defaults.pop("bpe_model", "")

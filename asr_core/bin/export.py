@@ -56,7 +56,7 @@ def fix_chunk(model: Any, params: AttributeDict, trained: AttributeDict) -> Dict
     Raises:
       UserError: they are not single values, or cannot stream.
     """
-    from asr_core.decoding.options import chunk_and_left
+    from asr_core.encoders.chunk_options import chunk_and_left
 
     chunk, left = chunk_and_left(params, trained, default=None)
     if chunk > 0 and left < 1:
@@ -105,7 +105,7 @@ def parsed(
       defaults: defaults of the recipe's options, by name; that of ``tokens`` holds where --exp-dir has none.
       argv: the command line, by default this process'.
     """
-    from asr_core.decoding.options import CheckpointOptions
+    from asr_core.models.checkpoint_options import CheckpointOptions
 
     all_defaults = {"avg": 9, **(defaults or {})}
     fallback = all_defaults.pop("tokens", "")

@@ -17,11 +17,12 @@ def streaming_decode(corpus_class: Type[Any], params: AttributeDict, fallback_to
 
     from asr_core.data.module import AsrDataModule
     from asr_core.decoding.confidence import ConfidentSearch
-    from asr_core.decoding.options import StreamingSearchOptions, chunk_and_left
+    from asr_core.decoding.options import StreamingSearchOptions
     from asr_core.decoding.output.file_names import streaming_files
     from asr_core.decoding.output.records import RecordFormatter
     from asr_core.decoding.registry import check_streaming, get_method, resolve_method, streaming_search
     from asr_core.decoding.resources import load_resources
+    from asr_core.encoders.chunk_options import chunk_and_left
     from asr_core.lm.options import LmOptions
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
@@ -104,7 +105,8 @@ def main(
     corpus: Type[Any], defaults: Optional[Mapping[str, Any]] = None, argv: Optional[Sequence[str]] = None
 ) -> None:
     """Parse the command line and run; arguments as of :func:`asr_core.bin.decode.main`."""
-    from asr_core.decoding.options import CheckpointOptions, StreamingSearchOptions
+    from asr_core.decoding.options import StreamingSearchOptions
+    from asr_core.models.checkpoint_options import CheckpointOptions
 
     all_defaults = {"epoch": 28, **corpus.defaults, **(defaults or {})}
     fallback = all_defaults.pop("bpe_model", "")

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type
 
+from asr_core.encoders.chunk_options import CHUNK_OPTIONS
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, add_options, from_params, option, peek
-
-CHUNK_OPTIONS = ("chunk_size", "left_context_frames", "decode_chunk_len", "num_left_chunks")
 
 
 @dataclasses.dataclass

@@ -1,37 +1,12 @@
-"""Options of decoding, exporting and transcribing."""
+"""Options of decoding."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Optional
 
-from asr_core.encoders.zipformer1.options import decoding_chunk
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, option
-
-DEFAULT_EPOCH, DEFAULT_AVG = 30, 15
-
-
-@dataclass
-class CheckpointOptions:
-    """Checkpoint: whose weights."""
-
-    epoch: int = option(DEFAULT_EPOCH, "use epoch-<epoch>.pt; counts from 1")
-    iter: int = option(0, "if positive, use checkpoint-<iter>.pt in place of an epoch's")
-    avg: int = option(
-        DEFAULT_AVG,
-        "number of checkpoints to average; with --use-averaged-model the span of epochs averaged over",
-    )
-    use_averaged_model: bool = option(
-        True,
-        "average over all steps between the first and the last checkpoint, from the running averages they hold",
-    )
-    use_ema: bool = option(
-        False,
-        "the exponential average of training's --ema-decay in place of the weights; with --avg above 1, the mean of several checkpoints'",
-        presets={True: {"use_ema": True, "use_averaged_model": False, "avg": 1}},
-    )
-    exp_dir: str = option("zipformer/exp", "folder of the checkpoints; results go there too")
 
 
 @dataclass
@@ -191,56 +166,3 @@ def check_search(opts: SearchOptions) -> None:
             math.isfinite(value) or field.name in ("beam", "search_beam", "output_beam")
         ):
             raise UserError(f"--{field.name.replace('_', '-')} must be a finite number, got {value}")
-
-
-def from_decode_chunk_len(given: Mapping[str, Any], trained: Mapping[str, Any]) -> Dict[str, Any]:
-    """``given`` with ``decode_chunk_len``, in feature frames, and ``num_left_chunks`` said as ``chunk_size`` and ``left_context_frames``.
-
-    Where both ways are given, the latter hold.
-
-    Raises:
-      UserError: a number that makes no sense.
-    """
-    usual = {"decode_chunk_len": 32, "num_left_chunks": 4}
-    out = {name: value for name, value in given.items() if name not in usual}
-    if all(name not in given for name in usual):
-        return out
-    chunk, left = decoding_chunk(
-        *(int(given.get(name, trained.get(name, value))) for name, value in usual.items())
-    )
-    return {"chunk_size": str(chunk), "left_context_frames": str(left), **out}
-
-
-def chunk_and_left(
-    given: Mapping[str, Any], trained: Mapping[str, Any], default: Optional[Tuple[int, int]]
-) -> Tuple[int, int]:
-    """The one chunk size and left context, in 50-Hz frames, to decode a causal model with.
-
-    Args:
-      given: what the user gave, may hold ``chunk_size`` and ``left_context_frames``, or what :func:`from_decode_chunk_len` takes for them.
-      trained: the model's own values, e.g. ``"16,32,64,-1"``; used where they are single.
-      default: (chunk size, left context) where neither says anything; None to refuse.
-
-    Raises:
-      UserError: no single value is given, or it makes no sense.
-    """
-    given = from_decode_chunk_len(given, trained)
-    trained = from_decode_chunk_len({name: value for name, value in trained.items() if value != ""}, {})
-    out: Dict[str, int] = {}
-    for i, name in enumerate(("chunk_size", "left_context_frames")):
-        flag = "--" + name.replace("_", "-")
-        text = str(given[name]) if name in given else None
-        candidates = [part.strip() for part in str(trained.get(name, "")).split(",") if part.strip()]
-        if text is None and len(candidates) == 1:
-            text = candidates[0]
-        if text is None and default is not None:
-            text = str(default[i])
-        if text is None:
-            raise UserError(f"the model was trained with {flag} {','.join(candidates)}: give one of them")
-        try:
-            out[name] = int(text)
-        except ValueError:
-            raise UserError(f"{flag} must be a single integer here, got {text!r}") from None
-        if out[name] != -1 and out[name] < 1:
-            raise UserError(f"{flag} must be positive, or -1 for all there is, got {text}")
-    return out["chunk_size"], out["left_context_frames"]

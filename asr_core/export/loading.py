@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, List, Mapping, NamedTuple, Optional
 
-from asr_core.decoding.options import chunk_and_left, from_decode_chunk_len
+from asr_core.encoders.chunk_options import WHOLE_UTTERANCE, chunk_and_left, from_decode_chunk_len
 from asr_core.export.pretrained import model_info
 from asr_core.export.torchscript import ScriptedModel, is_torchscript, load_torchscript
 from asr_core.text.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def load_for_inference(
       path: the file.
       tokens: bpe.model, tokens.txt or a folder with one; left out: what the file holds, else what lies beside it.
       given: model options, ``sample_rate`` and ``feature_type`` that the file does not tell, and ``chunk_size``,
-        ``left_context_frames`` to decode a causal model with, or what :func:`~asr_core.decoding.options.from_decode_chunk_len` takes for them.
+        ``left_context_frames`` to decode a causal model with, or what :func:`~asr_core.encoders.chunk_options.from_decode_chunk_len` takes for them.
       device: where to put the model.
 
     Raises:
@@ -122,7 +122,7 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: 
     info = model_info(model, {**overrides, **checkpoint})
     causal, chunk = bool(info["causal"]), -1
     if causal:
-        chunk, left = chunk_and_left(given, {}, default=(-1, -1))
+        chunk, left = chunk_and_left(given, {}, default=WHOLE_UTTERANCE)
         model.set_chunk(chunk, left)
     return InferenceModel(
         model=model,

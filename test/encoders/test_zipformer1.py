@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from asr_core.cli.decoding_arguments import add_model_options
-from asr_core.decoding.options import chunk_and_left
+from asr_core.encoders.chunk_options import chunk_and_left
 from asr_core.encoders.protocol import FrontEnd, StreamingEncoder
 from asr_core.encoders.states import stack_states, unstack_states
 from asr_core.encoders.zipformer1.attention import RelPositionalEncoding, RelPositionMultiheadAttention

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from asr_core.decoding.options import CheckpointOptions, SearchOptions
+from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.file_names import offline_files, streaming_files
 from asr_core.models.averaging import ema_of
 from asr_core.models.checkpoint import load_averaged_model
+from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.models.options import ModelOptions, build_model
 from asr_core.training.optim.ema import ModelEma
 from asr_core.utils.errors import UserError

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
+from asr_core.encoders.chunk_options import decoding_chunk
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import int_entries, option
 
@@ -61,22 +62,6 @@ class Zipformer1Options:
     left_context_frames: str = option(
         "", "Left context in decoding, in 50 Hz frames, -1 for all; default: --num-left-chunks chunks."
     )
-
-
-def decoding_chunk(decode_chunk_len: int, num_left_chunks: int) -> Tuple[int, int]:
-    """Chunk and left context in 50 Hz frames, the latter -1 for all.
-
-    Raises:
-      UserError: the numbers make no sense.
-    """
-    if decode_chunk_len < 2 or decode_chunk_len % 2 != 0:
-        raise UserError(
-            f"--decode-chunk-len must be an even number of feature frames above 0, got {decode_chunk_len}"
-        )
-    if num_left_chunks < 1 and num_left_chunks != -1:
-        raise UserError(f"--num-left-chunks must be positive, or -1 for all there is, got {num_left_chunks}")
-    chunk = decode_chunk_len // 2
-    return chunk, chunk * num_left_chunks if num_left_chunks > 0 else -1
 
 
 def build(opts: Any, feature_dim: int) -> "Tuple[nn.Module, nn.Module]":
