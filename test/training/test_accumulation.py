@@ -5,7 +5,7 @@ import signal
 import fake_run
 import pytest
 import torch
-from test_resume import records
+from fake_run import records
 
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.training.checkpoint import read_whole

@@ -5,7 +5,7 @@ import logging
 import fake_run
 import numpy as np
 import torch
-from test_resume import records
+from fake_run import records
 from torch import nn
 
 from asr_core.training.checkpoint import read_whole

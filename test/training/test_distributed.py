@@ -13,39 +13,30 @@ from pathlib import Path
 
 import fake_run
 import pytest
-import test_train_program
 import torch
+from fake_run import records
 
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.distributed import launch
 from asr_core.training.distributed.launch import RankInfo, free_port, seat_from_environment
 from asr_core.training.distributed.world import PeerLost, _lost_peers
-from asr_core.training.metrics import read_metrics
 from asr_core.utils.errors import UserError
 
-prepared = test_train_program.prepared  # a fixture: a tokenizer and cuts
-FOLDER = Path(__file__).parent
-ROOT = FOLDER.parents[1]
+HELPERS = Path(fake_run.__file__).parent
+ROOT = HELPERS.parents[1]
 
 
 def environment():
-    path = os.pathsep.join(p for p in (str(ROOT), str(FOLDER), os.environ.get("PYTHONPATH")) if p)
+    path = os.pathsep.join(p for p in (str(ROOT), str(HELPERS), os.environ.get("PYTHONPATH")) if p)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def attempts(*runs):
     """(exit status, seconds, launcher's line) of each run, and what was printed."""
-    argv = [sys.executable, str(FOLDER / "fake_ranks.py"), *map(json.dumps, runs)]
+    argv = [sys.executable, str(HELPERS / "fake_ranks.py"), *map(json.dumps, runs)]
     done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
-
-
-def records(exp_dir, *left_out):
-    return [
-        {k: v for k, v in r.items() if k not in ("rate", "time", *left_out)}
-        for r in read_metrics(Path(exp_dir) / "metrics.jsonl")
-    ]
 
 
 def weights(exp_dir, name="epoch-3.pt", key="model"):
@@ -250,7 +241,7 @@ def test_a_port_that_is_taken_gives_way():
 SCRIPT = """
 from asr_core.bin.train import main
 from asr_core.data.corpus import Corpus
-from test_train_program import TINY
+from tiny_program import TINY
 
 class Tiny(Corpus):
     name = "tiny"

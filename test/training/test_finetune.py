@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from test_train_program import TINY, Tiny, _train, prepared  # noqa: F401
+from tiny_program import TINY, Tiny, train
 
 from asr_core.bin import finetune
 from asr_core.models.checkpoint import load_averaged_model
@@ -23,15 +23,15 @@ DEFAULTS.update(log_interval=1, average_period=1, num_threads=1, tensorboard=Fal
 
 
 @pytest.fixture(scope="module")
-def trained(prepared, tmp_path_factory):  # noqa: F811
+def trained(prepared, tmp_path_factory):
     """A run's folder with its first epoch."""
     folder = tmp_path_factory.mktemp("trained")
-    assert _train(prepared, folder, "--num-epochs", "1") == 0
+    assert train(prepared, folder, "--num-epochs", "1") == 0
     return folder
 
 
 @pytest.fixture
-def tune(prepared, tmp_path):  # noqa: F811
+def tune(prepared, tmp_path):
     """Runs the program in ``tmp_path/exp``; returns its exit status."""
 
     def run(*argv, exp_dir="exp"):
@@ -119,7 +119,7 @@ def test_weights_alone_with_their_description(trained, tune, tmp_path):
     assert read_whole(tmp_path / "exp/checkpoint-1.pt")["encoder_dim"] == TINY["encoder_dim"]
 
 
-def test_other_cuts_and_several_validation_sets(trained, tune, prepared, tmp_path, capfd):  # noqa: F811
+def test_other_cuts_and_several_validation_sets(trained, tune, prepared, tmp_path, capfd):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -186,7 +186,7 @@ def test_mistakes_are_told_in_one_line(trained, tune, tmp_path, capfd):
 def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken(
     trained,
     tune,
-    prepared,  # noqa: F811
+    prepared,
     tmp_path,
     capfd,
 ):

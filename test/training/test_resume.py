@@ -10,22 +10,14 @@ from pathlib import Path
 import fake_run
 import pytest
 import torch
+from fake_run import records
 
 from asr_core.models.averaging import numbered
 from asr_core.training.checkpoint import find_start, read_whole
-from asr_core.training.metrics import read_metrics
 from asr_core.utils.errors import UserError
 
 SCRIPT = Path(fake_run.__file__)
 ROOT = SCRIPT.parents[2]
-
-
-def records(exp_dir):
-    """metrics.jsonl without what depends on the clock."""
-    return [
-        {k: v for k, v in r.items() if k not in ("rate", "time")}
-        for r in read_metrics(exp_dir / "metrics.jsonl")
-    ]
 
 
 def start(exp_dir, *attempts):

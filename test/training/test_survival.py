@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import fake_run
 import pytest
 import torch
-from test_resume import records
-from test_train_program import TINY, ZipformerRecipe, _train, prepared  # noqa: F401
+from fake_run import records
+from tiny_program import TINY, ZipformerRecipe, train
 
 from asr_core.models.averaging import average_of_range, numbered
 from asr_core.training import loop
@@ -356,12 +356,12 @@ def test_memory_that_does_not_suffice_is_told_with_what_would():
         scan(10.0, model).run(find_extremes(BATCHES)[:1])
 
 
-def test_scan_and_report_of_the_program(prepared, tmp_path, capfd):  # noqa: F811
+def test_scan_and_report_of_the_program(prepared, tmp_path, capfd):
     from lhotse import CutSet
 
     for exp, flag in ("with", "1"), ("without", "0"):
         assert (
-            _train(prepared, tmp_path / exp, "--scan-for-oom", flag, "--num-epochs", "1", "--max-steps", "3")
+            train(prepared, tmp_path / exp, "--scan-for-oom", flag, "--num-epochs", "1", "--max-steps", "3")
             == 0
         )
         out = capfd.readouterr().err
@@ -376,14 +376,14 @@ def test_scan_and_report_of_the_program(prepared, tmp_path, capfd):  # noqa: F81
         cuts[3 if part == "train" else 0].supervisions[0].text = "ONE CAFÉ"
         CutSet.from_cuts(cuts).to_file(folder / f"tiny_cuts_{part}.jsonl.gz")
     argv = ["--manifest-dir", str(folder), "--max-steps", "1"]
-    assert _train(prepared, tmp_path / "refused", *argv) == 1
+    assert train(prepared, tmp_path / "refused", *argv) == 1
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert (
         last.startswith("error: 1 training cuts would give <unk>")
         and "in cut3. Correct the text" in last
         and "É" in last
     )
-    assert _train(prepared, tmp_path / "allowed", *argv, "--allow-unk", "1") == 0
+    assert train(prepared, tmp_path / "allowed", *argv, "--allow-unk", "1") == 0
     assert "characters that the tokens lack" in capfd.readouterr().err
 
 
@@ -421,12 +421,12 @@ def test_word_errors_are_measured_recorded_and_drawn(tmp_path):
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_word_errors_of_the_program(prepared, tmp_path, capfd):  # noqa: F811
-    assert _train(prepared, tmp_path / "a", "--max-steps", "1000", "--valid-wer-cuts", "1") == 0
+def test_word_errors_of_the_program(prepared, tmp_path, capfd):
+    assert train(prepared, tmp_path / "a", "--max-steps", "1000", "--valid-wer-cuts", "1") == 0
     got = [r for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if r["type"] == "wer"]
     assert [r["epoch"] for r in got] == [1, 2] and all(r["words"] == 3 and r["cuts"] == 1 for r in got)
     assert "greedy search on 1 validation cuts: %WER" in capfd.readouterr().err
-    assert _train(prepared, tmp_path / "b", "--valid-wer-interval", "0", "--num-epochs", "1") == 0
+    assert train(prepared, tmp_path / "b", "--valid-wer-interval", "0", "--num-epochs", "1") == 0
     assert not [r for r in read_metrics(tmp_path / "b" / "metrics.jsonl") if r["type"] == "wer"]
     assert numbered(tmp_path / "b", "epoch")
 

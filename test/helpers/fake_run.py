@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, Optional
 
@@ -14,6 +15,7 @@ from torch import nn
 from asr_core.data.filter import DropReport
 from asr_core.nn.scaling import Balancer, ScheduledFloat, Whiten
 from asr_core.training import loop
+from asr_core.training.metrics import read_metrics
 from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
@@ -142,6 +144,15 @@ def run(exp_dir, recipe=FakeRecipe, **changes):
     """Train; returns the exit status."""
     params = make_params(exp_dir, **changes)
     return loop.Trainer(params, recipe(params, CORPUS)).run()
+
+
+def records(exp_dir, *left_out):
+    """The lines of metrics.jsonl without what depends on the clock, and without ``left_out``."""
+    clock = {"rate", "time", *left_out}
+    return [
+        {k: v for k, v in record.items() if k not in clock}
+        for record in read_metrics(Path(exp_dir) / "metrics.jsonl")
+    ]
 
 
 def _die_while_saving(name):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fake_run
 import torch
-from test_train_program import ZipformerRecipe
+from tiny_program import ZipformerRecipe
 
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.training import loop
