@@ -11,7 +11,7 @@ from asr_core.cli.program import run_program
 from asr_core.data.options import DataOptions
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.models.options import options_class, options_of
-from asr_core.training.distributed.launch import RankInfo, seat_from_environment, spawn
+from asr_core.training.distributed.launch import RankInfo, rank_info_from_environment, spawn
 from asr_core.training.optimizer_options import OptimizerOptions, refuse_unused
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
@@ -103,19 +103,21 @@ def launch(train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDi
     """
     opts = from_params(TrainOptions, params)
     opts.validate()
-    seat = seat_from_environment(opts.world_size)
-    if seat is None and opts.world_size > 1:
+    rank_info = rank_info_from_environment(opts.world_size)
+    if rank_info is None and opts.world_size > 1:
         return spawn(_run_rank, (train, args, params), opts.world_size, opts.master_port)
-    return _run_rank(seat or RankInfo(), train, args, params)
+    return _run_rank(rank_info or RankInfo(), train, args, params)
 
 
-def _run_rank(seat: RankInfo, train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDict) -> int:
+def _run_rank(
+    rank_info: RankInfo, train: Callable[..., int], args: Tuple[Any, ...], params: AttributeDict
+) -> int:
     from asr_core.utils.log import setup_logger
     from asr_core.utils.runtime import setup_cpu
 
-    params["world_size"] = seat.size
+    params["world_size"] = rank_info.size
     opts = from_params(TrainOptions, params)
-    setup_cpu(opts.num_threads, seat.local_size)
+    setup_cpu(opts.num_threads, rank_info.local_size)
     from asr_core.training.distributed.world import run_in_group
 
     exp_dir = Path(opts.exp_dir)
@@ -128,7 +130,7 @@ def _run_rank(seat: RankInfo, train: Callable[..., int], args: Tuple[Any, ...], 
             raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
         return train(world, params, *args)
 
-    return run_in_group(seat, opts, body)
+    return run_in_group(rank_info, opts, body)
 
 
 def _train(

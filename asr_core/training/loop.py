@@ -219,7 +219,7 @@ class Trainer:
     def _steps(self) -> Iterator[Step]:
         """The rest of the epoch, ``--accum-grad`` batches of each rank at a time."""
         step: Step = []
-        for entry in self.world.in_step(self._batches(), self.state.batches_done, self.stop):
+        for entry in self.world.in_lockstep(self._batches(), self.state.batches_done, self.stop):
             step.append(entry)
             if len(step) == self.opts.accum_grad:
                 yield step
@@ -257,7 +257,7 @@ class Trainer:
         audio, utterances = info.pop("audio"), int(info.pop("utterances"))
         state.epoch_audio += audio
         finite = math.isfinite(info["loss"])
-        if finite:
+        if info.is_finite():
             state.tot_loss = state.tot_loss.add(info, keep=1 - 1 / self.opts.reset_interval)
         self.average.update(state.batch_idx_train)
         if self.ema:
@@ -384,7 +384,7 @@ class Trainer:
                         break
                     with self._autocast():
                         found = losses_of(self.recipe.compute_loss(self.model, batch, state.batch_idx_train))
-                    if math.isfinite(found["loss"]):
+                    if found.is_finite():
                         losses = losses.add(found)
                     else:
                         logging.warning(

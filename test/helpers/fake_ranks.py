@@ -71,12 +71,12 @@ def joined_batches(batch, cuts, epoch, skip_batches, bucket_run):
 RECIPES = {"watched": Watched, "plain": Plain}
 
 
-def body(seat, exp_dir, recipe, options):
+def body(rank_info, exp_dir, recipe, options):
     """One rank."""
-    logging.getLogger().handlers[:] = [logging.FileHandler(f"{exp_dir}/log-{seat.rank}")]
+    logging.getLogger().handlers[:] = [logging.FileHandler(f"{exp_dir}/log-{rank_info.rank}")]
     params = fake_run.make_params(exp_dir, **options)
     return run_in_group(
-        seat,
+        rank_info,
         from_params(TrainOptions, params),
         lambda world: loop.Trainer(
             params, RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world
@@ -84,7 +84,7 @@ def body(seat, exp_dir, recipe, options):
     )
 
 
-def gradients(seat, exp_dir):
+def gradients(rank_info, exp_dir):
     """One rank: gradients of a Zipformer on one of two batches, or on both if alone; rank 0 writes the sum to gradients-<size>.pt."""
 
     def body(world):
@@ -107,7 +107,7 @@ def gradients(seat, exp_dir):
             )
         return 0
 
-    return run_in_group(seat, TrainOptions(device="cpu"), body)
+    return run_in_group(rank_info, TrainOptions(device="cpu"), body)
 
 
 def attempt(exp_dir, recipe="watched", ranks=2, **options):
@@ -143,6 +143,6 @@ if __name__ == "__main__":
         "torch.distributed.distributed_c10d",
     ):
         importlib.import_module(module)
-    launch._GRACE = 1.0
+    launch._GRACE_SECONDS = 1.0
     launch.get_context = lambda method: multiprocessing.get_context("fork")
     print(json.dumps([attempt(**json.loads(argument)) for argument in sys.argv[1:]]))

@@ -15,11 +15,11 @@ from torch import nn
 from asr_core.data.filter import DropReport
 from asr_core.nn.scaling import Balancer, ScheduledFloat, Whiten
 from asr_core.training import loop
-from asr_core.training.metrics import read_metrics
 from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
 from asr_core.training.reporting.startup_report import DataSummary
+from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.options import AttributeDict, defaults_of
 
 BATCHES = 12  # of an epoch

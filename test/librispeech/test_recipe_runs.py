@@ -7,7 +7,7 @@ import run_recipe
 import torch
 from run_recipe import check_results
 
-from asr_core.training.metrics import read_metrics
+from asr_core.training.reporting.writers import read_metrics
 
 TINY = (
     "--num-encoder-layers 1,1 --downsampling-factor 1,2 --encoder-dim 64,96 --encoder-unmasked-dim 48,64 --feedforward-dim 128 "

@@ -9,7 +9,7 @@ from fake_run import records
 
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.metrics import read_metrics
+from asr_core.training.reporting.writers import read_metrics
 
 
 class Joined(fake_run.FakeRecipe):

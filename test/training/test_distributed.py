@@ -18,8 +18,8 @@ from fake_run import records
 
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.distributed import launch
-from asr_core.training.distributed.launch import RankInfo, free_port, seat_from_environment
-from asr_core.training.distributed.world import PeerLost, _lost_peers
+from asr_core.training.distributed.launch import RankInfo, free_port, rank_info_from_environment
+from asr_core.training.distributed.world import PeerLost, _peer_errors
 from asr_core.utils.errors import UserError
 
 HELPERS = Path(fake_run.__file__).parent
@@ -204,20 +204,22 @@ def test_places_come_from_the_environment(monkeypatch):
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    assert seat_from_environment(4) is None
+    assert rank_info_from_environment(4) is None
     for name, value in zip(names, ("5", "8", "1", "4", "node0", "29500")):
         monkeypatch.setenv(name, value)
     assert (
-        seat_from_environment() == seat_from_environment(8) == RankInfo(5, 8, 1, 4, "env://", watched=False)
+        rank_info_from_environment()
+        == rank_info_from_environment(8)
+        == RankInfo(5, 8, 1, 4, "env://", spawned=False)
     )
     with pytest.raises(UserError, match="--world-size 2, but the launcher started 8 processes"):
-        seat_from_environment(2)
+        rank_info_from_environment(2)
 
 
 def test_memory_that_runs_out_is_no_lost_peer():
-    with pytest.raises(torch.cuda.OutOfMemoryError), _lost_peers():
+    with pytest.raises(torch.cuda.OutOfMemoryError), _peer_errors():
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(PeerLost, match="Connection closed"), _lost_peers():
+    with pytest.raises(PeerLost, match="Connection closed"), _peer_errors():
         raise RuntimeError("Connection closed by peer")
 
 

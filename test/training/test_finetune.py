@@ -10,7 +10,7 @@ from asr_core.bin import finetune
 from asr_core.models.checkpoint import load_averaged_model
 from asr_core.nn.scheduled import ScheduledFloat
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.metrics import read_metrics
+from asr_core.training.reporting.writers import read_metrics
 
 DEFAULTS = {
     "max_duration": 5.0,

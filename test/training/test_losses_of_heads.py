@@ -14,9 +14,9 @@ from asr_core.data.two_views import TwoViews
 from asr_core.models import ModelOptions, build_model
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.losses import check_heads, early_emission, loss_weights
-from asr_core.training.metrics import read_metrics
 from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
+from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of
 

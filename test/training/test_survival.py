@@ -17,10 +17,10 @@ from asr_core.training.checkpoint import read_whole
 from asr_core.training.health.bad_batches import describe_cuts
 from asr_core.training.health.oom_scan import OomScan, find_extremes
 from asr_core.training.health.recovery import DivergenceMonitor
-from asr_core.training.metrics import read_metrics
 from asr_core.training.optim.stepper import Stepper
 from asr_core.training.options import TrainOptions
 from asr_core.training.reporting.startup_report import report_disk
+from asr_core.training.reporting.writers import read_metrics
 from asr_core.training.state import TrainState, random_states
 from asr_core.utils.errors import UserError
 

@@ -12,7 +12,7 @@ from tiny_program import Tiny, ZipformerRecipe, train
 
 from asr_core.bin.train import main
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.metrics import read_metrics
+from asr_core.training.reporting.writers import read_metrics
 
 
 def test_a_zipformer_run_continues_exactly(tmp_path):

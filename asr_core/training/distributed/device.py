@@ -1,4 +1,4 @@
-"""Where a model trains, and in what precision."""
+"""Device and precision of training."""
 
 from typing import Optional
 
@@ -8,30 +8,30 @@ from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 
 
-def pick_device(opts: TrainOptions, rank: int = 0) -> torch.device:
-    """The device that ``--device`` names.
+def pick_device(opts: TrainOptions, local_rank: int = 0) -> torch.device:
+    """Return the device that ``--device`` names; on GPUs, the one of this process.
 
     Raises:
-      UserError: CUDA is asked for and not there.
+      UserError: CUDA was asked for and is not available.
     """
     has_cuda = torch.cuda.is_available()
     if opts.device == "cuda" and not has_cuda:
         raise UserError("--device cuda: this machine, or this build of torch, has no CUDA; give --device cpu")
-    return torch.device("cuda", rank) if has_cuda and opts.device != "cpu" else torch.device("cpu")
+    return torch.device("cuda", local_rank) if has_cuda and opts.device != "cpu" else torch.device("cpu")
 
 
 def autocast_dtype(opts: TrainOptions, device: torch.device) -> Optional[torch.dtype]:
-    """The type of mixed precision, or None for float32.
+    """Return the reduced precision of the forward pass, or None for float32.
 
     Raises:
-      UserError: the device cannot train in it.
+      UserError: the device cannot train in that precision.
     """
     if not (opts.use_fp16 or opts.use_bf16):
         return None
     if opts.use_fp16 and device.type != "cuda":
         raise UserError(
-            f"--use-fp16 1: mixed precision needs a CUDA device for float16, and this run is on the {device.type}; leave it out, "
-            "or try --use-bf16 1, which any device can"
+            f"--use-fp16 1: mixed precision needs a CUDA device for float16, and this run is "
+            f"on the {device.type}; leave it out, or try --use-bf16 1, which works on any device"
         )
     if opts.use_bf16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("--use-bf16 1: this GPU has no bfloat16; use --use-fp16 1")

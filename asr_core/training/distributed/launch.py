@@ -1,4 +1,7 @@
-"""Starting the processes that train together, and watching over them; light, because the watching process does no more."""
+"""Launching the processes of a training run and supervising them.
+
+The launching process does nothing else, so this module imports neither torch nor lhotse.
+"""
 
 import logging
 import math
@@ -8,29 +11,39 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing import connection, get_context
+from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.runtime import die_with_parent
 
-EXIT_REPORTED, EXIT_PEER_LOST = (
-    3,
-    4,
-)  # exit statuses of a rank whose mistake is on the screen already, and of one that found others gone
-_GRACE = 5.0  # seconds in which ranks may end by themselves after one of them has died
-_USUAL_PORT = 12354
+# Exit statuses of a rank for its launcher, distinct from 1 and 2, which Python and argparse use.
+EXIT_REPORTED = 3  # the user's mistake was printed by this rank or by another one
+EXIT_PEER_LOST = 4  # another rank no longer answers; that rank is the one to report
+
+# Seconds that the other ranks get to notice a dead one by themselves, close their files and exit.
+# Lost connections are noticed within milliseconds; the rest is for ranks that are in the middle of
+# a step.
+_GRACE_SECONDS = 5.0
+_DEFAULT_PORT = 12354  # the default of --master-port
+_POLL_SECONDS = 0.5  # how often the launcher looks at its deadline while no rank exits
 
 
-class RankInfo(NamedTuple):
-    """The place of one process among those that train together.
+@dataclass(frozen=True)
+class RankInfo:
+    """The place of one process in the group of processes that train together.
 
     Attributes:
-      rank, size: among all machines.
-      local_rank, local_size: on this machine.
-      address: where rank 0 listens, as torch.distributed's ``init_method``.
-      watched: our own launcher watches over this process and says who died.
+      rank: number of this process among all machines, from 0.
+      size: number of processes on all machines.
+      local_rank: number of this process on its machine, which is also the number of its GPU.
+      local_size: number of processes on this machine.
+      address: where rank 0 listens, as ``init_method`` of ``torch.distributed``.
+      spawned: whether :func:`spawn` started this process, supervises it and reports which rank
+        died.
     """
 
     rank: int = 0
@@ -38,19 +51,22 @@ class RankInfo(NamedTuple):
     local_rank: int = 0
     local_size: int = 1
     address: str = "env://"
-    watched: bool = False
+    spawned: bool = False
 
 
-def seat_from_environment(world_size: int = 1) -> Optional[RankInfo]:
-    """The place that torchrun, or another launcher that sets the same variables, gave to this process; None without one.
+def rank_info_from_environment(world_size: int = 1) -> Optional[RankInfo]:
+    """Read the variables that torchrun, or another launcher with the same convention, sets.
 
-    If torchrun dies, this process is to stop as if told by SIGTERM.
+    If torchrun dies, this process stops as after SIGTERM.
 
     Args:
-      world_size: what ``--world-size`` says.
+      world_size: value of ``--world-size``.
+
+    Returns:
+      The place of this process, or None if no launcher started it.
 
     Raises:
-      UserError: the environment has another number of processes.
+      UserError: ``world_size`` contradicts the launcher.
     """
     env = os.environ
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(env):
@@ -61,153 +77,198 @@ def seat_from_environment(world_size: int = 1) -> Optional[RankInfo]:
             f"--world-size {world_size}, but the launcher started {size} processes: leave --world-size out"
         )
     rank = int(env["RANK"])
-    if "TORCHELASTIC_RUN_ID" in env:  # torchrun, which does not see to this itself
+    if "TORCHELASTIC_RUN_ID" in env:  # torchrun does not stop its workers when it is killed
         die_with_parent(signal.SIGTERM)
-    return RankInfo(rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)))
+    return RankInfo(
+        rank=rank,
+        size=size,
+        local_rank=int(env.get("LOCAL_RANK", rank)),
+        local_size=int(env.get("LOCAL_WORLD_SIZE", size)),
+    )
 
 
 def free_port(wanted: int = 0) -> int:
-    """``wanted`` if nobody listens there on this machine, or else a free port."""
+    """Return ``wanted`` if nobody listens there on this machine, otherwise a free port.
+
+    Raises:
+      UserError: no port is free.
+    """
     for port in (wanted, 0):
         with socket.socket() as s:
-            s.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # connections of an earlier run that linger do no harm
+            # Connections of an earlier run that linger in TIME_WAIT do not disturb a new listener.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 s.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return s.getsockname()[1]
+            return int(s.getsockname()[1])
     raise UserError("no free port on this machine")
 
 
-def spawn(body: Callable[..., int], args: Sequence[Any], size: int, port: int) -> int:
-    """Run ``body(seat, *args)`` in ``size`` processes of this machine; return the exit status of the whole.
+def spawn(body: Callable[..., int], args: Sequence[object], size: int, port: int) -> int:
+    """Run ``body(rank_info, *args)`` in ``size`` processes of this machine.
 
-    Signals go on to all ranks, which then agree on where to stop; the second one of a kind kills them. If a rank dies, the others
-    end within seconds. If this process dies, the ranks stop as if told by SIGTERM.
+    Signals are forwarded to all ranks, which then agree on where to stop; the second signal of a
+    kind kills them. If a rank dies, the others are ended within seconds. If this process dies, the
+    ranks stop as after SIGTERM.
 
     Args:
-      body: a function that can be pickled; returns an exit status.
+      body: a picklable function that returns an exit status.
       args: its further arguments.
       size: number of processes.
-      port: where rank 0 listens; the usual one gives way to another where it is taken.
+      port: where rank 0 listens. The default port is replaced by a free one if it is taken.
+
+    Returns:
+      The exit status of the whole.
+
+    Raises:
+      UserError: a rank died or did not answer, or ``port`` is taken and is not the default.
     """
     chosen = free_port(port)
     if chosen != port:
-        if port != _USUAL_PORT:
+        if port != _DEFAULT_PORT:
             raise UserError(f"--master-port {port} is taken on this machine: give another one, or none")
         print(f"port {port} is taken: the processes meet at {chosen}", file=sys.stderr)
     if sys.platform.startswith("linux"):
-        os.environ.setdefault(
-            "GLOO_SOCKET_IFNAME", "lo"
-        )  # host names do not always lead back to the own machine
-    seats = [RankInfo(rank, size, rank, size, f"tcp://127.0.0.1:{chosen}", True) for rank in range(size)]
+        # Gloo would look up the host's name, which does not always resolve to an address of this
+        # machine.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     context = get_context("spawn")
-    ranks = [
-        context.Process(target=_rank_main, args=(os.getpid(), seat, body, *args), name=f"rank {seat.rank}")
-        for seat in seats
-    ]
-    old = signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # inherited: while a rank starts, Ctrl-C reaches it through us alone
+    ranks: List[BaseProcess] = []
+    for rank in range(size):
+        info = RankInfo(
+            rank=rank,
+            size=size,
+            local_rank=rank,
+            local_size=size,
+            address=f"tcp://127.0.0.1:{chosen}",
+            spawned=True,
+        )
+        process_args = (os.getpid(), info, body, *args)
+        ranks.append(context.Process(target=_rank_main, args=process_args, name=f"rank {rank}"))
+    # Ranks inherit that Ctrl-C is ignored: until they are ready for it, only the launcher forwards
+    # it.
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for process in ranks:
             process.start()
-        return _Watch(ranks).run()
+        return _Supervisor(ranks).run()
     finally:
         for process in ranks:
             if process.is_alive():
                 process.kill()
-        signal.signal(signal.SIGINT, old)
+        signal.signal(signal.SIGINT, previous)
 
 
-def _rank_main(launcher: int, seat: RankInfo, body: Callable[..., int], *args: Any) -> None:
+def _rank_main(launcher_pid: int, rank_info: RankInfo, body: Callable[..., int], *args: object) -> None:
     die_with_parent(signal.SIGTERM)
-    if os.getppid() != launcher:  # it died before it could be told
+    if os.getppid() != launcher_pid:  # it died before die_with_parent could take effect
         os._exit(EXIT_PEER_LOST)
     from tqdm import tqdm
 
-    tqdm.set_lock(
-        threading.RLock()
-    )  # the usual one is a semaphore of the system, which would be reported as left behind
-    status = body(seat, *args)
+    # tqdm's default lock holds a semaphore of the system, which os._exit below would report as
+    # leaked.
+    tqdm.set_lock(threading.RLock())
+    status = body(rank_info, *args)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        status
-    )  # all is closed; the interpreter's clearing up takes seconds, and libraries of GPUs are known to hang in it
+    # Everything is closed. The interpreter's own clean-up takes seconds, and GPU libraries may hang
+    # in it.
+    os._exit(status)
 
 
-class _Watch:
-    """Waits for ranks, passes signals on to them, ends all if one dies."""
+class _Supervisor:
+    """Waits for the ranks, forwards signals to them, and ends all of them if one dies.
 
-    def __init__(self, ranks: List[Any]) -> None:
+    Args:
+      ranks: started processes.
+
+    Attributes:
+      signum: the signal that was forwarded last, or 0.
+      stuck: ranks that had to be killed because they did not exit after another one had failed.
+    """
+
+    def __init__(self, ranks: Sequence[BaseProcess]) -> None:
         self.ranks = ranks
         self.signum = 0
-        self.stuck: List[Any] = []
+        self.stuck: List[BaseProcess] = []
 
     def run(self) -> int:
-        """Wait for the end; return the exit status."""
-        old: Dict[int, Any] = {s: signal.signal(s, self._pass_on) for s in (signal.SIGTERM, signal.SIGINT)}
+        """Wait until all ranks have exited; return the exit status of the whole.
+
+        Raises:
+          UserError: a rank died or hung; names it.
+        """
+        handled = (signal.SIGTERM, signal.SIGINT)
+        previous = {signum: signal.signal(signum, self._forward) for signum in handled}
         try:
             failed = self._wait()
         finally:
-            for signum, handler in old.items():
+            for signum, handler in previous.items():
                 signal.signal(signum, handler)
         if self.signum:
             return 128 + self.signum
         if failed is None:
-            return max(process.exitcode for process in self.ranks)
-        if failed.exitcode == EXIT_PEER_LOST:
-            who = (
-                ", ".join(f"{process.name} (process {process.pid})" for process in self.stuck)
-                or "one of the processes"
-            )
+            return max(_exit_status(process) for process in self.ranks)
+        status = _exit_status(failed)
+        if status == EXIT_REPORTED:
+            return 1
+        if status == EXIT_PEER_LOST:
+            names = [f"{process.name} (process {process.pid})" for process in self.stuck]
             raise UserError(
-                f"{who} did not answer the others in time (--dist-timeout), so all were ended; the log files say more"
+                f"{', '.join(names) or 'one of the processes'} did not answer the others in time "
+                "(--dist-timeout), so all were ended; the log files say more"
             )
-        if failed.exitcode != EXIT_REPORTED:
-            how = (
-                f"was killed by {signal.Signals(-failed.exitcode).name}"
-                if failed.exitcode < 0
-                else f"ended with status {failed.exitcode}"
-            )
-            raise UserError(
-                f"{failed.name} (process {failed.pid}) {how}, so the other processes were ended too; "
-                "the same command continues from the last checkpoint"
-            )
-        return 1
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        raise UserError(
+            f"{failed.name} (process {failed.pid}) {how}, so the other processes were ended too; "
+            "the same command continues from the last checkpoint"
+        )
 
-    def _wait(self) -> Optional[Any]:
-        """Wait until all have ended; the one that failed, if any did, after ending the others."""
-        failed: List[Any] = []
+    def _wait(self) -> Optional[BaseProcess]:
+        """Wait until all ranks have exited; after a failure, kill those that do not exit in time.
+
+        Returns:
+          The rank that failed, preferably one that did not merely lose another, or None.
+        """
+        failed: List[BaseProcess] = []
         deadline = math.inf
         alive = list(self.ranks)
         while alive:
-            connection.wait([process.sentinel for process in alive], timeout=0.5)
-            gone = [process for process in alive if process.exitcode is not None]
-            alive = [process for process in alive if process not in gone]
-            bad = [process for process in gone if not _is_clean_exit(process.exitcode)]
-            if time.monotonic() < deadline:
+            connection.wait([process.sentinel for process in alive], timeout=_POLL_SECONDS)
+            exited = [process for process in alive if process.exitcode is not None]
+            alive = [process for process in alive if process not in exited]
+            bad = [process for process in exited if not _is_clean_exit(_exit_status(process))]
+            if time.monotonic() < deadline:  # after it, ranks fail because they are killed here
                 failed += bad
             if bad:
-                deadline = min(deadline, time.monotonic() + _GRACE)
+                deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
             if time.monotonic() > deadline:
                 self.stuck += [process for process in alive if process not in self.stuck]
                 for process in alive:
                     process.kill()
-        return min(failed, key=lambda process: process.exitcode == EXIT_PEER_LOST, default=None)
+        return min(failed, key=lambda process: _exit_status(process) == EXIT_PEER_LOST, default=None)
 
-    def _pass_on(self, signum: int, frame: Optional[FrameType]) -> None:
+    def _forward(self, signum: int, frame: Optional[FrameType]) -> None:
+        """Ask all ranks to stop, or kill them if the same signal arrives again.
+
+        They always get SIGTERM, because a Ctrl-C at the terminal has reached them already.
+        """
         again = self.signum == signum
         self.signum = signum
         for process in self.ranks:
-            if (
-                process.is_alive()
-            ):  # always SIGTERM, because at a terminal a Ctrl-C has reached the ranks already
-                process.kill() if again else process.terminate()
+            if process.is_alive():
+                if again:
+                    process.kill()
+                else:
+                    process.terminate()
+
+
+def _exit_status(process: BaseProcess) -> int:
+    """Return the exit status of a process that has ended; negative if a signal killed it."""
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 def _is_clean_exit(status: int) -> bool:

@@ -1,21 +1,38 @@
-"""Processes that train together, one on each device, all at the same step.
+"""Processes that train together, one per device, all at the same step.
 
-Gradients are *summed* over the processes, as losses are over the utterances of a batch: N processes with a batch each give the
-gradient of one process with all their utterances, and nothing else in the training knows how many there are, but for the counter of
-reference batches (``--ref-duration``). (Averaging would give 1/N of it. ScaledAdam would not notice; other optimizers would.)
+Gradients are *summed* over the processes, as losses are over the utterances of a batch: N processes
+with one batch each compute the gradient of one process with all their utterances, and nothing else
+in training knows how many there are, except the counter of reference batches (``--ref-duration``).
+Averaging would give 1/N of it, which ScaledAdam would not notice but other optimizers would.
 
-The reduction is our own, after the backward pass, rather than DistributedDataParallel's hooks during it: the step that a rank has no
-batch for, or cannot use, needs no special care then, parameters without a gradient neither, and model and checkpoints keep their
-names. What is lost is the overlap with the backward pass: the time to sum the gradients once, some milliseconds inside a machine.
+The all-reduce is our own and runs after the backward pass, rather than in the hooks of
+DistributedDataParallel during it. A step for which a rank has no batch, or cannot use it, then
+needs no special care, nor do parameters without a gradient, and the model and its checkpoints keep
+their names. The price is the overlap with the backward pass: the time to sum the gradients once,
+some milliseconds within one machine.
 """
 
 import contextlib
 import datetime
 import logging
 import sys
-from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d, synchronised
@@ -24,241 +41,307 @@ from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.options import TrainOptions
 from asr_core.utils.errors import UserError
 
-_BUCKET = 32 << 20  # bytes of gradients that travel together
+# Bytes of gradients in one all-reduce: large enough that its latency does not matter, small enough
+# that two flat copies at a time are little beside the model. DistributedDataParallel uses 25 MiB.
+_BUCKET_BYTES = 32 << 20
 
 Batch = Dict[str, Any]
+T = TypeVar("T")
 
 
 class PeerLost(RuntimeError):
-    """Another process does not answer any more."""
+    """Another process no longer answers."""
 
 
 class SingleProcess:
-    """The processes that train together: here, this one alone.
+    """The group of processes that train together, here with a single member.
+
+    Args:
+      rank_info: the place of this process.
 
     Attributes:
-      rank, size: this process among them.
-      local_rank: this process among those of its machine, which is the number of its GPU.
+      rank: number of this process.
+      size: number of processes.
+      local_rank: number of this process on its machine, which is also the number of its GPU.
     """
 
-    def __init__(self, seat: RankInfo = RankInfo()) -> None:
-        self.rank = seat.rank
-        self.size = seat.size
-        self.local_rank = seat.local_rank
+    def __init__(self, rank_info: RankInfo = RankInfo()) -> None:
+        self.rank = rank_info.rank
+        self.size = rank_info.size
+        self.local_rank = rank_info.local_rank
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files."""
+        """Whether this process writes the files of the run."""
         return self.rank == 0
 
     def exchange(self, values: Sequence[float]) -> List[List[float]]:
-        """The ``values`` of all ranks, equally many, in the order of the ranks."""
+        """Return the ``values`` of all ranks, by rank; each rank gives equally many."""
         return [[float(v) for v in values]]
 
-    def gather(self, value: Any) -> List[Any]:
-        """The picklable ``value`` of each rank, in the order of the ranks."""
+    def gather(self, value: T) -> List[T]:
+        """Return the picklable ``value`` of each rank, by rank."""
         return [value]
 
-    def from_main(self, value: Any) -> Any:
-        """Rank 0's picklable ``value``."""
+    def from_main(self, value: T) -> T:
+        """Return rank 0's picklable ``value``."""
         return value
 
     def share_weights(self, model: nn.Module) -> None:
         """Give all ranks the parameters and buffers of rank 0."""
 
     def shared_statistics(self, model: nn.Module, has_batch: bool) -> ContextManager[None]:
-        """Within it the batch norms of ``model`` take their statistics over all ranks.
+        """Return a context in which the batch norms of ``model`` compute statistics over all ranks.
 
-        Where one of them has no batch, each rank goes by its own, and afterwards all have the running ones of the first with a batch.
-        All ranks enter it, those without a batch, too.
+        If a rank has no batch, each rank uses its own statistics, and afterwards all have the
+        running statistics of the first rank with a batch. All ranks enter the context, those
+        without a batch too.
         """
         return contextlib.nullcontext()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the ranks; a parameter that has none anywhere stays without."""
+        """Replace each gradient by its sum over the ranks.
+
+        A parameter that has no gradient on any rank stays without one.
+        """
 
     def claims_report(self) -> bool:
-        """True for the first rank that asks, so that a mistake of all is told once."""
+        """Return True to the first rank that asks, so that a common error is printed once."""
         return True
 
     def close(self) -> None:
-        """Wait for the others and part."""
+        """Wait for the other ranks and leave the group."""
 
     def agree_to_stop(self, stop: StopRequest) -> bool:
-        """Whether any rank was told to stop; they all learn of it here."""
+        """Return whether any rank received a signal to stop; ``stop`` is set on all of them."""
         stop.agree(max(int(row[0]) for row in self.exchange([stop.signum])))
         return bool(stop)
 
-    def in_step(
+    def in_lockstep(
         self, batches: Iterator[Batch], first: int, stop: StopRequest
     ) -> Iterator[Tuple[Optional[Batch], int]]:
-        """Hand out this rank's batches so that all ranks are always at the same place of the epoch.
+        """Yield this rank's batches so that all ranks are always at the same place of the epoch.
 
-        Step s is made of the batches at positions ``first + s * size + rank``. Yields (batch, position after the step), with None
-        where this rank has nothing for it, because nothing of the batch could be read or its part of the epoch is over; steps
-        without any batch are left out. Ends on all ranks together: after the last batch, or once any of them was told to stop.
+        Step s consists of the batches at positions ``first + s * size + rank``. Iteration ends on
+        all ranks together: after the last batch, or once any of them has received a signal to stop.
+
+        Args:
+          batches: this rank's batches of the epoch; ``batch_idx`` is the position of each.
+          first: position of the first step.
+          stop: the request to stop, which is exchanged at each step.
+
+        Yields:
+          The batch and the position after the step. The batch is None where this rank has none for
+          the step, because nothing of it could be read or its part of the epoch is over; steps for
+          which no rank has a batch are left out.
         """
         position = first
-        held = next(batches, None)
+        upcoming = next(batches, None)
         while True:
-            mine = held is not None and held.get("batch_idx", position) <= position + self.rank
-            rows = self.exchange([mine, held is None, stop.signum])
+            # A batch further on in the epoch waits for its step: those before it could not be read
+            # here.
+            is_due = upcoming is not None and upcoming.get("batch_idx", position) <= position + self.rank
+            rows = self.exchange([is_due, upcoming is None, stop.signum])
             stop.agree(max(int(row[2]) for row in rows))
             if stop or all(row[1] for row in rows):
                 return
             position += self.size
             if any(row[0] for row in rows):
-                yield (held if mine else None), position
-            if mine:
-                held = next(batches, None)
+                yield (upcoming if is_due else None), position
+            if is_due:
+                upcoming = next(batches, None)
 
 
 class ProcessGroup(SingleProcess):
-    """Several processes. Small messages go from CPU to CPU by gloo; gradients by NCCL where they are on GPUs.
+    """A group of several processes.
 
-    Every method is called by all ranks in the same order.
+    Small messages travel from CPU to CPU with gloo, gradients with NCCL if they are on GPUs. All
+    ranks call every method in the same order.
+
+    Args:
+      rank_info: the place of this process.
+      timeout: seconds after which a process that does not answer counts as lost.
+      cuda: whether gradients are on GPUs.
 
     Raises:
-      PeerLost: by any method, if another process has ended or does not answer within ``timeout`` seconds.
+      PeerLost: by any method, if another process has ended or does not answer.
     """
 
-    def __init__(self, seat: RankInfo, timeout: float, cuda: bool) -> None:
-        super().__init__(seat)
-        import torch.distributed as dist
-
-        self._dist = dist
+    def __init__(self, rank_info: RankInfo, timeout: float, cuda: bool) -> None:
+        super().__init__(rank_info)
         self.timeout = datetime.timedelta(seconds=timeout)
-        place = {"init_method": seat.address, "rank": seat.rank, "world_size": seat.size}
-        with _lost_peers():
-            dist.init_process_group("gloo", timeout=self.timeout, **place)
+        with _peer_errors():
+            dist.init_process_group(
+                "gloo",
+                timeout=self.timeout,
+                init_method=rank_info.address,
+                rank=rank_info.rank,
+                world_size=rank_info.size,
+            )
             self._nccl = dist.new_group(backend="nccl", timeout=self.timeout) if cuda else None
         self._store = dist.distributed_c10d._get_default_store()
 
     def exchange(self, values: Sequence[float]) -> List[List[float]]:
+        mine = torch.tensor([float(v) for v in values], dtype=torch.float64)
         rows = torch.empty(self.size, len(values), dtype=torch.float64)
-        with _lost_peers():
-            self._dist.all_gather(
-                list(rows.unbind()), torch.tensor([float(v) for v in values], dtype=torch.float64)
-            )
-        return rows.tolist()
+        with _peer_errors():
+            dist.all_gather(list(rows.unbind()), mine)
+        return [[float(v) for v in row] for row in rows.tolist()]
 
-    def gather(self, value: Any) -> List[Any]:
-        values: List[Any] = [None] * self.size
-        with _lost_peers():
-            self._dist.all_gather_object(values, value)
+    def gather(self, value: T) -> List[T]:
+        values = [value] * self.size
+        with _peer_errors():
+            dist.all_gather_object(values, value)
         return values
 
-    def from_main(self, value: Any) -> Any:
+    def from_main(self, value: T) -> T:
         values = [value]
-        with _lost_peers():
-            self._dist.broadcast_object_list(values, src=0)
+        with _peer_errors():
+            dist.broadcast_object_list(values, src=0)
         return values[0]
 
     @torch.no_grad()
     def share_weights(self, model: nn.Module) -> None:
-        with _lost_peers():
+        with _peer_errors():
             for tensor in model.state_dict().values():
-                whole = tensor.contiguous()
-                self._dist.broadcast(whole, src=0, group=self._nccl)
-                if whole is not tensor:
-                    tensor.copy_(whole)
+                contiguous = tensor.contiguous()
+                dist.broadcast(contiguous, src=0, group=self._nccl)
+                if contiguous is not tensor:
+                    tensor.copy_(contiguous)
 
     def shared_statistics(self, model: nn.Module, has_batch: bool) -> ContextManager[None]:
         norms = [m for m in model.modules() if isinstance(m, MaskedBatchNorm1d)]
         if not norms:
             return contextlib.nullcontext()
         with_batch = [bool(row[0]) for row in self.exchange([has_batch])]
-        return (
-            synchronised(self._nccl) if all(with_batch) else self._buffers_of(norms, with_batch.index(True))
-        )
+        if all(with_batch):
+            return synchronised(self._nccl)
+        return self._buffers_from(with_batch.index(True), norms)
 
     @contextlib.contextmanager
-    def _buffers_of(self, modules: Sequence[nn.Module], rank: int) -> Iterator[None]:
-        """After it all ranks have the buffers of ``rank``."""
+    def _buffers_from(self, rank: int, modules: Sequence[nn.Module]) -> Iterator[None]:
+        """Return a context after which all ranks have the buffers of ``rank``."""
         yield
-        with _lost_peers(), torch.no_grad():
+        with _peer_errors(), torch.no_grad():
             for module in modules:
                 for buffer in module.buffers():
-                    self._dist.broadcast(buffer, src=rank, group=self._nccl)
+                    dist.broadcast(buffer, src=rank, group=self._nccl)
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         params = [p for p in parameters if p.requires_grad]
         counts = torch.tensor([0 if p.grad is None else 1 for p in params], dtype=torch.int32)
-        with _lost_peers():
-            self._dist.all_reduce(counts)
-            params = [p for p, n in zip(params, counts.tolist()) if n]
-            for p in params:
-                if p.grad is None:
-                    p.grad = torch.zeros_like(p)
-            pending: List[Tuple[List[Tensor], Tensor, Any]] = []
-            for grads in _buckets([p.grad for p in params if p.grad is not None]):
-                flat = torch.cat([g.reshape(-1) for g in grads])
-                pending.append((grads, flat, self._dist.all_reduce(flat, group=self._nccl, async_op=True)))
-                if len(pending) > 1:
-                    _unflatten(*pending.pop(0))
-            for each in pending:
-                _unflatten(*each)
+        with _peer_errors():
+            dist.all_reduce(counts)  # how many ranks have a gradient of each parameter
+            grads: List[Tensor] = []
+            for p, count in zip(params, counts.tolist()):
+                if count:
+                    if p.grad is None:
+                        p.grad = torch.zeros_like(p)
+                    grads.append(p.grad)
+            # One bucket travels while the next is flattened; never more than two flat copies are
+            # held.
+            pending: Optional[_PendingSum] = None
+            for bucket in _buckets(grads):
+                flat = torch.cat([grad.reshape(-1) for grad in bucket])
+                work = dist.all_reduce(flat, group=self._nccl, async_op=True)
+                if pending is not None:
+                    pending.finish()
+                pending = _PendingSum(grads=bucket, flat=flat, work=work)
+            if pending is not None:
+                pending.finish()
 
     def claims_report(self) -> bool:
         try:
-            return self._store.add("told", 1) == 1
-        except RuntimeError:  # the store went with rank 0, which would not go without a word
+            return int(self._store.add("reported", 1)) == 1
+        except RuntimeError:  # the store ended with rank 0, which reports before it exits
             return False
 
     def close(self) -> None:
-        with contextlib.suppress(RuntimeError):  # nothing is lost if some have gone ahead
-            self._dist.monitored_barrier(timeout=self.timeout)
-            self._dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):  # ranks that left earlier have done nothing wrong
+            dist.monitored_barrier(timeout=self.timeout)
+            dist.destroy_process_group()
 
 
-def run_in_group(seat: RankInfo, opts: TrainOptions, body: Callable[[SingleProcess], int]) -> int:
-    """Run ``body`` in the circle of the processes that train together; return its exit status.
+@dataclass(frozen=True)
+class _PendingSum:
+    """An all-reduce of a bucket of gradients under way.
 
-    A :class:`UserError` that several ranks meet is told by one of them.
+    Attributes:
+      grads: the gradients to be replaced by their sums.
+      flat: their elements one after the other (number of elements,), summed in place.
+      work: the handle of ``torch.distributed``.
     """
-    if seat.size == 1:
-        return body(SingleProcess(seat))
+
+    grads: List[Tensor]
+    flat: Tensor
+    work: "dist.Work"
+
+    def finish(self) -> None:
+        """Wait for the sum and copy it back into the gradients."""
+        self.work.wait()
+        parts = self.flat.split([grad.numel() for grad in self.grads])
+        sums = [part.view(grad.shape) for part, grad in zip(parts, self.grads)]
+        torch._foreach_copy_(self.grads, sums)
+
+
+def run_in_group(rank_info: RankInfo, opts: TrainOptions, body: Callable[[SingleProcess], int]) -> int:
+    """Run ``body`` as one of the processes that train together.
+
+    A :class:`UserError` that several ranks meet is printed by one of them.
+
+    Args:
+      rank_info: the place of this process.
+      opts: device and timeout.
+      body: called with the group; returns an exit status.
+
+    Returns:
+      The exit status of this process.
+    """
+    if rank_info.size == 1:
+        return body(SingleProcess(rank_info))
     world: Optional[SingleProcess] = None
     try:
-        world = join(seat, opts.dist_timeout, opts.device != "cpu" and torch.cuda.is_available())
+        world = join(rank_info, opts.dist_timeout, opts.device != "cpu" and torch.cuda.is_available())
         status = body(world)
         world.close()
         return status
     except UserError as e:
         if world is None or world.claims_report():
             print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
-        return EXIT_REPORTED if seat.watched else 1
+        return EXIT_REPORTED if rank_info.spawned else 1
     except PeerLost as e:
         logging.info("no answer from the other processes: %s", e)
-        if not seat.watched and (world is None or world.claims_report()):
-            print(f"error: rank {seat.rank} has no answer from the others ({e})", file=sys.stderr)
-        return EXIT_PEER_LOST if seat.watched else 1
+        if not rank_info.spawned and (world is None or world.claims_report()):
+            print(f"error: rank {rank_info.rank} has no answer from the others ({e})", file=sys.stderr)
+        return EXIT_PEER_LOST if rank_info.spawned else 1
 
 
-def join(seat: RankInfo, timeout: float, cuda: bool) -> SingleProcess:
-    """Meet the other processes; returns when all are there.
+def join(rank_info: RankInfo, timeout: float, cuda: bool) -> SingleProcess:
+    """Meet the other processes; return the group when all are there.
 
     Args:
-      seat: the place of this process.
+      rank_info: the place of this process.
       timeout: seconds after which a process that does not answer counts as lost.
       cuda: whether gradients are on GPUs.
 
     Raises:
-      PeerLost: not all came.
+      PeerLost: not all processes came.
       UserError: there are more processes than GPUs on this machine.
     """
-    if cuda and seat.local_rank >= torch.cuda.device_count():
+    if cuda and rank_info.local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"{seat.local_size} processes on this machine, which has {torch.cuda.device_count()} GPUs: start at most one for each"
+            f"{rank_info.local_size} processes on this machine, which has {torch.cuda.device_count()} GPUs: "
+            "start at most one for each"
         )
     if cuda:
-        torch.cuda.set_device(seat.local_rank)
-    return ProcessGroup(seat, timeout, cuda)
+        torch.cuda.set_device(rank_info.local_rank)
+    return ProcessGroup(rank_info, timeout, cuda)
 
 
 @contextlib.contextmanager
-def _lost_peers() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
+    """Turn what ``torch.distributed`` raises into PeerLost, except memory that ran out."""
     try:
         yield
     except torch.cuda.OutOfMemoryError:
@@ -268,20 +351,14 @@ def _lost_peers() -> Iterator[None]:
 
 
 def _buckets(grads: List[Tensor]) -> Iterator[List[Tensor]]:
-    """Gradients in groups of one type and about ``_BUCKET`` bytes."""
+    """Yield gradients in groups of one type and about ``_BUCKET_BYTES``."""
     bucket: List[Tensor] = []
     size = 0
     for grad in sorted(grads, key=lambda g: str(g.dtype)):  # a stable sort: the same order on all ranks
-        if bucket and (size >= _BUCKET or grad.dtype != bucket[0].dtype):
+        if bucket and (size >= _BUCKET_BYTES or grad.dtype != bucket[0].dtype):
             yield bucket
             bucket, size = [], 0
         bucket.append(grad)
         size += grad.numel() * grad.element_size()
     if bucket:
         yield bucket
-
-
-def _unflatten(grads: List[Tensor], flat: Tensor, work: Any) -> None:
-    work.wait()
-    parts = flat.split([g.numel() for g in grads])
-    torch._foreach_copy_(grads, [part.view(g.shape) for part, g in zip(parts, grads)])

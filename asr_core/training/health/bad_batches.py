@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 import torch
 
 from asr_core.training.distributed.world import PeerLost, SingleProcess
-from asr_core.training.metrics import JsonLines
+from asr_core.training.reporting.writers import JsonLines
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from asr_core.training.metrics import read_metrics
+from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.files import atomic_path
 
 

@@ -9,9 +9,10 @@ from typing import Any, Dict, Mapping, Optional
 
 import torch
 
-from asr_core.training.metrics import JsonLines, MetricsTracker, Scalars
+from asr_core.training.metrics import MetricsTracker
 from asr_core.training.options import TrainOptions
 from asr_core.training.reporting.plot import plot_losses
+from asr_core.training.reporting.writers import JsonLines, Scalars
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
 
