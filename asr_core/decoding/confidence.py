@@ -14,11 +14,11 @@ from torch import Tensor
 
 from asr_core.decoding.ctc.greedy import ctc_log_probs
 from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.logits import adjusted_log_probs
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.options import ConfidenceOptions
 from asr_core.decoding.registry import Job, get_method
-from asr_core.decoding.transducer.context_table import adjusted_log_probs
-from asr_core.decoding.transducer.predictor import histories
+from asr_core.decoding.transducer.predictor import predictor_states
 
 _BATCH = 64  # hypotheses whose distributions are in memory at a time
 
@@ -58,7 +58,7 @@ def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothes
     utterance = torch.tensor(list(rows), dtype=torch.int64, device=device).unsqueeze(1)
     at = job.encoder_out[utterance, frames.to(device)]
     if get_method(job.opts).head == "ctc":
-        log_probs = ctc_log_probs(job.model, at, job.opts.blank_penalty, job.opts.temperature)
+        log_probs = ctc_log_probs(job.model, at, job.opts)
     else:
         log_probs = _transducer_log_probs(job.model, at, tokens.to(device), job.opts)
     return [log_probs[i, :n] for i, n in enumerate(lens)]
@@ -66,7 +66,7 @@ def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothes
 
 def _transducer_log_probs(model: Any, at: Tensor, tokens: Tensor, search: SearchOptions) -> Tensor:
     """Distributions (N, L, V) of frames ``at`` (N, L, C), each after the ``tokens`` (N, L) before it."""
-    predictor = histories(model)
+    predictor = predictor_states(model)
     state = predictor.start(len(tokens))
     outputs = []
     grows = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
@@ -76,7 +76,7 @@ def _transducer_log_probs(model: Any, at: Tensor, tokens: Tensor, search: Search
     if not outputs:
         return at.new_zeros(len(tokens), 0, predictor.vocab_size)
     logits = model.joiner(model.joiner.encoder_proj(at), torch.stack(outputs, dim=1), project_input=False)
-    return adjusted_log_probs(logits, predictor.blank_id, search.blank_penalty, search.temperature)
+    return adjusted_log_probs(logits, predictor.blank_id, search)
 
 
 def measure(log_probs: Tensor, tokens: Tensor, opts: ConfidenceOptions) -> Tensor:

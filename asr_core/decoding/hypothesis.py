@@ -1,6 +1,6 @@
-"""What a search returns."""
+"""Results of searches."""
 
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Sequence
 
 
 class Hypothesis(NamedTuple):
@@ -8,10 +8,12 @@ class Hypothesis(NamedTuple):
 
     Attributes:
       tokens: token ids without the initial context and without blanks.
-      timestamps: for each token, the encoder frame (0-based, 25 Hz for Zipformer) at which it was emitted.
-      log_prob: natural log-probability of the hypothesis as the search counts it, not divided by its length.
-      words: the words, where the search knows them by itself; None where they are to be made of the tokens.
-      confidences: for each token how far it can be trusted, 0 to 1; None unless :mod:`asr_core.decoding.confidence` was asked.
+      timestamps: for each token, the encoder frame (0-based, 25 Hz for Zipformer) that emitted it.
+      log_prob: natural log-probability of the hypothesis as the search counts it, not divided by
+        its length.
+      words: the words, where the search knows them; None where they follow from the tokens.
+      confidences: for each token how far it can be trusted, 0 to 1; None unless
+        :mod:`asr_core.decoding.confidence` was asked for them.
     """
 
     tokens: List[int]
@@ -21,8 +23,18 @@ class Hypothesis(NamedTuple):
     confidences: Optional[List[float]] = None
 
 
+def one_best(lists: Sequence[Sequence[Hypothesis]]) -> List[Hypothesis]:
+    """Return the first hypothesis of each n-best list."""
+    return [hypotheses[0] for hypotheses in lists]
+
+
 class GreedyAnswer:
-    """What a greedy search has found in one stream up to now, and how many frames it has seen."""
+    """The result of a greedy search in one stream up to now.
+
+    Attributes:
+      tokens, timestamps, log_prob: see :class:`Hypothesis`.
+      num_frames: frames consumed.
+    """
 
     def __init__(self) -> None:
         self.tokens: List[int] = []
@@ -31,5 +43,5 @@ class GreedyAnswer:
         self.num_frames = 0
 
     def hypothesis(self) -> Hypothesis:
-        """The answer up to now."""
+        """Return the result up to now."""
         return Hypothesis(list(self.tokens), list(self.timestamps), self.log_prob)

@@ -6,13 +6,14 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
+from asr_core.decoding.beam_options import FastBeamOptions
 from asr_core.decoding.ctc import greedy as ctc
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.methods import beam as beams
 from asr_core.decoding.methods import graph as graphs
 from asr_core.decoding.options import SearchOptions, check_search
 from asr_core.decoding.resources import Resources
-from asr_core.decoding.transducer.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.transducer.fast_beam import StreamingFastBeamSearch, fast_beam_search
 from asr_core.decoding.transducer.fast_beam_nbest import fast_beam_nbest, fast_beam_oracle_nbest
 from asr_core.lm.options import LmOptions
 from asr_core.utils.errors import UserError
@@ -62,20 +63,20 @@ class Method(NamedTuple):
     head: str = "transducer"
 
 
-def _plain(
-    search: Callable[..., List[Hypothesis]], *names: str
-) -> Callable[[Job], Dict[str, List[Hypothesis]]]:
-    """A method of one answer: ``search`` with the options ``names`` as its further arguments."""
-    return lambda job: {
-        "": search(job.model, job.encoder_out, job.lens, *(getattr(job.opts, name) for name in names))
-    }
+def _ctc_greedy(job: Job) -> Dict[str, List[Hypothesis]]:
+    return {"": ctc.ctc_greedy_search(job.model, job.encoder_out, job.lens, job.opts)}
 
 
 def fast_options(opts: SearchOptions, ilme_scale: float = 0.0) -> FastBeamOptions:
     """Options of fast beam search; ``ilme_scale`` where none was given."""
     scale = ilme_scale if opts.ilme_scale is None else opts.ilme_scale
     return FastBeamOptions(
-        opts.beam, opts.max_contexts, opts.max_states, opts.blank_penalty, opts.temperature, scale
+        beam=opts.beam,
+        max_contexts=opts.max_contexts,
+        max_states=opts.max_states,
+        blank_penalty=opts.blank_penalty,
+        temperature=opts.temperature,
+        ilme_scale=scale,
     )
 
 
@@ -91,14 +92,29 @@ def _fast_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
     graph, o = job.resources.graph, job.opts
     opts = fast_options(o, 0.1 if graph is None else 0.0)
     return fast_beam_nbest(
-        job.model, job.encoder_out, job.lens, opts, graph, o.num_paths, o.nbest_scale, num_best
+        job.model,
+        job.encoder_out,
+        job.lens,
+        opts,
+        graph,
+        num_paths=o.num_paths,
+        nbest_scale=o.nbest_scale,
+        num_best=num_best,
     )
 
 
 def _fast_oracle_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
     o, opts = job.opts, fast_options(job.opts, 0.1)
-    batch = (job.model, job.encoder_out, job.lens)
-    return fast_beam_oracle_nbest(*batch, job.references, opts, o.num_paths, o.nbest_scale, num_best)
+    return fast_beam_oracle_nbest(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        job.references,
+        opts,
+        num_paths=o.num_paths,
+        nbest_scale=o.nbest_scale,
+        num_best=num_best,
+    )
 
 
 def _first_of(
@@ -196,9 +212,9 @@ METHODS: Dict[str, Method] = {
         _first_of(_fast_oracle_lists), _NBEST, ["references"], nbest=_fast_oracle_lists
     ),
     "ctc-greedy-search": _method(
-        _plain(ctc.ctc_greedy_search, *_ADJUST),
+        _ctc_greedy,
         _ADJUST,
-        streaming=lambda model, o, _: ctc.StreamingCtcGreedySearch(model, o.blank_penalty, o.temperature),
+        streaming=lambda model, o, _: ctc.StreamingCtcGreedySearch(model, o),
     )._replace(head="ctc"),
     "ctc-prefix-beam-search": _method(
         beams.prefix, (*_BEAM, *_PHRASES), ["context_graph"], beams.stream_prefix, beams.prefix_lists

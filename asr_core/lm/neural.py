@@ -86,6 +86,11 @@ class NeuralLm(nn.Module):
         """``states`` with those of histories ``index`` (M,) replaced by ``new``, which are of M histories."""
         return tuple(_replace(s, index, n) for s, n in zip(states, new))
 
+    @staticmethod
+    def join_states(parts: Sequence[States]) -> States:
+        """Return the states of several groups of histories as those of one group."""
+        return tuple(torch.cat(tensors, dim=1) for tensors in zip(*parts))
+
 
 def token_costs(logits: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
     """Negative log probabilities (N, L), natural, of ``y`` (N, L) by ``logits`` (N, L, V); zero from ``lengths`` (N,) on."""
@@ -255,6 +260,13 @@ class TransformerLm(NeuralLm):
             return x, ()
         total = done + lens.to(done.device)
         return x, (_compact(torch.stack(kept), done, lens.to(done.device), past.size(2)), total[None])
+
+    @staticmethod
+    def join_states(parts: Sequence[States]) -> States:
+        """See :class:`NeuralLm`; the histories of the groups may differ in length, and are padded."""
+        longest = max(past.size(2) for past, _ in parts)
+        padded = [F.pad(past, (0, 0, 0, longest - past.size(2))) for past, _ in parts]
+        return torch.cat(padded, dim=1), torch.cat([done for _, done in parts], dim=1)
 
     def attend(self, tokens: Tensor, done: Tensor, past: Tensor) -> Tuple[Tensor, List[Tensor]]:
         """All layers.

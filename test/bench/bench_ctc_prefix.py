@@ -13,10 +13,11 @@ from types import SimpleNamespace
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "decoding"))
-from test_ctc import dictionary_search  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+from toy_ctc import dictionary_search  # noqa: E402
 
-from asr_core.decoding.ctc.prefix_beam import ctc_prefix_nbest  # noqa: E402
+from asr_core.decoding.beam_options import BeamOptions  # noqa: E402
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search  # noqa: E402
 from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights  # noqa: E402
 from asr_core.lm.arpa import write_arpa  # noqa: E402
 from asr_core.lm.kneser_ney import estimate  # noqa: E402
@@ -44,7 +45,7 @@ def word_scorer(x, lens):
     with tempfile.TemporaryDirectory() as folder:
         lines = [
             "".join(PIECES[t] for t in best[0].tokens).replace("\u2581", " ")
-            for best in ctc_prefix_nbest(MODEL, x, lens, 1)
+            for best in ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(1))
         ]
         (Path(folder) / "text").write_text("\n".join(lines))
         write_arpa(Path(folder) / "3.arpa", estimate(Path(folder) / "text", 3))
@@ -61,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     x, lens = made_up(args.batch, args.frames)
-    (found,) = ctc_prefix_nbest(MODEL, x[:1, :40], torch.tensor([40]), 4)
+    (found,) = ctc_prefix_beam_search(MODEL, x[:1, :40], torch.tensor([40]), BeamOptions(4))
     if [tuple(h.tokens) for h in found] != [tokens for tokens, _ in dictionary_search(x[0, :40], 4)]:
         sys.exit("prefixes differ from those of a plain search")
     scorer = word_scorer(x, lens)
@@ -71,7 +72,7 @@ def main() -> None:
             seconds = []
             for _ in range(args.repeats):
                 begin = time.process_time()
-                ctc_prefix_nbest(MODEL, x, lens, beam, scorers=scorers, num_best=1)
+                ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam), scorers=scorers, num_best=1)
                 seconds.append(time.process_time() - begin)
             rate = args.batch / statistics.median(seconds)
             print(f"{beam:>6}{'yes' if scorers else 'no':>14}{rate * args.frames:>12.0f}{rate:>10.1f}")

@@ -1,6 +1,19 @@
-"""Lets the tests of this folder import the helpers beside them."""
+"""Fixtures of the decoding tests."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+from toy_scorers import ARPA, SYMBOLS
+
+from asr_core.lm.ngram import NgramLm
+
+sys.path.insert(0, str(Path(__file__).parent))  # for tests that take fixtures from other tests
+
+
+@pytest.fixture(scope="session")
+def ngram(tmp_path_factory):
+    """A token bigram over three tokens."""
+    path = tmp_path_factory.mktemp("lm") / "2gram.arpa"
+    path.write_text(ARPA)
+    return NgramLm.from_arpa(path, SYMBOLS)

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_fusion import exact_score, ngram, scorer_sets  # noqa: F401
+from toy_scorers import exact_score, scorer_sets
 from toy_search import log_probs, random_batch, small_model
 
+from asr_core.decoding.beam_options import BeamOptions
 from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
+from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.transducer import alsd
-from asr_core.decoding.transducer.alsd import alignment_length_sync_nbest, alignment_length_sync_search
+from asr_core.decoding.transducer.alsd import alignment_length_sync_search
 
 
 def toy(seed, context_size, vocab_size=3):
@@ -27,7 +29,7 @@ def test_a_wide_beam_with_merging_is_exhaustive(seed, context_size):
     x, _ = random_batch(n=3, t=3, seed=seed)
     lens = torch.tensor([3, 0, 2])
     sequences = [tokens for n in range(5) for tokens in itertools.product((1, 2), repeat=n)]
-    for i, found in enumerate(alignment_length_sync_nbest(model, x, lens, beam_size=128)):
+    for i, found in enumerate(alignment_length_sync_search(model, x, lens, BeamOptions(128))):
         want = {
             tokens: exact_score(model, x[i, : int(lens[i])], tokens)
             for tokens in sequences[: 1 if i == 1 else None]
@@ -45,11 +47,11 @@ def test_a_wide_beam_with_merging_is_exhaustive(seed, context_size):
     "name, context_size", [("phrases", 2), ("phrases", None), ("transformer", 2), ("all", 2)]
 )
 @torch.no_grad()
-def test_scorers_against_all_sequences(ngram, name, context_size):  # noqa: F811
+def test_scorers_against_all_sequences(ngram, name, context_size):
     scorers, by_hand = scorer_sets(ngram)[name]
     model = toy(1, context_size)
     x = random_batch(n=2, t=3, seed=1)[0][:1]
-    (found,) = alignment_length_sync_nbest(model, x, torch.tensor([3]), 100, scorers=scorers)
+    (found,) = alignment_length_sync_search(model, x, torch.tensor([3]), BeamOptions(100), scorers=scorers)
     sequences = [tokens for n in range(5) for tokens in itertools.product((1, 2), repeat=n)]
     want = {tokens: exact_score(model, x[0], tokens) + by_hand(tokens) for tokens in sequences}
     scores = {tuple(h.tokens): h.log_prob for h in found}
@@ -66,25 +68,26 @@ def test_scorers_against_all_sequences(ngram, name, context_size):  # noqa: F811
 def test_batch_equals_one_at_a_time(merge, context_size):
     model = toy(0, context_size, vocab_size=6)
     x, lens = random_batch(n=6, t=20)
-    together = alignment_length_sync_nbest(model, x, lens, 5, 2.0, merge=merge)
+    opts = BeamOptions(beam_size=5, blank_penalty=2.0)
+    together = alignment_length_sync_search(model, x, lens, opts, merge=merge)
     for i, found in enumerate(together):
-        (alone,) = alignment_length_sync_nbest(
-            model, x[i : i + 1, : int(lens[i])], lens[i : i + 1], 5, 2.0, merge=merge
+        (alone,) = alignment_length_sync_search(
+            model, x[i : i + 1, : int(lens[i])], lens[i : i + 1], opts, merge=merge
         )
         assert [h[:2] for h in alone] == [h[:2] for h in found]
         assert [h.log_prob for h in alone] == pytest.approx([h.log_prob for h in found], abs=1e-3)
         assert len({tuple(h.tokens) for h in found}) == len(found)
     assert sum(len(found[0].tokens) for found in together) > 10
-    assert alignment_length_sync_search(model, x, lens, 5, 2.0, merge=merge) == [
-        found[0] for found in together
-    ]
+    for most in (1, 3):
+        few = alignment_length_sync_search(model, x, lens, opts, merge=merge, num_best=most)
+        assert few == [found[:most] for found in together]
 
 
 @torch.no_grad()
 def test_without_merging_a_score_is_that_of_one_alignment():
     model = toy(2, 2)
     x = random_batch(n=2, t=3, seed=2)[0][:1]
-    found = alignment_length_sync_nbest(model, x, torch.tensor([3]), 300, merge=False)[0]
+    found = alignment_length_sync_search(model, x, torch.tensor([3]), BeamOptions(300), merge=False)[0]
     for h in found[:10]:
         best = float("-inf")
         for frames in itertools.combinations_with_replacement(range(3), len(h.tokens)):
@@ -104,16 +107,15 @@ def test_long_answers_are_not_cut_in_silence(monkeypatch, caplog):
     model = toy(0, 2)
     x, _ = random_batch(n=2, t=12)
     lens = torch.tensor([12, 12])
-    plain = alignment_length_sync_search(model, x, lens, 4)
+    eager = BeamOptions(blank_penalty=3.0)
+    plain = one_best(alignment_length_sync_search(model, x, lens))
     assert not caplog.messages
-    more = alignment_length_sync_search(model, x, lens, 4, blank_penalty=3.0)
+    more = one_best(alignment_length_sync_search(model, x, lens, eager))
     assert sum(len(h.tokens) for h in more) > sum(len(h.tokens) for h in plain)
     monkeypatch.setattr(alsd, "LABELS_PER_FRAME", 0)
     monkeypatch.setattr(alsd, "FURTHER_LABELS", 2)
-    short = alignment_length_sync_search(model, x, lens, 4, blank_penalty=3.0)
+    short = one_best(alignment_length_sync_search(model, x, lens, eager))
     assert [len(h.tokens) for h in short] == [2, 2] and "2 of 2 utterances" in caplog.text
-    with pytest.raises(ValueError, match="at least 1"):
-        alignment_length_sync_search(model, x, lens, 0)
 
 
 @torch.no_grad()
@@ -124,5 +126,5 @@ def test_a_model_that_computes_no_numbers():
         (alignment_length_sync_search, toy(0, 2)),
         (ctc_prefix_beam_search, SimpleNamespace(ctc_output=lambda y: y)),
     ):
-        fine, broken = search(model, x.log_softmax(-1), lens, 3)
+        fine, broken = one_best(search(model, x.log_softmax(-1), lens, BeamOptions(3)))
         assert fine.log_prob > float("-inf") and broken[:3] == ([], [], float("-inf"))

@@ -3,16 +3,17 @@
 import pytest
 import torch
 from golden_search import batches, golden_model, load_golden
-from toy_search import log_probs, random_batch, small_model
+from toy_search import first, log_probs, random_batch, small_model
 
+from asr_core.decoding.beam_options import GreedyOptions
 from asr_core.decoding.scorers.context_graph import ContextGraph, PhraseBoosts
 from asr_core.decoding.transducer import context_table as context
 from asr_core.decoding.transducer.alsd import alignment_length_sync_search
 from asr_core.decoding.transducer.fast_beam import fast_beam_search
-from asr_core.decoding.transducer.graves_beam import beam_search
+from asr_core.decoding.transducer.graves_beam import graves_beam_search
 from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
 from asr_core.decoding.transducer.modified_beam import modified_beam_search
-from asr_core.decoding.transducer.predictor import StatelessHistories, TokenHistories, histories
+from asr_core.decoding.transducer.predictor import CodedStates, TokenStates, predictor_states
 
 PHRASES = [[1, 2, 3], [2, 3, 4, 1], [3, 3], [4, 1, 2]]
 
@@ -53,8 +54,9 @@ def test_boosts_follow_the_definition():
 def test_greedy_with_phrases_against_a_plain_loop(max_sym, context_size):
     model, score = small_model(context_size=context_size, scale=2.0), 1.5
     x, lens = random_batch(t=30)
-    plain = greedy_search(model, x, lens, max_sym)
-    found = greedy_search(model, x, lens, max_sym, phrases=ContextGraph(PHRASES, score))
+    opts = GreedyOptions(max_sym_per_frame=max_sym)
+    plain = greedy_search(model, x, lens, opts)
+    found = greedy_search(model, x, lens, opts, phrases=ContextGraph(PHRASES, score))
     for i, hyp in enumerate(found):
         tokens, times, total = [], [], 0.0
         for t in range(int(lens[i])):
@@ -100,20 +102,20 @@ def test_contexts_too_many_to_number(monkeypatch):
     x, lens = random_batch(n=5, t=10)
     searches = (
         greedy_search,
-        modified_beam_search,
-        beam_search,
-        alignment_length_sync_search,
         fast_beam_search,
+        first(modified_beam_search),
+        first(graves_beam_search),
+        first(alignment_length_sync_search),
     )
     numbered = [search(model, x, lens) for search in searches]
-    assert isinstance(histories(model), StatelessHistories)
+    assert isinstance(predictor_states(model), CodedStates)
     monkeypatch.setattr(context, "_MAX_CODE", 100)
-    assert isinstance(histories(model), TokenHistories)
+    assert isinstance(predictor_states(model), TokenStates)
     for search, want in zip(searches, numbered):
         found = search(model, x, lens)
         assert [h[:2] for h in found] == [h[:2] for h in want]
         assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in want], abs=1e-4)
     monkeypatch.undo()
     large = small_model(vocab_size=3000, context_size=6)
-    assert isinstance(histories(large), TokenHistories)
+    assert isinstance(predictor_states(large), TokenStates)
     assert len(modified_beam_search(large, x, lens)) == 5

@@ -9,7 +9,7 @@ from toy_search import random_batch, small_model
 from asr_core.bin import compile_lg
 from asr_core.decoding.graph.epsilon_removal import remove_epsilons
 from asr_core.decoding.graph.fsa import Fsa
-from asr_core.decoding.transducer.fast_beam import FastBeamOptions, fast_beam_search
+from asr_core.decoding.transducer.fast_beam import fast_beam_search
 from asr_core.utils.errors import UserError
 
 NAMES = {"<eps>": 0, "A": 1, "B": 2, "C": 3}
@@ -169,7 +169,7 @@ def test_search_with_lg_says_words_of_its_tokens(lang):
     graph = remove_epsilons(Fsa.read(lang / "LG.fst.txt").with_words(read_symbols(lang / "words.txt")))
     model = small_model(vocab_size=7, scale=1.5)
     x, lens = random_batch(n=10, t=20)
-    for hyp in fast_beam_search(model, x, lens, FastBeamOptions(), graph):
+    for hyp in fast_beam_search(model, x, lens, graph=graph):
         assert [t for word in hyp.words for t in LEXICON[word]] == hyp.tokens
 
 

@@ -9,6 +9,7 @@ import torch
 from tiny import OPTIONS, PIECES, tiny_model, utterances
 from toy_search import log_probs, random_batch, small_model
 
+from asr_core.decoding.beam_options import GreedyOptions
 from asr_core.decoding.confidence import (
     ConfidentSearch,
     aggregate,
@@ -17,6 +18,7 @@ from asr_core.decoding.confidence import (
     with_confidences,
 )
 from asr_core.decoding.ctc.greedy import ctc_greedy_search
+from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.offline import collate, encode, search
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.calibration import (
@@ -63,7 +65,8 @@ def test_posteriors_of_greedy_search(context_size, most, penalty, temperature):
     model = small_model(context_size=context_size, scale=3.0 if context_size else 1.5)
     x, lens = random_batch()
     opts = SearchOptions(max_sym_per_frame=most, blank_penalty=penalty, temperature=temperature)
-    found = greedy_search(model, x, lens, most, penalty, temperature)
+    greedy = GreedyOptions(max_sym_per_frame=most, blank_penalty=penalty, temperature=temperature)
+    found = greedy_search(model, x, lens, greedy)
     sure = with_confidences(Job(model, x, lens, opts), range(len(lens)), found, PROB)
     assert sum(len(h.tokens) for h in found) > 5
     for i, hyp in enumerate(sure):
@@ -97,7 +100,7 @@ def test_hypotheses_of_other_searches_and_in_any_order():
     model = small_model()
     x, lens = random_batch()
     job = Job(model, x, lens, SearchOptions(decoding_method="modified_beam_search"))
-    found = modified_beam_search(model, x, lens)
+    found = one_best(modified_beam_search(model, x, lens))
     rows = [*range(len(lens))] * 40  # more than fit into one batch
     many = with_confidences(job, rows, found * 40, PROB)
     alone = [with_confidences(job, [i], [found[i]], PROB)[0] for i in range(len(lens))]

@@ -3,33 +3,21 @@
 import itertools
 import math
 from collections import defaultdict
-from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import OPTIONS, PIECES, utterances
+from toy_ctc import MODEL, add, collapse, dictionary_search, frames
 
+from asr_core.decoding.beam_options import BeamOptions, LogitOptions
 from asr_core.decoding.ctc.greedy import StreamingCtcGreedySearch, ctc_greedy_search
-from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search, ctc_prefix_nbest
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
+from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.models.options import ModelOptions, build_model
-
-MODEL = SimpleNamespace(ctc_output=lambda x: x)  # frames are log-probabilities already
-
-
-def frames(*shape, seed=0, peak=1.5):
-    return (peak * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
-
-
-def collapse(path):
-    return tuple(token for token, _ in itertools.groupby(path) if token != 0)
-
-
-def add(a, b):
-    return float(torch.logaddexp(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)))
 
 
 def enumerate_all(log_probs):
@@ -41,23 +29,6 @@ def enumerate_all(log_probs):
     return sorted(total.items(), key=lambda item: -item[1])
 
 
-def dictionary_search(log_probs, beam):
-    """Prefix beam search: {prefix: [ends in blank, ends in its last token]}."""
-    live = {(): [0.0, -math.inf]}
-    for frame in log_probs.tolist():
-        new = defaultdict(lambda: [-math.inf, -math.inf])
-        for prefix, (blank, token) in live.items():
-            both = add(blank, token)
-            new[prefix][0] = add(new[prefix][0], both + frame[0])
-            if prefix:
-                new[prefix][1] = add(new[prefix][1], token + frame[prefix[-1]])
-            for v in range(1, len(frame)):
-                before = blank if prefix and v == prefix[-1] else both
-                new[(*prefix, v)][1] = add(new[(*prefix, v)][1], before + frame[v])
-        live = dict(sorted(new.items(), key=lambda item: -add(*item[1]))[:beam])
-    return sorted(((p, add(*s)) for p, s in live.items()), key=lambda item: -item[1])
-
-
 def assert_same(found, expected):
     assert [h.tokens for h in found] == [list(tokens) for tokens, _ in expected]
     assert [h.log_prob for h in found] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -66,7 +37,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_beam_is_exact(seed):
     x, lens = frames(3, 5, 3, seed=seed), torch.tensor([5, 2, 0])
-    found = ctc_prefix_nbest(MODEL, x, lens, beam_size=70)
+    found = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(70))
     for i, n in enumerate(lens.tolist()):
         assert_same(found[i], [item for item in enumerate_all(x[i, :n]) if item[1] > -math.inf])
     assert [h[:3] for h in found[2]] == [([], [], 0.0)]
@@ -75,28 +46,29 @@ def test_a_wide_beam_is_exact(seed):
 @pytest.mark.parametrize("beam", [1, 2, 4, 9])
 def test_a_narrow_beam_equals_the_dictionaries(beam):
     x, lens = frames(6, 40, 7, seed=beam), torch.tensor([40, 13, 40, 1, 29, 7])
-    found = ctc_prefix_nbest(MODEL, x, lens, beam_size=beam)
-    best, three = (
-        ctc_prefix_beam_search(MODEL, x, lens, beam_size=beam),
-        ctc_prefix_nbest(MODEL, x, lens, beam_size=beam, num_best=3),
-    )
+    opts = BeamOptions(beam)
+    found = ctc_prefix_beam_search(MODEL, x, lens, opts)
+    best, three = (ctc_prefix_beam_search(MODEL, x, lens, opts, num_best=n) for n in (1, 3))
     for i, n in enumerate(lens.tolist()):
         assert_same(found[i], dictionary_search(x[i, :n], beam))
-        assert best[i] == found[i][0]
+        assert best[i] == found[i][:1]
         assert [h.tokens for h in three[i]] == [h.tokens for h in found[i][:3]]
-        alone = ctc_prefix_beam_search(MODEL, x[i : i + 1, :n], lens[i : i + 1], beam_size=beam)[0]
-        assert (alone.tokens, alone.timestamps) == (best[i].tokens, best[i].timestamps)
+        ((alone, *_),) = ctc_prefix_beam_search(MODEL, x[i : i + 1, :n], lens[i : i + 1], opts)
+        assert alone[:2] == found[i][0][:2]
 
 
 def test_timestamps():
     path = [0, 3, 3, 0, 3, 2, 2, 0]
     x = torch.full((1, 8, 4), 0.01).scatter_(2, torch.tensor(path).view(1, 8, 1), 0.97).log()
-    for search in (ctc_greedy_search, ctc_prefix_beam_search):
-        (hypothesis,) = search(MODEL, x, torch.tensor([8]))
+    lens = torch.tensor([8])
+    for (hypothesis,) in (
+        ctc_greedy_search(MODEL, x, lens),
+        one_best(ctc_prefix_beam_search(MODEL, x, lens)),
+    ):
         assert hypothesis.tokens == [3, 3, 2] and hypothesis.timestamps == [1, 4, 5]
     assert hypothesis.log_prob > 8 * math.log(0.97)
     with pytest.raises(ValueError, match="at least 1"):
-        ctc_prefix_nbest(MODEL, x, torch.tensor([8]), beam_size=0)
+        BeamOptions(0)
 
 
 def test_greedy():
@@ -126,13 +98,17 @@ def test_streaming_greedy_equals_whole_utterances():
 
 def test_penalty_and_temperature():
     x, lens = frames(4, 30, 5), torch.full((4,), 30)
-    for search in (ctc_greedy_search, ctc_prefix_beam_search):
-        count = [
-            sum(len(h.tokens) for h in search(MODEL, x.clone(), lens, blank_penalty=p))
-            for p in (-20.0, 0.0, 20.0)
-        ]
+
+    def greedy(penalty):
+        return ctc_greedy_search(MODEL, x.clone(), lens, LogitOptions(blank_penalty=penalty))
+
+    def prefix(penalty):
+        return one_best(ctc_prefix_beam_search(MODEL, x.clone(), lens, BeamOptions(blank_penalty=penalty)))
+
+    for search in (greedy, prefix):
+        count = [sum(len(h.tokens) for h in search(p)) for p in (-20.0, 0.0, 20.0)]
         assert count[0] == 0 < count[1] < count[2]
-    plain, warm = (ctc_greedy_search(MODEL, x, lens, temperature=t)[0] for t in (1.0, 2.0))
+    plain, warm = (ctc_greedy_search(MODEL, x, lens, LogitOptions(temperature=t))[0] for t in (1.0, 2.0))
     assert plain.tokens == warm.tokens
     assert warm.log_prob == pytest.approx(float((x[0] / 2).log_softmax(-1).amax(-1).sum()), abs=1e-4)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections import defaultdict
 
@@ -7,12 +8,13 @@ import torch
 from golden_search import batches, expected, golden_model, load_golden
 from toy_search import all_paths, log_sum, random_batch, small_model
 
+from asr_core.decoding.beam_options import FastBeamOptions
 from asr_core.decoding.graph.fsa import Fsa
-from asr_core.decoding.graph.lattice import build_lattices
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS, Job
 from asr_core.decoding.resources import Resources
-from asr_core.decoding.transducer.fast_beam import FastBeamCore, FastBeamOptions, fast_beam_search
+from asr_core.decoding.transducer.fast_beam import FastBeamCore, fast_beam_search
+from asr_core.decoding.transducer.fast_beam_lattice import build_lattices
 from asr_core.decoding.transducer.fast_beam_nbest import fast_beam_nbest, fast_beam_oracle_nbest
 from asr_core.decoding.transducer.packed_frames import pack_frames
 from asr_core.ops import fast_beam as ops
@@ -128,7 +130,7 @@ def test_nbest_without_graph_is_the_best_path_of_a_sequence(seed):
     found = best_of(model, x, lens, WIDE, num_paths=500)
     assert [h[:2] for h in found] == [h[:2] for h in best]
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in best], abs=1e-4)
-    internal = best_of(model, x, lens, WIDE._replace(ilme_scale=0.5), num_paths=500)
+    internal = best_of(model, x, lens, dataclasses.replace(WIDE, ilme_scale=0.5), num_paths=500)
     assert any(a.log_prob != pytest.approx(b.log_prob) for a, b in zip(internal, best))
 
 
@@ -183,10 +185,10 @@ def test_lists_are_in_order_of_merit():
 @torch.no_grad()
 def test_paths_are_drawn_in_proportion_to_their_probability():
     model, x, _ = toy(1)
-    search = FastBeamCore(model, WIDE)
+    search = FastBeamCore(model, WIDE, keep_transitions=True)
     packed = pack_frames(x[:1], torch.tensor([3]))
-    frontier, trace = search.run(packed.frames, search.start(1), all_transitions=True)
-    (lattice,) = build_lattices(search, frontier, trace, [3])
+    frontier, _ = search.run(packed.frames, search.start(1))
+    (lattice,) = build_lattices(search, frontier, [3])
     scale, count = 0.5, defaultdict(int)
     for path in lattice.random_paths(20000, scale):
         count[tuple(np.where(lattice.arc[path] < 0, 0, lattice.arc[path] + 1).tolist())] += 1
@@ -210,7 +212,7 @@ def test_compiled_and_plain_search_agree(monkeypatch, opts, with_graph):
     monkeypatch.setattr(dispatch, "available", lambda: False)
     for a, b in zip(
         [*compiled, *nbest],
-        [*fast_beam_search(model, x, lens, opts, graph), *best_of(model, x, lens, opts, graph, 50)],
+        [*fast_beam_search(model, x, lens, opts, graph), *best_of(model, x, lens, opts, graph, num_paths=50)],
     ):
         assert a[:2] == b[:2] and a.words == b.words and a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
     assert sum(len(h.tokens) for h in compiled) > 20

@@ -1,14 +1,17 @@
 """Searches of transducers whose joiner multiplies or gates, or whose blank is factorised, against lists of all hypotheses."""
 
+import dataclasses
 from collections import defaultdict
 
 import pytest
 import torch
 from toy_search import all_paths, initial_length, log_probs, log_sum, random_batch, small_model
 
-from asr_core.decoding.transducer.context_table import internal_log_probs
-from asr_core.decoding.transducer.fast_beam import FastBeamOptions, fast_beam_search
+from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions, LogitOptions
+from asr_core.decoding.hypothesis import one_best
+from asr_core.decoding.transducer.fast_beam import fast_beam_search
 from asr_core.decoding.transducer.greedy import greedy_search
+from asr_core.decoding.transducer.internal_lm import internal_log_probs
 from asr_core.decoding.transducer.modified_beam import modified_beam_search
 from asr_core.models.joiner import Joiner
 
@@ -48,7 +51,8 @@ def test_wide_beams_are_exhaustive(mode, kind, scripted):
     model, eager = model_of(mode, kind, scripted=scripted), model_of(mode, kind)
     x, _ = random_batch(n=2, t=4)
     lens = torch.tensor([4, 3])
-    beams, fast = modified_beam_search(model, x, lens, beam_size=40), fast_beam_search(model, x, lens, WIDE)
+    beams = one_best(modified_beam_search(model, x, lens, BeamOptions(40)))
+    fast = fast_beam_search(model, x, lens, WIDE)
     for i in range(2):
         paths = all_paths(eager, x[i, : lens[i]], 3)
         by_tokens = defaultdict(list)
@@ -74,14 +78,14 @@ def test_subtracting_the_internal_language_model(mode, kind):
         context = torch.tensor([([-1, 0, *history])[-2:]])
         decoder_out = model.joiner.decoder_proj(model.decoder(context, need_pad=False)[:, 0])
         logits = model.joiner.internal_lm(decoder_out)[0]
-        found = internal_log_probs(model.joiner, decoder_out, 0, 0.0, 1.0)[0]
+        found = internal_log_probs(model.joiner, decoder_out, 0, LogitOptions())[0]
         if kind == "hat":  # a distribution over tokens alone
             assert found[0] == 0.0 and found[1:].exp().sum() == pytest.approx(1.0)
         else:
             assert torch.equal(found, logits.log_softmax(-1))
         return found
 
-    for i, hyp in enumerate(fast_beam_search(model, x, lens, WIDE._replace(ilme_scale=scale))):
+    for i, hyp in enumerate(fast_beam_search(model, x, lens, dataclasses.replace(WIDE, ilme_scale=scale))):
         totals = {}
         for labels, score in all_paths(model, x[i], 3):
             for t, label in enumerate(labels):

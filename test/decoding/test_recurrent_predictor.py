@@ -5,20 +5,16 @@ import dataclasses
 import pytest
 import torch
 from tiny import OPTIONS, PIECES, utterances
-from toy_search import all_paths, random_batch, small_model
+from toy_search import all_paths, first, random_batch, small_model
 
-from asr_core.decoding.transducer.fast_beam import (
-    FastBeamCore,
-    FastBeamOptions,
-    StreamingFastBeamSearch,
-    fast_beam_search,
-)
-from asr_core.decoding.transducer.graves_beam import beam_search
+from asr_core.decoding.beam_options import FastBeamOptions
+from asr_core.decoding.transducer.fast_beam import FastBeamCore, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.transducer.graves_beam import graves_beam_search
 from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
 from asr_core.decoding.transducer.hashed_contexts import HashedContexts
 from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search
 from asr_core.decoding.transducer.packed_frames import pack_frames
-from asr_core.decoding.transducer.predictor import histories
+from asr_core.decoding.transducer.predictor import predictor_states
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model
 from asr_core.models.checkpoint import model_from_checkpoint
 from asr_core.models.options import ModelOptions, build_model
@@ -31,7 +27,8 @@ LSTM = dict(
     predictor_embedding_dim=12,
     predictor_layer_norm=True,
 )
-SEARCHES = [greedy_search, modified_beam_search, beam_search, fast_beam_search]
+modified, graves = first(modified_beam_search), first(graves_beam_search)
+SEARCHES = [greedy_search, modified, graves, fast_beam_search]
 
 
 def recurrent_model(**options):
@@ -64,7 +61,7 @@ def test_batch_equals_one_at_a_time(search):
 
 STREAMING = [
     (StreamingGreedySearch, greedy_search),
-    (StreamingBeamSearch, modified_beam_search),
+    (StreamingBeamSearch, modified),
     (StreamingFastBeamSearch, fast_beam_search),
 ]
 
@@ -85,7 +82,7 @@ def test_chunk_by_chunk_equals_at_once(make, search):
 
 def test_states_move_only_where_a_token_is_emitted():
     model = small_model(context_size=None)
-    table = histories(model)
+    table = predictor_states(model)
     before = table.start(2, 3)
     token = torch.tensor([[1, 2, 3], [4, 1, 0]])
     emits = torch.tensor([[True, False, True], [True, True, False]])
@@ -117,7 +114,7 @@ def test_contexts_too_many_to_number_are_hashed():
     want = fast_beam_search(model, x, lens)
     table = HashedContexts(model)
     search = FastBeamCore(model, FastBeamOptions())
-    search._table, search._limits = table, search._limits._replace(base=table.base, keep=table.keep)
+    search._contexts, search._limits = table, search._limits._replace(base=table.base, keep=table.keep)
     packed = pack_frames(x, lens)
     frontier, _ = search.run(packed.frames, search.start(len(x)))
     best = search.final_scores(frontier).max(dim=1).values[packed.order.argsort()]

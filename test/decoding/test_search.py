@@ -7,32 +7,40 @@ import torch
 from golden_search import batches, expected, golden_model, load_golden
 from toy_search import initial_length, log_probs, random_batch, small_model
 
+from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions, GreedyOptions
+from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.transducer.context_table import ContextTable
-from asr_core.decoding.transducer.fast_beam import FastBeamOptions, StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.transducer.fast_beam import StreamingFastBeamSearch, fast_beam_search
 from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
 from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search
 from asr_core.decoding.transducer.packed_frames import pack_frames
 
 
-def fast_beam(beam, max_contexts, max_states):
-    def search(model, x, lens, blank_penalty=0.0, temperature=1.0):
-        return fast_beam_search(
-            model, x, lens, FastBeamOptions(beam, max_contexts, max_states, blank_penalty, temperature)
-        )
+def greedy(model, x, lens, **options):
+    return greedy_search(model, x, lens, GreedyOptions(**options))
+
+
+def modified(model, x, lens, **options):
+    return one_best(modified_beam_search(model, x, lens, BeamOptions(**options)))
+
+
+def fast_beam(**limits):
+    def search(model, x, lens, **options):
+        return fast_beam_search(model, x, lens, FastBeamOptions(**limits, **options))
 
     return search
 
 
 SEARCHES = {
-    "greedy_search_batch": greedy_search,
-    "modified_beam_search_4": modified_beam_search,
-    "fast_beam_search_b20_c8_s64": fast_beam(20.0, 8, 64),
-    "fast_beam_search_b4_c4_s8": fast_beam(4.0, 4, 8),
+    "greedy_search_batch": greedy,
+    "modified_beam_search_4": modified,
+    "fast_beam_search_b20_c8_s64": fast_beam(beam=20.0, max_contexts=8, max_states=64),
+    "fast_beam_search_b4_c4_s8": fast_beam(beam=4.0, max_contexts=4, max_states=8),
 }
 STREAMING = [
-    (StreamingGreedySearch, greedy_search),
-    (StreamingBeamSearch, modified_beam_search),
-    (StreamingFastBeamSearch, fast_beam_search),
+    (StreamingGreedySearch, greedy),
+    (StreamingBeamSearch, modified),
+    (StreamingFastBeamSearch, fast_beam()),
 ]
 
 
@@ -57,7 +65,7 @@ def test_greedy_against_a_plain_loop(max_sym, context_size):
     model = small_model(context_size=context_size)
     x, lens = random_batch(t=30)
     many = 0
-    for i, hyp in enumerate(greedy_search(model, x, lens, max_sym_per_frame=max_sym)):
+    for i, hyp in enumerate(greedy(model, x, lens, max_sym_per_frame=max_sym)):
         tokens, times, score = [], [], 0.0
         for t in range(int(lens[i])):
             for _ in range(max_sym):
@@ -80,7 +88,7 @@ def test_wide_beam_is_exhaustive(seed, context_size):
     model = small_model(vocab_size=3, seed=seed, context_size=context_size)
     x, _ = random_batch(n=3, t=4, seed=seed)
     lens = torch.tensor([4, 0, 3])
-    hyps = modified_beam_search(model, x, lens, beam_size=40)
+    hyps = modified(model, x, lens, beam_size=40)
     for i, hyp in enumerate(hyps):
         total = defaultdict(lambda: -math.inf)
         for path in itertools.product(range(3), repeat=int(lens[i])):
@@ -120,7 +128,7 @@ def plain_beam_search(model, x, beam):
 def test_beam_against_plain_dictionaries(beam, scale, context_size):
     model = small_model(scale=scale, context_size=context_size)
     x, lens = random_batch(n=12, t=20)
-    for i, hyp in enumerate(modified_beam_search(model, x, lens, beam_size=beam)):
+    for i, hyp in enumerate(modified(model, x, lens, beam_size=beam)):
         tokens, times, score = plain_beam_search(model, x[i, : int(lens[i])], beam)
         assert (hyp.tokens, hyp.timestamps) == (tokens, times)
         assert hyp.log_prob == pytest.approx(score, abs=1e-4)

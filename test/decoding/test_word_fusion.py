@@ -6,19 +6,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_ctc import MODEL, add, collapse, frames
-from test_fusion import CPU, completed, lm_score, neural, ngram, scorer_sets  # noqa: F401
+from toy_ctc import MODEL, add, collapse, frames
+from toy_scorers import CPU, scorer_sets
 from toy_search import random_batch, small_model
 
-from asr_core.decoding.ctc.prefix_beam import (
-    StreamingCtcPrefixSearch,
-    ctc_prefix_beam_search,
-    ctc_prefix_nbest,
-)
+from asr_core.decoding.beam_options import BeamOptions
+from asr_core.decoding.ctc.prefix_beam import StreamingCtcPrefixSearch, ctc_prefix_beam_search
+from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.scorers.context_graph import ContextGraph
-from asr_core.decoding.scorers.token_scorers import ContextScorer, InternalLmScorer, NgramScorer
+from asr_core.decoding.scorers.token_scorers import ContextScorer, NgramScorer
 from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights
-from asr_core.decoding.transducer.modified_beam import modified_beam_nbest
+from asr_core.decoding.transducer.internal_lm import InternalLmScorer
+from asr_core.decoding.transducer.modified_beam import modified_beam_search
 from asr_core.lm.ngram import NgramLm
 from asr_core.ops.forced_align import ctc_forced_align
 from asr_core.utils.errors import UserError
@@ -76,7 +75,7 @@ def all_totals(log_probs, by_hand):
 def test_word_ngram_in_ctc_search(words, weights):
     scorer = WordNgramScorer(words, PIECES, weights, CPU)
     x, lens = frames(2, 5, 4, seed=3), torch.tensor([5, 3])
-    for i, found in enumerate(ctc_prefix_nbest(MODEL, x, lens, 400, scorers=[scorer])):
+    for i, found in enumerate(ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(400), scorers=[scorer])):
         want = all_totals(x[i, : int(lens[i])], lambda tokens: word_score(words, tokens, weights))
         assert {tuple(h.tokens): h.log_prob for h in found} == pytest.approx(want, abs=1e-3)
         assert tuple(found[0].tokens) == max(want, key=want.get)
@@ -85,8 +84,10 @@ def test_word_ngram_in_ctc_search(words, weights):
 def test_word_ngram_in_transducer_search(words):
     weights, model = WordWeights(0.7, 0.2, -1.0), small_model(vocab_size=4, scale=1.0)
     x, lens = random_batch(n=2, t=4)[0], torch.tensor([4, 3])
-    plain = modified_beam_nbest(model, x, lens, 300)
-    fused = modified_beam_nbest(model, x, lens, 300, scorers=[WordNgramScorer(words, PIECES, weights, CPU)])
+    plain = modified_beam_search(model, x, lens, BeamOptions(300))
+    fused = modified_beam_search(
+        model, x, lens, BeamOptions(300), scorers=[WordNgramScorer(words, PIECES, weights, CPU)]
+    )
     for before, after in zip(plain, fused):
         want = {tuple(h.tokens): h.log_prob + word_score(words, h.tokens, weights) for h in before}
         assert {tuple(h.tokens): h.log_prob for h in after} == pytest.approx(want, abs=1e-3)
@@ -127,16 +128,16 @@ def _unigrams(log_probs):
 
 @pytest.mark.parametrize("name", ["phrases", "rnn", "transformer", "lodr", "all"])
 @torch.no_grad()
-def test_ctc_scorers_against_all_sequences(ngram, name):  # noqa: F811
+def test_ctc_scorers_against_all_sequences(ngram, name):
     scorers, by_hand = scorer_sets(ngram)[name]
     x, lens = frames(2, 5, 3, seed=2), torch.tensor([5, 4])
-    for i, found in enumerate(ctc_prefix_nbest(MODEL, x, lens, 100, scorers=scorers)):
+    for i, found in enumerate(ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(100), scorers=scorers)):
         want = all_totals(x[i, : int(lens[i])], by_hand)
         assert {tuple(h.tokens): h.log_prob for h in found} == pytest.approx(want, abs=1e-3)
         assert tuple(found[0].tokens) == max(want, key=want.get)
 
 
-def scorers_for(name, words, ngram):  # noqa: F811
+def scorers_for(name, words, ngram):
     if name == "none":
         return []
     phrases = ContextScorer(ContextGraph([[2, 1], [1, 1, 2]], 0.7), CPU)
@@ -147,19 +148,19 @@ def scorers_for(name, words, ngram):  # noqa: F811
 
 @pytest.mark.parametrize("name, beam", [("none", 1), ("none", 6), ("words", 6), ("all", 4)])
 @torch.no_grad()
-def test_ctc_batches_and_streams(words, ngram, name, beam):  # noqa: F811
+def test_ctc_batches_and_streams(words, ngram, name, beam):
     scorers = scorers_for(name, words, ngram)
     x, lens = frames(6, 30, 4 if name != "all" else 3, seed=beam), torch.tensor([30, 13, 0, 1, 29, 7])
-    together = ctc_prefix_nbest(MODEL, x, lens, beam, scorers=scorers)
-    streaming = StreamingCtcPrefixSearch(MODEL, beam, scorers=scorers)
+    together = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam), scorers=scorers)
+    streaming = StreamingCtcPrefixSearch(MODEL, BeamOptions(beam), scorers=scorers)
     streams = [streaming.new_stream() for _ in lens]
     for start in range(0, 30, 4):
         streaming.advance(
             streams, x[:, start : start + 4], (lens - start).clamp(0, 4).clamp(max=x.size(1) - start)
         )
     for i, found in enumerate(together):
-        (alone,) = ctc_prefix_nbest(
-            MODEL, x[i : i + 1, : int(lens[i])], lens[i : i + 1], beam, scorers=scorers
+        (alone,) = ctc_prefix_beam_search(
+            MODEL, x[i : i + 1, : int(lens[i])], lens[i : i + 1], BeamOptions(beam), scorers=scorers
         )
         for other in (alone, streams[i].nbest()):
             assert [h[:2] for h in other] == [h[:2] for h in found]
@@ -170,7 +171,7 @@ def test_ctc_batches_and_streams(words, ngram, name, beam):  # noqa: F811
 
 def test_timestamps_are_those_of_the_best_alignment():
     x, lens = frames(4, 12, 4, seed=9), torch.tensor([12, 12, 9, 5])
-    found = ctc_prefix_nbest(MODEL, x, lens, 5000)
+    found = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(5000))
     for i, hypotheses in enumerate(found):
         some = hypotheses[:40]
         times, _ = ctc_forced_align(x[[i] * len(some)], lens[[i] * len(some)], [h.tokens for h in some])
@@ -182,8 +183,8 @@ def test_internal_language_model():
     for context_size in (2, None):
         model = small_model(vocab_size=4, scale=1.0, context_size=context_size)
         x, lens = random_batch(n=2, t=4)[0], torch.tensor([4, 3])
-        plain = modified_beam_nbest(model, x, lens, 300)
-        less = modified_beam_nbest(model, x, lens, 300, scorers=[InternalLmScorer(model, 0.4)])
+        plain = modified_beam_search(model, x, lens, BeamOptions(300))
+        less = modified_beam_search(model, x, lens, BeamOptions(300), scorers=[InternalLmScorer(model, 0.4)])
         for before, after in zip(plain, less):
             want = {tuple(h.tokens): h.log_prob - 0.4 * internal(model, h.tokens) for h in before}
             assert {tuple(h.tokens): h.log_prob for h in after} == pytest.approx(want, abs=1e-3)
@@ -206,10 +207,12 @@ def internal(model, tokens):
     return total
 
 
-def test_token_ngram_lowers_what_it_dislikes(ngram):  # noqa: F811
+def test_token_ngram_lowers_what_it_dislikes(ngram):
     x, lens = frames(8, 20, 3, peak=0.5, seed=1), torch.full((8,), 20)
     by_scale = [
-        ctc_prefix_beam_search(MODEL, x, lens, 20, scorers=[NgramScorer(ngram, s, CPU)])
+        one_best(
+            ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(20), scorers=[NgramScorer(ngram, s, CPU)])
+        )
         for s in (-1.0, 0.0, 1.0)
     ]
     likes = [sum(ngram.sentence_log_prob(h.tokens, eos=False) for h in found) for found in by_scale]

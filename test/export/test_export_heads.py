@@ -7,7 +7,7 @@ import torch
 from tiny import OPTIONS, PIECES
 
 from asr_core.cli import decoding_arguments as shared
-from asr_core.decoding.ctc.prefix_beam import ctc_prefix_nbest
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
 from asr_core.export.loading import load_for_inference
 from asr_core.export.pretrained import save_pretrained
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model
@@ -54,8 +54,8 @@ def test_torchscript_equals_eager(tmp_path, options):
     expected, _ = model.forward_encoder(x, x_lens)
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scripted.ctc_output(expected), model.ctc_output(expected))
-    assert [[h.tokens for h in n] for n in ctc_prefix_nbest(scripted, expected, lens)] == [
-        [h.tokens for h in n] for n in ctc_prefix_nbest(model, expected, lens)
+    assert [[h.tokens for h in n] for n in ctc_prefix_beam_search(scripted, expected, lens)] == [
+        [h.tokens for h in n] for n in ctc_prefix_beam_search(model, expected, lens)
     ]
     if model.use_attention_decoder:
         sentences = [[3, 5, 2], []]

@@ -1,65 +1,61 @@
-"""Prefix beam search with the CTC head, whole utterances or streams, with language models and phrases to favour."""
+"""Prefix beam search with the CTC head, for whole utterances and for streams.
 
-from typing import Any, List, NamedTuple, Sequence, Tuple
+Hannun et al. 2014, "First-pass large vocabulary continuous speech recognition using bi-directional
+recurrent DNNs", https://arxiv.org/abs/1408.2873, algorithm 1, with language models and contextual
+biasing in place of its word-level language model.
+"""
+
+from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asr_core.decoding.beam_options import BeamOptions
 from asr_core.decoding.ctc.greedy import BLANK, ctc_log_probs
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.scorers.token_scorers import Scorer, States, join, pick
-from asr_core.decoding.transducer.modified_beam import KEY_FACTOR
+from asr_core.decoding.protocol import CtcModel
+from asr_core.decoding.scorers.base import Scorer, extend_all
+from asr_core.decoding.states import KEY_FACTOR, States
 from asr_core.ops.cpu import ctc_prefix as ops
 
 
-def ctc_prefix_beam_search(
-    model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any
-) -> List[Hypothesis]:
-    """The best token sequence that prefix beam search finds; arguments as of :func:`ctc_prefix_nbest`."""
-    return [
-        best[0]
-        for best in ctc_prefix_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs, num_best=1)
-    ]
-
-
 @torch.inference_mode()
-def ctc_prefix_nbest(
-    model: Any,
+def ctc_prefix_beam_search(
+    model: CtcModel,
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
-    beam_size: int = 4,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
+    opts: BeamOptions = BeamOptions(),
+    *,
     scorers: Sequence[Scorer] = (),
     num_best: int = 0,
 ) -> List[List[Hypothesis]]:
-    """Prefix beam search (Hannun et al. 2014, https://arxiv.org/abs/1408.2873).
+    """Search for the most probable token sequences, each the sum of its alignments.
 
-    The probability of a prefix is the sum over all its alignments that stay in the beam; every token may extend it. To its logarithm
-    the scorers add what they say of its tokens, from the frame on that follows the token.
+    The probability of a prefix is the sum over all its alignments that stay in the beam; every
+    token may extend it. To its logarithm the scorers add their scores of its tokens, from the
+    frame on that follows the token.
 
     Args:
-      model: has ``ctc_output``; eager or TorchScript.
+      model: eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
-      beam_size: prefixes kept per utterance.
-      blank_penalty, temperature: see :func:`~asr_core.decoding.ctc.greedy.ctc_greedy_search`.
-      scorers: language models and the like.
-      num_best: hypotheses returned at most; 0: all.
+      opts: prefixes kept per utterance, blank penalty and temperature.
+      scorers: language models and contextual biasing.
+      num_best: hypotheses returned per utterance at most; 0: all.
 
     Returns:
-      For each utterance at most ``beam_size`` hypotheses, the best first, no two with the same tokens. Timestamps are those of the best
-      alignment in the beam.
+      For each utterance at most ``beam_size`` hypotheses, the best first, no two with the same
+      tokens and one at least. Timestamps are those of the best alignment in the beam.
     """
-    search = StreamingCtcPrefixSearch(model, beam_size, blank_penalty, temperature, scorers)
+    search = StreamingCtcPrefixSearch(model, opts, scorers=scorers)
     streams = [search.new_stream() for _ in range(encoder_out.size(0))]
     search.advance(streams, encoder_out, encoder_out_lens)
     return [stream.nbest(num_best) for stream in streams]
 
 
 class _Trace(NamedTuple):
-    """Where prefixes came from: parents, tokens and links (T, B) of :func:`asr_core.ops.cpu.ctc_prefix.advance`."""
+    """Origins of prefixes: parents, tokens and links (T, B) of :func:`asr_core.ops.cpu.ctc_prefix.advance`."""
 
     parents: np.ndarray
     tokens: np.ndarray
@@ -67,13 +63,13 @@ class _Trace(NamedTuple):
 
 
 class CtcPrefixStream:
-    """What prefix beam search remembers of one stream.
+    """The state of prefix beam search in one stream.
 
     Attributes:
       score, ident: (B, 5), the live prefixes.
       states: the scorers' states, (1, B, ...).
-      ending: (B,) what the scorers say of ending here.
-      num_frames: frames seen.
+      ending: (B,) the scorers' scores of ending here.
+      num_frames: frames consumed.
     """
 
     def __init__(
@@ -84,17 +80,17 @@ class CtcPrefixStream:
         self._traces: List[_Trace] = []
 
     def add(self, trace: _Trace) -> None:
-        """Note where the prefixes of the frames after the last came from."""
+        """Note the origins of the prefixes of the next frames, (T, B)."""
         self._traces.append(trace)
         self.num_frames += len(trace.parents)
 
     def hypothesis(self) -> Hypothesis:
-        """The best hypothesis up to now."""
+        """Return the best hypothesis up to now."""
         return self.nbest(1)[0]
 
     def nbest(self, num_best: int = 0) -> List[Hypothesis]:
-        """The best hypotheses up to now, all where ``num_best`` is 0."""
-        total = np.logaddexp(self.score[:, ops.BLANK], self.score[:, ops.TOKEN])
+        """Return the best hypotheses up to now; all where ``num_best`` is 0."""
+        total = np.logaddexp(self.score[:, ops.BLANK], self.score[:, ops.TOKEN])  # (B,)
         live = int(np.isfinite(total).sum())
         total = (total + self.score[:, ops.EXTRA] + self.ending)[:live]
         order = np.argsort(-total, kind="stable")[: num_best or live]
@@ -103,121 +99,128 @@ class CtcPrefixStream:
         if not self._traces:
             return [Hypothesis([], [], float(total[k])) for k in order]
         self._traces = [_Trace(*map(np.concatenate, zip(*self._traces)))]
-        links = self.ident[:, ops.LINK_BLANK : ops.LINK_TOKEN + 1]
+        links = self.ident[:, ops.LINK_BLANK : ops.LINK_TOKEN + 1]  # (B, 2)
         ends_in_token = self.score[:, ops.BEST_TOKEN] > self.score[:, ops.BEST_BLANK]
+        parents, symbols, origins = self._traces[0]
         out: List[Hypothesis] = []
         for k in order.tolist():
-            tokens, times = ops.trace_back(*self._traces[0], BLANK, k, links[k, int(ends_in_token[k])])
+            link = links[k, int(ends_in_token[k])]
+            tokens, times = ops.trace_back(parents, symbols, origins, BLANK, k, link)
             out.append(Hypothesis(tokens.tolist(), times.tolist(), float(total[k])))
         return out
 
 
 class StreamingCtcPrefixSearch:
-    """CTC prefix beam search over streams that arrive chunk by chunk; any streams may be advanced together.
+    """CTC prefix beam search over streams, see :class:`~asr_core.decoding.protocol.StreamingSearch`.
 
-    Arguments as of :func:`ctc_prefix_nbest`.
+    Args:
+      model: eager or TorchScript.
+      opts: prefixes kept per stream, blank penalty and temperature.
+      scorers: language models and contextual biasing.
     """
 
     def __init__(
-        self,
-        model: Any,
-        beam_size: int = 4,
-        blank_penalty: float = 0.0,
-        temperature: float = 1.0,
-        scorers: Sequence[Scorer] = (),
+        self, model: CtcModel, opts: BeamOptions = BeamOptions(), *, scorers: Sequence[Scorer] = ()
     ) -> None:
-        if beam_size < 1:
-            raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
         self._model = model
-        self._beam = beam_size
-        self._blank_penalty = blank_penalty
-        self._temperature = temperature
+        self._opts = opts
         self._scorers = scorers
 
     def new_stream(self) -> CtcPrefixStream:
-        """The state of a stream that has not begun."""
-        score, ident = np.full((self._beam, 5), ops.NEVER), np.zeros((self._beam, 5), dtype=np.int64)
+        """Return the state of a stream that has not begun."""
+        beam = self._opts.beam_size
+        score, ident = np.full((beam, 5), ops.NEVER), np.zeros((beam, 5), dtype=np.int64)
         score[:, ops.EXTRA] = 0.0
         score[0, ops.BLANK] = score[0, ops.BEST_BLANK] = 0.0
         ident[:, ops.LAST] = BLANK
         ident[:, ops.LINK_BLANK :] = -1
-        states = tuple(scorer.start(1, self._beam) for scorer in self._scorers)
+        states = tuple(scorer.start(1, beam) for scorer in self._scorers)
         return CtcPrefixStream(score, ident, states, self._endings(states, 1)[0])
 
     def _endings(self, states: Sequence[States], num: int) -> np.ndarray:
-        """What the scorers say of ending in each of ``num`` streams' states, (num, B)."""
-        total = np.zeros((num, self._beam))
+        """Return the scorers' scores of ending in the states of ``num`` streams, (N, B)."""
+        total = np.zeros((num, self._opts.beam_size))
         for scorer, s in zip(self._scorers, states):
             total += scorer.finish(s).double().cpu().numpy()
         return total
 
     @torch.inference_mode()
     def advance(self, streams: List[CtcPrefixStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
-        """Consume ``encoder_out[i, :encoder_out_lens[i]]`` as the next frames of ``streams[i]``.
-
-        Args:
-          streams: N of them, changed in place.
-          encoder_out: (N, T, C).
-          encoder_out_lens: (N,) int64.
-        """
+        """Consume the next frames of each stream; ``encoder_out`` is (N, T, C)."""
         if not streams:
             return
-        log_probs = (
-            ctc_log_probs(self._model, encoder_out, self._blank_penalty, self._temperature)
-            .float()
-            .cpu()
-            .contiguous()
-            .numpy()
-        )
+        log_probs = ctc_log_probs(self._model, encoder_out, self._opts).float().cpu()  # (N, T, V)
         lens = encoder_out_lens.cpu().numpy()
-        score, ident = np.stack([s.score for s in streams]), np.stack([s.ident for s in streams])
-        begin = np.array([s.num_frames for s in streams])
-        shape = (len(streams), int(lens.max()), self._beam)
-        places = np.arange(self._beam, dtype=np.int32)
-        trace = _Trace(
-            np.broadcast_to(places, shape).copy(),
-            np.full(shape, BLANK, np.int32),
-            np.full(shape, -1, np.int64),
-        )
-        states: Sequence[States] = [join(parts) for parts in zip(*(s.states for s in streams))]
-        if self._scorers:
-            for t in range(shape[1]):  # scorers speak between frames
-                ops.advance(
-                    log_probs,
-                    np.minimum(lens, t),
-                    np.minimum(lens, t + 1),
-                    score,
-                    ident,
-                    begin,
-                    BLANK,
-                    KEY_FACTOR,
-                    *trace,
-                )
-                states = self._add_scores(
-                    score, states, trace.parents[:, t], trace.tokens[:, t], encoder_out.device
-                )
-        else:
-            ops.advance(log_probs, np.zeros_like(lens), lens, score, ident, begin, BLANK, KEY_FACTOR, *trace)
-        endings = self._endings(states, len(streams))
+        prefixes = _Prefixes.of(streams, int(lens.max()))
+        states = self._search(prefixes, log_probs.contiguous().numpy(), lens, streams, encoder_out.device)
+        endings = self._endings(states, len(streams))  # (N, B)
         for row, stream in enumerate(streams):
-            stream.score, stream.ident, stream.ending = score[row], ident[row], endings[row]
+            stream.score, stream.ident = prefixes.score[row], prefixes.ident[row]
+            stream.ending = endings[row]
             stream.states = tuple(tuple(x[row : row + 1] for x in s) for s in states)
-            stream.add(_Trace(*(x[row, : lens[row]] for x in trace)))
+            stream.add(prefixes.trace_of(row, lens[row]))
 
-    def _add_scores(
+    def _search(
         self,
-        score: np.ndarray,
-        states: Sequence[States],
-        parents: np.ndarray,
-        tokens: np.ndarray,
+        prefixes: "_Prefixes",
+        log_probs: np.ndarray,
+        lens: np.ndarray,
+        streams: Sequence[CtcPrefixStream],
         device: torch.device,
-    ) -> List[States]:
-        """Let the scorers judge the new ``tokens`` (N, B); changes ``score``, returns their states."""
-        parent, token = (torch.from_numpy(x.astype(np.int64)).to(device) for x in (parents, tokens))
-        emits = token != BLANK
-        after: List[States] = []
-        for scorer, s in zip(self._scorers, states):
-            added, s = scorer.extend(pick(s, parent), token, emits)
-            score[:, :, ops.EXTRA] += added.double().cpu().numpy()
-            after.append(s)
-        return after
+    ) -> Tuple[States, ...]:
+        """Search ``log_probs`` (N, T, V), with the scorers between frames; returns their states."""
+        if not self._scorers:
+            prefixes.advance(log_probs, np.zeros_like(lens), lens)
+            return ()
+        parts = zip(*(stream.states for stream in streams))
+        states = tuple(scorer.join(part) for scorer, part in zip(self._scorers, parts))
+        for t in range(prefixes.trace.parents.shape[1]):
+            prefixes.advance(log_probs, np.minimum(lens, t), np.minimum(lens, t + 1))
+            parent, token = (
+                torch.from_numpy(x[:, t].astype(np.int64)).to(device)  # (N, B)
+                for x in (prefixes.trace.parents, prefixes.trace.tokens)
+            )
+            added, states = extend_all(self._scorers, states, parent, token, token != BLANK)
+            for more in added:
+                prefixes.score[:, :, ops.EXTRA] += more.double().cpu().numpy()
+        return states
+
+
+class _Prefixes(NamedTuple):
+    """The live prefixes of N streams, and the origins of those of the next T frames.
+
+    Attributes:
+      score, ident: (N, B, 5), see :mod:`asr_core.ops.cpu.ctc_prefix`.
+      begin: (N,) frames consumed before.
+      trace: (N, T, B).
+    """
+
+    score: np.ndarray
+    ident: np.ndarray
+    begin: np.ndarray
+    trace: _Trace
+
+    @classmethod
+    def of(cls, streams: Sequence[CtcPrefixStream], num_frames: int) -> "_Prefixes":
+        """Collect those of ``streams`` before ``num_frames`` frames, in which none changes yet."""
+        score = np.stack([s.score for s in streams])
+        ident = np.stack([s.ident for s in streams])
+        beam = score.shape[1]
+        shape = (len(streams), num_frames, beam)
+        trace = _Trace(
+            parents=np.broadcast_to(np.arange(beam, dtype=np.int32), shape).copy(),
+            tokens=np.full(shape, BLANK, np.int32),
+            links=np.full(shape, -1, np.int64),
+        )
+        return cls(score, ident, np.array([s.num_frames for s in streams]), trace)
+
+    def advance(self, log_probs: np.ndarray, first: np.ndarray, last: np.ndarray) -> None:
+        """Search frames ``first`` (N,) to ``last`` (N,), exclusive, of ``log_probs`` (N, T, V)."""
+        parents, tokens, links = self.trace
+        ops.advance(
+            log_probs, first, last, self.score, self.ident, self.begin, BLANK, KEY_FACTOR, parents, tokens, links
+        )  # fmt: skip
+
+    def trace_of(self, row: int, num_frames: int) -> _Trace:
+        """Return the origins (T, B) of stream ``row`` in its first ``num_frames`` frames."""
+        return _Trace(*(x[row, :num_frames] for x in self.trace))

@@ -1,13 +1,9 @@
 """Lattices: all paths that survived a search, for one utterance each."""
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Tuple
 
 import numpy as np
-import torch
 
-from asr_core.decoding.graph.fsa import Fsa
-from asr_core.decoding.transducer.fast_beam import FastBeamCore, Trace
-from asr_core.ops import fast_beam as ops
 from asr_core.ops.cpu import lattice as kernels
 
 
@@ -135,52 +131,3 @@ def from_columns(
         frame.astype(np.int64),
         num_frames,
     )
-
-
-def build_lattices(
-    search: FastBeamCore, frontier: ops.Frontier, trace: Trace, lens: List[int]
-) -> List[Lattice]:
-    """The lattice of each utterance.
-
-    Args:
-      search: what was run with ``all_transitions``.
-      frontier, trace: what it returned.
-      lens: frames of each utterance, descending.
-    """
-    final = search.end_scores(frontier).cpu().numpy()
-    columns = (
-        [torch.cat(parts).cpu().numpy() for parts in zip(*trace.transitions)]
-        if trace.transitions
-        else [np.zeros(0, np.int64)] * 5
-    )
-    frame = np.repeat(np.arange(len(trace.transitions)), [len(t.row) for t in trace.transitions])
-    row, source, target, arc, score = columns
-    order = np.lexsort((arc, source, frame, row))
-    edges = np.searchsorted(row[order], np.arange(len(lens) + 1))
-    places = final.shape[1]
-    out = []
-    for i, length in enumerate(lens):
-        mine = order[edges[i] : edges[i + 1]]
-        nodes = (length + 1) * places
-        src = frame[mine] * places + source[mine]
-        ends = np.full(nodes, -np.inf)
-        ends[length * places :] = final[i]
-        begin = np.concatenate([[0], np.cumsum(np.bincount(src, minlength=nodes))]).astype(np.int64)
-        dest = ((frame[mine] + 1) * places + target[mine]).astype(np.int64)
-        out.append(
-            Lattice(
-                begin,
-                dest,
-                score[mine].astype(np.float64),
-                ends,
-                arc[mine].astype(np.int64),
-                frame[mine].astype(np.int64),
-                length,
-            )
-        )
-    return out
-
-
-def token_of_arc(search: FastBeamCore, graph: Optional[Fsa]) -> np.ndarray:
-    """(arcs of the decoding graph,) the token of each."""
-    return graph.label if graph is not None else search.arcs.label.cpu().numpy()

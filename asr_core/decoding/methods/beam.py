@@ -1,29 +1,22 @@
 """Decoding methods that search token sequences: greedy and beam searches with what adds to their scores."""
 
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import torch
 
-from asr_core.decoding.ctc import prefix_beam as ctc_prefix
-from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.beam_options import BeamOptions, GreedyOptions
+from asr_core.decoding.ctc.prefix_beam import StreamingCtcPrefixSearch, ctc_prefix_beam_search
+from asr_core.decoding.hypothesis import Hypothesis, one_best
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.resources import Resources
+from asr_core.decoding.scorers.base import Scorer
 from asr_core.decoding.scorers.rescoring import rescore
-from asr_core.decoding.scorers.token_scorers import (
-    ContextScorer,
-    InternalLmScorer,
-    NeuralScorer,
-    NgramScorer,
-    Scorer,
-)
-from asr_core.decoding.transducer import alsd
-from asr_core.decoding.transducer import graves_beam as graves
+from asr_core.decoding.scorers.token_scorers import ContextScorer, NeuralScorer, NgramScorer
+from asr_core.decoding.transducer.alsd import alignment_length_sync_search
+from asr_core.decoding.transducer.graves_beam import graves_beam_search
 from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
-from asr_core.decoding.transducer.modified_beam import (
-    StreamingBeamSearch,
-    modified_beam_nbest,
-    modified_beam_search,
-)
+from asr_core.decoding.transducer.internal_lm import InternalLmScorer
+from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search
 
 if TYPE_CHECKING:
     from asr_core.decoding.registry import Job
@@ -52,10 +45,19 @@ def scorers(
     return out
 
 
-def _arguments(job: "Job") -> Tuple[Any, ...]:
-    """The arguments that all beam searches have."""
-    o = job.opts
-    return job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature
+def beam_options(opts: SearchOptions) -> BeamOptions:
+    """Return the options that beam searches share."""
+    return BeamOptions(
+        beam_size=opts.beam_size, blank_penalty=opts.blank_penalty, temperature=opts.temperature
+    )
+
+
+def _greedy_options(opts: SearchOptions) -> GreedyOptions:
+    return GreedyOptions(
+        max_sym_per_frame=opts.max_sym_per_frame,
+        blank_penalty=opts.blank_penalty,
+        temperature=opts.temperature,
+    )
 
 
 def _transducer_scorers(job: "Job") -> List[Scorer]:
@@ -64,83 +66,91 @@ def _transducer_scorers(job: "Job") -> List[Scorer]:
 
 def greedy(job: "Job") -> _Results:
     """Greedy search."""
-    o, batch = job.opts, (job.model, job.encoder_out, job.lens)
-    return {
-        "": greedy_search(
-            *batch, o.max_sym_per_frame, o.blank_penalty, o.temperature, job.resources.context_graph
-        )
-    }
+    phrases = job.resources.context_graph
+    found = greedy_search(job.model, job.encoder_out, job.lens, _greedy_options(job.opts), phrases=phrases)
+    return {"": found}
 
 
 def stream_greedy(model: Any, o: SearchOptions, resources: Resources) -> StreamingGreedySearch:
     """Greedy search over streams."""
-    return StreamingGreedySearch(
-        model, o.max_sym_per_frame, o.blank_penalty, o.temperature, resources.context_graph
-    )
+    return StreamingGreedySearch(model, _greedy_options(o), phrases=resources.context_graph)
 
 
 def graves_beam(job: "Job") -> _Results:
     """Graves' beam search."""
-    return {"": graves.beam_search(*_arguments(job))}
+    return {"": one_best(graves_lists(job, 1))}
 
 
-def graves_lists(job: "Job") -> _Lists:
+def graves_lists(job: "Job", num_best: int = 0) -> _Lists:
     """The n best of :func:`graves_beam`."""
-    return graves.beam_search_nbest(*_arguments(job))
+    return graves_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts), num_best=num_best)
 
 
 def modified(job: "Job") -> _Results:
     """Modified beam search."""
-    return {"": modified_beam_search(*_arguments(job), _transducer_scorers(job))}
+    return {"": one_best(modified_lists(job, 1))}
 
 
-def modified_lists(job: "Job") -> _Lists:
+def modified_lists(job: "Job", num_best: int = 0) -> _Lists:
     """The n best of :func:`modified`."""
-    return modified_beam_nbest(*_arguments(job), _transducer_scorers(job))
+    return modified_beam_search(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        beam_options(job.opts),
+        scorers=_transducer_scorers(job),
+        num_best=num_best,
+    )
 
 
 def stream_modified(model: Any, o: SearchOptions, resources: Resources) -> StreamingBeamSearch:
     """Modified beam search over streams."""
-    device = next(model.joiner.parameters()).device
-    return StreamingBeamSearch(
-        model, o.beam_size, o.blank_penalty, o.temperature, scorers(o, resources, device, model)
-    )
+    extra = scorers(o, resources, next(model.joiner.parameters()).device, model)
+    return StreamingBeamSearch(model, beam_options(o), scorers=extra)
 
 
 def rescored(job: "Job") -> _Results:
     """The n best of modified beam search, scored whole by language models."""
-    return rescore(modified_beam_nbest(*_arguments(job)), job.resources.lm, job.resources.ngram)
+    found = modified_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
+    return rescore(found, job.resources.lm, job.resources.ngram)
 
 
 def alignment_length_sync(job: "Job") -> _Results:
     """Alignment-length synchronous search."""
-    return {
-        "": alsd.alignment_length_sync_search(*_arguments(job), job.opts.alsd_merge, _transducer_scorers(job))
-    }
+    return {"": one_best(alignment_length_sync_lists(job, 1))}
 
 
-def alignment_length_sync_lists(job: "Job") -> _Lists:
+def alignment_length_sync_lists(job: "Job", num_best: int = 0) -> _Lists:
     """The n best of :func:`alignment_length_sync`."""
-    return alsd.alignment_length_sync_nbest(*_arguments(job), job.opts.alsd_merge, _transducer_scorers(job))
+    return alignment_length_sync_search(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        beam_options(job.opts),
+        scorers=_transducer_scorers(job),
+        merge=job.opts.alsd_merge,
+        num_best=num_best,
+    )
 
 
 def prefix(job: "Job") -> _Results:
     """CTC prefix beam search."""
-    return {
-        "": ctc_prefix.ctc_prefix_beam_search(
-            *_arguments(job), scorers(job.opts, job.resources, job.encoder_out.device)
-        )
-    }
+    return {"": one_best(prefix_lists(job, 1))}
 
 
-def prefix_lists(job: "Job") -> _Lists:
+def prefix_lists(job: "Job", num_best: int = 0) -> _Lists:
     """The n best of :func:`prefix`."""
-    return ctc_prefix.ctc_prefix_nbest(
-        *_arguments(job), scorers(job.opts, job.resources, job.encoder_out.device)
+    return ctc_prefix_beam_search(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        beam_options(job.opts),
+        scorers=scorers(job.opts, job.resources, job.encoder_out.device),
+        num_best=num_best,
     )
 
 
-def stream_prefix(model: Any, o: SearchOptions, resources: Resources) -> ctc_prefix.StreamingCtcPrefixSearch:
+def stream_prefix(model: Any, o: SearchOptions, resources: Resources) -> StreamingCtcPrefixSearch:
     """CTC prefix beam search over streams."""
     extra = scorers(o, resources, next(model.ctc_output.parameters()).device)
-    return ctc_prefix.StreamingCtcPrefixSearch(model, o.beam_size, o.blank_penalty, o.temperature, extra)
+    return StreamingCtcPrefixSearch(model, beam_options(o), scorers=extra)

@@ -8,12 +8,13 @@ import torch
 from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect, no_hypothesis, path_hypothesis
 from asr_core.decoding.ctc.greedy import ctc_log_probs
 from asr_core.decoding.ctc.nbest import attention_scores, draw, hypotheses_of
-from asr_core.decoding.ctc.prefix_beam import ctc_prefix_nbest
+from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
 from asr_core.decoding.graph.ctc_topology import ctc_topology
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.graph.word_lm import WordLm, with_language_model, without_graph_scores
 from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.methods.beam import beam_options
 from asr_core.decoding.options import SearchOptions
 from asr_core.utils.errors import UserError
 
@@ -44,7 +45,7 @@ def graph_options(opts: SearchOptions) -> GraphSearchOptions:
 @torch.inference_mode()
 def _search(job: "Job") -> _Found:
     """Intersect with HLG, or with CTC's topology where the method has no HLG."""
-    log_probs = ctc_log_probs(job.model, job.encoder_out, job.opts.blank_penalty, job.opts.temperature)
+    log_probs = ctc_log_probs(job.model, job.encoder_out, job.opts)
     graph = job.resources.hlg if job.resources.hlg is not None else ctc_topology(log_probs.size(2))
     return _Found(intersect(log_probs, job.lens, graph, graph_options(job.opts)), graph)
 
@@ -126,10 +127,7 @@ def attention_rescoring(job: "Job") -> _Results:
 
 def prefix_attention_rescoring(job: "Job") -> _Results:
     """The hypotheses of prefix beam search rescored by the attention decoder: am + scale * attention."""
-    o = job.opts
-    found = ctc_prefix_nbest(
-        job.model, job.encoder_out, job.lens, o.beam_size, o.blank_penalty, o.temperature
-    )
+    found = ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
     return _attention(job, found)
 
 

@@ -1,10 +1,12 @@
 """The hypotheses of modified beam search scored again, whole, by a neural language model."""
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 import torch
 
 from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.lm.neural import NeuralLm
+from asr_core.lm.ngram import NgramLm
 
 LM_SCALES = tuple(round(0.10 + 0.01 * i, 2) for i in range(40))  # 0.10 .. 0.49
 LODR_LM_SCALES = tuple(round(0.04 + 0.02 * i, 2) for i in range(28))  # 0.04 .. 0.58
@@ -13,7 +15,7 @@ LODR_SCALES = tuple(round(0.05 + 0.05 * i, 2) for i in range(19))  # 0.05 .. 0.9
 
 @torch.inference_mode()
 def rescore(
-    nbest: List[List[Hypothesis]], lm: Any, ngram: Optional[Any] = None
+    nbest: List[List[Hypothesis]], lm: NeuralLm, ngram: Optional[NgramLm] = None
 ) -> Dict[str, List[Hypothesis]]:
     """The best hypotheses under many weights of the language model.
 
@@ -58,7 +60,7 @@ def _grid(
     return out
 
 
-def _by_length(lm: Any, sentences: List[List[int]], most_tokens: int = 4000) -> torch.Tensor:
+def _by_length(lm: NeuralLm, sentences: List[List[int]], most_tokens: int = 4000) -> torch.Tensor:
     """Log-probabilities (M,) of sentences, in batches of about ``most_tokens``."""
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
     out = torch.zeros(len(sentences), dtype=torch.float64)

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_core.decoding.transducer.predictor import States
+from asr_core.decoding.scorers.base import Scorer
+from asr_core.decoding.states import KEY_FACTOR, States
 from asr_core.lm.arpa import LN10
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import BOS, EOS, UNKNOWN
 from asr_core.text.tokenizer import BLANK, SOS_EOS, UNK, WORD_START
 from asr_core.utils.errors import UserError
 
-_FACTOR = 6364136223846793005  # hashes of words are polynomials in it modulo 2^64, of their bytes plus one; 0 is no word
+# The hash of a word is a polynomial in KEY_FACTOR modulo 2^64 of its bytes plus one; 0 is no word.
 _MASK = (1 << 64) - 1
 
 
@@ -31,7 +32,7 @@ class WordWeights(NamedTuple):
     unknown_offset: float = -10.0
 
 
-class WordNgramScorer:
+class WordNgramScorer(Scorer):
     """``scale * ln p(word | words before) + word_score`` for each word, see :class:`~asr_core.decoding.scorers.token_scorers.Scorer`.
 
     The score of a word comes with the token that opens the next word, or with the end of the utterance; then the end of the sentence is
@@ -58,7 +59,7 @@ class WordNgramScorer:
             )
         self._opens = np.array([opens for opens, _ in spelled])
         self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)
-        self._factor = np.array([pow(_FACTOR, len(text), 1 << 64) for _, text in spelled], dtype=np.uint64)
+        self._factor = np.array([pow(KEY_FACTOR, len(text), 1 << 64) for _, text in spelled], dtype=np.uint64)
         self._known, self._ids = _words({word: i for word, i in lm.symbols.items() if lm.is_known(i)})
         self._eos: Optional[int] = lm.symbols.get(EOS)
 
@@ -114,7 +115,7 @@ def _spelling(piece: str) -> Tuple[bool, bytes]:
 def _hash(text: Iterable[int]) -> int:
     value = 0
     for byte in text:
-        value = (value * _FACTOR + byte + 1) & _MASK
+        value = (value * KEY_FACTOR + byte + 1) & _MASK
     return value
 
 

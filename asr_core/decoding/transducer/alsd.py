@@ -1,78 +1,97 @@
-"""Alignment-length synchronous search (Saon, Tueske and Audhkhasi 2020, "Alignment-length synchronous decoding for RNN transducer")."""
+"""Alignment-length synchronous search.
+
+Saon, Tueske and Audhkhasi 2020, "Alignment-length synchronous decoding for RNN transducer",
+https://doi.org/10.1109/ICASSP40776.2020.9053040.
+"""
 
 import logging
-from typing import Any, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from asr_core.decoding.beam_options import BeamOptions
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.scorers.token_scorers import Scorer, States, pick
-from asr_core.decoding.transducer.context_table import adjusted_log_probs
-from asr_core.decoding.transducer.modified_beam import KEY_FACTOR, merge_equal
-from asr_core.decoding.transducer.predictor import histories, select
+from asr_core.decoding.logits import adjusted_log_probs
+from asr_core.decoding.protocol import Transducer
+from asr_core.decoding.scorers.base import Scorer, extend_all
+from asr_core.decoding.states import States, extend_key, pick, select
+from asr_core.decoding.transducer.modified_beam import merge_equal
+from asr_core.decoding.transducer.predictor import predictor_states
 
-LABELS_PER_FRAME, FURTHER_LABELS = 2, 10  # an utterance of T frames may have 2 T + 10 tokens
+# An utterance of T frames may have 2 T + 10 tokens: far more than speech has, so that only a model
+# that emits without end is cut short.
+LABELS_PER_FRAME, FURTHER_LABELS = 2, 10
 _NEVER = float("-inf")
 
 
-def alignment_length_sync_search(
-    model: Any, encoder_out: Tensor, encoder_out_lens: Tensor, *args: Any, **kwargs: Any
-) -> List[Hypothesis]:
-    """The most probable token sequence that the search finds; arguments as of :func:`alignment_length_sync_nbest`."""
-    return [
-        best[0] for best in alignment_length_sync_nbest(model, encoder_out, encoder_out_lens, *args, **kwargs)
-    ]
-
-
 @torch.inference_mode()
-def alignment_length_sync_nbest(
-    model: Any,
+def alignment_length_sync_search(
+    model: Transducer,
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
-    beam_size: int = 4,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-    merge: bool = True,
+    opts: BeamOptions = BeamOptions(),
+    *,
     scorers: Sequence[Scorer] = (),
+    merge: bool = True,
+    num_best: int = 0,
 ) -> List[List[Hypothesis]]:
-    """Beam search with any number of tokens per frame, batched over utterances and hypotheses.
+    """Search with any number of tokens per frame, batched over utterances and hypotheses.
 
-    All hypotheses of an utterance have the same number of symbols, blanks included, so each is at its own frame. A hypothesis is
-    complete with the blank of the last frame; an utterance is done as soon as ``beam_size`` complete ones are better than all that the
-    others can still become. Scores are not divided by lengths.
+    All hypotheses of an utterance have the same number of symbols, blanks included, so each is at
+    its own frame. A hypothesis is complete with the blank of the last frame; an utterance is done
+    as soon as ``beam_size`` complete ones are better than all that the others can still become.
+    Scores are not divided by lengths.
 
     Args:
-      model: has ``decoder`` and ``joiner``; eager or TorchScript.
+      model: eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
-      beam_size: hypotheses kept per utterance, and complete ones returned.
-      blank_penalty: subtracted from the logit of blank.
-      temperature: logits are divided by it.
-      merge: add up the probabilities of hypotheses with equal tokens; otherwise each is one alignment.
-      scorers: language models and the like; what they may still give to an incomplete hypothesis is not foreseen.
+      opts: beam size, blank penalty and temperature.
+      scorers: language models and contextual biasing; what they may still add to an incomplete
+        hypothesis is not foreseen.
+      merge: add up the probabilities of hypotheses with equal tokens; otherwise each is one
+        alignment.
+      num_best: hypotheses returned per utterance at most; 0: all.
 
     Returns:
-      For each utterance at most ``beam_size`` hypotheses, the best first, no two with the same tokens. None has more than
-      2 T + 10 tokens; where the best is as long as that, the log says so.
+      For each utterance at most ``beam_size`` hypotheses, the best first, no two with the same
+      tokens and one at least. None has more than 2 T + 10 tokens; where the best is as long as
+      that, the log says so.
     """
-    if beam_size < 1:
-        raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
-    search = _Search(model, beam_size, (blank_penalty, temperature), merge, scorers)
+    search = _Search(model, opts, merge, scorers)
     lens = encoder_out_lens.to(encoder_out.device)
-    return search.run(model.joiner.encoder_proj(encoder_out), lens)
+    complete = search.run(model.joiner.encoder_proj(encoder_out), lens)
+    found = search.hypotheses(complete, num_best)
+    _warn_of_long(found, _most_tokens(lens).tolist())
+    return found
+
+
+def _most_tokens(lens: Tensor) -> Tensor:
+    """Return the number of tokens (N,) that utterances of ``lens`` (N,) frames may have."""
+    return LABELS_PER_FRAME * lens + FURTHER_LABELS
+
+
+def _warn_of_long(found: Sequence[Sequence[Hypothesis]], most: Sequence[int]) -> None:
+    long = sum(len(best[0].tokens) >= cap for best, cap in zip(found, most))
+    if long:
+        logging.warning(
+            "%d of %d utterances have as many tokens as the search allows and may be cut short",
+            long,
+            len(found),
+        )
 
 
 class _Live(NamedTuple):
-    """Incomplete hypotheses of n utterances, all (n, B, ...); places that hold none have the score -inf.
+    """Incomplete hypotheses of N utterances, all (N, B, ...); empty places have the score -inf.
 
     Attributes:
       score: log-probability.
-      extra: what the scorers gave, finite everywhere.
+      extra: the sum of the scorers' scores, finite everywhere.
       key: int64, a hash of the tokens.
       length: int64, number of tokens.
       node: int64, the last token in :class:`_Tree`.
-      history: the predictor's states.
+      predictor: the predictor's states.
       scorers: the states of each scorer.
     """
 
@@ -81,33 +100,60 @@ class _Live(NamedTuple):
     key: Tensor
     length: Tensor
     node: Tensor
-    history: States
+    predictor: States
     scorers: Tuple[States, ...]
 
     def of(self, rows: Tensor) -> "_Live":
-        """Those of the utterances where ``rows`` (n,) is true."""
+        """Return those of the utterances where ``rows`` (N,) is true, or at indices ``rows`` (n,)."""
         return _Live(
-            *select(self[:5], rows),
-            select(self.history, rows),
-            tuple(select(states, rows) for states in self.scorers),
+            score=self.score[rows],
+            extra=self.extra[rows],
+            key=self.key[rows],
+            length=self.length[rows],
+            node=self.node[rows],
+            predictor=select(self.predictor, rows),
+            scorers=tuple(select(states, rows) for states in self.scorers),
         )
 
 
+class _Choice(NamedTuple):
+    """The continuations that survive, all (N, B).
+
+    Attributes:
+      score, extra: as in :class:`_Live`, ``extra`` still without the new tokens.
+      key: of the longer sequences.
+      parent: the place of the hypothesis that is continued.
+      token: blank, or a token.
+      emits: true for a token.
+    """
+
+    score: Tensor
+    extra: Tensor
+    key: Tensor
+    parent: Tensor
+    token: Tensor
+    emits: Tensor
+
+    def at(self, places: Tensor) -> "_Choice":
+        """Return those at ``places`` (N, K)."""
+        return _Choice(*(x.gather(1, places) for x in self))
+
+
 class _Tree:
-    """Tokens found, each with the token before it; -1 is none."""
+    """All tokens found, each with the token before it; -1 is none."""
 
     def __init__(self) -> None:
         self._parts: List[Tensor] = []
         self._size = 0
 
     def add(self, before: Tensor, token: Tensor, frame: Tensor) -> Tensor:
-        """Numbers (M,) of M new tokens."""
+        """Add M tokens, (M,) each; returns their numbers (M,)."""
         self._parts.append(torch.stack([before, token, frame]))
         self._size += len(token)
         return torch.arange(self._size - len(token), self._size, device=token.device)
 
     def lists(self) -> List[List[int]]:
-        """For each token the one before, itself, its frame."""
+        """Return for each token the one before, itself, and its frame."""
         return torch.cat(self._parts, dim=1).T.tolist() if self._parts else []
 
 
@@ -118,144 +164,166 @@ class _Complete(NamedTuple):
     node: Tensor
 
     def with_more(self, rows: Tensor, score: Tensor, node: Tensor) -> "_Complete":
-        """Add those of utterances ``rows`` (n,), (n, B) with -inf where there is none; the best stay."""
+        """Add hypotheses and keep the best.
+
+        Args:
+          rows: (n,) their utterances.
+          score: (n, B), -inf where there is none.
+          node: (n, B).
+        """
         best, index = torch.cat([self.score[rows], score], dim=1).topk(self.score.size(1), dim=1)
         nodes = torch.cat([self.node[rows], node], dim=1).gather(1, index)
         return _Complete(self.score.index_copy(0, rows, best), self.node.index_copy(0, rows, nodes))
 
 
 class _Search:
-    def __init__(
-        self, model: Any, beam: int, adjustments: Tuple[float, float], merge: bool, scorers: Sequence[Scorer]
-    ) -> None:
+    """One search over one batch; arguments as of :func:`alignment_length_sync_search`."""
+
+    def __init__(self, model: Transducer, opts: BeamOptions, merge: bool, scorers: Sequence[Scorer]) -> None:
         self._joiner = model.joiner
-        self._histories = histories(model)
-        self._beam = beam
-        self._adjust = (self._histories.blank_id, *adjustments)
+        self._predictor = predictor_states(model)
+        self._opts = opts
         self._scorers = scorers
         self._merge = merge
-        wide = 2 * beam if merge else beam  # a hypothesis can be met twice: by a blank, and by its last token
-        self._earlier = torch.ones(wide, wide, dtype=torch.bool, device=self._histories.device).tril(-1)
+        # with merging, a hypothesis can be met twice: by a blank, and by its last token
+        wide = 2 * opts.beam_size if merge else opts.beam_size
+        self._earlier = torch.ones(wide, wide, dtype=torch.bool, device=self._predictor.device).tril(-1)
         self._tree = _Tree()
 
-    def run(self, x: Tensor, lens: Tensor) -> List[List[Hypothesis]]:
-        """Search projected frames (N, T, J)."""
-        cap = LABELS_PER_FRAME * lens + FURTHER_LABELS
+    def run(self, x: Tensor, lens: Tensor) -> _Complete:
+        """Search projected frames (N, T, J) with lengths (N,)."""
+        cap = _most_tokens(lens)
         live = self._start(len(x))
         ending = self._ending(live)
         empty = (lens == 0).unsqueeze(1)
         complete = _Complete((live.score + ending).masked_fill(~empty, _NEVER), live.node)
-        rows = (lens > 0).nonzero().squeeze(1)
+        rows = (lens > 0).nonzero().squeeze(1)  # (n,), the utterances that go on
         live, step = live.of(rows), 0
         while len(rows):
             live = self._step(x, rows, step, live, lens, cap)
             step += 1
-            done = (step - live.length >= lens[rows].unsqueeze(1)) & (live.score > _NEVER)
+            done = (step - live.length >= lens[rows].unsqueeze(1)) & (live.score > _NEVER)  # (n, B)
             total = live.score + live.extra
-            complete = complete.with_more(
-                rows, (total + self._ending(live)).masked_fill(~done, _NEVER), live.node
-            )
+            ended = (total + self._ending(live)).masked_fill(~done, _NEVER)
+            complete = complete.with_more(rows, ended, live.node)
             live = live._replace(score=live.score.masked_fill(done, _NEVER))
+            # scores only fall, but for the scorers: what is left cannot become better than its sum
             goes_on = total.masked_fill(done, _NEVER).logsumexp(dim=1) > complete.score[rows, -1]
             if not bool(goes_on.all()):
                 rows, live = rows[goes_on], live.of(goes_on)
-        return self._answers(complete, cap.tolist())
+        return complete
 
     def _start(self, num: int) -> _Live:
-        device = self._histories.device
-        score = torch.full((num, self._beam), _NEVER, device=device)
+        """Return one empty hypothesis for each of ``num`` utterances."""
+        beam, device = self._opts.beam_size, self._predictor.device
+        score = torch.full((num, beam), _NEVER, device=device)
         score[:, 0] = 0
-        zero = torch.zeros(num, self._beam, dtype=torch.int64, device=device)
-        states = tuple(scorer.start(num, self._beam) for scorer in self._scorers)
+        zero = torch.zeros(num, beam, dtype=torch.int64, device=device)
         return _Live(
-            score,
-            torch.zeros_like(score),
-            zero,
-            zero,
-            zero - 1,
-            self._histories.start(num, self._beam),
-            states,
+            score=score,
+            extra=torch.zeros_like(score),
+            key=zero,
+            length=zero,
+            node=zero - 1,
+            predictor=self._predictor.start(num, beam),
+            scorers=tuple(scorer.start(num, beam) for scorer in self._scorers),
         )
 
     def _ending(self, live: _Live) -> Tensor:
-        """What the scorers say of ending (n, B)."""
-        return sum(
-            (scorer.finish(s) for scorer, s in zip(self._scorers, live.scorers)), torch.zeros_like(live.extra)
-        )
+        """Return the scorers' scores of ending, (N, B)."""
+        total = torch.zeros_like(live.extra)
+        for scorer, states in zip(self._scorers, live.scorers):
+            total = total + scorer.finish(states)
+        return total
 
     def _step(self, x: Tensor, rows: Tensor, step: int, live: _Live, lens: Tensor, cap: Tensor) -> _Live:
-        """One more symbol for every hypothesis of utterances ``rows`` (n,)."""
-        blank, vocab_size = self._histories.blank_id, self._histories.vocab_size
-        time = torch.minimum(
-            step - live.length, lens[rows].unsqueeze(1) - 1
-        )  # places without a hypothesis may lie beyond
-        logits = self._joiner(
-            x[rows.unsqueeze(1), time], self._histories.output(live.history), project_input=False
-        )
-        log_probs = adjusted_log_probs(logits, *self._adjust)
-        full = live.length >= cap[rows].unsqueeze(1)
+        """Add one more symbol to every hypothesis of utterances ``rows`` (n,).
+
+        Args:
+          x: (N, T, J) projected frames.
+          rows: (n,) the utterances that go on.
+          step: symbols that each hypothesis has.
+          live: hypotheses (n, B).
+          lens: (N,) frames.
+          cap: (N,) tokens that an utterance may have.
+        """
+        # a hypothesis of s symbols, u of them tokens, is at frame s - u; empty places may lie beyond
+        time = torch.minimum(step - live.length, lens[rows].unsqueeze(1) - 1)  # (n, B)
+        decoder_out = self._predictor.output(live.predictor)  # (n, B, J)
+        logits = self._joiner(x[rows.unsqueeze(1), time], decoder_out, project_input=False)
+        log_probs = adjusted_log_probs(logits, self._predictor.blank_id, self._opts)  # (n, B, V)
+        full = live.length >= cap[rows].unsqueeze(1)  # (n, B)
         if bool(full.any()):
-            only_blank = torch.full_like(log_probs, _NEVER)
-            only_blank[..., blank] = log_probs[..., blank]
-            log_probs = torch.where(full.unsqueeze(2), only_blank, log_probs)
-        total = (log_probs + (live.score + live.extra).unsqueeze(2)).flatten(1)
+            log_probs = self._blank_only(log_probs, full)
+        return self._grown(live, self._best(live, log_probs), time)
+
+    def _blank_only(self, log_probs: Tensor, full: Tensor) -> Tensor:
+        """Return ``log_probs`` (n, B, V) with -inf for tokens after hypotheses ``full`` (n, B)."""
+        blank = self._predictor.blank_id
+        only_blank = torch.full_like(log_probs, _NEVER)
+        only_blank[..., blank] = log_probs[..., blank]
+        return torch.where(full.unsqueeze(2), only_blank, log_probs)
+
+    def _best(self, live: _Live, log_probs: Tensor) -> _Choice:
+        """Choose the best continuations by ``log_probs`` (n, B, V)."""
+        vocab_size = self._predictor.vocab_size
+        total = (log_probs + (live.score + live.extra).unsqueeze(2)).flatten(1)  # (n, B * V)
         score, index = total.topk(min(len(self._earlier), total.size(1)), dim=1)
         parent, token = index.div(vocab_size, rounding_mode="floor"), index.remainder(vocab_size)
-        emits = token != blank
-        key = live.key.gather(1, parent)
-        key = torch.where(emits, torch.add(token, key, alpha=KEY_FACTOR) + 1, key)
-        score, extra = score - live.extra.gather(1, parent), live.extra.gather(1, parent)
+        emits = token != self._predictor.blank_id
+        key = extend_key(live.key.gather(1, parent), token, emits)
+        extra = live.extra.gather(1, parent)
+        score = score - extra
+        choice = _Choice(score=score, extra=extra, key=key, parent=parent, token=token, emits=emits)
         if self._merge:
-            score = merge_equal(score, key, self._earlier[: score.size(1), : score.size(1)])
-            best = (score + extra).topk(min(self._beam, score.size(1)), dim=1).indices
-            score, extra, key, parent, token, emits = (
-                v.gather(1, best) for v in (score, extra, key, parent, token, emits)
-            )
-        return self._grown(live, score, extra, key, parent, token, emits & (score > _NEVER), time)
+            size = score.size(1)
+            score = merge_equal(score, key, self._earlier[:size, :size])
+            best = (score + extra).topk(min(self._opts.beam_size, size), dim=1).indices
+            choice = choice._replace(score=score).at(best)
+        return choice._replace(emits=choice.emits & (choice.score > _NEVER))
 
-    def _grown(
-        self,
-        live: _Live,
-        score: Tensor,
-        extra: Tensor,
-        key: Tensor,
-        parent: Tensor,
-        token: Tensor,
-        emits: Tensor,
-        time: Tensor,
-    ) -> _Live:
-        """The hypotheses chosen, their ``extra`` still without what the scorers say of their new tokens."""
-        after: List[States] = []
-        for scorer, states in zip(self._scorers, live.scorers):
-            added, states = scorer.extend(pick(states, parent), token, emits)
-            extra = extra + added
-            after.append(states)
+    def _grown(self, live: _Live, choice: _Choice, time: Tensor) -> _Live:
+        """Return the hypotheses of ``choice``; ``time`` (n, B) is the frame of each parent."""
+        parent, token, emits = choice.parent, choice.token, choice.emits
+        added, after = extend_all(self._scorers, live.scorers, parent, token, emits)
+        extra = choice.extra
+        for more in added:
+            extra = extra + more
         node, frame = live.node.gather(1, parent), time.gather(1, parent)
         node[emits] = self._tree.add(node[emits], token[emits], frame[emits])
-        history = self._histories.append(pick(live.history, parent), token, emits)
-        return _Live(score, extra, key, live.length.gather(1, parent) + emits, node, history, tuple(after))
+        return _Live(
+            score=choice.score,
+            extra=extra,
+            key=choice.key,
+            length=live.length.gather(1, parent) + emits,
+            node=node,
+            predictor=self._predictor.append(pick(live.predictor, parent), token, emits),
+            scorers=after,
+        )
 
-    def _answers(self, complete: _Complete, cap: List[int]) -> List[List[Hypothesis]]:
+    def hypotheses(self, complete: _Complete, num_best: int) -> List[List[Hypothesis]]:
+        """Return the best complete hypotheses of each utterance, at most ``num_best`` (0: all)."""
         tree = self._tree.lists()
         out: List[List[Hypothesis]] = []
         for scores, nodes in zip(complete.score.tolist(), complete.node.tolist()):
-            found = {}
+            # without merging there may be several alignments of the same tokens: the best comes first
+            found: Dict[Tuple[int, ...], Hypothesis] = {}
             for score, node in zip(scores, nodes):
-                tokens, frames = [], []
-                while node >= 0 and score > _NEVER:
-                    node, token, frame = tree[node]
-                    tokens.append(token)
-                    frames.append(frame)
-                if score > _NEVER:  # without merging, alignments of the same tokens: the best comes first
-                    found.setdefault(tuple(tokens), Hypothesis(tokens[::-1], frames[::-1], score))
-            out.append(
-                list(found.values()) or [Hypothesis([], [], _NEVER)]
-            )  # nothing where a model computes no numbers
-        long = sum(len(best[0].tokens) >= most for best, most in zip(out, cap))
-        if long:
-            logging.warning(
-                "%d of %d utterances have as many tokens as the search allows and may be cut short",
-                long,
-                len(out),
-            )
+                if len(found) == num_best > 0:
+                    break
+                if score > _NEVER:
+                    tokens, frames = _path(tree, node)
+                    found.setdefault(tuple(tokens), Hypothesis(tokens, frames, score))
+            # a model that computes no numbers completes nothing
+            out.append(list(found.values()) or [Hypothesis([], [], _NEVER)])
         return out
+
+
+def _path(tree: List[List[int]], node: int) -> Tuple[List[int], List[int]]:
+    """Return the tokens up to ``node`` and their frames."""
+    tokens, frames = [], []
+    while node >= 0:
+        node, token, frame = tree[node]
+        tokens.append(token)
+        frames.append(frame)
+    return tokens[::-1], frames[::-1]

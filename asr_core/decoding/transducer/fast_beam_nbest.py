@@ -1,65 +1,80 @@
-"""N-best methods of fast beam search: paths drawn from the lattice, the best of them chosen by one of three criteria."""
+"""N-best methods of fast beam search: paths drawn from the lattice, ranked by one of three criteria."""
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asr_core.decoding.beam_options import FastBeamOptions
 from asr_core.decoding.graph.fsa import Fsa
-from asr_core.decoding.graph.lattice import Lattice, build_lattices, token_of_arc
+from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.transducer.fast_beam import FastBeamCore, FastBeamOptions, arcs_and_times
+from asr_core.decoding.protocol import Transducer
+from asr_core.decoding.transducer.fast_beam import FastBeamCore
+from asr_core.decoding.transducer.fast_beam_lattice import build_lattices, token_of_arc
+from asr_core.decoding.transducer.frame_synchronous import to_paths
 from asr_core.decoding.transducer.packed_frames import pack_frames
 from asr_core.utils.errors import UserError
 
-# (lattice, labels of its arcs, the sequences drawn, index of the utterance) -> the sequences in order of merit, and their scores
-_Rank = Callable[[Lattice, np.ndarray, List[Tuple[int, ...]], int], List[Tuple[Tuple[int, ...], float]]]
+ILME_SCALE = 0.1  # usual weight of the internal language model where no graph adds a language model
+
+_Sequence = Tuple[int, ...]
+# (lattice, labels of its arcs, the sequences drawn, index of the utterance) -> the sequences in
+# order of merit, with their scores
+_Rank = Callable[[Lattice, np.ndarray, List[_Sequence], int], List[Tuple[_Sequence, float]]]
 
 
 @torch.inference_mode()
 def fast_beam_nbest(
-    model: Any,
+    model: Transducer,
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
-    opts: FastBeamOptions = FastBeamOptions(ilme_scale=0.1),
+    opts: FastBeamOptions = FastBeamOptions(ilme_scale=ILME_SCALE),
     graph: Optional[Fsa] = None,
+    *,
     num_paths: int = 200,
     nbest_scale: float = 0.5,
     num_best: int = 0,
 ) -> List[List[Hypothesis]]:
     """Draw paths from the lattice and take the sequences whose score in the lattice is the highest.
 
-    Without a graph these are token sequences, scored by their best path. With a graph that has words they are word sequences, and
-    the probabilities of all their paths are added up.
+    Without a graph these are token sequences, scored by their best path. With a graph that has
+    words they are word sequences, and the probabilities of all their paths are added up.
 
     Args:
-      model, encoder_out, encoder_out_lens, opts, graph: as for :func:`~asr_core.decoding.transducer.fast_beam.fast_beam_search`.
+      model, encoder_out, encoder_out_lens, opts, graph: as for
+        :func:`~asr_core.decoding.transducer.fast_beam.fast_beam_search`; encoder_out is (N, T, C).
       num_paths: paths drawn from each lattice.
-      nbest_scale: the lattice's scores are multiplied by it while drawing: the smaller, the more various the paths.
-      num_best: hypotheses returned at most; 0: all.
+      nbest_scale: the lattice's scores are multiplied by it while drawing: the smaller it is, the
+        more the paths vary.
+      num_best: hypotheses returned per utterance at most; 0: all.
 
     Returns:
-      For each utterance its hypotheses, the best first; one at least.
+      For each utterance its hypotheses, the best first, no two with the same tokens (or words) and
+      one at least.
     """
     log_sum = graph is not None and graph.names is not None
 
     def rank(
-        lattice: Lattice, labels: np.ndarray, sequences: List[Tuple[int, ...]], _: int
-    ) -> List[Tuple[Tuple[int, ...], float]]:
+        lattice: Lattice, labels: np.ndarray, sequences: List[_Sequence], _: int
+    ) -> List[Tuple[_Sequence, float]]:
         scored = [(s, lattice.total_score(labels, s, log_sum)) for s in sequences]
         return sorted(scored, key=lambda item: -item[1])
 
-    return _search(model, encoder_out, encoder_out_lens, opts, graph, num_paths, nbest_scale, rank, num_best)
+    search = FastBeamCore(model, opts, graph, keep_transitions=True)
+    nbest = _NBest(search, graph, rank, num_paths=num_paths, scale=nbest_scale, num_best=num_best)
+    return nbest.search(encoder_out, encoder_out_lens)
 
 
 @torch.inference_mode()
 def fast_beam_oracle_nbest(
-    model: Any,
+    model: Transducer,
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
     references: Optional[Sequence[Sequence[int]]],
-    opts: FastBeamOptions = FastBeamOptions(ilme_scale=0.1),
+    opts: FastBeamOptions = FastBeamOptions(ilme_scale=ILME_SCALE),
+    *,
     num_paths: int = 200,
     nbest_scale: float = 0.5,
     num_best: int = 0,
@@ -68,7 +83,8 @@ def fast_beam_oracle_nbest(
 
     Args:
       references: token ids of each utterance's transcript.
-      model, encoder_out, encoder_out_lens, opts, num_paths, nbest_scale, num_best: as for :func:`fast_beam_nbest`.
+      model, encoder_out, encoder_out_lens, opts, num_paths, nbest_scale, num_best: as for
+        :func:`fast_beam_nbest`; encoder_out is (N, T, C).
 
     Raises:
       UserError: there are no references.
@@ -79,41 +95,64 @@ def fast_beam_oracle_nbest(
     from kaldialign import edit_distance
 
     def rank(
-        lattice: Lattice, labels: np.ndarray, sequences: List[Tuple[int, ...]], i: int
-    ) -> List[Tuple[Tuple[int, ...], float]]:
+        lattice: Lattice, labels: np.ndarray, sequences: List[_Sequence], i: int
+    ) -> List[Tuple[_Sequence, float]]:
         errors = {s: edit_distance(list(references[i]), list(s))["total"] for s in sequences}
-        fewest = sequences if num_best != 1 else [s for s in sequences if errors[s] == min(errors.values())]
+        fewest = sequences
+        if num_best == 1:  # the others need no scores
+            least = min(errors.values())
+            fewest = [s for s in sequences if errors[s] == least]
         scored = [(s, lattice.total_score(labels, s, False)) for s in fewest]
         return sorted(scored, key=lambda item: (errors[item[0]], -item[1]))
 
-    return _search(model, encoder_out, encoder_out_lens, opts, None, num_paths, nbest_scale, rank, num_best)
+    search = FastBeamCore(model, opts, keep_transitions=True)
+    nbest = _NBest(search, None, rank, num_paths=num_paths, scale=nbest_scale, num_best=num_best)
+    return nbest.search(encoder_out, encoder_out_lens)
 
 
-def _search(
-    model: Any,
-    encoder_out: Tensor,
-    lens: Tensor,
-    opts: FastBeamOptions,
-    graph: Optional[Fsa],
-    num_paths: int,
-    scale: float,
-    rank: _Rank,
-    num_best: int,
-) -> List[List[Hypothesis]]:
-    search = FastBeamCore(model, opts, graph)
-    packed = pack_frames(encoder_out, lens)
-    frontier, trace = search.run(packed.frames, search.start(encoder_out.size(0)), all_transitions=True)
-    order = packed.order.tolist()
-    lattices = build_lattices(search, frontier, trace, lens.to(packed.order.device)[packed.order].tolist())
-    labels_of = graph.output if graph is not None and graph.names is not None else token_of_arc(search, graph)
-    out = [[Hypothesis([], [], 0.0, None if graph is None or graph.names is None else [])] for _ in order]
-    for lattice, i in zip(lattices, order):
-        labels = lattice.labels(labels_of)
-        sequences = lattice.sequences(lattice.random_paths(num_paths, scale), labels)
+class _NBest:
+    """A search for lattices, and the choice among paths drawn from them."""
+
+    def __init__(
+        self,
+        search: FastBeamCore,
+        graph: Optional[Fsa],
+        rank: _Rank,
+        *,
+        num_paths: int,
+        scale: float,
+        num_best: int,
+    ) -> None:
+        self._search = search
+        self._has_words = graph is not None and graph.names is not None
+        self._labels_of_arc = (
+            graph.output if graph is not None and self._has_words else token_of_arc(search, graph)
+        )
+        self._rank = rank
+        self._num_paths = num_paths
+        self._scale = scale
+        self._num_best = num_best
+
+    def search(self, encoder_out: Tensor, lens: Tensor) -> List[List[Hypothesis]]:
+        """Return n-best lists of encoder output (N, T, C) with lengths (N,)."""
+        packed = pack_frames(encoder_out, lens)
+        frontier, _ = self._search.run(packed.frames, self._search.start(encoder_out.size(0)))
+        order = packed.order.tolist()
+        descending = lens.to(packed.order.device)[packed.order].tolist()
+        lattices = build_lattices(self._search, frontier, descending)
+        found = {i: self._of_lattice(lattice, i) for lattice, i in zip(lattices, order)}
+        return [found[i] for i in range(len(order))]
+
+    def _of_lattice(self, lattice: Lattice, i: int) -> List[Hypothesis]:
+        """Return the hypotheses of utterance ``i``."""
+        labels = lattice.labels(self._labels_of_arc)  # (A,)
+        sequences = lattice.sequences(lattice.random_paths(self._num_paths, self._scale), labels)
         if not sequences:
-            continue
-        out[i] = []
-        for sequence, score in rank(lattice, labels, sequences, i)[: num_best or None]:
-            path, _ = lattice.best_path(labels, sequence)
-            out[i].append(search.hypothesis(*arcs_and_times(torch.from_numpy(lattice.arc[path])), score))
-    return out
+            return [Hypothesis([], [], 0.0, [] if self._has_words else None)]
+        out: List[Hypothesis] = []
+        for sequence, score in self._rank(lattice, labels, sequences, i)[: self._num_best or None]:
+            path, _ = lattice.best_path(labels, sequence)  # (T,) arcs of the lattice
+            arcs = torch.from_numpy(lattice.arc[path])[None, None]  # (1, 1, T)
+            ((found,),) = to_paths(arcs, self._search.blank)
+            out.append(self._search.hypothesis(*found, score))
+        return out

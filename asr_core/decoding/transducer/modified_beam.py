@@ -1,318 +1,219 @@
 """Modified beam search: at most one token per frame, equal token sequences merged."""
 
-from typing import Any, List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from asr_core.decoding.beam_options import BeamOptions
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.scorers.token_scorers import Scorer, States, join, pick
-from asr_core.decoding.transducer.context_table import adjusted_log_probs
-from asr_core.decoding.transducer.packed_frames import pack_frames
-from asr_core.decoding.transducer.predictor import concatenate, histories
-
-KEY_FACTOR = (
-    6364136223846793005  # multiplier of Knuth's MMIX generator: keys are polynomials in it modulo 2^64
+from asr_core.decoding.logits import adjusted_log_probs
+from asr_core.decoding.protocol import Transducer
+from asr_core.decoding.scorers.base import Scorer, extend_all
+from asr_core.decoding.states import States, concatenate, extend_key, pick
+from asr_core.decoding.transducer.frame_synchronous import (
+    FrameSynchronousSearch,
+    PathStream,
+    advance_streams,
+    backtrack,
+    to_paths,
 )
+from asr_core.decoding.transducer.packed_frames import pack_frames
+from asr_core.decoding.transducer.predictor import predictor_states
+
+_NEVER = float("-inf")
 
 
 class BeamState(NamedTuple):
-    """Live hypotheses of n utterances, all (n, beam, ...); places that hold none have the score -inf.
+    """Live hypotheses of N utterances, all (N, B, ...); empty places have the score -inf.
 
     Attributes:
       score: log-probability.
       key: int64, a hash of the token sequence, equal for equal sequences.
       length: int64, number of tokens with the initial context, which the final choice divides by.
-      history: the predictor's states, see :class:`~asr_core.decoding.transducer.predictor.PredictorStates`.
+      predictor: the predictor's states, see
+        :class:`~asr_core.decoding.transducer.predictor.PredictorStates`.
       scorers: the states of each scorer.
     """
 
     score: Tensor
     key: Tensor
     length: Tensor
-    history: States
+    predictor: States
     scorers: Tuple[States, ...] = ()
-
-    def rows(self, start: int, end: int) -> "BeamState":
-        """The hypotheses of utterances start..end-1."""
-        history, *scorers = (tuple(x[start:end] for x in states) for states in (self.history, *self.scorers))
-        return BeamState(*(x[start:end] for x in self[:3]), history, tuple(scorers))
-
-    @staticmethod
-    def joined(parts: Sequence["BeamState"]) -> "BeamState":
-        """The hypotheses of several groups of utterances as one."""
-        tensors = (torch.cat(x) for x in zip(*(part[:3] for part in parts)))
-        scorers = tuple(join(states) for states in zip(*(part.scorers for part in parts)))
-        return BeamState(*tensors, concatenate([part.history for part in parts]), scorers)
-
-
-class _Trace(NamedTuple):
-    """Back pointers: for each frame where each place's hypothesis came from and its token there, both (n_t, beam)."""
-
-    parents: List[Tensor]
-    tokens: List[Tensor]
 
 
 @torch.inference_mode()
 def modified_beam_search(
-    model: Any,
+    model: Transducer,
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
-    beam_size: int = 4,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
+    opts: BeamOptions = BeamOptions(),
+    *,
     scorers: Sequence[Scorer] = (),
-) -> List[Hypothesis]:
-    """Beam search with at most one token per frame, batched over utterances and hypotheses.
+    num_best: int = 0,
+) -> List[List[Hypothesis]]:
+    """Search with at most one token per frame, batched over utterances and hypotheses.
 
-    At each frame the ``beam_size`` best continuations of an utterance's hypotheses survive and get what the scorers say of their
-    new tokens; those with equal tokens become one whose probability is their sum. The answer has the highest score per token
-    (the initial context counts).
+    At each frame the ``beam_size`` best continuations of an utterance's hypotheses survive, and the
+    scorers add their scores of the new tokens. Hypotheses with equal tokens become one, whose
+    probability is their sum.
 
     Args:
-      model: has ``decoder`` and ``joiner``; eager or TorchScript.
+      model: eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
-      beam_size: hypotheses kept per utterance.
-      blank_penalty: subtracted from the logit of blank.
-      temperature: logits are divided by it.
-      scorers: language models and the like.
+      opts: beam size, blank penalty and temperature.
+      scorers: language models and contextual biasing.
+      num_best: hypotheses returned per utterance at most; 0: all.
+
+    Returns:
+      For each utterance its hypotheses, no two with the same tokens and one at least. The first has
+      the highest score per token, the initial context included.
     """
-    core = BeamCore(model, beam_size, blank_penalty, temperature, scorers)
+    core = BeamCore(model, opts, scorers)
     packed = pack_frames(encoder_out, encoder_out_lens)
     state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
-    final = core.final_scores(state)
-    best = _best_place(final, state).unsqueeze(1)
-    _, tokens = backtrack(*trace, best, core.blank_id)
-    scores = final.gather(1, best).squeeze(1).tolist()
-    hypotheses = [
-        Hypothesis(*to_lists(tokens[row, 0], core.blank_id), score) for row, score in enumerate(scores)
-    ]
-    back = packed.order.argsort().tolist()
-    return [hypotheses[row] for row in back]
+    final = core.final_scores(state)  # (N, B)
+    places = core.ranked(final, state)[:, : num_best or opts.beam_size]  # (N, K)
+    _, tokens = backtrack(trace, places, core.blank)
+    found: List[List[Hypothesis]] = []
+    for scores, paths in zip(final.gather(1, places).tolist(), to_paths(tokens, core.blank)):
+        # the first place always holds a hypothesis, unless a model computes no numbers
+        live = [k for k, score in enumerate(scores) if k == 0 or score > _NEVER]
+        found.append([Hypothesis(*paths[k], scores[k]) for k in live])
+    return [found[row] for row in packed.order.argsort().tolist()]
 
 
-@torch.inference_mode()
-def modified_beam_nbest(
-    model: Any,
-    encoder_out: Tensor,
-    encoder_out_lens: Tensor,
-    beam_size: int = 4,
-    blank_penalty: float = 0.0,
-    temperature: float = 1.0,
-    scorers: Sequence[Scorer] = (),
-) -> List[List[Hypothesis]]:
-    """All hypotheses that :func:`modified_beam_search` ends with, for each utterance, the highest score per token first."""
-    core = BeamCore(model, beam_size, blank_penalty, temperature, scorers)
-    packed = pack_frames(encoder_out, encoder_out_lens)
-    state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
-    final = core.final_scores(state)
-    places = (final / state.length).argsort(dim=1, descending=True, stable=True)
-    scores = final.gather(1, places)
-    _, tokens = backtrack(*trace, places, core.blank_id)
-    lists: List[List[Hypothesis]] = []
-    for row, row_scores in enumerate(scores.tolist()):
-        live = [k for k, score in enumerate(row_scores) if score > float("-inf")]
-        lists.append([Hypothesis(*to_lists(tokens[row, k], core.blank_id), row_scores[k]) for k in live])
-    return [lists[row] for row in packed.order.argsort().tolist()]
-
-
-class BeamStream:
-    """What modified beam search remembers of one stream: its live hypotheses and the tokens of each."""
-
-    def __init__(self, state: BeamState, final: Tensor) -> None:
-        beam = state.score.size(1)
-        self.state = state
-        self.final = final
-        self.tokens: List[List[int]] = [[] for _ in range(beam)]
-        self.timestamps: List[List[int]] = [[] for _ in range(beam)]
-        self.num_frames = 0
+class BeamStream(PathStream[BeamState]):
+    """The state of modified beam search in one stream."""
 
     def hypothesis(self) -> Hypothesis:
-        """The best hypothesis up to now."""
-        best = int(_best_place(self.final, self.state))
-        return Hypothesis(list(self.tokens[best]), list(self.timestamps[best]), float(self.final[0, best]))
+        """Return the best hypothesis up to now."""
+        best = int((self.final / self.state.length).argmax(dim=1))
+        tokens, timestamps = self.paths[best]
+        return Hypothesis(list(tokens), list(timestamps), float(self.final[0, best]))
 
 
 class StreamingBeamSearch:
-    """Modified beam search over streams that arrive chunk by chunk; any streams may be advanced together.
+    """Modified beam search over streams, see :class:`~asr_core.decoding.protocol.StreamingSearch`.
 
     Args:
-      model: as for :func:`modified_beam_search`.
-      num_active_paths: hypotheses kept per stream.
-      blank_penalty: subtracted from the logit of blank.
-      temperature: logits are divided by it.
-      scorers: language models and the like.
+      model: eager or TorchScript.
+      opts: beam size, blank penalty and temperature.
+      scorers: language models and contextual biasing.
     """
 
     def __init__(
-        self,
-        model: Any,
-        num_active_paths: int = 4,
-        blank_penalty: float = 0.0,
-        temperature: float = 1.0,
-        scorers: Sequence[Scorer] = (),
+        self, model: Transducer, opts: BeamOptions = BeamOptions(), *, scorers: Sequence[Scorer] = ()
     ) -> None:
-        self._core = BeamCore(model, num_active_paths, blank_penalty, temperature, scorers)
+        self._core = BeamCore(model, opts, scorers)
 
     def new_stream(self) -> BeamStream:
-        """The state of a stream that has not begun."""
+        """Return the state of a stream that has not begun."""
         state = self._core.start(1)
         return BeamStream(state, self._core.final_scores(state))
 
     @torch.inference_mode()
     def advance(self, streams: List[BeamStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
-        """Consume ``encoder_out[i, :encoder_out_lens[i]]`` as the next frames of ``streams[i]``.
-
-        Args:
-          streams: N of them, changed in place.
-          encoder_out: (N, T, C), not projected.
-          encoder_out_lens: (N,) int64.
-        """
-        packed = pack_frames(encoder_out, encoder_out_lens)
-        ordered = [streams[i] for i in packed.order.tolist()]
-        state = BeamState.joined([s.state for s in ordered])
-        state, trace = self._core.run(packed.frames, state)
-        beam, final = state.score.size(1), self._core.final_scores(state)
-        places = torch.arange(beam, device=state.score.device).expand(len(ordered), beam)
-        origin, tokens = backtrack(*trace, places, self._core.blank_id)
-        lens = encoder_out_lens.to(packed.order.device)[packed.order].tolist()
-        for row, (stream, origins) in enumerate(zip(ordered, origin.tolist())):
-            new = [to_lists(tokens[row, place], self._core.blank_id) for place in range(beam)]
-            stream.tokens = [stream.tokens[o] + toks for o, (toks, _) in zip(origins, new)]
-            stream.timestamps = [
-                stream.timestamps[o] + [stream.num_frames + t for t in times]
-                for o, (_, times) in zip(origins, new)
-            ]
-            stream.num_frames += lens[row]
-            stream.state, stream.final = state.rows(row, row + 1), final[row : row + 1]
+        """Consume the next frames of each stream; ``encoder_out`` is (N, T, C)."""
+        advance_streams(self._core, streams, encoder_out, encoder_out_lens)
 
 
-class BeamCore:
-    """The search itself, on tensors (utterances, beam)."""
+class BeamCore(FrameSynchronousSearch[BeamState]):
+    """The search itself, on tensors (N, B); arguments as of :class:`StreamingBeamSearch`."""
 
-    def __init__(
-        self,
-        model: Any,
-        beam_size: int,
-        blank_penalty: float,
-        temperature: float,
-        scorers: Sequence[Scorer] = (),
-    ) -> None:
-        if beam_size < 1:
-            raise ValueError(f"the beam must hold at least 1 hypothesis, got {beam_size}")
-        self._joiner = model.joiner
-        self._histories = histories(model)
-        self._beam = beam_size
-        self._blank_penalty = blank_penalty
-        self._temperature = temperature
+    def __init__(self, model: Transducer, opts: BeamOptions, scorers: Sequence[Scorer] = ()) -> None:
+        self._predictor = predictor_states(model)
+        super().__init__(model.joiner, self._predictor.blank_id)
+        self._opts = opts
         self._scorers = scorers
-        self.blank_id = self._histories.blank_id
-        self._earlier = torch.ones(
-            beam_size, beam_size, dtype=torch.bool, device=self._histories.device
-        ).tril(-1)
+        beam, device = opts.beam_size, self._predictor.device
+        self._earlier = torch.ones(beam, beam, dtype=torch.bool, device=device).tril(-1)
 
     def start(self, num: int) -> BeamState:
-        """One empty hypothesis for each of ``num`` utterances."""
-        device = self._histories.device
-        score = torch.full((num, self._beam), float("-inf"), device=device)
+        """Return one empty hypothesis for each of ``num`` utterances."""
+        beam, device = self._opts.beam_size, self._predictor.device
+        score = torch.full((num, beam), _NEVER, device=device)
         score[:, 0] = 0
-        key = torch.zeros(num, self._beam, dtype=torch.int64, device=device)
-        scorers = tuple(scorer.start(num, self._beam) for scorer in self._scorers)
+        key = torch.zeros(num, beam, dtype=torch.int64, device=device)
         return BeamState(
-            score, key, key + self._histories.initial_length, self._histories.start(num, self._beam), scorers
+            score=score,
+            key=key,
+            length=key + self._predictor.initial_length,
+            predictor=self._predictor.start(num, beam),
+            scorers=tuple(scorer.start(num, beam) for scorer in self._scorers),
+        )
+
+    def rows(self, state: BeamState, start: int, end: int) -> BeamState:
+        """Return the hypotheses of utterances start..end-1."""
+        predictor, *scorers = (
+            tuple(x[start:end] for x in states) for states in (state.predictor, *state.scorers)
+        )
+        return BeamState(
+            state.score[start:end], state.key[start:end], state.length[start:end], predictor, tuple(scorers)
+        )
+
+    def join(self, parts: Sequence[BeamState]) -> BeamState:
+        """Return the hypotheses of several groups of utterances as one state."""
+        of_scorers = zip(*(part.scorers for part in parts))
+        return BeamState(
+            score=torch.cat([part.score for part in parts]),
+            key=torch.cat([part.key for part in parts]),
+            length=torch.cat([part.length for part in parts]),
+            predictor=concatenate([part.predictor for part in parts]),
+            scorers=tuple(scorer.join(states) for scorer, states in zip(self._scorers, of_scorers)),
         )
 
     def final_scores(self, state: BeamState) -> Tensor:
-        """Scores (n, beam) of the hypotheses if they end here."""
-        return sum(
-            (scorer.finish(states) for scorer, states in zip(self._scorers, state.scorers)), state.score
-        )
+        """Return the scores (N, B) of the hypotheses if they end here."""
+        total = state.score
+        for scorer, states in zip(self._scorers, state.scorers):
+            total = total + scorer.finish(states)
+        return total
 
-    def run(self, frames: List[Tensor], state: BeamState) -> Tuple[BeamState, _Trace]:
-        """Search ``frames`` (of :func:`pack_frames`, not projected); rows of ``state`` in the same order."""
-        trace = _Trace([], [])
-        done: List[BeamState] = []
-        if frames:
-            frames = list(self._joiner.encoder_proj(torch.cat(frames)).split([len(f) for f in frames]))
-        for frame in frames:
-            n, size = len(frame), len(state.score)
-            if n < size:
-                done.append(state.rows(n, size))
-                state = state.rows(0, n)
-            state, parent, token = self._step(frame, state)
-            trace.parents.append(parent)
-            trace.tokens.append(token)
-        return BeamState.joined([state, *reversed(done)]) if done else state, trace
+    def ranked(self, final: Tensor, state: BeamState) -> Tensor:
+        """Return the places (N, B) of the hypotheses by ``final`` score (N, B) per token, the best first."""
+        return (final / state.length).argsort(dim=1, descending=True, stable=True)
 
-    def _step(self, frame: Tensor, state: BeamState) -> Tuple[BeamState, Tensor, Tensor]:
-        """One frame (n, C); returns the new state and, for each of its places, the parent's place and the token."""
-        logits = self._joiner(frame.unsqueeze(1), self._histories.output(state.history), project_input=False)
-        log_probs = adjusted_log_probs(logits, self.blank_id, self._blank_penalty, self._temperature)
-        score, index = log_probs.add_(state.score.unsqueeze(-1)).flatten(1).topk(self._beam)
-        parent = index.div(self._histories.vocab_size, rounding_mode="floor")
-        token = index.remainder(self._histories.vocab_size)
-        emits = token != self.blank_id
-        key = state.key.gather(1, parent)
-        key = torch.where(emits, torch.add(token, key, alpha=KEY_FACTOR) + 1, key)
-        history = self._histories.append(pick(state.history, parent), token, emits)
-        length = state.length.gather(1, parent).add_(emits)
-        scorers = ()
+    def step(self, frame: Tensor, state: BeamState) -> Tuple[BeamState, Tensor, Tensor]:
+        """Consume one projected frame (N, J), see :class:`FrameSynchronousSearch`."""
+        predictor = self._predictor
+        decoder_out = predictor.output(state.predictor)  # (N, B, J)
+        logits = self.joiner(frame.unsqueeze(1), decoder_out, project_input=False)  # (N, B, V)
+        log_probs = adjusted_log_probs(logits, self.blank, self._opts)
+        # the B best of the B * V continuations of each utterance
+        score, index = log_probs.add_(state.score.unsqueeze(-1)).flatten(1).topk(self._opts.beam_size)
+        parent = index.div(predictor.vocab_size, rounding_mode="floor")  # (N, B)
+        token = index.remainder(predictor.vocab_size)  # (N, B)
+        emits = token != self.blank
+        key = extend_key(state.key.gather(1, parent), token, emits)
+        scorers: Tuple[States, ...] = ()
         if self._scorers:
-            score, scorers = self._add_scores(
-                score, parent, token, emits & (score > float("-inf")), state.scorers
-            )
-        return BeamState(merge_equal(score, key, self._earlier), key, length, history, scorers), parent, token
-
-    def _add_scores(
-        self, score: Tensor, parent: Tensor, token: Tensor, emits: Tensor, before: Tuple[States, ...]
-    ) -> Tuple[Tensor, Tuple[States, ...]]:
-        after: List[States] = []
-        for scorer, states in zip(self._scorers, before):
-            added, states = scorer.extend(pick(states, parent), token, emits)
-            score = score + added
-            after.append(states)
-        return score, tuple(after)
+            new = emits & (score > _NEVER)
+            added, scorers = extend_all(self._scorers, state.scorers, parent, token, new)
+            for more in added:
+                score = score + more
+        after = BeamState(
+            score=merge_equal(score, key, self._earlier),
+            key=key,
+            length=state.length.gather(1, parent).add_(emits),
+            predictor=predictor.append(pick(state.predictor, parent), token, emits),
+            scorers=scorers,
+        )
+        return after, parent, token
 
 
 def merge_equal(score: Tensor, key: Tensor, earlier: Tensor) -> Tensor:
-    """Add up the probabilities of equal sequences in the first (best) of their places, empty the others.
+    """Add up the probabilities of equal sequences in the first (best) of their places, and empty the others.
 
     Args:
-      score, key: (n, B), log-probabilities and hashes, equal for equal sequences.
+      score, key: (N, B), log-probabilities and hashes, equal for equal sequences.
       earlier: (B, B), true below the diagonal.
-    """
-    same = key.unsqueeze(2) == key.unsqueeze(1)  # (n, B, B)
-    total = score.unsqueeze(1).masked_fill(~same, float("-inf")).logsumexp(dim=2)
-    return total.masked_fill_((same & earlier).any(dim=2), float("-inf"))
-
-
-def _best_place(score: Tensor, state: BeamState) -> Tensor:
-    return (score / state.length).argmax(dim=1)
-
-
-def backtrack(parents: List[Tensor], tokens: List[Tensor], place: Tensor, fill: int) -> Tuple[Tensor, Tensor]:
-    """Follow back pointers from ``place`` (N, K), after the last frame, to the first frame.
-
-    Args:
-      parents, tokens: for each frame the place each hypothesis came from and its token there, both (n_t, S), n_t never growing.
-      place: the hypotheses wanted.
-      fill: stands where an utterance had ended.
 
     Returns:
-      (N, K), where each began, and (N, K, T), its token at each frame.
+      The scores (N, B), -inf in the places that were emptied.
     """
-    path = place.new_full((*place.shape, len(parents)), fill)
-    place = place.clone()
-    for t in range(len(parents) - 1, -1, -1):
-        n = len(parents[t])
-        here = place[:n]
-        path[:n, :, t] = tokens[t].gather(1, here)
-        place[:n] = parents[t].gather(1, here)
-    return place, path
-
-
-def to_lists(tokens: Tensor, blank: int) -> Tuple[List[int], List[int]]:
-    """Tokens (T,) without blanks, and their frames."""
-    frames = (tokens != blank).nonzero().squeeze(1)
-    return tokens[frames].tolist(), frames.tolist()
+    same = key.unsqueeze(2) == key.unsqueeze(1)  # (N, B, B)
+    total = score.unsqueeze(1).masked_fill(~same, _NEVER).logsumexp(dim=2)
+    return total.masked_fill_((same & earlier).any(dim=2), _NEVER)

@@ -5,6 +5,7 @@ import math
 import torch
 from golden_search import SearchModel
 
+from asr_core.decoding.hypothesis import one_best
 from asr_core.predictors import LstmPredictor
 
 
@@ -58,6 +59,11 @@ def all_paths(model, x, vocab_size):
         paths = grown
     assert len(paths) == vocab_size ** len(x)
     return paths
+
+
+def first(search):
+    """The one-best of a search that returns n-best lists."""
+    return lambda *args, **options: one_best(search(*args, **options))
 
 
 def log_sum(values):

@@ -1,0 +1,88 @@
+"""Options of the searches, as the searches take them; command lines have :class:`~asr_core.decoding.options.SearchOptions`."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class LogitAdjustment(Protocol):
+    """Any options that say how a search changes the model's output distribution, see :class:`LogitOptions`."""
+
+    @property
+    def blank_penalty(self) -> float: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class LogitOptions:
+    """Changes to the model's output distribution before a search sees it.
+
+    Attributes:
+      blank_penalty: subtracted from the logit of blank: above 0 fewer deletions, more insertions.
+      temperature: logits are divided by it; above 1 the distribution becomes flatter.
+    """
+
+    blank_penalty: float = 0.0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class GreedyOptions:
+    """Options of greedy search with a transducer.
+
+    Attributes:
+      max_sym_per_frame: tokens that a frame may emit before the search moves on to the next one.
+      blank_penalty, temperature: see :class:`LogitOptions`.
+    """
+
+    max_sym_per_frame: int = 1
+    blank_penalty: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_sym_per_frame < 1:
+            raise ValueError(f"max_sym_per_frame must be at least 1, got {self.max_sym_per_frame}")
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """Options that all searches with a fixed number of hypotheses share.
+
+    Attributes:
+      beam_size: hypotheses kept per utterance.
+      blank_penalty, temperature: see :class:`LogitOptions`.
+    """
+
+    beam_size: int = 4
+    blank_penalty: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, got {self.beam_size}")
+
+
+@dataclass(frozen=True)
+class FastBeamOptions:
+    """Options of fast beam search.
+
+    Attributes:
+      beam: states whose score is lower than the best by more than this (natural log-probability)
+        are dropped.
+      max_contexts: predictor contexts kept per frame.
+      max_states: pairs of context and graph state kept per frame.
+      blank_penalty, temperature: see :class:`LogitOptions`.
+      ilme_scale: weight of the internal language model, which is subtracted.
+    """
+
+    beam: float = 20.0
+    max_contexts: int = 8
+    max_states: int = 64
+    blank_penalty: float = 0.0
+    temperature: float = 1.0
+    ilme_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.beam > 0 and self.max_contexts >= 1 and self.max_states >= 1):
+            raise ValueError(f"beam must be positive, max_contexts and max_states at least 1, got {self}")

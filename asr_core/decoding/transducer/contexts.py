@@ -1,0 +1,61 @@
+"""The interface between fast beam search and a predictor whose contexts are named by integers."""
+
+from typing import List, NamedTuple, Optional, Protocol, Sequence
+
+import torch
+from torch import Tensor
+
+from asr_core.decoding.states import States
+
+
+class ContextCache(NamedTuple):
+    """Contexts of a stream, with the predictor's states in each.
+
+    Attributes:
+      keys: (M,) int64, ascending.
+      states: of the predictor, (M, ...).
+    """
+
+    keys: Tensor
+    states: States
+
+
+class Contexts(Protocol):
+    """A predictor whose contexts have codes of 64 bits.
+
+    The code of a context with one more token is ``(code mod keep) * base + token + 1``.
+
+    Attributes:
+      blank_id, vocab_size, device: the model's.
+      base, keep: of the codes.
+    """
+
+    blank_id: int
+    vocab_size: int
+    device: torch.device
+    base: int
+    keep: int
+
+    def start(self, num: int) -> Tensor:
+        """Begin with ``num`` new utterances: return their codes (num,) and keep nothing of earlier ones."""
+        ...
+
+    def __call__(self, code: Tensor) -> Tensor:
+        """Return the projected predictor outputs (M, J) of contexts ``code`` (M,)."""
+        ...
+
+    def remember(self, code: Tensor, valid: Tensor) -> List[Optional[ContextCache]]:
+        """Return what each of N streams has to keep until its next frames.
+
+        Args:
+          code: (N, S), the contexts after the last frame.
+          valid: (N, S), true where there is one.
+
+        Returns:
+          N caches; None where a code alone says everything.
+        """
+        ...
+
+    def recall(self, caches: Sequence[Optional[ContextCache]]) -> None:
+        """Go on with streams that have kept these caches."""
+        ...
