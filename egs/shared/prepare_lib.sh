@@ -1,4 +1,6 @@
-# Shell functions that every prepare.sh shares; source it after setting the defaults of all options and help_message:
+# shellcheck shell=bash disable=SC2154
+# Shell functions that all prepare.sh scripts share. First set help_message and the defaults of all options:
+# the functions read them as global variables, which is why shellcheck sees no assignment here.
 #
 #   stage=0; stop_stage=5; nj=2
 #   . "$(dirname "$0")/../../shared/prepare_lib.sh"
@@ -13,7 +15,8 @@ fail() {
   exit 1
 }
 
-# --name value or --name=value sets the variable name (dashes become underscores), if it was set before.
+# parse_options ARGUMENT...: set a variable for each option --name VALUE or --name=VALUE that help_message lists;
+# dashes become underscores.
 parse_options() {
   local option name value
   while [ $# -gt 0 ]; do
@@ -39,13 +42,13 @@ parse_options() {
         shift
         ;;
       *)
-        echo "$0: unexpected argument $option; options are given as --name value, --help lists them" >&2
+        echo "$0: unexpected argument $option; give options as --name value, see --help" >&2
         exit 2
         ;;
     esac
     name=${name//_/-}
     if ! [[ $name =~ ^[a-z][a-z-]*$ ]] || ! grep -q -- "^ *--$name " <<< "$help_message"; then
-      echo "$0: unknown option --$name; --help lists them all" >&2
+      echo "$0: unknown option --$name; see --help for all options" >&2
       exit 2
     fi
     printf -v "${name//-/_}" '%s' "$value"
@@ -58,27 +61,27 @@ parse_options() {
     fi
   done
   [ "$nj" -ge 1 ] || fail "--nj must be at least 1, not $nj"
-  [ "$stage" -le "$stop_stage" ] || fail "--stage $stage comes after --stop-stage $stop_stage, so there is nothing to do"
+  [ "$stage" -le "$stop_stage" ] || fail "nothing to do: --stage $stage comes after --stop-stage $stop_stage"
   [ -f ./prepare.sh ] || fail "run this script in its own folder: cd $(dirname "$0") && ./prepare.sh"
   find_python
 }
 
-# Sets $python to the interpreter that has asr_core.
+# Set $python to the interpreter that has asr_core.
 find_python() {
   python=${PYTHON:-python}
   command -v "$python" > /dev/null || python=python3
-  command -v "$python" > /dev/null || fail "no python found; activate the virtual environment that has asr_core"
+  command -v "$python" > /dev/null || fail "no python found; activate the virtual environment with asr_core"
   "$python" -c "import asr_core" 2> /dev/null ||
-    fail "$(command -v "$python") has no asr_core: activate its virtual environment, or run pip install -e . in the top folder"
+    fail "$(command -v "$python") cannot import asr_core: activate its virtual environment, or run pip install -e . in the repository"
 }
 
-# in_stage N TITLE: whether stage N is to run; says so.
+# in_stage N TITLE: succeed if stage N is selected, and log its title.
 in_stage() {
   [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ] || return 1
   log "Stage $1: $2"
 }
 
-# yes_or_no NAME...: the values of these options become 1 or 0.
+# yes_or_no NAME...: turn the values of these options into 1 or 0.
 yes_or_no() {
   local name
   for name; do
@@ -90,9 +93,10 @@ yes_or_no() {
   done
 }
 
-# is_done MARKER SETTINGS [PATH...]: whether a step was already done with these settings, and PATH... are there. An empty marker, as
-# other preparation scripts leave it, counts as done. Where an earlier run had other settings, what it left at PATH... is removed; what
-# an interrupted run with the same settings left is kept, and so is what was put there without a marker.
+# is_done MARKER SETTINGS [PATH...]: succeed if a step has been completed with these settings and PATH... exist.
+# An empty marker, as icefall's scripts leave it, counts as completed. Otherwise note that the step has started. If
+# an earlier run had other settings, remove its PATH...; keep them after an interrupted run with the same
+# settings, and also if there is no marker, because then they come from elsewhere.
 is_done() {
   local marker=$1 settings=$2 earlier=$2 path complete=1
   shift 2
@@ -100,10 +104,10 @@ is_done() {
     [ -e "$path" ] || complete=0
   done
   if [ $complete = 1 ] && [ -f "$marker" ] && { [ ! -s "$marker" ] || [ "$(cat "$marker")" = "$settings" ]; }; then
-    log "  done before ($marker)"
+    log "  already done ($marker)"
     return 0
   fi
-  mkdir -p "$(dirname "$marker")" 2> /dev/null || fail "cannot make the folder $(dirname "$marker")"
+  mkdir -p "$(dirname "$marker")" 2> /dev/null || fail "cannot create the folder $(dirname "$marker")"
   [ ! -s "$marker" ] || earlier=$(cat "$marker")
   [ ! -f "$marker.started" ] || earlier=$(cat "$marker.started")
   if [ "$earlier" != "$settings" ]; then
@@ -114,13 +118,13 @@ is_done() {
   return 1
 }
 
-# mark_done MARKER SETTINGS: note that a step is complete; called last.
+# mark_done MARKER SETTINGS: note that a step is complete; call it last.
 mark_done() {
   echo "$2" > "$1.started"
   mv "$1.started" "$1"
 }
 
-# download_to FILE URL [OPTION...]: fetch a file unless it is there.
+# download_to FILE URL [OPTION...]: download a file unless it exists.
 download_to() {
   local file=$1 url=$2
   shift 2
@@ -131,26 +135,26 @@ download_to() {
   fi
 }
 
-# unpack_to FOLDER MEMBER ARCHIVE: FOLDER becomes the folder MEMBER of a tar archive, whole or not at all.
+# unpack_to FOLDER MEMBER ARCHIVE: extract folder MEMBER of a tar archive to FOLDER, completely or not at all.
 unpack_to() {
   local folder=$1 member=$2 archive=$3 work
-  [ -f "$archive" ] || fail "no $archive; run stage 0, or give the folder that holds it with --dl-dir"
+  [ -f "$archive" ] || fail "no $archive; run stage 0, or give its folder with --dl-dir"
   mkdir -p "$(dirname "$folder")"
   work=$(dirname "$folder")/.unpacking-$(basename "$folder")
   rm -rf "$work" && mkdir "$work"
   if ! tar -xf "$archive" -C "$work" 2> "$work/.errors" || ! [ -d "$work/$member" ]; then
     log "$(head -n 1 "$work/.errors")"
     rm -rf "$work"
-    fail "$archive is damaged or has no folder $member; remove it and start again from stage 0"
+    fail "$archive is damaged or has no folder $member; remove it and restart from stage 0"
   fi
   mv "$work/$member" "$folder"
   rm -rf "$work"
 }
 
-# The stages that recipes share. They read $manifests, $fbank, $data_dir, $nj and $on_the_fly_feats.
+# Steps that recipes share. They read $manifests, $fbank, $nj and $on_the_fly_feats.
 
-# store_features PREFIX PARTS SETTINGS [OPTION...]: features of parts (separated by commas) from $manifests to $fbank. An empty PARTS
-# is the manifest PREFIX_cuts.jsonl.gz. Parts that are there are kept; other SETTINGS start anew.
+# store_features PREFIX PARTS SETTINGS [OPTION...]: compute features of PARTS (separated by commas) from $manifests
+# into $fbank. An empty PARTS selects the manifest PREFIX_cuts.jsonl.gz. Keep existing parts unless SETTINGS differ.
 store_features() {
   local prefix=$1 parts=$2 settings=$3 marker=$fbank/.$1.done part list complete=1
   shift 3
@@ -165,8 +169,8 @@ store_features() {
   fi
 }
 
-# make_tokens LANG TEXT SETTINGS [OPTION...]: train a tokenizer on the lines of TEXT, into the folder LANG. One that was put there
-# without a marker is kept, for models may have been trained with it.
+# make_tokens LANG TEXT SETTINGS [OPTION...]: train a tokenizer on the lines of TEXT and write it to the folder LANG.
+# Keep a tokenizer without a marker: it comes from elsewhere, and models may depend on it.
 make_tokens() {
   local lang=$1 text=$2 settings=$3
   shift 3
@@ -180,7 +184,7 @@ make_tokens() {
   fi
 }
 
-# cuts_of PREFIX PARTS: paths of the manifests that training reads, one a line.
+# cuts_of PREFIX PARTS: print the paths of the manifests that training reads, one per line.
 cuts_of() {
   local prefix=$1 part from=$fbank
   [ "$on_the_fly_feats" = 0 ] || from=$manifests

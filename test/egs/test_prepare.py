@@ -87,7 +87,7 @@ def test_repeating_does_nothing_and_other_settings_start_anew(synthesised):
         data / "lang_bpe_34" / "bpe.model",
     ]
     stamps = [p.stat().st_mtime_ns for p in watched]
-    assert prepare("digits", "--data-dir", data, *sizes).count("done before") == 3
+    assert prepare("digits", "--data-dir", data, *sizes).count("already done") == 3
     assert [p.stat().st_mtime_ns for p in watched] == stamps
     watched[1].unlink()  # as after a crash in stage 3: one part is missing and the marker was not written
     marker = data / "fbank" / ".synth.done"
@@ -120,7 +120,7 @@ def test_help(recipe):
 
 
 def test_mistakes_about_corpora(tmp_path):
-    assert "no corpus 'x'" in prepare("digits", "--corpus", "x", status=1)
+    assert "unknown corpus 'x'" in prepare("digits", "--corpus", "x", status=1)
     told = prepare(
         "digits",
         "--corpus",

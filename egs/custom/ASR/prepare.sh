@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares your own recordings, listed in TSV files, for training.
+# Prepare your own recordings, listed in TSV files, for training.
 set -eou pipefail
 
 stage=0
@@ -20,24 +20,25 @@ model_type=unigram
 
 help_message="Usage: ./prepare.sh --train train.tsv --valid dev.tsv --test test.tsv [options]     (in egs/custom/ASR)
 
-  --train FILE           training recordings: lines of audio-path<TAB>transcript; paths are relative to the file's folder
+  --train FILE           training recordings: lines audio-path<TAB>transcript, with paths relative to the file's folder
   --valid FILE           validation recordings
   --test FILE            test recordings (optional)
   --normalize CASE       none (default), lower or upper case
-  --on-bad-line WHAT     error (default), or skip lines without audio path or transcript
+  --on-bad-line WHAT     error (default) or skip: for lines without audio path or transcript
   --noise-dir DIR        folder of noise recordings (e.g. MUSAN) to mix into training utterances
-  --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 0)
-  --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
-  --feature-type TYPE    fbank (default), or log-mel; train with the same
-  --vocab-size N         number of tokens; where the text does not allow it, the nearest that it does (default: 500)
+  --speed-perturb 0|1    also store training features at speeds 0.9 and 1.1 (default: 0)
+  --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
+  --feature-type TYPE    fbank (default) or log-mel; give training the same
+  --vocab-size N         number of tokens, or the nearest number that the text allows (default: 500)
   --model-type TYPE      unigram (default), bpe or char
-  --data-dir DIR         folder for everything that is made (default: data)
+  --data-dir DIR         folder for all output (default: data)
   --stage N              first stage (default: 0)
   --stop-stage N         last stage (default: 5)
-  --nj N                 processes (default: 2)
+  --nj N                 number of processes (default: 2)
 
 Stages: 1 manifests  2 noise manifests  3 features  4 noise features  5 tokens and validation"
 
+# shellcheck source=../../shared/prepare_lib.sh
 . "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no speed_perturb on_the_fly_feats
@@ -51,7 +52,7 @@ checked=$(cksum ${train:+"$train"} ${valid:+"$valid"} ${test:+"$test"} < /dev/nu
 made="$normalize $on_bad_line $checked"
 
 if in_stage 1 "manifests"; then
-  [ -n "$train" ] && [ -n "$valid" ] || fail "give --train and --valid, TSV files with lines of audio-path<TAB>transcript"
+  [[ -n $train && -n $valid ]] || fail "give --train and --valid, TSV files with lines audio-path<TAB>transcript"
   if ! is_done "$manifests/.custom.done" "$made" "$manifests"/custom_cuts_*; then
     "$python" -m asr_core.bin.prepare_tsv --train "$train" --valid "$valid" ${test:+--test "$test"} --output-dir "$manifests" \
       --transcript "$text" --normalize "$normalize" --on-bad-line "$on_bad_line" --nj "$nj"
@@ -59,8 +60,8 @@ if in_stage 1 "manifests"; then
   fi
 fi
 if [ -f "$manifests/.custom.done" ]; then
-  made=$(cat "$manifests/.custom.done") # so that later stages can be run without the TSV files
-  [ -f "$manifests/custom_cuts_test.jsonl.gz" ] && parts=train,valid,test || parts=train,valid
+  made=$(cat "$manifests/.custom.done") # later stages run without the TSV files
+  parts=train,valid$([ ! -f "$manifests/custom_cuts_test.jsonl.gz" ] || echo ,test)
 fi
 
 if in_stage 2 "noise manifests" && [ -n "$noise_dir" ]; then
@@ -78,7 +79,7 @@ if in_stage 4 "noise features" && [ -n "$noise_dir" ]; then
   if [ "$on_the_fly_feats" = 0 ]; then
     store_features musan "" "$noise_dir $feature_type" --feature-type "$feature_type"
   else
-    log "  training with --on-the-fly-feats 1 takes the noise from $manifests/musan_cuts.jsonl.gz"
+    log "  with --on-the-fly-feats 1, training reads the noise from $manifests/musan_cuts.jsonl.gz"
   fi
 fi
 

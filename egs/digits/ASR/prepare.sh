@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares connected digits, synthesised or recorded, for training.
+# Prepare connected digits, synthesised or recorded, for training.
 set -eou pipefail
 
 stage=0
@@ -17,22 +17,24 @@ vocab_size=34
 
 help_message="Usage: ./prepare.sh [options]     (in egs/digits/ASR)
 
-  --corpus NAME          synth: digits that this recipe synthesises itself, no download (default)
+  --corpus NAME          synth: digits that this recipe synthesises, without a download (default)
                          fsdd: recordings, the Free Spoken Digit Dataset
-  --dl-dir DIR           folder with free-spoken-digit-dataset-master.tar.gz, or to download it to (default: ./download)
-  --data-dir DIR         folder for everything that is made (default: data)
+  --dl-dir DIR           folder of free-spoken-digit-dataset-master.tar.gz, which is downloaded if missing
+                         (default: ./download)
+  --data-dir DIR         folder for all output (default: data)
   --num-train N          training utterances (default: 3000)
   --num-valid N          validation utterances (default: 150 for synth, 300 for fsdd)
   --num-test N           test utterances (default: 300)
-  --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 0)
-  --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
-  --vocab-size N         tokens of the BPE model (default: 34)
+  --speed-perturb 0|1    also store training features at speeds 0.9 and 1.1 (default: 0)
+  --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
+  --vocab-size N         number of BPE tokens (default: 34)
   --stage N              first stage (default: 0)
   --stop-stage N         last stage (default: 5)
-  --nj N                 processes (default: 2)
+  --nj N                 number of processes (default: 2)
 
 Stages: 0 download  1 audio and manifests  3 features  5 tokens and validation"
 
+# shellcheck source=../../shared/prepare_lib.sh
 . "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no speed_perturb on_the_fly_feats
@@ -40,25 +42,25 @@ yes_or_no speed_perturb on_the_fly_feats
 case $corpus in
   synth) num_valid=${num_valid:-150} ;;
   fsdd) num_valid=${num_valid:-300} ;;
-  *) fail "no corpus '$corpus'; choose --corpus synth or --corpus fsdd" ;;
+  *) fail "unknown corpus '$corpus'; choose --corpus synth or --corpus fsdd" ;;
 esac
 manifests=$data_dir/manifests
 fbank=$data_dir/fbank
 lang=$data_dir/lang_bpe_$vocab_size
 archive=$dl_dir/free-spoken-digit-dataset-master.tar.gz
-parts=$(printf "%s\n" "$manifests/${corpus}_cuts_"{train,valid,test}.jsonl.gz)
+parts=("$manifests/${corpus}_cuts_"{train,valid,test}.jsonl.gz)
 
 if in_stage 0 "download" && [ "$corpus" = fsdd ]; then
   download_to "$archive" https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.tar.gz
 fi
 
 made="$num_train $num_valid $num_test"
-if in_stage 1 "audio and manifests of $corpus" && ! is_done "$manifests/.$corpus.done" "$made" "$data_dir/$corpus" $parts; then
-  counts="--num-train $num_train --num-valid $num_valid --num-test $num_test"
+if in_stage 1 "audio and manifests of $corpus" && ! is_done "$manifests/.$corpus.done" "$made" "$data_dir/$corpus" "${parts[@]}"; then
+  counts=(--num-train "$num_train" --num-valid "$num_valid" --num-test "$num_test")
   if [ "$corpus" = synth ]; then
-    "$python" local/synthesize_digits.py --audio-dir "$data_dir/synth/audio" --manifest-dir "$manifests" $counts --nj "$nj"
+    "$python" local/synthesize_digits.py --audio-dir "$data_dir/synth/audio" --manifest-dir "$manifests" "${counts[@]}" --nj "$nj"
   else
-    "$python" local/compose_fsdd.py --archive "$archive" --audio-dir "$data_dir/fsdd/audio" --manifest-dir "$manifests" $counts
+    "$python" local/compose_fsdd.py --archive "$archive" --audio-dir "$data_dir/fsdd/audio" --manifest-dir "$manifests" "${counts[@]}"
   fi
   mark_done "$manifests/.$corpus.done" "$made"
 fi
@@ -68,7 +70,7 @@ if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
 fi
 
 if in_stage 5 "tokens and validation"; then
-  # Both corpora have the same ten words, and so the same tokens.
+  # Both corpora have the same ten words, hence the same tokens.
   mkdir -p "$lang"
   printf "%s\n" "zero one two three four five six seven eight nine" > "$lang/transcript_words.txt"
   make_tokens "$lang" "$lang/transcript_words.txt" "$vocab_size" --vocab-size "$vocab_size" --model-type bpe

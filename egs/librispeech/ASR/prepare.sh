@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares LibriSpeech (OpenSLR 12) or mini LibriSpeech (OpenSLR 31), and MUSAN (OpenSLR 17), for training.
+# Prepare LibriSpeech (OpenSLR 12) or mini LibriSpeech (OpenSLR 31), and MUSAN (OpenSLR 17), for training.
 set -eou pipefail
 
 stage=0
@@ -20,24 +20,26 @@ lm_order=4
 help_message="Usage: ./prepare.sh [options]     (in egs/librispeech/ASR)
 
   --stage N              first stage (default: 0)
-  --stop-stage N         last stage (default: 5, which is all that training needs)
-  --dl-dir DIR           folder with LibriSpeech/ and musan/, or with their archives, or to download them to (default: ./download)
-  --data-dir DIR         folder for everything that is made (default: data)
-  --nj N                 processes (default: one a core, at most 15)
-  --full-libri 0|1       1: all 960 hours of training parts; 0: train-clean-100 alone (default: 1)
-  --mini-libri 0|1       train-clean-5 and dev-clean-2 instead, a corpus to try things with (default: 0)
-  --perturb-speed 0|1    store training features at speeds 0.9 and 1.1 too (default: 1)
-  --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
+  --stop-stage N         last stage (default: 5, the last that training needs)
+  --dl-dir DIR           folder of LibriSpeech/ and musan/ or their archives, which are downloaded if missing
+                         (default: ./download)
+  --data-dir DIR         folder for all output (default: data)
+  --nj N                 number of processes (default: one per core, at most 15)
+  --full-libri 0|1       1: all 960 hours of training data; 0: train-clean-100 only (default: 1)
+  --mini-libri 0|1       train-clean-5 and dev-clean-2 instead, for quick experiments (default: 0)
+  --perturb-speed 0|1    also store training features at speeds 0.9 and 1.1 (default: 1)
+  --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
   --vocab-sizes \"N ...\"  sizes of the tokenizers to train (default: 500)
-  --dask-scheduler ADDR  compute features on the Dask cluster whose scheduler is at this address
-  --shar-dir DIR         also write the training cuts to DIR as Lhotse Shar; train with --shar-dir DIR then
-  --lm-order N           longest word n-grams; those of order 3 and 4 are the downloaded ones if stage -1 was run, others are
-                         estimated from the training transcripts (default: 4)
+  --dask-scheduler ADDR  compute features on the Dask cluster with the scheduler at this address
+  --shar-dir DIR         also write the training cuts to DIR as Lhotse Shar; then train with --shar-dir DIR
+  --lm-order N           highest order of word n-gram models (default: 4); orders 3 and 4 are the downloaded models
+                         after stage -1, all others are estimated from the training transcripts
 
 Stages: -1 language models and lexicon (download)  0 download  1 manifests  2 noise manifests  3 features, shuffled training cuts,
         validation  4 noise features  5 tokens  6 lexica and graphs of words  7 n-gram language models of words and of tokens
         8 training data of neural language models  9 decoding graphs LG and HLG (needs: pip install kaldifst)"
 
+# shellcheck source=../../shared/prepare_lib.sh
 . "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no full_libri mini_libri perturb_speed on_the_fly_feats
@@ -53,7 +55,7 @@ test_parts=dev-clean,dev-other,test-clean,test-other
 resource=12
 if [ "$mini_libri" = 1 ]; then
   train_parts=train-clean-5
-  train_part=$train_parts # the one that training reads
+  train_part=$train_parts # the part that training reads
   test_parts=dev-clean-2
   resource=31
 elif [ "$full_libri" = 1 ]; then
@@ -179,14 +181,14 @@ if in_stage 6 "lexica and graphs of words"; then
   done
 fi
 
-# make_grammar ARPA SYMBOLS OUTPUT: a grammar in OpenFst text.
+# make_grammar ARPA SYMBOLS OUTPUT: convert an n-gram model to a grammar in OpenFst text format.
 make_grammar() {
   "$python" -m asr_core.bin.arpa_to_fst --arpa "$1" --symbols "$2" --output "$3"
 }
 
 if in_stage 7 "n-gram language models of words and of tokens"; then
   text=$data_dir/lang_bpe_${vocab_sizes%% *}/transcript_words.txt
-  [ -f "$text" ] && [ -f "$lang_phone/words.txt" ] || fail "no $text or $lang_phone/words.txt; run stages 5 and 6 first"
+  [[ -f $text && -f $lang_phone/words.txt ]] || fail "no $text or $lang_phone/words.txt; run stages 5 and 6 first"
   for order in $(seq $((lm_order < 3 ? lm_order : 3)) "$lm_order"); do
     arpa=$data_dir/lm/$order-gram.arpa
     case $order in
@@ -194,10 +196,10 @@ if in_stage 7 "n-gram language models of words and of tokens"; then
       *) given=$dl_dir/lm/$order-gram.arpa ;;
     esac
     [ ! -f "$given" ] || arpa=$given
-    settings="$arpa $(cksum < "$lang_phone/words.txt") $([ "$arpa" = "$given" ] && wc -c < "$arpa" || cksum < "$text")"
+    settings="$arpa $(cksum < "$lang_phone/words.txt") $(if [ "$arpa" = "$given" ]; then wc -c < "$arpa"; else cksum < "$text"; fi)"
     if ! is_done "$data_dir/lm/.$order-gram.done" "$settings" "$data_dir/lm/G_${order}_gram.fst.txt"; then
       if [ "$arpa" != "$given" ]; then
-        log "  no $given: $arpa is estimated from the training transcripts"
+        log "  no $given: estimating $arpa from the training transcripts"
         "$python" -m asr_core.bin.make_kn_lm --ngram-order "$order" --text "$text" --lm "$arpa"
       fi
       make_grammar "$arpa" "$lang_phone/words.txt" "$data_dir/lm/G_${order}_gram.fst.txt"
@@ -220,7 +222,7 @@ if in_stage 7 "n-gram language models of words and of tokens"; then
   done
 fi
 
-# lm_data LANG TEXT FOLDER SUFFIX: TEXT in the tokens of LANG as training data, as it is and sorted by length.
+# lm_data LANG TEXT FOLDER SUFFIX: write TEXT in the tokens of LANG as training data, in its order and sorted by length.
 lm_data() {
   local lang=$1 text=$2 folder=$3 suffix=$4 settings
   settings="$text $(wc -c < "$text") $(cksum < "$lang/bpe.model")"
@@ -238,13 +240,13 @@ if in_stage 8 "training data of neural language models"; then
     [ -f "$lang/bpe.model" ] || fail "no $lang/bpe.model; run stage 5 first"
     text=$dl_dir/lm/librispeech-lm-norm.txt
     if ! [ -f "$text" ]; then
-      log "  no $text: the training transcripts are used"
+      log "  no $text: using the training transcripts"
       text=$lang/transcript_words.txt
     fi
     lm_data "$lang" "$text" "$folder" ""
     for set in valid test; do
       supervisions=()
-      for part in ${test_parts//,/ }; do # those of dev are for validation
+      for part in ${test_parts//,/ }; do # dev parts are for validation
         [[ $part = dev-* && $set = valid || $part = test-* && $set = test ]] || continue
         supervisions+=("$manifests/librispeech_supervisions_$part.jsonl.gz")
         [ -f "${supervisions[-1]}" ] || fail "no ${supervisions[-1]}; run stage 1 first"

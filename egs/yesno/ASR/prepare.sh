@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares waves_yesno (OpenSLR 1) for training.
+# Prepare waves_yesno (OpenSLR 1) for training.
 set -eou pipefail
 
 stage=0
@@ -13,17 +13,18 @@ vocab_size=9
 
 help_message="Usage: ./prepare.sh [options]     (in egs/yesno/ASR)
 
-  --dl-dir DIR           folder with waves_yesno.tar.gz, or to download it to (default: ./download)
-  --data-dir DIR         folder for everything that is made (default: data)
-  --speed-perturb 0|1    store training features at speeds 0.9 and 1.1 too (default: 1)
-  --on-the-fly-feats 0|1 store no features; train with --on-the-fly-feats 1 then (default: 0)
-  --vocab-size N         tokens of the BPE model (default: 9)
+  --dl-dir DIR           folder of waves_yesno.tar.gz, which is downloaded if missing (default: ./download)
+  --data-dir DIR         folder for all output (default: data)
+  --speed-perturb 0|1    also store training features at speeds 0.9 and 1.1 (default: 1)
+  --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
+  --vocab-size N         number of BPE tokens (default: 9)
   --stage N              first stage (default: 0)
   --stop-stage N         last stage (default: 5)
-  --nj N                 processes (default: 2)
+  --nj N                 number of processes (default: 2)
 
 Stages: 0 download  1 manifests  3 features  5 tokens and validation"
 
+# shellcheck source=../../shared/prepare_lib.sh
 . "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 yes_or_no speed_perturb on_the_fly_feats
