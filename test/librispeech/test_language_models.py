@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from librispeech_recipe import lay_out, run_prepare
 
 from asr_core.decoding.ctc.graph_search import intersect, path_hypothesis
 from asr_core.decoding.graph.ctc_topology import search_graph
@@ -13,8 +14,6 @@ from asr_core.lm.lexicon import read_lexicon
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import read_symbols
 from asr_core.text.tokenizer import Tokenizer
-
-from .conftest import lay_out, run_prepare
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ import tarfile
 import numpy as np
 import pytest
 from lhotse import CutSet, RecordingSet, SupervisionSet
+from librispeech_recipe import RECIPE, VOCAB, lay_out, run_prepare
 
 from asr_core.data.manifest import read_cuts
 from asr_core.text.tokenizer import Tokenizer
-
-from .conftest import RECIPE, VOCAB, lay_out, run_prepare
 
 TRAIN = ("train-clean-100", "train-clean-360", "train-other-500")
 TEST = ("dev-clean", "dev-other", "test-clean", "test-other")

@@ -1,7 +1,7 @@
 """The programs of the other models' folders, one after the other, on a miniature LibriSpeech."""
 
 import pytest
-from run_recipe import check_results, run
+from librispeech_recipe import check_results, run
 
 DATA = "--full-libri 0 --num-buckets 2 --num-workers 0 --num-threads 1 --device cpu --max-duration 30".split()
 QUICK = "--num-epochs 1 --average-period 2 --save-every-n 4 --log-interval 1".split()

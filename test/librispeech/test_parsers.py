@@ -2,17 +2,17 @@
 
 import argparse
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
+from recipe_programs import EGS, options_given
+from recipe_programs import parser_of as parser_of_program
 
 from asr_core.models.options import ModelOptions
-from asr_core.utils.options import Parser, defaults_of, str2bool
+from asr_core.utils.options import defaults_of, str2bool
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPE = ROOT / "egs/librispeech/ASR"
+RECIPE = EGS / "librispeech/ASR/zipformer"
 REFERENCE = json.loads((ROOT / "test/golden/icefall_options.json").read_text(encoding="utf-8"))
 
 # Where a default differs on purpose, and why. Programs that read a checkpoint have no defaults for what it tells.
@@ -26,22 +26,8 @@ OTHER_DEFAULTS = {
 }
 
 
-class Parsed(Exception):
-    """Carries a program's parser out of it."""
-
-
-def parser_of(program, monkeypatch):
-    """The parser with which ``zipformer/<program>.py`` would read its command line."""
-
-    def stop(self, args=None, namespace=None):
-        raise Parsed(self)
-
-    monkeypatch.setattr(Parser, "parse_args", stop)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(Parsed) as caught:
-        runpy.run_path(str(RECIPE / "zipformer" / f"{program}.py"), run_name="__main__")
-    monkeypatch.undo()
-    return caught.value.args[0]
+def parser_of(program):
+    return parser_of_program(RECIPE / f"{program}.py")
 
 
 def reference_of(program):
@@ -76,8 +62,8 @@ def default_of(parser, action):
 
 
 @pytest.mark.parametrize("program", REFERENCE["programs"])
-def test_every_option_of_the_reference(program, monkeypatch):
-    parser = parser_of(program, monkeypatch)
+def test_every_option_of_the_reference(program):
+    parser = parser_of(program)
     actions = parser._option_string_actions
     missing, differing = [], []
     for name, (theirs, default) in reference_of(program).items():
@@ -97,17 +83,17 @@ def test_every_option_of_the_reference(program, monkeypatch):
 
 
 @pytest.mark.parametrize("program, name", OTHER_DEFAULTS)
-def test_differences_on_purpose_are_still_there(program, name, monkeypatch):
-    parser = parser_of(program, monkeypatch)
+def test_differences_on_purpose_are_still_there(program, name):
+    parser = parser_of(program)
     assert default_of(parser, parser._option_string_actions[name]) != reference_of(program)[name][1]
 
 
-def values(program, monkeypatch, *argv):
-    return Parser.parse_args(parser_of(program, monkeypatch), list(argv))
+def values(program, *argv):
+    return options_given(RECIPE / f"{program}.py", *argv)
 
 
-def test_forms_of_values(monkeypatch):
-    parse = lambda *argv: values("train", monkeypatch, *argv)  # noqa: E731
+def test_forms_of_values():
+    parse = lambda *argv: values("train", *argv)  # noqa: E731
     assert parse("--causal", "1").causal is True and parse("--causal", "False").causal is False
     assert parse("--use-fp16", "t").use_fp16 is True and parse("--full-libri", "no").full_libri is False
     assert parse("--num-encoder-l", "1,1,1,1,1,1").num_encoder_layers == "1,1,1,1,1,1"
@@ -118,8 +104,8 @@ def test_forms_of_values(monkeypatch):
         assert stop.value.code == 2
 
 
-def test_help_shows_defaults_that_say_something(monkeypatch):
-    text = parser_of("decode", monkeypatch).format_help()
+def test_help_shows_defaults_that_say_something():
+    text = parser_of("decode").format_help()
     assert (
         "(default: 20.0)" in text
         and "(default: False)" in text
@@ -128,26 +114,26 @@ def test_help_shows_defaults_that_say_something(monkeypatch):
     )
 
 
-def test_both_spellings_of_num_active_paths(monkeypatch):
+def test_both_spellings_of_num_active_paths():
     for name in ("--num_active_paths", "--num-active-paths"):
-        assert values("streaming_decode", monkeypatch, name, "7").num_active_paths == 7
+        assert values("streaming_decode", name, "7").num_active_paths == 7
 
 
-def test_presets_yield_to_options_given_besides(monkeypatch):
+def test_presets_yield_to_options_given_besides():
     usual = defaults_of(ModelOptions)
-    large = values("train", monkeypatch, "--model-size", "large")
+    large = values("train", "--model-size", "large")
     assert large.encoder_dim == "192,256,512,768,512,256" and large.model_size == "" and not large.causal
-    assert values("train", monkeypatch, "--model-size", "streaming").causal is True
+    assert values("train", "--model-size", "streaming").causal is True
     sizes = ["--encoder-dim", usual["encoder_dim"]]
     for argv in (["--model-size", "small", *sizes], [*sizes, "--model-s", "small"]):
-        mixed = values("train", monkeypatch, *argv)
+        mixed = values("train", *argv)
         assert mixed.encoder_dim == usual["encoder_dim"] and mixed.num_encoder_layers == "2,2,2,2,2,2"
-    given = vars(values("decode", monkeypatch, "--model-size", "small"))
+    given = vars(values("decode", "--model-size", "small"))
     assert given["feedforward_dim"] == "512,768,768,768,768,768" and not {"causal", "query_head_dim"} & set(
         given
     )
 
 
-def test_finetuning_takes_the_models_options_from_its_checkpoint(monkeypatch):
-    given = vars(values("finetune", monkeypatch, "--causal", "1"))
+def test_finetuning_takes_the_models_options_from_its_checkpoint():
+    given = vars(values("finetune", "--causal", "1"))
     assert given["causal"] is True and "encoder_dim" not in given and given["warmup_start"] == 0.5

@@ -2,10 +2,10 @@
 
 import json
 
+import librispeech_recipe
 import pytest
-import run_recipe
 import torch
-from run_recipe import check_results
+from librispeech_recipe import check_results
 
 from asr_core.training.reporting.writers import read_metrics
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(program, *arguments):
-    return run_recipe.run(f"zipformer/{program}", *arguments)
+    return librispeech_recipe.run(f"zipformer/{program}", *arguments)
 
 
 @pytest.fixture(scope="module")

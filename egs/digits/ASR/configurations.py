@@ -1,7 +1,7 @@
-"""Small models of each kind of encoder: what ``train.py --model`` chooses among. All stream but for those that say otherwise."""
+"""Small models of each kind of encoder; all stream, except where a comment says otherwise."""
 
-# What these models need to leave the plateau, where they emit next to nothing, within a short training: a CTC loss of full weight and
-# whole utterances without SpecAugment's holes; and the Adam of the papers they come from.
+# A short training must leave the plateau on which these models emit next to nothing. That takes a
+# CTC loss of full weight, whole utterances without SpecAugment's masks, and the Adam of their papers.
 _QUICK = {"use_ctc": True, "ctc_loss_scale": 1.0, "enable_spec_aug": False}
 _ADAM = {
     "optim": "adam",
@@ -37,11 +37,11 @@ MODELS = {
         "norm_eps": 1e-5,
         "batch_norm_decay": 0.95,  # a thousand batches are too few for 0.999
         "abs_pos_emb": False,
-        "causal": False,  # with chunks it takes several times as many batches
+        "causal": False,  # training on chunks takes several times as many batches
         **_QUICK,
         **_ADAM,
     },
-    "contextnet": {  # words of digits are too short for its usual 80 ms per frame: 40 here
+    "contextnet": {  # digits are too short for its usual frames of 80 ms: 40 ms here
         "encoder": "contextnet",
         "exp_dir": "exp-contextnet",
         "alpha": 1.0,

@@ -1,25 +1,26 @@
-"""LibriSpeech (Panayotov et al. 2015): 960 hours of read English, or the 100 hours of train-clean-100, or mini LibriSpeech."""
+"""The corpus, tokens and data for fine-tuning that all recipes on LibriSpeech share."""
 
 import argparse
-from typing import Any, Mapping
+from dataclasses import dataclass
+from typing import Mapping
 
 from asr_core.data.corpus import Corpus
-from asr_core.utils.options import str2bool
+from asr_core.utils.options import add_options, option
 
-GIGASPEECH = {  # what finetuning takes by default: subset S of GigaSpeech, and with --use-mux 1 LibriSpeech besides
-    "train_cuts": "cuts_S.jsonl.gz",
-    "valid_cuts": "gigaspeech=cuts_DEV.jsonl.gz",
-    "mux_cuts": "train:688182,librispeech_cuts_train-all-shuf.jsonl.gz:843723",  # by their numbers of cuts, at three speeds
-}
+
+@dataclass
+class LibriSpeechOptions:
+    """LibriSpeech."""
+
+    full_libri: bool = option(True, "960 hours; otherwise train-clean-100")
+    mini_libri: bool = option(False, "train-clean-5 and dev-clean-2")
 
 
 class LibriSpeech(Corpus):
-    """What prepare.sh made; also what icefall's preparation made, whose manifests have the same names."""
+    """960 hours of read English (Panayotov et al., 2015), as prepare.sh or icefall leaves it."""
 
     name = "librispeech"
     defaults = {
-        "exp_dir": "zipformer/exp",
-        "bpe_model": "data/lang_bpe_500/bpe.model",
         "manifest_dir": "data/fbank",
         "enable_musan": True,
         "min_duration": 1.0,
@@ -28,25 +29,27 @@ class LibriSpeech(Corpus):
     valid_parts = ("dev-clean", "dev-other")
     test_parts = {"test-clean": "test-clean", "test-other": "test-other"}
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
+    def __init__(self, params: Mapping[str, object]) -> None:
         super().__init__(params)
+        self.train_parts = ("train-all-shuf",) if params.get("full_libri", True) else ("train-clean-100",)
         if params.get("mini_libri"):
-            self.train_parts = ("train-clean-5",)
-            self.valid_parts = ("dev-clean-2",)
+            self.train_parts, self.valid_parts = ("train-clean-5",), ("dev-clean-2",)
             self.test_parts = {"dev-clean-2": "dev-clean-2"}
-        else:
-            self.train_parts = ("train-all-shuf",) if params.get("full_libri", True) else ("train-clean-100",)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        group = parser.add_argument_group("LibriSpeech")
-        group.add_argument(
-            "--full-libri",
-            type=str2bool,
-            default=True,
-            metavar="BOOL",
-            help="960 hours; otherwise train-clean-100",
-        )
-        group.add_argument(
-            "--mini-libri", type=str2bool, default=False, metavar="BOOL", help="train-clean-5 and dev-clean-2"
-        )
+        add_options(parser, LibriSpeechOptions)
+
+
+CORPUS = LibriSpeech
+LANG_DIR = "data/lang_bpe_500"
+DEFAULTS = {
+    # Subset S of GigaSpeech; with --use-mux 1, LibriSpeech besides. The weights of the mixture are
+    # the numbers of cuts, at three speeds each.
+    "finetune": {
+        "bpe_model": f"{LANG_DIR}/bpe.model",
+        "train_cuts": "cuts_S.jsonl.gz",
+        "valid_cuts": "gigaspeech=cuts_DEV.jsonl.gz",
+        "mux_cuts": "train:688182,librispeech_cuts_train-all-shuf.jsonl.gz:843723",
+    },
+}

@@ -1,7 +1,4 @@
 #!/usr/bin/env python3
-"""Transcribe audio files; without --model, with what ./export.py --jit 1 wrote."""
+from asr_core.bin.recipe import run
 
-from asr_core.bin.transcribe import main
-
-if __name__ == "__main__":
-    main(defaults={"model": "exp/jit_script.pt"})
+run(__file__, __name__)

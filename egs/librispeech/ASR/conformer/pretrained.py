@@ -1,9 +1,4 @@
 #!/usr/bin/env python3
-"""Transcribe audio files with --checkpoint: a pretrained.pt, or any other checkpoint."""
+from asr_core.bin.recipe import run
 
-from asr_core.bin.transcribe import main
-
-DEFAULTS = {"encoder": "conformer"}
-
-if __name__ == "__main__":
-    main(defaults=DEFAULTS)
+run(__file__, __name__)

@@ -1,7 +1,4 @@
 #!/usr/bin/env python3
-"""Transcribe audio files with --nn-model-filename: the jit_script.pt that ./conformer_rnnt/export.py --jit 1 wrote."""
+from asr_core.bin.recipe import run
 
-from asr_core.bin.transcribe import main
-
-if __name__ == "__main__":
-    main()
+run(__file__, __name__)

@@ -1,9 +1,4 @@
 #!/usr/bin/env python3
-"""Average checkpoints into one file, which the other programs, and finetuning, read."""
+from asr_core.bin.recipe import run
 
-from asr_core.bin.generate_averaged_model import main
-
-DEFAULTS = {"encoder": "contextnet", "exp_dir": "contextnet/exp", "epoch": 30, "avg": 9}
-
-if __name__ == "__main__":
-    main(defaults=DEFAULTS)
+run(__file__, __name__)

@@ -1,7 +1,4 @@
 #!/usr/bin/env python3
-"""Transcribe audio files chunk by chunk with --nn-model-filename: a jit_script_chunk_<C>_left_<L>.pt of export.py."""
+from asr_core.bin.recipe import run
 
-from asr_core.bin.transcribe import main
-
-if __name__ == "__main__":
-    main()
+run(__file__, __name__)

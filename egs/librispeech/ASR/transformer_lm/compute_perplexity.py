@@ -1,7 +1,4 @@
 #!/usr/bin/env python3
-"""Print the perplexity of a trained transformer language model on text in tokens."""
+from asr_core.bin.recipe import run
 
-from asr_core.bin.lm_perplexity import main
-
-if __name__ == "__main__":
-    main("transformer")
+run(__file__, __name__)

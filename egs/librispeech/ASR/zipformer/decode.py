@@ -1,16 +1,4 @@
 #!/usr/bin/env python3
-"""Decode test-clean and test-other and score the transcripts; --chunk-size and --left-context-frames simulate streaming."""
+from asr_core.bin.recipe import run
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where librispeech.py is
-
-from librispeech import LibriSpeech
-
-from asr_core.bin.decode import main
-
-DEFAULTS = {"epoch": 30, "avg": 15}
-
-if __name__ == "__main__":
-    main(corpus=LibriSpeech, defaults=DEFAULTS)
+run(__file__, __name__)

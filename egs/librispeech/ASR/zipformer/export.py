@@ -1,9 +1,4 @@
 #!/usr/bin/env python3
-"""Export the model: pretrained.pt, or with --jit 1 TorchScript, for streaming if it is causal and --chunk-size positive."""
+from asr_core.bin.recipe import run
 
-from asr_core.bin.export import main
-
-DEFAULTS = {"exp_dir": "zipformer/exp", "epoch": 30, "avg": 9, "tokens": "data/lang_bpe_500/tokens.txt"}
-
-if __name__ == "__main__":
-    main(defaults=DEFAULTS)
+run(__file__, __name__)

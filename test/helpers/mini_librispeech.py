@@ -5,12 +5,13 @@ The speech is eSpeak NG's, through the package espeakng-loader; or, with --audio
 """
 
 import math
-import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import soundfile
+
+from asr_core.bin.recipe import load_file
 
 SAMPLE_RATE = 16000
 FULL_PARTS = (
@@ -37,12 +38,10 @@ Utterance = Tuple[np.ndarray, str]  # samples (num_samples,) float32 at SAMPLE_R
 
 def synthesised(seed: int, voice: str) -> Iterator[Utterance]:
     """Sentences of 4 to 9 words by one voice, without end."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "egs/digits/ASR/local"))
-    from espeak import Espeak
     from scipy.signal import resample_poly
 
     rng = np.random.default_rng(seed)
-    synth = Espeak()
+    synth = load_file("../../egs/digits/ASR/local/espeak.py", beside=__file__).Espeak()
     common = math.gcd(SAMPLE_RATE, synth.sample_rate)
     while True:
         text = " ".join(WORDS[i] for i in rng.integers(len(WORDS), size=rng.integers(4, 10)))

@@ -1,0 +1,55 @@
+"""The recipes' programs, run in this process, as a whole or up to where they have parsed their command line."""
+
+from pathlib import Path
+
+import pytest
+
+from asr_core.bin import recipe, train, train_lm
+from asr_core.utils.options import Parser
+
+EGS = Path(__file__).resolve().parents[2] / "egs"
+RECIPES = sorted(path.parent for path in EGS.rglob("recipe.py"))
+# The Python files of recipes that are not stubs.
+SETTINGS = ("recipe.py", "configurations.py")
+STUBS = sorted(path for folder in RECIPES for path in folder.glob("*.py") if path.name not in SETTINGS)
+
+
+class Parsed(Exception):
+    """Carries what a program was about to do out of it."""
+
+
+def run_here(path, *argv):
+    """Run program ``path`` in this process."""
+    recipe.run(str(path), "__main__", list(map(str, argv)))
+
+
+def _stopped(path, argv, stop_at, stop):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in stop_at:
+            patch.setattr(name, value, stop)
+        with pytest.raises(Parsed) as caught:
+            run_here(path, *argv)
+    return caught.value.args
+
+
+def parser_of(path, *argv):
+    """The parser that program ``path`` makes for a command line."""
+
+    def stop(self, args=None, namespace=None):
+        raise Parsed(self)
+
+    return _stopped(path, argv, [(Parser, "parse_args")], stop)[0]
+
+
+def options_given(path, *argv):
+    """What program ``path`` reads from a command line: the parser's namespace."""
+    return parser_of(path, *argv).parse_args(list(map(str, argv)))
+
+
+def training_of(path, *argv):
+    """What a train.py would train: ``(corpus class, recipe class), params``; for language models ``(), params``."""
+
+    def stop(function, args, params):
+        raise Parsed(args, params)
+
+    return _stopped(path, argv, [(train, "launch"), (train_lm, "launch")], stop)
