@@ -1,23 +1,17 @@
-"""Lets the tests of this folder import what they share."""
+"""The kept files, unpacked once for the tests of this folder."""
 
-import sys
-from pathlib import Path
-
+import kept_files
+import made_up_corpus
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import kept  # noqa: E402  (found in this folder)
-import made_up  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder with the kept files, unpacked, and the recordings that they were made with."""
     folder = tmp_path_factory.mktemp("kept")
-    kept.unpack(folder)
-    made_up.write_corpus(folder / "data")
+    kept_files.unpack(folder)
+    made_up_corpus.write_corpus(folder / "data")
     return folder
 
 

@@ -6,20 +6,20 @@ See `test/golden/files_of_0_1/README.md` for the files.
 import json
 from pathlib import Path
 
-import kept
+import kept_files
 import numpy as np
 import pytest
-from doors import run
+from kept_doors import run
 
-EXPECTED = json.loads((kept.FOLDER / "expected.json").read_text())
+EXPECTED = json.loads((kept_files.FOLDER / "expected.json").read_text())
 WHERE = {"interrupted": [], "after an epoch": ["--start-epoch", 2]}  # what each asks of the program
-FILES = [(encoder, kind) for encoder, (_, kinds) in kept.RUNS_OF.items() for kind in kinds]
+FILES = [(encoder, kind) for encoder, (_, kinds) in kept_files.RUNS_OF.items() for kind in kinds]
 
 
 @pytest.fixture(scope="module")
 def arrays():
     """Encoder output and the like of version 0.1 by name."""
-    with np.load(kept.FOLDER / "encoder_output.npz") as content:
+    with np.load(kept_files.FOLDER / "encoder_output.npz") as content:
         return dict(content)
 
 
@@ -42,7 +42,7 @@ def assert_alike(found, expected, rel=1e-5, tiny=1e-4):
 @pytest.mark.parametrize("encoder, kind", FILES)
 def test_a_file_holds_the_same_model(encoder, kind, arrays):
     """Compares encoder output, and tokens, timestamps and log-probabilities of searches in all heads."""
-    output, hypotheses = kept.heard(encoder, kind)
+    output, hypotheses = kept_files.heard(encoder, kind)
     np.testing.assert_allclose(output, arrays[f"{encoder} {kind}"], rtol=1e-4, atol=1e-5)
     assert_alike(hypotheses, EXPECTED[encoder][kind])
     assert sum(len(h["tokens"]) for h in hypotheses[next(iter(hypotheses))]) > 10
@@ -51,21 +51,21 @@ def test_a_file_holds_the_same_model(encoder, kind, arrays):
 @pytest.mark.parametrize("encoder, kind", [f for f in FILES if f[1] not in ("averaged", "ema")])
 def test_recordings_are_transcribed_alike(encoder, kind):
     """Compares what the programs for audio files print, calibrated confidences among it."""
-    found = kept.transcribed(encoder, kind)
+    found = kept_files.transcribed(encoder, kind)
     assert_alike(found, EXPECTED[encoder][f"{kind}, transcribed"], tiny=1e-4)
     calibrated = "raw_confidence" in found[0]["words"][0] if found[0]["words"] else False
     assert calibrated == (encoder == "zipformer" and kind != "chunks")
 
 
 @pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("encoder", kept.RUNS_OF)
+@pytest.mark.parametrize("encoder", kept_files.RUNS_OF)
 def test_a_run_goes_on(encoder, where):
     """Compares the records of further steps and of the validation, and the norms of all weights at the end.
 
     Rounding adds up over the five steps of an epoch: other instructions of a processor change the
     losses of ContextNet there by one in ten thousand.
     """
-    found = kept.resumed(encoder, *WHERE[where])
+    found = kept_files.resumed(encoder, *WHERE[where])
     assert_alike(found, EXPECTED[encoder][where], rel=1e-4 if where == "interrupted" else 1e-3, tiny=1e-6)
     steps = [r["batch"] for r in found["records"] if r["type"] == "train"]
     assert steps == ([4, 5] if where == "interrupted" else [1, 2, 3, 4, 5])
@@ -73,7 +73,7 @@ def test_a_run_goes_on(encoder, where):
 
 def test_results_of_decoding_are_scored_alike():
     """Compares the table of error rates of kept transcripts and of kept records of words."""
-    assert kept.scores() == EXPECTED["scores"]
+    assert kept_files.scores() == EXPECTED["scores"]
 
 
 def test_confidences_are_calibrated_alike(tmp_path):

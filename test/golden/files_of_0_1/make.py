@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "compat"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "helpers"))
 
-import kept  # noqa: E402  (found in the folder of the tests)
-from doors import run  # noqa: E402
-from made_up import write_corpus  # noqa: E402
+import kept_files  # noqa: E402  (in test/helpers)
+from kept_doors import run  # noqa: E402
+from made_up_corpus import write_corpus  # noqa: E402
 
 HERE = Path(__file__).parent
 STEPS = 8  # after which training was interrupted, in the second epoch
 LARGE = 2000  # larger tensors are thinned out, see `coarse`
-COMMON = f"""--on-the-fly-feats 1 --manifest-dir data/manifests --bpe-model lang/bpe.model --num-mel-bins {kept.MELS}
+COMMON = f"""--on-the-fly-feats 1 --manifest-dir data/manifests --bpe-model lang/bpe.model --num-mel-bins {kept_files.MELS}
     --max-duration 4 --bucketing-sampler 0 --num-workers 0 --enable-spec-aug 0 --enable-musan 0 --drop-last 0
     --num-epochs 2 --save-every-n 2 --average-period 1 --log-interval 1 --valid-interval 100
     --num-threads 1 --tensorboard 0 --device cpu --warm-step 4 --ref-duration 4""".split()
@@ -98,17 +98,20 @@ def train(name, argv):
     folder = Path(name)
     folder.mkdir()
     (folder / "command.json").write_text(json.dumps(argv) + "\n")
-    kept.training(name, folder, "--max-steps", STEPS)
+    kept_files.training(name, folder, "--max-steps", STEPS)
     for path in {p.resolve() for p in folder.glob("*.pt")}:
         if path.name.startswith("best"):
             path.unlink()
         else:
             simplify(path)
-    lines = kept.records(folder)
+    lines = kept_files.records(folder)
     (folder / "metrics.jsonl").write_text("".join(json.dumps({**r, "time": 0.0}) + "\n" for r in lines))
     shutil.rmtree(folder / "log")
     (folder / "loss.png").unlink(missing_ok=True)
-    return {"interrupted": kept.resumed(name), "after an epoch": kept.resumed(name, "--start-epoch", 2)}
+    return {
+        "interrupted": kept_files.resumed(name),
+        "after an epoch": kept_files.resumed(name, "--start-epoch", 2),
+    }
 
 
 def make_lang():
@@ -132,33 +135,33 @@ def make_lang():
 
 def export(encoder):
     """Write the exported files of a run."""
-    where = [*kept.SELECT, "--exp-dir", encoder]
-    kinds = kept.RUNS_OF[encoder][1]
+    where = [*kept_files.SELECT, "--exp-dir", encoder]
+    kinds = kept_files.RUNS_OF[encoder][1]
     run("export", *where)
     if "jit_script" in kinds:
         whole = ["--chunk-size", -1, "--left-context-frames", -1] if encoder == "zipformer" else []
         run("export", *where, "--jit", 1, *whole)
     if "chunks" in kinds:
-        run("export", *where, "--jit", 1, *kept.CHUNKS)
+        run("export", *where, "--jit", 1, *kept_files.CHUNKS)
     if "traced" in kinds:
-        run("jit_trace_export", *where, *kept.CHUNKS)
+        run("jit_trace_export", *where, *kept_files.CHUNKS)
 
 
 def without_debug_information(path):
     """Write a script anew without the names of source files, which no one needs who loads it."""
     with zipfile.ZipFile(path) as archive:
-        kept_files = [
+        chosen = [
             (i.filename, archive.read(i)) for i in archive.infolist() if not i.filename.endswith(".debug_pkl")
         ]
     with zipfile.ZipFile(path, "w") as archive:
-        for name, data in kept_files:
+        for name, data in chosen:
             archive.writestr(zipfile.ZipInfo(name), data)
 
 
 def calibrate():
     """Keep results of decoding, declare some words right, and calibrate confidences by them."""
     greedy = ["--decoding-method", "greedy_search", "--write-confidence", 1]
-    transcripts, made = kept.decoded("greedy_search/timestamps-*.jsonl", *greedy)
+    transcripts, made = kept_files.decoded("greedy_search/timestamps-*.jsonl", *greedy)
     Path("stored/recogs-valid.txt").write_text(transcripts)
     for i, record in enumerate(made):
         record["ref"] = record["text"] if i % 2 else "NOTHING ALIKE"
@@ -197,7 +200,7 @@ def main():
     write_corpus("data")
     make_lang()
     run("compute_fbank", "--src-dir", "data/manifests", "--output-dir", "stored", "--prefix", "tones",
-             "--parts", "valid", "--num-mel-bins", kept.MELS, "--nj", 1)  # fmt: skip
+             "--parts", "valid", "--num-mel-bins", kept_files.MELS, "--nj", 1)  # fmt: skip
     expected, arrays = {}, {}
     for encoder, options in OPTIONS.items():
         keep = [] if "--keep-last-k" in options else ["--keep-last-k", "1"]
@@ -208,21 +211,21 @@ def main():
         expected[name] = train(name, ["--lm-type", kind, *LM_COMMON, *options.split()])
         for jit in (0, 1):
             run("export_lm", "--lm-type", kind, "--exp-dir", name, "--epoch", 1, "--jit", jit)
-        expected[name]["sentences"] = kept.sentence_scores(kind, name)
-        expected[name]["perplexity"] = kept.perplexity(kind)
+        expected[name]["sentences"] = kept_files.sentence_scores(kind, name)
+        expected[name]["perplexity"] = kept_files.perplexity(kind)
     for path in Path().glob("*/*jit*.pt"):
         without_debug_information(path)
     calibrate()
-    for encoder, (_, kinds) in kept.RUNS_OF.items():
+    for encoder, (_, kinds) in kept_files.RUNS_OF.items():
         for kind in kinds:
-            arrays[f"{encoder} {kind}"], expected[encoder][kind] = kept.heard(encoder, kind)
+            arrays[f"{encoder} {kind}"], expected[encoder][kind] = kept_files.heard(encoder, kind)
             if kind not in ("averaged", "ema"):  # which no file holds by itself
-                expected[encoder][f"{kind}, transcribed"] = kept.transcribed(encoder, kind)
-    for kind in kept.LMS:
-        expected[f"{kind}_lm"]["fusion"] = kept.fused(kind)
-        arrays.update({f"{kind}_lm {i}": value for i, value in enumerate(kept.script_scores(kind))})
-    expected["scores"] = kept.scores()
-    for name in OPTIONS | {f"{kind}_lm": "" for kind in kept.LMS}:
+                expected[encoder][f"{kind}, transcribed"] = kept_files.transcribed(encoder, kind)
+    for kind in kept_files.LMS:
+        expected[f"{kind}_lm"]["fusion"] = kept_files.fused(kind)
+        arrays.update({f"{kind}_lm {i}": value for i, value in enumerate(kept_files.script_scores(kind))})
+    expected["scores"] = kept_files.scores()
+    for name in OPTIONS | {f"{kind}_lm": "" for kind in kept_files.LMS}:
         pack(name, [name])
     pack("data", ["lang", "stored"])
     np.savez_compressed(HERE / "encoder_output.npz", **arrays)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from doors import (
+from kept_doors import (
     LmOptions,
     SearchOptions,
     StreamBatch,

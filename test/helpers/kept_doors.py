@@ -22,11 +22,11 @@ from asr_core.bin import (
     transcribe,
 )
 from asr_core.data.corpus import Corpus
-from asr_core.decoding.lm_loading import load_lm
 from asr_core.decoding.offline import collate, encode, search
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
-from asr_core.decoding.streams import StreamBatch, decode_streams
+from asr_core.decoding.scorers.neural_lm_loading import load_lm
+from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.loading import load_for_inference
 from asr_core.export.traced import load_traced
 from asr_core.lm.options import LmOptions
