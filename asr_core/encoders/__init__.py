@@ -1,6 +1,8 @@
-"""Encoders."""
+"""Encoders: from feature frames to encoder output."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.encoders.conformer.encoder import Conformer
@@ -8,12 +10,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Conformer", "Zipformer2"]
 
-
-def __getattr__(name: str) -> Any:
-    """An encoder, which needs torch, on first use."""
-    import importlib
-
-    modules = {"Conformer": "conformer.encoder", "Zipformer2": "zipformer.encoder"}
-    if name in modules:
-        return getattr(importlib.import_module(f"asr_core.encoders.{modules[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"Conformer": ".conformer.encoder", "Zipformer2": ".zipformer.encoder"})

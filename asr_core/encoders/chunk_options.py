@@ -1,12 +1,36 @@
-"""The chunk size and left context that a causal encoder decodes with, from what users and checkpoints say."""
+"""Chunk sizes and left contexts of causal encoders: their options, and the single chunk to decode with.
 
-from typing import Dict, Mapping, NamedTuple, Optional
+They count frames of 50 Hz, whatever the frame rate of an encoder.
+"""
+
+from dataclasses import dataclass
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import flag
+from asr_core.utils.options import as_recorded, flag, option
 
 CHUNK_OPTIONS = ("chunk_size", "left_context_frames", "decode_chunk_len", "num_left_chunks")
 _FIRST_ZIPFORMER = {"decode_chunk_len": 32, "num_left_chunks": 4}  # its options, and their defaults
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """Chunks of a causal encoder."""
+
+    causal: bool = option(False, "Chunk-causal convolutions, for streaming; changes the parameters.")
+    # training on all of these gives one model for any latency
+    chunk_size: Tuple[int, ...] = option(
+        (16, 32, 64, -1),
+        "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One value in decoding.",
+        at_least=1,
+        unless=-1,
+    )
+    left_context_frames: Tuple[int, ...] = option(
+        (64, 128, 256, -1),
+        "Left contexts in 50 Hz frames, as --chunk-size; -1 is unlimited.",
+        at_least=0,
+        unless=-1,
+    )
 
 
 class Chunk(NamedTuple):
@@ -85,9 +109,10 @@ def _single(
     name: str, given: Mapping[str, object], trained: Mapping[str, object], default: Optional[int]
 ) -> int:
     """Return the one value of option ``name``: the given one, the trained one if it is single, or the default."""
-    candidates = [part.strip() for part in str(trained.get(name, "")).split(",") if part.strip()]
+    recorded = str(as_recorded(trained.get(name, "")))
+    candidates = [part.strip() for part in recorded.split(",") if part.strip()]
     if name in given:
-        text = str(given[name])
+        text = str(as_recorded(given[name]))
     elif len(candidates) == 1:
         text = candidates[0]
     elif default is not None:

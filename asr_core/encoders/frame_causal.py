@@ -1,4 +1,4 @@
-"""Encoders that are causal frame by frame: what they give does not depend on how an utterance is cut into chunks."""
+"""The base of encoders that are causal frame by frame: chunks do not change their output."""
 
 from typing import Sequence
 
@@ -7,11 +7,14 @@ from asr_core.utils.errors import UserError
 
 
 class FrameCausalEncoder(ChunkedEncoder):
-    """Base of encoders whose states hold all that they remember, so that neither chunk nor left context changes their output.
+    """Base of encoders whose states hold all that they remember.
+
+    Neither the chunk size nor the left context changes their output.
 
     Args:
       causal, chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
-      chunk_multiple: chunks (50 Hz frames) must be a multiple of it, so that they give whole frames of output.
+      chunk_multiple: number of 50 Hz frames of which a chunk must be a multiple, so that it gives whole frames
+        of output.
     """
 
     def __init__(
@@ -21,10 +24,10 @@ class FrameCausalEncoder(ChunkedEncoder):
         self.chunk_multiple = chunk_multiple
 
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
-        """-1, since all of the left context is seen whatever ``left_context_frames`` says.
+        """Return -1: all of the left context is seen, whatever ``left_context_frames`` says.
 
         Raises:
-          UserError: the chunks do not give whole frames of output.
+          UserError: the chunk does not give whole frames of output.
         """
         if chunk_size == 0 or (chunk_size > 0 and chunk_size % self.chunk_multiple != 0):
             raise UserError(
@@ -33,6 +36,7 @@ class FrameCausalEncoder(ChunkedEncoder):
         return -1
 
     def _check_streaming(self) -> None:
+        """Refuse to stream unless there is one limited chunk size; the left context does not matter."""
         if not self.causal:
             raise UserError(
                 "this encoder is not causal, so it cannot stream: it must be trained with --causal 1"

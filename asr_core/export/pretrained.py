@@ -1,12 +1,13 @@
 """``pretrained.pt``: weights for inference with what describes them."""
 
-import dataclasses
 from typing import Any, Dict, Mapping
 
 import torch
 
 from asr_core.data.features import describe_features
+from asr_core.models.options import DEFAULT_ENCODER, options_class
 from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.options import as_recorded, defaults_of
 
 
 def model_info(model: Any, params: Mapping[str, Any]) -> Dict[str, Any]:
@@ -21,10 +22,8 @@ def model_info(model: Any, params: Mapping[str, Any]) -> Dict[str, Any]:
       :func:`asr_core.data.features.describe_features`), ``subsampling_factor`` and ``geometry`` (see
       :class:`~asr_core.encoders.protocol.FrameGeometry`), as JSON values.
     """
-    from asr_core.models.options import options_class
-
-    fields = dataclasses.fields(options_class(str(params.get("encoder", "zipformer"))))
-    info = {f.name: params.get(f.name, f.default) for f in fields}
+    usual = defaults_of(options_class(str(params.get("encoder", DEFAULT_ENCODER))))
+    info = {name: as_recorded(params.get(name, default)) for name, default in usual.items()}
     info["vocab_size"] = int(model.vocab_size)
     info["feature_dim"] = int(params.get("feature_dim", params.get("num_mel_bins", 80)))
     info["blank_id"] = int(params.get("blank_id", 0))

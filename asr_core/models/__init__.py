@@ -1,19 +1,16 @@
-"""Models assembled from encoders, predictors and heads."""
+"""Models assembled from encoders, prediction networks and heads."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.options import ModelOptions
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.models.asr_model import AsrModel, Losses
+    from asr_core.models.build import build_model
 
 __all__ = ["AsrModel", "Losses", "ModelOptions", "build_model"]
 
-
-def __getattr__(name: str) -> Any:
-    """AsrModel and Losses, which need torch, on first use."""
-    if name in ("AsrModel", "Losses"):
-        from asr_core.models import asr_model
-
-        return getattr(asr_model, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(
+    __name__, {"AsrModel": ".asr_model", "Losses": ".asr_model", "build_model": ".build"}
+)

@@ -1,6 +1,5 @@
 """Reading checkpoints: our own, those of icefall's Zipformer recipes, and averages of several."""
 
-import dataclasses
 import pickle
 import warnings
 from pathlib import Path
@@ -19,10 +18,18 @@ from asr_core.models.averaging import (
     find_checkpoints,
     select_checkpoints,
 )
-from asr_core.models.options import CommonModelOptions, build_model, options_class, resolve
+from asr_core.models.build import build_model
+from asr_core.models.options import DEFAULT_ENCODER, CommonModelOptions, options_class
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
-from asr_core.utils.options import AttributeDict, defaults_of
+from asr_core.utils.options import (
+    AttributeDict,
+    as_recorded,
+    defaults_of,
+    expand_presets,
+    flag,
+    from_params,
+)
 
 __all__ = [
     "average_of_range",
@@ -231,70 +238,64 @@ def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
 
 
 def model_options(
-    ckpt: Mapping[str, Any], overrides: Mapping[str, Any], free: bool = False
+    ckpt: Mapping[str, object], overrides: Mapping[str, object], free: bool = False
 ) -> CommonModelOptions:
-    """The options of a checkpoint's model; where it tells none, those given and the defaults.
+    """Return the options of a checkpoint's model; where it records none, those given and the defaults.
 
     Args:
       ckpt: a checkpoint.
-      overrides: model options given by the user.
+      overrides: model options given by the user; a preset among them stands for its values.
       free: whether they may contradict the checkpoint, because only some of its modules are taken over.
 
     Raises:
       UserError: one of them contradicts the checkpoint.
     """
     sources = (overrides, ckpt) if free else (ckpt, overrides)
-    encoder = str(next((source["encoder"] for source in sources if source.get("encoder")), "zipformer"))
+    encoder = str(next((s["encoder"] for s in sources if s.get("encoder")), DEFAULT_ENCODER))
     cls = options_class(encoder)
+    _refuse_others(overrides, cls, encoder)
+    given = expand_presets(cls, {name: value for name, value in overrides.items() if value is not None})
+    recorded = expand_presets(cls, ckpt)
     common = defaults_of(CommonModelOptions)
-    fields = {
-        f.name: f for f in sorted(dataclasses.fields(cls), key=lambda f: f.name in common)
-    }  # what is told first: the encoder's
-    given = {n: overrides[n] for n in fields if overrides.get(n) is not None}
-    _refuse_others(overrides, fields, encoder)
-    recorded = {n: ckpt[n] for n in fields if n in ckpt}
-    if ckpt.get("encoder", "zipformer") != encoder:  # of another encoder only what all have in common
+    if ckpt.get("encoder", DEFAULT_ENCODER) != encoder:  # of another encoder only what all have in common
         recorded = {n: v for n, v in recorded.items() if n in common and n != "encoder"}
-    if not set(recorded) - {"context_size", "encoder"}:  # the weights alone: the user describes them
-        return resolve(cls(**{**recorded, **given}))
-    if free:
-        size = {"model_size": ""} if "model_size" in fields else {}
-        return resolve(dataclasses.replace(resolve(cls(**recorded)), **{**size, **given}))
-    opts = resolve(cls(**recorded))
-    preset = (
-        fields["model_size"].metadata["presets"].get(given.get("model_size"), {})
-        if "model_size" in fields
-        else {}
-    )
-    for name, value in {**preset, **given}.items():
-        if name in _FREE or name == "model_size":
-            continue
-        if not _same(value, getattr(opts, name), fields[name].default):
-            flag, trained = name.replace("_", "-"), getattr(opts, name)
-            advice = (
-                f"give --encoder {trained}" if name == "encoder" else "leave it out"
-            )  # a recipe's program has one by default
-            raise UserError(
-                f"--{flag} {value} contradicts the checkpoint, which was trained with {trained}: {advice}"
-            )
-    return dataclasses.replace(opts, **{n: given[n] for n in _FREE if n in given})
+    if free or not set(recorded) - {"context_size", "encoder"}:  # weights alone: the user describes them
+        return from_params(cls, {**recorded, **given})
+    opts = from_params(cls, recorded)
+    _refuse_contradictions(opts, from_params(cls, given), sorted(given, key=lambda name: name in common))
+    return from_params(cls, {**recorded, **{name: given[name] for name in _FREE if name in given}})
 
 
-def _refuse_others(overrides: Mapping[str, Any], fields: Mapping[str, Any], encoder: str) -> None:
+def _refuse_others(overrides: Mapping[str, object], cls: type, encoder: str) -> None:
+    """Refuse options of encoders other than ``encoder``, whose options have the class ``cls``."""
+    own = defaults_of(cls)
     for other in ENCODERS:
-        for field in dataclasses.fields(options_class(other)):
-            if field.name not in fields and overrides.get(field.name) not in (None, field.default):
-                flag = field.name.replace("_", "-")
+        for name, default in defaults_of(options_class(other)).items():
+            if name not in own and as_recorded(overrides.get(name)) not in (None, as_recorded(default)):
                 raise UserError(
-                    f"--{flag} is an option of encoder {other}, and this is encoder {encoder}: leave it out"
+                    f"{flag(name)} is an option of encoder {other}, and this is encoder {encoder}: leave it out"
                 )
 
 
-def _same(one: Any, other: Any, default: Any) -> bool:
-    """Whether two values of an option mean the same; a list with a single entry stands for one of equal entries."""
-    if not isinstance(default, str):
-        return one == other or str(one) == str(other)
-    a, b = str(one).split(","), str(other).split(",")
-    length = max(len(a), len(b))
-    a, b = (v * length if len(v) == 1 else v for v in (a, b))
-    return a == b
+def _refuse_contradictions(
+    trained: CommonModelOptions, given: CommonModelOptions, names: Sequence[str]
+) -> None:
+    """Refuse the first of the options ``names`` that has another value in ``given`` than in ``trained``."""
+    for name in names:
+        old, new = getattr(trained, name), getattr(given, name)
+        if name in _FREE or _same(old, new):
+            continue
+        # a recipe's program has an encoder by default, which the user cannot leave out
+        advice = f"give --encoder {old}" if name == "encoder" else "leave it out"
+        raise UserError(
+            f"{flag(name)} {as_recorded(new)} contradicts the checkpoint, which was trained with"
+            f" {as_recorded(old)}: {advice}"
+        )
+
+
+def _same(one: object, other: object) -> bool:
+    """Return whether two values of an option are equal; a list of one entry stands for equal entries."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        length = max(len(one), len(other))
+        one, other = (v * length if len(v) == 1 else v for v in (one, other))
+    return one == other or str(one) == str(other)

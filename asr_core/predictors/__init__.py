@@ -1,6 +1,8 @@
 """Prediction networks of transducers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.predictors.lstm import LstmPredictor
@@ -8,15 +10,4 @@ if TYPE_CHECKING:
 
 __all__ = ["LstmPredictor", "StatelessPredictor"]
 
-
-def __getattr__(name: str) -> Any:
-    """The predictors, which need torch, on first use."""
-    if name == "LstmPredictor":
-        from asr_core.predictors.lstm import LstmPredictor
-
-        return LstmPredictor
-    if name == "StatelessPredictor":
-        from asr_core.predictors.stateless import StatelessPredictor
-
-        return StatelessPredictor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"LstmPredictor": ".lstm", "StatelessPredictor": ".stateless"})

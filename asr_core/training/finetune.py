@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, Opti
 
 from asr_core.training.recipe import Recipe
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import add_options, defaults_of, from_params, option
+from asr_core.utils.options import add_options, defaults_of, from_params, option, record_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +86,7 @@ class FinetuneRecipe(Recipe):
             model = model_options(checkpoint, params, free=bool(opts.modules))
         except UserError as e:
             raise UserError(f"{source}: {e}") from e
-        params.update(dataclasses.asdict(model))
+        params.update(record_of(model))
         usual = defaults_of(DataOptions)
         recorded = {
             "num_mel_bins": "feature_dim",

@@ -137,7 +137,8 @@ class Recipe:
 
     def build_model(self) -> "nn.Module":
         """The model, on the CPU."""
-        from asr_core.models.options import build_model, options_of
+        from asr_core.models.build import build_model
+        from asr_core.models.options import options_of
         from asr_core.text.tokenizer import SOS_EOS
 
         opts = options_of(self.params)

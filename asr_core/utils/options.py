@@ -182,13 +182,7 @@ def from_params(cls: Type[T], params: Any) -> T:
     Raises:
       UserError: a value is malformed, unknown, or out of its bounds.
     """
-    given = params if isinstance(params, Mapping) else vars(params)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # Type[T] cannot say "a dataclass"
-    values = {f.name: given[f.name] for f in fields if f.name in given}
-    presets = {f.name: (f.metadata["presets"], f.default) for f in fields if f.metadata.get("presets")}
-    implied, recorded = _expand(presets, values)
-    names = {f.name for f in fields}
-    values = {**{k: v for k, v in implied.items() if k in names}, **values, **recorded}
+    values = expand_presets(cls, params if isinstance(params, Mapping) else vars(params))
     hints = typing.get_type_hints(cls)
     for name, value in values.items():
         if _is_int_tuple(hints[name]) and not isinstance(value, tuple):
@@ -199,6 +193,19 @@ def from_params(cls: Type[T], params: Any) -> T:
     opts = cls(**values)
     check_values(opts)
     return opts
+
+
+def expand_presets(cls: type, given: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the entries of ``given`` that are fields of ``cls``, and what the presets among them stand for.
+
+    An entry of ``given`` wins over a preset's. The preset's own option becomes its default.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a type cannot say "of a dataclass"
+    values = {f.name: given[f.name] for f in fields if f.name in given}
+    presets = {f.name: (f.metadata["presets"], f.default) for f in fields if f.metadata.get("presets")}
+    implied, recorded = _expand(presets, values)
+    names = {f.name for f in fields}
+    return {**{k: v for k, v in implied.items() if k in names}, **values, **recorded}
 
 
 def defaults_of(cls: type) -> Dict[str, Any]:
@@ -363,22 +370,16 @@ class Parser(argparse.ArgumentParser):
 
 def params_of(args: argparse.Namespace) -> AttributeDict:
     """Return the parsed arguments as the record that checkpoints carry: paths and lists as their text."""
-    return AttributeDict({name: _record(value) for name, value in vars(args).items()})
+    return AttributeDict({name: as_recorded(value) for name, value in vars(args).items()})
 
 
-def _record(value: Any) -> Any:
+def record_of(opts: Any) -> Dict[str, Any]:
+    """Return the fields of an options dataclass as checkpoints record them, by name."""
+    return {field.name: as_recorded(getattr(opts, field.name)) for field in dataclasses.fields(opts)}
+
+
+def as_recorded(value: Any) -> Any:
+    """Return a value as checkpoints record it: paths and lists as their text."""
     if isinstance(value, tuple):
         return _as_text(value)
     return str(value) if isinstance(value, Path) else value
-
-
-def int_entries(opts: Any, name: str) -> Tuple[int, ...]:
-    """Read field ``name`` of options, a comma-separated list of integers.
-
-    Raises:
-      UserError: it is none.
-    """
-    try:
-        return int_tuple(getattr(opts, name))
-    except argparse.ArgumentTypeError as e:
-        raise UserError(f"{flag(name)}: {e}") from e

@@ -65,9 +65,11 @@ def matmul_speed() -> float:
 def build(args, causal):
     from asr_core.models import ModelOptions, build_model
     from asr_core.nn.scaling import set_batch_count
+    from asr_core.utils.options import from_params
 
     model = build_model(
-        ModelOptions(model_size=args.model_size, causal=causal), 34 if args.model_size == "tiny" else 500
+        from_params(ModelOptions, {"model_size": args.model_size, "causal": causal}),
+        34 if args.model_size == "tiny" else 500,
     )
     set_batch_count(model, args.batch_count)
     return model.train()

@@ -35,8 +35,10 @@ from asr_core.decoding.registry import Job, streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.decoding.transducer.modified_beam import modified_beam_search
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.build import build_model
+from asr_core.models.options import ModelOptions
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 PROB = ConfidenceOptions()
 
@@ -83,7 +85,7 @@ def test_posteriors_of_greedy_search(context_size, most, penalty, temperature):
 @torch.no_grad()
 def test_models_of_other_kinds(options):
     torch.manual_seed(1)
-    model = build_model(ModelOptions(**{**OPTIONS, **options}), vocab_size=len(PIECES)).eval()
+    model = build_model(from_params(ModelOptions, {**OPTIONS, **options}), vocab_size=len(PIECES)).eval()
     model.joiner.output_linear.weight.mul_(10)
     model.joiner.output_linear.bias[0] -= 2
     x, lens = 8 * torch.randn(3, 12, 48), torch.tensor([12, 7, 0])

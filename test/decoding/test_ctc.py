@@ -17,7 +17,9 @@ from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.build import build_model
+from asr_core.models.options import ModelOptions
+from asr_core.utils.options import from_params
 
 
 def enumerate_all(log_probs):
@@ -116,7 +118,8 @@ def test_penalty_and_temperature():
 def test_a_model_without_transducer_streams_as_it_decodes_whole_utterances():
     torch.manual_seed(0)
     model = build_model(
-        ModelOptions(**{**OPTIONS, "causal": True, "use_transducer": False, "use_ctc": True}), len(PIECES)
+        from_params(ModelOptions, {**OPTIONS, "causal": True, "use_transducer": False, "use_ctc": True}),
+        len(PIECES),
     ).eval()
     with torch.no_grad():
         for p in model.parameters():

@@ -1,6 +1,5 @@
 """Every method that searches a graph with the CTC head, through ctc_decode.py."""
 
-import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import format_symbols, read_symbols, words_table
 from asr_core.models.options import ModelOptions
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params, record_of
 
 HEADS = dict(
     use_ctc=True,
@@ -76,7 +76,11 @@ def heads(world):  # noqa: F811
     )
     (world / "exp-heads").mkdir()
     torch.save(
-        {"model": model.state_dict(), **dataclasses.asdict(ModelOptions(**OPTIONS, **HEADS)), **record},
+        {
+            "model": model.state_dict(),
+            **record_of(from_params(ModelOptions, {**OPTIONS, **HEADS})),
+            **record,
+        },
         world / "exp-heads/epoch-1.pt",
     )
     (world / "exp-heads/tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))

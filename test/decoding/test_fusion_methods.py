@@ -1,6 +1,5 @@
 """Searches with phrases and language models through the programs, offline and streaming."""
 
-import dataclasses
 import json
 
 import pytest
@@ -12,6 +11,7 @@ from tiny import OPTIONS, PIECES, tiny_model
 from asr_core.bin import ctc_decode, decode, streaming_decode
 from asr_core.lm.neural import TransformerLm
 from asr_core.models.options import ModelOptions
+from asr_core.utils.options import from_params, record_of
 
 END = f"{MAIN}_chunk-16_left-context-32"
 
@@ -28,7 +28,7 @@ def heads(world):  # noqa: F811
         blank_id=0,
         subsampling_factor=4,
     )
-    given = dataclasses.asdict(ModelOptions(**OPTIONS, causal=True, use_ctc=True))
+    given = record_of(from_params(ModelOptions, {**OPTIONS, "causal": True, "use_ctc": True}))
     (world / "exp-prefix").mkdir()
     torch.save({"model": model.state_dict(), **given, **record}, world / "exp-prefix/epoch-1.pt")
     (world / "exp-prefix/tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))

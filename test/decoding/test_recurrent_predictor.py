@@ -1,7 +1,5 @@
 """Searches with an LSTM predictor: batched, chunk by chunk and in TorchScript as alone, at once and in Python."""
 
-import dataclasses
-
 import pytest
 import torch
 from tiny import OPTIONS, PIECES, utterances
@@ -16,9 +14,11 @@ from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modi
 from asr_core.decoding.transducer.packed_frames import pack_frames
 from asr_core.decoding.transducer.predictor import predictor_states
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model
+from asr_core.models.build import build_model
 from asr_core.models.checkpoint import model_from_checkpoint
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.options import ModelOptions
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params, record_of
 
 LSTM = dict(
     predictor="lstm",
@@ -34,7 +34,7 @@ SEARCHES = [greedy_search, modified, graves, fast_beam_search]
 def recurrent_model(**options):
     """A small Zipformer with an LSTM predictor, its weights lively."""
     torch.manual_seed(0)
-    model = build_model(ModelOptions(**{**OPTIONS, **LSTM, **options}), vocab_size=len(PIECES))
+    model = build_model(from_params(ModelOptions, {**OPTIONS, **LSTM, **options}), vocab_size=len(PIECES))
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:
@@ -124,8 +124,8 @@ def test_contexts_too_many_to_number_are_hashed():
 @pytest.mark.parametrize("clip", [0.0, 0.7])
 def test_checkpoint_and_torchscript_search_alike(tmp_path, clip):
     model = recurrent_model(predictor_cell_clip=clip)
-    options = ModelOptions(**{**OPTIONS, **LSTM, "predictor_cell_clip": clip})
-    record = {**dataclasses.asdict(options), "vocab_size": len(PIECES), "feature_dim": 80}
+    options = from_params(ModelOptions, {**OPTIONS, **LSTM, "predictor_cell_clip": clip})
+    record = {**record_of(options), "vocab_size": len(PIECES), "feature_dim": 80}
     again = model_from_checkpoint({"model": model.state_dict(), **record}).eval()
     save_torchscript(script_model(again, streaming=False), tmp_path / "m.pt", {}, PIECES)
     scripted = load_torchscript(tmp_path / "m.pt")

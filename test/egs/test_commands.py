@@ -1,6 +1,5 @@
 """The commands that the recipes' pages and a well-known tutorial tell to type are understood: names and values of all options."""
 
-import dataclasses
 import re
 import shlex
 
@@ -10,6 +9,7 @@ from recipe_programs import EGS, options_given
 from asr_core.models.checkpoint import model_options
 from asr_core.models.options import ModelOptions
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import record_of
 
 PAGES = sorted(path for name in ("README.md", "RESULTS.md") for path in EGS.glob(f"*/ASR/{name}"))
 L = "librispeech/ASR"
@@ -119,4 +119,4 @@ def test_programs_of_a_recipe_know_its_encoder(capsys):
         UserError,
         match="--encoder contextnet contradicts .* trained with zipformer: give --encoder zipformer",
     ):
-        model_options(dataclasses.asdict(ModelOptions()), {"encoder": "contextnet"})
+        model_options(record_of(ModelOptions()), {"encoder": "contextnet"})

@@ -15,7 +15,8 @@ from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.loading import load_for_inference
-from asr_core.models.options import build_model, options_of
+from asr_core.models.build import build_model
+from asr_core.models.options import options_of
 from asr_core.training.lm_recipe import LmRecipe
 from asr_core.training.reporting.startup_report import DataSummary
 

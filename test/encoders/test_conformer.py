@@ -6,13 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asr_core.encoders.conformer.attention import RelPositionMultiheadAttention, relative_positions, sinusoids
+from asr_core.encoders.conformer.attention import relative_positions, sinusoids
 from asr_core.encoders.conformer.layer import ConformerLayer
 from asr_core.encoders.conformer.modules import ConformerConvolution
+from asr_core.encoders.conformer.options import ConformerOptions
 from asr_core.encoders.protocol import FrontEnd, StreamingEncoder
 from asr_core.export.torchscript import script_model
-from asr_core.models.options import build_model, options_class
+from asr_core.models.build import build_model
+from asr_core.models.options import options_class
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 OPTIONS = options_class("conformer")
 SIZES = dict(
@@ -54,7 +57,7 @@ def model_of(**options):
     """A small model with lively weights and running statistics."""
     torch.manual_seed(0)
     random.seed(0)
-    model = build_model(OPTIONS(**{**SIZES, **options}), vocab_size=11)
+    model = build_model(from_params(OPTIONS, {**SIZES, **options}), vocab_size=11)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.2)
@@ -225,7 +228,9 @@ def test_convolution_sees_what_it_should(kernel, causal, left):
 def test_convolution_in_training_is_its_formula(norm):
     torch.manual_seed(0)
     module = (
-        ConformerConvolution(4, 4, norm, dropout=0.0, norm_eps=1e-8, batch_norm_decay=0.9).double().train()
+        ConformerConvolution(4, 4, norm=norm, dropout=0.0, norm_eps=1e-8, batch_norm_decay=0.9)
+        .double()
+        .train()
     )
     x = torch.randn(9, 3, 4, dtype=torch.float64)
     lens = (9, 6, 2)
@@ -255,9 +260,8 @@ def test_convolution_in_training_is_its_formula(norm):
 )
 def test_order_of_the_modules(order, steps):
     torch.manual_seed(0)
-    layer = ConformerLayer(
-        8, RelPositionMultiheadAttention(8, 2), ConformerConvolution(8, 3), 12, layer_order=order
-    ).eval()
+    sizes = {"encoder_dim": 8, "nhead": 2, "cnn_module_kernel": 3, "feedforward_dim": 12}
+    layer = ConformerLayer(ConformerOptions(**sizes, layer_order=order)).eval()
     x = y = torch.randn(5, 2, 8)
     pos_emb = relative_positions(5, 5, x)
     halves = iter([layer.feed_forward1, layer.feed_forward2])
@@ -340,7 +344,7 @@ def test_scripts_equal_the_model(options):
 )
 def test_sizes(size, encoder, layer):
     with torch.device("meta"):
-        model = build_model(OPTIONS(model_size=size), vocab_size=1024)
+        model = build_model(from_params(OPTIONS, {"model_size": size}), vocab_size=1024)
     count = lambda *modules: sum(p.numel() for m in modules for p in m.parameters())  # noqa: E731
     assert count(model.encoder_embed, model.encoder) == encoder
     assert count(model.encoder.layers[0]) == layer
@@ -353,7 +357,7 @@ def test_sizes(size, encoder, layer):
 )
 def test_sizes_with_an_lstm_predictor(size, total):
     with torch.device("meta"):
-        model = build_model(OPTIONS(model_size=size, loss="full"), vocab_size=1024)
+        model = build_model(from_params(OPTIONS, {"model_size": size, "loss": "full"}), vocab_size=1024)
     assert sum(p.numel() for p in model.parameters()) == total
 
 
@@ -361,7 +365,7 @@ def test_sizes_with_an_lstm_predictor(size, total):
 def test_other_presets_train(size):
     small = {} if size == "test" else {**SIZES, "num_encoder_layers": 6}
     torch.manual_seed(0)
-    model = build_model(OPTIONS(**{**small, "model_size": size, "use_ctc": True}), vocab_size=11)
+    model = build_model(from_params(OPTIONS, {**small, "model_size": size, "use_ctc": True}), vocab_size=11)
     x, lens = features(90, 77)
     losses = model(x, lens, [[1, 2, 3], [4]])
     assert (losses.intermediate_ctc_loss is None) == (size != "hybrid-large")
@@ -371,21 +375,21 @@ def test_other_presets_train(size):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"nhead": 3}, "3 heads cannot share a width of 16"),
-        ({"encoder_dim": 0}, "--encoder-dim must be positive"),
+        ({"nhead": 3}, "3 heads do not divide a width of 16"),
+        ({"encoder_dim": 0}, "--encoder-dim must be at least 1"),
         ({"dropout": 1.0}, "--dropout must be at least 0 and below 1"),
-        ({"layer_order": "ff_first"}, "layer_order is one of"),
-        ({"position": "rope"}, "position is one of xl, key_shift, none"),
-        ({"position_clip": 0}, "--position-clip must be positive"),
+        ({"layer_order": "ff_first"}, "unknown --layer-order 'ff_first'; known: mhsa_before_lconv"),
+        ({"position": "rope"}, "unknown --position 'rope'; known: xl, key_shift, none"),
+        ({"position_clip": 0}, "--position-clip must be at least 1"),
         ({"norm_eps": -1e-5}, "--norm-eps must be above 0"),
         ({"conv_dropout": 1.5}, "--conv-dropout must be at least 0 and below 1"),
-        ({"causal": True, "chunk_size": "7"}, "--chunk-size 7: .* multiple of 2"),
+        ({"causal": True, "chunk_size": "7"}, "--chunk-size 7 must be a multiple of 2"),
         ({"model_size": "huge"}, "unknown --model-size 'huge'"),
     ],
 )
 def test_contradictions_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        build_model(OPTIONS(**{**SIZES, **options}), vocab_size=11)
+        build_model(from_params(OPTIONS, {**SIZES, **options}), vocab_size=11)
 
 
 def test_streaming_needs_a_causal_model_and_whole_chunks():

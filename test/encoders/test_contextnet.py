@@ -7,8 +7,10 @@ from torch.nn import functional as F
 from asr_core.encoders.contextnet.encoder import ContextNet, ContextNetBlock
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.encoders.states import stack_states, unstack_states
-from asr_core.models.options import build_model, options_class
+from asr_core.models.build import build_model
+from asr_core.models.options import options_class
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 LISTS = dict(channels=(8, 12, 12, 16), num_layers=(1, 2, 3, 1), strides=(1, 2, 2, 1))
 
@@ -30,7 +32,7 @@ def encoder(**kwargs):
 
 
 def model(**kwargs):
-    return build_model(options_class("contextnet")(**kwargs), 20)
+    return build_model(from_params(options_class("contextnet"), kwargs), 20)
 
 
 def test_sizes_of_the_published_small_model():
@@ -46,7 +48,10 @@ def test_sizes_of_the_published_small_model():
     assert small.geometry.subsampling_factor == subsampling_factor(options_class("contextnet")()) == 8
     assert (
         subsampling_factor(
-            options_class("contextnet")(block_strides="1,2,1,2", block_layers="1", block_channels="8")
+            from_params(
+                options_class("contextnet"),
+                {"block_strides": "1,2,1,2", "block_layers": "1", "block_channels": "8"},
+            )
         )
         == 4
     )

@@ -5,8 +5,10 @@ import torch
 
 from asr_core.encoders.lstm.encoder import LstmEncoder
 from asr_core.encoders.states import stack_states, unstack_states
-from asr_core.models.options import build_model, options_class
+from asr_core.models.build import build_model
+from asr_core.models.options import options_class
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 TINY = dict(
     num_encoder_layers=2, encoder_dim=12, rnn_hidden_size=16, dim_feedforward=20, decoder_dim=8, joiner_dim=8
@@ -62,7 +64,9 @@ def test_size_by_default():
 
 
 def test_intermediate_ctc_hears_the_layers():
-    model = build_model(options_class("lstm")(**TINY, use_ctc=True, intermediate_ctc_stacks="1"), 9)
+    model = build_model(
+        from_params(options_class("lstm"), {**TINY, "use_ctc": True, "intermediate_ctc_stacks": "1"}), 9
+    )
     losses = model(torch.randn(2, 80, 80), torch.tensor([80, 60]), [[3, 4], [5]])
     losses.intermediate_ctc_loss.backward()
     assert (
@@ -76,10 +80,10 @@ def test_intermediate_ctc_hears_the_layers():
     [
         (dict(causal=False), "sees the past alone"),
         (dict(chunk_size="15"), "must be a multiple of 2"),
-        (dict(num_encoder_layers=0), "must be positive"),
+        (dict(num_encoder_layers=0), "must be at least 1"),
         (dict(dropout=1.0), "dropout"),
     ],
 )
 def test_options_that_do_not_fit(wrong, message):
     with pytest.raises(UserError, match=message):
-        build_model(options_class("lstm")(**{**TINY, **wrong}), 9)
+        build_model(from_params(options_class("lstm"), {**TINY, **wrong}), 9)

@@ -24,12 +24,14 @@ from asr_core.encoders.zipformer1.modules import (
     WeightedSum,
 )
 from asr_core.export.torchscript import script_model
+from asr_core.models.build import build_model
 from asr_core.models.checkpoint import load_averaged_model, load_checkpoint_file, model_from_checkpoint
-from asr_core.models.options import build_model, options_class
+from asr_core.models.options import options_class
 from asr_core.nn.scaling import set_batch_count
 from asr_core.ops.basic_norm import basic_norm, basic_norm_plain
 from asr_core.ops.double_swish import double_swish
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 OPTIONS = options_class("zipformer1")
 SIZES = dict(
@@ -49,7 +51,7 @@ def model_of(**options):
     """A small model with lively weights, in double precision, so that equal is equal."""
     torch.manual_seed(0)
     random.seed(0)
-    model = build_model(OPTIONS(**{**SIZES, **options}), vocab_size=11)
+    model = build_model(from_params(OPTIONS, {**SIZES, **options}), vocab_size=11)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.2)
@@ -354,9 +356,9 @@ def test_attention_against_its_formula():
     "options, message",
     [
         ({"causal": False}, "always causal"),
-        ({"nhead": "2,3"}, "--nhead has 2 entries, --zipformer-downsampling-factors 5"),
+        ({"nhead": "2,3"}, "--nhead has 2 entries, but there are 5 stacks"),
         ({"nhead": "3"}, "3 heads cannot share an attention width of 16"),
-        ({"encoder_dims": "0"}, "--encoder-dims must be positive"),
+        ({"encoder_dims": "0"}, "--encoder-dims must be at least 1"),
         ({"encoder_dims": "24,24,20,24,24"}, "widths may only grow"),
         ({"encoder_unmasked_dims": "99"}, "at least that of the unmasked"),
         ({"zipformer_downsampling_factors": "1,2,3,4,1"}, "a stack that is not downsampled|does not divide"),

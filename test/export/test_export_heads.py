@@ -1,7 +1,5 @@
 """Models with CTC and attention decoder: their exports load and compute what the eager model does."""
 
-import dataclasses
-
 import pytest
 import torch
 from tiny import OPTIONS, PIECES
@@ -11,9 +9,11 @@ from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
 from asr_core.export.loading import load_for_inference
 from asr_core.export.pretrained import save_pretrained
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model
+from asr_core.models.build import build_model
 from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.options import ModelOptions
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params, record_of
 
 HEADS = dict(
     use_ctc=True,
@@ -28,7 +28,9 @@ HEADS = dict(
 
 def model_of(**options):
     torch.manual_seed(0)
-    return build_model(ModelOptions(**{**OPTIONS, **HEADS, **options}), vocab_size=len(PIECES)).eval()
+    return build_model(
+        from_params(ModelOptions, {**OPTIONS, **HEADS, **options}), vocab_size=len(PIECES)
+    ).eval()
 
 
 def batch():
@@ -70,7 +72,7 @@ def test_torchscript_equals_eager(tmp_path, options):
 def test_pretrained_and_what_can_be_searched(tmp_path):
     model = model_of(use_transducer=False)
     params = {
-        **dataclasses.asdict(ModelOptions(**{**OPTIONS, **HEADS, "use_transducer": False})),
+        **record_of(from_params(ModelOptions, {**OPTIONS, **HEADS, "use_transducer": False})),
         "num_mel_bins": 80,
     }
     save_pretrained(model, params, tmp_path / "pretrained.pt")

@@ -1,6 +1,5 @@
 """Traced files of a streaming transducer: the same answers, whatever the encoder, and mistakes told in a line."""
 
-import dataclasses
 import json
 
 import pytest
@@ -13,7 +12,9 @@ from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.pretrained import model_info
 from asr_core.export.traced import FILES, export_traced, load_traced
-from asr_core.models.options import build_model, options_class
+from asr_core.models.build import build_model
+from asr_core.models.options import options_class
+from asr_core.utils.options import from_params, record_of
 
 SELECT = ["--epoch", "1", "--avg", "1", "--use-averaged-model", "0"]
 CHUNKS = ["--chunk-size", "16", "--left-context-frames", "32"]
@@ -32,14 +33,16 @@ SMALL = {
 
 def write_run(exp_dir, encoder="conformer", seed=0, **options):
     """An experiment's folder, as training leaves it; returns the model, which emits many tokens on noise."""
-    opts = options_class(encoder)(**{"decoder_dim": 16, "joiner_dim": 16, **SMALL[encoder], **options})
+    opts = from_params(
+        options_class(encoder), {"decoder_dim": 16, "joiner_dim": 16, **SMALL[encoder], **options}
+    )
     torch.manual_seed(seed)
     model = build_model(opts, len(PIECES)).eval()
     with torch.no_grad():
         model.joiner.output_linear.weight.normal_()
     exp_dir.mkdir(parents=True, exist_ok=True)
     torch.save(
-        {"model": model.state_dict(), **dataclasses.asdict(opts), "vocab_size": len(PIECES)},
+        {"model": model.state_dict(), **record_of(opts), "vocab_size": len(PIECES)},
         exp_dir / "epoch-1.pt",
     )
     (exp_dir / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))

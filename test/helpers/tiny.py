@@ -1,12 +1,12 @@
 """A tiny model with lively random weights, for tests of decoding and export."""
 
-import dataclasses
-
 import numpy as np
 import soundfile
 import torch
 
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.build import build_model
+from asr_core.models.options import ModelOptions
+from asr_core.utils.options import from_params, record_of
 
 OPTIONS = dict(
     num_encoder_layers="1,2",
@@ -29,7 +29,9 @@ PIECES = ["<blk>", "<sos/eos>", "<unk>", *(f"\u2581W{i}" for i in range(9))]
 def tiny_model(causal, seed=22, **options):
     """A model that emits many different tokens on noise-like features."""
     torch.manual_seed(seed)
-    model = build_model(ModelOptions(**{**OPTIONS, **options}, causal=causal), vocab_size=len(PIECES))
+    model = build_model(
+        from_params(ModelOptions, {**{**OPTIONS, **options}, "causal": causal}), vocab_size=len(PIECES)
+    )
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:
@@ -57,7 +59,7 @@ def write_run(exp_dir, causal, seed=22):
         blank_id=0,
         subsampling_factor=4,
     )
-    options = dataclasses.asdict(ModelOptions(**OPTIONS, causal=causal))
+    options = record_of(from_params(ModelOptions, {**OPTIONS, "causal": causal}))
     exp_dir.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model.state_dict(), "optimizer": None, **options, **record}, exp_dir / "epoch-1.pt")
     (exp_dir / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))

@@ -8,7 +8,7 @@ import pytest
 from asr_core.bin.train import main
 from asr_core.data.corpus import Corpus
 from asr_core.models import ModelOptions, build_model
-from asr_core.utils.options import defaults_of
+from asr_core.utils.options import defaults_of, from_params
 
 TINY = {
     "num_encoder_layers": "1,1",
@@ -36,7 +36,8 @@ class ZipformerRecipe(fake_run.FakeRecipe):
 
     def build_model(self):
         return build_model(
-            ModelOptions(**{**defaults_of(ModelOptions), **TINY, "use_ctc": True}), vocab_size=fake_run.VOCAB
+            from_params(ModelOptions, {**defaults_of(ModelOptions), **TINY, "use_ctc": True}),
+            vocab_size=fake_run.VOCAB,
         )
 
     def build_datamodule(self):

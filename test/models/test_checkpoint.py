@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import dataclasses
 import pathlib
 import pickle
 import sys
@@ -21,6 +20,7 @@ from asr_core.models.checkpoint import (
     select_checkpoints,
 )
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params, record_of
 
 SIZES = dict(
     num_encoder_layers="1,1",
@@ -40,13 +40,13 @@ SIZES = dict(
 
 def small(seed=0, **options):
     torch.manual_seed(seed)
-    return build_model(ModelOptions(**{**SIZES, **options}), vocab_size=9)
+    return build_model(from_params(ModelOptions, {**SIZES, **options}), vocab_size=9)
 
 
 def content(model, **options):
     return {
         "model": model.state_dict(),
-        **dataclasses.asdict(ModelOptions(**{**SIZES, **options})),
+        **record_of(from_params(ModelOptions, {**SIZES, **options})),
         "vocab_size": 9,
         "feature_dim": 80,
     }

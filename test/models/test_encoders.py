@@ -1,7 +1,5 @@
 """Kinds of encoder: their options on the command line and in checkpoints, and what every registered one can do."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -15,10 +13,12 @@ from asr_core.encoders.registry import ENCODERS, encoder_spec, subsampling_facto
 from asr_core.export.loading import load_for_inference
 from asr_core.export.pretrained import model_info, save_pretrained
 from asr_core.export.torchscript import save_torchscript, script_model
+from asr_core.models.build import build_model
 from asr_core.models.checkpoint import model_from_checkpoint, model_options
-from asr_core.models.options import ModelOptions, build_model, options_class, options_of, resolve
+from asr_core.models.options import ModelOptions, options_class, options_of
 from asr_core.training.recipe import Recipe
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params, record_of
 
 PIECES = ["<blk>", "<sos/eos>", "<unk>", *(f"\u2581W{i}" for i in range(9))]
 HEADS = {"decoder_dim": 16, "joiner_dim": 16, "chunk_size": "16", "left_context_frames": "32"}
@@ -78,7 +78,7 @@ def parsed(*argv, defaults=None, encoders=("zipformer",), models=None):
 
 
 def options(name):
-    return options_class(name)(**HEADS, **TINY[name])
+    return from_params(options_class(name), {**HEADS, **TINY[name]})
 
 
 def model_of(name):
@@ -92,7 +92,7 @@ def model_of(name):
 def checkpoint(name):
     return {
         "model": model_of(name).state_dict(),
-        **dataclasses.asdict(options(name)),
+        **record_of(options(name)),
         "vocab_size": len(PIECES),
         "feature_dim": 80,
     }
@@ -213,14 +213,14 @@ def test_configurations_by_name():
 def test_presets_of_another_encoder():
     medium = parsed("--encoder", "conformer", "--model-size", "m", "--nhead", "8", encoders=("conformer",))
     assert (medium.encoder_dim, medium.nhead, medium.model_size) == (256, 8, "")
-    assert resolve(options_class("conformer")(model_size="m", nhead=2)).nhead == 2
+    assert from_params(options_class("conformer"), {"model_size": "m", "nhead": 2}).nhead == 2
 
 
 def test_options_of_another_encoder_are_refused():
     with pytest.raises(
         UserError, match="--nhead is an option of encoder conformer, and this is encoder zipformer"
     ):
-        model_options(dataclasses.asdict(ModelOptions()), {"nhead": 3})
+        model_options(record_of(ModelOptions()), {"nhead": 3})
     with pytest.raises(UserError, match="--nhead 4 contradicts the checkpoint, which was trained with 2"):
         model_options(checkpoint("conformer"), {"nhead": 4})
 

@@ -1,6 +1,5 @@
 """The attention decoder and CR-CTC in a model: losses, rescoring, gradients, checkpoints."""
 
-import dataclasses
 import math
 import random
 
@@ -11,6 +10,7 @@ from asr_core.models import ModelOptions, build_model
 from asr_core.models.attention_decoder import AttentionDecoder
 from asr_core.models.checkpoint import load_averaged_model, model_from_checkpoint
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params, record_of
 
 SIZES = dict(
     num_encoder_layers="1,1",
@@ -38,7 +38,7 @@ VOCAB = 13
 def model_of(**options):
     torch.manual_seed(0)
     random.seed(0)
-    return build_model(ModelOptions(**{**SIZES, **HEADS, **options}), vocab_size=VOCAB)
+    return build_model(from_params(ModelOptions, {**SIZES, **HEADS, **options}), vocab_size=VOCAB)
 
 
 def batch():
@@ -161,7 +161,7 @@ def content(model, **options):
     options = {**SIZES, **HEADS, **options}
     return {
         "model": model.state_dict(),
-        **dataclasses.asdict(ModelOptions(**options)),
+        **record_of(from_params(ModelOptions, options)),
         "vocab_size": VOCAB,
         "feature_dim": 80,
     }

@@ -14,7 +14,7 @@ from asr_core.models.options import options_class
 from asr_core.models.transducer_loss import prepare_lattice
 from asr_core.ops.rnnt_loss import rnnt_loss
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import defaults_of
+from asr_core.utils.options import defaults_of, from_params
 
 VOCAB = 17
 OPTIONS = options_class("lstm")
@@ -130,7 +130,7 @@ def total(losses):
 
 def small(**options):
     torch.manual_seed(0)
-    return build_model(OPTIONS(**{**SIZES, **options}), VOCAB)
+    return build_model(from_params(OPTIONS, {**SIZES, **options}), VOCAB)
 
 
 @modes

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from asr_core.encoders import registry
-from asr_core.models.options import build_model, options_class
+from asr_core.models.build import build_model
+from asr_core.models.options import options_class
 from asr_core.utils.errors import UserError
 
 DOCS = Path(__file__).parents[2] / "docs" / "encoders.md"
@@ -22,9 +23,10 @@ def perceptron(monkeypatch):
         module = types.ModuleType(f"asr_core.encoders.{name}")
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(code, module.__dict__)
+    perceptron_options = sys.modules["asr_core.encoders.perceptron_options"]
     names = {
         "EncoderSpec": registry.EncoderSpec,
-        "perceptron_options": sys.modules["asr_core.encoders.perceptron_options"],
+        "PerceptronOptions": perceptron_options.PerceptronOptions,
     }
     for name, spec in eval(f"{{{entry}}}", names).items():
         monkeypatch.setitem(registry.ENCODERS, name, spec)
@@ -50,4 +52,4 @@ def test_what_is_left_out_is_refused_in_words(perceptron):
     with pytest.raises(UserError, match="not causal"):
         model.encoder._check_streaming()
     with pytest.raises(UserError, match="no inner outputs"):
-        build_model(perceptron(encoder_dim=8, use_ctc=True, intermediate_ctc_stacks="1"), vocab_size=5)
+        build_model(perceptron(encoder_dim=8, use_ctc=True, intermediate_ctc_stacks=(1,)), vocab_size=5)

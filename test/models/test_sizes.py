@@ -7,6 +7,7 @@ import torch
 
 from asr_core.models import ModelOptions, build_model
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 TABLES = Path(__file__).parents[1] / "golden" / "state_dicts"
 CTC_AED = {"use_ctc": True, "use_attention_decoder": True}
@@ -14,7 +15,7 @@ CTC_AED = {"use_ctc": True, "use_attention_decoder": True}
 
 def on_meta(**options):
     with torch.device("meta"):
-        return build_model(ModelOptions(**options), vocab_size=500)
+        return build_model(from_params(ModelOptions, options), vocab_size=500)
 
 
 def count(module):
@@ -86,7 +87,7 @@ def test_options_besides_a_preset_win():
     "options,message",
     [
         ({"encoder_dim": "192,256"}, "--encoder-dim has 2 entries"),
-        ({"encoder_dim": "192,abc"}, "not a comma-separated list"),
+        ({"encoder_dim": "192,abc"}, "expected integers separated by commas"),
         ({"cnn_module_kernel": "30"}, "must be odd"),
         ({"use_transducer": False}, "nothing to train"),
         ({"model_size": "huge"}, "unknown --model-size"),
@@ -94,12 +95,15 @@ def test_options_besides_a_preset_win():
         ({"context_size": 0}, "--context-size"),
         ({**CTC_AED, "attention_decoder_num_heads": 7}, "7 heads cannot share an attention of width 512"),
         ({**CTC_AED, "attention_decoder_dim": 5}, "even size"),
-        ({**CTC_AED, "attention_decoder_num_layers": 0}, "must be positive"),
+        ({**CTC_AED, "attention_decoder_num_layers": 0}, "must be at least 1"),
         (
             {"intermediate_ctc_stacks": "2,7"},
             "--intermediate-ctc-stacks 2,7: the encoder has stacks 1 to 6, not 7",
         ),
-        ({"intermediate_ctc_stacks": "two"}, "--intermediate-ctc-stacks 'two' is not a comma-separated list"),
+        (
+            {"intermediate_ctc_stacks": "two"},
+            "--intermediate-ctc-stacks: expected integers separated by commas, got 'two'",
+        ),
         ({"causal": True, "chunk_size": "16,20"}, "cannot be divided by the downsampling factor 8"),
         ({"causal": True, "left_context_frames": "64,32"}, "--left-context-frames must be at least 56"),
     ],

@@ -6,6 +6,7 @@ import torch
 
 from asr_core.models import ModelOptions, build_model
 from asr_core.nn.scaling import set_batch_count
+from asr_core.utils.options import from_params
 
 SIZES = dict(
     num_encoder_layers="1,1,1",
@@ -26,7 +27,7 @@ SIZES = dict(
 def small_model(**options):
     torch.manual_seed(0)
     random.seed(0)
-    return build_model(ModelOptions(**{**SIZES, "use_ctc": True, **options}), vocab_size=17)
+    return build_model(from_params(ModelOptions, {**SIZES, "use_ctc": True, **options}), vocab_size=17)
 
 
 def batch():

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.build import build_model
+from asr_core.models.options import ModelOptions
 from asr_core.nn.lstm import LstmLayer
 from asr_core.predictors import LstmPredictor
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 KINDS = [
     {},
@@ -99,7 +101,9 @@ def test_options_build_it():
     sizes = dict(
         model_size="tiny", decoder_dim=30, predictor="lstm", predictor_layers=2, predictor_hidden_dim=10
     )
-    model = build_model(ModelOptions(**sizes, predictor_embedding_dim=9, predictor_cell_clip=4.0), 12)
+    model = build_model(
+        from_params(ModelOptions, {**sizes, "predictor_embedding_dim": 9, "predictor_cell_clip": 4.0}), 12
+    )
     decoder = model.decoder
     assert isinstance(decoder, LstmPredictor) and decoder.num_layers == 2
     assert (
@@ -118,4 +122,4 @@ def test_options_build_it():
         dict(predictor_noise=-1.0),
     ):
         with pytest.raises(UserError, match="predictor"):
-            build_model(ModelOptions(**{**sizes, **wrong}), 12)
+            build_model(from_params(ModelOptions, {**sizes, **wrong}), 12)

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from asr_core.models.options import build_model, options_class
+from asr_core.models.build import build_model
+from asr_core.models.options import options_class
 from asr_core.training.optim.adam import build_adam
 from asr_core.training.optim.stepper import GradientScaling, Stepper
 from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.schedule import build_scheduler
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
@@ -92,7 +94,9 @@ SIZES = {
 @pytest.mark.parametrize("encoder, sizes", SIZES.items())
 def test_biases_norms_and_scales_are_exempt(encoder, sizes, caplog):
     caplog.set_level(logging.INFO)
-    model = build_model(options_class(encoder)(**sizes, predictor="lstm", predictor_layer_norm=True), 12)
+    model = build_model(
+        from_params(options_class(encoder), {**sizes, "predictor": "lstm", "predictor_layer_norm": True}), 12
+    )
     optimizer = build_adam(model, OptimizerOptions(optim="adam", base_lr=0.1, l2=1e-6))
     decayed = {n for g in optimizer.param_groups if g["weight_decay"] for n in g["names"]}
     named = dict(model.named_parameters())

@@ -7,12 +7,13 @@ from torch import nn
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.file_names import offline_files, streaming_files
 from asr_core.models.averaging import ema_of
+from asr_core.models.build import build_model
 from asr_core.models.checkpoint import load_averaged_model
 from asr_core.models.checkpoint_options import CheckpointOptions
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.options import ModelOptions
 from asr_core.training.optim.ema import ModelEma
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import Parser, add_options
+from asr_core.utils.options import Parser, add_options, from_params
 
 
 def model_with_tied_weights():
@@ -90,7 +91,7 @@ def test_the_model_shows_it_and_is_itself_again():
 def test_programs_use_it(tmp_path):
     torch.manual_seed(0)
     options = dict(model_size="tiny", use_transducer=False, use_ctc=True)
-    weights = build_model(ModelOptions(**options), 9).state_dict()
+    weights = build_model(from_params(ModelOptions, options), 9).state_dict()
     for epoch in (1, 2):
         average = {
             name: value.double() + epoch if value.is_floating_point() else value

@@ -18,7 +18,7 @@ from asr_core.training.options import TrainOptions
 from asr_core.training.recipe import Recipe
 from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import defaults_of
+from asr_core.utils.options import defaults_of, from_params
 
 SIZES = {
     "num_encoder_layers": "1,1",
@@ -274,7 +274,9 @@ def test_training_moves_attention_decoder_and_ctc(tmp_path):
     assert run(tmp_path, **CTC, **AED, warmup_batches=0.0) == 0
     torch.manual_seed(42)
     trained = read_whole(tmp_path / "epoch-1.pt")["model"]
-    fresh = build_model(ModelOptions(**{**SIZES, **CTC, "use_attention_decoder": True}), fake_run.VOCAB)
+    fresh = build_model(
+        from_params(ModelOptions, {**SIZES, **CTC, "use_attention_decoder": True}), fake_run.VOCAB
+    )
     for name, value in fresh.state_dict().items():
         if name.startswith(("attention_decoder.", "ctc_output.")):
             assert not torch.equal(trained[name], value), name

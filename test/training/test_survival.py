@@ -434,11 +434,14 @@ def test_word_errors_of_the_program(prepared, tmp_path, capfd):
 def test_greedy_errors_are_the_edit_distance():
     from asr_core.decoding.validation_wer import GreedyErrors
     from asr_core.models import ModelOptions, build_model
-    from asr_core.utils.options import defaults_of
+    from asr_core.utils.options import defaults_of, from_params
 
     torch.manual_seed(0)
     model = build_model(
-        ModelOptions(**{**defaults_of(ModelOptions), **TINY, "use_ctc": True, "use_transducer": False}), 7
+        from_params(
+            ModelOptions, {**defaults_of(ModelOptions), **TINY, "use_ctc": True, "use_transducer": False}
+        ),
+        7,
     ).eval()
     sup = {
         "text": ["a b", "c"],

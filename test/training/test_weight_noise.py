@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from asr_core.models.options import ModelOptions, build_model
+from asr_core.models.build import build_model
+from asr_core.models.options import ModelOptions
 from asr_core.training.optim.weight_noise import WeightNoise
 from asr_core.training.recipe import Recipe
+from asr_core.utils.options import from_params
 
 
 def pair():
@@ -67,7 +69,7 @@ def test_options_choose_the_modules(tmp_path, predictor, joiner_noise, found):
         joiner_noise=joiner_noise,
         predictor_noise_start=5,
     )
-    model = build_model(ModelOptions(**options), 9)
+    model = build_model(from_params(ModelOptions, options), 9)
     noise = Recipe({**fake_run.make_params(tmp_path), **options}, SimpleNamespace()).weight_noise(model)
     clean = weights(model)
     with noise.on(6, 4.0):

@@ -1,17 +1,12 @@
-"""Conformer (Gulati et al. 2020)."""
+"""Conformer (Gulati et al. 2020, https://arxiv.org/abs/2005.08100)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.encoders.conformer.encoder import Conformer
 
 __all__ = ["Conformer"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the encoder, which needs torch, on first use: its options are read without it."""
-    if name == "Conformer":
-        from asr_core.encoders.conformer.encoder import Conformer
-
-        return Conformer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"Conformer": ".encoder"})

@@ -5,68 +5,99 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from asr_core.encoders.conformer.attention import MultiheadAttention
+from asr_core.encoders.conformer.attention import (
+    KeyShiftAttention,
+    MultiheadAttention,
+    RelPositionMultiheadAttention,
+)
 from asr_core.encoders.conformer.modules import ConformerConvolution, ConformerFeedForward
+from asr_core.encoders.conformer.options import ConformerOptions
 
-LAYER_ORDERS = ("mhsa_before_lconv", "lconv_before_mhsa", "lconv_before_ff")
+
+def build_attention(config: ConformerOptions) -> MultiheadAttention:
+    """Build the self-attention that knows positions the way ``config.position`` names."""
+    dropout = config.rate(config.attention_dropout)
+    if config.position == "xl":
+        return RelPositionMultiheadAttention(
+            config.encoder_dim,
+            config.nhead,
+            dropout=dropout,
+            per_dim_scale=config.per_dim_scale,
+            scale_bias=config.scale_bias,
+        )
+    if config.position == "key_shift":
+        return KeyShiftAttention(
+            config.encoder_dim,
+            config.nhead,
+            dropout=dropout,
+            per_dim_scale=config.per_dim_scale,
+            clip=config.position_clip,
+        )
+    return MultiheadAttention(
+        config.encoder_dim, config.nhead, dropout=dropout, per_dim_scale=config.per_dim_scale
+    )
 
 
 class ConformerLayer(nn.Module):
     """Half a feed-forward module, attention, convolution, the other half, layer norm.
 
     Args:
-      embed_dim: width C.
-      attention: the attention.
-      convolution: the convolution.
-      feedforward_dim: width inside the feed-forward modules.
-      dropout: of the feed-forward modules.
-      layer_drop: probability per sequence of leaving the layer out in training.
-      layer_order: where the convolution stands: after the attention, before it, or before the first feed-forward module.
-      activation: see :data:`asr_core.encoders.conformer.modules.ACTIVATIONS`.
-      norm_eps: of the layer norms.
-      attention_dropout: of the attention's output; None: as ``dropout``.
+      config: the encoder's configuration; its width is called C below, its kernel K.
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        attention: MultiheadAttention,
-        convolution: ConformerConvolution,
-        feedforward_dim: int,
-        dropout: float = 0.1,
-        layer_drop: float = 0.0,
-        layer_order: str = "mhsa_before_lconv",
-        activation: str = "silu",
-        norm_eps: float = 1e-5,
-        attention_dropout: Optional[float] = None,
-    ) -> None:
+    def __init__(self, config: ConformerOptions) -> None:
         super().__init__()
-        if layer_order not in LAYER_ORDERS:
-            raise ValueError(f"layer_order is one of {', '.join(LAYER_ORDERS)}, not {layer_order!r}")
-        self.layer_order = layer_order
-        self.layer_drop = layer_drop
-        self.feed_forward1 = ConformerFeedForward(embed_dim, feedforward_dim, dropout, activation, norm_eps)
-        self.norm_self_attn = nn.LayerNorm(embed_dim, eps=norm_eps)
+        dim, norm_eps = config.encoder_dim, config.norm_eps
+        self.layer_order = config.layer_order
+        self.layer_drop = config.layer_drop
+        attention = build_attention(config)
+        convolution = ConformerConvolution(
+            dim,
+            config.cnn_module_kernel,
+            norm=config.conv_norm,
+            causal=config.causal,
+            dropout=config.rate(config.conv_dropout),
+            activation=config.activation,
+            norm_eps=norm_eps,
+            batch_norm_decay=config.batch_norm_decay,
+        )
+        # registered in this order, in which optimizer states refer to parameters
+        self.feed_forward1 = self._feed_forward(config)
+        self.norm_self_attn = nn.LayerNorm(dim, eps=norm_eps)
         self.self_attn = attention
-        self.dropout = nn.Dropout(dropout if attention_dropout is None else attention_dropout)
+        self.dropout = nn.Dropout(config.rate(config.attention_dropout))
         self.conv_module = convolution
-        self.feed_forward2 = ConformerFeedForward(embed_dim, feedforward_dim, dropout, activation, norm_eps)
-        self.norm_final = nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.feed_forward2 = self._feed_forward(config)
+        self.norm_final = nn.LayerNorm(dim, eps=norm_eps)
+
+    @staticmethod
+    def _feed_forward(config: ConformerOptions) -> ConformerFeedForward:
+        return ConformerFeedForward(
+            config.encoder_dim,
+            config.feedforward_dim,
+            dropout=config.rate(config.ff_dropout),
+            activation=config.activation,
+            norm_eps=config.norm_eps,
+        )
 
     def forward(
         self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None, pad_mask: Optional[Tensor] = None
     ) -> Tensor:
-        """One layer.
+        """Encode whole sequences.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1, C), if the attention wants it.
+          pos_emb: (1, 2 T - 1, C), if the attention uses it.
           mask: boolean (N or 1, T or 1, T), True at keys that must not be seen.
-          pad_mask: (T, N) boolean, True at padding, which becomes 0.
+          pad_mask: (T, N) boolean, True at padding, where the output is 0.
+
+        Returns:
+          (T, N, C)
         """
         original = x
         if self.layer_order == "lconv_before_ff":
             x = x + self.conv_module(x, pad_mask)
+        # two halves of a feed-forward module around the attention, as in Macaron-Net (section 2.3)
         x = x + 0.5 * self.feed_forward1(x)
         if self.layer_order == "lconv_before_mhsa":
             x = x + self.conv_module(x, pad_mask)
@@ -80,22 +111,24 @@ class ConformerLayer(nn.Module):
             and self.training
             and self.layer_drop > 0.0
         ):
-            x = torch.where(torch.rand((x.size(1), 1), device=x.device) < self.layer_drop, original, x)
+            skipped = torch.rand((x.size(1), 1), device=x.device) < self.layer_drop  # (N, 1)
+            x = torch.where(skipped, original, x)
         return x
 
     def _finish(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        """Apply the second half of the feed-forward module and the norm to (T, N, C)."""
         x = self.norm_final(x + 0.5 * self.feed_forward2(x))
         return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
 
     def streaming_forward(
         self, x: Tensor, pos_emb: Tensor, states: List[Tensor], mask: Tensor, pad_mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """One chunk.
+        """Encode one chunk of each stream.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1 + left, C), if the attention wants it.
-          states: cached keys and values (left, N, C), cached frames of the convolution (kernel - 1, N, C).
+          pos_emb: (1, 2 T - 1 + left, C), if the attention uses it.
+          states: cached keys and values (left, N, C), cached frames of the convolution (K - 1, N, C).
           mask: (N, 1 or T, left + T) boolean, True at keys that must not be seen.
           pad_mask: (T, N) boolean, True at padding.
 

@@ -6,37 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_core.nn.activations import ACTIVATIONS
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.ops.depthwise import depthwise_conv1d, depthwise_conv1d_plain
-from asr_core.ops.double_swish import double_swish
-
-
-class DoubleSwish(nn.Module):
-    """``x sigmoid(x - 1)``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        return double_swish(x)
-
-
-ACTIVATIONS = {"silu": nn.SiLU, "double_swish": DoubleSwish, "relu": nn.ReLU}
 
 
 class ConformerFeedForward(nn.Sequential):
-    """Layer norm, linear, activation, dropout, linear, dropout; (..., C) -> (..., C).
+    """Layer norm, linear, activation, dropout, linear, dropout: (T, N, C) -> (T, N, C).
 
     Args:
-      embed_dim: C.
+      embed_dim: width C of input and output.
       feedforward_dim: width inside.
-      dropout: rate of both.
-      activation: a key of :data:`ACTIVATIONS`.
-      norm_eps: of the layer norm.
+      dropout: rate of both dropouts.
+      activation: a key of :data:`asr_core.nn.activations.ACTIVATIONS`.
+      norm_eps: epsilon of the layer norm.
     """
 
     def __init__(
         self,
         embed_dim: int,
         feedforward_dim: int,
+        *,
         dropout: float,
         activation: str = "silu",
         norm_eps: float = 1e-5,
@@ -57,13 +47,13 @@ class ConformerConvolution(nn.Module):
     An even kernel of K frames sees ``K / 2 - 1`` frames before and ``K / 2`` after; a causal one K - 1 before.
 
     Args:
-      embed_dim: width C.
+      embed_dim: width C of input and output.
       kernel: taps K of the depthwise convolution.
-      norm: of its output, "batch" (over valid frames alone) or "layer".
-      causal: whether it sees no later frames.
-      dropout: of the output.
-      activation: a key of :data:`ACTIVATIONS`.
-      norm_eps: of the norms.
+      norm: norm of its output, "batch" (over valid frames only) or "layer".
+      causal: see no later frames.
+      dropout: rate of the output's dropout.
+      activation: a key of :data:`asr_core.nn.activations.ACTIVATIONS`.
+      norm_eps: epsilon of the norms.
       batch_norm_decay: weight of the past in the running statistics.
     """
 
@@ -71,6 +61,7 @@ class ConformerConvolution(nn.Module):
         self,
         embed_dim: int,
         kernel: int,
+        *,
         norm: str = "batch",
         causal: bool = False,
         dropout: float = 0.1,
@@ -95,22 +86,41 @@ class ConformerConvolution(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
-        """x (T, N, C), pad_mask (T, N), True at padding -> (T, N, C)."""
+        """Convolve whole sequences.
+
+        Args:
+          x: (T, N, C).
+          pad_mask: (T, N) boolean, True at padding.
+
+        Returns:
+          (T, N, C)
+        """
         x = depthwise_conv1d(self._gated(x, pad_mask), self.depthwise_conv.weight, None, self.pad)
         return self._finish(x, pad_mask)
 
     def streaming_forward(self, x: Tensor, cache: Tensor, pad_mask: Tensor) -> Tuple[Tensor, Tensor]:
-        """One chunk of a causal module: x (T, N, C), cache (kernel - 1, N, C), pad_mask (T, N) -> (T, N, C), the next cache."""
+        """Convolve one chunk; the module must be causal.
+
+        Args:
+          x: (T, N, C).
+          cache: (K - 1, N, C) gated frames before the chunk.
+          pad_mask: (T, N) boolean, True at padding.
+
+        Returns:
+          (T, N, C) and the next cache.
+        """
         num_frames = x.size(0)
-        x = torch.cat([cache, self._gated(x, pad_mask)], dim=0)
+        x = torch.cat([cache, self._gated(x, pad_mask)], dim=0)  # (K - 1 + T, N, C)
         y = depthwise_conv1d_plain(x, self.depthwise_conv.weight, None, self.pad, 0)[self.cache_len :]
         return self._finish(y, pad_mask), x[num_frames:]
 
     def _gated(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        """Return the input (T, N, C) of the convolution, zero at padding."""
         x = F.glu(self.in_proj(self.norm_in(x)), dim=-1)
         return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
 
     def _finish(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        """Apply what follows the convolution to (T, N, C)."""
         if self.batch_norm is not None:
             x = self.batch_norm(x, pad_mask)
         if self.layer_norm is not None:

@@ -1,17 +1,12 @@
-"""ContextNet (Han et al. 2020)."""
+"""ContextNet (Han et al. 2020, https://arxiv.org/abs/2005.03191)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.encoders.contextnet.encoder import ContextNet
 
 __all__ = ["ContextNet"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the encoder, which needs torch, on first use: its options are read without it."""
-    if name == "ContextNet":
-        from asr_core.encoders.contextnet.encoder import ContextNet
-
-        return ContextNet
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"ContextNet": ".encoder"})

@@ -1,17 +1,12 @@
-"""An encoder of projected LSTM layers."""
+"""An encoder of projected LSTM layers, after icefall's ``lstm_transducer_stateless``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.encoders.lstm.encoder import LstmEncoder
 
 __all__ = ["LstmEncoder"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the encoder, which needs torch, on first use: its options are read without it."""
-    if name == "LstmEncoder":
-        from asr_core.encoders.lstm.encoder import LstmEncoder
-
-        return LstmEncoder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"LstmEncoder": ".encoder"})

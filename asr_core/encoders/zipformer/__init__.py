@@ -1,17 +1,12 @@
-"""Zipformer (Yao et al. 2023)."""
+"""Zipformer (Yao et al. 2023, https://arxiv.org/abs/2310.11230)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.encoders.zipformer.encoder import Zipformer2
 
 __all__ = ["Zipformer2"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the encoder, which needs torch, on first use: its options are read without it."""
-    if name == "Zipformer2":
-        from asr_core.encoders.zipformer.encoder import Zipformer2
-
-        return Zipformer2
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"Zipformer2": ".encoder"})

@@ -1,17 +1,12 @@
-"""The first Zipformer, of icefall's pruned_transducer_stateless7."""
+"""The first, streaming Zipformer (icefall's ``pruned_transducer_stateless7_streaming``)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asr_core.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from asr_core.encoders.zipformer1.encoder import Zipformer
 
 __all__ = ["Zipformer"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the encoder, which needs torch, on first use: its options are read without it."""
-    if name == "Zipformer":
-        from asr_core.encoders.zipformer1.encoder import Zipformer
-
-        return Zipformer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_exports(__name__, {"Zipformer": ".encoder"})

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_core.encoders.conformer.modules import DoubleSwish
 from asr_core.encoders.zipformer1.attention import RelPositionMultiheadAttention
 from asr_core.encoders.zipformer1.modules import ActivationBalancer, BasicNorm, CumulativeMean
+from asr_core.nn.activations import DoubleSwish
 from asr_core.nn.scaling import ScaledConv1d, ScaledLinear, ScheduledFloat, Whiten
 from asr_core.ops.depthwise import depthwise_conv1d
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_core.encoders.conformer.modules import DoubleSwish
 from asr_core.encoders.zipformer1.modules import ActivationBalancer
+from asr_core.nn.activations import DoubleSwish
 from asr_core.nn.scaling import ScaledLinear
 
 

@@ -1,0 +1,29 @@
+"""The LSTM encoder that its options describe."""
+
+from typing import Tuple
+
+from asr_core.encoders.lstm.encoder import LstmEncoder
+from asr_core.encoders.lstm.options import LstmOptions
+from asr_core.nn.scaling import SwooshR
+from asr_core.nn.subsampling4 import Conv2dSubsamplingNarrow
+from asr_core.utils.errors import UserError
+
+
+def build(opts: LstmOptions, feature_dim: int) -> Tuple[Conv2dSubsamplingNarrow, LstmEncoder]:
+    """Build front end and encoder, see :class:`asr_core.encoders.registry.EncoderSpec`.
+
+    Raises:
+      UserError: the encoder was asked to see the future.
+    """
+    if not opts.causal:
+        raise UserError("--causal 0: an LSTM sees the past alone, leave it out")
+    encoder = LstmEncoder(
+        num_layers=opts.num_encoder_layers,
+        encoder_dim=opts.encoder_dim,
+        hidden_dim=opts.rnn_hidden_size,
+        feedforward_dim=opts.dim_feedforward,
+        dropout=opts.dropout,
+        chunk_size=opts.chunk_size,
+        left_context_frames=opts.left_context_frames,
+    )
+    return Conv2dSubsamplingNarrow(feature_dim, opts.encoder_dim, SwooshR(), opts.dropout), encoder
