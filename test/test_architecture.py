@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "encoders": {"nn", "ops"},
     "predictors": {"nn", "ops"},
     "models": {"encoders", "predictors", "nn", "ops"},
-    "training": {"models", "encoders", "predictors", "nn", "ops", "data", "text", "lm"},
+    "training": {"decoding", "models", "encoders", "predictors", "nn", "ops", "data", "text", "lm"},
     "decoding": {"models", "encoders", "predictors", "nn", "ops", "data", "text", "lm"},
     "export": {"models", "encoders", "predictors", "nn", "ops", "data", "text", "lm", "decoding"},
     "cli": {"decoding", "models", "encoders", "data", "text", "lm"},

@@ -26,7 +26,7 @@ from asr_core.utils.errors import UserError
 
 if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
-    from asr_core.training.recipe import Recipe
+    from asr_core.training.asr_recipe import AsrRecipe
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class RecipeFile:
     """
 
     corpus: "Optional[Type[Corpus]]" = None
-    recipe: "Optional[Type[Recipe]]" = None
+    recipe: "Optional[Type[AsrRecipe]]" = None
     encoder: str = ""
     models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     exp_dir: str = ""

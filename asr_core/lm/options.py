@@ -43,11 +43,11 @@ class LmTrainOptions:
     )
     lm_data_valid: str = option("data/lm_training_bpe_500/sorted_lm_data-valid.pt", "validation data")
     vocab_size: int = option(500, "number of tokens")
-    batch_size: int = option(400, "sentences in a batch")
-    max_sent_len: int = option(200, "leave out sentences of more tokens")
-    lr: float = option(0.001, "learning rate of Adam")
-    warmup_batches: float = option(0.0, "batches over which the learning rate rises to --lr")
-    clip_norm: float = option(5.0, "scale gradients down to this norm; 0: never")
+    batch_size: int = option(400, "sentences in a batch", at_least=1)
+    max_sent_len: int = option(200, "leave out sentences of more tokens", at_least=1)
+    lr: float = option(0.001, "learning rate of Adam", above=0)
+    warmup_batches: float = option(0.0, "batches over which the learning rate rises to --lr", at_least=0)
+    clip_norm: float = option(5.0, "scale gradients down to this norm; 0: never", at_least=0)
 
 
 @dataclass

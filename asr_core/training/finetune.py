@@ -1,61 +1,27 @@
-"""Finetuning: training that starts from the weights of another run, on other data."""
+"""The task of fine-tuning: training that starts from the weights of another run, on other data."""
 
-import argparse
-import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping
 
-from asr_core.training.recipe import Recipe
+from torch import Tensor, nn
+
+from asr_core.data.options import DataOptions
+from asr_core.models.checkpoint import load_checkpoint_file, load_state, model_options, weights_of
+from asr_core.training.asr_recipe import AsrRecipe
+from asr_core.training.finetune_options import FEATURE_OPTIONS, FinetuneOptions, starting_checkpoint
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import add_options, defaults_of, from_params, option, record_of
+from asr_core.utils.options import defaults_of, flag, from_params, record_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from lhotse import CutSet
 
     from asr_core.data.corpus import Corpus
 
-# What differs from training from scratch; the learning rate stays near its initial value.
-DEFAULTS = {"base_lr": 0.0045, "lr_batches": 100000.0, "lr_epochs": 100.0, "warmup_start": 0.5}
 
+class FinetuneRecipe(AsrRecipe):
+    """Fine-tuning of a recognizer, whose configuration comes from the checkpoint it starts from.
 
-@dataclasses.dataclass
-class FinetuneOptions:
-    """Finetuning: from whose weights, on what."""
-
-    do_finetune: bool = option(
-        True, "start from --finetune-ckpt; 0: continue a finetuning at --start-epoch or --start-batch"
-    )
-    finetune_ckpt: Optional[str] = option(
-        None,
-        "whose weights to start from: epoch-N.pt, what generate_averaged_model.py wrote, or a pretrained.pt",
-    )
-    init_modules: Optional[str] = option(
-        None,
-        "take over these modules alone, by prefixes of their parameters' names, e.g. encoder_embed,encoder; left out: all",
-    )
-    train_cuts: str = option(
-        "",
-        "cuts to finetune on: manifests, separated by commas, in --manifest-dir or elsewhere; empty: the corpus'",
-    )
-    valid_cuts: str = option(
-        "",
-        "validate on these besides the corpus' own validation cuts: NAME=MANIFEST, separated by commas; losses are recorded by name",
-    )
-    batch_count_offset: float = option(
-        100000.0,
-        "added to the counter behind dropout and other schedules, which keeps them at their final values",
-    )
-
-    @property
-    def modules(self) -> List[str]:
-        """``init_modules`` as a list."""
-        return [name.strip() for name in (self.init_modules or "").split(",") if name.strip()]
-
-
-class FinetuneRecipe(Recipe):
-    """Trains on from a checkpoint, whose configuration it takes over; arguments as of :class:`Recipe`."""
-
-    purpose = "Finetune a model"
+    Arguments as of :class:`~asr_core.training.asr_recipe.AsrRecipe`.
+    """
 
     def __init__(
         self, params: Mapping[str, Any], corpus: "Corpus", rank: int = 0, world_size: int = 1
@@ -65,22 +31,14 @@ class FinetuneRecipe(Recipe):
         self.batch_count_offset = self.finetune.batch_count_offset
 
     @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options of finetuning."""
-        add_options(parser, FinetuneOptions)
-
-    @classmethod
     def complete(cls, params: MutableMapping[str, Any]) -> None:
-        """Check the options that say where to start, and take the model's configuration from there.
+        """Check the options that say where to start, and take over the checkpoint's configuration.
 
         Raises:
           UserError: options contradict each other or the checkpoint.
         """
-        from asr_core.data.options import DataOptions
-        from asr_core.models.checkpoint import load_checkpoint_file, model_options
-
         opts = from_params(FinetuneOptions, params)
-        source = _start(opts, params)
+        source = starting_checkpoint(opts, params)
         checkpoint = load_checkpoint_file(source)
         try:
             model = model_options(checkpoint, params, free=bool(opts.modules))
@@ -88,23 +46,17 @@ class FinetuneRecipe(Recipe):
             raise UserError(f"{source}: {e}") from e
         params.update(record_of(model))
         usual = defaults_of(DataOptions)
-        recorded = {
-            "num_mel_bins": "feature_dim",
-            "sample_rate": "sample_rate",
-            "feature_type": "feature_type",
-        }
-        for name, trained in ((name, checkpoint.get(key)) for name, key in recorded.items()):
+        for name, key in FEATURE_OPTIONS.items():
+            trained = checkpoint.get(key)
             value = params.setdefault(name, trained or usual[name])
             if trained and value != trained and not opts.modules:
-                raise UserError(f"--{name.replace('_', '-')} {value}: {source} was trained with {trained}")
+                raise UserError(f"{flag(name)} {value}: {source} was trained with {trained}")
 
-    def build_model(self) -> "nn.Module":
-        """The model, on the CPU, with the weights that finetuning starts from."""
-        from asr_core.models.checkpoint import load_checkpoint_file, load_state, weights_of
-
+    def build_model(self) -> nn.Module:
+        """Build the model with the weights that fine-tuning starts from, on the CPU."""
         model = super().build_model()
         if not self.finetune.do_finetune:
-            return model  # the loop restores the run that goes on
+            return model  # the loop restores the run that it continues
         path = self.finetune.finetune_ckpt
         try:
             state = weights_of(load_checkpoint_file(str(path)))
@@ -115,16 +67,18 @@ class FinetuneRecipe(Recipe):
             raise UserError(f"--finetune-ckpt {path}: {e}") from e
         return model
 
-    def _check_vocabulary(self, state: Mapping[str, Any]) -> None:
+    def _check_vocabulary(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse weights of a model with another number of tokens."""
         for name in ("decoder.embedding.weight", "ctc_output.1.weight"):
             if name in state and len(state[name]) != self.tokenizer.vocab_size:
                 raise UserError(
-                    f"it has {len(state[name])} tokens, {self.options.bpe_model} {self.tokenizer.vocab_size}: give the model's tokenizer "
-                    "with --bpe-model, or take over the encoder alone with --init-modules encoder_embed,encoder"
+                    f"it has {len(state[name])} tokens, {self.options.bpe_model} {self.tokenizer.vocab_size}: "
+                    "give the model's tokenizer with --bpe-model, or take over the encoder alone with "
+                    "--init-modules encoder_embed,encoder"
                 )
 
-    def train_cuts(self) -> Any:
-        """The cuts to finetune on."""
+    def train_cuts(self) -> "CutSet":
+        """Return the cuts of ``--train-cuts``, or the corpus'."""
         names = [name.strip() for name in self.finetune.train_cuts.split(",") if name.strip()]
         if not names:
             return super().train_cuts()
@@ -133,33 +87,8 @@ class FinetuneRecipe(Recipe):
             first = first + more
         return first
 
-    def valid_sets(self) -> Dict[str, Any]:
-        """The corpus' validation cuts, and those of ``--valid-cuts``, by name."""
-        own, more = (
-            super().valid_sets(),
-            self.corpus.named_manifests(self.finetune.valid_cuts, "--valid-cuts"),
-        )
+    def valid_sets(self) -> Dict[str, "CutSet"]:
+        """Return the corpus' validation cuts and those of ``--valid-cuts``, by name."""
+        own = super().valid_sets()
+        more = self.corpus.named_manifests(self.finetune.valid_cuts, "--valid-cuts")
         return {**{name or self.corpus.name: cuts for name, cuts in own.items()}, **more} if more else own
-
-
-def _start(opts: FinetuneOptions, params: Mapping[str, Any]) -> Path:
-    """The checkpoint that tells the model's configuration.
-
-    Raises:
-      UserError: it is not said, or said twice.
-    """
-    epoch, batch = params["start_epoch"], params["start_batch"]
-    if opts.do_finetune:
-        if epoch != 1 or batch > 0:
-            raise UserError(
-                "a finetuning starts at epoch 1: leave out --start-epoch and --start-batch (the same command again continues where "
-                "a run was interrupted), or give --do-finetune 0 to continue at a certain place"
-            )
-        if not opts.finetune_ckpt:
-            raise UserError("nothing to start from: give the weights' file with --finetune-ckpt")
-        return Path(opts.finetune_ckpt)
-    if epoch <= 1 and batch <= 0:
-        raise UserError(
-            "--do-finetune 0 continues a finetuning: say where with --start-epoch, above 1, or --start-batch"
-        )
-    return Path(params["exp_dir"]) / (f"checkpoint-{batch}.pt" if batch > 0 else f"epoch-{epoch - 1}.pt")

@@ -1,80 +1,121 @@
-"""Training of neural language models by the loop that trains acoustic models: tokens are their frames."""
+"""The task of language modelling: neural language models, trained by the same loop as recognizers."""
 
+import dataclasses
 import logging
 import math
-from typing import Any, Dict, Iterator, Mapping, MutableMapping, NamedTuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr_core.data.filter import DropReport
 from asr_core.lm.archive import LmArchive, batches_of
 from asr_core.lm.neural import RnnLm, TransformerLm, pad_tokens
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
-from asr_core.training.loop import Trainer
+from asr_core.training.batch_loss import BatchLoss, BatchSize
 from asr_core.training.optim.stepper import GradientScaling
-from asr_core.training.options import TrainOptions
-from asr_core.training.recipe import BatchLoss, Recipe
+from asr_core.training.options import LoopOptions
 from asr_core.training.schedule import LRScheduler
+from asr_core.training.task import Batch, Task
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
-_FRAMES_PER_TOKEN = 100  # the loop measures in seconds of 100 frames: a second is a token
+_LARGEST_EXPONENT = 700.0  # of a float64, about
 
 
-class LmSummary(NamedTuple):
-    """What is used of a set: sentences, and tokens with the ends of sentences, which the loop counts as seconds."""
+class LmData:
+    """The batches of language-model training.
 
-    utterances: int
-    seconds: float
-
-
-class LmDataModule:
-    """Makes the batches of language-model training.
-
-    An epoch is one sequence of batches of similarly long sentences, of which rank r takes those at positions r, r + world_size, ...
-    A batch holds ``inputs``, ``targets`` (N, L) int64 and ``lens`` (N,) as :func:`asr_core.lm.neural.pad_tokens` makes them, and
-    ``supervisions`` and ``batch_idx`` as the loop expects them.
+    An epoch is one sequence of batches of sentences of similar length, of which rank r takes those
+    at positions r, r + world_size, ... A batch holds ``inputs`` and ``targets`` (N, L) int64 and
+    ``lens`` (N,) as :func:`asr_core.lm.neural.pad_tokens` makes them, ``sentences`` (N,), their
+    numbers in the archive, and ``batch_idx``, its position in the epoch.
 
     Args:
+      train, valid: the token data.
       opts: batch size and longest sentence.
       seed: of the order of batches.
       rank, world_size: this process among those that share an epoch.
+
+    Attributes:
+      num_dropped: always 0; :meth:`report` counts the sentences that are too long before training.
+      valid_sets: the one validation set, which has no name.
     """
 
-    def __init__(self, opts: LmTrainOptions, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    num_dropped: int = 0
+    valid_sets: Sequence[str] = ("",)
+
+    def __init__(
+        self,
+        train: LmArchive,
+        valid: LmArchive,
+        opts: LmTrainOptions,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.train = train
+        self.valid = valid
         self.opts = opts
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.dropped = DropReport()  # stays empty: what is left out is known before training
 
-    def train_dataloader(
-        self, archive: LmArchive, epoch: int, skip_batches: int = 0, bucket_run: int = 0
-    ) -> Iterator[Dict[str, Any]]:
-        """This rank's batches of one epoch; arguments as for :class:`asr_core.data.module.AsrDataModule`."""
-        batches = batches_of(archive.sentence_lengths, self.opts.batch_size, self.opts.max_sent_len)
+    def train_batches(self, epoch: int, skip_batches: int = 0, bucket_run: int = 0) -> Iterator[Batch]:
+        """Yield this rank's batches of one epoch, see :class:`~asr_core.training.task.TaskData`."""
+        batches = batches_of(self.train.sentence_lengths, self.opts.batch_size, self.opts.max_sent_len)
         bucket_run = bucket_run or self.world_size
         groups = [batches[i : i + bucket_run] for i in range(0, len(batches), bucket_run)]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(groups))
         shuffled = [batch for i in order for batch in groups[i]]
         for index in range(skip_batches + self.rank, len(shuffled), self.world_size):
-            yield self._batch(archive, shuffled[index], index)
+            yield _batch(self.train, shuffled[index], index)
 
-    def valid_dataloader(self, archive: LmArchive) -> Iterator[Dict[str, Any]]:
-        """This rank's batches for validation: all sentences, always in the same order."""
-        longest = int(archive.sentence_lengths.max())
-        batches = batches_of(archive.sentence_lengths, self.opts.batch_size, longest)
+    def valid_batches(self, name: str = "") -> Iterator[Batch]:
+        """Yield this rank's batches for validation: all sentences, always in the same order."""
+        longest = int(self.valid.sentence_lengths.max())
+        batches = batches_of(self.valid.sentence_lengths, self.opts.batch_size, longest)
         for index in range(self.rank, len(batches), self.world_size):
-            yield self._batch(archive, batches[index], index)
+            yield _batch(self.valid, batches[index], index)
 
-    def _batch(self, archive: LmArchive, sentences: Any, index: int) -> Dict[str, Any]:
-        picked = torch.as_tensor(sentences)
-        lengths = archive.sentence_lengths[picked]
-        x, y, lens = pad_tokens(archive.tokens_of(picked), lengths)
-        supervisions = {"text": [f"sentence {i}" for i in sentences], "num_frames": lens * _FRAMES_PER_TOKEN}
-        return {"inputs": x, "targets": y, "lens": lens, "supervisions": supervisions, "batch_idx": index}
+    def size_of(self, batch: Batch) -> BatchSize:
+        """Return the number of sentences and of tokens, the ends of sentences included."""
+        return BatchSize(len(batch["lens"]), float(batch["lens"].sum()))
+
+    def describe(self, batch: Batch) -> List[Dict[str, object]]:
+        """Name each sentence by its number in the archive."""
+        return [
+            {"id": f"sentence {number}", "tokens": length}
+            for number, length in zip(batch["sentences"].tolist(), batch["lens"].tolist())
+        ]
+
+    def shape_of(self, batch: Batch) -> List[int]:
+        """Return the shape of the tokens."""
+        return list(batch["inputs"].shape)
+
+    def report(self) -> float:
+        """Log the sizes of both sets; return the number of tokens in an epoch."""
+        longest = self.opts.max_sent_len
+        lengths = self.train.sentence_lengths
+        used = lengths[lengths <= longest]
+        logging.info(
+            "Training data: %d sentences of %d tokens; %d left out, as they have more than --max-sent-len %d",
+            len(used), int(used.sum()), len(lengths) - len(used), longest,
+        )  # fmt: skip
+        tokens = int(self.valid.sentence_lengths.sum())
+        logging.info("Validation data: %d sentences of %d tokens", self.valid.num_sentences, tokens)
+        logging.info("Below, a frame is a token or a sentence's end; both count as tokens")
+        return float(used.sum() + len(used))
+
+    def memory_trials(self, device: torch.device) -> None:
+        """Return None: all batches have equally many sentences, so that none is far larger than others."""
+
+
+def _batch(archive: LmArchive, sentences: Sequence[int], index: int) -> Batch:
+    picked = torch.as_tensor(sentences)
+    x, y, lens = pad_tokens(archive.tokens_of(picked), archive.sentence_lengths[picked])
+    return {"inputs": x, "targets": y, "lens": lens, "sentences": picked, "batch_idx": index}
 
 
 class ConstantRate(LRScheduler):
@@ -85,122 +126,95 @@ class ConstantRate(LRScheduler):
         self.warmup_batches = warmup_batches
 
     def factor(self) -> float:
-        """See the class."""
+        """Return the share of ``base_lr`` at the present batch."""
         return self._warmup(self.warmup_batches, 0.0)
 
 
-class LmRecipe(Recipe):
-    """Puts the training of a language model together; arguments as for :class:`Recipe`, without a corpus."""
+class LmRecipe(Task):
+    """Training of a language model.
+
+    Args:
+      params: all options.
+      rank, world_size: this process among those that train together.
+    """
 
     unit = "tokens"
+    rate_name = "tokens_per_second"
     lr_option = "--lr"
+    reference_batches = 1.0  # no module of these models has a schedule
 
     def __init__(self, params: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(params, None, rank, world_size)  # type: ignore[arg-type]
-        self.lm_options = from_params(LmTrainOptions, params)
-        if self.lm_options.batch_size < 1 or self.lm_options.max_sent_len < 1:
-            raise UserError("--batch-size and --max-sent-len must be at least 1")
-        if not self.lm_options.lr > 0:
-            raise UserError(f"--lr must be above 0, got {self.lm_options.lr}")
+        super().__init__(params)
+        self.rank = rank
+        self.world_size = world_size
+        self.options = from_params(LmTrainOptions, params)
 
-    @classmethod
-    def complete(cls, params: MutableMapping[str, Any]) -> None:
-        """The loop's names for what has another here; batches of equally many sentences need no scan for the largest."""
-        params.update(max_duration=TrainOptions.ref_duration, base_lr=params["lr"], scan_for_oom=False)
+    def build_model(self) -> nn.Module:
+        """Build the model that ``--lm-type`` names, on the CPU."""
+        vocab_size = self.options.vocab_size
+        if self.params["lm_type"] == "rnn":
+            rnn = from_params(RnnOptions, self.params)
+            return RnnLm(vocab_size, **dataclasses.asdict(rnn))
+        sizes = dataclasses.asdict(from_params(TransformerOptions, self.params))
+        return TransformerLm(vocab_size, d_model=sizes.pop("encoder_dim"), **sizes)
 
-    def smaller_batches(self) -> str:
-        """See :class:`Recipe`."""
-        return f"lower --batch-size (now {self.lm_options.batch_size}), or --max-sent-len if single sentences are long"
-
-    def slower_learning(self) -> str:
-        """See :class:`Recipe`."""
-        return f"lower --lr (now {self.lm_options.lr:g}), or raise --warmup-batches"
-
-    def train_cuts(self) -> LmArchive:
-        """The training data.
+    def build_data(self) -> LmData:
+        """Load the token data.
 
         Raises:
-          UserError: it is missing, has other tokens, or only sentences that are too long.
+          UserError: data are missing, have other tokens, or have only sentences that are too long.
         """
-        archive = self._archive(self.lm_options.lm_data)
-        if not bool((archive.sentence_lengths <= self.lm_options.max_sent_len).any()):
+        opts = self.options
+        train, valid = self._archive(opts.lm_data), self._archive(opts.lm_data_valid)
+        if not bool((train.sentence_lengths <= opts.max_sent_len).any()):
             raise UserError(
-                f"{self.lm_options.lm_data} has no sentence of at most --max-sent-len {self.lm_options.max_sent_len} tokens"
+                f"{opts.lm_data} has no sentence of at most --max-sent-len {opts.max_sent_len} tokens"
             )
-        return archive
-
-    def valid_sets(self) -> Dict[str, LmArchive]:
-        """The validation data."""
-        return {"": self._archive(self.lm_options.lm_data_valid)}
+        seed = from_params(LoopOptions, self.params).seed
+        return LmData(train, valid, opts, seed=seed, rank=self.rank, world_size=self.world_size)
 
     def _archive(self, path: str) -> LmArchive:
         archive = LmArchive.load(path)
         tokens = int(archive.words.max()) + 1
-        if tokens > self.lm_options.vocab_size:
+        if tokens > self.options.vocab_size:
             raise UserError(
-                f"{path} has token {tokens - 1}: --vocab-size must be that of its tokenizer, not {self.lm_options.vocab_size}"
+                f"{path} has token {tokens - 1}: --vocab-size must be that of its tokenizer, "
+                f"not {self.options.vocab_size}"
             )
         return archive
 
-    def build_model(self) -> nn.Module:
-        """The model that ``--lm-type`` names, on the CPU."""
-        vocab_size = self.lm_options.vocab_size
-        if self.params["lm_type"] == "rnn":
-            o = from_params(RnnOptions, self.params)
-            return RnnLm(vocab_size, o.embedding_dim, o.hidden_dim, o.num_layers, o.tie_weights)
-        t = from_params(TransformerOptions, self.params)
-        sizes = (t.encoder_dim, t.embedding_dim, t.dim_feedforward, t.nhead, t.num_layers)
-        return TransformerLm(vocab_size, *sizes, t.tie_weights, t.dropout)
-
-    def build_datamodule(self) -> LmDataModule:
-        """What makes the batches."""
-        return LmDataModule(self.lm_options, self.options.seed, self.rank, self.world_size)
-
-    def report_data(self, data: Any, train_cuts: LmArchive, valid_sets: Mapping[str, LmArchive]) -> LmSummary:
-        """Log the sizes of all sets; return the training set's."""
-        lengths = train_cuts.sentence_lengths
-        used = lengths[lengths <= self.lm_options.max_sent_len]
-        logging.info(
-            "Training data: %d sentences of %d tokens; %d left out, as they have more than --max-sent-len %d",
-            len(used), int(used.sum()), len(lengths) - len(used), self.lm_options.max_sent_len,
-        )  # fmt: skip
-        for archive in valid_sets.values():
-            logging.info(
-                "Validation data: %d sentences of %d tokens",
-                archive.num_sentences,
-                int(archive.sentence_lengths.sum()),
-            )
-        logging.info("Below, a frame is a token or a sentence's end; both count as tokens")
-        return LmSummary(len(used), float(used.sum() + len(used)))
-
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Adam."""
-        return torch.optim.Adam(model.parameters(), self.lm_options.lr)
-
-    def gradient_scaling(self) -> GradientScaling:
-        """The sum of the gradients, clipped."""
-        return GradientScaling(max_norm=self.lm_options.clip_norm)
+        """Build Adam."""
+        return torch.optim.Adam(model.parameters(), self.options.lr)
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
-        """A constant rate after the warm-up."""
-        return ConstantRate(optimizer, self.lm_options.warmup_batches)
+        """Build the schedule: a constant rate after the warm-up."""
+        return ConstantRate(optimizer, self.options.warmup_batches)
+
+    def gradient_scaling(self) -> GradientScaling:
+        """Return the rule: the sum of the gradients, clipped."""
+        return GradientScaling(max_norm=self.options.clip_norm)
 
     def compute_loss(
-        self, model: nn.Module, batch: Dict[str, Any], batch_idx_train: int, reduction: str = "sum"
+        self, model: nn.Module, batch: Batch, batch_idx_train: int, reduction: str = "sum"
     ) -> BatchLoss:
-        """Negative log probability of the batch's sentences and their ends; per token it is the log of the perplexity."""
+        """Compute the negative log-probability of the batch's sentences and their ends.
+
+        Per token it is the logarithm of the perplexity.
+        """
         device = next(model.parameters()).device
         x, y, lens = (batch[name].to(device, non_blocking=True) for name in ("inputs", "targets", "lens"))
-        nll: Tensor = model(x, y, lens).sum(dim=1)
+        nll: Tensor = model(x, y, lens).sum(dim=1)  # (N,)
         return BatchLoss(nll if reduction == "none" else nll.sum(), {}, int(batch["lens"].sum()))
 
+    def describe_valid_loss(self, loss: float) -> str:
+        """Return the perplexity."""
+        return f"perplexity {math.exp(min(loss, _LARGEST_EXPONENT)):.4g} per token"
 
-class LmTrainer(Trainer):
-    """The loop; a validation tells the perplexity too."""
+    def smaller_batches(self) -> str:
+        """Say what to do where memory does not suffice."""
+        return f"lower --batch-size (now {self.options.batch_size}), or --max-sent-len if single sentences are long"
 
-    def _validate(self) -> bool:
-        if not super()._validate():
-            return False
-        perplexity = math.exp(min(self.state.valid_loss, 700.0))
-        logging.info("Epoch %d, validation: perplexity %.4g per token", self.state.epoch, perplexity)
-        return True
+    def slower_learning(self) -> str:
+        """Say what to do where training diverges."""
+        return f"lower --lr (now {self.options.lr:g}), or raise --warmup-batches"

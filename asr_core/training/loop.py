@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 import torch
 
@@ -19,7 +19,7 @@ from asr_core.training.checkpoint import (
 from asr_core.training.distributed.device import autocast_dtype, pick_device
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.distributed.world import SingleProcess
-from asr_core.training.health.bad_batches import BadBatches, describe_cuts, named
+from asr_core.training.health.bad_batches import BadBatches, named
 from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
 from asr_core.training.health.oom_scan import scan_for_oom
@@ -28,15 +28,14 @@ from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks,
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.ema import ModelEma
 from asr_core.training.optim.stepper import Stepper
-from asr_core.training.options import TrainOptions
-from asr_core.training.recipe import Recipe
+from asr_core.training.options import LoopOptions
 from asr_core.training.reporting.progress import Progress
 from asr_core.training.reporting.records import RunLogger
 from asr_core.training.reporting.startup_report import report_disk, report_model
 from asr_core.training.state import TrainState, seed_everything, seed_of_epoch
+from asr_core.training.task import Batch, Task
 from asr_core.utils.options import from_params
 
-Batch = Dict[str, Any]
 Step = List[
     Tuple[Optional[Batch], int]
 ]  # this rank's batches of a step, None where it has none; the position in the epoch after each
@@ -46,24 +45,14 @@ class Trainer:
     """One training run, new or continued.
 
     Args:
-      params: all options; each checkpoint records them.
-      recipe: model, data, loss, optimizer.
+      task: model, data, loss, optimizer; each checkpoint records its ``params``.
       world: the processes that train together, by default this one alone; rank 0 writes the files.
-      word_errors: (model, batches, how many cuts) -> (errors, words, cuts) of a search on validation batches; None: not measured.
     """
 
-    def __init__(
-        self,
-        params: Mapping[str, Any],
-        recipe: Recipe,
-        world: Optional[SingleProcess] = None,
-        word_errors: Optional[Callable] = None,
-    ) -> None:
-        self.params = params
-        self.opts = from_params(TrainOptions, params)
+    def __init__(self, task: Task, world: Optional[SingleProcess] = None) -> None:
+        self.task = task
+        self.opts = from_params(LoopOptions, task.params)
         self.opts.validate()
-        self.recipe = recipe
-        self.word_errors = word_errors
         self.world = world or SingleProcess()
         self.is_main = self.world.is_main
         self.exp_dir = Path(self.opts.exp_dir)
@@ -100,9 +89,10 @@ class Trainer:
         if self.opts.print_diagnostics:
             self._diagnose()
             return 0
-        if self.device.type == "cuda" if self.opts.scan_for_oom is None else self.opts.scan_for_oom:
+        trials = self.data.memory_trials(self.device)
+        if trials is not None:
             self._set_batch_count()
-            scan_for_oom(self.data, self.train_cuts, self.model, self._loss_of, self.device, self.world)
+            scan_for_oom(trials, self.model, self._loss_of, self.device, self.world)
         self._open_records()
         with self.stop:
             while not self._finished() and not self.stop:
@@ -129,36 +119,32 @@ class Trainer:
 
     def _build(self) -> None:
         seed_everything(self.opts.seed)
-        self.model = self.recipe.build_model().to(self.device)
-        self.optimizer = self.recipe.build_optimizer(self.model)
-        self.scheduler = self.recipe.build_scheduler(self.optimizer)
+        self.model = self.task.build_model().to(self.device)
+        self.optimizer = self.task.build_optimizer(self.model)
+        self.scheduler = self.task.build_scheduler(self.optimizer)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.dtype == torch.float16, init_scale=1.0
         )
         average = ModelAverage(self.model, self.opts.average_period)
-        decay = self.recipe.optimization.ema_decay
+        decay = self.task.ema_decay
         self.ema = ModelEma(self.model, decay) if decay else None
         trained = (self.model, self.optimizer, self.scheduler, self.scaler)
-        self.ckpt = RunCheckpoint(self.params, *trained, average, TrainState(), self.world, self.ema)
+        self.ckpt = RunCheckpoint(self.task.params, *trained, average, TrainState(), self.world, self.ema)
         self.world.share_weights(self.model)
         self.average = average
-        self.noise = self.recipe.weight_noise(self.model)
-        self.stepper = Stepper(self.model, self.optimizer, self.scaler, self.recipe.gradient_scaling())
-        self.recovery = Recovery(self.ckpt, self.opts, self.recipe.slower_learning(), self.recipe.lr_option)
+        self.noise = self.task.weight_noise(self.model)
+        self.stepper = Stepper(self.model, self.optimizer, self.scaler, self.task.gradient_scaling())
+        self.recovery = Recovery(self.ckpt, self.opts, self.task.slower_learning(), self.task.lr_option)
         self.inf_check = InfCheck(self.model) if self.opts.inf_check else None
         self.scheduled = [m for m in self.model.modules() if hasattr(m, "set_batch_count")]
-        self.data = self.recipe.build_datamodule()
-        self.train_cuts = self.recipe.train_cuts()
-        self.valid_sets = self.recipe.valid_sets()
+        self.data = self.task.build_data()
+        self.metric = self.task.build_metric()
 
     def _report(self) -> None:
         self.progress = Progress(
-            0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main, unit=self.recipe.unit
+            0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main, unit=self.task.unit
         )
-        summary = (
-            self.recipe.report_data(self.data, self.train_cuts, self.valid_sets) if self.is_main else None
-        )
-        self.progress.epoch_audio = self.world.from_main(summary.seconds if summary else 0.0)
+        self.progress.epoch_audio = self.world.from_main(self.data.report() if self.is_main else 0.0)
         if not self.is_main:
             return
         report_model(self.model)
@@ -177,14 +163,14 @@ class Trainer:
         if self.is_main:
             self._set_batch_count()
             self.model.train()
-            batches = self.data.train_dataloader(self.train_cuts, self.state.epoch)
+            batches = self.data.train_batches(self.state.epoch)
             diagnose(
                 self.model, (self._loss_of(batch) for batch in batches), self.exp_dir / "diagnostics.txt"
             )
 
     def _open_records(self) -> None:
-        self.records = RunLogger(self.opts, self.state, self.is_main, self.device, self.recipe.unit)
-        self.bad_batches = BadBatches(self.exp_dir, self.world, self.state)
+        self.records = RunLogger(self.opts, self.state, self.is_main, self.device, self.task)
+        self.bad_batches = BadBatches(self.exp_dir, self.world, self.state, self.data)
         self.watch = DivergenceMonitor(self.opts, self.state)
 
     def _finished(self) -> bool:
@@ -231,9 +217,7 @@ class Trainer:
         """The rest of this rank's batches of the epoch; a loader that a signal killed ends them quietly."""
         state = self.state
         try:
-            yield from self.data.train_dataloader(
-                self.train_cuts, state.epoch, state.batches_done, state.bucket_run
-            )
+            yield from self.data.train_batches(state.epoch, state.batches_done, state.bucket_run)
         except RuntimeError:
             if not self.stop.signum:
                 raise
@@ -248,7 +232,7 @@ class Trainer:
             self.inf_check.new_step()
         self.scheduler.epoch_share = self.progress.share(state.epoch_audio)
         self.scheduler.step_batch(state.batch_idx_train)
-        with self.bad_batches.watch([batch for batch, _ in step], self.recipe.smaller_batches()):
+        with self.bad_batches.watch([batch for batch, _ in step], self.task.smaller_batches()):
             with self.noise.on(state.batch_idx_train, count):
                 info, bad = self._forward_backward(step)
             if not bad:
@@ -279,8 +263,8 @@ class Trainer:
             out = None
             with self._autocast(), self.world.shared_statistics(self.model, batch is not None):
                 if batch is not None:
-                    out = self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train)
-            mine = sums_of(out, batch)
+                    out = self.task.compute_loss(self.model, batch, self.state.batch_idx_train)
+            mine = sums_of(out, None if batch is None else self.data.size_of(batch))
             info = sum_over_ranks([info, *self.world.gather(mine)])
             if not math.isfinite(info["loss"]):
                 suspects = [] if batch is None or math.isfinite(mine["loss"]) else self._culprits(batch)
@@ -293,7 +277,7 @@ class Trainer:
     def _loss_of(self, batch: Batch) -> torch.Tensor:
         """A batch's loss as it is; for trials, after which nothing is to have changed."""
         with self._autocast():
-            return self.recipe.compute_loss(self.model, batch, self.state.batch_idx_train + 1).loss
+            return self.task.compute_loss(self.model, batch, self.state.batch_idx_train + 1).loss
 
     def _optimizer_step(self, step: Step, info: MetricsTracker) -> str:
         """Step, unless a gradient is not finite; returns what was bad, if anything."""
@@ -309,29 +293,24 @@ class Trainer:
                 self.stepper.scale,
             )
             return ""
-        cuts = [cut for batch, _ in step if batch is not None for cut in describe_cuts(batch)]
+        cuts = [cut for batch, _ in step if batch is not None for cut in self.data.describe(batch)]
         return self._skip("gradient", [{**cut, "value": self.stepper.grad_norm} for cut in cuts])
 
     def _step_of_epoch(self) -> int:
         return (self.state.batches_done - 1) // (self.world.size * self.opts.accum_grad)
 
     def _reference_batches(self) -> float:
-        """How many batches of ``ref_duration`` seconds a step is worth."""
-        return (
-            float(self.params["max_duration"])
-            * self.world.size
-            * self.opts.accum_grad
-            / self.opts.ref_duration
-        )
+        """Return how many reference batches a step is worth."""
+        return self.task.reference_batches * self.world.size * self.opts.accum_grad
 
     def _set_batch_count(self) -> float:
         """Move dropout rates and other schedules on; returns their counter, which is in reference batches."""
-        count = self.state.count() + self.recipe.batch_count_offset
+        count = self.state.count() + self.task.batch_count_offset
         for module in self.scheduled:
             module.set_batch_count(count)
         return count
 
-    def _autocast(self) -> Any:
+    def _autocast(self) -> ContextManager[None]:
         return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
 
     # -- what can go wrong -----------------------------------------------------------------------------------------------
@@ -345,10 +324,10 @@ class Trainer:
     def _culprits(self, batch: Batch) -> List[Dict[str, Any]]:
         """The cuts whose own loss is not finite, with that loss; all cuts, if it cannot be told."""
         with torch.no_grad(), self._autocast():
-            losses = self.recipe.compute_loss(
+            losses = self.task.compute_loss(
                 self.model, batch, self.state.batch_idx_train, reduction="none"
             ).loss.tolist()
-        cuts = [{**cut, "value": loss} for cut, loss in zip(describe_cuts(batch), losses)]
+        cuts = [{**cut, "value": loss} for cut, loss in zip(self.data.describe(batch), losses)]
         return [cut for cut in cuts if not math.isfinite(cut["value"])] or cuts
 
     # -- validation ------------------------------------------------------------------------------------------------------
@@ -356,11 +335,7 @@ class Trainer:
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
         """The model is as validation wants it inside."""
-        with (
-            self.ema.shown()
-            if self.ema and self.recipe.optimization.valid_with_ema
-            else contextlib.nullcontext()
-        ):
+        with self.ema.shown() if self.ema and self.task.valid_with_ema else contextlib.nullcontext():
             self.model.eval()
             yield
             self.model.train()
@@ -377,56 +352,53 @@ class Trainer:
         total = MetricsTracker()
         began = time.monotonic()
         with self._evaluating():
-            for name, cuts in self.valid_sets.items():
+            for name in self.data.valid_sets:
                 losses = MetricsTracker()
-                for batch in self.data.valid_dataloader(cuts):
+                for batch in self.data.valid_batches(name):
                     if self.stop.signum:
                         break
                     with self._autocast():
-                        found = losses_of(self.recipe.compute_loss(self.model, batch, state.batch_idx_train))
+                        found = losses_of(self.task.compute_loss(self.model, batch, state.batch_idx_train))
                     if found.is_finite():
                         losses = losses.add(found)
                     else:
                         logging.warning(
                             "left out of the validation, as its loss is not finite: cuts %s",
-                            named(describe_cuts(batch)),
+                            named(self.data.describe(batch)),
                         )
                 if self.world.agree_to_stop(self.stop):
                     return False
                 losses = sum_over_ranks(self.world.gather(losses))
-                if len(self.valid_sets) > 1:
+                if len(self.data.valid_sets) > 1:
                     self.records.valid_set(name, losses)
                 total = total.add(losses)
         loss = dict(total.per_frame()).get("loss", math.inf)
         if loss < state.best_valid_loss:
             state.best_valid_loss, state.best_valid_epoch = loss, state.epoch
         self.records.valid(total, time.monotonic() - began)
+        more = self.task.describe_valid_loss(loss)
+        if more:
+            logging.info("Epoch %d, validation: %s", state.epoch, more)
         state.validated_at, state.valid_loss = state.batch_idx_train, loss
         self.progress.resume()
         return True
 
-    def _measure_word_errors(self) -> None:
-        """Let each rank decode its share of some validation cuts."""
-        interval = self.opts.valid_wer_interval
-        if self.word_errors is None or interval == 0 or self.state.epoch % interval:
+    def _measure(self) -> None:
+        """Measure the task's own metric on validation data, each rank on its share."""
+        if self.metric is None or not self.metric.due(self.state.epoch):
             return
         self.progress.pause()
         began = time.monotonic()
-        share = max(1, self.opts.valid_wer_cuts // (len(self.valid_sets) * self.world.size))
         with self._evaluating():
-            found = [
-                self.word_errors(self.model, self.data.valid_dataloader(cuts), share)
-                for cuts in self.valid_sets.values()
-            ]
-        rows = self.world.exchange([sum(column) for column in zip(*found)])
-        errors, words, cuts = (int(sum(column)) for column in zip(*rows))
-        self.records.wer(errors, words, cuts, time.monotonic() - began)
+            counts = self.metric.count(self.model, self.data)
+        sums = [sum(column) for column in zip(*self.world.exchange(counts))]
+        self.records.measured(self.metric.result(sums), time.monotonic() - began)
         self.progress.resume()
 
     # -- records and files -----------------------------------------------------------------------------------------------
 
     def _log_step(self, info: MetricsTracker, utterances: int, eta: str) -> None:
-        dropped = sum(int(row[0]) for row in self.world.exchange([self.data.dropped.total]))
+        dropped = sum(int(row[0]) for row in self.world.exchange([self.data.num_dropped]))
         more = {
             "rate": self.progress.rate,
             "left": eta,
@@ -451,7 +423,7 @@ class Trainer:
         state = self.state
         if state.validated_at != state.batch_idx_train and not self._validate():
             return
-        self._measure_word_errors()
+        self._measure()
         epoch = state.epoch
         state.train_loss = dict(state.tot_loss.per_frame()).get("loss", math.inf)
         if state.train_loss < state.best_train_loss:

@@ -3,7 +3,7 @@
 from typing import Any, Collection, Dict, Mapping
 
 from asr_core.models.options import options_of
-from asr_core.training.options import TrainOptions
+from asr_core.training.loss_options import LossOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
@@ -20,7 +20,7 @@ def check_heads(params: Mapping[str, Any]) -> None:
     Raises:
       UserError: naming the options.
     """
-    model, opts = options_of(params), from_params(TrainOptions, params)
+    model, opts = options_of(params), from_params(LossOptions, params)
     if model.use_cr_ctc:
         if not model.use_ctc:
             raise UserError("--use-cr-ctc 1 compares the CTC posteriors of two views: give --use-ctc 1, too")
@@ -31,7 +31,7 @@ def check_heads(params: Mapping[str, Any]) -> None:
             "--delay-penalty and --fast-emit-lambda are about a transducer: give --use-transducer 1"
         )
     if model.use_transducer and model.loss == "full":
-        changed = [name for name in _OF_PRUNED_LOSS if getattr(opts, name) != getattr(TrainOptions, name)]
+        changed = [name for name in _OF_PRUNED_LOSS if getattr(opts, name) != getattr(LossOptions, name)]
         if changed:
             flags = ", ".join("--" + name.replace("_", "-") for name in changed)
             raise UserError(
@@ -54,7 +54,7 @@ def transducer_loss_scales(batch_idx_train: int, warm_step: int, simple_loss_sca
     return 1.0 - done * (1.0 - simple_loss_scale), 0.1 + 0.9 * done
 
 
-def early_emission(opts: TrainOptions, batch_idx_train: int) -> Dict[str, float]:
+def early_emission(opts: LossOptions, batch_idx_train: int) -> Dict[str, float]:
     """What makes a transducer emit early, as arguments of the model; the delay penalty comes in after ``warm_step`` batches.
 
     Before that the alignments are not yet worth shifting; icefall waits in the same way for the pruned loss to have its full weight.
@@ -67,7 +67,7 @@ def early_emission(opts: TrainOptions, batch_idx_train: int) -> Dict[str, float]
     }
 
 
-def loss_weights(opts: TrainOptions, batch_idx_train: int, heads: Collection[str]) -> Dict[str, float]:
+def loss_weights(opts: LossOptions, batch_idx_train: int, heads: Collection[str]) -> Dict[str, float]:
     """The weight of each loss, by its name in :class:`~asr_core.models.asr_model.Losses`.
 
     The CTC loss has the weight 1 where there is no other; the consistency loss comes in over ``warm_step`` batches.

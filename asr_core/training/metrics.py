@@ -1,14 +1,11 @@
 """Sums of losses and the frames that they are averaged over."""
 
 import math
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple
+from typing import Dict, Iterable, Iterator, Mapping, Optional, Tuple
 
 import torch
 
-if TYPE_CHECKING:
-    from asr_core.training.recipe import BatchLoss
-
-_FRAMES_PER_SECOND = 100
+from asr_core.training.batch_loss import BatchLoss, BatchSize
 
 
 class MetricsTracker(Dict[str, float]):
@@ -45,23 +42,21 @@ class MetricsTracker(Dict[str, float]):
         return f"{losses}, over {self.get('frames', 0.0):.2f} frames. "
 
 
-def losses_of(out: "BatchLoss") -> MetricsTracker:
+def losses_of(out: BatchLoss) -> MetricsTracker:
     """Return the losses of a batch as numbers; all travel from the device in one copy."""
     names = ["loss", *out.parts]
     values = torch.stack([out.loss.detach().float(), *(p.float() for p in out.parts.values())]).tolist()
     return MetricsTracker({"frames": float(out.frames), **dict(zip(names, values))})
 
 
-def sums_of(out: Optional["BatchLoss"], batch: Optional[Mapping[str, Any]]) -> MetricsTracker:
+def sums_of(out: Optional[BatchLoss], size: Optional[BatchSize]) -> MetricsTracker:
     """Return the losses and the size of a rank's batch, which are to be summed over the ranks.
 
     Without a batch they are zeros.
     """
-    if batch is None or out is None:
+    if out is None or size is None:
         return MetricsTracker(loss=0.0, frames=0.0, audio=0.0, utterances=0.0)
-    supervisions = batch["supervisions"]
-    audio = float(supervisions["num_frames"].sum()) / _FRAMES_PER_SECOND
-    return MetricsTracker(losses_of(out), audio=audio, utterances=float(len(supervisions["text"])))
+    return MetricsTracker(losses_of(out), audio=size.amount, utterances=float(size.items))
 
 
 def sum_over_ranks(parts: Iterable[Mapping[str, float]]) -> MetricsTracker:

@@ -9,10 +9,10 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, option
 
 ADAM = ("adam", "adamw")
-RISING = ("eden", "eden2", "noam", "hold")
+RISING = ("eden", "eden2", "noam", "hold")  # schedules that warm up to --base-lr
 KINDS = ("const", "linear", "loglinear")
 
-# Options that mean something only where another one has one of certain values.
+# Options that have an effect only where another one has one of certain values.
 BELONGS = {
     "clipping_scale": ("optim", ("scaled_adam",)),
     "adam_betas": ("optim", ADAM),
@@ -41,7 +41,13 @@ BELONGS = {
 
 
 class Piece(NamedTuple):
-    """Of a piecewise schedule: so many units, the rate at their end, and how it gets there from the piece before."""
+    """A piece of a piecewise schedule.
+
+    Attributes:
+      units: its length.
+      lr: the learning rate at its end.
+      kind: how the rate gets there from the end of the piece before: one of ``KINDS``.
+    """
 
     units: int
     lr: float
@@ -60,24 +66,31 @@ class OptimizerOptions:
     )
     base_lr: float = option(
         0.045,
-        "highest learning rate, before the schedule's factors (eden, eden2, noam, hold); relative to sizes with scaled_adam",
+        "highest learning rate, before the schedule's factors (eden, eden2, noam, hold); relative to sizes "
+        "with scaled_adam",
+        above=0,
     )
     clipping_scale: float = option(
-        2.0, "scaled_adam: clip gradients at this multiple of their median norm; 0: never"
+        2.0, "scaled_adam: clip gradients at this multiple of their median norm; 0: never", at_least=0
     )
     adam_betas: str = option(
         "0.9,0.999", "adam, adamw: decay of the averages of gradients and of their squares"
     )
-    adam_eps: float = option(1.0e-8, "adam, adamw: added to the denominator")
+    adam_eps: float = option(1.0e-8, "adam, adamw: added to the denominator", above=0)
     l2: float = option(
-        0.0, "adam: so many times the weights is added to the gradient, after clipping (coupled decay)"
+        0.0,
+        "adam: this times the weights is added to the gradient, after clipping (coupled decay)",
+        at_least=0,
     )
     weight_decay: float = option(
-        0.01, "adamw: in each step weights shrink by this times the learning rate (decoupled decay)"
+        0.01,
+        "adamw: in each step weights shrink by this times the learning rate (decoupled decay)",
+        at_least=0,
     )
     no_decay_regex: str = option(
         r"(.*\.)?(bias\w*|\w*scale|\w*norm\w*(\.\d+)?\.\w+|feed_forward\d\.0\.weight)",
-        "adam, adamw: parameters without --l2 and --weight-decay, by a regular expression for their whole names",
+        "adam, adamw: parameters without --l2 and --weight-decay, by a regular expression for their whole "
+        "names",
     )
     gradient_mean: str = option(
         "utterances",
@@ -85,62 +98,65 @@ class OptimizerOptions:
         choices=("utterances", "frames", "none"),
     )
     clip_grad_norm: float = option(
-        0.0, "adam, adamw: scale gradients down to this norm of all together; 0: never"
+        0.0, "adam, adamw: scale gradients down to this norm of all together; 0: never", at_least=0
     )
     schedule: str = option(
         "eden",
         "course of the learning rate; docs/training.md has the formulas",
         choices=("eden", "eden2", "noam", "hold", "piecewise"),
     )
-    lr_batches: float = option(7500.0, "eden, eden2: batches after which the learning rate falls noticeably")
-    lr_epochs: float = option(3.5, "eden: epochs after which the learning rate falls noticeably")
-    warmup_batches: float = option(
-        500.0, "eden, eden2, noam, hold: batches over which the learning rate rises at the start"
+    lr_batches: float = option(
+        7500.0, "eden, eden2: batches after which the learning rate falls noticeably", above=0
     )
-    warmup_start: float = option(0.1, "eden, eden2, hold: factor on the learning rate at the first batch")
-    noam_offset: float = option(0.0, "noam: added to the count of batches")
-    noam_max_lr: float = option(0.0, "noam: the rate never exceeds this; 0: no limit but --base-lr")
-    hold_batches: int = option(0, "hold: batches at --base-lr after the rise")
-    decay_batches: int = option(0, "hold: batches over which the rate falls afterwards; 0: it never does")
-    decay_to: float = option(0.01, "hold: share of --base-lr that is left at the end")
+    lr_epochs: float = option(3.5, "eden: epochs after which the learning rate falls noticeably", above=0)
+    warmup_batches: float = option(
+        500.0,
+        "eden, eden2, noam, hold: batches over which the learning rate rises at the start",
+        at_least=0,
+    )
+    warmup_start: float = option(
+        0.1, "eden, eden2, hold: factor on the learning rate at the first batch", at_least=0
+    )
+    noam_offset: float = option(0.0, "noam: added to the count of batches", at_least=0)
+    noam_max_lr: float = option(
+        0.0, "noam: the rate never exceeds this; 0: no limit but --base-lr", at_least=0
+    )
+    hold_batches: int = option(0, "hold: batches at --base-lr after the rise", at_least=0)
+    decay_batches: int = option(
+        0, "hold: batches over which the rate falls afterwards; 0: it never does", at_least=0
+    )
+    decay_to: float = option(0.01, "hold: share of --base-lr that is left at the end", at_least=0)
     decay_shape: str = option("exponential", "hold: how it falls", choices=("exponential", "polynomial"))
-    decay_power: float = option(1.0, "hold with --decay-shape polynomial: 1 is a straight line")
+    decay_power: float = option(1.0, "hold with --decay-shape polynomial: 1 is a straight line", above=0)
     lr_pieces: str = option(
         "",
-        f"piecewise: UNITS:RATE[:KIND], separated by commas; a piece ends at its rate; kinds are {', '.join(KINDS)}, by default const",
+        "piecewise: UNITS:RATE[:KIND], separated by commas; a piece ends at its rate; kinds are "
+        f"{', '.join(KINDS)}, by default const",
     )
     lr_unit: str = option("batch", "piecewise: what units are", choices=("batch", "epoch"))
     epoch_split: int = option(
-        1, "piecewise with --lr-unit epoch: an epoch is so many units of about equally much audio"
+        1,
+        "piecewise with --lr-unit epoch: an epoch has this many units of about equally much audio",
+        at_least=1,
     )
     ema_decay: float = option(
-        0.0, "keep an exponential average of the weights with this decay per batch, e.g. 0.9999; 0: none"
+        0.0,
+        "keep an exponential average of the weights with this decay per batch, e.g. 0.9999; 0: none",
+        at_least=0,
+        below=1,
     )
     valid_with_ema: bool = option(
         False, "measure validation losses and word errors on that average, in place of the weights"
     )
 
     def validate(self) -> None:
-        """Refuse values that make no sense.
+        """Refuse values that contradict each other, and texts that cannot be understood.
 
         Raises:
           UserError: naming the option and what it may be.
         """
-        for name in ("base_lr", "lr_batches", "lr_epochs", "adam_eps", "decay_power"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{_flag(name)} must be above 0, got {getattr(self, name)}")
-        for name in (
-            "warmup_batches", "warmup_start", "clipping_scale", "l2", "weight_decay", "clip_grad_norm", "noam_offset", "noam_max_lr",
-            "hold_batches", "decay_batches", "decay_to",
-        ):  # fmt: skip
-            if not getattr(self, name) >= 0:
-                raise UserError(f"--{_flag(name)} must be at least 0, got {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"--ema-decay must be at least 0 and below 1, got {self.ema_decay}")
         if self.valid_with_ema and not self.ema_decay:
             raise UserError("--valid-with-ema 1 needs --ema-decay, e.g. 0.9999")
-        if self.epoch_split < 1:
-            raise UserError(f"--epoch-split must be at least 1, got {self.epoch_split}")
         if self.schedule == "noam" and self.warmup_batches < 1:
             raise UserError(
                 f"--schedule noam rises over --warmup-batches, at least 1, got {self.warmup_batches}"

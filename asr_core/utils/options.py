@@ -19,6 +19,7 @@ from typing import (
     NoReturn,
     Optional,
     Sequence,
+    Set,
     Tuple,
     Type,
     TypeVar,
@@ -319,6 +320,11 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=True, **kwargs)
         self.presets: Dict[str, Tuple[Presets, Any]] = {}
+
+    @property
+    def names(self) -> Set[str]:
+        """The names of all options, as in the parsed namespace."""
+        return {action.dest for action in self._actions}
 
     def parse_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> Any:
         """Parse; a preset gives the defaults of the options that are not on the command line."""

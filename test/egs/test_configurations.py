@@ -17,6 +17,7 @@ from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.loading import load_for_inference
 from asr_core.models.build import build_model
 from asr_core.models.options import options_of
+from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.lm_recipe import LmRecipe
 from asr_core.training.reporting.startup_report import DataSummary
 
@@ -94,7 +95,6 @@ def build(name):
     args, params = training_of(EGS / recipe / "train.py", *argv)
     with torch.device("meta"):
         if not args:
-            LmRecipe.complete(params)
             return LmRecipe(params).build_model()
         tokens = TOKENS.get(recipe) or int(re.search(r"_(\d+)/bpe.model", params["bpe_model"])[1])
         return build_model(options_of(params), tokens)
@@ -243,7 +243,7 @@ class Noise:
 def small(recipe_class):
     """The recipe on noise."""
 
-    class Small(recipe_class):
+    class Small(recipe_class or AsrRecipe):
         tokenizer = SimpleNamespace(
             encode=lambda texts: [list(map(int, text.split())) for text in texts],
             decode=lambda tokens: " ".join(map(str, tokens)),

@@ -19,7 +19,7 @@ from asr_core.nn.scaling import ScheduledFloat
 from asr_core.training import loop
 from asr_core.training.distributed import launch
 from asr_core.training.distributed.world import run_in_group
-from asr_core.training.options import TrainOptions
+from asr_core.training.options import ProcessOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
@@ -77,9 +77,9 @@ def body(rank_info, exp_dir, recipe, options):
     params = fake_run.make_params(exp_dir, **options)
     return run_in_group(
         rank_info,
-        from_params(TrainOptions, params),
+        from_params(ProcessOptions, params),
         lambda world: loop.Trainer(
-            params, RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world
+            RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world
         ).run(),
     )
 
@@ -107,7 +107,7 @@ def gradients(rank_info, exp_dir):
             )
         return 0
 
-    return run_in_group(rank_info, TrainOptions(device="cpu"), body)
+    return run_in_group(rank_info, ProcessOptions(device="cpu"), body)
 
 
 def attempt(exp_dir, recipe="watched", ranks=2, **options):

@@ -15,9 +15,10 @@ from torch import nn
 from asr_core.data.filter import DropReport
 from asr_core.nn.scaling import Balancer, ScheduledFloat, Whiten
 from asr_core.training import loop
+from asr_core.training.asr_recipe import AsrRecipe
+from asr_core.training.loss_options import LossOptions
 from asr_core.training.optimizer_options import OptimizerOptions
-from asr_core.training.options import TrainOptions
-from asr_core.training.recipe import Recipe
+from asr_core.training.options import LoopOptions, SpeechOptions
 from asr_core.training.reporting.startup_report import DataSummary
 from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.options import AttributeDict, defaults_of
@@ -100,7 +101,7 @@ class FakeData:
             yield self._batch(99, index)
 
 
-class FakeRecipe(Recipe):
+class FakeRecipe(AsrRecipe):
     tokenizer = SimpleNamespace(encode=lambda texts: [[int(t)] for t in texts])
 
     def build_model(self):
@@ -108,6 +109,9 @@ class FakeRecipe(Recipe):
 
     def build_datamodule(self):
         return FakeData(self.params, self.rank, self.world_size)
+
+    def build_metric(self):
+        return None  # the fake model cannot be searched
 
     def report_data(self, data, train_cuts, valid_sets):
         return DataSummary(3 * BATCHES, 0.48 * BATCHES)
@@ -118,7 +122,8 @@ CORPUS = SimpleNamespace(train_cuts=lambda: [], valid_cuts=lambda: [])
 
 def make_params(exp_dir, **changes):
     """Options of a run of 3 epochs that logs each batch."""
-    params = AttributeDict({**defaults_of(TrainOptions), **defaults_of(OptimizerOptions)})
+    options = (LoopOptions, SpeechOptions, LossOptions, OptimizerOptions)
+    params = AttributeDict({name: value for cls in options for name, value in defaults_of(cls).items()})
     params.update(
         max_duration=2.0,
         exp_dir=str(exp_dir),
@@ -143,7 +148,7 @@ def make_params(exp_dir, **changes):
 def run(exp_dir, recipe=FakeRecipe, **changes):
     """Train; returns the exit status."""
     params = make_params(exp_dir, **changes)
-    return loop.Trainer(params, recipe(params, CORPUS)).run()
+    return loop.Trainer(recipe(params, CORPUS)).run()
 
 
 def records(exp_dir, *left_out):

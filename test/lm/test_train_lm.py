@@ -15,7 +15,7 @@ from asr_core.bin import train_lm
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.options import LmOptions, LmTrainOptions
-from asr_core.training.lm_recipe import LmDataModule, LmRecipe
+from asr_core.training.lm_recipe import LmData, LmRecipe
 
 V = 9
 ROOT = Path(__file__).parents[2]
@@ -130,6 +130,7 @@ def test_the_loss_of_each_sentence(data):
     params = {
         "lm_type": "rnn",
         "lm_data": data / "train.pt",
+        "lm_data_valid": data / "valid.pt",
         "vocab_size": V,
         "embedding_dim": 4,
         "hidden_dim": 4,
@@ -137,8 +138,7 @@ def test_the_loss_of_each_sentence(data):
     }
     recipe = LmRecipe(params)
     model = recipe.build_model()
-    archive = recipe.train_cuts()
-    batch = next(iter(recipe.build_datamodule().train_dataloader(archive, 1)))
+    batch = next(iter(recipe.build_data().train_batches(1)))
     each, total = (recipe.compute_loss(model, batch, 1, reduction) for reduction in ("none", "sum"))
     sentences = [row[: n - 1].tolist() for row, n in zip(batch["targets"], batch["lens"])]
     torch.testing.assert_close(each.loss, -model.sentence_log_probs(sentences))
@@ -180,10 +180,8 @@ def test_every_sentence_once_an_epoch_whoever_takes_it():
     usable = sorted(i for i, n in enumerate(archive.sentence_lengths.tolist()) if n <= 6)
 
     def ids(rank, size, skip=0, epoch=1):
-        return [
-            (b["batch_idx"], [int(t.split()[1]) for t in b["supervisions"]["text"]])
-            for b in LmDataModule(opts, 42, rank, size).train_dataloader(archive, epoch, skip)
-        ]
+        batches = LmData(archive, archive, opts, seed=42, rank=rank, world_size=size)
+        return [(b["batch_idx"], b["sentences"].tolist()) for b in batches.train_batches(epoch, skip)]
 
     alone = ids(0, 1)
     assert sorted(i for _, batch in alone for i in batch) == usable and len(usable) < 103
@@ -193,9 +191,9 @@ def test_every_sentence_once_an_epoch_whoever_takes_it():
     ) == list(range(len(alone)))
     assert ids(0, 1, skip=5) == alone[5:] and ids(0, 1, epoch=2) != alone
     validated = [
-        t for b in LmDataModule(opts, 42).valid_dataloader(archive) for t in b["supervisions"]["text"]
+        n for b in LmData(archive, archive, opts, seed=42).valid_batches() for n in b["sentences"].tolist()
     ]
-    assert len(validated) == 103
+    assert sorted(validated) == list(range(103))
 
 
 @pytest.mark.parametrize(

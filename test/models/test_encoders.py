@@ -16,7 +16,6 @@ from asr_core.export.torchscript import save_torchscript, script_model
 from asr_core.models.build import build_model
 from asr_core.models.checkpoint import model_from_checkpoint, model_options
 from asr_core.models.options import ModelOptions, options_class, options_of
-from asr_core.training.recipe import Recipe
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, record_of
 
@@ -74,7 +73,7 @@ class Nothing(Corpus):
 
 
 def parsed(*argv, defaults=None, encoders=("zipformer",), models=None):
-    return train._parse(Nothing, Recipe, defaults or {}, list(argv), encoders, models or {})
+    return train.parse(Nothing, defaults=defaults, argv=list(argv), encoders=encoders, models=models)
 
 
 def options(name):

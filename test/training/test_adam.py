@@ -194,4 +194,4 @@ def test_an_overflow_of_float16_leaves_weights_and_moments():
 )
 def test_options_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        OptimizerOptions(**changes).validate()
+        from_params(OptimizerOptions, changes).validate()

@@ -66,7 +66,7 @@ def test_it_starts_from_the_checkpoint_whose_configuration_it_takes(trained, tun
 
 def test_help_says_what_it_does(tune, capsys):
     assert tune("--help") == 0
-    assert "Finetune a model on tiny." in " ".join(capsys.readouterr().out.split())
+    assert "Fine-tune a model on tiny." in " ".join(capsys.readouterr().out.split())
 
 
 def test_schedules_and_rates_of_finetuning(trained, tune, tmp_path, monkeypatch):
@@ -164,9 +164,9 @@ def test_mistakes_are_told_in_one_line(trained, tune, tmp_path, capfd):
         tmp_path / "less.pt",
     )
     cases = {
-        "give the weights' file with --finetune-ckpt": (),
+        "name the checkpoint with --finetune-ckpt": (),
         "no such checkpoint: nowhere.pt": ("--finetune-ckpt", "nowhere.pt"),
-        "a finetuning starts at epoch 1": (*start, "--start-epoch", "2"),
+        "a fine-tuning starts at epoch 1": (*start, "--start-epoch", "2"),
         "say where with --start-epoch": ("--do-finetune", "0"),
         "exp/epoch-4.pt": ("--do-finetune", "0", "--start-epoch", "5"),
         "--encoder-dim 32,64 contradicts the checkpoint": (*start, "--encoder-dim", "32,64"),

@@ -9,9 +9,10 @@ from asr_core.training.checkpoint import read_whole
 from asr_core.training.losses import transducer_loss_scales
 from asr_core.training.metrics import MetricsTracker
 from asr_core.training.optim.averaging import ModelAverage
-from asr_core.training.options import TrainOptions
+from asr_core.training.options import LoopOptions
 from asr_core.training.reporting.writers import JsonLines, read_metrics
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import from_params
 
 
 def test_loss_scales_move_to_their_final_values():
@@ -195,7 +196,7 @@ def test_tensorboard_has_the_reference_tags(tmp_path):
 )
 def test_options_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        TrainOptions(**changes).validate()
+        from_params(LoopOptions, changes).validate()
 
 
 def test_float16_is_refused_on_the_cpu(tmp_path):

@@ -12,10 +12,10 @@ import torch
 from asr_core.data.options import DataOptions
 from asr_core.data.two_views import TwoViews
 from asr_core.models import ModelOptions, build_model
+from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.checkpoint import read_whole
+from asr_core.training.loss_options import LossOptions
 from asr_core.training.losses import check_heads, early_emission, loss_weights
-from asr_core.training.options import TrainOptions
-from asr_core.training.recipe import Recipe
 from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of, from_params
@@ -50,7 +50,7 @@ class HeadsRecipe(fake_run.FakeRecipe):
         pieces=["<blk>", "<sos/eos>"],
         vocab_size=fake_run.VOCAB,
     )
-    build_model = Recipe.build_model
+    build_model = AsrRecipe.build_model
 
     def build_datamodule(self):
         data = super().build_datamodule()
@@ -77,7 +77,7 @@ def run(exp_dir, **options):
 
 
 def weights(batch_idx_train, *heads, **options):
-    return loss_weights(TrainOptions(warm_step=100, **options), batch_idx_train, heads)
+    return loss_weights(LossOptions(warm_step=100, **options), batch_idx_train, heads)
 
 
 def test_weights():
@@ -93,15 +93,15 @@ def test_weights():
     assert [weights(n, "ctc_loss", cr_loss_scale=0.4)["cr_loss"] for n in (0, 50, 100, 900)] == pytest.approx(
         [0.0, 0.2, 0.4, 0.4]
     )
-    assert loss_weights(TrainOptions(warm_step=0), 1, ["ctc_loss"])["cr_loss"] == 0.2
+    assert loss_weights(LossOptions(warm_step=0), 1, ["ctc_loss"])["cr_loss"] == 0.2
     assert [weights(n)[name] for n in (50, 200) for name in both[:2]] == pytest.approx([0.75, 0.55, 0.5, 1.0])
 
 
 def test_delay_penalty_waits_for_the_warm_up():
-    opts = TrainOptions(warm_step=100, delay_penalty=0.02, fast_emit_lambda=0.01)
+    opts = LossOptions(warm_step=100, delay_penalty=0.02, fast_emit_lambda=0.01)
     assert early_emission(opts, 99) == {"fast_emit_lambda": 0.01}
     assert early_emission(opts, 100) == {"delay_penalty": 0.02, "fast_emit_lambda": 0.01}
-    assert early_emission(TrainOptions(), 10_000) == {}
+    assert early_emission(LossOptions(), 10_000) == {}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_delay_penalty_waits_for_the_warm_up():
 )
 def test_contradictions_are_refused(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
-        Recipe(params_of(tmp_path, **options), fake_run.CORPUS)
+        AsrRecipe(params_of(tmp_path, **options), fake_run.CORPUS)
 
 
 def test_what_goes_together():
@@ -130,7 +130,7 @@ def test_what_goes_together():
         {"use_ctc": True, **CR},
     ):
         check_heads(
-            {**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(TrainOptions), **options}
+            {**defaults_of(DataOptions), **defaults_of(ModelOptions), **defaults_of(LossOptions), **options}
         )
     for changes, name in (
         ({"time_mask_ratio": 9.0}, "time-mask-ratio"),
@@ -140,11 +140,11 @@ def test_what_goes_together():
         ({"label_smoothing": 1.0}, "label-smoothing"),
     ):
         with pytest.raises(UserError, match=name):
-            TrainOptions(**changes).validate()
+            from_params(LossOptions, changes)
     full = {
         **defaults_of(DataOptions),
         **defaults_of(ModelOptions),
-        **defaults_of(TrainOptions),
+        **defaults_of(LossOptions),
         "loss": "full",
     }
     check_heads(full)
@@ -190,7 +190,7 @@ def test_loss_is_the_weighted_sum_of_its_parts(tmp_path, options, names):
     out = recipe.compute_loss(model, batch, 3)
     assert set(out.parts) == names and out.loss.isfinite() and torch.equal(batch["inputs"], before)
     heads = {"attention_decoder_loss" if n == "attn_decoder_loss" else n for n in names}
-    expected = loss_weights(recipe.options, 3, heads)
+    expected = loss_weights(recipe.loss_options, 3, heads)
     total = sum(
         expected["attention_decoder_loss" if n == "attn_decoder_loss" else n] * loss
         for n, loss in out.parts.items()

@@ -11,7 +11,6 @@ from torch import nn
 from asr_core.bin import train
 from asr_core.data.corpus import Corpus
 from asr_core.training.optimizer_options import OptimizerOptions, refuse_unused
-from asr_core.training.recipe import Recipe
 from asr_core.training.schedule import build_scheduler
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of, from_params
@@ -138,7 +137,7 @@ def test_loglinear_and_first_pieces():
 )
 def test_mistakes_are_told_in_one_line(changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        OptimizerOptions(**changes).validate()
+        from_params(OptimizerOptions, changes).validate()
     assert "\n" not in str(caught.value)
 
 
@@ -147,7 +146,7 @@ class Nothing(Corpus):
 
 
 def parsed(*argv, **defaults):
-    return train._parse(Nothing, Recipe, defaults, list(argv), ("zipformer",), {})
+    return train.parse(Nothing, defaults=defaults, argv=list(argv))
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,16 @@ from tiny_program import TINY, ZipformerRecipe, train
 
 from asr_core.models.averaging import average_of_range, numbered
 from asr_core.training import loop
+from asr_core.training.asr_data import batch_advice, describe_cuts, find_extremes
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.health.bad_batches import describe_cuts
-from asr_core.training.health.oom_scan import OomScan, find_extremes
+from asr_core.training.health.oom_scan import OomScan
 from asr_core.training.health.recovery import DivergenceMonitor
 from asr_core.training.optim.stepper import Stepper
-from asr_core.training.options import TrainOptions
+from asr_core.training.options import LoopOptions
 from asr_core.training.reporting.startup_report import report_disk
 from asr_core.training.reporting.writers import read_metrics
 from asr_core.training.state import TrainState, random_states
+from asr_core.training.word_error_metric import WordErrorMetric
 from asr_core.utils.errors import UserError
 
 
@@ -220,7 +221,7 @@ def test_a_diverging_loss_is_noticed(tmp_path, caplog):
 
 def test_what_counts_as_divergence():
     def steps_until_trouble(losses, **options):
-        watch = DivergenceMonitor(TrainOptions(reset_interval=10, **options), TrainState())
+        watch = DivergenceMonitor(LoopOptions(reset_interval=10, **options), TrainState())
         return next((n for n, loss in enumerate(losses, 1) if watch.look(loss, 1.0, "")), None)
 
     assert steps_until_trouble([1.0] * 20 + [5.0] * 9 + [1.0] * 20) is None  # not for long enough
@@ -232,7 +233,7 @@ def test_what_counts_as_divergence():
 
 
 def test_a_low_loss_scale_is_noticed():
-    watch = DivergenceMonitor(TrainOptions(reset_interval=5), TrainState())
+    watch = DivergenceMonitor(LoopOptions(reset_interval=5), TrainState())
     assert [bool(watch.look(1.0, 0.005, "")) for _ in range(5)] == [False] * 4 + [True]
     assert watch.look(1.0, 1.0, "") is None and watch.state.low_scale_steps == 0
     assert "fell to 5.0e-06" in watch.look(1.0, 5e-6, "").what
@@ -312,18 +313,18 @@ BATCHES = [
 
 
 def test_the_largest_batches_are_found():
-    found = {position: what for what, position, _ in find_extremes(BATCHES)}
+    found = {trial.position: trial.reason for trial in find_extremes(BATCHES)}
     assert found == {
         0: "the longest utterance", 1: "the most cuts", 2: "the most audio, padding counted, the most audio", 3: "the most text"
     }  # fmt: skip
 
 
 def scan(limit, model):
-    def load(item):
-        return {
-            "supervisions": {"text": [c.id for c in item[1]]},
-            "seconds": sum(c.duration for c in item[1]),
-        }
+    def load(trial, num_items):
+        return {"seconds": sum(c.duration for c in trial.items[:num_items])}
+
+    def advice(trial, num_fit):
+        return batch_advice(trial, num_fit, 25.0)
 
     def loss_of(batch):
         random.random()
@@ -331,7 +332,7 @@ def scan(limit, model):
             raise MemoryError
         return model(torch.rand(4, 8)).sum() * torch.rand(())
 
-    return OomScan(model, loss_of, load, torch.device("cpu"), 25.0)
+    return OomScan(model, loss_of, SimpleNamespace(load=load, advice=advice), torch.device("cpu"))
 
 
 def test_the_scan_leaves_everything_as_it_was():
@@ -411,10 +412,11 @@ def test_word_errors_are_measured_recorded_and_drawn(tmp_path):
         seen.append((model.training, max_cuts, len(list(batches))))
         return 3, 10, 6
 
-    params = fake_run.make_params(tmp_path, valid_wer_interval=2, valid_wer_cuts=8)
-    assert (
-        loop.Trainer(params, fake_run.FakeRecipe(params, fake_run.CORPUS), word_errors=word_errors).run() == 0
-    )
+    class Searched(fake_run.FakeRecipe):
+        def build_metric(self):
+            return WordErrorMetric(word_errors, self.options, num_ranks=self.world_size)
+
+    assert fake_run.run(tmp_path, recipe=Searched, valid_wer_interval=2, valid_wer_cuts=8) == 0
     assert seen == [(False, 8, 2)]
     got = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["type"] == "wer"]
     assert [(r["epoch"], r["wer"], r["errors"], r["cuts"]) for r in got] == [(2, 30.0, 3, 6)]

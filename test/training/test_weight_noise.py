@@ -9,8 +9,8 @@ from torch import nn
 
 from asr_core.models.build import build_model
 from asr_core.models.options import ModelOptions
+from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.optim.weight_noise import WeightNoise
-from asr_core.training.recipe import Recipe
 from asr_core.utils.options import from_params
 
 
@@ -70,7 +70,7 @@ def test_options_choose_the_modules(tmp_path, predictor, joiner_noise, found):
         predictor_noise_start=5,
     )
     model = build_model(from_params(ModelOptions, options), 9)
-    noise = Recipe({**fake_run.make_params(tmp_path), **options}, SimpleNamespace()).weight_noise(model)
+    noise = AsrRecipe({**fake_run.make_params(tmp_path), **options}, SimpleNamespace()).weight_noise(model)
     clean = weights(model)
     with noise.on(6, 4.0):
         assert all(torch.equal(p, clean[name]) for name, p in weights(model).items())

@@ -4,11 +4,11 @@ from typing import Optional
 
 import torch
 
-from asr_core.training.options import TrainOptions
+from asr_core.training.options import ProcessOptions
 from asr_core.utils.errors import UserError
 
 
-def pick_device(opts: TrainOptions, local_rank: int = 0) -> torch.device:
+def pick_device(opts: ProcessOptions, local_rank: int = 0) -> torch.device:
     """Return the device that ``--device`` names; on GPUs, the one of this process.
 
     Raises:
@@ -20,7 +20,7 @@ def pick_device(opts: TrainOptions, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank) if has_cuda and opts.device != "cpu" else torch.device("cpu")
 
 
-def autocast_dtype(opts: TrainOptions, device: torch.device) -> Optional[torch.dtype]:
+def autocast_dtype(opts: ProcessOptions, device: torch.device) -> Optional[torch.dtype]:
     """Return the reduced precision of the forward pass, or None for float32.
 
     Raises:

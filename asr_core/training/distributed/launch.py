@@ -17,8 +17,10 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Callable, List, Optional, Sequence
 
+from asr_core.training.options import LoopOptions
 from asr_core.utils.errors import UserError
-from asr_core.utils.runtime import die_with_parent
+from asr_core.utils.options import AttributeDict, from_params
+from asr_core.utils.runtime import die_with_parent, setup_cpu
 
 # Exit statuses of a rank for its launcher, distinct from 1 and 2, which Python and argparse use.
 EXIT_REPORTED = 3  # the user's mistake was printed by this rank or by another one
@@ -103,6 +105,34 @@ def free_port(wanted: int = 0) -> int:
                 continue
             return int(s.getsockname()[1])
     raise UserError("no free port on this machine")
+
+
+def launch(train: Callable[..., int], args: Sequence[object], params: AttributeDict) -> int:
+    """Train in this process, as one of those that a launcher started, or in new processes; return the exit status.
+
+    Args:
+      train: called in each of them as ``train(rank, params, *args)``; returns an exit status. It can
+        be pickled.
+      args: its further arguments.
+      params: all options.
+
+    Raises:
+      UserError: an option makes no sense.
+    """
+    opts = from_params(LoopOptions, params)
+    opts.validate()
+    rank = rank_info_from_environment(opts.world_size)
+    if rank is None and opts.world_size > 1:
+        return spawn(_run_rank, (train, args, params), opts.world_size, opts.master_port)
+    return _run_rank(rank or RankInfo(), train, args, params)
+
+
+def _run_rank(
+    rank: RankInfo, train: Callable[..., int], args: Sequence[object], params: AttributeDict
+) -> int:
+    params["world_size"] = rank.size  # a launcher's number may differ from the option's
+    setup_cpu(from_params(LoopOptions, params).num_threads, rank.local_size)
+    return train(rank, params, *args)
 
 
 def spawn(body: Callable[..., int], args: Sequence[object], size: int, port: int) -> int:

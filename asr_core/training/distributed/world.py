@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from asr_core.nn.batch_norm import MaskedBatchNorm1d, synchronised
 from asr_core.training.distributed.launch import EXIT_PEER_LOST, EXIT_REPORTED, RankInfo
 from asr_core.training.distributed.stop_signal import StopRequest
-from asr_core.training.options import TrainOptions
+from asr_core.training.options import ProcessOptions
 from asr_core.utils.errors import UserError
 
 # Bytes of gradients in one all-reduce: large enough that its latency does not matter, small enough
@@ -285,7 +285,7 @@ class _PendingSum:
         torch._foreach_copy_(self.grads, sums)
 
 
-def run_in_group(rank_info: RankInfo, opts: TrainOptions, body: Callable[[SingleProcess], int]) -> int:
+def run_in_group(rank_info: RankInfo, opts: ProcessOptions, body: Callable[[SingleProcess], int]) -> int:
     """Run ``body`` as one of the processes that train together.
 
     A :class:`UserError` that several ranks meet is printed by one of them.

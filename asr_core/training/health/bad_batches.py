@@ -4,40 +4,18 @@ import contextlib
 import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, Optional, Sequence
 
 import torch
 
 from asr_core.training.distributed.world import PeerLost, SingleProcess
 from asr_core.training.reporting.writers import JsonLines
 from asr_core.training.state import TrainState
+from asr_core.training.task import Batch, TaskData
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 
 _SHOWN = 10  # cuts named in a line of the log; the file has all
-
-Batch = Dict[str, Any]
-
-
-def describe_cuts(batch: Batch) -> List[Dict[str, Any]]:
-    """``id``, ``recording``, ``duration`` in seconds and ``text`` of each utterance of a batch, as far as the batch tells."""
-    supervisions = batch["supervisions"]
-    cuts = supervisions.get("cut") or [None] * len(supervisions["text"])
-    return [
-        {
-            "id": getattr(cut, "id", repr(text)),
-            "recording": _recording(cut),
-            "duration": getattr(cut, "duration", None),
-            "text": text,
-        }
-        for cut, text in zip(cuts, supervisions["text"])
-    ]
-
-
-def _recording(cut: Any) -> Optional[str]:
-    tracks = getattr(cut, "tracks", None)
-    cut = tracks[0].cut if tracks else cut
-    return cut.recording.id if getattr(cut, "recording", None) is not None else None
 
 
 def named(cuts: Sequence[Dict[str, Any]]) -> str:
@@ -60,9 +38,11 @@ class BadBatches:
       exp_dir: where bad-cuts.jsonl is.
       world: the processes that train together; all of them note a bad batch at the same step.
       state: where the run stands; has the counters.
+      data: describes batches.
     """
 
-    def __init__(self, exp_dir: Path, world: SingleProcess, state: TrainState) -> None:
+    def __init__(self, exp_dir: Path, world: SingleProcess, state: TrainState, data: TaskData) -> None:
+        self.data = data
         self.exp_dir = exp_dir
         self.world = world
         self.state = state
@@ -73,7 +53,7 @@ class BadBatches:
 
         Args:
           what: ``"loss"`` or ``"gradient"``, which is not finite.
-          suspects: this rank's cuts that may be to blame, see :func:`describe_cuts`; each with its ``value``.
+          suspects: this rank's cuts that may be to blame, see :meth:`TaskData.describe`; each with its ``value``.
 
         Returns:
           the names of the cuts of all ranks.
@@ -114,8 +94,8 @@ class BadBatches:
         except (UserError, PeerLost):
             raise
         except Exception as e:
-            cuts = [cut for batch in batches if batch is not None for cut in describe_cuts(batch)]
-            shapes = [list(batch["inputs"].shape) for batch in batches if batch is not None]
+            cuts = [cut for batch in batches if batch is not None for cut in self.data.describe(batch)]
+            shapes = [self.data.shape_of(batch) for batch in batches if batch is not None]
             path = self.exp_dir / f"bad-batch-{self.world.rank}.json"
             what = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
             where = {

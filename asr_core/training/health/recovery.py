@@ -16,7 +16,7 @@ import torch
 
 from asr_core.models.averaging import average_of_range, numbered
 from asr_core.training.checkpoint import RunCheckpoint, read_whole
-from asr_core.training.options import TrainOptions
+from asr_core.training.options import LoopOptions
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
 
@@ -44,7 +44,7 @@ class DivergenceMonitor:
       state: the counters, which are saved with the run.
     """
 
-    def __init__(self, opts: TrainOptions, state: TrainState) -> None:
+    def __init__(self, opts: LoopOptions, state: TrainState) -> None:
         self.opts = opts
         self.state = state
 
@@ -117,7 +117,7 @@ class Recovery:
       lr_option: the option that sets the learning rate, for messages.
     """
 
-    def __init__(self, run: RunCheckpoint, opts: TrainOptions, advice: str, lr_option: str) -> None:
+    def __init__(self, run: RunCheckpoint, opts: LoopOptions, advice: str, lr_option: str) -> None:
         self.run = run
         self.opts = opts
         self.advice = advice

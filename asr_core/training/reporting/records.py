@@ -10,10 +10,11 @@ from typing import Any, Dict, Mapping, Optional
 import torch
 
 from asr_core.training.metrics import MetricsTracker
-from asr_core.training.options import TrainOptions
+from asr_core.training.options import LoopOptions
 from asr_core.training.reporting.plot import plot_losses
 from asr_core.training.reporting.writers import JsonLines, Scalars
 from asr_core.training.state import TrainState
+from asr_core.training.task import Measurement, Task
 from asr_core.utils.errors import UserError
 
 _SECONDS_BETWEEN_PLOTS = 60.0
@@ -31,12 +32,12 @@ class RunLogger:
     """
 
     def __init__(
-        self, opts: TrainOptions, state: TrainState, is_main: bool, device: torch.device, unit: str = "s"
+        self, opts: LoopOptions, state: TrainState, is_main: bool, device: torch.device, task: Task
     ) -> None:
         self.exp_dir = Path(opts.exp_dir)
         self.state = state
         self.device = device
-        self.unit = unit
+        self.task = task
         self._metrics = JsonLines(self.exp_dir / "metrics.jsonl", state.metrics_lines) if is_main else None
         folder = self.exp_dir / "tensorboard" if opts.tensorboard and is_main else None
         self._scalars = Scalars(folder, first_step=state.batch_idx_train + 1)
@@ -65,7 +66,7 @@ class RunLogger:
         shown_scale = f", grad_scale: {scale}" if scale is not None else ""
         logging.info(
             "Epoch %d, batch %d, loss[%s], tot_loss[%s], batch size: %d, lr: %.2e%s, grad norm: %.3g, rate: %.1f %s/s, %s, left: %s",
-            state.epoch, index, info, state.tot_loss, utterances, lr, shown_scale, more["grad_norm"], more["rate"], self.unit,
+            state.epoch, index, info, state.tot_loss, utterances, lr, shown_scale, more["grad_norm"], more["rate"], self.task.unit,
             peak_memory(self.device), more["left"],
         )  # fmt: skip
         values, tot = dict(info.per_frame()), dict(state.tot_loss.per_frame())
@@ -82,7 +83,7 @@ class RunLogger:
             "grad_norm": more["grad_norm"],
             "bad_batches": state.bad_batches,
         }
-        scalars["audio_seconds_per_second" if self.unit == "s" else f"{self.unit}_per_second"] = more["rate"]
+        scalars[self.task.rate_name] = more["rate"]
         scalars["dropped_cuts"] = more["dropped"]
         if scale is not None:
             extra["grad_scale"] = scalars["grad_scale"] = scale
@@ -123,15 +124,11 @@ class RunLogger:
         self._write("valid", values, {})
         self._scalars.add("train/valid_", values, self.state.batch_idx_train)
 
-    def wer(self, errors: int, words: int, cuts: int, seconds: float) -> None:
-        """Word errors of a greedy search on some validation cuts."""
-        rate = 100.0 * errors / max(1, words)
-        of = f"[{errors} / {words}] ({seconds:.1f} s)"
-        logging.info(
-            "Epoch %d, greedy search on %d validation cuts: %%WER %.2f %s", self.state.epoch, cuts, rate, of
-        )
-        self._write("wer", {}, {"wer": round(rate, 4), "errors": errors, "words": words, "cuts": cuts})
-        self._scalars.add("train/", {"valid_wer": rate}, self.state.batch_idx_train)
+    def measured(self, found: Measurement, seconds: float) -> None:
+        """What a task measures besides the loss at the end of an epoch."""
+        logging.info("Epoch %d, %s (%.1f s)", self.state.epoch, found.text, seconds)
+        self._write(found.kind, {}, found.record)
+        self._scalars.add("train/", found.scalars, self.state.batch_idx_train)
 
     def epoch(self, train_loss: float, valid_loss: float) -> None:
         """The end of an epoch."""

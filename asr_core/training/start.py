@@ -1,0 +1,125 @@
+"""From the options of a program to a run: what each process does before the training loop begins."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional, Type
+
+from asr_core.data.corpus import Corpus
+from asr_core.data.features import describe_features
+from asr_core.encoders.registry import subsampling_factor
+from asr_core.models.options import options_of
+from asr_core.text.tokenizer import Tokenizer, write_tokens
+from asr_core.training.asr_recipe import AsrRecipe
+from asr_core.training.distributed.launch import RankInfo
+from asr_core.training.distributed.world import SingleProcess, run_in_group
+from asr_core.training.finetune import FinetuneRecipe
+from asr_core.training.lm_recipe import LmRecipe
+from asr_core.training.loop import Trainer
+from asr_core.training.options import LoopOptions
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import atomic_path, write_text_atomic
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import AttributeDict, from_params
+
+
+def train_asr(
+    rank: RankInfo, params: AttributeDict, corpus: Type[Corpus], recipe: Optional[Type[AsrRecipe]] = None
+) -> int:
+    """Train a recognizer as one of the processes that train together; return the exit status.
+
+    Args:
+      rank: the place of this process among them.
+      params: all options; what follows from them is added, for the checkpoints.
+      corpus: where the cuts come from.
+      recipe: what is trained and how; by default :class:`AsrRecipe`.
+    """
+    recipe_class = recipe or AsrRecipe
+
+    def run(world: SingleProcess) -> int:
+        recipe_class.complete(params)
+        task = recipe_class(params, corpus(params), world.rank, world.size)
+        sound = (params[name] for name in ("sample_rate", "num_mel_bins", "feature_type"))
+        params.update(
+            vocab_size=task.tokenizer.vocab_size,
+            blank_id=task.tokenizer.blank_id,
+            unk_id=task.tokenizer.unk_id,
+            feature_dim=params["num_mel_bins"],
+            features=describe_features(*sound),
+            subsampling_factor=subsampling_factor(options_of(params)),
+        )
+        if world.is_main:
+            _refuse_other_tokens(task)
+            _record_options(params)
+            _copy_tokenizer(task.tokenizer, Path(params["exp_dir"]))
+        return Trainer(task, world).run()
+
+    return _in_group(rank, params, run)
+
+
+def finetune(
+    rank: RankInfo,
+    params: AttributeDict,
+    corpus: Type[Corpus],
+    recipe: Optional[Type[FinetuneRecipe]] = None,
+) -> int:
+    """Fine-tune a recognizer; arguments as of :func:`train_asr`, by default with :class:`FinetuneRecipe`."""
+    return train_asr(rank, params, corpus, recipe or FinetuneRecipe)
+
+
+def train_lm(rank: RankInfo, params: AttributeDict) -> int:
+    """Train a language model as one of the processes that train together; return the exit status.
+
+    Args:
+      rank: the place of this process among them.
+      params: all options.
+    """
+
+    def run(world: SingleProcess) -> int:
+        if world.is_main:
+            _record_options(params)
+        return Trainer(LmRecipe(params, world.rank, world.size), world).run()
+
+    return _in_group(rank, params, run)
+
+
+def _in_group(rank: RankInfo, params: AttributeDict, run: Callable[[SingleProcess], int]) -> int:
+    """Meet the other processes, open the log, and run."""
+    opts = from_params(LoopOptions, params)
+    exp_dir = Path(opts.exp_dir)
+
+    def body(world: SingleProcess) -> int:
+        logging.raiseExceptions = False  # a full disk must not print a traceback for each log line
+        try:
+            setup_logger(exp_dir / "log" / "log-train", world.rank, world.size)
+        except OSError as e:
+            raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
+        return run(world)
+
+    return run_in_group(rank, opts, body)
+
+
+def _refuse_other_tokens(task: AsrRecipe) -> None:
+    """Refuse a folder that holds a run with other tokens: its checkpoints would be given the wrong ones."""
+    exp_dir = Path(task.params["exp_dir"])
+    tokens = exp_dir / "tokens.txt"
+    if not (tokens.is_file() and list(exp_dir.glob("*.pt"))):
+        return
+    if Tokenizer.load(tokens).pieces != task.tokenizer.pieces:
+        raise UserError(
+            f"{exp_dir} holds a run with other tokens than {task.options.bpe_model}: choose another --exp-dir"
+        )
+
+
+def _record_options(params: Mapping[str, Any]) -> None:
+    write_text_atomic(Path(params["exp_dir"]) / "params.json", str(params) + "\n")
+    logging.info("Options: %s", {name: params[name] for name in sorted(params)})
+
+
+def _copy_tokenizer(tokenizer: Tokenizer, exp_dir: Path) -> None:
+    """Copy the tokenizer beside the checkpoints, where decoding and export look for it."""
+    write_text_atomic(exp_dir / "tokens.txt", write_tokens(tokenizer.pieces))
+    source, target = Path(tokenizer.path), exp_dir / "bpe.model"
+    if source.suffix == ".model" and source.resolve() != target.resolve():
+        with atomic_path(target) as tmp:
+            shutil.copyfile(source, tmp)

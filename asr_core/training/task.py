@@ -1,0 +1,209 @@
+"""The interface between the training loop and whatever it trains.
+
+The loop knows nothing of speech. It asks a :class:`Task` for a model, an optimizer and a loss, and
+the task's :class:`TaskData` for batches. A batch is a dict that only the task looks into, but for
+the entry ``batch_idx``: its position in the epoch, from which the loop learns that a batch was
+left out because nothing of it could be read.
+
+:class:`~asr_core.training.asr_recipe.AsrRecipe` trains speech recognition,
+:class:`~asr_core.training.lm_recipe.LmRecipe` language models.
+"""
+
+import abc
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence
+
+import torch
+from torch import nn
+
+from asr_core.training.batch_loss import BatchLoss, BatchSize
+from asr_core.training.optim.stepper import GradientScaling
+from asr_core.training.optim.weight_noise import WeightNoise
+from asr_core.training.schedule import LRScheduler
+
+Batch = Dict[str, Any]
+
+
+class Trial(NamedTuple):
+    """A batch to try before training, because it needs as much memory as any.
+
+    Attributes:
+      reason: what makes it large, for messages, e.g. ``"the longest utterance"``.
+      position: its position in the epoch.
+      items: references to its items, the largest first; they can be pickled.
+    """
+
+    reason: str
+    position: int
+    items: Sequence[object]
+
+
+class MemoryTrials(Protocol):
+    """The largest batches of an epoch."""
+
+    def find(self) -> List[Trial]:
+        """Look for them; called on rank 0 alone."""
+
+    def load(self, trial: Trial, num_items: int) -> Optional[Batch]:
+        """Load the batch of the first ``num_items`` items; None if none of them can be used."""
+
+    def advice(self, trial: Trial, num_fit: int) -> str:
+        """Say which options would make ``trial`` fit, if ``num_fit`` of its items do."""
+
+
+class TaskData(Protocol):
+    """The batches of a run, and what the loop must know of them."""
+
+    @property
+    def num_dropped(self) -> int:
+        """How many items were left out so far, for the log."""
+
+    @property
+    def valid_sets(self) -> Sequence[str]:
+        """The names of the validation sets; a single one may be called ``""``."""
+
+    def train_batches(self, epoch: int, skip_batches: int = 0, bucket_run: int = 0) -> Iterable[Batch]:
+        """Return this rank's batches of one epoch of training.
+
+        Args:
+          epoch: number of the epoch, from 1; each has its own order.
+          skip_batches: how many batches at the start of the epoch to skip, counted over all ranks.
+          bucket_run: how many batches in a row are of similar size, because ranks work on them at
+            the same time; 0: as many as there are ranks. Another number gives another order.
+        """
+
+    def valid_batches(self, name: str) -> Iterable[Batch]:
+        """Return this rank's batches of one validation set, always the same."""
+
+    def size_of(self, batch: Batch) -> BatchSize:
+        """Return the size of a batch."""
+
+    def describe(self, batch: Batch) -> List[Dict[str, object]]:
+        """Name the items of a batch, in the order of their losses: ``id`` and what else helps to find them."""
+
+    def shape_of(self, batch: Batch) -> List[int]:
+        """Return the shape of a batch's inputs, for messages."""
+
+    def report(self) -> float:
+        """Log what the sets hold; return the size of an epoch in the task's unit. Called on rank 0 alone.
+
+        Raises:
+          UserError: there is nothing to train on.
+        """
+
+    def memory_trials(self, device: torch.device) -> Optional[MemoryTrials]:
+        """Return the largest batches, to be tried on ``device`` before training; None: try none."""
+
+
+class Measurement(NamedTuple):
+    """A figure besides the loss, measured at the end of an epoch.
+
+    Attributes:
+      kind: the record's ``type`` in metrics.jsonl, e.g. ``"wer"``.
+      text: for the log.
+      record: for metrics.jsonl.
+      scalars: for TensorBoard.
+    """
+
+    kind: str
+    text: str
+    record: Mapping[str, float]
+    scalars: Mapping[str, float]
+
+
+class EpochMetric(Protocol):
+    """A measurement on validation data at the end of some epochs."""
+
+    def due(self, epoch: int) -> bool:
+        """Tell whether to measure at the end of ``epoch``."""
+
+    def count(self, model: nn.Module, data: TaskData) -> Sequence[float]:
+        """Return the counts of this rank's share; the loop sums them over the ranks. ``model`` is in evaluation mode."""
+
+    def result(self, counts: Sequence[float]) -> Measurement:
+        """Return the measurement that the sums of :meth:`count` stand for."""
+
+
+class Task(abc.ABC):
+    """What is trained and how: model, data, loss, optimizer, and advice for the user.
+
+    Attributes:
+      params: all options, as checkpoints record them.
+      unit: what the sizes of batches are counted in, for the log: ``"s"`` (of audio), ``"tokens"``.
+      rate_name: name of the scalar with units per second.
+      lr_option: the option that sets the learning rate, for messages.
+      batch_count_offset: added to the counter that drives dropout and other schedules of modules.
+      ema_decay: decay per step of the exponential average of the weights; 0: there is none.
+      valid_with_ema: validate with that average.
+    """
+
+    unit: str = "s"
+    rate_name: str = "audio_seconds_per_second"
+    lr_option: str = "--base-lr"
+    batch_count_offset: float = 0.0
+    ema_decay: float = 0.0
+    valid_with_ema: bool = False
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.params = params
+
+    @property
+    @abc.abstractmethod
+    def reference_batches(self) -> float:
+        """How many reference batches a batch of one rank is worth.
+
+        Schedules of modules (dropout, the balancers' limits) are made for batches of a certain size.
+        They count in such reference batches, so that a change of the batch size does not change them.
+        """
+
+    @abc.abstractmethod
+    def build_model(self) -> nn.Module:
+        """Build the model, on the CPU."""
+
+    @abc.abstractmethod
+    def build_data(self) -> TaskData:
+        """Open training and validation data."""
+
+    @abc.abstractmethod
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Build the optimizer."""
+
+    @abc.abstractmethod
+    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        """Build the learning-rate schedule."""
+
+    @abc.abstractmethod
+    def compute_loss(
+        self, model: nn.Module, batch: Batch, batch_idx_train: int, reduction: str = "sum"
+    ) -> BatchLoss:
+        """Compute the loss of one batch, summed over its N items.
+
+        Args:
+          model: in training or evaluation mode.
+          batch: as :class:`TaskData` makes it.
+          batch_idx_train: batches since the start of training.
+          reduction: ``"sum"``, or ``"none"`` for one loss per item.
+        """
+
+    @abc.abstractmethod
+    def smaller_batches(self) -> str:
+        """Say what to do where memory does not suffice, for messages."""
+
+    @abc.abstractmethod
+    def slower_learning(self) -> str:
+        """Say what to do where training diverges, for messages."""
+
+    def gradient_scaling(self) -> GradientScaling:
+        """Return what is done to gradients before the optimizer's step; by default nothing."""
+        return GradientScaling()
+
+    def weight_noise(self, model: nn.Module) -> WeightNoise:
+        """Return the variational noise on modules of the model; by default none."""
+        return WeightNoise(model, {}, start=0.0, seed=0)
+
+    def build_metric(self) -> Optional[EpochMetric]:
+        """Build what is measured besides the loss at the end of epochs; by default nothing."""
+        return None
+
+    def describe_valid_loss(self, loss: float) -> str:
+        """Say more about a validation loss per frame, for the log; by default nothing."""
+        return ""

@@ -1,0 +1,49 @@
+"""The word error rate of a quick search at the end of epochs."""
+
+from typing import Callable, Iterable, Sequence, Tuple
+
+from torch import nn
+
+from asr_core.training.options import SpeechOptions
+from asr_core.training.task import Batch, Measurement, TaskData
+
+
+class WordErrorMetric:
+    """The word error rate of a greedy search on some validation cuts.
+
+    Args:
+      search: decodes some utterances and counts their errors.
+      opts: how often, and on how many cuts.
+      num_ranks: how many processes share the cuts.
+    """
+
+    def __init__(
+        self,
+        search: Callable[[nn.Module, Iterable[Batch], int], Tuple[int, int, int]],
+        opts: SpeechOptions,
+        num_ranks: int = 1,
+    ) -> None:
+        self.search = search
+        self.opts = opts
+        self.num_ranks = num_ranks
+
+    def due(self, epoch: int) -> bool:
+        """Tell whether to measure at the end of ``epoch``."""
+        return epoch % self.opts.valid_wer_interval == 0
+
+    def count(self, model: nn.Module, data: TaskData) -> Sequence[float]:
+        """Decode this rank's share of the cuts; return errors, words and cuts."""
+        share = max(1, self.opts.valid_wer_cuts // (len(data.valid_sets) * self.num_ranks))
+        found = [self.search(model, data.valid_batches(name), share) for name in data.valid_sets]
+        return [sum(column) for column in zip(*found)]
+
+    def result(self, counts: Sequence[float]) -> Measurement:
+        """Return the word error rate in per cent."""
+        errors, words, cuts = (int(count) for count in counts)
+        rate = 100.0 * errors / max(1, words)
+        return Measurement(
+            kind="wer",
+            text=f"greedy search on {cuts} validation cuts: %WER {rate:.2f} [{errors} / {words}]",
+            record={"wer": round(rate, 4), "errors": errors, "words": words, "cuts": cuts},
+            scalars={"valid_wer": rate},
+        )
