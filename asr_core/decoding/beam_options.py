@@ -52,11 +52,13 @@ class BeamOptions:
     Attributes:
       beam_size: hypotheses kept per utterance.
       blank_penalty, temperature: see :class:`LogitOptions`.
+      num_best: hypotheses returned per utterance at most; 0: all.
     """
 
     beam_size: int = 4
     blank_penalty: float = 0.0
     temperature: float = 1.0
+    num_best: int = 0
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
@@ -86,3 +88,19 @@ class FastBeamOptions:
     def __post_init__(self) -> None:
         if not (self.beam > 0 and self.max_contexts >= 1 and self.max_states >= 1):
             raise ValueError(f"beam must be positive, max_contexts and max_states at least 1, got {self}")
+
+
+@dataclass(frozen=True)
+class NbestOptions:
+    """Options of n-best lists that are drawn from lattices.
+
+    Attributes:
+      num_paths: paths drawn from each lattice.
+      scale: the lattice's scores are multiplied by it while drawing: the smaller it is, the more
+        the paths vary.
+      num_best: hypotheses returned per utterance at most; 0: all.
+    """
+
+    num_paths: int = 200
+    scale: float = 0.5
+    num_best: int = 0

@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from torch import Tensor
 
-from asr_core.decoding.beam_options import FastBeamOptions
+from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
 from asr_core.decoding.ctc import greedy as ctc
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.methods import beam as beams
@@ -97,9 +97,7 @@ def _fast_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
         job.lens,
         opts,
         graph,
-        num_paths=o.num_paths,
-        nbest_scale=o.nbest_scale,
-        num_best=num_best,
+        NbestOptions(num_paths=o.num_paths, scale=o.nbest_scale, num_best=num_best),
     )
 
 
@@ -111,9 +109,7 @@ def _fast_oracle_lists(job: Job, num_best: int = 0) -> List[List[Hypothesis]]:
         job.lens,
         job.references,
         opts,
-        num_paths=o.num_paths,
-        nbest_scale=o.nbest_scale,
-        num_best=num_best,
+        NbestOptions(num_paths=o.num_paths, scale=o.nbest_scale, num_best=num_best),
     )
 
 

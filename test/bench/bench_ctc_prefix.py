@@ -72,7 +72,7 @@ def main() -> None:
             seconds = []
             for _ in range(args.repeats):
                 begin = time.process_time()
-                ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam), scorers=scorers, num_best=1)
+                ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam, num_best=1), scorers)
                 seconds.append(time.process_time() - begin)
             rate = args.batch / statistics.median(seconds)
             print(f"{beam:>6}{'yes' if scorers else 'no':>14}{rate * args.frames:>12.0f}{rate:>10.1f}")

@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from golden_search import batches, expected, golden_model, load_golden  # noqa: E402
 
-from asr_core.decoding.beam_options import FastBeamOptions  # noqa: E402
+from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions  # noqa: E402
 from asr_core.decoding.hypothesis import one_best  # noqa: E402
 from asr_core.decoding.transducer.fast_beam import fast_beam_search  # noqa: E402
 from asr_core.decoding.transducer.greedy import greedy_search  # noqa: E402
@@ -30,7 +30,7 @@ REFERENCE = {
 SEARCHES = {
     "greedy_search_batch": greedy_search,
     "modified_beam_search_4": lambda model, x, lens: one_best(
-        modified_beam_search(model, x, lens, num_best=1)
+        modified_beam_search(model, x, lens, BeamOptions(num_best=1))
     ),
     "fast_beam_search_b20_c8_s64": lambda model, x, lens: fast_beam_search(
         model, x, lens, FastBeamOptions(20.0, 8, 64)

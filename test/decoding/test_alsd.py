@@ -1,5 +1,6 @@
 """Alignment-length synchronous search against lists of all token sequences."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -79,7 +80,9 @@ def test_batch_equals_one_at_a_time(merge, context_size):
         assert len({tuple(h.tokens) for h in found}) == len(found)
     assert sum(len(found[0].tokens) for found in together) > 10
     for most in (1, 3):
-        few = alignment_length_sync_search(model, x, lens, opts, merge=merge, num_best=most)
+        few = alignment_length_sync_search(
+            model, x, lens, dataclasses.replace(opts, num_best=most), merge=merge
+        )
         assert few == [found[:most] for found in together]
 
 

@@ -50,7 +50,7 @@ def test_a_narrow_beam_equals_the_dictionaries(beam):
     x, lens = frames(6, 40, 7, seed=beam), torch.tensor([40, 13, 40, 1, 29, 7])
     opts = BeamOptions(beam)
     found = ctc_prefix_beam_search(MODEL, x, lens, opts)
-    best, three = (ctc_prefix_beam_search(MODEL, x, lens, opts, num_best=n) for n in (1, 3))
+    best, three = (ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam, num_best=n)) for n in (1, 3))
     for i, n in enumerate(lens.tolist()):
         assert_same(found[i], dictionary_search(x[i, :n], beam))
         assert best[i] == found[i][:1]

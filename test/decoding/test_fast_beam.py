@@ -8,7 +8,7 @@ import torch
 from golden_search import batches, expected, golden_model, load_golden
 from toy_search import all_paths, log_sum, random_batch, small_model
 
-from asr_core.decoding.beam_options import FastBeamOptions
+from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS, Job
@@ -27,11 +27,11 @@ LENS = [4, 0, 3]
 
 def best_of(*args, **options):
     """The first hypotheses of the lists."""
-    return [hyp for (hyp,) in fast_beam_nbest(*args, **options, num_best=1)]
+    return [hyp for (hyp,) in fast_beam_nbest(*args, nbest=NbestOptions(**options, num_best=1))]
 
 
 def oracle_of(*args, **options):
-    return [hyp for (hyp,) in fast_beam_oracle_nbest(*args, **options, num_best=1)]
+    return [hyp for (hyp,) in fast_beam_oracle_nbest(*args, nbest=NbestOptions(**options, num_best=1))]
 
 
 def toy(seed, vocab_size=3):
@@ -112,7 +112,7 @@ def test_graph_search_finds_the_best_path(seed):
 def test_nbest_takes_the_most_probable_words(seed):
     model, x, lens = toy(seed)
     graph = word_graph(seed)
-    found = best_of(model, x, lens, WIDE, graph, num_paths=3000, nbest_scale=0.3)
+    found = best_of(model, x, lens, WIDE, graph, num_paths=3000, scale=0.3)
     for i, hyp in enumerate(found):
         total = defaultdict(list)
         for _, words, score in graph_paths(model, graph, x[i, : LENS[i]]):
@@ -156,7 +156,7 @@ def test_the_internal_language_model_s_usual_scale(method, usual):
 def test_oracle_has_the_fewest_errors():
     model, x, lens = toy(0)
     references = [[2, 1, 2], [1], [1, 1]]
-    found = oracle_of(model, x, lens, references, WIDE, num_paths=5000, nbest_scale=0.1)
+    found = oracle_of(model, x, lens, references, WIDE, num_paths=5000, scale=0.1)
     assert found[0].tokens == [2, 1, 2] and found[1].tokens == [] and found[2].tokens == [1, 1]
     with pytest.raises(UserError, match="transcripts"):
         oracle_of(model, x, lens, None, WIDE)
@@ -167,17 +167,15 @@ def test_lists_are_in_order_of_merit():
     model, x, lens = toy(1)
     graph = word_graph(1)
     for with_graph in (graph, None):
-        best = best_of(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3)
-        lists = fast_beam_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3)
-        three = fast_beam_nbest(model, x, lens, WIDE, with_graph, num_paths=3000, nbest_scale=0.3, num_best=3)
+        best = best_of(model, x, lens, WIDE, with_graph, num_paths=3000, scale=0.3)
+        lists = fast_beam_nbest(model, x, lens, WIDE, with_graph, NbestOptions(3000, 0.3))
+        three = fast_beam_nbest(model, x, lens, WIDE, with_graph, NbestOptions(3000, 0.3, 3))
         for first, hyps, few, length in zip(best, lists, three, LENS):
             assert hyps[0] == first and few == hyps[:3] and len(few) == (3 if length else 1)
             assert [h.log_prob for h in hyps] == sorted((h.log_prob for h in hyps), reverse=True)
             said = [tuple(h.tokens if h.words is None else h.words) for h in hyps]
             assert len(set(said)) == len(said)
-    oracle = fast_beam_oracle_nbest(
-        model, x, lens, [[2, 1, 2], [1], [1, 1]], WIDE, num_paths=3000, nbest_scale=0.1
-    )
+    oracle = fast_beam_oracle_nbest(model, x, lens, [[2, 1, 2], [1], [1, 1]], WIDE, NbestOptions(3000, 0.1))
     assert oracle[0][0].tokens == [2, 1, 2] and oracle[2][0].tokens == [1, 1]
     assert sum(abs(len(h.tokens) - 3) > 2 for h in oracle[0][:5]) == 0
 

@@ -26,9 +26,7 @@ def ctc_prefix_beam_search(
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
     opts: BeamOptions = BeamOptions(),
-    *,
     scorers: Sequence[Scorer] = (),
-    num_best: int = 0,
 ) -> List[List[Hypothesis]]:
     """Search for the most probable token sequences, each the sum of its alignments.
 
@@ -40,18 +38,17 @@ def ctc_prefix_beam_search(
       model: eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
-      opts: prefixes kept per utterance, blank penalty and temperature.
+      opts: prefixes kept per utterance, blank penalty, temperature, and the length of the lists.
       scorers: language models and contextual biasing.
-      num_best: hypotheses returned per utterance at most; 0: all.
 
     Returns:
       For each utterance at most ``beam_size`` hypotheses, the best first, no two with the same
       tokens and one at least. Timestamps are those of the best alignment in the beam.
     """
-    search = StreamingCtcPrefixSearch(model, opts, scorers=scorers)
+    search = StreamingCtcPrefixSearch(model, opts, scorers)
     streams = [search.new_stream() for _ in range(encoder_out.size(0))]
     search.advance(streams, encoder_out, encoder_out_lens)
-    return [stream.nbest(num_best) for stream in streams]
+    return [stream.nbest(opts.num_best) for stream in streams]
 
 
 class _Trace(NamedTuple):
@@ -120,7 +117,7 @@ class StreamingCtcPrefixSearch:
     """
 
     def __init__(
-        self, model: CtcModel, opts: BeamOptions = BeamOptions(), *, scorers: Sequence[Scorer] = ()
+        self, model: CtcModel, opts: BeamOptions = BeamOptions(), scorers: Sequence[Scorer] = ()
     ) -> None:
         self._model = model
         self._opts = opts

@@ -45,10 +45,13 @@ def scorers(
     return out
 
 
-def beam_options(opts: SearchOptions) -> BeamOptions:
+def beam_options(opts: SearchOptions, num_best: int = 0) -> BeamOptions:
     """Return the options that beam searches share."""
     return BeamOptions(
-        beam_size=opts.beam_size, blank_penalty=opts.blank_penalty, temperature=opts.temperature
+        beam_size=opts.beam_size,
+        blank_penalty=opts.blank_penalty,
+        temperature=opts.temperature,
+        num_best=num_best,
     )
 
 
@@ -83,7 +86,7 @@ def graves_beam(job: "Job") -> _Results:
 
 def graves_lists(job: "Job", num_best: int = 0) -> _Lists:
     """The n best of :func:`graves_beam`."""
-    return graves_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts), num_best=num_best)
+    return graves_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts, num_best))
 
 
 def modified(job: "Job") -> _Results:
@@ -97,9 +100,8 @@ def modified_lists(job: "Job", num_best: int = 0) -> _Lists:
         job.model,
         job.encoder_out,
         job.lens,
-        beam_options(job.opts),
+        beam_options(job.opts, num_best),
         scorers=_transducer_scorers(job),
-        num_best=num_best,
     )
 
 
@@ -126,10 +128,9 @@ def alignment_length_sync_lists(job: "Job", num_best: int = 0) -> _Lists:
         job.model,
         job.encoder_out,
         job.lens,
-        beam_options(job.opts),
+        beam_options(job.opts, num_best),
         scorers=_transducer_scorers(job),
         merge=job.opts.alsd_merge,
-        num_best=num_best,
     )
 
 
@@ -144,9 +145,8 @@ def prefix_lists(job: "Job", num_best: int = 0) -> _Lists:
         job.model,
         job.encoder_out,
         job.lens,
-        beam_options(job.opts),
+        beam_options(job.opts, num_best),
         scorers=scorers(job.opts, job.resources, job.encoder_out.device),
-        num_best=num_best,
     )
 
 

@@ -31,10 +31,8 @@ def alignment_length_sync_search(
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
     opts: BeamOptions = BeamOptions(),
-    *,
     scorers: Sequence[Scorer] = (),
     merge: bool = True,
-    num_best: int = 0,
 ) -> List[List[Hypothesis]]:
     """Search with any number of tokens per frame, batched over utterances and hypotheses.
 
@@ -47,12 +45,11 @@ def alignment_length_sync_search(
       model: eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
-      opts: beam size, blank penalty and temperature.
+      opts: beam size, blank penalty, temperature, and the length of the lists.
       scorers: language models and contextual biasing; what they may still add to an incomplete
         hypothesis is not foreseen.
       merge: add up the probabilities of hypotheses with equal tokens; otherwise each is one
         alignment.
-      num_best: hypotheses returned per utterance at most; 0: all.
 
     Returns:
       For each utterance at most ``beam_size`` hypotheses, the best first, no two with the same
@@ -62,7 +59,7 @@ def alignment_length_sync_search(
     search = _Search(model, opts, merge, scorers)
     lens = encoder_out_lens.to(encoder_out.device)
     complete = search.run(model.joiner.encoder_proj(encoder_out), lens)
-    found = search.hypotheses(complete, num_best)
+    found = search.hypotheses(complete)
     _warn_of_long(found, _most_tokens(lens).tolist())
     return found
 
@@ -301,15 +298,16 @@ class _Search:
             scorers=after,
         )
 
-    def hypotheses(self, complete: _Complete, num_best: int) -> List[List[Hypothesis]]:
-        """Return the best complete hypotheses of each utterance, at most ``num_best`` (0: all)."""
+    def hypotheses(self, complete: _Complete) -> List[List[Hypothesis]]:
+        """Return the best of the complete hypotheses (N, B)."""
+        most = self._opts.num_best
         tree = self._tree.lists()
         out: List[List[Hypothesis]] = []
         for scores, nodes in zip(complete.score.tolist(), complete.node.tolist()):
             # without merging there may be several alignments of the same tokens: the best comes first
             found: Dict[Tuple[int, ...], Hypothesis] = {}
             for score, node in zip(scores, nodes):
-                if len(found) == num_best > 0:
+                if len(found) == most > 0:
                     break
                 if score > _NEVER:
                     tokens, frames = _path(tree, node)

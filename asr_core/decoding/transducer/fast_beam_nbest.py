@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_core.decoding.beam_options import FastBeamOptions
+from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.hypothesis import Hypothesis
@@ -32,10 +32,7 @@ def fast_beam_nbest(
     encoder_out_lens: Tensor,
     opts: FastBeamOptions = FastBeamOptions(ilme_scale=ILME_SCALE),
     graph: Optional[Fsa] = None,
-    *,
-    num_paths: int = 200,
-    nbest_scale: float = 0.5,
-    num_best: int = 0,
+    nbest: NbestOptions = NbestOptions(),
 ) -> List[List[Hypothesis]]:
     """Draw paths from the lattice and take the sequences whose score in the lattice is the highest.
 
@@ -45,10 +42,7 @@ def fast_beam_nbest(
     Args:
       model, encoder_out, encoder_out_lens, opts, graph: as for
         :func:`~asr_core.decoding.transducer.fast_beam.fast_beam_search`; encoder_out is (N, T, C).
-      num_paths: paths drawn from each lattice.
-      nbest_scale: the lattice's scores are multiplied by it while drawing: the smaller it is, the
-        more the paths vary.
-      num_best: hypotheses returned per utterance at most; 0: all.
+      nbest: paths drawn, and the length of the lists.
 
     Returns:
       For each utterance its hypotheses, the best first, no two with the same tokens (or words) and
@@ -63,8 +57,7 @@ def fast_beam_nbest(
         return sorted(scored, key=lambda item: -item[1])
 
     search = FastBeamCore(model, opts, graph, keep_transitions=True)
-    nbest = _NBest(search, graph, rank, num_paths=num_paths, scale=nbest_scale, num_best=num_best)
-    return nbest.search(encoder_out, encoder_out_lens)
+    return _NBest(search, graph, rank, nbest).search(encoder_out, encoder_out_lens)
 
 
 @torch.inference_mode()
@@ -74,17 +67,14 @@ def fast_beam_oracle_nbest(
     encoder_out_lens: Tensor,
     references: Optional[Sequence[Sequence[int]]],
     opts: FastBeamOptions = FastBeamOptions(ilme_scale=ILME_SCALE),
-    *,
-    num_paths: int = 200,
-    nbest_scale: float = 0.5,
-    num_best: int = 0,
+    nbest: NbestOptions = NbestOptions(),
 ) -> List[List[Hypothesis]]:
     """Draw paths from the lattice and take those with the fewest errors: what no rescoring of these paths can beat.
 
     Args:
       references: token ids of each utterance's transcript.
-      model, encoder_out, encoder_out_lens, opts, num_paths, nbest_scale, num_best: as for
-        :func:`fast_beam_nbest`; encoder_out is (N, T, C).
+      model, encoder_out, encoder_out_lens, opts, nbest: as for :func:`fast_beam_nbest`;
+        encoder_out is (N, T, C).
 
     Raises:
       UserError: there are no references.
@@ -99,39 +89,27 @@ def fast_beam_oracle_nbest(
     ) -> List[Tuple[_Sequence, float]]:
         errors = {s: edit_distance(list(references[i]), list(s))["total"] for s in sequences}
         fewest = sequences
-        if num_best == 1:  # the others need no scores
+        if nbest.num_best == 1:  # the others need no scores
             least = min(errors.values())
             fewest = [s for s in sequences if errors[s] == least]
         scored = [(s, lattice.total_score(labels, s, False)) for s in fewest]
         return sorted(scored, key=lambda item: (errors[item[0]], -item[1]))
 
     search = FastBeamCore(model, opts, keep_transitions=True)
-    nbest = _NBest(search, None, rank, num_paths=num_paths, scale=nbest_scale, num_best=num_best)
-    return nbest.search(encoder_out, encoder_out_lens)
+    return _NBest(search, None, rank, nbest).search(encoder_out, encoder_out_lens)
 
 
 class _NBest:
     """A search for lattices, and the choice among paths drawn from them."""
 
-    def __init__(
-        self,
-        search: FastBeamCore,
-        graph: Optional[Fsa],
-        rank: _Rank,
-        *,
-        num_paths: int,
-        scale: float,
-        num_best: int,
-    ) -> None:
+    def __init__(self, search: FastBeamCore, graph: Optional[Fsa], rank: _Rank, opts: NbestOptions) -> None:
         self._search = search
         self._has_words = graph is not None and graph.names is not None
         self._labels_of_arc = (
             graph.output if graph is not None and self._has_words else token_of_arc(search, graph)
         )
         self._rank = rank
-        self._num_paths = num_paths
-        self._scale = scale
-        self._num_best = num_best
+        self._opts = opts
 
     def search(self, encoder_out: Tensor, lens: Tensor) -> List[List[Hypothesis]]:
         """Return n-best lists of encoder output (N, T, C) with lengths (N,)."""
@@ -146,11 +124,11 @@ class _NBest:
     def _of_lattice(self, lattice: Lattice, i: int) -> List[Hypothesis]:
         """Return the hypotheses of utterance ``i``."""
         labels = lattice.labels(self._labels_of_arc)  # (A,)
-        sequences = lattice.sequences(lattice.random_paths(self._num_paths, self._scale), labels)
+        sequences = lattice.sequences(lattice.random_paths(self._opts.num_paths, self._opts.scale), labels)
         if not sequences:
             return [Hypothesis([], [], 0.0, [] if self._has_words else None)]
         out: List[Hypothesis] = []
-        for sequence, score in self._rank(lattice, labels, sequences, i)[: self._num_best or None]:
+        for sequence, score in self._rank(lattice, labels, sequences, i)[: self._opts.num_best or None]:
             path, _ = lattice.best_path(labels, sequence)  # (T,) arcs of the lattice
             arcs = torch.from_numpy(lattice.arc[path])[None, None]  # (1, 1, T)
             ((found,),) = to_paths(arcs, self._search.blank)

@@ -52,8 +52,6 @@ def graves_beam_search(
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
     opts: BeamOptions = BeamOptions(),
-    *,
-    num_best: int = 0,
 ) -> List[List[Hypothesis]]:
     """Search one utterance at a time: exact about tokens per frame, and slow.
 
@@ -68,8 +66,7 @@ def graves_beam_search(
       model: eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
-      opts: beam size, blank penalty and temperature.
-      num_best: hypotheses returned per utterance at most; 0: all.
+      opts: beam size, blank penalty, temperature, and the length of the lists.
 
     Returns:
       For each utterance the hypotheses of its last beam, no two with the same tokens. The first has
@@ -83,7 +80,7 @@ def graves_beam_search(
             "the model wanted to emit tokens without end at %d frames; modified_beam_search emits one a frame",
             search.endless,
         )
-    return [hypotheses[: num_best or None] for hypotheses in found]
+    return [hypotheses[: opts.num_best or None] for hypotheses in found]
 
 
 class _Search:

@@ -49,9 +49,7 @@ def modified_beam_search(
     encoder_out: Tensor,
     encoder_out_lens: Tensor,
     opts: BeamOptions = BeamOptions(),
-    *,
     scorers: Sequence[Scorer] = (),
-    num_best: int = 0,
 ) -> List[List[Hypothesis]]:
     """Search with at most one token per frame, batched over utterances and hypotheses.
 
@@ -63,9 +61,8 @@ def modified_beam_search(
       model: eager or TorchScript.
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
-      opts: beam size, blank penalty and temperature.
+      opts: beam size, blank penalty, temperature, and the length of the lists.
       scorers: language models and contextual biasing.
-      num_best: hypotheses returned per utterance at most; 0: all.
 
     Returns:
       For each utterance its hypotheses, no two with the same tokens and one at least. The first has
@@ -75,7 +72,7 @@ def modified_beam_search(
     packed = pack_frames(encoder_out, encoder_out_lens)
     state, trace = core.run(packed.frames, core.start(encoder_out.size(0)))
     final = core.final_scores(state)  # (N, B)
-    places = core.ranked(final, state)[:, : num_best or opts.beam_size]  # (N, K)
+    places = core.ranked(final, state)[:, : opts.num_best or opts.beam_size]  # (N, K)
     _, tokens = backtrack(trace, places, core.blank)
     found: List[List[Hypothesis]] = []
     for scores, paths in zip(final.gather(1, places).tolist(), to_paths(tokens, core.blank)):
@@ -105,7 +102,7 @@ class StreamingBeamSearch:
     """
 
     def __init__(
-        self, model: Transducer, opts: BeamOptions = BeamOptions(), *, scorers: Sequence[Scorer] = ()
+        self, model: Transducer, opts: BeamOptions = BeamOptions(), scorers: Sequence[Scorer] = ()
     ) -> None:
         self._core = BeamCore(model, opts, scorers)
 
