@@ -38,7 +38,7 @@ class FbankOptions:
 
 def compute(opts: FbankOptions) -> None:
     """Run the program with ``opts``."""
-    from asr_core.data.compute import dask_client
+    from asr_core.data.parallel import dask_client
 
     start = f"{opts.prefix}_" if opts.prefix else ""
     targets = {
@@ -69,7 +69,7 @@ def _compute_part(opts: FbankOptions, part: str, target: Path, client: Any) -> N
         num_mel_bins=opts.num_mel_bins, sample_rate=opts.sample_rate, feature_type=opts.feature_type
     )
     perturb = opts.perturb_speed and part.startswith("train")
-    done = compute_features(source, target, data, opts.nj, perturb, client=client)
+    done = compute_features(source, target, data, nj=opts.nj, speed_perturb=perturb, client=client)
     logging.info(
         "%s: %d cuts, %.2f hours, %d left out as unreadable",
         target,

@@ -1,27 +1,37 @@
-"""Features of a whole part of a corpus, computed by many processes and stored; what a crash interrupted is continued."""
+"""Computing and storing the features of a part of a corpus, by many processes, resumable."""
 
 import gzip
 import json
 import logging
-import multiprocessing
 import shutil
-import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Iterator, List, Mapping, Optional, Tuple
 
-from asr_core.data.manifest import count_lines, digest_of, open_lines, write_cuts
-from asr_core.data.options import DataOptions
+import torch
+from lhotse.features.base import Features
+from lhotse.utils import fastcopy
+from tqdm import tqdm
+
+from asr_core.data.cut_refs import at_speed
+from asr_core.data.dataset import FeaturesOfAudio
+from asr_core.data.features import describe_features
+from asr_core.data.manifest import count_lines, cuts_of_span, digest_of, write_cuts
+from asr_core.data.options import FeatureOptions
+from asr_core.data.parallel import process_map
+from asr_core.data.read_errors import short_reason
+from asr_core.data.storage import FlatFeaturesWriter
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path, write_text_atomic
-from asr_core.utils.runtime import die_with_parent
 
-T = TypeVar("T")
-R = TypeVar("R")
+if TYPE_CHECKING:
+    import numpy as np
+    from dask.distributed import Client
+    from lhotse.cut import Cut
+
+# Cuts of a shard: large enough that starting one costs nothing, small enough that a crash loses
+# little.
 _SHARD_CUTS = 500
 _SPEEDS = (1.0, 0.9, 1.1)
 _SUFFIXES = (".f16", ".json", ".gz")  # of the files in a folder of features
@@ -29,7 +39,13 @@ _SUFFIXES = (".f16", ".json", ".gz")  # of the files in a folder of features
 
 @dataclass
 class Computed:
-    """What became of cuts: how many have features, their seconds, and (id, reason) of those whose audio could not be read."""
+    """The result of computing features.
+
+    Attributes:
+      cuts: number of cuts that have features.
+      seconds: their duration.
+      dropped: (id, reason) of the cuts whose audio could not be read.
+    """
 
     cuts: int = 0
     seconds: float = 0.0
@@ -38,9 +54,16 @@ class Computed:
 
 @dataclass(frozen=True)
 class _Job:
-    """Lines ``first`` up to but without ``last`` of a manifest, at one speed, for the shard of this number.
+    """The features of one shard: a span of lines of a manifest, at one speed.
 
-    The manifests name ``recorded_folder``, as the user wrote it; ``folder`` is the same and absolute, for processes elsewhere.
+    Attributes:
+      source: the manifest.
+      folder: where features go, absolute, for processes that may run elsewhere.
+      recorded_folder: the same as the user wrote it, which the written manifests name.
+      number: of the shard.
+      first, last: the span, ``last`` not included.
+      speed: playing speed.
+      opts: the features to compute.
     """
 
     source: str
@@ -50,131 +73,63 @@ class _Job:
     first: int
     last: int
     speed: float
-    opts: DataOptions
+    opts: FeatureOptions
 
     def path(self, suffix: str) -> Path:
         return Path(self.folder) / f"{self.number:04d}{suffix}"
 
 
-def process_map(
-    function: Callable[[T], R], items: Iterable[T], nj: int, client: Optional[Any] = None
-) -> Iterator[R]:
-    """``map`` with ``nj`` processes, results in order; in this process if ``nj`` is 1.
-
-    Args:
-      function: a function at the top level of a module.
-      items: its arguments.
-      nj: number of processes.
-      client: a ``dask.distributed.Client``, whose cluster then does the work instead of processes of this machine.
-
-    Raises:
-      UserError: a process was killed, as happens when the memory is full.
-    """
-    if client is not None:
-        for future in client.map(function, list(items), pure=False):
-            yield future.result()
-        return
-    if nj <= 1:
-        yield from map(function, items)
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(nj, mp_context=context, initializer=_start_worker) as pool:
-        try:
-            yield from pool.map(function, items)
-        except BrokenProcessPool as e:
-            raise UserError(
-                "a worker process was killed; if memory ran out, start the same command again with a smaller --nj"
-            ) from e
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def dask_client(address: str) -> Any:
-    """A connection to the Dask scheduler at ``address``, e.g. ``tcp://node1:8786``.
-
-    Raises:
-      UserError: Dask is not installed, or nobody answers there.
-    """
-    try:
-        from dask.distributed import Client
-    except ImportError as e:
-        raise UserError("--dask-scheduler needs Dask: pip install 'dask[distributed]'") from e
-    try:
-        return Client(address, timeout=20)
-    except (OSError, ValueError) as e:
-        raise UserError(f"no Dask scheduler answers at {address}: {e}") from e
-
-
-def _start_worker() -> None:
-    import torch
-
-    die_with_parent(signal.SIGKILL)
-    torch.set_num_threads(1)
-
-
 def compute_features(
     source: Path,
     target: Path,
-    opts: DataOptions,
+    opts: FeatureOptions,
+    *,
     nj: int = 1,
     speed_perturb: bool = False,
     progress: bool = True,
-    client: Optional[Any] = None,
+    client: Optional["Client"] = None,
 ) -> Computed:
-    """Compute and store the features of the cuts in ``source``; ``target`` gets the cuts with features.
+    """Compute and store the features of the cuts in ``source``; list them in ``target``.
 
-    The features are written beside ``target``, in a folder named after it, in shards that do not depend on ``nj``. Shards that
-    an interrupted call with the same arguments completed are kept. The manifest is written last, so that its existence means
-    that all is there.
+    The features go beside ``target``, into a folder named after it, in shards that do not depend on
+    ``nj``. Shards that an interrupted call with the same arguments completed are kept. The manifest
+    is written last, so that its existence means that everything is there.
 
     Args:
       source: manifest of cuts with recordings.
       target: manifest to write, ``<prefix>_cuts_<part>.jsonl.gz``.
-      opts: ``sample_rate``, ``num_mel_bins`` and ``feature_type``.
+      opts: the features to compute.
       nj: number of processes.
       speed_perturb: also store each cut at speeds 0.9 and 1.1.
       progress: show a progress bar.
-      client: see :func:`process_map`; the cluster's machines must see the same files under the same names.
+      client: see :func:`~asr_core.data.parallel.process_map`; the cluster's machines must see the
+        same files under the same names.
 
     Returns:
-      How many cuts have features, and those that were left out because their audio could not be read.
+      How many cuts have features, and those that were left out because their audio is unreadable.
 
     Raises:
       UserError: ``source`` is missing or empty, or no audio at all could be read.
     """
     if not source.is_file():
         raise UserError(f"no cut manifest {source}; run prepare.sh from stage 1")
-    import asr_core.data.dataset  # noqa: F401  (before processes are forked, which then need not load it)
-    from asr_core.data.features import describe_features
-
     total = count_lines(source)
     if not total:
         raise UserError(f"{source} has no cuts")
+    speeds = _SPEEDS if speed_perturb else _SPEEDS[:1]
     recorded = target.parent / target.name.split(".")[0].replace("_cuts", "_feats")
     folder = recorded.resolve()
-    speeds = _SPEEDS if speed_perturb else _SPEEDS[:1]
-    of = {"source": digest_of(source), "speeds": speeds, "rate": opts.sample_rate, "mels": opts.num_mel_bins}
-    of.update(type=opts.feature_type, shard=_SHARD_CUTS)
-    _start_folder(folder, of)
-    spans = [
-        (speed, i, min(i + _SHARD_CUTS, total)) for speed in speeds for i in range(0, total, _SHARD_CUTS)
-    ]
-    where = (str(source.resolve()), str(folder), str(recorded))
-    jobs = [_Job(*where, n, i, j, speed, opts) for n, (speed, i, j) in enumerate(spans)]
+    _start_folder(folder, _settings(source, opts, speeds))
+    jobs = _jobs(source, recorded, total, speeds, opts)
     waiting = [job for job in jobs if not job.path(".json").is_file()]
     if len(waiting) < len(jobs):
         logging.info("%s: %d of %d shards were done before", target, len(jobs) - len(waiting), len(jobs))
-    _run(
-        process_map(_compute_shard, waiting, min(nj, len(waiting)), client),
-        waiting,
-        f"features {target.name}",
-        progress,
-    )
+    results = process_map(_compute_shard, waiting, min(nj, len(waiting)), client)
+    _run(results, waiting, f"features {target.name}", progress)
     done = _collect(jobs)
     if not done.cuts:
-        raise UserError(
-            f"{source}: none of the {total} recordings could be read; the first: {done.dropped[0][1]}"
-        )
+        first_reason = done.dropped[0][1]
+        raise UserError(f"{source}: none of the {total} recordings could be read; the first: {first_reason}")
     form = describe_features(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
     write_text_atomic(folder / "features.json", json.dumps(form, indent=2) + "\n")
     _join_manifests(jobs, target)
@@ -185,6 +140,37 @@ def compute_features(
     return done
 
 
+def _settings(source: Path, opts: FeatureOptions, speeds: Tuple[float, ...]) -> Mapping[str, object]:
+    """Return all that the content of the shards depends on."""
+    return {
+        "source": digest_of(source),
+        "speeds": speeds,
+        "rate": opts.sample_rate,
+        "mels": opts.num_mel_bins,
+        "type": opts.feature_type,
+        "shard": _SHARD_CUTS,
+    }
+
+
+def _jobs(
+    source: Path, recorded: Path, total: int, speeds: Tuple[float, ...], opts: FeatureOptions
+) -> List[_Job]:
+    starts = [(speed, first) for speed in speeds for first in range(0, total, _SHARD_CUTS)]
+    return [
+        _Job(
+            source=str(source.resolve()),
+            folder=str(recorded.resolve()),
+            recorded_folder=str(recorded),
+            number=number,
+            first=first,
+            last=min(first + _SHARD_CUTS, total),
+            speed=speed,
+            opts=opts,
+        )
+        for number, (speed, first) in enumerate(starts)
+    ]
+
+
 def _join_manifests(jobs: List[_Job], target: Path) -> None:
     with atomic_path(target) as tmp, open(tmp, "wb") as out:
         for job in jobs:  # members of a gzip file may simply follow one another
@@ -192,11 +178,11 @@ def _join_manifests(jobs: List[_Job], target: Path) -> None:
                 shutil.copyfileobj(shard, out)
 
 
-def _start_folder(folder: Path, settings: Any) -> None:
-    """Keep what an interrupted call with these settings left in ``folder``, remove what other calls left.
+def _start_folder(folder: Path, settings: Mapping[str, object]) -> None:
+    """Keep the shards of an interrupted call with these settings; remove those of others.
 
     Raises:
-      UserError: there are features of another program.
+      UserError: it holds features of another program.
     """
     record = folder / "settings.json"
     text = json.dumps(settings)
@@ -205,23 +191,21 @@ def _start_folder(folder: Path, settings: Any) -> None:
     others = [path.name for path in folder.glob("*") if path.suffix not in _SUFFIXES]
     if others:
         raise UserError(
-            f"{folder} has features of another program ({others[0]}), but their manifest is not there: move one of them"
+            f"{folder} has features of another program ({others[0]}) but no manifest: move the folder away"
         )
     shutil.rmtree(folder, ignore_errors=True)
     write_text_atomic(record, text)
 
 
-def _run(results: Iterator[int], jobs: List[_Job], what: str, progress: bool) -> None:
-    from tqdm import tqdm
-
+def _run(results: Iterator[int], jobs: List[_Job], title: str, progress: bool) -> None:
     total = sum(job.last - job.first for job in jobs)
-    with tqdm(total=total, desc=what, unit="cut", disable=not (progress and sys.stderr.isatty())) as bar:
+    with tqdm(total=total, desc=title, unit="cut", disable=not (progress and sys.stderr.isatty())) as bar:
         for number in results:
             bar.update(number)
 
 
 def _collect(jobs: List[_Job]) -> Computed:
-    """Sum up what the records of all shards say."""
+    """Add up the records of all shards."""
     done = Computed()
     for job in jobs:
         part = Computed(**json.loads(job.path(".json").read_text()))
@@ -236,9 +220,7 @@ def _collect(jobs: List[_Job]) -> Computed:
 
 
 def _compute_shard(job: _Job) -> int:
-    """Write features, cuts and (last) the record of one shard; returns the number of cuts that it was given."""
-    import torch
-
+    """Write features, cuts and (last) the record of one shard; return its number of lines."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -254,52 +236,48 @@ def _compute_shard(job: _Job) -> int:
     return job.last - job.first
 
 
-def _features_of(job: _Job) -> Tuple[List[Any], Computed]:
-    from lhotse.features.base import Features
-    from lhotse.utils import fastcopy
-
-    from asr_core.data.dataset import FeaturesOfAudio, short_reason
-    from asr_core.data.storage import FlatFeaturesWriter
-
+def _features_of(job: _Job) -> Tuple[List["Cut"], Computed]:
+    """Write the features of one shard; return the cuts that have them."""
     features_of = FeaturesOfAudio(job.opts)
-    kept: List[Any] = []
+    kept: List["Cut"] = []
     done = Computed()
     path = job.path(".f16")
     with atomic_path(path) as tmp, FlatFeaturesWriter(str(tmp)) as writer:
         for cut in _cuts_of(job):
             try:
                 matrix = features_of(cut)
-            except (
-                Exception
-            ) as e:  # the readers raise many kinds; one bad file must not end the whole preparation
+            except Exception as e:  # the readers raise many kinds; one bad file must not end the preparation
                 done.dropped.append((cut.id, short_reason(e)))
                 continue
-            features = Features(
-                type=features_of.extractor.name,
-                num_frames=matrix.shape[0],
-                num_features=matrix.shape[1],
-                frame_shift=0.01,
-                sampling_rate=cut.sampling_rate,
-                start=cut.start,
-                duration=cut.duration,
-                storage_type=writer.name,
-                storage_path=f"{job.recorded_folder}/{path.name}",
-                storage_key=writer.write(cut.id, matrix),
-                recording_id=cut.recording_id,
-                channels=cut.channel,
-            )
+            features = _describe_matrix(cut, matrix, features_of.extractor.name, writer.name)
+            features.storage_path = f"{job.recorded_folder}/{path.name}"
+            features.storage_key = writer.write(cut.id, matrix)
             kept.append(fastcopy(cut, features=features))
             done.cuts += 1
             done.seconds += cut.duration
     return kept, done
 
 
-def _cuts_of(job: _Job) -> Iterator[Any]:
-    from lhotse.serialization import decode_json_line, deserialize_item
+def _describe_matrix(cut: "Cut", matrix: "np.ndarray", kind: str, storage: str) -> Features:
+    """Return lhotse's record of a feature matrix (T, C), without the place where it is stored."""
+    return Features(
+        type=kind,
+        num_frames=matrix.shape[0],
+        num_features=matrix.shape[1],
+        frame_shift=0.01,
+        sampling_rate=cut.sampling_rate,
+        start=cut.start,
+        duration=cut.duration,
+        storage_type=storage,
+        storage_path="",
+        storage_key="",
+        recording_id=cut.recording_id,
+        channels=cut.channel,
+    )
 
-    with open_lines(Path(job.source)) as lines:
-        for line in islice(lines, job.first, job.last):
-            cut = deserialize_item(decode_json_line(line))
-            if cut.sampling_rate != job.opts.sample_rate:
-                cut = cut.resample(job.opts.sample_rate)
-            yield cut if job.speed == 1.0 else cut.perturb_speed(job.speed)
+
+def _cuts_of(job: _Job) -> Iterator["Cut"]:
+    for cut in cuts_of_span(job.source, job.first, job.last):
+        if cut.sampling_rate != job.opts.sample_rate:
+            cut = cut.resample(job.opts.sample_rate)
+        yield at_speed(cut, job.speed)

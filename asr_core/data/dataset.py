@@ -4,34 +4,64 @@ import contextlib
 import hashlib
 import logging
 import random
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, List, Protocol, Sequence, Tuple
 
 import numpy as np
 import torch
+from lhotse import CutSet
 from torch import Tensor
 
+import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
+from asr_core.data.batch import Batch, Supervisions
+from asr_core.data.cut_refs import CutRef, LineRef, SharRef, load_cut
 from asr_core.data.features import LOG_EPS, make_extractor
-from asr_core.data.options import DataOptions
-from asr_core.data.stream import load_cut
-from asr_core.utils.errors import UserError
+from asr_core.data.log_mel import num_frames
+from asr_core.data.options import DataOptions, FeatureOptions
+from asr_core.data.read_errors import DroppedCut, OtherFeatures, UnreadableCut, as_read_error, short_reason
 
-_MAX_TAIL_FRAMES = 40  # of digital silence; decoding a causal model appends 30 and what fills its last chunk
+if TYPE_CHECKING:
+    from lhotse import Features
+    from lhotse.cut import Cut
 
-MISSING_PACKAGE = "stored in a form that needs another package"
-OTHER_FEATURES = "not those of the model"
+# Frames of digital silence. Decoding a causal model appends 30 frames, and what fills its last
+# chunk.
+_MAX_TAIL_FRAMES = 40
+# Seconds by which a supervision may end before its cut and still count as reaching its end: half a
+# frame.
+_END_TOLERANCE = 0.005
 
-Loader = Callable[[Any], np.ndarray]
+Loader = Callable[["Cut"], np.ndarray]
+
+
+class CutTransform(Protocol):
+    """A change of the cuts of a training batch, such as added noise."""
+
+    def __call__(self, cuts: CutSet, rng: random.Random) -> CutSet:
+        """Return the changed cuts."""
+
+
+class InputTransform(Protocol):
+    """A change of the inputs of a training batch, such as SpecAugment, with lhotse's signature."""
+
+    def __call__(self, x: Tensor, supervision_segments: Tensor) -> Tensor:
+        """Return the changed inputs (N, T, C).
+
+        Args:
+          x: (N, T, C) inputs.
+          supervision_segments: (N, 3) int32: row, first frame and number of frames of each
+            supervision.
+        """
 
 
 def batch_seed(*parts: int) -> int:
-    """A 32-bit seed that depends on all ``parts``, e.g. (seed, epoch, rank, batch index)."""
+    """Return a 32-bit seed that depends on all ``parts``, e.g. (seed, epoch, rank, batch index)."""
     digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[random.Random]:
-    """Within the block all random sources follow ``seed``; afterwards they are as they were before."""
+    """Let all random sources follow ``seed`` within the block; restore their states afterwards."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         random.seed(seed)
@@ -46,7 +76,7 @@ def seeded(seed: int) -> Iterator[random.Random]:
 
 @contextlib.contextmanager
 def _single_thread() -> Iterator[None]:
-    """Within the block torch uses one thread: the tensors of single utterances are too small to share."""
+    """Let torch use one thread: the tensors of single utterances are too small to share."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -55,38 +85,30 @@ def _single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class OtherFeatures(UserError):
-    """Stored features are of another kind than the model's."""
-
-
 class StoredFeatures:
-    """Precomputed features (T, C) of a cut, noise mixed in if it carries any.
+    """Loader of stored features (T, C) of a cut, noise mixed in if the cut carries any.
 
     Raises:
       OtherFeatures: they are not those that the options name.
     """
 
-    def __init__(self, opts: DataOptions) -> None:
+    def __init__(self, opts: FeatureOptions) -> None:
         self.opts = opts
-        if opts.feature_type == "log-mel":
-            import asr_core.data.log_mel  # noqa: F401  (makes the features known to lhotse, which mixes them)
 
-    def __call__(self, cut: Any) -> np.ndarray:
+    def __call__(self, cut: "Cut") -> np.ndarray:
         for track in getattr(cut, "tracks", None) or [cut]:
             features = getattr(getattr(track, "cut", track), "features", None)
             if features is not None:
                 self._check(features)
         array = cut.load_features()
-        if (
-            array is not None and self.opts.feature_type == "log-mel"
-        ):  # lhotse repeats the last frame where it counts one more
-            from asr_core.data.log_mel import num_frames
-
-            array = array[: num_frames(round(cut.duration * self.opts.sample_rate), self.opts.sample_rate)]
+        if array is not None and self.opts.feature_type == "log-mel":
+            # lhotse repeats the last frame where its own rule counts one more.
+            num_samples = round(cut.duration * self.opts.sample_rate)
+            array = array[: num_frames(num_samples, self.opts.sample_rate)]
         return array
 
-    def _check(self, features: Any) -> None:
-        """Other programs' Kaldi-like features go by many names."""
+    def _check(self, features: "Features") -> None:
+        # Other programs store Kaldi-compatible features under many names.
         opts, found = self.opts, features.type if features.type == "log-mel" else "fbank"
         for name, value, wanted in (
             ("--feature-type", found, opts.feature_type),
@@ -95,55 +117,47 @@ class StoredFeatures:
         ):
             if value != wanted:
                 raise OtherFeatures(
-                    f"prepared with {name} {value}, not {wanted}: give the same to both programs, or --on-the-fly-feats 1"
+                    f"not those of the model: prepared with {name} {value}, not {wanted}; "
+                    "give the same to both programs, or --on-the-fly-feats 1"
                 )
 
 
 class FeaturesOfAudio:
-    """Features (T, C) computed from the audio of a cut."""
+    """Loader that computes features (T, C) from the audio of a cut."""
 
-    def __init__(self, opts: DataOptions) -> None:
+    def __init__(self, opts: FeatureOptions) -> None:
         self.sample_rate = opts.sample_rate
         self.extractor = make_extractor(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
 
-    def __call__(self, cut: Any) -> np.ndarray:
-        samples = load_samples(
-            cut.resample(self.sample_rate) if cut.sampling_rate != self.sample_rate else cut
-        )
-        return self.extractor.extract(samples[None], self.sample_rate)
+    def __call__(self, cut: "Cut") -> np.ndarray:
+        if cut.sampling_rate != self.sample_rate:
+            cut = cut.resample(self.sample_rate)
+        return self.extractor.extract(load_samples(cut)[None], self.sample_rate)
 
 
-def load_samples(cut: Any) -> np.ndarray:
-    """Samples (num_samples,) float32 of a single-channel cut."""
+def load_samples(cut: "Cut") -> np.ndarray:
+    """Return the samples (num_samples,) float32 of a single-channel cut."""
     audio = cut.load_audio()
     if audio is None or audio.size == 0:
         raise ValueError("no audio")
     return np.ascontiguousarray(audio[0], dtype=np.float32)
 
 
-LOADERS: Dict[str, Callable[[DataOptions], Loader]] = {
-    "PrecomputedFeatures": StoredFeatures,
-    "OnTheFlyFeatures": FeaturesOfAudio,
-    "AudioSamples": lambda opts: load_samples,
-}
+def make_loader(opts: DataOptions) -> Loader:
+    """Return the function that reads a cut's row of ``inputs`` under the input strategy."""
+    if opts.strategy == "AudioSamples":
+        return load_samples
+    return FeaturesOfAudio(opts) if opts.strategy == "OnTheFlyFeatures" else StoredFeatures(opts)
 
 
 class SpeechDataset(torch.utils.data.Dataset):
-    """Makes batches in the form of lhotse's K2SpeechRecognitionDataset.
-
-    N is the number of utterances, T the frames of the longest, C the mel filters. A batch is a dict:
-
-    - ``inputs``: (N, T, C) float32, padded with ``LOG_EPS``; with the strategy ``AudioSamples`` (N, num_samples), padded with 0.
-    - ``supervisions``: ``text`` (N strings), ``sequence_idx``, ``start_frame``, ``num_frames`` (N,) int32 (for audio
-      ``start_sample``, ``num_samples``) and, if wanted, ``cut`` (N cuts). One supervision per cut: joined cuts have one text.
-    - ``batch_idx``: this batch's position in its epoch, from 0.
-    - ``dropped``: list of (cut id, reason) of cuts that could not be read. If none could, ``inputs`` has N = 0.
+    """Dataset whose items are whole batches, see :class:`~asr_core.data.batch.Batch`.
 
     Args:
       opts: data options.
       seeds: what the random sources of all batches depend on, e.g. (seed, epoch, rank).
-      cut_transforms: functions (cuts, rng) -> cuts.
-      input_transforms: functions (inputs, supervision_segments=(N, 3)) -> inputs, as in lhotse.
+      cut_transforms: changes of the cuts.
+      input_transforms: changes of the inputs.
       return_cuts: whether batches carry their cuts.
       tail_silence_prob: how often an utterance gets digital silence at its end.
     """
@@ -152,12 +166,13 @@ class SpeechDataset(torch.utils.data.Dataset):
         self,
         opts: DataOptions,
         seeds: Sequence[int],
-        cut_transforms: Sequence[Callable] = (),
-        input_transforms: Sequence[Callable] = (),
+        *,
+        cut_transforms: Sequence[CutTransform] = (),
+        input_transforms: Sequence[InputTransform] = (),
         return_cuts: bool = True,
         tail_silence_prob: float = 0.0,
     ) -> None:
-        self.load = LOADERS[opts.strategy](opts)
+        self.load = make_loader(opts)
         self.is_audio = opts.strategy == "AudioSamples"
         self.seeds = tuple(seeds)
         self.cut_transforms = list(cut_transforms)
@@ -166,17 +181,24 @@ class SpeechDataset(torch.utils.data.Dataset):
         self.tail_silence_prob = tail_silence_prob
         self.samples_per_frame = opts.sample_rate // 100
 
-    def __getitem__(self, item: Tuple[int, Any]) -> Dict[str, Any]:
+    def __getitem__(self, item: Tuple[int, Sequence[CutRef]]) -> Batch:
         index, refs = item
         with seeded(batch_seed(*self.seeds, index)) as rng, _single_thread():
             cuts, dropped = _load_cuts(refs)
             for transform in self.cut_transforms if len(cuts) else ():
                 cuts = transform(cuts, rng)
-            return self._collate(index, cuts, dropped, rng)
+            kept, arrays = self._read_all(cuts, dropped)
+            starts, lengths = _intervals(kept, arrays)
+            self._append_silence(arrays, lengths, rng)
+            return {
+                "inputs": self._inputs(arrays, starts, lengths),
+                "supervisions": self._supervisions(kept, starts, lengths),
+                "batch_idx": index,
+                "dropped": dropped,
+            }
 
-    def _collate(
-        self, index: int, cuts: Any, dropped: List[Tuple[str, str]], rng: random.Random
-    ) -> Dict[str, Any]:
+    def _read_all(self, cuts: CutSet, dropped: List[DroppedCut]) -> Tuple[List["Cut"], List[np.ndarray]]:
+        """Read the cuts, longest first; note in ``dropped`` those that cannot be read."""
         kept, arrays = [], []
         for cut in cuts.sort_by_duration(ascending=False):
             if len(cut.supervisions) > 1:
@@ -184,39 +206,12 @@ class SpeechDataset(torch.utils.data.Dataset):
             try:
                 arrays.append(self._read(cut))
                 kept.append(cut)
-            except ImportError as e:  # not this cut's fault; the main process ends the run
-                dropped.append((cut.id, f"{MISSING_PACKAGE}: {e}"))
-            except OtherFeatures as e:  # nor is this
-                dropped.append((cut.id, f"{OTHER_FEATURES}: {e}"))
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)
-                dropped.append((cut.id, short_reason(e)))
-        starts, lengths = _intervals(kept, arrays)
-        silence = 0.0 if self.is_audio else LOG_EPS
-        for i in range(len(arrays)):
-            if self.tail_silence_prob > 0 and rng.random() < self.tail_silence_prob:
-                tail = rng.randint(1, _MAX_TAIL_FRAMES) * (self.samples_per_frame if self.is_audio else 1)
-                arrays[i] = np.concatenate(
-                    [arrays[i], np.full((tail, *arrays[i].shape[1:]), silence, dtype=arrays[i].dtype)]
-                )
-                lengths[i] += tail
-        inputs = _pad(arrays, silence)
-        if arrays:
-            segments = torch.stack([torch.arange(len(arrays), dtype=torch.int32), starts, lengths], dim=1)
-            for transform in self.input_transforms:
-                inputs = transform(inputs, supervision_segments=segments)
-        unit = "sample" if self.is_audio else "frame"
-        supervisions: Dict[str, Any] = {
-            "text": [cut.supervisions[0].text if cut.supervisions else "" for cut in kept],
-            "sequence_idx": torch.arange(len(kept), dtype=torch.int32),
-            f"start_{unit}": starts,
-            f"num_{unit}s": lengths,
-        }
-        if self.return_cuts:
-            supervisions["cut"] = kept
-        return {"inputs": inputs, "supervisions": supervisions, "batch_idx": index, "dropped": dropped}
+                dropped.append(DroppedCut(cut.id, as_read_error(e)))
+        return kept, arrays
 
-    def _read(self, cut: Any) -> np.ndarray:
+    def _read(self, cut: "Cut") -> np.ndarray:
         array = self.load(cut)
         if array is None:
             raise ValueError("no stored features")
@@ -224,17 +219,52 @@ class SpeechDataset(torch.utils.data.Dataset):
             raise ValueError("not finite")
         return array
 
+    def _append_silence(self, arrays: List[np.ndarray], lengths: Tensor, rng: random.Random) -> None:
+        """Lengthen some arrays, in place, by silence that belongs to their supervision."""
+        for i, array in enumerate(arrays):
+            if self.tail_silence_prob > 0 and rng.random() < self.tail_silence_prob:
+                tail = rng.randint(1, _MAX_TAIL_FRAMES) * (self.samples_per_frame if self.is_audio else 1)
+                silence = np.full((tail, *array.shape[1:]), self._silence, dtype=array.dtype)
+                arrays[i] = np.concatenate([array, silence])
+                lengths[i] += tail
 
-def _load_cuts(refs: Sequence[Any]) -> Tuple[Any, List[Tuple[str, str]]]:
-    """The cuts that a sampler's references stand for, and (what, reason) of those that cannot be read."""
-    from lhotse import CutSet
+    @property
+    def _silence(self) -> float:
+        return 0.0 if self.is_audio else LOG_EPS
 
+    def _inputs(self, arrays: List[np.ndarray], starts: Tensor, lengths: Tensor) -> Tensor:
+        """Pad the arrays into one tensor (N, T, C) or (N, num_samples), and transform it."""
+        inputs = _pad(arrays, self._silence)
+        if arrays:
+            rows = torch.arange(len(arrays), dtype=torch.int32)
+            segments = torch.stack([rows, starts, lengths], dim=1)  # (N, 3)
+            for transform in self.input_transforms:
+                inputs = transform(inputs, supervision_segments=segments)
+        return inputs
+
+    def _supervisions(self, cuts: List["Cut"], starts: Tensor, lengths: Tensor) -> Supervisions:
+        supervisions: Supervisions = {
+            "text": [cut.supervisions[0].text if cut.supervisions else "" for cut in cuts],
+            "sequence_idx": torch.arange(len(cuts), dtype=torch.int32),
+        }
+        if self.is_audio:
+            supervisions["start_sample"], supervisions["num_samples"] = starts, lengths
+        else:
+            supervisions["start_frame"], supervisions["num_frames"] = starts, lengths
+        if self.return_cuts:
+            supervisions["cut"] = cuts
+        return supervisions
+
+
+def _load_cuts(refs: Sequence[CutRef]) -> Tuple[CutSet, List[DroppedCut]]:
+    """Build the cuts that references stand for; return them, and those that cannot be built."""
     cuts, dropped = [], []
     for ref in refs:
         try:
             cuts.append(load_cut(ref))
         except Exception as e:  # a damaged shard, of which there are as many kinds as of readers
-            dropped.append((f"cut {ref.line[:60]!r}", short_reason(e)))
+            name = f"cut {ref.line[:60]!r}" if isinstance(ref, (LineRef, SharRef)) else ref.id
+            dropped.append(DroppedCut(name, UnreadableCut(short_reason(e))))
     return CutSet.from_cuts(cuts), dropped
 
 
@@ -248,8 +278,8 @@ def _pad(arrays: List[np.ndarray], value: float) -> Tensor:
     return out
 
 
-def _intervals(cuts: List[Any], arrays: List[np.ndarray]) -> Tuple[Tensor, Tensor]:
-    """Start and length of each cut's supervision, in rows of its array."""
+def _intervals(cuts: List["Cut"], arrays: List[np.ndarray]) -> Tuple[Tensor, Tensor]:
+    """Return start and length (N,) of each cut's supervision, in rows of its array."""
     starts, lengths = [], []
     for cut, array in zip(cuts, arrays):
         start, end = 0, len(array)
@@ -257,16 +287,8 @@ def _intervals(cuts: List[Any], arrays: List[np.ndarray]) -> Tuple[Tensor, Tenso
             per_second = len(array) / cut.duration
             supervision = cut.supervisions[0]
             start = min(max(0, round(supervision.start * per_second)), len(array))
-            if supervision.end < cut.duration - 0.005:
+            if supervision.end < cut.duration - _END_TOLERANCE:
                 end = max(start, min(len(array), round(supervision.end * per_second)))
         starts.append(start)
         lengths.append(end - start)
     return torch.tensor(starts, dtype=torch.int32), torch.tensor(lengths, dtype=torch.int32)
-
-
-def short_reason(e: BaseException) -> str:
-    """Why a recording could not be read, in one line."""
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return (
-        f"unreadable ({type(e).__name__}: {lines[0][:160]})" if lines else f"unreadable ({type(e).__name__})"
-    )

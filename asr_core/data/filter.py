@@ -1,27 +1,60 @@
-"""Cuts that cannot be used are dropped, counted and named."""
+"""Dropping of cuts that cannot be used: they are counted and named."""
 
 import logging
 from collections import Counter
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set, Union
 
-from asr_core.data.options import DataOptions
+from asr_core.data.options import TrainingBatchOptions
 from asr_core.text.tokenizer import Tokenizer
 
-UNKNOWN = "characters that the tokens lack"  # how the reason begins that such cuts are dropped for
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+UNKNOWN = "characters that the tokens lack"  # how the reason of such drops begins
+
+
+@dataclass
+class SupervisionSummary:
+    """The part of a supervision that the filter looks at."""
+
+    text: Optional[str]
+
+
+@dataclass
+class CutSummary:
+    """The part of a cut that the filter looks at, read from a manifest's line."""
+
+    id: str
+    duration: float
+    supervisions: List[SupervisionSummary]
+    has_features: bool
+    num_frames: int
+
+
+CutLike = Union[CutSummary, "Cut"]
 
 
 def subsampled_length(num_frames: int, subsampling_factor: int = 4) -> int:
-    """Frames that an encoder gives for ``num_frames`` feature frames: those of a Zipformer, or as many at another rate, or few more."""
+    """Return a lower bound of the frames that an encoder makes of ``num_frames`` feature frames.
+
+    It is exact for a Zipformer, whose front end gives (T - 7) // 2 frames and whose output is
+    downsampled by 2. Encoders of another rate give as many in proportion, or a few more.
+    """
     return ((num_frames - 7) // 2 + 1) // 2 * 4 // subsampling_factor
 
 
 class DropReport:
-    """Which cuts were dropped and why; each cut counts once, however often an epoch meets it."""
+    """Record of the cuts that were dropped and why; each cut counts once, however often it is met.
+
+    Attributes:
+      ids: ids of the dropped cuts, by reason.
+    """
 
     def __init__(self) -> None:
         self.ids: Dict[str, List[str]] = {}
-        self._seen: set = set()
-        self._told: Dict[str, int] = {}
+        self._seen: Set[str] = set()
+        self._reported: Dict[str, int] = {}
 
     def add(self, cut_id: str, reason: str) -> None:
         """Note that ``cut_id`` was dropped because of ``reason``."""
@@ -31,26 +64,27 @@ class DropReport:
 
     @property
     def total(self) -> int:
+        """Number of dropped cuts."""
         return len(self._seen)
 
     def counts(self) -> Dict[str, int]:
-        """Number of dropped cuts by reason."""
+        """Return the number of dropped cuts by reason."""
         return {reason: len(ids) for reason, ids in self.ids.items()}
 
     def __str__(self) -> str:
         return _listed(self.ids)
 
-    def log(self, what: str) -> None:
-        """Log what was noted since the last time."""
-        new = {reason: ids[self._told.get(reason, 0) :] for reason, ids in self.ids.items()}
+    def log(self, source: str) -> None:
+        """Log the cuts noted since the last report; ``source`` says where they were met."""
+        new = {reason: ids[self._reported.get(reason, 0) :] for reason, ids in self.ids.items()}
         number = sum(map(len, new.values()))
         if number:
-            logging.warning("%s: %d cuts dropped: %s", what, number, _listed(new))
+            logging.warning("%s: %d cuts dropped: %s", source, number, _listed(new))
         self.mark_reported()
 
     def mark_reported(self) -> None:
-        """Take it that the user knows what was noted so far."""
-        self._told = self.counts()
+        """Take everything noted so far as reported."""
+        self._reported = self.counts()
 
 
 def _listed(ids_by_reason: Mapping[str, Sequence[str]]) -> str:
@@ -63,12 +97,13 @@ def _listed(ids_by_reason: Mapping[str, Sequence[str]]) -> str:
 
 
 class CutFilter:
-    """Tells whether a cut can be trained on.
+    """Filter that keeps the cuts that can be trained on.
 
     Args:
       opts: the limits of duration.
-      tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more tokens than encoder frames less two
-        (as icefall's zipformer recipe has it).
+      tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more
+        tokens than encoder frames less two (as in icefall's zipformer recipe): the pruned
+        transducer loss needs at least as many frames as tokens.
       report: where dropped cuts are noted.
       subsampling_factor: feature frames per encoder frame.
 
@@ -78,7 +113,7 @@ class CutFilter:
 
     def __init__(
         self,
-        opts: DataOptions,
+        opts: TrainingBatchOptions,
         tokenizer: Optional[Tokenizer],
         report: DropReport,
         subsampling_factor: int = 4,
@@ -87,25 +122,26 @@ class CutFilter:
         self.subsampling_factor = subsampling_factor
         self.tokenizer = tokenizer
         self.report = report
-        self.unknown: Counter = Counter()
+        self.unknown: "Counter[str]" = Counter()
 
-    def __call__(self, cut: Any) -> bool:
-        return self.count_tokens([cut])[0] is not None
+    def count_tokens(self, cuts: Sequence[CutLike]) -> List[Optional[int]]:
+        """Count the tokens of each cut (0 without a tokenizer).
 
-    def count_tokens(self, cuts: Sequence[Any]) -> List[Optional[int]]:
-        """The number of tokens of each cut (0 without a tokenizer), None for those that cannot be used, which are noted."""
+        The entries of cuts that cannot be used are None; these cuts are noted in the report.
+        """
         reasons = [self._reason(cut) for cut in cuts]
         counts = [0] * len(cuts)
         if self.tokenizer is not None:
             good = [i for i, reason in enumerate(reasons) if not reason]
             for i, ids in zip(good, self.tokenizer.encode([text_of(cuts[i]) for i in good])):
-                counts[i], reasons[i] = len(ids), self._reason_of_tokens(cuts[i], ids)
+                counts[i] = len(ids)
+                reasons[i] = self._reason_of_tokens(self.tokenizer, cuts[i], ids)
         for cut, reason in zip(cuts, reasons):
             if reason:
                 self.report.add(cut.id, reason)
         return [None if reason else count for count, reason in zip(counts, reasons)]
 
-    def _reason(self, cut: Any) -> str:
+    def _reason(self, cut: CutLike) -> str:
         if cut.duration < self.opts.min_duration:
             return f"shorter than {self.opts.min_duration:g} s"
         if cut.duration > self.opts.max_utt_duration:
@@ -114,19 +150,18 @@ class CutFilter:
             return "no text"
         return "" if self._encoder_frames(cut) >= 1 else "no frame is left after subsampling"
 
-    def _reason_of_tokens(self, cut: Any, ids: Sequence[int]) -> str:
-        if self.tokenizer.unk_id in ids:  # type: ignore[union-attr]
-            characters = self.tokenizer.unknown_characters(text_of(cut))  # type: ignore[union-attr]
+    def _reason_of_tokens(self, tokenizer: Tokenizer, cut: CutLike, ids: Sequence[int]) -> str:
+        if tokenizer.unk_id in ids:
+            characters = tokenizer.unknown_characters(text_of(cut))
             self.unknown.update(characters)
             return f"{UNKNOWN}: {characters}"
         return "more tokens than encoder frames" if self._encoder_frames(cut) - 2 < len(ids) else ""
 
-    def _encoder_frames(self, cut: Any) -> int:
-        return subsampled_length(
-            cut.num_frames if cut.has_features else round(cut.duration * 100), self.subsampling_factor
-        )
+    def _encoder_frames(self, cut: CutLike) -> int:
+        num_frames = cut.num_frames if cut.has_features else round(cut.duration * 100)
+        return subsampled_length(num_frames, self.subsampling_factor)
 
 
-def text_of(cut: Any) -> str:
-    """What is said in ``cut``."""
+def text_of(cut: CutLike) -> str:
+    """Return the transcript of ``cut``, its supervisions joined."""
     return " ".join(s.text or "" for s in cut.supervisions).strip()

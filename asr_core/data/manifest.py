@@ -6,33 +6,32 @@ import hashlib
 import zlib
 from array import array
 from collections import Counter
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Dict, Iterable, Iterator, List, Optional, Sequence, Set
 
+import numpy as np
+from lhotse import AudioSource, CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+
+import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
+from asr_core.data.cut_refs import parse_cut
+from asr_core.data.read_errors import short_reason
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import PathLike, atomic_path, open_binary
 
-_TOLERANCE = 2e-3  # seconds
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
-
-def read_cuts(path: PathLike) -> Any:
-    """The cuts of a manifest, held in memory; errors as :func:`iterate_cuts`."""
-    from lhotse import CutSet
-
-    return CutSet.from_cuts(iterate_cuts(path))
+_TOLERANCE = 2e-3  # seconds that a supervision may lie outside its cut: manifests round durations
 
 
-def iterate_cuts(path: PathLike) -> Iterator[Any]:
-    """The cuts of a manifest, one after the other.
+def iterate_cuts(path: PathLike) -> Iterator["Cut"]:
+    """Yield the cuts of a manifest.
 
     Raises:
       UserError: it is missing or damaged.
     """
-    from lhotse import CutSet
-
-    import asr_core.data.storage  # noqa: F401  (registers the reader of stored features)
-
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such manifest: {path}")
@@ -51,8 +50,8 @@ def open_lines(path: PathLike) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
-            yield f  # type: ignore[misc]
+        with open_binary(path) as f:
+            yield f
     except FileNotFoundError as e:
         raise UserError(f"no such manifest: {path}") from e
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
@@ -60,13 +59,20 @@ def open_lines(path: PathLike) -> Iterator[BinaryIO]:
 
 
 def count_lines(path: PathLike) -> int:
-    """The number of lines of a manifest; errors as :func:`open_lines`."""
+    """Return the number of lines of a manifest; errors as :func:`open_lines`."""
     with open_lines(path) as f:
         return sum(1 for _ in f)
 
 
+def cuts_of_span(path: PathLike, first: int, last: int) -> Iterator["Cut"]:
+    """Yield the cuts on lines ``first`` to ``last`` - 1; errors as :func:`open_lines`."""
+    with open_lines(path) as lines:
+        for line in islice(lines, first, last):
+            yield parse_cut(line)
+
+
 def digest_of(path: PathLike) -> str:
-    """A short text that another content of the file would not have."""
+    """Return a digest of a file's content."""
     with open(path, "rb") as f:
         digest = hashlib.blake2b(digest_size=16)
         while block := f.read(1 << 20):
@@ -74,14 +80,15 @@ def digest_of(path: PathLike) -> str:
     return digest.hexdigest()
 
 
-def join_manifests(folder: PathLike, prefix: str, part: str) -> Any:
-    """Cuts of whole recordings from ``<prefix>_recordings_<part>`` and ``<prefix>_supervisions_<part>`` as lhotse's recipes write them.
+def join_manifests(folder: PathLike, prefix: str, part: str) -> CutSet:
+    """Make cuts of whole recordings.
+
+    The recordings are those of ``<prefix>_recordings_<part>``, their texts those of
+    ``<prefix>_supervisions_<part>``, as lhotse's recipes write them.
 
     Raises:
-      UserError: one of the two is missing.
+      UserError: one of the two manifests is missing.
     """
-    from lhotse import CutSet, RecordingSet, SupervisionSet
-
     paths = [Path(folder) / f"{prefix}_{kind}_{part}.jsonl.gz" for kind in ("recordings", "supervisions")]
     for path in paths:
         if not path.is_file():
@@ -97,18 +104,16 @@ def make_cut(
     text: str,
     speaker: Optional[str] = None,
     channels: int = 1,
-) -> Any:
-    """The cut of a whole recording's first channel, with one supervision.
+) -> MonoCut:
+    """Make the cut of a whole recording's first channel, with one supervision.
 
     Args:
       cut_id: its id, and that of its recording and supervision.
       audio: path of the file, stored as it is given.
       num_samples, sample_rate, channels: of the file.
       text: the transcript.
-      speaker: who speaks, if known.
+      speaker: name of the speaker, if known.
     """
-    from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
-
     source = AudioSource(type="file", channels=list(range(channels)), source=str(audio))
     duration = num_samples / sample_rate
     recording = Recording(
@@ -122,16 +127,17 @@ def make_cut(
     )
 
 
-def write_cuts(cuts: Iterable[Any], path: PathLike) -> None:
+def write_cuts(cuts: Iterable["Cut"], path: PathLike) -> None:
     """Write a cut manifest, whole or not at all."""
-    from lhotse import CutSet
-
     with atomic_path(path) as tmp:
         CutSet.from_cuts(cuts).to_file(tmp)
 
 
-def problems_of(cut: Any, read_data: bool = False) -> List[str]:
-    """What makes ``cut`` unfit for training or decoding; ``read_data`` reads its features or audio too."""
+def problems_of(cut: "Cut", read_data: bool = False) -> List[str]:
+    """Return what makes ``cut`` unfit for training or decoding.
+
+    With ``read_data`` its features or audio are read, too.
+    """
     found = []
     if len(cut.supervisions) != 1:
         found.append(f"{len(cut.supervisions)} supervisions where one is expected")
@@ -151,9 +157,7 @@ def problems_of(cut: Any, read_data: bool = False) -> List[str]:
     return found
 
 
-def _unreadable(cut: Any) -> List[str]:
-    from asr_core.data.dataset import short_reason
-
+def _unreadable(cut: "Cut") -> List[str]:
     try:
         data = cut.load_features() if cut.has_features else cut.load_audio()
     except Exception as e:  # the readers raise many kinds
@@ -162,23 +166,28 @@ def _unreadable(cut: Any) -> List[str]:
     return [] if abs(rows - expected) <= 1 else [f"{rows} rows of data where {expected} are expected"]
 
 
-def validate_cuts(cuts: Iterable[Any], read_data: bool = False) -> Dict[str, List[str]]:
-    """Problems of ``cuts``: ids of the cuts concerned, by problem; empty if all are well."""
+def validate_cuts(cuts: Iterable["Cut"], read_data: bool = False) -> Dict[str, List[str]]:
+    """Return the ids of the cuts that have a problem, by problem; empty if there is none."""
     found: Dict[str, List[str]] = {}
-    seen = set()
+    seen: Set[str] = set()
     for cut in cuts:
         if cut.id in seen:
-            found.setdefault("its id comes twice", []).append(cut.id)
+            found.setdefault("duplicate id", []).append(cut.id)
         seen.add(cut.id)
         for problem in problems_of(cut, read_data):
             found.setdefault(problem, []).append(cut.id)
     return found
 
 
-def describe_cuts(cuts: Iterable[Any], tokenizer: Optional[Tokenizer] = None) -> str:
-    """A table of statistics: amounts, durations, words, and tokens if a tokenizer is given."""
+def describe_cuts(cuts: Iterable["Cut"], tokenizer: Optional[Tokenizer] = None) -> str:
+    """Return a table of statistics: amounts, durations, words, and tokens if a tokenizer is given.
+
+    Raises:
+      UserError: there are no cuts.
+    """
     durations, texts, features = array("d"), [], 0
-    rates, speakers, words = set(), set(), Counter()
+    rates: Set[int] = set()
+    speakers: Set[str] = set()
     for cut in cuts:
         durations.append(cut.duration)
         rates.add(cut.sampling_rate)
@@ -187,7 +196,7 @@ def describe_cuts(cuts: Iterable[Any], tokenizer: Optional[Tokenizer] = None) ->
         speakers.update(s.speaker for s in cut.supervisions if s.speaker)
     if not durations:
         raise UserError("no cuts in the manifest")
-    words.update(word for text in texts for word in text.split())
+    words = Counter(word for text in texts for word in text.split())
     rows = [
         ("cuts", f"{len(durations)}"),
         ("hours", f"{sum(durations) / 3600:.3f}"),
@@ -207,7 +216,6 @@ def describe_cuts(cuts: Iterable[Any], tokenizer: Optional[Tokenizer] = None) ->
 
 
 def _spread(values: Sequence[float]) -> str:
-    import numpy as np
-
     low, p5, p50, p95, high = np.percentile(values, [0, 5, 50, 95, 100])
-    return f"mean {np.mean(values):.2f}, min {low:.2f}, 5 % {p5:.2f}, median {p50:.2f}, 95 % {p95:.2f}, max {high:.2f}"
+    percentiles = f"min {low:.2f}, 5 % {p5:.2f}, median {p50:.2f}, 95 % {p95:.2f}, max {high:.2f}"
+    return f"mean {np.mean(values):.2f}, {percentiles}"

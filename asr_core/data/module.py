@@ -3,52 +3,68 @@
 import logging
 import os
 import signal
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
+from lhotse import CutSet
 from torch.utils.data import DataLoader
 
 from asr_core.data.augment import cut_transforms, input_transforms
-from asr_core.data.dataset import MISSING_PACKAGE, OTHER_FEATURES, SpeechDataset, batch_seed
+from asr_core.data.batch import Batch
+from asr_core.data.dataset import CutTransform, SpeechDataset, batch_seed
 from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.mux import open_mux
 from asr_core.data.options import DataOptions
+from asr_core.data.read_errors import UnusableFeatures
 from asr_core.data.sampler import BucketSampler, duration_bins
 from asr_core.data.stream import ChainStream, CutStream, open_stream
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import check_values
 from asr_core.utils.runtime import die_with_parent
 
-_PLAIN_BUCKETS = 10  # of validation and test sets
+_PLAIN_BUCKETS = 10  # of validation and test sets, which are small
 
 
 class Survey(NamedTuple):
-    """What an epoch of cuts holds: usable utterances, their seconds, their tokens."""
+    """The size of an epoch: usable utterances, their seconds, their tokens."""
 
     utterances: int
     seconds: float
     tokens: int
 
 
-class AsrDataModule:
-    """Makes the loaders of a recipe.
+class _OpenStream(NamedTuple):
+    """A stream that was opened, and what it was opened for."""
 
-    An epoch is one sequence of batches, of which rank r takes those at positions r, r + world_size, ... What is in a batch depends on
-    (seed, epoch, position) alone: not on the number of loader processes, nor on where a resumed run started. The random states of
-    the calling process are left untouched.
+    cuts: CutSet
+    usable: bool
+    train: bool
+    stream: CutStream
+
+
+class AsrDataModule:
+    """The batch loaders of a recipe.
+
+    An epoch is one sequence of batches, of which rank r takes those at positions r, r + world_size,
+    ... The content of a batch depends on (seed, epoch, position) alone: neither on the number of
+    loader processes nor on where a resumed run started. The random states of the calling process
+    are left untouched.
 
     Args:
       opts: data options.
       seed: seed of shuffling and augmentation.
-      tokenizer: if given, training and validation cuts that it cannot spell, or that have too many tokens, are dropped.
+      tokenizer: if given, training and validation cuts that it cannot spell, or that have too many
+        tokens, are dropped.
       rank, world_size: this process among those that share an epoch.
       subsampling_factor: feature frames per frame of the encoder that the cuts are for.
 
     Raises:
-      UserError: options that make no sense.
+      UserError: an option is out of its bounds.
 
     Attributes:
-      dropped: cuts that were left out: on rank 0 all unusable ones and those of its batches that could not be read, on others the latter.
+      dropped: cuts that were left out: on every rank those of its batches that could not be read,
+        on rank 0 also all unusable ones.
     """
 
     def __init__(
@@ -60,30 +76,31 @@ class AsrDataModule:
         world_size: int = 1,
         subsampling_factor: int = 4,
     ) -> None:
-        opts.validate()
+        check_values(opts)
         self.opts = opts
         self.seed = seed
         self.tokenizer = tokenizer
         self.rank = rank
         self.world_size = world_size
         self.dropped = DropReport()
-        report = self.dropped if rank == 0 else DropReport()  # all ranks drop the same: one tells it
+        report = self.dropped if rank == 0 else DropReport()  # all ranks drop the same: one reports it
         self._filter = CutFilter(opts, tokenizer, report, subsampling_factor)
-        self._streams: List[Tuple[Any, bool, bool, CutStream]] = []
+        self._streams: List[_OpenStream] = []
         self._bins: List[Tuple[CutStream, int, List[float]]] = []
-        self._train_transforms: Optional[List[Any]] = None
+        self._train_transforms: Optional[List[CutTransform]] = None
 
     def train_dataloader(
-        self, cuts: Any, epoch: int, skip_batches: int = 0, bucket_run: int = 0
+        self, cuts: CutSet, epoch: int, skip_batches: int = 0, bucket_run: int = 0
     ) -> "BatchLoader":
-        """This rank's batches of one epoch of training.
+        """Return this rank's batches of one epoch of training.
 
         Args:
           cuts: training cuts; unusable ones are dropped and counted in ``dropped``.
           epoch: number of the epoch; each has its own order and augmentation.
-          skip_batches: how many batches at the start of the epoch were already used, by all ranks together; they are not loaded.
-          bucket_run: so many batches in a row have similar durations, for they are worked on at the same time; 0: ``world_size``. Another
-            number gives another order.
+          skip_batches: number of batches at the start of the epoch that were already used, by all
+            ranks together; they are not loaded.
+          bucket_run: number of consecutive batches of similar durations, which the ranks work on at
+            the same time; 0: ``world_size``. Another number gives another order.
         """
         opts = self.opts
         if self._train_transforms is None:
@@ -91,78 +108,81 @@ class AsrDataModule:
         dataset = SpeechDataset(
             opts,
             (self.seed, epoch, 0),
-            self._train_transforms,
-            input_transforms(opts),
-            opts.return_cuts,
-            opts.tail_silence_prob,
+            cut_transforms=self._train_transforms,
+            input_transforms=input_transforms(opts),
+            return_cuts=opts.return_cuts,
+            tail_silence_prob=opts.tail_silence_prob,
         )
         stream = self._stream(cuts, usable=True, train=True)
         bins = self._bins_of(stream, opts.num_buckets)
-        order = epoch if opts.shuffle else None
-        bucket_run = bucket_run or self.world_size
         sampler = self._sampler(
             stream,
             bins,
-            order,
+            epoch if opts.shuffle else None,
             drop_last=opts.drop_last,
-            bucket_run=bucket_run,
+            bucket_run=bucket_run or self.world_size,
             first=skip_batches + self.rank,
         )
         return BatchLoader(self, dataset, sampler, f"epoch {epoch}", batch_seed(self.seed, epoch, 0))
 
-    def valid_dataloader(self, cuts: Any) -> "BatchLoader":
-        """Batches for validation: unusable cuts dropped, no augmentation, the same order each time."""
-        return self._plain_loader(cuts, True, "validation", self.opts.return_cuts)
+    def valid_dataloader(self, cuts: CutSet) -> "BatchLoader":
+        """Return batches for validation: usable cuts, not augmented, always in the same order."""
+        return self._plain_loader(cuts, "validation", usable=True, return_cuts=self.opts.return_cuts)
 
-    def test_dataloader(self, cuts: Any) -> "BatchLoader":
-        """Batches for decoding: every cut that can be read, with its cut in the batch."""
-        return self._plain_loader(cuts, False, "test", True)
+    def test_dataloader(self, cuts: CutSet) -> "BatchLoader":
+        """Return batches for decoding: every cut that can be read, with its cut in the batch."""
+        return self._plain_loader(cuts, "test", usable=False, return_cuts=True)
 
-    def survey(self, cuts: Any, train: bool = True) -> "Survey":
-        """Count what is usable in an epoch of ``cuts``; what is not is noted in ``dropped``, letters without tokens in ``unknown``.
+    def survey(self, cuts: CutSet, train: bool = True) -> "Survey":
+        """Count the usable cuts in an epoch of ``cuts``.
+
+        Unusable ones are noted in ``dropped``, characters without tokens in ``unknown``.
 
         Args:
           cuts: training or validation cuts.
           train: with other corpora and speeds mixed in, as the options say.
         """
-        stream = self._stream(cuts, True, train)
-        return Survey(*stream.survey(), stream.tokens)
+        stream = self._stream(cuts, usable=True, train=train)
+        utterances, seconds = stream.survey()
+        return Survey(utterances, seconds, stream.tokens)
 
     @property
     def unknown(self) -> Dict[str, int]:
-        """Characters of the cuts seen so far that the tokenizer cannot spell, and in how many cuts each was met."""
+        """Characters that the tokenizer cannot spell, and the number of cuts that have each."""
         return dict(self._filter.unknown)
 
-    def _plain_loader(self, cuts: Any, usable: bool, what: str, return_cuts: bool) -> "BatchLoader":
+    def _plain_loader(self, cuts: CutSet, name: str, *, usable: bool, return_cuts: bool) -> "BatchLoader":
         dataset = SpeechDataset(self.opts, (self.seed,), return_cuts=return_cuts)
-        stream = self._stream(cuts, usable)
+        stream = self._stream(cuts, usable=usable)
         bins = self._bins_of(stream, _PLAIN_BUCKETS)
-        return BatchLoader(self, dataset, self._sampler(stream, bins, None, first=self.rank), what, self.seed)
+        sampler = self._sampler(stream, bins, None, first=self.rank)
+        return BatchLoader(self, dataset, sampler, name, self.seed)
 
-    def _stream(self, cuts: Any, usable: bool, train: bool = False) -> CutStream:
-        """The stream of ``cuts``, opened once, so that what its first pass found out is not looked for again.
+    def _stream(self, cuts: CutSet, *, usable: bool, train: bool = False) -> CutStream:
+        """Open the stream of ``cuts``, once, so that it keeps what its first pass found out.
 
         Args:
           usable: leave out cuts that cannot be trained on.
           train: mix other corpora and speeds in, as the options say.
         """
-        for known, *key, stream in self._streams:
-            if known is cuts and key == [usable, train]:
-                return stream
+        for known in self._streams:
+            if known.cuts is cuts and (known.usable, known.train) == (usable, train):
+                return known.stream
         stream = open_stream(cuts, self._filter if usable else None, self.seed)
         if train and self.opts.use_mux:
             stream = open_mux(self.opts, stream, self._filter, self.seed)
         if train and self.opts.speed_perturb:
             if self.opts.strategy == "PrecomputedFeatures":
                 raise UserError(
-                    "--speed-perturb 1 changes audio: give --on-the-fly-feats 1, or let prepare.sh store all speeds"
+                    "--speed-perturb 1 changes audio: "
+                    "give --on-the-fly-feats 1, or let prepare.sh store all speeds"
                 )
             stream = ChainStream([stream, stream.with_speed(0.9), stream.with_speed(1.1)])
-        self._streams.append((cuts, usable, train, stream))
+        self._streams.append(_OpenStream(cuts, usable, train, stream))
         return stream
 
     def _bins_of(self, stream: CutStream, buckets: int) -> List[float]:
-        """Boundaries of duration buckets, computed once for each stream."""
+        """Return boundaries of duration buckets, computed once for each stream."""
         if not self.opts.bucketing_sampler:
             return []
         for known, number, bins in self._bins:
@@ -173,29 +193,45 @@ class AsrDataModule:
         return bins
 
     def _sampler(
-        self, stream: CutStream, bins: List[float], epoch: Optional[int], **kwargs: Any
+        self,
+        stream: CutStream,
+        bins: List[float],
+        epoch: Optional[int],
+        *,
+        first: int,
+        drop_last: bool = False,
+        bucket_run: int = 1,
     ) -> BucketSampler:
         return BucketSampler(
-            stream, epoch, self.opts.max_duration, bins, self.seed, step=self.world_size, **kwargs
+            stream,
+            epoch,
+            self.opts.max_duration,
+            bins,
+            seed=self.seed,
+            drop_last=drop_last,
+            bucket_run=bucket_run,
+            first=first,
+            step=self.world_size,
         )
 
 
 class BatchLoader:
-    """Iterates over batches (see :class:`~asr_core.data.dataset.SpeechDataset`); drops and counts what cannot be read.
+    """Iterable over batches that drops and counts the cuts that cannot be read.
 
-    A batch of which nothing could be read is left out, so ``batch["batch_idx"]`` says where in the epoch a batch stands.
+    A batch of which nothing could be read is left out, so ``batch["batch_idx"]`` says where in the
+    epoch a batch stands.
     """
 
     def __init__(
-        self, module: AsrDataModule, dataset: SpeechDataset, sampler: BucketSampler, what: str, seed: int
+        self, module: AsrDataModule, dataset: SpeechDataset, sampler: BucketSampler, name: str, seed: int
     ) -> None:
         self.module = module
         self.dataset = dataset
         self.sampler = sampler
-        self.what = what
+        self.name = name
         self.seed = seed
 
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         workers = self.module.opts.num_workers
         loader = DataLoader(
             self.dataset,
@@ -203,29 +239,28 @@ class BatchLoader:
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_start_worker if workers else None,
-            generator=torch.Generator().manual_seed(
-                self.seed
-            ),  # or the loader draws from the caller's random state
+            # Without a generator of its own the loader draws from the caller's random state.
+            generator=torch.Generator().manual_seed(self.seed),
             multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
         )
         empty = True
         for batch in loader:
-            for cut_id, reason in batch["dropped"]:
-                if reason.startswith((MISSING_PACKAGE, OTHER_FEATURES)):
-                    raise UserError(f"the features of {cut_id} are {reason}")
-                self.module.dropped.add(cut_id, reason)
+            for cut_id, error in batch["dropped"]:
+                if isinstance(error, UnusableFeatures):
+                    raise UserError(f"the features of {cut_id} are {error}") from error
+                self.module.dropped.add(cut_id, str(error))
             if len(batch["supervisions"]["text"]):
                 empty = False
                 yield batch
-        self.module.dropped.log(self.what)
+        self.module.dropped.log(self.name)
         if empty and self.sampler.first == 0:  # where there are few batches, higher ranks get none
             self._explain_empty()
 
     def _explain_empty(self) -> None:
-        message = f"{self.what}: no batch could be made; dropped: {self.module.dropped}"
+        message = f"{self.name}: no batch could be made; dropped: {self.module.dropped}"
         if self.sampler.drop_last:
-            message += "; a smaller --max-duration or --num-buckets, or --drop-last 0, may help where there is little data"
-        if self.what == "test":
+            message += "; with little data try a smaller --max-duration or --num-buckets, or --drop-last 0"
+        if self.name == "test":
             logging.warning(message)
         else:
             raise UserError(message)
@@ -234,8 +269,6 @@ class BatchLoader:
 def _start_worker(worker_id: int) -> None:
     die_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
-    for signum in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # a whole group gets them; the main process decides when loading ends
+    # The terminal sends these to the whole group; the main process decides when loading ends.
+    for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

@@ -2,8 +2,8 @@
 
 from typing import List, Optional, Tuple
 
-from asr_core.data.corpus import open_cuts
 from asr_core.data.filter import CutFilter
+from asr_core.data.open_cuts import open_cuts
 from asr_core.data.options import DataOptions
 from asr_core.data.stream import CutStream, MuxStream, open_stream
 from asr_core.utils.errors import UserError
@@ -12,31 +12,34 @@ _TRAIN = "train"
 
 
 def parse_mux(text: str) -> List[Tuple[str, Optional[float]]]:
-    """Read ``a.jsonl.gz:2.0,b.jsonl.gz``: names and weights, None where none is given.
+    """Read ``a.jsonl.gz:2.0,b.jsonl.gz``: names and weights, None where no weight is given.
 
     Raises:
-      UserError: there are not two entries at least, or a weight is not a positive number.
+      UserError: there are fewer than two entries, or a weight is not a positive number.
     """
-    parts = []
+    parts: List[Tuple[str, Optional[float]]] = []
     for entry in filter(None, (entry.strip() for entry in text.split(","))):
-        name, found, weight = entry.rpartition(":")
+        name, found, number = entry.rpartition(":")
         try:
-            parts.append((name, float(weight)) if found else (entry, None))
+            weight = float(number) if found else None
         except ValueError:
             raise UserError(f"--mux-cuts {entry!r}: expected MANIFEST:WEIGHT, the weight a number") from None
-        if not (parts[-1][1] is None or parts[-1][1] > 0):
+        if not (weight is None or weight > 0):
             raise UserError(f"--mux-cuts {entry!r}: the weight must be above 0")
+        parts.append((name if found else entry, weight))
     if len(parts) < 2:
         raise UserError(
-            f"--use-mux 1 needs two corpora at least in --mux-cuts, not {text!r}; for example train:1.0,other.jsonl.gz:2.0"
+            f"--use-mux 1 needs at least two corpora in --mux-cuts, not {text!r}; "
+            "for example train:1.0,other.jsonl.gz:2.0"
         )
     return parts
 
 
 def open_mux(opts: DataOptions, train: CutStream, keep: Optional[CutFilter], seed: int) -> MuxStream:
-    """The stream that ``opts.mux_cuts`` describes.
+    """Return the stream that ``opts.mux_cuts`` describes.
 
     Args:
+      opts: data options.
       train: the stream named ``train`` there.
       keep: which cuts of the others to use.
       seed: seed of the draws.
@@ -46,11 +49,9 @@ def open_mux(opts: DataOptions, train: CutStream, keep: Optional[CutFilter], see
     """
     streams, weights = [], []
     for name, weight in parse_mux(opts.mux_cuts):
-        stream = (
-            train
-            if name == _TRAIN
-            else open_stream(open_cuts(name, opts.manifest_dir, opts.strategy), keep, seed)
-        )
+        stream = train
+        if name != _TRAIN:
+            stream = open_stream(open_cuts(name, opts.manifest_dir, opts.strategy), keep, seed)
         weight = weight or stream.survey()[0]
         if not weight:
             raise UserError(f"--mux-cuts {name}: no usable cuts")

@@ -1,21 +1,25 @@
-"""Which cuts make up a batch: cuts of similar duration, drawn at random from a buffer; the batches are a function of the seed."""
+"""Batches of cuts of similar duration, drawn at random as a function of the seed."""
 
 import random
 from bisect import bisect_right
 from collections import deque
 from itertools import islice
-from typing import Any, Deque, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Deque, Iterator, List, MutableSequence, Optional, Sequence, Tuple
 
 from torch.utils.data import Sampler
 
+from asr_core.data.cut_refs import CutRef
 from asr_core.data.stream import CutStream, Item
 
-_CUTS_FOR_BINS = 10000
-_BUFFERED = 5000  # cuts for each bucket
+_CUTS_FOR_BINS = 10000  # enough to estimate the distribution of durations
+_BUFFERED = 5000  # cuts for each bucket, so that batches mix cuts from distant places of a manifest
 
 
 def duration_bins(stream: CutStream, buckets: int) -> List[float]:
-    """Boundaries of duration buckets with equal amounts of audio, by the first cuts of ``stream`` as it is stored."""
+    """Return boundaries of duration buckets with equal amounts of audio.
+
+    They are estimated from the first cuts of ``stream`` in the order in which it is stored.
+    """
     durations = sorted(duration for duration, _ in islice(stream.items(), _CUTS_FOR_BINS))
     share = sum(durations) / max(1, buckets)
     bins, filled = [], 0.0
@@ -28,11 +32,16 @@ def duration_bins(stream: CutStream, buckets: int) -> List[float]:
 
 
 class _Bucket:
-    """Waiting cuts of similar duration; drawn at random, or, without ``rng``, in order."""
+    """Waiting cuts of similar duration; subclasses say in which order they are drawn.
 
-    def __init__(self, rng: Optional[random.Random]) -> None:
-        self.rng = rng
-        self.items: Union[List[Item], Deque[Item]] = [] if rng else deque()
+    Attributes:
+      items: the waiting cuts.
+      seconds: their total duration.
+      longest: duration of the longest cut that was ever put here.
+    """
+
+    def __init__(self, items: MutableSequence[Item]) -> None:
+        self.items = items
         self.seconds = 0.0
         self.longest = 0.0
 
@@ -42,12 +51,12 @@ class _Bucket:
         self.longest = max(self.longest, item[0])
 
     def ready(self, max_duration: float) -> bool:
-        """Whether a batch can be filled."""
+        """Return whether a batch can be filled."""
         return bool(self.items) and self.seconds + self.longest > max_duration
 
-    def draw(self, max_duration: float) -> List[Any]:
-        """A batch of at most ``max_duration`` seconds, padding counted; one cut at least."""
-        batch: List[Any] = []
+    def draw(self, max_duration: float) -> List[CutRef]:
+        """Draw a batch of at most ``max_duration`` seconds, padding counted; one cut at least."""
+        batch: List[CutRef] = []
         longest = 0.0
         while self.items:
             item = self._take()
@@ -60,33 +69,62 @@ class _Bucket:
         return batch
 
     def _take(self) -> Item:
-        if self.rng is None:
-            return self.items.popleft()  # type: ignore[union-attr]
+        raise NotImplementedError
+
+    def _put_back(self, item: Item) -> None:
+        raise NotImplementedError
+
+
+class _OrderedBucket(_Bucket):
+    """A bucket whose cuts are drawn in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._queue: Deque[Item] = deque()
+        super().__init__(self._queue)
+
+    def _take(self) -> Item:
+        return self._queue.popleft()
+
+    def _put_back(self, item: Item) -> None:
+        self._queue.appendleft(item)
+
+
+class _ShuffledBucket(_Bucket):
+    """A bucket whose cuts are drawn at random."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        super().__init__([])
+
+    def _take(self) -> Item:
         i = self.rng.randrange(len(self.items))
         self.items[i], self.items[-1] = self.items[-1], self.items[i]
         return self.items.pop()
 
     def _put_back(self, item: Item) -> None:
-        self.items.append(item) if self.rng else self.items.appendleft(item)  # type: ignore[union-attr]
+        self.items.append(item)
 
 
 class BucketSampler(Sampler):
-    """One epoch of batches from a stream of cuts, after lhotse's DynamicBucketingSampler, but with light cuts and light steps.
+    """One epoch of batches from a stream of cuts, after lhotse's DynamicBucketingSampler.
 
-    A buffer of cuts, divided into buckets of similar duration, is kept full; each batch comes from a bucket chosen at random among
-    those that hold enough. To skip to the middle of an epoch the same draws are made without loading anything.
+    A buffer of cuts, divided into buckets of similar duration, is kept full; each batch comes from
+    a bucket chosen at random among those that hold enough. Unlike lhotse's sampler this one never
+    builds a cut: to skip to the middle of an epoch it makes the same draws without loading
+    anything.
 
     Args:
       stream: usable cuts.
-      epoch: which epoch; None for the order in which the cuts are stored (then nothing is shuffled).
+      epoch: which epoch; None for the order in which the cuts are stored (nothing is shuffled).
       max_duration: seconds in a batch, padding counted.
-      bins: boundaries of the buckets; none: one bucket, so that durations are mixed.
+      bins: boundaries of the buckets; empty: one bucket, so that durations are mixed.
       seed: seed of the draws.
       drop_last: leave out batches that are not full.
-      bucket_run: so many batches in a row come from one bucket.
-      first, step: give the batches at these positions of the epoch alone.
+      bucket_run: number of consecutive batches that come from one bucket.
+      first, step: give only the batches at positions first, first + step, ... of the epoch.
 
-    Yields: (position in the epoch, references of the cuts, see :func:`~asr_core.data.stream.load_cut`).
+    Yields:
+      (position in the epoch, references of the cuts, see :func:`~asr_core.data.cut_refs.load_cut`).
     """
 
     def __init__(
@@ -95,6 +133,7 @@ class BucketSampler(Sampler):
         epoch: Optional[int],
         max_duration: float,
         bins: Sequence[float],
+        *,
         seed: int = 0,
         drop_last: bool = False,
         bucket_run: int = 1,
@@ -111,12 +150,15 @@ class BucketSampler(Sampler):
         self.first = first
         self.step = step
 
-    def __iter__(self) -> Iterator[Tuple[int, List[Any]]]:
+    def __iter__(self) -> Iterator[Tuple[int, List[CutRef]]]:
         return islice(enumerate(self._batches()), self.first, None, self.step)
 
-    def _batches(self) -> Iterator[List[Any]]:
+    def _batches(self) -> Iterator[List[CutRef]]:
         rng = random.Random(f"{self.seed} {self.epoch}")
-        buckets = [_Bucket(rng if self.epoch is not None else None) for _ in range(len(self.bins) + 1)]
+        buckets: List[_Bucket] = [
+            _OrderedBucket() if self.epoch is None else _ShuffledBucket(rng)
+            for _ in range(len(self.bins) + 1)
+        ]
         items = self.stream.items(self.epoch)
         wanted = _BUFFERED * max(len(buckets), 10)
         bucket, left = buckets[0], 0
@@ -132,8 +174,9 @@ class BucketSampler(Sampler):
             yield batch
             wanted = len(batch)
 
-    def _choose(self, buckets: List[_Bucket], rng: random.Random) -> _Bucket:
+    def _choose(self, buckets: Sequence[_Bucket], rng: random.Random) -> _Bucket:
+        """Choose a bucket that can fill a batch; an empty one if the epoch is at its end."""
         ready = [b for b in buckets if b.ready(self.max_duration)]
         if not ready and not self.drop_last:
             ready = [b for b in buckets if b.items]
-        return rng.choice(ready) if ready else _Bucket(None)
+        return rng.choice(ready) if ready else _OrderedBucket()

@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def draw_masks(sizes: Tensor, count: int, ratio: float, most: int, width: int) -> Tensor:
-    """Random spans within sequences.
+    """Draw random spans within sequences.
 
-    A span has from 0 to ``max(1, min(most, ratio * size))`` positions and begins anywhere it fits, all with the same probability;
-    spans may overlap.
+    A span has from 0 to ``max(1, min(most, ratio * size))`` positions and begins anywhere it fits,
+    all with the same probability; spans may overlap.
 
     Args:
       sizes: (N,) positions of each sequence.
-      count: spans of each.
+      count: spans of each sequence.
       ratio: longest span, relative to the sequence.
       most: longest span in positions; 0: no such limit.
       width: positions of the result, at least the largest of ``sizes``.
@@ -22,29 +22,30 @@ def draw_masks(sizes: Tensor, count: int, ratio: float, most: int, width: int) -
     Returns:
       (N, width) boolean, True in a span. All choices come from torch's global state.
     """
-    longest = (sizes.double() * ratio + 1e-9).floor()
+    longest = (sizes.double() * ratio + 1e-9).floor()  # (N,); 1e-9: 0.29 * 100 must give 29
     if most > 0:
         longest = longest.clamp(max=most)
     longest = torch.minimum(longest.clamp(min=1), sizes.double()).unsqueeze(1)
     lengths = (torch.rand(len(sizes), count, dtype=torch.float64) * (longest + 1)).floor()
-    starts = (torch.rand(len(sizes), count, dtype=torch.float64) * (sizes.unsqueeze(1) - lengths + 1)).floor()
+    places = sizes.unsqueeze(1) - lengths + 1  # (N, count), where a span may begin
+    starts = (torch.rand(len(sizes), count, dtype=torch.float64) * places).floor()
     at = torch.arange(width)
     return ((at >= starts.unsqueeze(2)) & (at < (starts + lengths).unsqueeze(2))).any(dim=1)
 
 
 class AdaptiveSpecAugment:
-    """Masks times and frequencies of each utterance, within its valid frames.
+    """SpecAugment that masks times and frequencies of each utterance, within its valid frames.
 
     All random choices come from torch's global state.
 
     Args:
-      time_masks: spans of frames.
+      time_masks: number of masks of frames.
       time_mask_ratio: longest of them, relative to the utterance.
       time_mask_max: longest of them, in frames; 0: no such limit.
-      freq_masks: spans of mel filters.
+      freq_masks: number of masks of mel filters.
       freq_mask_max: longest of them, in filters.
-      fill: what is written: "zero", or "mean", the mean of the utterance's features.
-      p: how often an utterance is masked at all.
+      fill: the value of masked positions: "zero", or "mean", the mean of the utterance's features.
+      p: probability that an utterance is masked at all.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class AdaptiveSpecAugment:
         self.p = p
 
     def __call__(self, x: Tensor, supervision_segments: Optional[Tensor] = None) -> Tensor:
-        """Masked features.
+        """Return masked features (N, T, C).
 
         Args:
           x: (N, T, C); left as they are.
-          supervision_segments: (N, 3) int, of each utterance its row in x, first frame and number of frames; None: all frames.
+          supervision_segments: (N, 3) int: of each utterance its row in x, first frame and number
+            of frames; None: all frames.
         """
         num_rows, num_frames, num_bins = x.shape
         if supervision_segments is None:

@@ -1,14 +1,15 @@
-"""Stored features: all utterances of a shard behind one another in one file of float16 rows.
+"""Stored features: the utterances of a shard one after the other, in one file of float16 rows.
 
-Half precision keeps log-mel energies to within 0.008; a read is one ``pread``, without decompression and without
-a file per utterance. Importing this module makes the format known to lhotse under the name ``asr_core_flat``.
+Half precision keeps log-mel energies to within 0.008; a read is one ``pread``, without
+decompression and without a file per utterance. Importing this module makes the format known to
+lhotse under the name ``asr_core_flat``.
 """
 
 import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import BinaryIO, Optional, Tuple
+from typing import IO, Optional, Tuple
 
 import numpy as np
 from lhotse.features.io import FeaturesReader, FeaturesWriter, register_reader, register_writer
@@ -20,7 +21,7 @@ _ITEM = np.dtype("<f2")
 
 @register_writer
 class FlatFeaturesWriter(FeaturesWriter):
-    """Appends matrices to one file; the key of a matrix is ``offset,rows,columns``, the offset in bytes."""
+    """Writer that appends matrices to one file; their keys are ``byte offset,rows,columns``."""
 
     name = "asr_core_flat"
 
@@ -28,19 +29,21 @@ class FlatFeaturesWriter(FeaturesWriter):
         super().__init__()
         self._path = str(storage_path)
         Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = open(self._path, mode)  # noqa: SIM115
+        self._file: IO[bytes] = open(self._path, mode)
 
     @property
     def storage_path(self) -> str:
+        """Path of the file."""
         return self._path
 
     def write(self, key: str, value: np.ndarray) -> str:
-        """Append ``value`` (T, C); returns the key that reads it back."""
+        """Append ``value`` (T, C); return the key that reads it back."""
         offset = self._file.tell()
         self._file.write(np.ascontiguousarray(value, dtype=_ITEM).tobytes())
         return f"{offset},{value.shape[0]},{value.shape[1]}"
 
     def close(self) -> None:
+        """Write everything to the disk and close the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -61,7 +64,8 @@ class _OpenFiles:
         self._lock = threading.Lock()
 
     def pread(self, path: str, size: int, offset: int) -> bytes:
-        key = (path, os.stat(path).st_ino)  # a file that was written anew is another file
+        # A file that was written anew has another inode, so it is opened again.
+        key = (path, os.stat(path).st_ino)
         with self._lock:
             if key not in self._descriptors:
                 self._descriptors[key] = os.open(path, os.O_RDONLY)
@@ -76,7 +80,7 @@ _open_files = _OpenFiles()
 
 @register_reader
 class FlatFeaturesReader(FeaturesReader):
-    """Reads what :class:`FlatFeaturesWriter` wrote."""
+    """Reader of the files of :class:`FlatFeaturesWriter`."""
 
     name = "asr_core_flat"
 
@@ -87,7 +91,7 @@ class FlatFeaturesReader(FeaturesReader):
     def read(
         self, key: str, left_offset_frames: int = 0, right_offset_frames: Optional[int] = None
     ) -> np.ndarray:
-        """The matrix (T, C) under ``key`` as float32, from one frame up to but without another.
+        """Read the matrix (T, C) under ``key`` as float32, or some of its frames.
 
         Raises:
           UserError: the file is missing or shorter than its manifest says.
@@ -101,6 +105,6 @@ class FlatFeaturesReader(FeaturesReader):
             raise UserError(f"cannot read features {self._path}: {e.strerror}") from e
         if len(data) != size:
             raise UserError(
-                f"features file {self._path} is cut short: run prepare.sh again from stage 3 after removing it"
+                f"features file {self._path} is cut short: remove it and run prepare.sh again from stage 3"
             )
         return np.frombuffer(data, _ITEM).reshape(last - first, columns).astype(np.float32)

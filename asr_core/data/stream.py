@@ -1,7 +1,8 @@
-"""Cuts in order, read lightly: a sampler sees durations; the cut itself is made where its batch is loaded.
+"""Streams of cuts, read lightly: a sampler sees durations and references, see ``cut_refs``.
 
-A manifest's lines stay bytes until they are in a batch. What the first pass finds out about each (its duration, whether it can be
-used) is kept, so that later passes, such as that to the middle of an interrupted epoch, need not even parse them.
+The lines of a manifest stay bytes until they are in a batch. The first pass keeps what it finds out
+about each (its duration, whether it can be used), so that later passes, such as the one to the
+middle of an interrupted epoch, need not even parse them.
 """
 
 import json
@@ -10,55 +11,39 @@ from array import array
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Dict, Generator, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Generator, Iterator, List, Optional, Sequence, Tuple
 
-from asr_core.data.filter import CutFilter
+from lhotse import CutSet, lazy
+from lhotse.shar.readers.lazy import LazySharIterator
+
+from asr_core.data.cut_refs import CutRef, LineRef, SharRef, at_speed
+from asr_core.data.filter import CutFilter, CutLike, CutSummary, SupervisionSummary
 from asr_core.data.manifest import open_lines
-from asr_core.data.shar import SharRef, at_speed
 
-_CHUNK = 512  # cuts that are tokenized together
-_DROPPED = -1.0
+_CHUNK = 512  # cuts that are tokenized together: enough for SentencePiece to work at full speed
+_DROPPED = -1.0  # stands for the duration of a cut that cannot be used
 
-Item = Tuple[float, Any]  # seconds, and what load_cut makes a cut of
-
-
-class LineRef(NamedTuple):
-    """A cut as a line of JSON, at a speed."""
-
-    line: bytes
-    speed: float = 1.0
-
-    def cut(self) -> Any:
-        from lhotse.serialization import decode_json_line, deserialize_item
-
-        return at_speed(deserialize_item(decode_json_line(self.line)), self.speed)
-
-
-def load_cut(ref: Any) -> Any:
-    """The cut that a stream's item stands for."""
-    return ref.cut() if isinstance(ref, (LineRef, SharRef)) else ref
+Item = Tuple[float, CutRef]  # seconds, and the cut
 
 
 class CutStream:
-    """Usable cuts in a fixed order, which may depend on the epoch.
+    """Usable cuts in a fixed order, which may depend on the epoch."""
 
-    Attributes:
-      tokens: number of tokens of all usable cuts, once they were counted.
-    """
-
-    tokens: int = 0
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all usable cuts; known after the first complete pass."""
+        raise NotImplementedError
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
-        """(seconds, reference) of each usable cut; ``epoch`` None: in the order in which they are stored."""
+        """Yield (seconds, reference) of each usable cut; ``epoch`` None: in stored order."""
         raise NotImplementedError
 
     def with_speed(self, speed: float) -> "CutStream":
-        """The same cuts played faster (above 1) or slower (below 1)."""
+        """Return the same cuts played faster (above 1) or slower (below 1)."""
         raise NotImplementedError
 
     def survey(self) -> Tuple[int, float]:
-        """Number of usable cuts, and their seconds, of one epoch."""
+        """Return the number of usable cuts of one epoch, and their seconds."""
         durations = [duration for duration, _ in self.items(1)]
         return len(durations), sum(durations)
 
@@ -68,18 +53,23 @@ class _Indexed(CutStream):
 
     def __init__(self, keep: Optional[CutFilter]) -> None:
         self.keep = keep
-        self._durations: Optional[array] = None
+        self._durations: "Optional[array[float]]" = None
+        self._tokens = 0
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
         if self._durations is not None:
             return ((seconds, ref) for seconds, ref in zip(self._durations, self._refs()) if seconds >= 0)
         return self._first_pass()
 
-    def _refs(self) -> Iterator[Any]:
+    def _refs(self) -> Iterator[CutRef]:
         raise NotImplementedError
 
-    def _view(self, ref: Any) -> Any:
-        """What :class:`CutFilter` looks at: id, duration, supervisions, num_frames."""
+    def _view(self, ref: CutRef) -> CutLike:
+        """Return the part of a cut that :class:`CutFilter` looks at."""
         raise NotImplementedError
 
     def _first_pass(self) -> Iterator[Item]:
@@ -92,7 +82,7 @@ class _Indexed(CutStream):
                 if count is not None:
                     tokens += count
                     yield view.duration, ref
-        self._durations, self.tokens = durations, tokens
+        self._durations, self._tokens = durations, tokens
 
 
 class LineStream(_Indexed):
@@ -103,13 +93,13 @@ class LineStream(_Indexed):
         self.path = path
         self.speed = speed
 
-    def _refs(self) -> Iterator[Any]:
+    def _refs(self) -> Iterator[CutRef]:
         with open_lines(self.path) as lines:
             for line in lines:
                 yield LineRef(line, self.speed)
 
-    def _view(self, ref: LineRef) -> Any:
-        return view_of_line(ref.line, ref.speed)
+    def _view(self, ref: CutRef) -> CutLike:
+        return view_of_line(ref.line, ref.speed) if isinstance(ref, (LineRef, SharRef)) else ref
 
     def with_speed(self, speed: float) -> "LineStream":
         return LineStream(self.path, self.keep, self.speed * speed)
@@ -118,15 +108,15 @@ class LineStream(_Indexed):
 class CutsStream(_Indexed):
     """Cuts that come as objects, from memory or through lhotse's own transformations."""
 
-    def __init__(self, cuts: Any, keep: Optional[CutFilter]) -> None:
+    def __init__(self, cuts: CutSet, keep: Optional[CutFilter]) -> None:
         super().__init__(keep)
         self.cuts = cuts
 
-    def _refs(self) -> Iterator[Any]:
+    def _refs(self) -> Iterator[CutRef]:
         return iter(self.cuts)
 
-    def _view(self, ref: Any) -> Any:
-        return ref
+    def _view(self, ref: CutRef) -> CutLike:
+        return ref  # a cut, which stands for itself
 
     def with_speed(self, speed: float) -> "CutsStream":
         return CutsStream(self.cuts.map(partial(at_speed, speed=speed)), self.keep)
@@ -135,29 +125,32 @@ class CutsStream(_Indexed):
 class _ShardStream(LineStream):
     """One shard of Lhotse Shar."""
 
-    def __init__(self, shard: Dict[str, Any], keep: Optional[CutFilter], speed: float = 1.0) -> None:
+    def __init__(self, shard: Dict[str, Path], keep: Optional[CutFilter], speed: float = 1.0) -> None:
         super().__init__(Path(shard["cuts"]), keep, speed)
         self.shard = shard
         self.fields = tuple((field, str(path)) for field, path in sorted(shard.items()) if field != "cuts")
 
-    def _refs(self) -> Iterator[Any]:
+    def _refs(self) -> Iterator[CutRef]:
         with open_lines(self.path) as lines:
-            for index, line in enumerate(lines):
-                yield SharRef(line, self.fields, index, self.speed)
+            for position, line in enumerate(lines):
+                yield SharRef(line, self.fields, position, self.speed)
 
     def with_speed(self, speed: float) -> "_ShardStream":
         return _ShardStream(self.shard, self.keep, self.speed * speed)
 
 
 class ChainStream(CutStream):
-    """One stream after the other; if ``shuffle_seed`` is given, in another order in each epoch (as for shards)."""
+    """One stream after the other.
+
+    With ``shuffle_seed`` each epoch has another order, as shards need it.
+    """
 
     def __init__(self, streams: Sequence[CutStream], shuffle_seed: Optional[int] = None) -> None:
         self.streams = list(streams)
         self.shuffle_seed = shuffle_seed
 
     @property
-    def tokens(self) -> int:  # type: ignore[override]
+    def tokens(self) -> int:
         return sum(stream.tokens for stream in self.streams)
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
@@ -171,10 +164,11 @@ class ChainStream(CutStream):
 
 
 class MuxStream(CutStream):
-    """Cuts drawn from several streams with given weights, as lhotse's ``CutSet.mux`` does, differently in each epoch.
+    """Cuts drawn from several streams with given weights, as in lhotse's ``CutSet.mux``.
 
-    With ``stop_early`` an epoch ends with the first stream that is exhausted; each epoch then begins another stream's cuts at
-    another place, so that all of them have their turn.
+    The draws differ between epochs. With ``stop_early`` an epoch ends with the first stream that is
+    exhausted; each epoch then enters the streams at other places, so that every cut is used at
+    times.
     """
 
     def __init__(
@@ -184,10 +178,10 @@ class MuxStream(CutStream):
         self.weights = list(weights)
         self.seed = seed
         self.stop_early = stop_early
-        self._shares = [1.0] * len(self.streams)  # of each stream, in the last epoch that was drawn
+        self._shares = [1.0] * len(self.streams)  # part of each stream that the last epoch used
 
     @property
-    def tokens(self) -> int:  # type: ignore[override]
+    def tokens(self) -> int:
         return round(sum(stream.tokens * share for stream, share in zip(self.streams, self._shares)))
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
@@ -202,7 +196,7 @@ class MuxStream(CutStream):
         self._shares = [d / max(1, n) for d, n in zip(drawn, numbers)]
 
     def _mixed(self, sources: List[Iterator[Item]], rng: random.Random) -> Generator[Item, None, List[int]]:
-        """Items of the sources; returns how many came from each."""
+        """Yield items of the sources; return how many came from each."""
         drawn = [0] * len(sources)
         active, weights = list(range(len(sources))), list(self.weights)
         while active:
@@ -214,8 +208,8 @@ class MuxStream(CutStream):
             elif self.stop_early:
                 break
             else:
-                where = active.index(chosen)
-                del active[where], weights[where]
+                place = active.index(chosen)
+                del active[place], weights[place]
         return drawn
 
     def with_speed(self, speed: float) -> "MuxStream":
@@ -225,43 +219,43 @@ class MuxStream(CutStream):
 
 
 def _rotated(stream: CutStream, epoch: int, number: int, rng: random.Random) -> Iterator[Item]:
-    """All ``number`` items of a stream, beginning somewhere in it."""
+    """Yield all ``number`` items of a stream, beginning somewhere in it."""
     start = rng.randrange(number) if number else 0
     return chain(islice(stream.items(epoch), start, None), islice(stream.items(epoch), start))
 
 
-def view_of_line(line: bytes, speed: float = 1.0) -> Any:
-    """What a filter must know of a cut in JSON, without building the cut."""
+def view_of_line(line: bytes, speed: float = 1.0) -> CutLike:
+    """Return the part of a cut in JSON that a filter looks at, if possible without the cut."""
     data = json.loads(line)
     if data.get("type") != "MonoCut":
         return LineRef(line, speed).cut()
     duration = data["duration"] / speed
     features = data.get("features")
     frames = 0
-    if features:
-        frames = (
-            features["num_frames"]
-            if abs(features["duration"] - duration) < 1e-4
-            else round(duration / features["frame_shift"])
-        )
-    supervisions = [SimpleNamespace(text=s.get("text")) for s in data.get("supervisions", ())]
-    name = data["id"] if speed == 1.0 else f"{data['id']}_sp{speed:g}"
-    return SimpleNamespace(
-        id=name, duration=duration, supervisions=supervisions, has_features=bool(features), num_frames=frames
+    if features and abs(features["duration"] - duration) < 1e-4:
+        frames = features["num_frames"]
+    elif features:
+        frames = round(duration / features["frame_shift"])
+    return CutSummary(
+        id=data["id"] if speed == 1.0 else f"{data['id']}_sp{speed:g}",
+        duration=duration,
+        supervisions=[SupervisionSummary(s.get("text")) for s in data.get("supervisions", ())],
+        has_features=bool(features),
+        num_frames=frames,
     )
 
 
-def open_stream(cuts: Any, keep: Optional[CutFilter], seed: int = 0) -> CutStream:
-    """The stream of a CutSet; manifests, Shar folders, their sums and ``CutSet.mux`` are read lightly, anything else as it comes.
+def open_stream(cuts: CutSet, keep: Optional[CutFilter], seed: int = 0) -> CutStream:
+    """Return the stream of a CutSet.
+
+    Manifests, Shar folders, their sums and ``CutSet.mux`` are read lightly, anything else as it
+    comes.
 
     Args:
       cuts: a CutSet, lazy or not.
       keep: which cuts to use; None: all.
       seed: seed of the order of shards.
     """
-    from lhotse import CutSet, lazy
-    from lhotse.shar.readers.lazy import LazySharIterator
-
     data = cuts.data if isinstance(cuts, CutSet) else cuts
     if isinstance(data, lazy.LazyManifestIterator):
         return LineStream(Path(data.path), keep)

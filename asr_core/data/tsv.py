@@ -1,10 +1,14 @@
-"""Recordings listed in a TSV file become cuts."""
+"""Cuts of the recordings that a TSV file lists."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+import soundfile
+from lhotse import CutSet
+from lhotse.cut import MonoCut
 
 from asr_core.data.features import read_audio
 from asr_core.data.manifest import make_cut
@@ -17,7 +21,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class TsvLine:
-    """One line of a TSV file: where it stands, which audio, which words."""
+    """One line of a TSV file.
+
+    Attributes:
+      where: file and line, for messages.
+      number: of the line, from 1.
+      audio: path of the recording.
+      text: its transcript.
+    """
 
     where: str
     number: int
@@ -26,7 +37,7 @@ class TsvLine:
 
 
 def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none") -> List[TsvLine]:
-    """Read lines ``audio-path<TAB>transcript``; empty lines at the end are no lines.
+    """Read lines ``audio-path<TAB>transcript``; empty lines at the end do not count.
 
     Args:
       path: the file, UTF-8. Relative audio paths are relative to its folder.
@@ -34,8 +45,8 @@ def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none"
       normalize: see :func:`~asr_core.text.normalize.normalize_text`.
 
     Raises:
-      UserError: the file cannot be read or has no usable line; or a line is malformed: no tab, more than one tab, no audio
-        path, no transcript.
+      UserError: the file cannot be read or has no usable line; or a line is malformed: no tab, more
+        than one tab, no audio path, no transcript.
     """
     path = Path(path)
     try:
@@ -51,9 +62,8 @@ def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none"
         if problem:
             bad.append(f"{path}:{number}: {problem}")
             continue
-        lines.append(
-            TsvLine(f"{path}:{number}", number, path.parent / audio, normalize_text(text, normalize))
-        )
+        text = normalize_text(text, normalize)
+        lines.append(TsvLine(where=f"{path}:{number}", number=number, audio=path.parent / audio, text=text))
     if bad and on_bad_line == "error":
         more = f" (and {len(bad) - 1} more such lines)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0]}{more}; correct it, or leave such lines out with --on-bad-line skip")
@@ -64,7 +74,7 @@ def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none"
 
 
 def _split(line: str) -> Tuple[str, str, str]:
-    """Audio path, transcript, and what is wrong with the line (if anything)."""
+    """Return audio path, transcript, and the fault of the line, or ""."""
     if not line.strip():
         return "", "", "empty line; expected audio-path<TAB>transcript"
     fields = line.split("\t")
@@ -76,33 +86,38 @@ def _split(line: str) -> Tuple[str, str, str]:
     return audio, text, "" if text else "no transcript after the tab"
 
 
-def _report(problems: List[str], what: str) -> None:
+def _report(problems: List[str], title: str) -> None:
     if problems:
-        logging.warning("%s: %d", what, len(problems))
+        logging.warning("%s: %d", title, len(problems))
         for problem in problems[:_SHOWN]:
             logging.warning("  %s", problem)
         if len(problems) > _SHOWN:
             logging.warning("  ... and %d more", len(problems) - _SHOWN)
 
 
-def cuts_of_lines(lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 1) -> Tuple[Any, int]:
-    """Cuts of the recordings that a TSV file lists, first channel, resampled when read.
+class _AudioInfo(NamedTuple):
+    num_samples: int
+    sample_rate: int
+    channels: int
 
-    Every file is decoded once. Those that are missing, unreadable or cut short are left out, counted and (the first) named.
+
+def cuts_of_lines(lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 1) -> Tuple[CutSet, int]:
+    """Make cuts of the recordings that a TSV file lists, first channel, resampled when read.
+
+    Every file is decoded once. Those that are missing, unreadable or cut short are left out and
+    counted; the first of them are named.
 
     Args:
-      lines: what :func:`read_tsv` gave.
+      lines: the lines, see :func:`read_tsv`.
       sample_rate: rate of the cuts.
       nj: threads that read audio.
 
     Returns:
-      (CutSet, number of recordings left out).
+      (cuts, number of recordings left out).
 
     Raises:
       UserError: no recording at all can be read.
     """
-    from lhotse import CutSet
-
     with ThreadPoolExecutor(max(1, nj)) as pool:
         checked = list(pool.map(_check, lines))
     problems = [problem for _, problem in checked if problem]
@@ -113,10 +128,8 @@ def cuts_of_lines(lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 
     return CutSet.from_cuts(cuts), len(problems)
 
 
-def _check(line: TsvLine) -> Tuple[Optional[Dict[str, int]], str]:
-    """Samples, rate and channels of a recording, or why it cannot be used."""
-    import soundfile
-
+def _check(line: TsvLine) -> Tuple[Optional[_AudioInfo], str]:
+    """Decode a recording; return its properties, or why it cannot be used."""
     try:
         samples, rate = read_audio(line.audio)
         channels = soundfile.info(str(line.audio)).channels
@@ -124,17 +137,17 @@ def _check(line: TsvLine) -> Tuple[Optional[Dict[str, int]], str]:
         return None, f"{line.where}: {e}"
     except soundfile.LibsndfileError:
         return None, f"{line.where}: {line.audio}: convert it to wav or flac (only ffmpeg can read it)"
-    return {"num_samples": len(samples), "sampling_rate": rate, "channels": channels}, ""
+    return _AudioInfo(num_samples=len(samples), sample_rate=rate, channels=channels), ""
 
 
-def _cut(line: TsvLine, info: Dict[str, int], sample_rate: int) -> Any:
+def _cut(line: TsvLine, info: _AudioInfo, sample_rate: int) -> MonoCut:
     name = f"{'_'.join(line.audio.stem.split())}-{line.number}"
     cut = make_cut(
         name,
         line.audio.resolve(),
-        info["num_samples"],
-        info["sampling_rate"],
+        info.num_samples,
+        info.sample_rate,
         line.text,
-        channels=info["channels"],
+        channels=info.channels,
     )
     return cut if cut.sampling_rate == sample_rate else cut.resample(sample_rate)

@@ -1,11 +1,12 @@
-"""Files are written whole or not at all."""
+"""Reading files that may be compressed, and writing files whole or not at all."""
 
 import contextlib
 import errno
+import gzip
 import os
 import tempfile
 from pathlib import Path
-from typing import Iterator, Union
+from typing import BinaryIO, Iterator, Union, cast
 
 from asr_core.utils.errors import UserError
 
@@ -14,12 +15,14 @@ PathLike = Union[str, Path]
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, else remove it.
+    """Yield a temporary path beside ``path``, which becomes ``path`` when the block ends well.
+
+    When the block raises, the temporary file is removed and ``path`` stays as it was.
 
     The temporary name keeps the suffix of ``path``, because many writers choose their format by it.
 
     Raises:
-      UserError: when the disk is full, the folder cannot be made, or the place may not be written to.
+      UserError: the disk is full, the folder cannot be made, or it may not be written to.
     """
     path = Path(path)
     try:
@@ -47,6 +50,12 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
             tmp.unlink()
 
 
+def open_binary(path: PathLike) -> BinaryIO:
+    """Open a file to read its bytes; uncompress it if its name ends in ``.gz``."""
+    path = Path(path)
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
+
+
 def write_text_atomic(path: PathLike, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path`` whole or not at all."""
     with atomic_path(path) as tmp:
@@ -70,7 +79,10 @@ def _disk_is_full(folder: Path) -> bool:
 
 
 def _full(path: Path) -> str:
-    return f"no space left on the disk while writing {path}; the earlier file is untouched: free some space and start the same command again"
+    return (
+        f"no space left on the disk while writing {path}; the earlier file is untouched: "
+        "free some space and start the same command again"
+    )
 
 
 def _explain(path: Path, e: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Settings of the process that make CPU work fast; called by programs, never at import."""
+"""Process settings that make CPU work fast; called by programs, never at import."""
 
 import ctypes
 import logging
@@ -10,10 +10,13 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def keep_memory() -> bool:
-    """Tell glibc's malloc to keep freed memory instead of handing it back to the kernel after each large tensor.
+    """Make glibc's malloc keep freed memory, where by default it returns large blocks to the kernel.
 
-    Every activation of a training step is freed in its backward; with glibc's defaults each goes back to the kernel and the
-    next step pays a page fault for every 4 KiB of it. Returns whether it was done (Linux with glibc only).
+    Each activation of a training step is freed in the backward pass. By default its memory goes back
+    to the kernel, and the next step pays a page fault for every 4 KiB of it.
+
+    Returns:
+      Whether it was done (only on Linux with glibc).
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -21,26 +24,24 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    return (
-        bool(mallopt(_M_MMAP_MAX, 0))
-        and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
-        and bool(mallopt(_M_TOP_PAD, 64 << 20))
-    )
+    # No block of its own for large tensors; never trim the heap; let it grow by 64 MiB at a time.
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
+    return all(bool(mallopt(name, value)) for name, value in settings)
 
 
 def share_cores() -> None:
-    """Let the threads of tensor operations wait politely; to be called before torch is imported.
+    """Shorten the busy waiting of the threads of tensor operations; call it before torch is imported.
 
-    libgomp's threads look out for work for some milliseconds before they sleep. Beside another busy process they so take the cores
-    from those that have work, which makes both ten times slower; a look of some microseconds bridges most gaps as well. What the
-    user has set stays.
+    libgomp's threads spin for some milliseconds before they sleep. Beside another busy process they
+    thereby take the cores from threads that have work, which makes both ten times slower. Spinning for
+    some microseconds bridges most gaps as well. Environment variables that the user has set win.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def die_with_parent(signum: int) -> None:
-    """Let the kernel send ``signum`` to this process when the one that started it ends, however it ends (Linux only)."""
+    """Have the kernel send ``signum`` to this process when its parent ends, however it ends (Linux only)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signum))
 
@@ -49,11 +50,11 @@ def setup_cpu(num_threads: int = 0, processes: int = 1) -> None:
     """Prepare this process for CPU work: memory kept, denormals flushed, threads set.
 
     Args:
-      num_threads: threads of tensor operations; 0: this process' share of the cores that it may use.
-      processes: how many share those cores.
+      num_threads: threads of tensor operations; 0: this process' share of the cores it may use.
+      processes: number of processes that share those cores.
     """
-    # oneDNN keeps code and buffers for the last 1024 shapes it met. Every training batch has a new one, so that costs memory and
-    # leaves holes in it, and gains nothing; a stream's few shapes still fit in.
+    # oneDNN caches code and buffers for the last 1024 shapes. Every training batch has a new shape, so
+    # the cache only costs and fragments memory; the few shapes of a stream still fit into 64.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     import torch
 

@@ -107,9 +107,9 @@ def ours(path: Path, args: argparse.Namespace) -> None:
     """Ours: the data report that precedes training anyway, then the skip."""
     from lhotse import CutSet
 
+    from asr_core.data.cut_refs import load_cut
     from asr_core.data.module import AsrDataModule
     from asr_core.data.options import DataOptions
-    from asr_core.data.stream import load_cut
     from asr_core.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(args.bpe_model) if args.bpe_model else None

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
+from manifests import read_cuts
 
 from asr_core.bin import combine_manifests, compute_fbank, download, prepare_noise, write_transcripts
 from asr_core.data import compute
 from asr_core.data.compute import compute_features
-from asr_core.data.manifest import describe_cuts, make_cut, read_cuts, validate_cuts, write_cuts
+from asr_core.data.manifest import describe_cuts, make_cut, validate_cuts, write_cuts
 from asr_core.data.options import DataOptions
 from asr_core.data.storage import FlatFeaturesReader, FlatFeaturesWriter, _OpenFiles
 from asr_core.utils.errors import UserError
@@ -199,7 +200,7 @@ def test_validation_finds_each_problem(audio_cuts):
     cuts[5].id = cuts[4].id
     problems = validate_cuts(cuts)
     text = " ".join(problems)
-    for words in ("no text", "ends 1.000 s after it", "starts at 0.1 s", "2 supervisions", "id comes twice"):
+    for words in ("no text", "ends 1.000 s after it", "starts at 0.1 s", "2 supervisions", "duplicate id"):
         assert words in text
 
 

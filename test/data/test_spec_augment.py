@@ -8,6 +8,7 @@ from asr_core.data.options import DataOptions
 from asr_core.data.spec_augment import AdaptiveSpecAugment, draw_masks
 from asr_core.data.two_views import TwoViews
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import check_values
 
 
 def runs(row):
@@ -102,12 +103,12 @@ def test_options():
     )
     assert input_transforms(DataOptions(spec_aug="adaptive", enable_spec_aug=False)) == []
     for bad, message in (
-        ({"spec_aug": "park"}, "--spec-aug is one of lhotse, adaptive"),
-        ({"spec_aug_prob": 1.5}, "--spec-aug-prob must be from 0 to 1"),
+        ({"spec_aug": "park"}, "unknown --spec-aug 'park'; known: lhotse, adaptive"),
+        ({"spec_aug_prob": 1.5}, "--spec-aug-prob must be at least 0 and at most 1"),
         ({"spec_aug_time_masks": -1}, "--spec-aug-time-masks must be at least 0"),
     ):
         with pytest.raises(UserError, match=message):
-            DataOptions(**bad).validate()
+            check_values(DataOptions(**bad))
 
 
 def test_two_views_are_masked_apart():

@@ -12,14 +12,15 @@ from lhotse.utils import fastcopy
 from asr_core.bin import write_shar
 from asr_core.data import stream as streams
 from asr_core.data.corpus import Corpus
+from asr_core.data.cut_refs import load_cut
 from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.data.module import AsrDataModule
 from asr_core.data.mux import parse_mux
+from asr_core.data.open_cuts import open_shar, shar_record
 from asr_core.data.options import DataOptions
 from asr_core.data.sampler import BucketSampler, duration_bins
-from asr_core.data.shar import open_shar, shar_record
-from asr_core.data.stream import MuxStream, load_cut, open_stream, view_of_line
+from asr_core.data.stream import MuxStream, open_stream, view_of_line
 from asr_core.utils.errors import UserError
 
 

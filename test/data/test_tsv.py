@@ -2,9 +2,9 @@
 
 import pytest
 import soundfile
+from manifests import read_cuts
 
 from asr_core.bin import prepare_tsv
-from asr_core.data.manifest import read_cuts
 from asr_core.data.tsv import cuts_of_lines, read_tsv
 from asr_core.utils.errors import UserError
 

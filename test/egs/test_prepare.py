@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-
-from asr_core.data.manifest import read_cuts
+from manifests import read_cuts
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 

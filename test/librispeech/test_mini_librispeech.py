@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from librispeech_recipe import RECIPE, VOCAB, lay_out, run_prepare
+from manifests import read_cuts
 
-from asr_core.data.manifest import read_cuts
 from asr_core.text.tokenizer import Tokenizer
 
 TRAIN = ("train-clean-100", "train-clean-360", "train-other-500")

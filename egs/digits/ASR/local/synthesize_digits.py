@@ -131,8 +131,8 @@ def run(opts: SynthOptions) -> None:
     """Synthesise all parts; each manifest is written when its part is complete."""
     from tqdm import tqdm
 
-    from asr_core.data.compute import process_map
     from asr_core.data.manifest import write_cuts
+    from asr_core.data.parallel import process_map
 
     counts = {part: getattr(opts, f"num_{part}") for part in PARTS}
     jobs = [(part, i, min(i + CHUNK, n)) for part, n in counts.items() for i in range(0, n, CHUNK)]

@@ -1,0 +1,50 @@
+"""The form of a batch."""
+
+from typing import TYPE_CHECKING, List, TypedDict
+
+from torch import Tensor
+
+from asr_core.data.read_errors import DroppedCut
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+
+class Supervisions(TypedDict, total=False):
+    """The supervisions of a batch, one per cut; joined cuts have one text.
+
+    N is the number of cuts. Batches of features have ``start_frame`` and ``num_frames``, batches of
+    audio ``start_sample`` and ``num_samples``; ``cut`` is there only if wanted.
+
+    Attributes:
+      text: N transcripts.
+      sequence_idx: (N,) int32, row of each cut in ``inputs``.
+      start_frame, num_frames: (N,) int32, where in its row each supervision lies.
+      start_sample, num_samples: (N,) int32, the same in samples.
+      cut: N cuts.
+    """
+
+    text: List[str]
+    sequence_idx: Tensor
+    start_frame: Tensor
+    num_frames: Tensor
+    start_sample: Tensor
+    num_samples: Tensor
+    cut: "List[Cut]"
+
+
+class Batch(TypedDict):
+    """A batch, in the form of lhotse's K2SpeechRecognitionDataset.
+
+    Attributes:
+      inputs: (N, T, C) float32 features of N cuts, T frames of the longest, C mel filters, padded
+        with ``LOG_EPS``; or (N, num_samples) audio, padded with 0.
+      supervisions: see :class:`Supervisions`.
+      batch_idx: position in the epoch, from 0.
+      dropped: cuts that could not be read. If none could, ``inputs`` has N = 0.
+    """
+
+    inputs: Tensor
+    supervisions: Supervisions
+    batch_idx: int
+    dropped: List[DroppedCut]

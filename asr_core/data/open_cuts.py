@@ -1,0 +1,74 @@
+"""Finding and opening manifests and Shar folders.
+
+Recipes import this for their ``--help``, so lhotse is imported only when something is opened.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, List
+
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+
+
+def manifest_places(manifest_dir: PathLike, name: str, strategy: str) -> List[Path]:
+    """Return where a manifest may be.
+
+    That is ``manifest_dir`` and, if features are computed while loading, ``manifests`` beside it,
+    where the manifests without features are.
+    """
+    folder = Path(manifest_dir)
+    beside = [] if strategy == "PrecomputedFeatures" else [folder.parent / "manifests" / name]
+    return [folder / name, *beside]
+
+
+def open_manifest(path: Path) -> "CutSet":
+    """Open a cut manifest; its cuts are read when they are iterated over."""
+    from lhotse import CutSet
+
+    return CutSet.from_jsonl_lazy(path)
+
+
+def open_cuts(name: PathLike, manifest_dir: PathLike, strategy: str) -> "CutSet":
+    """Open a manifest or a Shar folder, in ``manifest_dir`` or elsewhere, lazily.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    places = [*manifest_places(manifest_dir, str(name), strategy), Path(name)]
+    for path in places:
+        if path.is_dir():
+            return open_shar(path)
+        if path.is_file():
+            return open_manifest(path)
+    raise UserError(f"no such cuts: {' or '.join(map(str, places))}; prepare them, or give others")
+
+
+def shar_record(folder: Path) -> Path:
+    """Return the file whose existence marks a Shar folder of ours as complete.
+
+    It stands beside the folder, because lhotse does not accept foreign files in it.
+    """
+    return folder.parent / f".{folder.name}.shar.done"
+
+
+def shar_started(folder: Path) -> Path:
+    """Return the file that marks a Shar folder as being written."""
+    return shar_record(folder).with_suffix(".started")
+
+
+def open_shar(folder: Path) -> "CutSet":
+    """Open a Shar folder lazily.
+
+    Raises:
+      UserError: it has no cuts, or is not complete.
+    """
+    from lhotse import CutSet
+
+    if shar_started(folder).is_file():
+        raise UserError(f"{folder} is not complete: start the command that writes it again")
+    if not any(folder.glob("cuts.*.jsonl*")):
+        raise UserError(f"no cuts in the Shar folder {folder}")
+    return CutSet.from_shar(in_dir=folder)

@@ -1,0 +1,60 @@
+"""Errors of reading cuts: those of one cut, which is dropped, and those that end the run."""
+
+from typing import NamedTuple, Union
+
+from asr_core.utils.errors import UserError
+
+
+class UnusableFeatures(UserError):
+    """Stored features that this run cannot use.
+
+    That is no fault of a single cut: all others would fail likewise, so the run ends. The message
+    completes the sentence "the features of <cut> are ...".
+    """
+
+
+class MissingPackage(UnusableFeatures):
+    """Stored features whose format needs a package that is not installed."""
+
+
+class OtherFeatures(UnusableFeatures):
+    """Stored features of another kind than the model's."""
+
+
+class UnreadableCut(Exception):
+    """A cut whose features or audio cannot be read; the message is the reason in one line."""
+
+
+ReadError = Union[UnusableFeatures, UnreadableCut]
+
+
+class DroppedCut(NamedTuple):
+    """A cut that was left out of its batch.
+
+    Attributes:
+      cut_id: its id, or the beginning of its line where not even that can be read.
+      error: why it was left out.
+    """
+
+    cut_id: str
+    error: ReadError
+
+
+def as_read_error(e: Exception) -> ReadError:
+    """Return the read error that stands for ``e``, whatever reader raised it.
+
+    Readers' own exceptions do not all survive the way from a loader process to the main process;
+    these do.
+    """
+    if isinstance(e, UnusableFeatures):
+        return e
+    if isinstance(e, ImportError):
+        return MissingPackage(f"stored in a form that needs another package: {e}")
+    return UnreadableCut(short_reason(e))
+
+
+def short_reason(e: BaseException) -> str:
+    """Return in one line why a recording could not be read."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    detail = f": {lines[0][:160]}" if lines else ""
+    return f"unreadable ({type(e).__name__}{detail})"
