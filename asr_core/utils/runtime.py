@@ -12,8 +12,8 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 def keep_memory() -> bool:
     """Make glibc's malloc keep freed memory, where by default it returns large blocks to the kernel.
 
-    Each activation of a training step is freed in the backward pass. By default its memory goes back
-    to the kernel, and the next step pays a page fault for every 4 KiB of it.
+    Each activation of a training step is freed in the backward pass. By default its memory goes
+    back to the kernel, and the next step pays a page fault for every 4 KiB of it.
 
     Returns:
       Whether it was done (only on Linux with glibc).
@@ -33,15 +33,16 @@ def share_cores() -> None:
     """Shorten the busy waiting of the threads of tensor operations; call it before torch is imported.
 
     libgomp's threads spin for some milliseconds before they sleep. Beside another busy process they
-    thereby take the cores from threads that have work, which makes both ten times slower. Spinning for
-    some microseconds bridges most gaps as well. Environment variables that the user has set win.
+    thereby take the cores from threads that have work, which makes both ten times slower. Spinning
+    for some microseconds bridges most gaps as well. Environment variables that the user has set
+    win.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def die_with_parent(signum: int) -> None:
-    """Have the kernel send ``signum`` to this process when its parent ends, however it ends (Linux only)."""
+    """Have the kernel send ``signum`` to this process when its parent ends (Linux only)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signum))
 
@@ -53,8 +54,8 @@ def setup_cpu(num_threads: int = 0, processes: int = 1) -> None:
       num_threads: threads of tensor operations; 0: this process' share of the cores it may use.
       processes: number of processes that share those cores.
     """
-    # oneDNN caches code and buffers for the last 1024 shapes. Every training batch has a new shape, so
-    # the cache only costs and fragments memory; the few shapes of a stream still fit into 64.
+    # oneDNN caches code and buffers for the last 1024 shapes. Every training batch has a new shape,
+    # so the cache only costs and fragments memory; the few shapes of a stream still fit into 64.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     import torch
 
