@@ -72,7 +72,7 @@ LM_PROGRAMS: Dict[str, Program] = {
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """The contents of a ``recipe.py``, where the attributes are names in capitals (``CORPUS``, ...).
+    """The contents of a ``recipe.py``; there, attributes are names in capitals (``CORPUS``, ...).
 
     A recipe of a language model sets ``LM_TYPE``, all others set ``CORPUS``; the rest is optional.
     Recipes on one corpus share a file: ``BASE = "../librispeech.py"`` takes from there whatever the

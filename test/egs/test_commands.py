@@ -1,4 +1,4 @@
-"""The commands that the recipes' pages and a well-known tutorial tell to type are understood: names and values of all options."""
+"""The programs accept the commands on the recipes' pages and in a well-known tutorial."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from asr_core.utils.options import record_of
 PAGES = sorted(path for name in ("README.md", "RESULTS.md") for path in EGS.glob(f"*/ASR/{name}"))
 L = "librispeech/ASR"
 S7 = "pruned_transducer_stateless7_streaming"
-# What icefall's tutorial on its streaming Zipformer tells to type, with the loops' variables filled in.
+# The commands of icefall's tutorial on its streaming Zipformer, with variables of loops filled in.
 TUTORIAL = f"""
 ./{S7}/train.py --help
 ./{S7}/decode.py --help

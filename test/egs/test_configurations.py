@@ -1,4 +1,4 @@
-"""Each configuration that the recipes hold: its size, and a small model of its kind, trained, decoded, exported and loaded again."""
+"""The recipes' configurations: sizes; small models of each kind train, decode and export."""
 
 import re
 from types import SimpleNamespace
@@ -24,8 +24,9 @@ from asr_core.training.reporting.startup_report import DataSummary
 L = "librispeech/ASR"
 S7 = f"{L}/pruned_transducer_stateless7_streaming"
 PROGRAMS = sorted(str(path.parent.relative_to(EGS)) for path in EGS.glob("*/ASR/**/train.py"))
-TOKENS = {"custom/ASR": 500}  # where the default tokenizer's name does not tell
-# Parameters of every train.py as it is, with each of its --model and --model-size, and with what the pages tell to give besides.
+TOKENS = {"custom/ASR": 500}  # where the name of the default tokenizer lacks the size
+# Parameters of every train.py: with its defaults, with each --model and --model-size, and with the
+# options that the pages recommend.
 SIZES = {
     "custom/ASR": 10_260_575,
     "digits/ASR --model zipformer": 3_618_073,
@@ -130,7 +131,7 @@ def test_parts_of_the_published_models():
     )
 
 
-# -- small models of the same kinds ------------------------------------------------------------------------------------------
+# -- small models of the same kinds ---------------------------------------------------------------
 
 PIECES = ["<blk>", "<sos/eos>", "<unk>", *(f"▁W{i}" for i in range(9))]
 SMALL = {
@@ -200,7 +201,8 @@ TRAINED = [
             f"{L}/zipformer",
             f"{L}/zipformer_ctc",
             f"{L}/zipformer_ctc --use-cr-ctc 1 --enable-spec-aug 0",
-            f"{L}/zipformer_ctc --use-attention-decoder 1 --ctc-loss-scale 0.1 --attention-decoder-loss-scale 0.9",
+            f"{L}/zipformer_ctc --use-attention-decoder 1 --ctc-loss-scale 0.1 "
+            "--attention-decoder-loss-scale 0.9",
             S7,
             "yesno/ASR",
             "custom/ASR",

@@ -1,4 +1,4 @@
-"""The recipes' preparation on tiny data: what it makes, that it can be repeated and resumed, what it says about mistakes."""
+"""The recipes' preparation on tiny data: output, repetition, resumption and mistakes."""
 
 import io
 import os

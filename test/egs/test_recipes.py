@@ -143,7 +143,7 @@ def test_a_stub_runs_as_a_program(tmp_path):
 
 
 def test_spawned_processes_unpickle_the_classes_of_a_recipe(tmp_path):
-    """multiprocessing imports the program again, under another name; run() then loads the recipe and does no more."""
+    """multiprocessing imports the program under another name; then run() only loads the recipe."""
     (tmp_path / "recipe.py").write_text(CORPUS)
     (tmp_path / "train.py").write_text(
         "import multiprocessing, operator\n"

@@ -1,4 +1,4 @@
-"""LibriSpeech's recipe on miniature corpora: preparing them, running its programs as a user does, checking results."""
+"""LibriSpeech's recipe on miniature corpora: preparation, programs, and checks of results."""
 
 import ast
 import os
@@ -27,7 +27,7 @@ def _run(command, status, timeout):
 
 
 def run(program, *arguments):
-    """Run ``./<program>.py``, e.g. zipformer/train, with this interpreter; return its standard output."""
+    """Run ``./<program>.py``, e.g. zipformer/train, with this interpreter; return its output."""
     return _run([sys.executable, f"./{program}.py", *arguments], 0, 300).stdout
 
 

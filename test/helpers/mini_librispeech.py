@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Lay out a miniature LibriSpeech and a miniature MUSAN, in the folders of the real corpora, from synthesised speech.
+"""Lay out a miniature LibriSpeech and a miniature MUSAN like the real corpora.
 
-The speech is eSpeak NG's, through the package espeakng-loader; or, with --audio-dir, recordings that are at hand.
+The speech is synthesised by eSpeak NG (package espeakng-loader), or taken from --audio-dir.
 """
 
 import math
@@ -27,17 +27,18 @@ MINI_PARTS = ("train-clean-5", "dev-clean-2")
 SPEAKERS = 2  # of each part
 VOICES = ("en-us+m1", "en-gb-x-rp+f1", "en-us+f3", "en+m4", "en-gb-scotland+m2", "en-us-nyc+f4")
 WORDS = (
-    "THE A AND OF TO IN HE SHE IT THEY WAS HAD WENT SAW TOOK CAME GAVE FOUND HEARD KEPT LOST OLD YOUNG GREAT LITTLE WHITE "
-    "BLACK RED COLD WARM DARK BRIGHT RIVER MOUNTAIN GARDEN WINDOW LETTER MORNING EVENING SUMMER WINTER HORSE SHIP KING "
-    "QUEEN SOLDIER DOCTOR MOTHER BROTHER CAPTAIN STRANGER QUICKLY SLOWLY NEVER ALWAYS TOGETHER BEFORE AFTER UNDER BEHIND "
-    "BETWEEN STRENGTH THOUGHT VOICE JUDGE PLEASURE MEASURE EXPLAIN FOX BOX ZEAL LAZY"
+    "THE A AND OF TO IN HE SHE IT THEY WAS HAD WENT SAW TOOK CAME GAVE FOUND HEARD KEPT LOST OLD YOUNG "
+    "GREAT LITTLE WHITE BLACK RED COLD WARM DARK BRIGHT RIVER MOUNTAIN GARDEN WINDOW LETTER MORNING "
+    "EVENING SUMMER WINTER HORSE SHIP KING QUEEN SOLDIER DOCTOR MOTHER BROTHER CAPTAIN STRANGER QUICKLY "
+    "SLOWLY NEVER ALWAYS TOGETHER BEFORE AFTER UNDER BEHIND BETWEEN STRENGTH THOUGHT VOICE JUDGE "
+    "PLEASURE MEASURE EXPLAIN FOX BOX ZEAL LAZY"
 ).split()
 
-Utterance = Tuple[np.ndarray, str]  # samples (num_samples,) float32 at SAMPLE_RATE, and what is said
+Utterance = Tuple[np.ndarray, str]  # samples (num_samples,) float32 at SAMPLE_RATE, and words
 
 
 def synthesised(seed: int, voice: str) -> Iterator[Utterance]:
-    """Sentences of 4 to 9 words by one voice, without end."""
+    """Yield sentences of 4 to 9 words by one voice, endlessly."""
     from scipy.signal import resample_poly
 
     rng = np.random.default_rng(seed)
@@ -51,7 +52,7 @@ def synthesised(seed: int, voice: str) -> Iterator[Utterance]:
 
 
 def recorded(folder: Path, seed: int) -> Iterator[Utterance]:
-    """Recordings of a folder, each ``x.wav`` or ``x.flac`` with its words in ``x.txt``, over and over."""
+    """Yield the recordings ``x.wav`` or ``x.flac`` of a folder, with their words in ``x.txt``."""
     from scipy.signal import resample_poly
 
     paths = sorted(
@@ -96,7 +97,8 @@ def make_mini_librispeech(
             seconds = _write_chapter(corpus / part, number, 1000 + number, source, share, texts[part])
             speakers.append(f"{number:<5}| {'FM'[s]} | {part:<17}| {seconds / 60:<6.2f}| Voice {voice}")
             chapters.append(
-                f"{1000 + number} | {number} | {seconds / 60:.2f} | {part:<17}| 0 | 0 | Chapter {number} | Miniature"
+                f"{1000 + number} | {number} | {seconds / 60:.2f} | {part:<17}| 0 | 0 | Chapter {number} "
+                "| Miniature"
             )
     (corpus / "SPEAKERS.TXT").write_text("\n".join(speakers) + "\n")
     (corpus / "CHAPTERS.TXT").write_text("\n".join(chapters) + "\n")
@@ -122,7 +124,7 @@ def _write_chapter(
 
 
 def make_mini_musan(root: Path, seconds: Sequence[float] = (13.0, 24.0, 4.0)) -> None:
-    """Write ``root/musan``: in music, noise and speech one recording of each length, tones or noise of several colours."""
+    """Write ``root/musan``: music, noise and speech, one recording of each length in each."""
     for kind, source in (("music", "fma"), ("noise", "free-sound"), ("speech", "librivox")):
         folder = root / "musan" / kind / source
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The recipes' programs, run in this process, as a whole or up to where they have parsed their command line."""
+"""The recipes' programs, run in this process, completely or until they have parsed options."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def options_given(path, *argv):
 
 
 def training_of(path, *argv):
-    """What a train.py would train: ``(corpus class, recipe class), params``; for language models ``(), params``."""
+    """What a train.py would train: ``(corpus, recipe)``, or ``()`` for an LM, and the params."""
 
     def stop(function, args, params):
         raise Parsed(args, params)

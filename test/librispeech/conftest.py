@@ -11,8 +11,8 @@ from mini_librispeech import FULL_PARTS
 def mini_librispeech(tmp_path_factory):
     """All parts of a miniature LibriSpeech and MUSAN after ``prepare.sh --stage 1 --stop-stage 5``.
 
-    Attributes: ``dl_dir`` (the corpora), ``data_dir``, ``manifest_dir`` (features), ``lang_dir``, ``texts`` (transcripts by part),
-    ``arguments`` (of prepare.sh, to go on with later stages).
+    Attributes: ``dl_dir`` (the corpora), ``data_dir``, ``manifest_dir`` (features), ``lang_dir``,
+    ``texts`` (transcripts by part), ``arguments`` (of prepare.sh, for later stages).
     """
     dl_dir = tmp_path_factory.mktemp("mini_librispeech")
     counts = {part: 24 if part.startswith("train") else 4 for part in FULL_PARTS}

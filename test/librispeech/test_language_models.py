@@ -1,4 +1,4 @@
-"""Stages 6 to 8 of LibriSpeech's prepare.sh on the miniature corpus: lexica, n-gram models, training data of neural models."""
+"""Stages 6 to 8 of LibriSpeech's prepare.sh: lexica, n-gram models, data of neural models."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from asr_core.text.tokenizer import Tokenizer
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Mini LibriSpeech after the stages 1, 5 and 6 to 8, with a lexicon that spells words by letters, and a text of its own."""
+    """Mini LibriSpeech after stages 1 and 5 to 8, with a lexicon that spells words by letters."""
     root = tmp_path_factory.mktemp("lm")
     texts = lay_out(root, {"train-clean-5": 12, "dev-clean-2": 3})
     folder = root / "lm"

@@ -1,4 +1,4 @@
-"""prepare.sh of LibriSpeech on miniature corpora: every file that the recipe promises, and what is in it."""
+"""prepare.sh of LibriSpeech on miniature corpora: all files that the recipe promises."""
 
 import gzip
 import importlib.util
@@ -19,7 +19,7 @@ TEST = ("dev-clean", "dev-other", "test-clean", "test-other")
 
 @pytest.fixture(scope="module")
 def mini_libri(tmp_path_factory):
-    """Mini LibriSpeech with very few utterances, prepared: (folder of the corpora, data folder, arguments, texts)."""
+    """A prepared tiny mini LibriSpeech: (folder of the corpora, data folder, arguments, texts)."""
     root = tmp_path_factory.mktemp("mini_libri")
     texts = lay_out(root, {"train-clean-5": 6, "dev-clean-2": 3})
     arguments = [

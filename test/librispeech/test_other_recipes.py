@@ -19,10 +19,13 @@ CONFORMER = [
     4,
     *HEADS,
 ]
-ZIPFORMER1 = "--num-encoder-layers 1 --feedforward-dims 32 --nhead 4 --encoder-dims 32 --attention-dims 32 --encoder-unmasked-dims 24".split()
+ZIPFORMER1 = (
+    "--num-encoder-layers 1 --feedforward-dims 32 --nhead 4 --encoder-dims 32 --attention-dims 32 "
+    "--encoder-unmasked-dims 24"
+).split()
 ZIPFORMER = (
-    "--num-encoder-layers 1,1 --downsampling-factor 1,2 --encoder-dim 32,48 --encoder-unmasked-dim 24 --feedforward-dim 48 "
-    "--num-heads 2 --cnn-module-kernel 15,7 --causal 1"
+    "--num-encoder-layers 1,1 --downsampling-factor 1,2 --encoder-dim 32,48 --encoder-unmasked-dim 24 "
+    "--feedforward-dim 48 --num-heads 2 --cnn-module-kernel 15,7 --causal 1"
 ).split()
 CHUNKS = "--chunk-size 16 --left-context-frames 64".split()
 
@@ -31,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def recipe(mini_librispeech, tmp_path):
-    """Runs programs of a folder on the miniature corpus; ``recipe.check`` looks at the results of a method."""
+    """A runner of programs on the miniature corpus; ``recipe.check`` checks a method's results."""
 
     def call(program, *arguments, epoch=True, data=False):
         where = ["--exp-dir", tmp_path]

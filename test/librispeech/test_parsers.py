@@ -1,4 +1,4 @@
-"""The programs of the LibriSpeech Zipformer recipe have the reference's options: names, types and defaults."""
+"""The LibriSpeech Zipformer programs have the reference's options: names, types and defaults."""
 
 import argparse
 import json
@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = EGS / "librispeech/ASR/zipformer"
 REFERENCE = json.loads((ROOT / "test/golden/icefall_options.json").read_text(encoding="utf-8"))
 
-# Where a default differs on purpose, and why. Programs that read a checkpoint have no defaults for what it tells.
+# Where a default differs on purpose, and why. What a checkpoint records has no default in programs
+# that read one.
 BESIDE_CHECKPOINT = "what lies beside the checkpoint goes first, then the reference's default"
 OTHER_DEFAULTS = {
     ("decode", "--bpe-model"): BESIDE_CHECKPOINT,
@@ -50,7 +51,7 @@ def same_kind(mine, theirs):
 
 
 def default_of(parser, action):
-    """What holds if the option is left out; where a checkpoint may tell it, what holds if it does not."""
+    """The value without the option, and without a record of it in the checkpoint."""
     if action.default is not argparse.SUPPRESS:
         return action.default
     known = defaults_of(ModelOptions)

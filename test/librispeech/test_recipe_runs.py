@@ -10,7 +10,8 @@ from librispeech_recipe import check_results
 from asr_core.training.reporting.writers import read_metrics
 
 TINY = (
-    "--num-encoder-layers 1,1 --downsampling-factor 1,2 --encoder-dim 64,96 --encoder-unmasked-dim 48,64 --feedforward-dim 128 "
+    "--num-encoder-layers 1,1 --downsampling-factor 1,2 --encoder-dim 64,96 --encoder-unmasked-dim 48,64 "
+    "--feedforward-dim 128 "
     "--num-heads 2 --query-head-dim 16 --cnn-module-kernel 15,7 --decoder-dim 64 --joiner-dim 64 --causal 1"
 ).split()
 SMALL_DATA = (

@@ -1,7 +1,7 @@
 """Small models of each kind of encoder; all stream, except where a comment says otherwise."""
 
 # A short training must leave the plateau on which these models emit next to nothing. That takes a
-# CTC loss of full weight, whole utterances without SpecAugment's masks, and the Adam of their papers.
+# CTC loss of full weight, whole utterances without SpecAugment, and the Adam of their papers.
 _QUICK = {"use_ctc": True, "ctc_loss_scale": 1.0, "enable_spec_aug": False}
 _ADAM = {
     "optim": "adam",

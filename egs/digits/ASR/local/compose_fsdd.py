@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Compose connected digits from the Free Spoken Digit Dataset.
 
-An utterance is three to seven recordings of one speaker with 50 to 250 ms of silence between them, at 16 kHz. Recordings
-0 to 4 of each speaker and digit are for testing, the others for training and validation, as the dataset's authors split it.
+An utterance consists of three to seven recordings of one speaker with 50 to 250 ms of silence
+between them, at 16 kHz. As the dataset's authors recommend, recordings 0 to 4 of each speaker and
+digit are for testing, the others for training and validation.
 """
 
 import io
@@ -26,24 +27,25 @@ SEEDS = {"train": 20240101, "valid": 20240102, "test": 20240103}
 INDICES = {"train": (5, 50), "valid": (5, 50), "test": (0, 5)}
 NUM_RECORDINGS = 3000
 
-Recordings = Dict[
-    Tuple[str, int, int], np.ndarray
-]  # (speaker, digit, index) -> (num_samples,) float32 at 16 kHz
+# (speaker, digit, index) -> (num_samples,) float32 at 16 kHz
+Recordings = Dict[Tuple[str, int, int], np.ndarray]
 
 
 @dataclass
 class ComposeOptions:
-    """Composition: from what, how much, and where to write it."""
+    """Composition: source, numbers of utterances, output."""
 
     archive: str = option("download/free-spoken-digit-dataset-master.tar.gz", "the dataset's source archive")
-    name: str = option("fsdd", "begins the ids of the utterances and the names of the manifests")
+    name: str = option("fsdd", "prefix of utterance ids and manifest names")
     strings: str = option(
-        "random", "random: any digits; chain: a digit tells much of the next one", choices=tuple(STRINGS)
+        "random",
+        "random: independent digits; chain: a digit partly predicts the next one",
+        choices=tuple(STRINGS),
     )
     audio_dir: str = option("data/fsdd/audio", "folder for the FLAC files")
     manifest_dir: str = option(
         "data/manifests",
-        "folder for <name>_cuts_{train,valid,test}.jsonl.gz; of a part with 0 utterances none",
+        "folder for <name>_cuts_{train,valid,test}.jsonl.gz, except for parts with 0 utterances",
     )
     num_train: int = option(3000, "training utterances")
     num_valid: int = option(300, "validation utterances")
@@ -51,7 +53,7 @@ class ComposeOptions:
 
 
 def read_archive(path: str) -> Recordings:
-    """All recordings of the archive.
+    """Read all recordings of the archive.
 
     Raises:
       UserError: the archive is missing, damaged or incomplete.
@@ -74,10 +76,10 @@ def read_archive(path: str) -> Recordings:
     except FileNotFoundError as e:
         raise UserError(f"no archive {path}; run stage 0, or give its folder with --dl-dir") from e
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, soundfile.LibsndfileError) as e:
-        raise UserError(f"{path} is damaged ({e}); remove it and start again from stage 0") from e
+        raise UserError(f"{path} is damaged ({e}); remove it and restart from stage 0") from e
     if len(found) < NUM_RECORDINGS:
         raise UserError(
-            f"{path} holds {len(found)} of {NUM_RECORDINGS} recordings; remove it and start again from stage 0"
+            f"{path} holds {len(found)} of {NUM_RECORDINGS} recordings; remove it and restart from stage 0"
         )
     return found
 
@@ -85,7 +87,7 @@ def read_archive(path: str) -> Recordings:
 def draw(
     part: str, num: int, speakers: List[str], strings: str
 ) -> List[Tuple[str, List[Tuple[int, int]], List[float]]]:
-    """Plan ``num`` utterances of such strings: speaker, (digit, index) of each recording, seconds of each silence."""
+    """Plan ``num`` utterances: speaker, (digit, index) of recordings, seconds of silences."""
     rng = np.random.default_rng(SEEDS[part])
     plans = []
     for _ in range(num):
@@ -103,7 +105,7 @@ def draw(
 
 
 def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple[int, Any]]) -> List[Any]:
-    """Compose and write utterances; returns their cuts, which tell where each recording lies (lhotse alignments, ``word``)."""
+    """Compose and write utterances; return their cuts, which have alignments of the words."""
     import soundfile
     from lhotse.supervision import AlignmentItem
 
@@ -132,7 +134,7 @@ def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple
 
 
 def run(opts: ComposeOptions) -> None:
-    """Compose all parts; each manifest is written when its part is complete."""
+    """Compose all parts; write each manifest when its part is complete."""
     from asr_core.data.manifest import write_cuts
 
     recordings = read_archive(opts.archive)

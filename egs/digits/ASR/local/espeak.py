@@ -1,4 +1,4 @@
-"""A little of eSpeak NG's C interface: text to samples."""
+"""Speech synthesis with the C interface of eSpeak NG."""
 
 import ctypes
 import shutil
@@ -17,12 +17,13 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Espeak:
-    """A synthesiser; what it says depends on what it said before, and on nothing else.
+    """A synthesiser whose output depends only on what it has said before.
 
-    eSpeak NG keeps that state in static variables, so each instance loads a copy of the library of its own.
+    eSpeak NG keeps that state in static variables, so each instance loads its own copy of the
+    library.
 
     Attributes:
-      sample_rate: samples per second of what :meth:`say` returns.
+      sample_rate: sampling rate of the output of :meth:`say`, in Hz.
     """
 
     def __init__(self) -> None:
@@ -46,23 +47,23 @@ class Espeak:
             _SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0
         )
         if self.sample_rate <= 0:
-            raise UserError("eSpeak NG does not start; reinstall the package espeakng-loader")
-        self._lib.espeak_ng_SetRandSeed(1)  # of the noise in breathy voices
+            raise UserError("eSpeak NG fails to start; reinstall the package espeakng-loader")
+        self._lib.espeak_ng_SetRandSeed(1)  # for the noise in breathy voices
         self._blocks: List[np.ndarray] = []
-        self._callback = _CALLBACK(self._receive)  # kept: C holds no reference
+        self._callback = _CALLBACK(self._receive)  # C holds no reference, so keep one
         self._lib.espeak_SetSynthCallback(self._callback)
 
     def say(
         self, text: str, voice: str, rate: int, pitch: int, pitch_range: int, word_gap: int
     ) -> np.ndarray:
-        """Samples (num_samples,) float32 in [-1, 1].
+        """Synthesise an utterance; return its samples (num_samples,), float32 in [-1, 1].
 
         Args:
-          text: what to say, in English.
-          voice: accent and variant, ``en-us+f3``.
+          text: English text.
+          voice: accent and variant, such as ``en-us+f3``.
           rate: words per minute, 80 to 450.
-          pitch, pitch_range: 0 to 100, 50 is the voice's own.
-          word_gap: pause between words, in units of 10 ms at the usual rate.
+          pitch, pitch_range: 0 to 100; 50 is the voice's own.
+          word_gap: pause between words, in units of 10 ms at the default rate.
         """
         if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UserError(f"eSpeak NG has no voice {voice}")
@@ -75,7 +76,7 @@ class Espeak:
         return np.concatenate(self._blocks).astype(np.float32) / 32768.0
 
     def close(self) -> None:
-        """Free what the synthesiser holds; it cannot speak any more."""
+        """Free the synthesiser's resources; it cannot be used afterwards."""
         self._lib.espeak_Terminate()
 
     def _receive(self, samples, count, events) -> int:  # noqa: ANN001  (C types)

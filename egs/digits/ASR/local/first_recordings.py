@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the audio files of a manifest's first cuts and what is said in them: path, tab, text."""
+"""Print the audio paths and transcripts of a manifest's first cuts, separated by tabs."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from asr_core.utils.options import Parser
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("manifest", type=Path, help="cuts, .jsonl.gz")
-    parser.add_argument("--num", type=int, default=3, help="how many")
+    parser.add_argument("--num", type=int, default=3, help="number of cuts")
     args = parser.parse_args()
     if not args.manifest.is_file():
         raise UserError(f"no {args.manifest}; run prepare.sh first")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A table of the word error rates that decoding methods reach: settings chosen on the validation set, figures of the test set."""
+"""Print the test WERs of decoding methods, with the best settings on the validation set."""
 
 import re
 from pathlib import Path
@@ -13,10 +13,10 @@ Rates = Dict[str, float]  # setting -> WER in percent
 
 
 def read_rates(exp_dir: Path) -> Dict[str, Dict[str, Rates]]:
-    """WERs by method (folder), set and setting, from the ``wer-summary-*.txt`` below ``exp_dir``.
+    """Read the ``wer-summary-*.txt`` below ``exp_dir``: WERs by method (folder), set and setting.
 
     Raises:
-      UserError: there are none.
+      UserError: there are no such files.
     """
     found: Dict[str, Dict[str, Rates]] = {}
     for path in sorted(exp_dir.glob("*/wer-summary-*.txt")):
@@ -28,26 +28,24 @@ def read_rates(exp_dir: Path) -> Dict[str, Dict[str, Rates]]:
             key, wer = line.split("\t")
             found.setdefault(path.parent.name, {}).setdefault(name, {})[f"{file} {key}"] = float(wer)
     if not found:
-        raise UserError(
-            f"no wer-summary files of the sets valid and test below {exp_dir}; run ./run_lm.sh first"
-        )
+        raise UserError(f"no WERs of the sets valid and test below {exp_dir}; run ./run_lm.sh first")
     return found
 
 
 def best_row(rates: Dict[str, Rates]) -> Tuple[float, float, str]:
-    """WER of the test set, of the validation set, and the setting, which is the best one of the validation set."""
+    """Return test WER, validation WER and name of the setting with the lowest validation WER."""
     valid, test = rates.get("valid", {}), rates.get("test", {})
     both = [setting for setting in valid if setting in test]
     if not both:
         raise UserError(
-            "a method was decoded with other settings on the validation set than on the test set; decode again"
+            "a method was decoded with different settings on validation and test set; decode again"
         )
     setting = min(both, key=lambda s: valid[s])
     return test[setting], valid[setting], setting
 
 
 def weights_of(setting: str) -> str:
-    """The weights that a setting names, as options: ``_lm-scale-0.3`` and ``nnlm_scale_0.30`` alike."""
+    """Return the weights in a setting as options: ``_lm-scale-0.3`` or ``nnlm_scale_0.30``."""
     dashed = re.findall(r"((?:[A-Za-z0-9]+-)*scale)-(-?[\d.]*\d)", setting)
     underscored = re.findall(r"((?:nnlm|lodr|lm|ngram_lm|attention)_scale)_(-?[\d.]*\d)", setting)
     weights = [
@@ -71,6 +69,6 @@ def run(exp_dir: Path) -> None:
 
 if __name__ == "__main__":
     parser = Parser(__doc__)
-    parser.add_argument("exp_dir", type=Path, help="the experiment's folder")
+    parser.add_argument("exp_dir", type=Path, help="experiment folder")
     args = parser.parse_args()
     run_program(lambda: run(args.exp_dir))

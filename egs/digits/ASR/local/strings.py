@@ -1,4 +1,4 @@
-"""Strings of digits: what utterances say, and what texts for language models hold."""
+"""Random strings of digits, for utterances and for the texts of language models."""
 
 from typing import Callable, Dict, List
 
@@ -9,19 +9,20 @@ SHORTEST, LONGEST = 3, 7
 
 
 def draw_length(rng: np.random.Generator) -> int:
-    """Digits of an utterance."""
+    """Draw the number of digits in an utterance."""
     return int(rng.integers(SHORTEST, LONGEST + 1))
 
 
 def random_digits(rng: np.random.Generator, length: int) -> List[int]:
-    """Each digit whatever the others are: 3.32 bits."""
+    """Draw independent digits: 3.32 bits each."""
     return rng.integers(10, size=length).tolist()
 
 
 def chain(rng: np.random.Generator, length: int) -> List[int]:
-    """A Markov chain of about 1.9 bits a digit: after d, 3d + 1 in 60 % and 7d + 2 in 25 % (mod 10), or any.
+    """Draw a Markov chain with about 1.9 bits per digit.
 
-    A language model can learn it, so it can make recognition better; of random digits there is nothing to learn.
+    The successor of d is 3d + 1 with 60 %, 7d + 2 with 25 % (mod 10), or else any digit. A language
+    model can learn this and improve recognition; from independent digits it can learn nothing.
     """
     digits = [int(rng.integers(10))]
     while len(digits) < length:

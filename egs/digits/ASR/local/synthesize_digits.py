@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Synthesise connected digits: many voices, speeds, pitches, gaps, rooms and noises; train and test voices are disjoint.
+"""Synthesise connected digits with many voices, speeds, pitches, pauses, rooms and noises.
 
-The same seed gives the same audio, byte for byte, whatever the number of processes.
+Training and test voices are disjoint. The same seed gives the same audio, byte for byte, for any
+number of processes.
 """
 
 import logging
@@ -21,35 +22,35 @@ from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 
 SAMPLE_RATE = 16000
-ACCENTS = (
-    "en-us en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()
-)  # "en" is British
-# eSpeak NG's variants that sound like people; relatives (edward, edward2) are on the same side.
+# "en" is British English.
+ACCENTS = "en-us en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()
+# The natural variants of eSpeak NG; similar ones (edward, edward2) are on the same side.
 TRAIN_VARIANTS = (
-    "m1 m2 m4 m5 m6 m8 f1 f3 f4 Alex Alicia Andy Annie Denis Diogo Gene Henrique Hugo Jacky Marco Mario Mike "
-    "anika antonio aunty benjamin boris caleb david ed edward edward2 grandma gustave ian john linda marcelo max michel "
-    "miguel norbert pablo pedro quincy robert sandro shelby steph steph2 steph3 travis zac"
+    "m1 m2 m4 m5 m6 m8 f1 f3 f4 Alex Alicia Andy Annie Denis Diogo Gene Henrique Hugo Jacky Marco "
+    "Mario Mike anika antonio aunty benjamin boris caleb david ed edward edward2 grandma gustave ian "
+    "john linda marcelo max michel miguel norbert pablo pedro quincy robert sandro shelby steph steph2 "
+    "steph3 travis zac"
 ).split()
 TEST_VARIANTS = "m3 m7 f2 f5 Andrea Lee Michael adam belinda paul victor".split()
 PARTS = ("train", "valid", "test")
-CHUNK = 50  # utterances that one instance of the synthesiser says; the audio depends on it
+CHUNK = 50  # utterances per instance of the synthesiser; the audio depends on it
 
 
 @dataclass
 class SynthOptions:
-    """Synthesis: how much, and where to write it."""
+    """Synthesis: numbers of utterances, output."""
 
     audio_dir: str = option("data/synth/audio", "folder for the FLAC files")
     manifest_dir: str = option("data/manifests", "folder for synth_cuts_{train,valid,test}.jsonl.gz")
     num_train: int = option(3000, "training utterances")
-    num_valid: int = option(150, "validation utterances: training voices, other digits")
-    num_test: int = option(300, "test utterances: other voices, other digits")
-    seed: int = option(20240101, "seed of everything random")
+    num_valid: int = option(150, "validation utterances: training voices, other strings")
+    num_test: int = option(300, "test utterances: other voices, other strings")
+    seed: int = option(20240101, "random seed")
     nj: int = option(2, "number of processes")
 
 
 def draw_words(part: str, rng: np.random.Generator) -> str:
-    """Three to seven digits; no sequence is drawn for two parts."""
+    """Draw three to seven digits in words; no string occurs in two parts."""
     while True:
         text = " ".join(WORDS[i] for i in random_digits(rng, draw_length(rng)))
         side = zlib.crc32(text.encode()) % 10
@@ -58,7 +59,10 @@ def draw_words(part: str, rng: np.random.Generator) -> str:
 
 
 def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Reverberation of a small room: decaying noise 50 to 250 ms long, 12 to 24 dB below the direct sound."""
+    """Add reverberation of a small room: 50 to 250 ms of noise, 12 to 24 dB below the speech.
+
+    The factor 6.9 makes the noise decay by 60 dB (ln 1000) over its length.
+    """
     from scipy.signal import fftconvolve
 
     length = int(SAMPLE_RATE * rng.uniform(0.05, 0.25))
@@ -69,7 +73,7 @@ def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def add_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise with a falling spectrum (white to brown), 10 to 40 dB below the speech."""
+    """Add noise with a falling spectrum (white to brown), 10 to 40 dB below the speech."""
     from scipy.fft import irfft, next_fast_len, rfft
 
     size = next_fast_len(len(samples), real=True)
@@ -81,7 +85,7 @@ def add_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.ndarray, str, str]:
-    """One utterance: samples (num_samples,) float32, its words and its voice."""
+    """Synthesise one utterance; return samples (num_samples,), float32, text and voice."""
     from scipy.signal import resample_poly
 
     text = draw_words(part, rng)
@@ -95,7 +99,7 @@ def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.n
     if rng.random() < 0.4:
         samples = add_room(samples, rng)
     samples = add_noise(samples, rng)
-    if rng.random() < 0.5:  # a muted microphone: digital silence, as streaming decoders append it too
+    if rng.random() < 0.5:  # a muted microphone; streaming decoders also append digital silence
         samples = np.pad(samples, [int(SAMPLE_RATE * rng.uniform(0, longest)) for longest in (0.1, 0.4)])
     return (
         (samples * 10 ** (rng.uniform(-20, -3) / 20) / np.abs(samples).max()).astype(np.float32),
@@ -105,7 +109,7 @@ def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.n
 
 
 def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Any]:
-    """Synthesise and write the utterances ``first`` to ``last`` of a part; returns their cuts."""
+    """Synthesise and write utterances ``first`` to ``last - 1`` of a part; return their cuts."""
     import soundfile
 
     from asr_core.data.manifest import make_cut
@@ -128,7 +132,7 @@ def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Any]
 
 
 def run(opts: SynthOptions) -> None:
-    """Synthesise all parts; each manifest is written when its part is complete."""
+    """Synthesise all parts; write each manifest when its part is complete."""
     from tqdm import tqdm
 
     from asr_core.data.manifest import write_cuts

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write texts for language models: strings of digits in words, one a line."""
+"""Write training texts for language models: strings of digits in words, one per line."""
 
 import logging
 from dataclasses import dataclass
@@ -14,14 +14,16 @@ from asr_core.utils.options import Parser, add_options, from_params, option
 
 @dataclass
 class StringOptions:
-    """Texts: how many lines, of what, and where to."""
+    """Text: number and kind of lines, output."""
 
-    output: str = option("data/lm_chain/train.txt", "the text")
-    num: int = option(20000, "lines")
+    output: str = option("data/lm_chain/train.txt", "output file")
+    num: int = option(20000, "number of lines")
     strings: str = option(
-        "chain", "random: any digits; chain: a digit tells much of the next one", choices=tuple(STRINGS)
+        "chain",
+        "random: independent digits; chain: a digit partly predicts the next one",
+        choices=tuple(STRINGS),
     )
-    seed: int = option(20240201, "seed; another one gives other lines")
+    seed: int = option(20240201, "random seed")
 
 
 def run(opts: StringOptions) -> None:

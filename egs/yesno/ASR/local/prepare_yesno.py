@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Make cut manifests of waves_yesno; the words are in the file names, 1_0_... is YES NO ...
+"""Create cut manifests of waves_yesno, whose file names contain the words: 1_0_... is YES NO ...
 
-Every second recording is for testing, as lhotse splits it; three of the others are for validation.
+As in lhotse, every other recording is for testing. Three of the rest are for validation.
 """
 
 import logging
@@ -20,23 +20,23 @@ WORDS = {"0": "NO", "1": "YES"}
 
 @dataclass
 class YesNoOptions:
-    """waves_yesno: where it is, where the manifests go."""
+    """waves_yesno: input and output folders."""
 
-    corpus_dir: str = option("download/waves_yesno", "folder with the 60 recordings")
+    corpus_dir: str = option("download/waves_yesno", "folder of the 60 recordings")
     manifest_dir: str = option("data/manifests", "folder for yesno_cuts_{train,valid,test}.jsonl.gz")
     sample_rate: int = option(
-        16000, "samples per second; the recordings have 8000 and are resampled when read"
+        16000, "sampling rate in Hz; the recordings, at 8000 Hz, are resampled when they are read"
     )
 
 
 def transcript(path: Path) -> Optional[str]:
-    """The words that a file name tells, or None if it is not such a name."""
+    """Return the words in a file name, or None if the name has another form."""
     marks = path.stem.split("_")
     return " ".join(WORDS[m] for m in marks) if len(marks) == 8 and set(marks) <= set(WORDS) else None
 
 
 def read_recordings(opts: YesNoOptions) -> List[Any]:
-    """Cuts of all recordings, in order of their names.
+    """Return the cuts of all recordings, sorted by file name.
 
     Raises:
       UserError: recordings are missing or damaged.
@@ -47,7 +47,8 @@ def read_recordings(opts: YesNoOptions) -> List[Any]:
     files = [p for p in sorted(Path(opts.corpus_dir).glob("*.wav")) if transcript(p)]
     if len(files) != NUM_RECORDINGS:
         raise UserError(
-            f"{opts.corpus_dir} holds {len(files)} of {NUM_RECORDINGS} recordings; remove it and start from stage 0"
+            f"{opts.corpus_dir} holds {len(files)} of {NUM_RECORDINGS} recordings; remove it and restart "
+            "from stage 0"
         )
     cuts = []
     for path in files:
