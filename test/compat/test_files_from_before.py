@@ -3,16 +3,14 @@
 See `test/golden/files_of_0_1/README.md` for the files.
 """
 
-import json
 from pathlib import Path
 
 import kept_files
 import numpy as np
 import pytest
 from kept_doors import run
+from kept_files import EXPECTED, WHERE, assert_alike
 
-EXPECTED = json.loads((kept_files.FOLDER / "expected.json").read_text())
-WHERE = {"interrupted": [], "after an epoch": ["--start-epoch", 2]}  # what each asks of the program
 FILES = [(encoder, kind) for encoder, (_, kinds) in kept_files.RUNS_OF.items() for kind in kinds]
 
 
@@ -21,22 +19,6 @@ def arrays():
     """Encoder output and the like of version 0.1 by name."""
     with np.load(kept_files.FOLDER / "encoder_output.npz") as content:
         return dict(content)
-
-
-def assert_alike(found, expected, rel=1e-5, tiny=1e-4):
-    """Compare JSON values: numbers with a tolerance, all else exactly."""
-    if isinstance(expected, dict):
-        assert list(found) == list(expected) or sorted(found) == sorted(expected)
-        for key, value in expected.items():
-            assert_alike(found[key], value, rel, tiny)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected):
-            assert_alike(one, other, rel, tiny)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=rel, abs=tiny)
-    else:
-        assert found == expected
 
 
 @pytest.mark.parametrize("encoder, kind", FILES)

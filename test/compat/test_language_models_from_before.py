@@ -5,7 +5,7 @@ import shutil
 import kept_files
 import numpy as np
 import pytest
-from test_files_from_before import EXPECTED, WHERE, assert_alike
+from kept_files import EXPECTED, WHERE, assert_alike
 
 
 @pytest.mark.parametrize("where", WHERE)

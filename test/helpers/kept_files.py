@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from kept_doors import (
     LmOptions,
@@ -24,6 +25,8 @@ from kept_doors import (
 )
 
 FOLDER = Path(__file__).parents[1] / "golden" / "files_of_0_1"
+EXPECTED = json.loads((FOLDER / "expected.json").read_text())
+WHERE = {"interrupted": [], "after an epoch": ["--start-epoch", 2]}  # what each asks of the program
 MELS, CHUNK, LEFT = 12, 16, 32
 SELECT = ["--epoch", "1", "--avg", "1", "--use-averaged-model", "0"]
 CHUNKS = ["--chunk-size", str(CHUNK), "--left-context-frames", str(LEFT)]
@@ -43,6 +46,22 @@ RUNS_OF = {
 }
 LMS = ("rnn", "transformer")
 SENTENCES = [[3, 4, 5, 6, 7], [8], [9, 10, 3, 3], []]
+
+
+def assert_alike(found, expected, rel=1e-5, tiny=1e-4):
+    """Compare JSON values: numbers with a tolerance, all else exactly."""
+    if isinstance(expected, dict):
+        assert list(found) == list(expected) or sorted(found) == sorted(expected)
+        for key, value in expected.items():
+            assert_alike(found[key], value, rel, tiny)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected):
+            assert_alike(one, other, rel, tiny)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=rel, abs=tiny)
+    else:
+        assert found == expected
 
 
 def unpack(folder):
