@@ -3,6 +3,7 @@
 See `test/golden/files_of_0_1/README.md` for the files.
 """
 
+import json
 from pathlib import Path
 
 import kept_files
