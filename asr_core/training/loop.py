@@ -1,192 +1,146 @@
-"""The training loop: batches -> loss -> backward -> clip and step -> average -> log -> validate -> checkpoint."""
+"""The training loop.
+
+Batches -> forward -> loss -> backward -> clip and step -> average -> log -> validate -> checkpoint,
+in this order in this file. What it does, at what price, and with which exceptions:
+
+- *Exact resuming.* A run that was killed or interrupted continues as if nothing had happened:
+  weights, averages, optimizer, schedules, the place in the epoch and all random states are in each
+  checkpoint, which is written whole or not at all. Records of steps that a killed run had not saved
+  are dropped. With another number of processes than before, each batch is still used once, but
+  steps consist of other batches and dropout is drawn anew.
+- *Several processes.* Each has batches of its own, and gradients are summed after the backward
+  pass, so that N processes make the step of one with N batches (see
+  :mod:`~asr_core.training.distributed.world`). Decisions that all must share (to skip, to stop, to
+  go back) rest on values exchanged at each step.
+- *Accumulation.* ``--accum-grad`` batches per process make one step, in the memory of a single one.
+  All counters but the place in the epoch count steps. The last step of an epoch may have fewer
+  batches.
+- *Mixed precision.* float16 scales the loss; a step whose gradients overflow while the scale is
+  above 1 is left out silently, which is how the scale finds its limit. bfloat16 needs no scale.
+- *Bad batches.* A loss or gradient that is not finite skips the step on all ranks and names the
+  cuts. Too many in a row, a collapsing loss scale or a diverging loss end the run with advice, or
+  with ``--auto-recover`` return it to good weights (see :mod:`~asr_core.training.health.recovery`).
+- *Averages.* The mean of the weights at every ``--average-period`` steps and, with ``--ema-decay``,
+  an exponential mean over all steps; each takes twice the memory of the weights, as it is in
+  float64.
+- *Schedules of modules* (dropout, limits of balancers) follow a counter of reference batches, which
+  does not depend on the size of batches and the number of processes.
+- *Variational noise* is on the weights in forward and backward alone; the step moves the clean
+  weights.
+- *Validation* takes place every ``--valid-interval`` steps and at the end of each epoch, with the
+  exponential mean if asked for. A signal interrupts it; it is repeated when the run continues.
+- *Signals.* SIGTERM and Ctrl-C end the run with a checkpoint, on all ranks after the same step. A
+  step of which only some batches were loaded is begun anew.
+"""
 
 import contextlib
 import logging
 import math
 import time
-from pathlib import Path
-from typing import Any, ContextManager, Dict, Iterator, List, Optional, Tuple
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 
-from asr_core.training.checkpoint import (
-    RunCheckpoint,
-    copy_checkpoint,
-    find_common_start,
-    remove_leftovers,
-    remove_old,
-)
-from asr_core.training.distributed.device import autocast_dtype, pick_device
+from asr_core.training.checkpoint import copy_checkpoint, remove_old
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.distributed.world import SingleProcess
-from asr_core.training.health.bad_batches import BadBatches, named
-from asr_core.training.health.diagnostics import diagnose
-from asr_core.training.health.inf_check import InfCheck
-from asr_core.training.health.oom_scan import scan_for_oom
-from asr_core.training.health.recovery import DivergenceMonitor, Recovery
+from asr_core.training.health.bad_batches import BadBatches, names_of
+from asr_core.training.health.recovery import DivergenceMonitor
 from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks, sums_of
-from asr_core.training.optim.averaging import ModelAverage
-from asr_core.training.optim.ema import ModelEma
-from asr_core.training.optim.stepper import Stepper
-from asr_core.training.options import LoopOptions
 from asr_core.training.reporting.progress import Progress
-from asr_core.training.reporting.records import RunLogger
-from asr_core.training.reporting.startup_report import report_disk, report_model
-from asr_core.training.state import TrainState, seed_everything, seed_of_epoch
+from asr_core.training.reporting.records import RunLogger, StepRecord
+from asr_core.training.setup import TrainingRun, build_run
+from asr_core.training.state import seed_everything, seed_of_epoch
 from asr_core.training.task import Batch, Task
-from asr_core.utils.options import from_params
 
-Step = List[
-    Tuple[Optional[Batch], int]
-]  # this rank's batches of a step, None where it has none; the position in the epoch after each
+
+def train(task: Task, world: Optional[SingleProcess] = None) -> int:
+    """Train a new run, or continue one, to its last epoch.
+
+    Args:
+      task: model, data, loss and optimizer; each checkpoint records its ``params``.
+      world: the processes that train together, by default this one alone; rank 0 writes the files.
+
+    Returns:
+      The exit status: 0, or 128 + the number of the signal that ended the run early.
+    """
+    run = build_run(task, world or SingleProcess())
+    run.resume()
+    if run.is_finished:
+        logging.info(
+            "This run is finished (batch %d); larger --num-epochs or --max-steps continue it",
+            run.state.batch_idx_train,
+        )
+        return 0
+    epoch_size = run.report()
+    if run.opts.print_diagnostics:
+        run.diagnose()
+        return 0
+    run.try_largest_batches()
+    return Trainer(run, epoch_size).train()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What this rank contributes to one step of the optimizer.
+
+    Attributes:
+      batches: its ``--accum-grad`` batches; None where it has none and other ranks do.
+      batches_done: batches of the epoch used after the step, by all ranks together.
+    """
+
+    batches: List[Optional[Batch]]
+    batches_done: int
 
 
 class Trainer:
-    """One training run, new or continued.
+    """The loop over the steps of a run.
 
     Args:
-      task: model, data, loss, optimizer; each checkpoint records its ``params``.
-      world: the processes that train together, by default this one alone; rank 0 writes the files.
+      run: its parts, restored from a checkpoint if it continues.
+      epoch_size: size of an epoch in the unit of the task; 0 if unknown.
     """
 
-    def __init__(self, task: Task, world: Optional[SingleProcess] = None) -> None:
-        self.task = task
-        self.opts = from_params(LoopOptions, task.params)
-        self.opts.validate()
-        self.world = world or SingleProcess()
-        self.is_main = self.world.is_main
-        self.exp_dir = Path(self.opts.exp_dir)
-        self.device = pick_device(self.opts, self.world.local_rank)
-        self.dtype = autocast_dtype(self.opts, self.device)
+    def __init__(self, run: TrainingRun, epoch_size: float) -> None:
+        self.run = run
+        self.task, self.data, self.opts, self.state = run.task, run.data, run.opts, run.state
+        self.world, self.is_main = run.world, run.world.is_main
+        self.parts, self.model = run.parts, run.parts.model
         self.stop = StopRequest(quiet=not self.is_main)
+        self.progress = Progress(
+            epoch_size, run.opts.num_epochs, run.opts.max_steps, bar=self.is_main, unit=run.task.unit
+        )
+        self.logger = RunLogger(run.opts, run.state, self.is_main, run.device, run.task)
+        self.bad_batches = BadBatches(run.exp_dir, run.world, run.state, run.data)
+        self.monitor = DivergenceMonitor(run.opts, run.state)
 
-    def run(self) -> int:
-        """Train to the last epoch; return the exit status: 0, or 128 + signal number if a signal ended it early."""
-        self.exp_dir.mkdir(parents=True, exist_ok=True)
-        if self.is_main:
-            remove_leftovers(self.exp_dir)
-        self._build()
-        found = find_common_start(self.world, self.exp_dir, self.opts.start_epoch, self.opts.start_batch)
-        if found is not None:
-            path, content = found
-            self.ckpt.restore(content, path)
-            logging.info(
-                "Continuing from %s: epoch %d, after batch %d",
-                path,
-                self.state.epoch,
-                self.state.batch_idx_train,
-            )
-            del content, found
-        self.state.count_at(self._reference_batches())
-        self.recovery.set_rates()
-        if self._finished():
-            logging.info(
-                "This run is finished (batch %d); larger --num-epochs or --max-steps continue it",
-                self.state.batch_idx_train,
-            )
-            return 0
-        self._report()
-        if self.opts.print_diagnostics:
-            self._diagnose()
-            return 0
-        trials = self.data.memory_trials(self.device)
-        if trials is not None:
-            self._set_batch_count()
-            scan_for_oom(trials, self.model, self._loss_of, self.device, self.world)
-        self._open_records()
+    def train(self) -> int:
+        """Train to the last epoch or until a signal; return the exit status."""
         with self.stop:
-            while not self._finished() and not self.stop:
+            while not self.run.is_finished and not self.stop:
                 self._train_epoch()
             if self.stop:
                 self._save_batch_checkpoint()
+        self.progress.close()
+        self.logger.close()
         if self.stop:
             logging.info(
                 "Stopped by a signal after batch %d; the same command continues from here",
                 self.state.batch_idx_train,
             )
-        self.progress.close()
-        self.records.close()
-        if not self.stop:
-            self.records.draw()
-        return self.stop.exit_status if self.stop else 0
-
-    @property
-    def state(self) -> TrainState:
-        """Where the run stands."""
-        return self.ckpt.state
-
-    # -- before training -------------------------------------------------------------------------------------------------
-
-    def _build(self) -> None:
-        seed_everything(self.opts.seed)
-        self.model = self.task.build_model().to(self.device)
-        self.optimizer = self.task.build_optimizer(self.model)
-        self.scheduler = self.task.build_scheduler(self.optimizer)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.dtype == torch.float16, init_scale=1.0
-        )
-        average = ModelAverage(self.model, self.opts.average_period)
-        decay = self.task.ema_decay
-        self.ema = ModelEma(self.model, decay) if decay else None
-        trained = (self.model, self.optimizer, self.scheduler, self.scaler)
-        self.ckpt = RunCheckpoint(self.task.params, *trained, average, TrainState(), self.world, self.ema)
-        self.world.share_weights(self.model)
-        self.average = average
-        self.noise = self.task.weight_noise(self.model)
-        self.stepper = Stepper(self.model, self.optimizer, self.scaler, self.task.gradient_scaling())
-        self.recovery = Recovery(self.ckpt, self.opts, self.task.slower_learning(), self.task.lr_option)
-        self.inf_check = InfCheck(self.model) if self.opts.inf_check else None
-        self.scheduled = [m for m in self.model.modules() if hasattr(m, "set_batch_count")]
-        self.data = self.task.build_data()
-        self.metric = self.task.build_metric()
-
-    def _report(self) -> None:
-        self.progress = Progress(
-            0.0, self.opts.num_epochs, self.opts.max_steps, bar=self.is_main, unit=self.task.unit
-        )
-        self.progress.epoch_audio = self.world.from_main(self.data.report() if self.is_main else 0.0)
-        if not self.is_main:
-            return
-        report_model(self.model)
-        report_disk(
-            self.model,
-            self.exp_dir,
-            self.opts.num_epochs,
-            self.opts.keep_last_k,
-            averages=2 if self.ema else 1,
-        )
-        logging.info(
-            "Training on %s in %s", self.device, str(self.dtype or torch.float32).replace("torch.", "")
-        )
-
-    def _diagnose(self) -> None:
-        if self.is_main:
-            self._set_batch_count()
-            self.model.train()
-            batches = self.data.train_batches(self.state.epoch)
-            diagnose(
-                self.model, (self._loss_of(batch) for batch in batches), self.exp_dir / "diagnostics.txt"
-            )
-
-    def _open_records(self) -> None:
-        self.records = RunLogger(self.opts, self.state, self.is_main, self.device, self.task)
-        self.bad_batches = BadBatches(self.exp_dir, self.world, self.state, self.data)
-        self.watch = DivergenceMonitor(self.opts, self.state)
-
-    def _finished(self) -> bool:
-        state, opts = self.state, self.opts
-        return state.epoch > opts.num_epochs or (
-            opts.max_steps > 0 and state.batch_idx_train >= opts.max_steps
-        )
-
-    # -- training --------------------------------------------------------------------------------------------------------
+            return self.stop.exit_status
+        self.logger.draw()
+        return 0
 
     def _train_epoch(self) -> None:
+        """Train the rest of an epoch, or until the last step or a signal."""
         state = self.state
         if state.batches_done == 0:
+            # In the middle of an epoch the random states are the checkpoint's.
             seed_everything(seed_of_epoch(self.opts.seed, state.epoch, self.world.rank))
             state.bucket_run = self.world.size
-        self.scheduler.step_epoch(state.epoch - 1)
+        self.parts.scheduler.step_epoch(state.epoch - 1)
         self.progress.start_epoch(state.epoch, state.epoch_audio)
         if state.validation_due and not self._validate_in_epoch():
             return
@@ -195,251 +149,266 @@ class Trainer:
             self._train_step(step)
             if state.batch_idx_train % self.opts.valid_interval == 0:
                 self._validate_in_epoch()
-            if self._finished() or state.batch_idx_train % self.opts.save_every_n == 0:
+            if self.run.is_finished or state.batch_idx_train % self.opts.save_every_n == 0:
                 self._save_batch_checkpoint()
-            if self.stop or self._finished():
+            if self.stop or self.run.is_finished:
                 return
         if not self.stop:
             self._end_epoch()
 
+    # -- batches
+    # -------------------------------------------------------------------------------------
+
     def _steps(self) -> Iterator[Step]:
-        """The rest of the epoch, ``--accum-grad`` batches of each rank at a time."""
-        step: Step = []
-        for entry in self.world.in_lockstep(self._batches(), self.state.batches_done, self.stop):
-            step.append(entry)
-            if len(step) == self.opts.accum_grad:
-                yield step
-                step = []
-        if step and not self.stop:  # a step that a signal cut short is begun anew when the run continues
-            yield step
+        """Yield the rest of the epoch, ``--accum-grad`` batches of each rank at a time."""
+        batches: List[Optional[Batch]] = []
+        position = first = self.state.batches_done
+        for batch, position in self.world.in_lockstep(self._batches(), first, self.stop):
+            batches.append(batch)
+            if len(batches) == self.opts.accum_grad:
+                yield Step(batches, position)
+                batches = []
+        if batches and not self.stop:  # a step that a signal cut short is begun anew by the next run
+            yield Step(batches, position)
 
     def _batches(self) -> Iterator[Batch]:
-        """The rest of this rank's batches of the epoch; a loader that a signal killed ends them quietly."""
+        """Yield the rest of this rank's batches of the epoch."""
         state = self.state
         try:
             yield from self.data.train_batches(state.epoch, state.batches_done, state.bucket_run)
         except RuntimeError:
+            # A signal to the process group also kills the loader's processes, which is no error
+            # then.
             if not self.stop.signum:
                 raise
 
+    # -- a step
+    # --------------------------------------------------------------------------------------
+
     def _train_step(self, step: Step) -> None:
-        """One step on the batches of all ranks."""
-        state = self.state
+        """Make one step on the batches of all ranks."""
+        state, parts = self.state, self.parts
         state.batch_idx_train += 1
-        state.batches_done = step[-1][1]
-        count = self._set_batch_count()
-        if self.inf_check is not None:
-            self.inf_check.new_step()
-        self.scheduler.epoch_share = self.progress.share(state.epoch_audio)
-        self.scheduler.step_batch(state.batch_idx_train)
-        with self.bad_batches.watch([batch for batch, _ in step], self.task.smaller_batches()):
-            with self.noise.on(state.batch_idx_train, count):
+        state.batches_done = step.batches_done
+        count = self.run.advance_schedules()
+        if self.run.inf_check is not None:
+            self.run.inf_check.new_step()
+        share = self.progress.epoch_share(state.epoch_audio)
+        parts.scheduler.step_batch(state.batch_idx_train, epoch_share=share)
+        with self.bad_batches.watch(step.batches, self.task.smaller_batches()):
+            with self.run.noise.on(state.batch_idx_train, count):
                 info, bad = self._forward_backward(step)
             if not bad:
                 bad = self._optimizer_step(step, info)
-        self.optimizer.zero_grad(set_to_none=True)
-        audio, utterances = info.pop("audio"), int(info.pop("utterances"))
-        state.epoch_audio += audio
-        finite = math.isfinite(info["loss"])
-        if info.is_finite():
-            state.tot_loss = state.tot_loss.add(info, keep=1 - 1 / self.opts.reset_interval)
-        self.average.update(state.batch_idx_train)
-        if self.ema:
-            self.ema.update()
+        parts.optimizer.zero_grad(set_to_none=True)
+        # The averages take in the weights of a skipped step too: they are means over time.
+        parts.average.update(state.batch_idx_train)
+        if parts.ema:
+            parts.ema.update()
         loss_per_frame = info["loss"] / max(info["frames"], 1.0)
-        eta = self.progress.eta(state.epoch, state.epoch_audio, state.batch_idx_train)
-        self.progress.update(audio, loss_per_frame, eta)
-        if finite and self._step_of_epoch() % self.opts.log_interval == 0:
-            self._log_step(info, utterances, eta)
-        trouble = self.watch.look(loss_per_frame, self.stepper.scale, bad)
+        self._log_step(info, loss_per_frame)
+        trouble = self.monitor.check(loss_per_frame, self.run.stepper.scale, bad)
         if trouble is not None:
-            self.records.recovery(trouble.what, self.recovery.handle(trouble))
-            self._save_batch_checkpoint()
+            self.logger.recovery(trouble.what, self.run.recovery.handle(trouble))
+            self._save_batch_checkpoint()  # or a killed run would meet the same trouble again
 
     def _forward_backward(self, step: Step) -> Tuple[MetricsTracker, str]:
-        """Sum the gradients over the step's batches of all ranks; returns the losses, and what was bad, if anything."""
+        """Sum the gradients over the step's batches of all ranks.
+
+        Returns:
+          The sums of losses and sizes over all ranks, and what was bad: empty if nothing was.
+        """
         info = MetricsTracker()
-        for batch, _ in step:
+        for batch in step.batches:
             out = None
-            with self._autocast(), self.world.shared_statistics(self.model, batch is not None):
+            with self.run.autocast(), self.world.shared_statistics(self.model, batch is not None):
                 if batch is not None:
                     out = self.task.compute_loss(self.model, batch, self.state.batch_idx_train)
             mine = sums_of(out, None if batch is None else self.data.size_of(batch))
             info = sum_over_ranks([info, *self.world.gather(mine)])
-            if not math.isfinite(info["loss"]):
+            if not math.isfinite(info["loss"]):  # the same on all ranks, before any of them goes backward
                 suspects = [] if batch is None or math.isfinite(mine["loss"]) else self._culprits(batch)
                 return info, self._skip("loss", suspects)
             if out is not None:
-                self.scaler.scale(out.loss).backward()
+                self.parts.scaler.scale(out.loss).backward()
         self.world.sum_gradients(self.model.parameters())
         return info, ""
 
-    def _loss_of(self, batch: Batch) -> torch.Tensor:
-        """A batch's loss as it is; for trials, after which nothing is to have changed."""
-        with self._autocast():
-            return self.task.compute_loss(self.model, batch, self.state.batch_idx_train + 1).loss
-
     def _optimizer_step(self, step: Step, info: MetricsTracker) -> str:
-        """Step, unless a gradient is not finite; returns what was bad, if anything."""
-        scale = self.stepper.scale
-        if self.stepper.step(self.state.batch_idx_train, info):
-            self.state.bad_in_a_row = 0
+        """Clip the gradients and step, unless a gradient is not finite.
+
+        Returns:
+          What was bad; empty if nothing was.
+        """
+        stepper, state = self.run.stepper, self.state
+        scale = stepper.scale
+        if stepper.step(state.batch_idx_train, info):
+            state.bad_in_a_row = 0
             return ""
-        if self.stepper.overflowed and scale > 1.0:  # how a loss scale that grows finds its limit
-            self.state.overflows += 1
+        if stepper.overflowed and scale > 1.0:  # how a growing loss scale finds its limit
+            state.overflows += 1
             logging.info(
-                "batch %d overflows float16; the loss scale is now %g",
-                self.state.batch_idx_train,
-                self.stepper.scale,
+                "batch %d overflows float16; the loss scale is now %g", state.batch_idx_train, stepper.scale
             )
             return ""
-        cuts = [cut for batch, _ in step if batch is not None for cut in self.data.describe(batch)]
-        return self._skip("gradient", [{**cut, "value": self.stepper.grad_norm} for cut in cuts])
+        # Which of the cuts is to blame is unknown: gradients are already summed.
+        cuts = [cut for batch in step.batches if batch is not None for cut in self.data.describe(batch)]
+        return self._skip("gradient", [{**cut, "value": stepper.grad_norm} for cut in cuts])
 
-    def _step_of_epoch(self) -> int:
-        return (self.state.batches_done - 1) // (self.world.size * self.opts.accum_grad)
+    def _skip(self, what: str, suspects: List[Dict[str, object]]) -> str:
+        """Skip this step on all ranks; return what was bad.
 
-    def _reference_batches(self) -> float:
-        """Return how many reference batches a step is worth."""
-        return self.task.reference_batches * self.world.size * self.opts.accum_grad
+        Args:
+          what: ``"loss"`` or ``"gradient"``.
+          suspects: cuts of this rank that may be the cause, with their ``value``.
+        """
+        names = self.bad_batches.record_skipped(what, suspects)
+        self.logger.bad_batch(what)
+        return f"a {what} that is not finite, the last one of cuts {names}"
 
-    def _set_batch_count(self) -> float:
-        """Move dropout rates and other schedules on; returns their counter, which is in reference batches."""
-        count = self.state.count() + self.task.batch_count_offset
-        for module in self.scheduled:
-            module.set_batch_count(count)
-        return count
-
-    def _autocast(self) -> ContextManager[None]:
-        return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
-
-    # -- what can go wrong -----------------------------------------------------------------------------------------------
-
-    def _skip(self, what: str, suspects: List[Dict[str, Any]]) -> str:
-        """Leave this step out; the same on all ranks, each with the cuts of its own that may be to blame."""
-        cuts = self.bad_batches.skipped(what, suspects)
-        self.records.bad_batch(what)
-        return f"a {what} that is not finite, the last one of cuts {cuts}"
-
-    def _culprits(self, batch: Batch) -> List[Dict[str, Any]]:
-        """The cuts whose own loss is not finite, with that loss; all cuts, if it cannot be told."""
-        with torch.no_grad(), self._autocast():
-            losses = self.task.compute_loss(
-                self.model, batch, self.state.batch_idx_train, reduction="none"
-            ).loss.tolist()
+    def _culprits(self, batch: Batch) -> List[Dict[str, object]]:
+        """Return the cuts whose own loss is not finite, or all if there is none."""
+        with torch.no_grad(), self.run.autocast():
+            out = self.task.compute_loss(self.model, batch, self.state.batch_idx_train, reduction="none")
+        losses = out.loss.tolist()
         cuts = [{**cut, "value": loss} for cut, loss in zip(self.data.describe(batch), losses)]
-        return [cut for cut in cuts if not math.isfinite(cut["value"])] or cuts
+        return [cut for cut, loss in zip(cuts, losses) if not math.isfinite(loss)] or cuts
 
-    # -- validation ------------------------------------------------------------------------------------------------------
+    def _log_step(self, info: MetricsTracker, loss_per_frame: float) -> None:
+        """Count a step in the averages and the progress, and log it if it is time."""
+        state, progress = self.state, self.progress
+        size, items = info.pop("audio"), int(info.pop("utterances"))
+        state.epoch_audio += size
+        if info.is_finite():
+            state.tot_loss = state.tot_loss.add(info, keep=1 - 1 / self.opts.reset_interval)
+        time_left = progress.time_left(state.epoch, state.epoch_audio, state.batch_idx_train)
+        progress.update(size, loss_per_frame, time_left)
+        index = (state.batches_done - 1) // (self.world.size * self.opts.accum_grad)
+        if index % self.opts.log_interval or not math.isfinite(info["loss"]):
+            return
+        dropped = self.world.exchange([self.data.num_dropped])
+        stepper = self.run.stepper
+        self.logger.step(
+            StepRecord(
+                info=info,
+                index=index,
+                utterances=items,
+                lr=self.parts.scheduler.get_last_lr()[0],
+                loss_scale=stepper.scale if self.parts.scaler.is_enabled() else None,
+                grad_norm=stepper.grad_norm,
+                rate=progress.rate,
+                time_left=time_left,
+                dropped=sum(int(row[0]) for row in dropped),
+            )
+        )
+
+    # -- validation
+    # ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """The model is as validation wants it inside."""
-        with self.ema.shown() if self.ema and self.task.valid_with_ema else contextlib.nullcontext():
+        """Return a context in which the model is as validation wants it."""
+        ema = self.parts.ema if self.task.valid_with_ema else None
+        self.progress.pause()
+        with ema.shown() if ema else contextlib.nullcontext():
             self.model.eval()
             yield
             self.model.train()
+        self.progress.resume()
 
     def _validate_in_epoch(self) -> bool:
+        """Validate between two steps; return False if a signal interrupted it."""
         self.state.validation_due = not self._validate()
         return not self.state.validation_due
 
     @torch.no_grad()
     def _validate(self) -> bool:
-        """Measure and log the loss on the validation sets, each and all together; False if a signal came in between."""
+        """Measure the loss on the validation sets; return False if a signal interrupted it."""
         state = self.state
-        self.progress.pause()
-        total = MetricsTracker()
         began = time.monotonic()
+        total = MetricsTracker()
         with self._evaluating():
             for name in self.data.valid_sets:
-                losses = MetricsTracker()
-                for batch in self.data.valid_batches(name):
-                    if self.stop.signum:
-                        break
-                    with self._autocast():
-                        found = losses_of(self.task.compute_loss(self.model, batch, state.batch_idx_train))
-                    if found.is_finite():
-                        losses = losses.add(found)
-                    else:
-                        logging.warning(
-                            "left out of the validation, as its loss is not finite: cuts %s",
-                            named(self.data.describe(batch)),
-                        )
+                losses = self._valid_losses(name)
                 if self.world.agree_to_stop(self.stop):
                     return False
                 losses = sum_over_ranks(self.world.gather(losses))
                 if len(self.data.valid_sets) > 1:
-                    self.records.valid_set(name, losses)
+                    self.logger.valid_set(name, losses)
                 total = total.add(losses)
-        loss = dict(total.per_frame()).get("loss", math.inf)
+        loss = total.mean_loss()
         if loss < state.best_valid_loss:
             state.best_valid_loss, state.best_valid_epoch = loss, state.epoch
-        self.records.valid(total, time.monotonic() - began)
+        self.logger.valid(total, time.monotonic() - began)
         more = self.task.describe_valid_loss(loss)
         if more:
             logging.info("Epoch %d, validation: %s", state.epoch, more)
         state.validated_at, state.valid_loss = state.batch_idx_train, loss
-        self.progress.resume()
         return True
+
+    def _valid_losses(self, name: str) -> MetricsTracker:
+        """Sum the losses over this rank's batches of a validation set, up to a signal."""
+        losses = MetricsTracker()
+        for batch in self.data.valid_batches(name):
+            if self.stop.signum:
+                break
+            with self.run.autocast():
+                out = self.task.compute_loss(self.model, batch, self.state.batch_idx_train)
+            found = losses_of(out)
+            if found.is_finite():
+                losses = losses.add(found)
+            else:
+                logging.warning(
+                    "left out of the validation, as its loss is not finite: cuts %s",
+                    names_of(self.data.describe(batch)),
+                )
+        return losses
 
     def _measure(self) -> None:
         """Measure the task's own metric on validation data, each rank on its share."""
-        if self.metric is None or not self.metric.due(self.state.epoch):
+        metric = self.run.metric
+        if metric is None or not metric.due(self.state.epoch):
             return
-        self.progress.pause()
         began = time.monotonic()
         with self._evaluating():
-            counts = self.metric.count(self.model, self.data)
+            counts = metric.count(self.model, self.data)
         sums = [sum(column) for column in zip(*self.world.exchange(counts))]
-        self.records.measured(self.metric.result(sums), time.monotonic() - began)
-        self.progress.resume()
+        self.logger.measurement(metric.result(sums), time.monotonic() - began)
 
-    # -- records and files -----------------------------------------------------------------------------------------------
-
-    def _log_step(self, info: MetricsTracker, utterances: int, eta: str) -> None:
-        dropped = sum(int(row[0]) for row in self.world.exchange([self.data.num_dropped]))
-        more = {
-            "rate": self.progress.rate,
-            "left": eta,
-            "grad_norm": self.stepper.grad_norm,
-            "dropped": dropped,
-        }
-        scale = self.stepper.scale if self.scaler.is_enabled() else None
-        self.records.step(
-            info, self._step_of_epoch(), utterances, self.scheduler.get_last_lr()[0], scale, more
-        )
+    # -- checkpoints
+    # ---------------------------------------------------------------------------------
 
     def _save_batch_checkpoint(self) -> None:
-        if self.state.batch_idx_train == 0:
+        """Save the run after a step, and remove the oldest of such checkpoints."""
+        if self.state.batch_idx_train == 0:  # a signal came before the first step: nothing to save
             return
         self.progress.pause()
-        self.ckpt.save(self.exp_dir / f"checkpoint-{self.state.batch_idx_train}.pt", self.state.epoch)
+        path = self.run.exp_dir / f"checkpoint-{self.state.batch_idx_train}.pt"
+        self.run.ckpt.save(path, self.state.epoch)
         if self.is_main:
-            remove_old(self.exp_dir, self.opts.keep_last_k, self.state.batch_idx_train)
+            remove_old(self.run.exp_dir, self.opts.keep_last_k, self.state.batch_idx_train)
         self.progress.resume()
 
     def _end_epoch(self) -> None:
+        """Validate and save the run; after a signal, the next run does so."""
         state = self.state
         if state.validated_at != state.batch_idx_train and not self._validate():
             return
         self._measure()
         epoch = state.epoch
-        state.train_loss = dict(state.tot_loss.per_frame()).get("loss", math.inf)
+        state.train_loss = state.tot_loss.mean_loss()
         if state.train_loss < state.best_train_loss:
             state.best_train_loss, state.best_train_epoch = state.train_loss, epoch
-        self.records.epoch(state.train_loss, state.valid_loss)
-        state.start_epoch(epoch + 1)
-        path = self.exp_dir / f"epoch-{epoch}.pt"
-        self.ckpt.save(path, epoch)
+        self.logger.epoch(state.train_loss, state.valid_loss)
+        state.start_epoch(epoch + 1)  # before saving: the checkpoint continues with the next epoch
+        path = self.run.exp_dir / f"epoch-{epoch}.pt"
+        self.run.ckpt.save(path, epoch)
         if self.is_main:
-            for best, name in (
-                (state.best_train_epoch, "best-train-loss.pt"),
-                (state.best_valid_epoch, "best-valid-loss.pt"),
-            ):
-                if best == epoch:
-                    copy_checkpoint(path, self.exp_dir / name)
-        self.records.draw(in_between=True)
+            if state.best_train_epoch == epoch:
+                copy_checkpoint(path, self.run.exp_dir / "best-train-loss.pt")
+            if state.best_valid_epoch == epoch:
+                copy_checkpoint(path, self.run.exp_dir / "best-valid-loss.pt")
+        self.logger.draw(in_between=True)
         logging.info(
             "Epoch %d ended: train loss %.4g, validation loss %.4g", epoch, state.train_loss, state.valid_loss
         )

@@ -37,6 +37,10 @@ class MetricsTracker(Dict[str, float]):
             if name != "frames":
                 yield name, value / frames if frames else math.nan
 
+    def mean_loss(self) -> float:
+        """Return the loss per frame; infinity if nothing was added."""
+        return dict(self.per_frame()).get("loss", math.inf)
+
     def __str__(self) -> str:
         losses = ", ".join(f"{name}={value:.4g}" for name, value in self.per_frame())
         return f"{losses}, over {self.get('frames', 0.0):.2f} frames. "

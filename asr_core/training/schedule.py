@@ -1,4 +1,4 @@
-"""Learning-rate schedules that count batches and epochs."""
+"""Learning-rate schedules over batches and epochs."""
 
 import math
 from typing import Dict, List, Optional, Sequence
@@ -9,19 +9,20 @@ from asr_core.training.optimizer_options import OptimizerOptions, Piece
 
 
 class LRScheduler:
-    """Base of the schedules: sets ``lr`` of every group from its ``base_lr`` and the batch and epoch counters.
+    """Base of the schedules: sets ``lr`` of each group from its ``base_lr`` and the counters.
 
-    The optimizer's rates change at the first step or ``load_state_dict``, not when the schedule is made.
-    ``base_lr`` lives in the optimizer's groups and is no part of the state, so a resumed run may change it.
+    The optimizer's rates change at the first step or ``load_state_dict``, not at construction.
+    ``base_lr`` lives in the optimizer's groups and is no part of the state, so a resumed run may
+    change it.
 
     Args:
       optimizer: its groups' present ``lr`` becomes their ``base_lr``.
 
     Attributes:
-      epoch_share: how much of the epoch was done before the present batch, from 0 to 1; the training loop sets it.
+      batch: steps since the start of training.
+      epoch: epochs since the start of training, from 0.
+      epoch_share: share of the epoch, from 0 to 1, that was done before the present batch.
     """
-
-    epoch_share: float = 0.0
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
@@ -29,36 +30,44 @@ class LRScheduler:
             group.setdefault("base_lr", group["lr"])
         self.epoch = 0
         self.batch = 0
+        self.epoch_share = 0.0
 
     def state_dict(self) -> Dict[str, int]:
-        """The counters."""
+        """Return the counters."""
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state_dict: Dict[str, int]) -> None:
-        """Set the counters, and the optimizer's rates accordingly."""
+        """Set the counters, and with them the optimizer's rates."""
         self.epoch, self.batch = state_dict["epoch"], state_dict["batch"]
         self._set_lrs()
 
     def factor(self) -> float:
-        """What ``base_lr`` is multiplied with at the present batch and epoch."""
+        """Return the factor on ``base_lr`` at the present batch and epoch."""
         raise NotImplementedError
 
     def get_lr(self) -> List[float]:
-        """The rate of each parameter group."""
+        """Return the rate of each parameter group for the present counters."""
         factor = self.factor()
         return [group["base_lr"] * factor for group in self.optimizer.param_groups]
 
     def get_last_lr(self) -> List[float]:
-        """The rate that each parameter group has now."""
+        """Return the rate that each parameter group has now."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
-    def step_batch(self, batch: Optional[int] = None) -> None:
-        """Go to batch ``batch``, counted from the start of training, or one further."""
+    def step_batch(self, batch: Optional[int] = None, epoch_share: Optional[float] = None) -> None:
+        """Move to another batch.
+
+        Args:
+          batch: its number since the start of training; None: the next one.
+          epoch_share: share of the epoch that was done before it; None: unchanged.
+        """
         self.batch = self.batch + 1 if batch is None else batch
+        if epoch_share is not None:
+            self.epoch_share = epoch_share
         self._set_lrs()
 
     def step_epoch(self, epoch: Optional[int] = None) -> None:
-        """Go to epoch ``epoch``, counted from 0, or one further."""
+        """Move to epoch ``epoch``, counted from 0, or by default to the next one."""
         self.epoch = self.epoch + 1 if epoch is None else epoch
         self._set_lrs()
 
@@ -73,16 +82,18 @@ class LRScheduler:
 
 
 class Eden(LRScheduler):
-    """The rate falls with the inverse square root of both batches and epochs (Zipformer, Yao et al. 2023, section 3.5).
+    """A rate that falls with the inverse square root of both batches and epochs.
+
+    See Zipformer (Yao et al. 2023, https://arxiv.org/abs/2310.11230), section 3.5.
 
     ``lr = base_lr * ((b^2 + B^2) / B^2)^-1/4 * ((e^2 + E^2) / E^2)^-1/4 * warmup``
 
     Args:
       optimizer: the optimizer.
-      lr_batches: B, batches after which the rate falls noticeably.
-      lr_epochs: E, likewise in epochs.
+      lr_batches: B, the number of batches after which the rate falls noticeably.
+      lr_epochs: E, the same in epochs.
       warmup_batches: length of the linear rise at the start.
-      warmup_start: factor at its first batch.
+      warmup_start: factor at the start of the rise.
     """
 
     def __init__(
@@ -98,14 +109,23 @@ class Eden(LRScheduler):
         self.warmup_batches, self.warmup_start = warmup_batches, warmup_start
 
     def factor(self) -> float:
-        """See the class."""
+        """Return the factor on ``base_lr`` that the class defines."""
         by_batch = ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.25
         by_epoch = ((self.epoch**2 + self.lr_epochs**2) / self.lr_epochs**2) ** -0.25
         return by_batch * by_epoch * self._warmup(self.warmup_batches, self.warmup_start)
 
 
 class Eden2(LRScheduler):
-    """Eden without epochs: ``lr = base_lr * ((b^2 + B^2) / B^2)^-1/2 * warmup``; arguments as there."""
+    """Eden without epochs: ``lr = base_lr * ((b^2 + B^2) / B^2)^-1/2 * warmup``.
+
+    The power is -1/2 because batches replace both of Eden's factors.
+
+    Args:
+      optimizer: the optimizer.
+      lr_batches: B, the number of batches after which the rate falls noticeably.
+      warmup_batches: length of the linear rise at the start.
+      warmup_start: factor at the start of the rise.
+    """
 
     def __init__(
         self,
@@ -118,17 +138,19 @@ class Eden2(LRScheduler):
         self.lr_batches, self.warmup_batches, self.warmup_start = lr_batches, warmup_batches, warmup_start
 
     def factor(self) -> float:
-        """See the class."""
-        return ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.5 * self._warmup(
-            self.warmup_batches, self.warmup_start
-        )
+        """Return the factor on ``base_lr`` that the class defines."""
+        by_batch = ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.5
+        return by_batch * self._warmup(self.warmup_batches, self.warmup_start)
 
 
 class Noam(LRScheduler):
-    """A linear rise, then the inverse square root of the batches (Vaswani et al. 2017, section 5.3).
+    """A linear rise, then a fall with the inverse square root of the batches.
 
-    With s = b + offset: ``lr = base_lr * min(s / W, (s / W)^-1/2)``. That is ``scale * min(s * W^-3/2, s^-1/2)`` for
-    ``base_lr = scale * W^-1/2``, the highest rate, reached at s = W.
+    See Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762), section 5.3.
+
+    With s = b + offset: ``lr = base_lr * min(s / W, (s / W)^-1/2)``. That is
+    ``scale * min(s * W^-3/2, s^-1/2)`` for ``base_lr = scale * W^-1/2``, the highest rate, reached
+    at s = W.
 
     Args:
       optimizer: the optimizer.
@@ -148,22 +170,22 @@ class Noam(LRScheduler):
         self.warmup_batches, self.offset, self.max_factor = warmup_batches, offset, max_factor
 
     def factor(self) -> float:
-        """See the class."""
+        """Return the factor on ``base_lr`` that the class defines."""
         share = (self.batch + self.offset) / self.warmup_batches
         return min(share if share <= 1 else share**-0.5, self.max_factor)
 
 
 class WarmupHoldDecay(LRScheduler):
-    """A linear rise to ``base_lr``, a while there, and a fall to a share of it, which remains.
+    """A linear rise to ``base_lr``, a plateau, and a fall to a share of it, which remains.
 
     Args:
       optimizer: the optimizer.
       warmup_batches: length of the rise.
-      warmup_start: factor at its first batch.
-      hold_batches: length of the time at ``base_lr``.
-      decay_batches: length of the fall; 0: there is none.
-      decay_to: factor at its end.
-      power: of a polynomial, 1 for a straight line; None: the fall is exponential.
+      warmup_start: factor at the start of the rise.
+      hold_batches: length of the plateau.
+      decay_batches: length of the fall; 0: the plateau never ends.
+      decay_to: factor at the end of the fall.
+      power: exponent of a polynomial fall, 1 for a straight line; None: the fall is exponential.
     """
 
     def __init__(
@@ -181,7 +203,7 @@ class WarmupHoldDecay(LRScheduler):
         self.decay_batches, self.decay_to, self.power = decay_batches, decay_to, power
 
     def factor(self) -> float:
-        """See the class."""
+        """Return the factor on ``base_lr`` that the class defines."""
         falling = self.batch - self.warmup_batches - self.hold_batches
         if falling <= 0 or not self.decay_batches:
             return self._warmup(self.warmup_batches, self.warmup_start)
@@ -192,15 +214,16 @@ class WarmupHoldDecay(LRScheduler):
 
 
 class Piecewise(LRScheduler):
-    """Rates given piece by piece; what was reached at the end of the last one remains.
+    """Rates given piece by piece; the rate at the end of the last piece remains.
 
-    The n-th unit (n from 1) of a piece with N units has the rate ``a + (b - a) * n / N`` if it is linear, ``a * (b / a)^(n / N)``
-    if it is loglinear, b if it is constant: b is the piece's own rate, a that of the piece before, 0 for the first.
+    The n-th unit (n from 1) of a piece with N units has the rate ``a + (b - a) * n / N`` if the
+    piece is linear, ``a * (b / a)^(n / N)`` if it is loglinear and b if it is constant, where b is
+    the piece's own rate and a that of the piece before, 0 for the first.
 
     Args:
       optimizer: its rates are those of the highest piece.
       pieces: the pieces.
-      epoch_units: units in an epoch; 0: units are batches.
+      epoch_units: number of units in an epoch; 0: units are batches.
     """
 
     def __init__(
@@ -211,45 +234,52 @@ class Piecewise(LRScheduler):
         self.highest = max(piece.lr for piece in pieces)
 
     def unit(self) -> int:
-        """The present unit, from 1."""
+        """Return the present unit, from 1."""
         if not self.epoch_units:
             return max(self.batch, 1)
-        return (
-            self.epoch * self.epoch_units
-            + min(math.floor(self.epoch_share * self.epoch_units), self.epoch_units - 1)
-            + 1
-        )
+        # An epoch with more data than was counted stays in its last unit.
+        unit = min(math.floor(self.epoch_share * self.epoch_units), self.epoch_units - 1)
+        return self.epoch * self.epoch_units + unit + 1
 
     def factor(self) -> float:
-        """See the class."""
+        """Return the factor on ``base_lr`` that the class defines."""
         n, before = self.unit(), 0.0
         for units, lr, kind in self.pieces:
-            if n <= units:
-                share = 1.0 if kind == "const" else n / units
-                reached = (
-                    before * (lr / before) ** share if kind == "loglinear" else before + (lr - before) * share
-                )
-                return reached / self.highest
-            n, before = n - units, lr
+            if n > units:
+                n, before = n - units, lr
+                continue
+            if kind == "const":
+                rate = lr
+            elif kind == "linear":
+                rate = before + (lr - before) * (n / units)
+            else:
+                rate = before * (lr / before) ** (n / units)
+            return rate / self.highest
         return before / self.highest
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, opts: OptimizerOptions) -> LRScheduler:
-    """The schedule that ``opts`` name."""
+    """Build the schedule that ``--schedule`` names."""
     warmup = {"warmup_batches": opts.warmup_batches, "warmup_start": opts.warmup_start}
     if opts.schedule == "eden":
-        return Eden(optimizer, opts.lr_batches, opts.lr_epochs, **warmup)
+        return Eden(optimizer, lr_batches=opts.lr_batches, lr_epochs=opts.lr_epochs, **warmup)
     if opts.schedule == "eden2":
-        return Eden2(optimizer, opts.lr_batches, **warmup)
+        return Eden2(optimizer, lr_batches=opts.lr_batches, **warmup)
     if opts.schedule == "noam":
         return Noam(
             optimizer,
-            opts.warmup_batches,
-            opts.noam_offset,
-            opts.noam_max_lr / opts.base_lr if opts.noam_max_lr else 1.0,
+            warmup_batches=opts.warmup_batches,
+            offset=opts.noam_offset,
+            max_factor=opts.noam_max_lr / opts.base_lr if opts.noam_max_lr else 1.0,
         )
     if opts.schedule == "hold":
-        power = opts.decay_power if opts.decay_shape == "polynomial" else None
-        return WarmupHoldDecay(optimizer, **warmup, hold_batches=opts.hold_batches, decay_batches=opts.decay_batches,
-                               decay_to=opts.decay_to, power=power)  # fmt: skip
-    return Piecewise(optimizer, opts.pieces(), opts.epoch_split if opts.lr_unit == "epoch" else 0)
+        return WarmupHoldDecay(
+            optimizer,
+            hold_batches=opts.hold_batches,
+            decay_batches=opts.decay_batches,
+            decay_to=opts.decay_to,
+            power=opts.decay_power if opts.decay_shape == "polynomial" else None,
+            **warmup,
+        )
+    epoch_units = opts.epoch_split if opts.lr_unit == "epoch" else 0
+    return Piecewise(optimizer, opts.pieces(), epoch_units=epoch_units)

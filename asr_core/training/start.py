@@ -15,7 +15,7 @@ from asr_core.training.distributed.launch import RankInfo
 from asr_core.training.distributed.world import SingleProcess, run_in_group
 from asr_core.training.finetune import FinetuneRecipe
 from asr_core.training.lm_recipe import LmRecipe
-from asr_core.training.loop import Trainer
+from asr_core.training.loop import train
 from asr_core.training.options import LoopOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path, write_text_atomic
@@ -52,7 +52,7 @@ def train_asr(
             _refuse_other_tokens(task)
             _record_options(params)
             _copy_tokenizer(task.tokenizer, Path(params["exp_dir"]))
-        return Trainer(task, world).run()
+        return train(task, world)
 
     return _in_group(rank, params, run)
 
@@ -78,7 +78,7 @@ def train_lm(rank: RankInfo, params: AttributeDict) -> int:
     def run(world: SingleProcess) -> int:
         if world.is_main:
             _record_options(params)
-        return Trainer(LmRecipe(params, world.rank, world.size), world).run()
+        return train(LmRecipe(params, world.rank, world.size), world)
 
     return _in_group(rank, params, run)
 

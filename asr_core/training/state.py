@@ -1,41 +1,60 @@
-"""Where a run stands, apart from its tensors; random states."""
+"""Position of a training run apart from its tensors, and the states of random sources."""
 
 import dataclasses
 import math
 import random
 from dataclasses import dataclass, field
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 import numpy as np
 import torch
 
 from asr_core.training.metrics import MetricsTracker
 
-_FORMER_NAMES = {"alike": "bucket_run"}  # in checkpoints of versions up to 0.1
+_FORMER_NAMES = {"alike": "bucket_run"}  # of fields in checkpoints of versions up to 0.1
+
+# Factors that keep the seeds of ranks and of restarts apart: primes far larger than the number of
+# epochs, and of different size, so that sums of their multiples do not coincide in practice.
+_SEED_OF_RANK = 1_000_003
+_SEED_OF_RESTART = 7919
 
 
 @dataclass
 class TrainState:
-    """Counters of a run.
+    """Counters of a run; a checkpoint holds all of them.
 
     Attributes:
       epoch: the epoch under way, from 1.
-      batches_done: how many batches of it were used, by all ranks together.
+      batches_done: batches of this epoch that were used, by all ranks together.
       batch_idx_train: steps since the start of training.
-      bucket_run: so many batches in a row of this epoch have similar durations; as many processes began it.
-      count_rate, count_from, count_before: reference batches (see ``--ref-duration``) in a step; from which step on; how many before.
-      tot_loss: decayed sums of losses in this epoch.
-      epoch_audio: seconds of audio used in this epoch.
-      validation_due: a validation at this batch was interrupted and is still to be done.
-      validated_at, valid_loss: the last validation: after which batch, and its loss per frame.
-      bad_in_a_row, bad_batches: skipped batches whose loss or gradient was not finite.
-      overflows: steps left out because gradients overflowed float16 while the loss scale was above 1.
-      low_scale_steps, high_in_a_row: steps on end with a low loss scale, and with a loss far above its lowest average.
-      good_steps, running_loss, lowest_loss: steps with a finite loss; the average of its recent ones per frame; the lowest of that.
-      lr_factor, recoveries, bad_spans: factor on the learning rate that is left after so many recoveries; the [first, last] batches
-        of the troubles, between which checkpoints are not good.
-      metrics_lines, bad_cuts_lines: lines of metrics.jsonl and bad-cuts.jsonl that belong to the run so far.
-      best_*: lowest losses per frame, and their epochs.
+      bucket_run: number of consecutive batches of this epoch that have similar durations, which is
+        the number of processes that began it.
+      count_rate: reference batches (see ``--ref-duration``) per step.
+      count_from: the step since which ``count_rate`` holds.
+      count_before: reference batches up to that step.
+      tot_loss: decaying sums of losses in this epoch.
+      epoch_audio: seconds of audio, or other units of size, used in this epoch.
+      validation_due: a validation at this step was interrupted and has to be repeated.
+      validated_at: the step after which the last validation took place.
+      valid_loss: loss per frame of that validation.
+      bad_in_a_row: consecutive skipped steps whose loss or gradient was not finite.
+      bad_batches: all of these steps.
+      overflows: steps left out because gradients overflowed float16 at a loss scale above 1.
+      low_scale_steps: consecutive steps with a low loss scale.
+      high_in_a_row: consecutive steps with a loss far above its lowest average.
+      good_steps: steps with a finite loss.
+      running_loss: average of their recent losses per frame.
+      lowest_loss: lowest value of that average.
+      lr_factor: factor on the learning rate that recoveries have left.
+      recoveries: number of recoveries.
+      bad_spans: first and last step of each failure; checkpoints between them are not good.
+      metrics_lines: lines of metrics.jsonl that belong to the run so far.
+      bad_cuts_lines: lines of bad-cuts.jsonl that belong to the run so far.
+      train_loss: training loss per frame of the last whole epoch.
+      best_train_loss: lowest training loss per frame of an epoch.
+      best_valid_loss: lowest validation loss per frame.
+      best_train_epoch: the epoch of ``best_train_loss``, or -1.
+      best_valid_epoch: the epoch of ``best_valid_loss``, or -1.
     """
 
     epoch: int = 1
@@ -71,45 +90,61 @@ class TrainState:
 
     def start_epoch(self, epoch: int) -> None:
         """Set the counters of an epoch to its start."""
-        self.epoch, self.batches_done, self.epoch_audio, self.tot_loss = epoch, 0, 0.0, MetricsTracker()
+        self.epoch = epoch
+        self.batches_done = 0
+        self.epoch_audio = 0.0
+        self.tot_loss = MetricsTracker()
 
     def count(self) -> float:
-        """Reference batches so far."""
+        """Return the number of reference batches so far."""
         return self.count_before + (self.batch_idx_train - self.count_from) * self.count_rate
 
     def count_at(self, rate: float) -> None:
-        """From here on a step is ``rate`` reference batches; those so far remain what they were."""
+        """Count ``rate`` reference batches per step from here on; the count so far remains."""
         if self.count_rate not in (0.0, rate):
             self.count_before, self.count_from = self.count(), self.batch_idx_train
         self.count_rate = rate
 
     def as_dict(self) -> Dict[str, Any]:
-        """Plain values, for a checkpoint."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {
-            "tot_loss": dict(self.tot_loss)
-        }
+        """Return all fields as plain values, for a checkpoint."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**values, "tot_loss": dict(self.tot_loss)}
 
-    @classmethod
-    def from_dict(cls, values: Dict[str, Any]) -> "TrainState":
-        """The inverse of :meth:`as_dict`; fields are found by their former names too."""
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Take over what :meth:`as_dict` returned, under present or former names of the fields.
+
+        Fields that are missing get their initial values.
+        """
         renamed = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
-        return cls(**{**renamed, "tot_loss": MetricsTracker(values["tot_loss"])})
+        loaded = TrainState(**{**renamed, "tot_loss": MetricsTracker(values.get("tot_loss", {}))})
+        for f in dataclasses.fields(self):
+            setattr(self, f.name, getattr(loaded, f.name))
 
 
 def seed_everything(seed: int) -> None:
-    """Seed python's, numpy's and torch's random sources."""
+    """Seed the random sources of Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def seed_of_epoch(seed: int, epoch: int, rank: int = 0, batch_idx_train: int = 0) -> int:
-    """The seed of dropout and the like for one rank in an epoch, or in the rest of one that goes on after ``batch_idx_train``."""
-    return seed + epoch - 1 + 1_000_003 * rank + 7919 * batch_idx_train
+    """Return the seed of dropout and the like for one rank in an epoch.
+
+    Args:
+      seed: the seed of the run.
+      epoch: the epoch, from 1.
+      rank: number of the process.
+      batch_idx_train: the step after which the epoch goes on, if its random states were lost.
+    """
+    return seed + epoch - 1 + _SEED_OF_RANK * rank + _SEED_OF_RESTART * batch_idx_train
 
 
 def random_states() -> Dict[str, Any]:
-    """The states of all random sources (of GPUs: this process' own), as values that any checkpoint loader reads."""
+    """Return the states of all random sources, as values that any loader of checkpoints reads.
+
+    Of the GPUs, only this process' own is included.
+    """
     version, numbers, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state()
     return {
@@ -120,8 +155,8 @@ def random_states() -> Dict[str, Any]:
     }
 
 
-def set_random_states(states: Dict[str, Any]) -> None:
-    """Restore what :func:`random_states` gave; the GPU's only where there is one."""
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Restore the states that :func:`random_states` returned; the GPU's only if there is one."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = states["numpy"]

@@ -78,9 +78,7 @@ def body(rank_info, exp_dir, recipe, options):
     return run_in_group(
         rank_info,
         from_params(ProcessOptions, params),
-        lambda world: loop.Trainer(
-            RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world
-        ).run(),
+        lambda world: loop.train(RECIPES[recipe](params, fake_run.CORPUS, world.rank, world.size), world),
     )
 
 

@@ -148,7 +148,7 @@ def make_params(exp_dir, **changes):
 def run(exp_dir, recipe=FakeRecipe, **changes):
     """Train; returns the exit status."""
     params = make_params(exp_dir, **changes)
-    return loop.Trainer(recipe(params, CORPUS)).run()
+    return loop.train(recipe(params, CORPUS))
 
 
 def records(exp_dir, *left_out):

@@ -102,12 +102,10 @@ def test_pieces_by_batches_epochs_and_parts_of_epochs(split):
         epoch, part = divmod(unit - 1, split)
         scheduler.step_epoch(epoch)
         for share in (part / split + 1e-9, (part + 1) / split - 1e-9):
-            scheduler.epoch_share = share
-            scheduler.step_batch(12345)
+            scheduler.step_batch(12345, epoch_share=share)
             assert scheduler.get_last_lr() == [pytest.approx(rate, rel=2e-4)]
-    scheduler.epoch_share = (
-        1.0  # the data turned out to be more than was thought: it is still the epoch's last part
-    )
+    # The data turned out to be more than was counted: it is still the epoch's last part.
+    scheduler.step_batch(12346, epoch_share=1.0)
     assert split == 0 or scheduler.unit() == (scheduler.epoch + 1) * split
 
 

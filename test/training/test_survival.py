@@ -12,7 +12,7 @@ from fake_run import records
 from tiny_program import TINY, ZipformerRecipe, train
 
 from asr_core.models.averaging import average_of_range, numbered
-from asr_core.training import loop
+from asr_core.training import setup
 from asr_core.training.asr_data import batch_advice, describe_cuts, find_extremes
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.health.oom_scan import OomScan
@@ -222,7 +222,7 @@ def test_a_diverging_loss_is_noticed(tmp_path, caplog):
 def test_what_counts_as_divergence():
     def steps_until_trouble(losses, **options):
         watch = DivergenceMonitor(LoopOptions(reset_interval=10, **options), TrainState())
-        return next((n for n, loss in enumerate(losses, 1) if watch.look(loss, 1.0, "")), None)
+        return next((n for n, loss in enumerate(losses, 1) if watch.check(loss, 1.0, "")), None)
 
     assert steps_until_trouble([1.0] * 20 + [5.0] * 9 + [1.0] * 20) is None  # not for long enough
     assert steps_until_trouble([1.0] * 20 + [5.0] * 20) == 30
@@ -234,9 +234,9 @@ def test_what_counts_as_divergence():
 
 def test_a_low_loss_scale_is_noticed():
     watch = DivergenceMonitor(LoopOptions(reset_interval=5), TrainState())
-    assert [bool(watch.look(1.0, 0.005, "")) for _ in range(5)] == [False] * 4 + [True]
-    assert watch.look(1.0, 1.0, "") is None and watch.state.low_scale_steps == 0
-    assert "fell to 5.0e-06" in watch.look(1.0, 5e-6, "").what
+    assert [bool(watch.check(1.0, 0.005, "")) for _ in range(5)] == [False] * 4 + [True]
+    assert watch.check(1.0, 1.0, "") is None and watch.state.low_scale_steps == 0
+    assert "fell to 5.0e-06" in watch.check(1.0, 5e-6, "").what
 
 
 # -- mixed precision -----------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ class Overflowing(fake_run.FakeRecipe):
 
 
 def test_a_collapsing_loss_scale_ends_the_run_with_advice_or_is_recovered_from(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(loop, "autocast_dtype", lambda opts, device: torch.float16)
+    monkeypatch.setattr(setup, "autocast_dtype", lambda opts, device: torch.float16)
     options = dict(recipe=Overflowing, use_fp16=True, max_bad_batches=100, reset_interval=50)
     with pytest.raises(
         UserError,

@@ -108,11 +108,12 @@ def free_port(wanted: int = 0) -> int:
 
 
 def launch(train: Callable[..., int], args: Sequence[object], params: AttributeDict) -> int:
-    """Train in this process, as one of those that a launcher started, or in new processes; return the exit status.
+    """Train in this process, as one of those that a launcher started, or in new processes; return
+    the exit status.
 
     Args:
-      train: called in each of them as ``train(rank, params, *args)``; returns an exit status. It can
-        be pickled.
+      train: called in each of them as ``train(rank, params, *args)``; returns an exit status. It
+        can be pickled.
       args: its further arguments.
       params: all options.
 

@@ -1,25 +1,34 @@
-"""Statistics of activations, gradients and parameters, for those who look for the module that misbehaves."""
+"""Statistics of activations, gradients and parameters, to find the module that misbehaves."""
 
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from asr_core.training.health.inf_check import tensors_in
+from asr_core.training.health.inf_check import ModuleHook, tensors_in
 from asr_core.utils.files import write_text_atomic
 
-NUM_BATCHES = 6
-_MAX_SIZE = 512  # of an axis whose eigenvalues are taken
+NUM_BATCHES = 6  # enough for stable percentiles, and done within a minute on a CPU
+
+# Largest axis whose eigenvalues are computed: their cost grows with the third power of its size.
+_MAX_SIZE = 512
 _PERCENTILES = (0, 10, 25, 50, 75, 90, 100)
 
 
 class AxisStats:
-    """Statistics for each index of one axis of a tensor, over all tensors added.
+    """Statistics for each index of one axis, over all tensors added.
 
     Args:
       size: length of the axis.
+
+    Attributes:
+      count: number of rows added.
+      sums: by name of statistic, sums over the rows (size,), float64.
+      high: largest values (size,).
+      low: smallest values (size,).
+      products: sums of the products of each pair of values (size, size).
     """
 
     def __init__(self, size: int) -> None:
@@ -31,7 +40,11 @@ class AxisStats:
         self.products: Optional[Tensor] = None
 
     def add(self, rows: Tensor) -> None:
-        """Add ``rows`` (n, size)."""
+        """Add the values of a tensor.
+
+        Args:
+          rows: all its elements, with the axis last (N, size).
+        """
         rows = rows.detach().float()
         self.count += len(rows)
         new = {"abs": rows.abs(), "positive": (rows > 0).float(), "value": rows, "square": rows * rows}
@@ -46,9 +59,11 @@ class AxisStats:
             self.products = products if self.products is None else self.products + products
 
     def values(self) -> Dict[str, Tensor]:
-        """By name, one value for each index: means of abs, positive (share of values above 0) and value; max; min; rms; eigs.
+        """Return the statistics by name, each (size,).
 
-        ``eigs`` are the square roots of the eigenvalues of the matrix of second moments.
+        ``abs``, ``positive`` (the share of values above 0) and ``value`` are means; ``eigs`` are
+        the square roots of the eigenvalues of the matrix of second moments, which show how many
+        directions are used.
         """
         means = {name: total / self.count for name, total in self.sums.items()}
         out = {name: means[name] for name in ("abs", "positive", "value")}
@@ -59,35 +74,37 @@ class AxisStats:
             out["eigs"] = torch.linalg.eigvalsh(self.products.double() / self.count).clamp(min=0).sqrt()
         return out
 
-    def lines(self) -> Iterable[str]:
-        """One line for each statistic, with percentiles over the axis."""
+    def lines(self) -> Iterator[str]:
+        """Yield one line for each statistic, with percentiles over the axis."""
         for name, values in sorted(self.values().items()):
             values = values.double()
             at = torch.tensor(_PERCENTILES, dtype=torch.float64) / 100
-            shown = " ".join(f"{v:.3g}" for v in torch.quantile(values, at).tolist())
-            yield f"{name} percentiles: [{shown}], mean={values.mean():.3g}, rms={values.square().mean().sqrt():.3g}"
+            percentiles = " ".join(f"{v:.3g}" for v in torch.quantile(values, at).tolist())
+            rms = values.square().mean().sqrt()
+            yield f"{name} percentiles: [{percentiles}], mean={values.mean():.3g}, rms={rms:.3g}"
 
 
 class Diagnostics:
-    """Collects statistics of a model: hooks on all modules, and a look at the parameters after each backward pass.
+    """Collects statistics of a model by hooks on all its modules.
 
-    Axes of one element are left out, and those whose length changes from batch to batch (utterances and time).
+    Axes of one element are left out, and so are axes whose length changes from batch to batch
+    (utterances and time).
 
     Args:
-      model: whose modules are watched until :meth:`remove`.
+      model: its modules have hooks until :meth:`remove`.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._stats: Dict[Tuple[str, int], AxisStats] = {}
         self._shapes: Dict[str, List[int]] = {}
-        self._changing: set = set()
+        self._changing: Set[Tuple[str, int]] = set()
         self._handles = [
             m.register_forward_hook(self._hook(name or "model")) for name, m in model.named_modules()
         ]
 
     def add(self, name: str, value: Tensor) -> None:
-        """Take note of a tensor."""
+        """Add a tensor to the statistics of ``name``."""
         shape = list(value.shape)
         known = self._shapes.setdefault(name, shape)
         if len(known) != len(shape):
@@ -102,18 +119,18 @@ class Diagnostics:
                 self._stats.setdefault(key, AxisStats(size)).add(rows)
 
     def after_backward(self) -> None:
-        """Look at the parameters' gradients, where they are still there."""
+        """Add the parameters' gradients; to be called before they are cleared."""
         for name, p in self.model.named_parameters():
             if p.grad is not None:
                 self.add(f"{name}.param_grad", p.grad)
 
     def remove(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
     def text(self) -> str:
-        """All statistics, sorted by name; parameters' own values as they are now."""
+        """Return all statistics, sorted by name, with the parameters' present values."""
         for name, p in self.model.named_parameters():
             self.add(f"{name}.param_value", p)
         out = []
@@ -124,8 +141,8 @@ class Diagnostics:
             ]
         return "\n".join(out) + "\n"
 
-    def _hook(self, name: str) -> Callable:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def _hook(self, name: str) -> ModuleHook:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
             values = list(tensors_in(output))
             for i, value in enumerate(values):
                 place = name if len(values) == 1 else f"{name}[{i}]"
@@ -135,7 +152,7 @@ class Diagnostics:
 
         return hook
 
-    def _grad_hook(self, name: str) -> Callable:
+    def _grad_hook(self, name: str) -> Callable[[Tensor], None]:
         def hook(grad: Tensor) -> None:
             self.add(name, grad)
 
@@ -143,11 +160,13 @@ class Diagnostics:
 
 
 def diagnose(model: nn.Module, losses: Iterable[Tensor], path: Path) -> None:
-    """Print statistics over the first few batches, and write them to ``path``; the model's weights are not changed.
+    """Print statistics over the first few batches and write them to a file.
+
+    The model's weights are not changed.
 
     Args:
-      model: in training mode.
-      losses: gives the loss of one batch after the other.
+      model: the model in training mode.
+      losses: an iterator that computes the loss of one batch after the other.
       path: the file.
     """
     diagnostics = Diagnostics(model)

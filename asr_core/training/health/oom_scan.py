@@ -1,4 +1,7 @@
-"""Trying the largest batches before training, so that memory runs out in the first minute and not in the tenth hour."""
+"""Trial of the largest batches before training.
+
+Memory so runs out in the first minute of a run rather than in its tenth hour.
+"""
 
 import logging
 import time
@@ -19,7 +22,7 @@ class OomScan:
     """Runs forward and backward on some batches and leaves everything as it was.
 
     Args:
-      model: what trains.
+      model: the model to be trained.
       loss_of: batch -> the loss to be minimised.
       trials: loads the batches, and knows what would fit.
       device: where the model is.
@@ -41,13 +44,13 @@ class OomScan:
         """Try the largest batches, which :meth:`MemoryTrials.find` found.
 
         Raises:
-          UserError: one of them does not fit into memory; says which, and what would fit.
+          UserError: one of them does not fit into memory; names it and what would fit.
         """
         began = time.monotonic()
         self.model.train()
-        states = random_states(), training_state(self.model)
+        random_before, module_before = random_states(), training_state(self.model)
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
-        # the optimizer's two moments, which are not there yet in the first step
+        # Stand-ins for the optimizer's two moments, which do not exist before the first step.
         reserve = [torch.empty_like(p) for p in self.model.parameters() if p.requires_grad for _ in range(2)]
         try:
             for trial in largest:
@@ -55,8 +58,8 @@ class OomScan:
                     raise UserError(f"out of memory on {self.trials.advice(trial, self._num_fit(trial))}")
         finally:
             del reserve
-            set_random_states(states[0])
-            load_training_state(self.model, states[1])
+            set_random_states(random_before)
+            load_training_state(self.model, module_before)
             with torch.no_grad():
                 for name, b in self.model.named_buffers():
                     b.copy_(buffers[name])
@@ -82,9 +85,9 @@ class OomScan:
             self.model.zero_grad(set_to_none=True)
 
     def _num_fit(self, trial: Trial) -> int:
-        """How many items of a batch that does not fit as a whole do, the largest first; by bisection."""
+        """Return how many items of a batch that does not fit as a whole do, the largest first."""
         fits, fails = 0, len(trial.items)
-        while fails - fits > 1:
+        while fails - fits > 1:  # bisection
             middle = (fits + fails) // 2
             if self._fits(trial, middle):
                 fits = middle
@@ -103,13 +106,16 @@ def scan_for_oom(
     """Find the largest batches of the first epoch and try them; all ranks try the same.
 
     Args:
-      trials, model, loss_of, device: see :class:`OomScan`.
+      trials: finds and loads the batches, and knows what would fit.
+      model: the model to be trained.
+      loss_of: batch -> the loss to be minimised.
+      device: where the model is.
       world: the processes that train together.
 
     Raises:
       UserError: memory does not suffice.
     """
     began = time.monotonic()
-    largest = world.from_main(trials.find() if world.is_main else None)
+    largest = world.from_main(trials.find() if world.is_main else [])
     logging.info("Looked for the largest of the batches in %.1f s", time.monotonic() - began)
     OomScan(model, loss_of, trials, device).run(largest)

@@ -1,43 +1,53 @@
-"""Training that does not go on by itself: what counts as such, and how a run goes back and continues more slowly.
+"""Detection of training that fails, and the return to good weights with a lower learning rate.
 
-Four things do (``DivergenceMonitor``): too many bad batches in a row; a loss scale of float16 below 1e-5; one that stays below 0.01; a loss that
-diverges. The last means that for ``--reset-interval`` steps on end the loss per frame was above ``--divergence-factor`` times
-(0.05 + the lowest running average of the run, over about ``--reset-interval`` steps too). The 0.05 is there because losses that are
-nearly zero may well grow threefold without harm.
+Four things count as failure (:class:`DivergenceMonitor`): too many bad batches in a row; a loss
+scale of float16 below 1e-5; one that stays below 0.01; a loss that diverges. The loss diverges if
+for ``--reset-interval`` consecutive steps the loss per frame is above ``--divergence-factor`` times
+(0.05 + the lowest running average of the run, over about ``--reset-interval`` steps too). The 0.05
+is there because losses that are nearly zero may well triple without harm.
 """
 
 import contextlib
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NoReturn, Optional
 
 import torch
 
 from asr_core.models.averaging import average_of_range, numbered
 from asr_core.training.checkpoint import RunCheckpoint, read_whole
+from asr_core.training.metrics import MetricsTracker
 from asr_core.training.options import LoopOptions
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
 
-_COLLAPSED, _LOW = 1.0e-5, 0.01  # loss scales
-_NEARLY_ZERO = 0.05  # loss per frame
+# At a loss scale of 1e-5 most gradients of float16 are zero; at 0.01 training may still recover by
+# itself, since the scale is doubled every 25 steps while it is small.
+_COLLAPSED_SCALE = 1.0e-5
+_LOW_SCALE = 0.01
+
+_NEARLY_ZERO_LOSS = 0.05  # per frame
 
 
-class Trouble(NamedTuple):
-    """Why a run cannot go on as it is.
+@dataclass(frozen=True)
+class Trouble:
+    """A reason why a run cannot go on as it is.
 
     Attributes:
-      what: in words.
-      steps: for so many steps it has lasted; what was there before is good.
+      what: the reason in words.
+      steps: number of steps that it has lasted; the weights before them are good.
+      bad_batches: whether the reason is batches whose loss or gradient is not finite.
     """
 
     what: str
     steps: int
+    bad_batches: bool = False
 
 
 class DivergenceMonitor:
-    """Looks at each step for signs that training fails.
+    """Examines each step for signs that training fails.
 
     Args:
       opts: limits.
@@ -48,108 +58,123 @@ class DivergenceMonitor:
         self.opts = opts
         self.state = state
 
-    def look(self, loss: float, scale: float, bad: str) -> Optional[Trouble]:
-        """What is wrong after a step, if anything is.
+    def check(self, loss: float, scale: float, bad: str) -> Optional[Trouble]:
+        """Return what is wrong after a step, or None.
 
         Args:
-          loss: per frame; not finite or not, but the same on all ranks.
-          scale: the loss scale, 1 without.
-          bad: what was not finite and of which cuts, if the step was left out, or else empty.
+          loss: loss per frame, the same on all ranks; it need not be finite.
+          scale: the loss scale, 1 without one.
+          bad: if the step was left out, what was not finite and in which cuts; otherwise empty.
         """
         state, opts = self.state, self.opts
         if bad and state.bad_in_a_row >= opts.max_bad_batches:
-            return Trouble(f"{state.bad_in_a_row} batches in a row had {bad}", state.bad_in_a_row)
-        state.low_scale_steps = state.low_scale_steps + 1 if scale < _LOW else 0
-        if scale < _COLLAPSED:
-            return Trouble(f"the loss scale of float16 fell to {scale:.1e}", state.low_scale_steps)
+            what = f"{state.bad_in_a_row} batches in a row had {bad}"
+            return Trouble(what, steps=state.bad_in_a_row, bad_batches=True)
+        state.low_scale_steps = state.low_scale_steps + 1 if scale < _LOW_SCALE else 0
+        if scale < _COLLAPSED_SCALE:
+            what = f"the loss scale of float16 fell to {scale:.1e}"
+            return Trouble(what, steps=state.low_scale_steps)
         if state.low_scale_steps >= opts.reset_interval:
-            return Trouble(
-                f"the loss scale of float16 has been below {_LOW} for {state.low_scale_steps} steps",
-                state.low_scale_steps,
-            )
-        return self._diverges(loss) if math.isfinite(loss) else None
+            what = f"the loss scale of float16 has been below {_LOW_SCALE} for {state.low_scale_steps} steps"
+            return Trouble(what, steps=state.low_scale_steps)
+        return self._check_loss(loss) if math.isfinite(loss) else None
 
-    def _diverges(self, loss: float) -> Optional[Trouble]:
+    def _check_loss(self, loss: float) -> Optional[Trouble]:
         state, opts = self.state, self.opts
         state.good_steps += 1
-        weight = max(1 / opts.reset_interval, 1 / state.good_steps)
+        weight = max(1 / opts.reset_interval, 1 / state.good_steps)  # a plain mean of the first steps
         state.running_loss += weight * (loss - state.running_loss)
         if state.good_steps >= opts.reset_interval:
             state.lowest_loss = min(state.lowest_loss, state.running_loss)
         if opts.divergence_factor == 0:
             return None
-        limit = opts.divergence_factor * (state.lowest_loss + _NEARLY_ZERO)
+        limit = opts.divergence_factor * (state.lowest_loss + _NEARLY_ZERO_LOSS)
         state.high_in_a_row = state.high_in_a_row + 1 if loss > limit else 0
         if state.high_in_a_row < opts.reset_interval:
             return None
-        return Trouble(
+        what = (
             f"the loss diverges: for {state.high_in_a_row} steps it was above {limit:.4g}, "
-            f"and its lowest running average was {state.lowest_loss:.4g}",
-            state.high_in_a_row,
+            f"and its lowest running average was {state.lowest_loss:.4g}"
         )
+        return Trouble(what, steps=state.high_in_a_row)
 
 
-class GoodPoint(NamedTuple):
-    """What a run goes back to.
+@dataclass(frozen=True)
+class GoodPoint:
+    """Weights that a run goes back to.
 
     Attributes:
-      weights: state dict.
-      optimizer: state dict, or None to begin with empty moments.
-      name: for the log.
-      batch: steps after which the weights were good; None: those of the running average at present.
+      name: in words, for the log.
+      weights: state dict of the model.
+      optimizer: state dict of the optimizer, or None to begin with empty moments.
+      batch: step after which the weights were good, or None if they are the present running
+        average.
       average: the running average of that time.
     """
 
-    weights: Dict[str, torch.Tensor]
-    optimizer: Optional[Dict[str, Any]]
     name: str
+    weights: Mapping[str, torch.Tensor]
+    optimizer: Optional[Dict[str, Any]] = None
     batch: Optional[int] = None
     average: Optional[Dict[str, torch.Tensor]] = None
 
 
+@dataclass(frozen=True)
+class _SavedPoint:
+    """A whole checkpoint with finite weights."""
+
+    batch: int
+    path: Path
+    content: Dict[str, Any]
+
+
 class Recovery:
-    """Ends a run that fails with advice, or lets it go back and continue with a lower learning rate.
+    """Ends a run that fails with advice, or lets it go back and continue with a lower learning
+    rate.
 
     Args:
-      run: what a checkpoint holds; to be made when the optimizer still has the learning rates of the options.
+      ckpt: the run. Its optimizer must still have the learning rates of the options.
       opts: whether and how often to go back.
       advice: what the user can do, for messages.
       lr_option: the option that sets the learning rate, for messages.
     """
 
-    def __init__(self, run: RunCheckpoint, opts: LoopOptions, advice: str, lr_option: str) -> None:
-        self.run = run
+    def __init__(self, ckpt: RunCheckpoint, opts: LoopOptions, *, advice: str, lr_option: str) -> None:
+        self.ckpt = ckpt
+        self.parts = ckpt.parts
+        self.state = ckpt.state
         self.opts = opts
         self.advice = advice
         self.lr_option = lr_option
         self.exp_dir = Path(opts.exp_dir)
-        self._base_lrs = [group.get("base_lr") for group in run.optimizer.param_groups]
+        self._base_lrs = [group.get("base_lr") for group in self.parts.optimizer.param_groups]
 
     def set_rates(self) -> None:
-        """Give the optimizer the options' learning rates times the factor that recoveries have left."""
-        for group, base_lr in zip(self.run.optimizer.param_groups, self._base_lrs):
+        """Set the options' learning rates times the factor that recoveries have left."""
+        for group, base_lr in zip(self.parts.optimizer.param_groups, self._base_lrs):
             if base_lr is not None:
-                group["base_lr"] = base_lr * self.run.state.lr_factor
-        state = self.run.state
-        if state.recoveries:
+                group["base_lr"] = base_lr * self.state.lr_factor
+        if self.state.recoveries:
             logging.info(
                 "The learning rate is %.3g times %s, after %d recoveries",
-                state.lr_factor,
+                self.state.lr_factor,
                 self.lr_option,
-                state.recoveries,
+                self.state.recoveries,
             )
 
     def handle(self, trouble: Trouble) -> str:
-        """Go back; returns to what. Called by all ranks at the same step.
+        """Go back to good weights; return their name. Called by all ranks at the same step.
 
         Raises:
-          UserError: it is not wanted, was done too often, or there is nothing to go back to; bad-model-0.pt holds the state.
+          UserError: going back is not wanted, was done too often, or nothing good was found. The
+            state is in bad-model-0.pt.
         """
-        state, opts = self.run.state, self.opts
+        state, opts = self.state, self.opts
         if not opts.auto_recover or state.recoveries >= opts.max_recoveries:
             self._give_up(trouble, "")
         last_good = state.batch_idx_train - trouble.steps
-        point = self.run.world.from_main(self._find(last_good) if self.run.world.is_main else None)
+        world = self.ckpt.world
+        point = world.from_main(self._find(last_good) if world.is_main else None)
         if point is None:
             self._give_up(trouble, "; nothing good was found to go back to")
         logging.warning("%s", trouble.what)
@@ -158,64 +183,81 @@ class Recovery:
         state.lr_factor *= opts.recover_lr_factor
         state.bad_spans.append([last_good, state.batch_idx_train])
         state.bad_in_a_row = state.low_scale_steps = state.high_in_a_row = 0
-        state.tot_loss = type(state.tot_loss)()
+        state.tot_loss = MetricsTracker()
         self.set_rates()
         logging.warning(
-            "Recovery %d of %d: back to %s; the learning rate is now %.3g times %s, the data go on where they were",
-            state.recoveries, opts.max_recoveries, point.name, state.lr_factor, self.lr_option,
-        )  # fmt: skip
+            "Recovery %d of %d: back to %s; the learning rate is now %.3g times %s, "
+            "the data go on where they were",
+            state.recoveries,
+            opts.max_recoveries,
+            point.name,
+            state.lr_factor,
+            self.lr_option,
+        )
         return point.name
 
-    def _give_up(self, trouble: Trouble, why: str) -> None:
-        state, opts = self.run.state, self.opts
+    def _give_up(self, trouble: Trouble, why: str) -> NoReturn:
+        state, opts = self.state, self.opts
         path = self.exp_dir / "bad-model-0.pt"
-        self.run.save(path, state.epoch)
+        self.ckpt.save(path, state.epoch)
         tried = [f"{state.bad_batches} bad batches were skipped"] if state.bad_batches else []
-        if self.run.scaler.is_enabled():
+        if self.parts.scaler.is_enabled():
             tried.append("a small loss scale was doubled every 25 steps")
         if state.recoveries:
             tried.append(
-                f"the run went back {state.recoveries} times and had come to {state.lr_factor:.3g} times {self.lr_option}"
+                f"the run went back {state.recoveries} times and had come to "
+                f"{state.lr_factor:.3g} times {self.lr_option}"
             )
         advice = [self.advice]
         if opts.use_fp16:
             advice.append("--use-bf16 1 has no loss scale that could fall")
-        if "batches in a row" in trouble.what:
+        if trouble.bad_batches:
             advice.append("look at the cuts in bad-cuts.jsonl")
         if not opts.auto_recover:
             advice.append("--auto-recover 1 goes back and on with a lower learning rate by itself")
         raise UserError(
-            f"{trouble.what} at batch {state.batch_idx_train}{why}. Tried: {'; '.join(tried) or 'nothing yet'}. "
-            f"The state is in {path}; the same command goes on from the last regular checkpoint. Before that, {'; '.join(advice)}"
+            f"{trouble.what} at batch {state.batch_idx_train}{why}. "
+            f"Tried: {'; '.join(tried) or 'nothing yet'}. "
+            f"The state is in {path}; the same command goes on from the last regular checkpoint. "
+            f"Before that, {'; '.join(advice)}"
         )
 
-    # -- going back ------------------------------------------------------------------------------------------------------
-
     def _find(self, last_good: int) -> Optional[GoodPoint]:
-        """The average over the steps between the last two good checkpoints; or the last good one; or the running average."""
-        newest = self._good_checkpoints(last_good)
-        if newest:
-            (batch, path, content), earlier = newest[0], newest[1:]
-            weights, what = content["model"], f"{path.name}, after batch {batch}"
-            for start, _, before in earlier:
-                with contextlib.suppress(
-                    UserError
-                ):  # one of them, perhaps another program's, has no running average
-                    weights, what = (
-                        average_of_range(before, content),
-                        f"the average over batches {start} to {batch}",
-                    )
-            return GoodPoint(weights, content.get("optimizer"), what, batch, content.get("model_avg"))
-        weights = self.run.average.state_dict()
-        return GoodPoint(weights, None, "the running average of all steps") if _finite(weights) else None
+        """Find the weights to go back to.
 
-    def _good_checkpoints(self, last_good: int) -> List[Tuple[int, Path, Dict[str, Any]]]:
-        """Up to two whole and finite checkpoints from before the trouble, of different running averages; the newest first."""
-        paths = [path for kind in ("checkpoint", "epoch") for _, path in numbered(self.exp_dir, kind)]
-        found: List[Tuple[int, Path, Dict[str, Any]]] = []
-        paths = [
-            p for p in paths if not p.name.startswith("checkpoint-") or int(p.stem.split("-")[1]) <= last_good
-        ]
+        They are the average over the steps between the last two good checkpoints, or the last good
+        checkpoint, or else the running average.
+
+        Args:
+          last_good: the step before the trouble.
+        """
+        saved = self._good_checkpoints(last_good)
+        if not saved:
+            average = self.parts.average.state_dict()
+            return GoodPoint("the running average of all steps", average) if _is_finite(average) else None
+        newest = saved[0]
+        weights, name = newest.content["model"], f"{newest.path.name}, after batch {newest.batch}"
+        if len(saved) > 1:
+            # The earlier one may lack a running average if another program wrote it.
+            with contextlib.suppress(UserError):
+                weights = average_of_range(saved[1].content, newest.content)
+                name = f"the average over batches {saved[1].batch} to {newest.batch}"
+        return GoodPoint(
+            name,
+            weights,
+            optimizer=newest.content.get("optimizer"),
+            batch=newest.batch,
+            average=newest.content.get("model_avg"),
+        )
+
+    def _good_checkpoints(self, last_good: int) -> List[_SavedPoint]:
+        """Read up to two good checkpoints from before the trouble, the newest step first.
+
+        Their running averages differ, so that an average between them exists.
+        """
+        paths = [path for number, path in numbered(self.exp_dir, "checkpoint") if number <= last_good]
+        paths += [path for _, path in numbered(self.exp_dir, "epoch")]  # their steps are not in the name
+        found: List[_SavedPoint] = []
         for path in sorted(paths, key=lambda p: p.stat().st_mtime_ns, reverse=True):
             if len(found) == 2:
                 break
@@ -225,26 +267,25 @@ class Recovery:
                 logging.warning("%s", e)
                 continue
             batch = int(content.get("batch_idx_train", 0))
-            spoilt = any(first < batch < last for first, last in self.run.state.bad_spans)
-            same = any(
-                batch // self.opts.average_period == n // self.opts.average_period for n, _, _ in found
-            )
-            if 0 < batch <= last_good and not spoilt and not same and _finite(content["model"]):
-                found.append((batch, path, content))
-        return sorted(found, key=lambda entry: -entry[0])
+            spoilt = any(first < batch < last for first, last in self.state.bad_spans)
+            snapshots = batch // self.opts.average_period
+            same = any(snapshots == point.batch // self.opts.average_period for point in found)
+            if 0 < batch <= last_good and not spoilt and not same and _is_finite(content["model"]):
+                found.append(_SavedPoint(batch, path, content))
+        return sorted(found, key=lambda point: -point.batch)
 
     def _load(self, point: GoodPoint) -> None:
-        run = self.run
-        run.model.load_state_dict(point.weights)
-        empty = {**run.optimizer.state_dict(), "state": {}}
-        run.optimizer.load_state_dict(point.optimizer or empty)
+        parts = self.parts
+        parts.model.load_state_dict(point.weights)
+        empty = {**parts.optimizer.state_dict(), "state": {}}
+        parts.optimizer.load_state_dict(point.optimizer or empty)
         if point.batch is not None and point.average is not None:
-            run.average.continue_from(point.average, point.batch, run.state.batch_idx_train)
-        if run.ema:
-            run.ema.restart()
-        if run.scaler.is_enabled():
-            run.scaler.update(1.0)
+            parts.average.continue_from(point.average, point.batch, self.state.batch_idx_train)
+        if parts.ema:
+            parts.ema.restart()
+        if parts.scaler.is_enabled():
+            parts.scaler.update(1.0)
 
 
-def _finite(weights: Dict[str, torch.Tensor]) -> bool:
+def _is_finite(weights: Mapping[str, torch.Tensor]) -> bool:
     return all(bool(torch.isfinite(w).all()) for w in weights.values() if w.is_floating_point())

@@ -1,16 +1,20 @@
-"""A picture of losses and word error rates, for those who have no TensorBoard at hand."""
+"""A picture of losses and word error rates, for those without TensorBoard."""
 
 from pathlib import Path
+from typing import Any, List, Mapping, Sequence
 
 from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.files import atomic_path
 
 
 def plot_losses(exp_dir: Path) -> bool:
-    """Draw what ``metrics.jsonl`` has into ``loss.png``; False if matplotlib is not installed.
+    """Draw the records of ``metrics.jsonl`` into ``loss.png``.
 
-    Training and validation loss on the left axis; word error rates, where there are any, on the right one; returns to an earlier
-    state as vertical lines.
+    Training and validation loss belong to the left axis, word error rates, if there are any, to the
+    right one; vertical lines mark recoveries.
+
+    Returns:
+      False if matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,16 +30,16 @@ def plot_losses(exp_dir: Path) -> bool:
         ("train", "tot_loss", "training, averaged", "-"),
         ("valid", "loss", "validation", "o-"),
     ):
-        points = [
-            (r["batch_idx_train"], r[key]) for r in records if r["type"] == kind and (r.get(key) or 0) > 0
-        ]
-        if points:
-            lines += axes.plot(*zip(*points), style, label=label)
-    rates = [(r["batch_idx_train"], r["wer"]) for r in records if r["type"] == "wer"]
+        # A logarithmic axis cannot show zero, nor a loss that was not finite.
+        shown = [r for r in records if r["type"] == kind and (r.get(key) or 0) > 0]
+        if shown:
+            lines += axes.plot(_steps(shown), [r[key] for r in shown], style, label=label)
+    rates = [r for r in records if r["type"] == "wer"]
     if rates:
         right = axes.twinx()
         right.set_ylabel("word errors, %, greedy search")
-        lines += right.plot(*zip(*rates), "s--", color="tab:green", label="word errors")
+        values = [r["wer"] for r in rates]
+        lines += right.plot(_steps(rates), values, "s--", color="tab:green", label="word errors")
         right.set_ylim(bottom=0)
     for record in records:
         if record["type"] == "recovery":
@@ -46,3 +50,7 @@ def plot_losses(exp_dir: Path) -> bool:
     with atomic_path(exp_dir / "loss.png") as tmp:
         figure.savefig(tmp, dpi=100)
     return True
+
+
+def _steps(records: Sequence[Mapping[str, Any]]) -> List[int]:
+    return [record["batch_idx_train"] for record in records]

@@ -1,35 +1,53 @@
-"""What is said before training begins: the data, the model, the room that checkpoints take."""
+"""Report at the start of training: the data, the model, the disk space of checkpoints."""
 
 import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Dict, List, Mapping
 
 from torch import nn
 
 from asr_core.data.filter import UNKNOWN
 from asr_core.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from asr_core.data.module import AsrDataModule, Survey
+
 _SHOWN = 5  # cuts named in a message
 
 
-class DataSummary(NamedTuple):
-    """What a training set holds, for data modules without a survey of their own: utterances, and seconds (or what counts as such)."""
+@dataclass(frozen=True)
+class DataSummary:
+    """Contents of a training set, for data modules that make no survey of their own.
+
+    Attributes:
+      utterances: number of usable utterances.
+      seconds: their duration, or their size in another unit of the task.
+    """
 
     utterances: int
     seconds: float
 
 
 def report_data(
-    data: Any, train_cuts: Any, valid_sets: Mapping[str, Any], tokens: str, allow_unk: bool
-) -> Any:
-    """Log what the sets hold and what was dropped of them and why; returns the training set's survey.
+    data: "AsrDataModule",
+    train_cuts: object,
+    valid_sets: Mapping[str, object],
+    tokens: str,
+    allow_unk: bool,
+) -> "Survey":
+    """Log what the sets hold, which cuts were dropped, and why.
 
     Args:
       data: the data module.
-      train_cuts, valid_sets: training cuts; validation cuts by name.
+      train_cuts: training cuts.
+      valid_sets: validation cuts by name.
       tokens: where the tokenizer is from, for messages.
-      allow_unk: leave out training cuts that the tokens cannot spell.
+      allow_unk: whether training cuts that the tokens cannot spell may be left out.
+
+    Returns:
+      The survey of the training set.
 
     Raises:
       UserError: there are such cuts and they may not be left out, or no training cut can be used.
@@ -45,15 +63,18 @@ def report_data(
     return summary
 
 
-def _report_set(what: str, data: Any, cuts: Any, train: bool) -> Any:
+def _report_set(what: str, data: "AsrDataModule", cuts: object, train: bool) -> "Survey":
     before = data.dropped.counts()
     survey = data.survey(cuts, train=train)
     new = {reason: ids[before.get(reason, 0) :] for reason, ids in data.dropped.ids.items()}
-    dropped = "; ".join(f"{len(ids)} x {reason} ({_named(ids)})" for reason, ids in new.items() if ids)
+    dropped = "; ".join(f"{len(ids)} x {reason} ({_first_ids(ids)})" for reason, ids in new.items() if ids)
     rates = ""
     if survey.utterances:
-        n, seconds = survey.utterances, survey.seconds
-        rates = f", {seconds / n:.1f} s each, {survey.tokens / seconds:.1f} tokens per second, {survey.tokens / n:.1f} per utterance"
+        n, seconds, tokens = survey.utterances, survey.seconds, survey.tokens
+        rates = (
+            f", {seconds / n:.1f} s each, {tokens / seconds:.1f} tokens per second, "
+            f"{tokens / n:.1f} per utterance"
+        )
     logging.info(
         "%s: %.2f hours in %d utterances%s; dropped: %s",
         what,
@@ -66,49 +87,61 @@ def _report_set(what: str, data: Any, cuts: Any, train: bool) -> Any:
 
 
 def _refuse_unknown(dropped: Mapping[str, List[str]], tokens: str) -> None:
+    """Raise a UserError if cuts were dropped because the tokens lack their characters.
+
+    Such cuts would train the model to emit <unk>, which is rarely wanted and easily overlooked.
+    """
     found: Dict[str, List[str]] = {}
     for reason, ids in dropped.items():
         if reason.startswith(UNKNOWN):
             found[reason[len(UNKNOWN) :].strip(": ")] = ids
     if found:
         worst = sorted(found.items(), key=lambda entry: -len(entry[1]))[:_SHOWN]
-        shown = "; ".join(f"{characters!r} in {_named(ids)}" for characters, ids in worst) + (
-            "; ..." if len(found) > _SHOWN else ""
-        )
+        shown = "; ".join(f"{characters!r} in {_first_ids(ids)}" for characters, ids in worst)
+        more = "; ..." if len(found) > _SHOWN else ""
         raise UserError(
-            f"{sum(map(len, found.values()))} training cuts would give <unk>, as the tokens of {tokens} lack some of their characters: "
-            f"{shown}. Correct the text, or train a tokenizer with these characters, or give --allow-unk 1 to leave the cuts out"
+            f"{sum(map(len, found.values()))} training cuts would give <unk>, as the tokens of {tokens} lack "
+            f"some of their characters: {shown}{more}. Correct the text, or train a tokenizer with these "
+            "characters, or give --allow-unk 1 to leave the cuts out"
         )
 
 
-def _named(ids: List[str]) -> str:
+def _first_ids(ids: List[str]) -> str:
     return ", ".join(ids[:_SHOWN]) + (f", ... ({len(ids)} cuts)" if len(ids) > _SHOWN else "")
 
 
 def report_model(model: nn.Module) -> None:
-    """Log the number of parameters of each part."""
+    """Log the number of parameters of the model and of each of its parts."""
     parts = [(name, sum(p.numel() for p in part.parameters())) for name, part in model.named_children()]
     shown = "; ".join(f"{name} {n:,}" for name, n in parts if n)
-    logging.info(
-        "Number of model parameters: %s (%s)", f"{sum(p.numel() for p in model.parameters()):,}", shown
-    )
+    total = sum(p.numel() for p in model.parameters())
+    logging.info("Number of model parameters: %s (%s)", f"{total:,}", shown)
 
 
 def report_disk(
     model: nn.Module, exp_dir: Path, num_epochs: int, keep_last_k: int, averages: int = 1
 ) -> None:
-    """Log, and warn if it is too little, the disk space that checkpoints will take beside those that are there.
+    """Log the disk space that checkpoints will take besides the present ones; warn if there is too
+    little.
 
-    Each holds the weights, two moments of them, and their ``averages`` in float64. There will be one for each epoch, ``keep_last_k`` of
-    single batches, the two best (which are links to epochs, or copies where the disk knows no links), and one more while it is written.
+    Each checkpoint holds the weights, two moments of them, and their averages in float64. There
+    will be one per epoch, ``keep_last_k`` of single batches, the two best (links to those of
+    epochs, or copies on disks without links), and one more while it is written.
+
+    Args:
+      model: the model.
+      exp_dir: folder of the run.
+      num_epochs: last epoch.
+      keep_last_k: number of checkpoints of single batches that are kept.
+      averages: number of averages of the weights.
     """
     each = sum(p.numel() * (3 * p.element_size() + 8 * averages) for p in model.parameters())
-    there = len([p for kind in ("epoch", "checkpoint") for p in exp_dir.glob(f"{kind}-*.pt")])
-    need = each * max(1, num_epochs + keep_last_k + 3 - there)
+    present = len([p for kind in ("epoch", "checkpoint") for p in exp_dir.glob(f"{kind}-*.pt")])
+    need = each * max(1, num_epochs + keep_last_k + 3 - present)
     free = shutil.disk_usage(exp_dir).free
     line = (
-        f"checkpoints take about {each / 1e6:.1f} MB each, at most {need / 1e9:.2f} GB more for {num_epochs} epochs, the last "
-        f"{keep_last_k} of batches and the best; {free / 1e9:.2f} GB are free in {exp_dir}"
+        f"checkpoints take about {each / 1e6:.1f} MB each, at most {need / 1e9:.2f} GB more for {num_epochs} "
+        f"epochs, the last {keep_last_k} of batches and the best; {free / 1e9:.2f} GB are free in {exp_dir}"
     )
     if need > free:
         logging.warning("%s: a smaller --keep-last-k helps", line)

@@ -1,0 +1,225 @@
+"""A training run up to its first step: building it, resuming it, and preliminary trials."""
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ContextManager, List, Optional, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from asr_core.training.checkpoint import RunCheckpoint, TrainedParts, find_common_start, remove_leftovers
+from asr_core.training.distributed.device import autocast_dtype, pick_device
+from asr_core.training.distributed.world import SingleProcess
+from asr_core.training.health.diagnostics import diagnose
+from asr_core.training.health.inf_check import InfCheck
+from asr_core.training.health.oom_scan import scan_for_oom
+from asr_core.training.health.recovery import Recovery
+from asr_core.training.optim.averaging import ModelAverage
+from asr_core.training.optim.ema import ModelEma
+from asr_core.training.optim.stepper import Stepper
+from asr_core.training.optim.weight_noise import WeightNoise
+from asr_core.training.options import LoopOptions
+from asr_core.training.reporting.startup_report import report_disk, report_model
+from asr_core.training.state import TrainState, seed_everything
+from asr_core.training.task import Batch, EpochMetric, Task, TaskData
+from asr_core.utils.options import from_params
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A module whose dropout or limits change in the course of training."""
+
+    def set_batch_count(self, batch_count: float) -> None:
+        """Set the number of reference batches so far."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """All parts of a run, built before its first step.
+
+    Attributes:
+      task: what is trained.
+      opts: options of the loop.
+      world: the processes that train together.
+      device: where this process trains.
+      dtype: reduced precision of the forward pass, or None for float32.
+      data: the batches.
+      metric: what is measured besides the loss, if anything.
+      parts: the model and what trains it.
+      state: the counters.
+      ckpt: saves and restores ``parts`` and ``state``.
+      stepper: steps of the optimizer that are safe to take.
+      noise: variational noise on the weights.
+      recovery: the way back to good weights.
+      scheduled: modules whose dropout or limits follow the counter of reference batches.
+      inf_check: hooks that name modules with numbers that are not finite, if asked for.
+    """
+
+    task: Task
+    opts: LoopOptions
+    world: SingleProcess
+    device: torch.device
+    dtype: Optional[torch.dtype]
+    data: TaskData
+    metric: Optional[EpochMetric]
+    parts: TrainedParts
+    state: TrainState
+    ckpt: RunCheckpoint
+    stepper: Stepper
+    noise: WeightNoise
+    recovery: Recovery
+    scheduled: List[Scheduled]
+    inf_check: Optional[InfCheck]
+
+    @property
+    def exp_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(self.opts.exp_dir)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch or step has been reached."""
+        epochs_done = self.state.epoch > self.opts.num_epochs
+        steps_done = self.opts.max_steps > 0 and self.state.batch_idx_train >= self.opts.max_steps
+        return epochs_done or steps_done
+
+    def autocast(self) -> ContextManager[None]:
+        """Return the context of the forward pass."""
+        return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
+
+    def advance_schedules(self) -> float:
+        """Move dropout rates and other schedules of modules on; return their counter.
+
+        It counts reference batches rather than steps, so that the schedules do not depend on the
+        size of batches and the number of processes.
+        """
+        count = self.state.count() + self.task.batch_count_offset
+        for module in self.scheduled:
+            module.set_batch_count(count)
+        return count
+
+    def trial_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch as the next step would compute it."""
+        with self.autocast():
+            return self.task.compute_loss(self.parts.model, batch, self.state.batch_idx_train + 1).loss
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint, or from the requested one; without any, start
+        anew.
+
+        Raises:
+          UserError: the checkpoint is missing, damaged, or of another model.
+        """
+        found = find_common_start(self.world, self.exp_dir, self.opts.start_epoch, self.opts.start_batch)
+        if found is not None:
+            path, content = found
+            self.ckpt.restore(content, path)
+            logging.info(
+                "Continuing from %s: epoch %d, after batch %d",
+                path,
+                self.state.epoch,
+                self.state.batch_idx_train,
+            )
+        batches_per_step = self.world.size * self.opts.accum_grad
+        self.state.count_at(self.task.reference_batches * batches_per_step)
+        self.recovery.set_rates()
+
+    def report(self) -> float:
+        """Log the data, the model and the disk space of checkpoints; return the size of an epoch.
+
+        Raises:
+          UserError: there is nothing to train on.
+        """
+        epoch_size = self.world.from_main(self.data.report() if self.world.is_main else 0.0)
+        if self.world.is_main:
+            report_model(self.parts.model)
+            report_disk(
+                self.parts.model,
+                self.exp_dir,
+                self.opts.num_epochs,
+                self.opts.keep_last_k,
+                averages=2 if self.parts.ema else 1,
+            )
+            precision = str(self.dtype or torch.float32).replace("torch.", "")
+            logging.info("Training on %s in %s", self.device, precision)
+        return epoch_size
+
+    def diagnose(self) -> None:
+        """Print statistics of the model over a few batches; rank 0 does so alone."""
+        if self.world.is_main:
+            self.advance_schedules()
+            self.parts.model.train()
+            losses = (self.trial_loss(batch) for batch in self.data.train_batches(self.state.epoch))
+            diagnose(self.parts.model, losses, self.exp_dir / "diagnostics.txt")
+
+    def try_largest_batches(self) -> None:
+        """Find out whether the largest batches fit into memory, if the task wants to know.
+
+        Raises:
+          UserError: one of them does not fit.
+        """
+        trials = self.data.memory_trials(self.device)
+        if trials is not None:
+            self.advance_schedules()
+            scan_for_oom(trials, self.parts.model, self.trial_loss, self.device, self.world)
+
+
+def build_run(task: Task, world: SingleProcess) -> TrainingRun:
+    """Build all parts of a new run.
+
+    Args:
+      task: what is trained; each checkpoint records its ``params``.
+      world: the processes that train together.
+
+    Raises:
+      UserError: options contradict each other, the machine or the data.
+    """
+    opts = from_params(LoopOptions, task.params)
+    opts.validate()
+    device = pick_device(opts, world.local_rank)
+    dtype = autocast_dtype(opts, device)
+    exp_dir = Path(opts.exp_dir)
+    exp_dir.mkdir(parents=True, exist_ok=True)
+    if world.is_main:
+        remove_leftovers(exp_dir)
+    seed_everything(opts.seed)
+    parts = _build_parts(task, opts, device, dtype)
+    state = TrainState()
+    ckpt = RunCheckpoint(task.params, parts, state, world)
+    world.share_weights(parts.model)
+    return TrainingRun(
+        task=task,
+        opts=opts,
+        world=world,
+        device=device,
+        dtype=dtype,
+        parts=parts,
+        state=state,
+        ckpt=ckpt,
+        noise=task.weight_noise(parts.model),
+        stepper=Stepper(parts.model, parts.optimizer, parts.scaler, task.gradient_scaling()),
+        recovery=Recovery(ckpt, opts, advice=task.slower_learning(), lr_option=task.lr_option),
+        inf_check=InfCheck(parts.model) if opts.inf_check else None,
+        scheduled=[m for m in parts.model.modules() if isinstance(m, Scheduled)],
+        data=task.build_data(),
+        metric=task.build_metric(),
+    )
+
+
+def _build_parts(
+    task: Task, opts: LoopOptions, device: torch.device, dtype: Optional[torch.dtype]
+) -> TrainedParts:
+    model = task.build_model().to(device)
+    optimizer = task.build_optimizer(model)
+    return TrainedParts(
+        model=model,
+        optimizer=optimizer,
+        scheduler=task.build_scheduler(optimizer),
+        # torch's initial scale of 65536 would overflow for the first steps of a summed loss; the
+        # stepper lets a small one grow quickly.
+        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16, init_scale=1.0),
+        average=ModelAverage(model, opts.average_period),
+        ema=ModelEma(model, task.ema_decay) if task.ema_decay else None,
+    )
