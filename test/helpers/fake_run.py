@@ -160,6 +160,13 @@ def records(exp_dir, *left_out):
     ]
 
 
+def environment():
+    """Return variables for a Python process that imports the library and these helpers."""
+    helpers = Path(__file__).parent
+    path = [str(helpers.parents[1]), str(helpers), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "OMP_NUM_THREADS": "1"}
+
+
 def _die_while_saving(name):
     """Let the process be killed when half of the checkpoint ``name`` is written."""
     save = torch.save

@@ -15,7 +15,7 @@ from asr_core.models import ModelOptions, build_model
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.loss_options import LossOptions
-from asr_core.training.losses import check_heads, early_emission, loss_weights
+from asr_core.training.losses import check_heads, early_emission, loss_weights, transducer_loss_scales
 from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of, from_params
@@ -318,3 +318,10 @@ def test_views_without_warping_and_of_hardly_any_frames():
     lengths = torch.tensor([12, 9])
     assert torch.equal(TwoViews(0, 0.1)(x, torch.zeros(2), lengths), x.repeat(2, 1, 1))
     assert TwoViews(80, 2.5)(x, torch.zeros(2, dtype=torch.int64), lengths).shape == (4, 12, 80)
+
+
+def test_loss_scales_move_to_their_final_values():
+    assert transducer_loss_scales(0, 100, 0.5) == (1.0, 0.1)
+    assert transducer_loss_scales(50, 100, 0.5) == pytest.approx((0.75, 0.55))
+    assert transducer_loss_scales(100, 100, 0.5) == (0.5, 1.0)
+    assert transducer_loss_scales(5, 0, 0.5) == (0.5, 1.0)

@@ -1,14 +1,9 @@
 """Several processes: the same training as one, the same end after any interruption, no rank left waiting."""
 
-import contextlib
 import json
-import multiprocessing
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fake_run
@@ -17,24 +12,12 @@ import torch
 from fake_run import records
 
 from asr_core.training.checkpoint import read_whole
-from asr_core.training.distributed import launch
-from asr_core.training.distributed.launch import RankInfo, free_port, rank_info_from_environment
-from asr_core.training.distributed.world import PeerLost, _peer_errors
-from asr_core.utils.errors import UserError
-
-HELPERS = Path(fake_run.__file__).parent
-ROOT = HELPERS.parents[1]
-
-
-def environment():
-    path = os.pathsep.join(p for p in (str(ROOT), str(HELPERS), os.environ.get("PYTHONPATH")) if p)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def attempts(*runs):
     """(exit status, seconds, launcher's line) of each run, and what was printed."""
-    argv = [sys.executable, str(HELPERS / "fake_ranks.py"), *map(json.dumps, runs)]
-    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=120)
+    argv = [sys.executable, str(Path(fake_run.__file__).with_name("fake_ranks.py")), *map(json.dumps, runs)]
+    done = subprocess.run(argv, env=fake_run.environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
@@ -198,151 +181,3 @@ def test_a_rank_that_hangs_is_named_and_ended_with_the_others(runs):
     status, seconds, line = runs[1]["stuck"]
     assert status == 1 and "rank 1 " in line and "did not answer the others in time (--dist-timeout)" in line
     assert seconds < 30
-
-
-def test_places_come_from_the_environment(monkeypatch):
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    assert rank_info_from_environment(4) is None
-    for name, value in zip(names, ("5", "8", "1", "4", "node0", "29500")):
-        monkeypatch.setenv(name, value)
-    assert (
-        rank_info_from_environment()
-        == rank_info_from_environment(8)
-        == RankInfo(5, 8, 1, 4, "env://", spawned=False)
-    )
-    with pytest.raises(UserError, match="--world-size 2, but the launcher started 8 processes"):
-        rank_info_from_environment(2)
-
-
-def test_memory_that_runs_out_is_no_lost_peer():
-    with pytest.raises(torch.cuda.OutOfMemoryError), _peer_errors():
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(PeerLost, match="Connection closed"), _peer_errors():
-        raise RuntimeError("Connection closed by peer")
-
-
-def test_a_rank_whose_launcher_is_gone_ends_at_once():
-    context = multiprocessing.get_context("fork")
-    rank = context.Process(target=launch._rank_main, args=(os.getppid(), RankInfo(), os._exit))
-    rank.start()
-    rank.join(10)
-    assert rank.exitcode == launch.EXIT_PEER_LOST
-
-
-def test_a_port_that_is_taken_gives_way():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        s.listen()
-        taken = s.getsockname()[1]
-        assert free_port(taken) not in (0, taken)
-    assert free_port(taken) == taken
-
-
-SCRIPT = """
-from asr_core.bin.train import main
-from asr_core.data.corpus import Corpus
-from tiny_program import TINY
-
-class Tiny(Corpus):
-    name = "tiny"
-
-if __name__ == "__main__":
-    main(Tiny, defaults={**TINY, "on_the_fly_feats": True, "log_interval": 1, "average_period": 1, "max_duration": 3.0,
-                         "bucketing_sampler": False, "tensorboard": False})
-"""
-
-
-@contextlib.contextmanager
-def program(prepared, exp_dir, *launcher_and_more):
-    """The training program on real data, in a process group of its own, which has to be empty in the end."""
-    script = exp_dir.parent / "train.py"
-    script.write_text(SCRIPT)
-    argv = [str(script) if word == "TRAIN" else word for word in launcher_and_more]
-    argv += [
-        "--manifest-dir",
-        str(prepared),
-        "--bpe-model",
-        str(prepared / "bpe.model"),
-        "--exp-dir",
-        str(exp_dir),
-        "--device",
-        "cpu",
-    ]
-    run = subprocess.Popen(argv, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        yield run
-        wait_until(lambda: not group_of(run))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
-
-
-def group_of(process):
-    """Ids of the live processes in the process group of ``process``."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
-            if int(group) == process.pid and state != "Z":
-                found.append(int(path.parent.name))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_the_program_spawns_stops_and_continues_under_torchrun(prepared, tmp_path):
-    exp_dir = tmp_path / "exp"
-    with socket.socket() as s:  # the usual port is taken, by this or by another program
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", 12354))
-            s.listen()
-        with program(
-            prepared,
-            exp_dir,
-            sys.executable,
-            "TRAIN",
-            "--world-size",
-            "2",
-            "--num-workers",
-            "1",
-            "--num-epochs",
-            "500",
-        ) as run:
-            lines = []
-            for line in run.stderr:
-                lines.append(line)
-                if "Epoch 2, batch 1" in line or len(lines) > 100:
-                    break
-            assert len(group_of(run)) >= 5, "".join(lines)  # the program, two ranks, a loader each
-            run.send_signal(signal.SIGTERM)
-            rest = run.communicate(timeout=60)[1]
-            assert run.returncode == 143, rest
-    assert lines[0].startswith("port 12354 is taken") and "Stopped by a signal" in rest
-    saved = sorted(exp_dir.glob("checkpoint-*.pt"))
-    assert len(saved) == 1 and json.loads((exp_dir / "params.json").read_text())["world_size"] == 2
-    assert sorted(path.name[-2:] for path in (exp_dir / "log").iterdir()) == ["-0", "-1"]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-    ]
-    with program(prepared, exp_dir, *torchrun, "TRAIN", "--num-workers", "0", "--num-epochs", "3") as run:
-        printed = run.communicate(timeout=90)[1]
-        assert run.returncode == 0, printed
-    assert printed.count(f"Continuing from {saved[0]}") == 1 and (exp_dir / "epoch-3.pt").is_file()
-    got = [(r["epoch"], r["batch_idx_train"]) for r in records(exp_dir) if r["type"] == "train"]
-    assert [n for _, n in got] == list(range(1, len(got) + 1)) and got[-1][0] == 3
-
-
-def wait_until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)

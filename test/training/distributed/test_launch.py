@@ -1,0 +1,44 @@
+"""Places of processes, ports, and the supervision of ranks."""
+
+import multiprocessing
+import os
+import socket
+
+import pytest
+
+from asr_core.training.distributed import launch
+from asr_core.training.distributed.launch import RankInfo, free_port, rank_info_from_environment
+from asr_core.utils.errors import UserError
+
+
+def test_places_come_from_the_environment(monkeypatch):
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert rank_info_from_environment(4) is None
+    for name, value in zip(names, ("5", "8", "1", "4", "node0", "29500")):
+        monkeypatch.setenv(name, value)
+    assert (
+        rank_info_from_environment()
+        == rank_info_from_environment(8)
+        == RankInfo(5, 8, 1, 4, "env://", spawned=False)
+    )
+    with pytest.raises(UserError, match="--world-size 2, but the launcher started 8 processes"):
+        rank_info_from_environment(2)
+
+
+def test_a_rank_whose_launcher_is_gone_ends_at_once():
+    context = multiprocessing.get_context("fork")
+    rank = context.Process(target=launch._rank_main, args=(os.getppid(), RankInfo(), os._exit))
+    rank.start()
+    rank.join(10)
+    assert rank.exitcode == launch.EXIT_PEER_LOST
+
+
+def test_a_port_that_is_taken_gives_way():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        taken = s.getsockname()[1]
+        assert free_port(taken) not in (0, taken)
+    assert free_port(taken) == taken

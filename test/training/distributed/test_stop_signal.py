@@ -1,0 +1,35 @@
+"""A polite end on SIGTERM and Ctrl-C."""
+
+import os
+import signal
+
+import pytest
+
+from asr_core.training.distributed.stop_signal import StopRequest
+from asr_core.training.distributed.world import SingleProcess
+
+
+def test_signals_only_set_a_flag_and_a_second_ctrl_c_interrupts(capfd):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM and not stop  # the processes have not agreed yet
+        assert SingleProcess().agree_to_stop(stop) and stop and stop.exit_status == 143
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    printed = capfd.readouterr().err
+    assert "SIGTERM: finishing this step" in printed and "SIGINT: finishing this step" in printed
+
+
+def test_a_quiet_one_prints_nothing_and_a_forked_loader_ignores_the_signal(capfd):
+    with StopRequest(quiet=True) as stop:
+        stop._pid += 1  # as in a forked process
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == 0
+        stop._pid -= 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+    assert capfd.readouterr().err == ""
