@@ -91,6 +91,27 @@ class FastBeamOptions:
 
 
 @dataclass(frozen=True)
+class GraphSearchOptions:
+    """Limits of the search over a graph.
+
+    Attributes:
+      search_beam: at each frame, states of the graph live on whose score is lower than the best by
+        at most this (natural log-probability).
+      output_beam: the lattice keeps arcs whose best path is worse than the best of all by at most
+        this.
+      min_active: states that live on at each frame at least, however bad.
+      max_active: states that live on at most.
+      backend: "own", "k2", or "auto": k2 where it is installed and the model is on a GPU.
+    """
+
+    search_beam: float = 20.0
+    output_beam: float = 8.0
+    min_active: int = 30
+    max_active: int = 10000
+    backend: str = "auto"
+
+
+@dataclass(frozen=True)
 class NbestOptions:
     """Options of n-best lists that are drawn from lattices.
 

@@ -1,12 +1,16 @@
-r"""One frame of a beam search over a graph, for many streams, with equal states merged (the search of k2's RnntDecodingStreams).
+"""One frame of a beam search over a graph, for many streams, with equal states merged.
 
-A *state* of a stream is a predictor context together with a state of the decoding graph; its score is that of the best path that leads
-to it. On each frame every state either emits blank, which leaves it where it is, or takes an arc of the graph, whose label joins the
-context: the score grows by the log-probability of the label in this context plus the arc's own. States that meet are merged, the best
-predecessor is remembered. What is worse than the best by more than ``beam`` is dropped, then all but the states of the
+This is the search of k2's RnntDecodingStreams (Kang et al. 2023, "Fast and parallel decoding for
+transducer", https://arxiv.org/abs/2211.00484). A *state* of a stream is a predictor context
+together with a state of the decoding graph; its score is that of the best path that leads to it. On
+each frame every state either emits blank, which leaves it where it is, or takes an arc of the
+graph, whose label joins the context: the score grows by the log-probability of the label in this
+context plus the arc's own. States that meet are merged, and the best predecessor is remembered.
+What is worse than the best by more than ``beam`` is dropped, then all but the states of the
 ``max_contexts`` best contexts, then all but the ``max_states`` best states.
 
-A context is one integer whose digits are its tokens, see :class:`asr_core.decoding.transducer.context_table.ContextTable`.
+A context is one integer whose digits are its tokens, see
+:class:`asr_core.decoding.transducer.context_table.ContextTable`.
 """
 
 from typing import List, NamedTuple, Tuple
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor
 
 from asr_core.ops.cpu import dispatch
+from asr_core.ops.cpu import fast_beam as kernels
 
 
 class Arcs(NamedTuple):
@@ -49,7 +54,7 @@ class Frontier(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What is kept, and how contexts are written as integers.
+    """What a search keeps, and how contexts are written as integers.
 
     Attributes:
       beam: greatest distance from the best score.
@@ -67,7 +72,7 @@ class Limits(NamedTuple):
     blank: int
 
     def append(self, code: Tensor, token: Tensor) -> Tensor:
-        """The contexts ``code`` after ``token``."""
+        """Return the contexts ``code`` (L,) after ``token`` (L,)."""
         return (code.remainder(self.keep)) * self.base + token + 1
 
 
@@ -88,18 +93,32 @@ class Transitions(NamedTuple):
     score: Tensor
 
 
+class Advanced(NamedTuple):
+    """The result of one frame.
+
+    Attributes:
+      frontier: the states after it.
+      parent: (N, S) int64, the place of each state's best predecessor.
+      arc: (N, S) int64, the arc that was taken; -1 for blank.
+      transitions: all transitions, in a list of one; empty where they are not wanted.
+    """
+
+    frontier: Frontier
+    parent: Tensor
+    arc: Tensor
+    transitions: List[Transitions]
+
+
 def contexts_of(frontier: Frontier) -> Tuple[Tensor, Tensor, Tensor]:
-    """The different contexts of each stream.
+    """Return the different contexts of each stream.
 
     Returns:
-      their codes (M,) and streams (M,), both int64, and (N, S) int64, which of them each state has (anything where there is none).
+      Their codes (M,) and streams (M,), both int64, and (N, S) int64, which of them each state has
+      (anything where there is none).
     """
     if dispatch.available() and frontier.code.device.type == "cpu":
-        from asr_core.ops.cpu import fast_beam as kernels
-
-        return tuple(
-            map(torch.from_numpy, kernels.contexts_of(frontier.code.numpy(), frontier.score.numpy()))
-        )  # type: ignore[return-value]
+        codes, streams, index = kernels.contexts_of(frontier.code.numpy(), frontier.score.numpy())
+        return torch.from_numpy(codes), torch.from_numpy(streams), torch.from_numpy(index)
     valid = frontier.score > float("-inf")
     first = valid.clone()
     first[:, 1:] &= frontier.code[:, 1:] != frontier.code[:, :-1]
@@ -117,7 +136,7 @@ def advance(
     arcs: Arcs,
     limits: Limits,
     all_transitions: bool = False,
-) -> Tuple[Frontier, Tensor, Tensor, List[Transitions]]:
+) -> Advanced:
     """Consume one frame.
 
     Args:
@@ -127,114 +146,158 @@ def advance(
       arcs: the decoding graph.
       limits: what is kept.
       all_transitions: whether all transitions are wanted, for a lattice.
-
-    Returns:
-      the states after it; for each the place (N, S) of its best predecessor and the arc (N, S) that was taken, -1 for blank; and
-      the transitions, in a list of one, if they are wanted.
     """
-    if dispatch.available() and log_probs.device.type == "cpu":
-        return _advance_compiled(frontier, context_index, log_probs, arcs, limits, all_transitions)
-    return _advance_plain(frontier, context_index, log_probs, arcs, limits, all_transitions)
+    compiled = dispatch.available() and log_probs.device.type == "cpu"
+    one_frame = _advance_compiled if compiled else _advance_plain
+    return one_frame(frontier, context_index, log_probs, arcs, limits, all_transitions)
 
 
 def _advance_compiled(
-    frontier: Frontier,
-    context_index: Tensor,
-    log_probs: Tensor,
-    arcs: Arcs,
-    limits: Limits,
-    all_transitions: bool,
-) -> Tuple[Frontier, Tensor, Tensor, List[Transitions]]:
-    from asr_core.ops.cpu import fast_beam as kernels
-
-    arrays = [x.numpy() for x in (*frontier, context_index, log_probs.contiguous(), *arcs)]
-    *places, transitions = kernels.advance(*arrays, *limits, all_transitions)
-    code, graph_state, score, parent, arc = map(torch.from_numpy, places)
+    frontier: Frontier, index: Tensor, log_probs: Tensor, arcs: Arcs, limits: Limits, all_transitions: bool
+) -> Advanced:
+    code, graph_state, score, parent, arc, transitions = kernels.advance(
+        frontier.code.numpy(),
+        frontier.graph_state.numpy(),
+        frontier.score.numpy(),
+        index.numpy(),
+        log_probs.contiguous().numpy(),
+        arcs.begin.numpy(),
+        arcs.label.numpy(),
+        arcs.dest.numpy(),
+        arcs.score.numpy(),
+        limits.beam,
+        limits.max_contexts,
+        limits.max_states,
+        limits.base,
+        limits.keep,
+        limits.blank,
+        all_transitions,
+    )
+    after = Frontier(torch.from_numpy(code), torch.from_numpy(graph_state), torch.from_numpy(score))
     listed = [Transitions(*map(torch.from_numpy, transitions))] if all_transitions else []
-    return Frontier(code, graph_state, score), parent, arc, listed
+    return Advanced(after, torch.from_numpy(parent), torch.from_numpy(arc), listed)
+
+
+class _Steps(NamedTuple):
+    """Ways to go on, L of them.
+
+    Attributes:
+      row: (L,), the stream.
+      source: (L,), place of the state before the frame.
+      arc: (L,), of the graph; -1 for blank.
+      step: (L,), log-probability of the label plus the arc's score.
+      score: (L,), of the path.
+    """
+
+    row: Tensor
+    source: Tensor
+    arc: Tensor
+    step: Tensor
+    score: Tensor
+
+    def where(self, mask: Tensor) -> "_Steps":
+        """Return those where ``mask`` (L,) is true."""
+        return _Steps(*(x[mask] for x in self))
 
 
 def _advance_plain(
-    frontier: Frontier,
-    context_index: Tensor,
-    log_probs: Tensor,
-    arcs: Arcs,
-    limits: Limits,
-    all_transitions: bool,
-) -> Tuple[Frontier, Tensor, Tensor, List[Transitions]]:
-    row, source, arc, step = _expand(frontier, context_index, log_probs, arcs, limits.blank)
-    score = frontier.score[row, source] + step
-    num = len(frontier.code)
-    near = score >= _best(score, row, num)[row] - limits.beam
-    row, source, arc, step, score = (x[near] for x in (row, source, arc, step, score))
-    label = arcs.label[arc.clamp(min=0)] if len(arcs.label) else arc
-    code = torch.where(arc < 0, frontier.code[row, source], limits.append(frontier.code[row, source], label))
-    dest = arcs.dest[arc.clamp(min=0)] if len(arcs.dest) else arc
-    graph_state = torch.where(arc < 0, frontier.graph_state[row, source], dest)
-    states, member = torch.stack([row, code, graph_state]).unique(
+    frontier: Frontier, index: Tensor, log_probs: Tensor, arcs: Arcs, limits: Limits, all_transitions: bool
+) -> Advanced:
+    steps = _expand(frontier, index, log_probs, arcs, limits.blank)
+    best_of_stream = _best(steps.score, steps.row, len(frontier.code))
+    steps = steps.where(steps.score >= best_of_stream[steps.row] - limits.beam)
+    code, graph_state = _reached(frontier, steps, arcs, limits)
+    states, member = torch.stack([steps.row, code, graph_state]).unique(
         dim=1, return_inverse=True
-    )  # sorted by row, code, graph state
-    best = _best(score, member, states.size(1))
+    )  # (3, number of states), sorted by stream, code, graph state; (L,)
+    best = _best(steps.score, member, states.size(1))
+    alive = _alive(states, best, limits)
+    states, best = states[:, alive], best[alive]
+    stays = alive[member]
+    steps, member = steps.where(stays), (alive.cumsum(0) - 1)[member][stays]
+    row, place = states[0], _rank_in_row(states[0])
+    after = Frontier(
+        torch.zeros_like(frontier.code),
+        torch.zeros_like(frontier.graph_state),
+        torch.full_like(frontier.score, float("-inf")),
+    )
+    after.code[row, place], after.graph_state[row, place], after.score[row, place] = (
+        states[1],
+        states[2],
+        best,
+    )
+    winner = torch.full_like(best, -1, dtype=torch.int64)
+    chosen = (steps.score == best[member]).nonzero().squeeze(1).flip(0)  # of equal ones the first wins
+    winner[member[chosen]] = chosen
+    parent, taken = torch.zeros_like(after.code), torch.full_like(after.code, -1)
+    parent[row, place], taken[row, place] = steps.source[winner], steps.arc[winner]
+    listed = []
+    if all_transitions:
+        listed = [Transitions(steps.row, steps.source, place[member], steps.arc, steps.step)]
+    return Advanced(after, parent, taken, listed)
+
+
+def _reached(frontier: Frontier, steps: _Steps, arcs: Arcs, limits: Limits) -> Tuple[Tensor, Tensor]:
+    """Return the context and the graph state that each step leads to, both (L,)."""
+    label = arcs.label[steps.arc.clamp(min=0)] if len(arcs.label) else steps.arc
+    dest = arcs.dest[steps.arc.clamp(min=0)] if len(arcs.dest) else steps.arc
+    code, graph_state = frontier.code[steps.row, steps.source], frontier.graph_state[steps.row, steps.source]
+    is_blank = steps.arc < 0
+    return (
+        torch.where(is_blank, code, limits.append(code, label)),
+        torch.where(is_blank, graph_state, dest),
+    )
+
+
+def _alive(states: Tensor, best: Tensor, limits: Limits) -> Tensor:
+    """Tell which states survive the limits on contexts and states.
+
+    Args:
+      states: (3, M): stream, context and graph state of each, ascending.
+      best: (M,), their scores.
+      limits: what is kept.
+
+    Returns:
+      (M,) bool.
+    """
     contexts, context = states[:2].unique_consecutive(dim=1, return_inverse=True)
     kept_contexts = _leaders(_best(best, context, contexts.size(1)), contexts[0], limits.max_contexts)
     alive = kept_contexts[context]
     alive[alive.clone()] = _leaders(best[alive], states[0, alive], limits.max_states)
-    states, best = states[:, alive], best[alive]
-    new_index = alive.cumsum(0) - 1
-    stays = alive[member]
-    row, source, arc, step, score, member = (
-        x[stays] for x in (row, source, arc, step, score, new_index[member])
-    )
-    place = _rank_in_row(states[0])
-    out = Frontier(*(x.clone() for x in frontier))
-    out = Frontier(
-        torch.zeros_like(out.code),
-        torch.zeros_like(out.graph_state),
-        torch.full_like(out.score, float("-inf")),
-    )
-    for tensor, values in zip(out, (states[1], states[2], best)):
-        tensor[states[0], place] = values
-    winner = torch.full_like(best, -1, dtype=torch.int64)
-    chosen = (score == best[member]).nonzero().squeeze(1).flip(0)  # of equal ones the first wins
-    winner[member[chosen]] = chosen
-    parent, taken = torch.zeros_like(out.code), torch.full_like(out.code, -1)
-    parent[states[0], place], taken[states[0], place] = source[winner], arc[winner]
-    listed = [Transitions(row, source, place[member], arc, step)] if all_transitions else []
-    return out, parent, taken, listed
+    return alive
 
 
-def _expand(
-    frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, blank: int
-) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All ways to go on: stream, place, arc (-1 for blank) and score of each."""
+def _expand(frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, blank: int) -> _Steps:
+    """Return all ways to go on from the states (N, S) of a frontier."""
     row, source = (frontier.score > float("-inf")).nonzero(as_tuple=True)
     graph_state, context = frontier.graph_state[row, source], context_index[row, source]
-    count = 1 + arcs.begin[graph_state + 1] - arcs.begin[graph_state]
-    state = torch.arange(len(row), device=row.device).repeat_interleave(count)
-    arc = (
-        torch.arange(len(state), device=row.device) - (count.cumsum(0) - count)[state] - 1
-    )  # -1 first, then the graph's
-    arc = torch.where(arc < 0, arc, arc + arcs.begin[graph_state][state])
+    first = arcs.begin[graph_state]
+    count = 1 + arcs.begin[graph_state + 1] - first  # blank, and the arcs
+    state = torch.arange(len(row), device=row.device).repeat_interleave(count)  # (L,)
+    arc = torch.arange(len(state), device=row.device) - (count.cumsum(0) - count)[state] - 1
+    arc = torch.where(arc < 0, arc, arc + first[state])  # -1 first, then the graph's
+    step = log_probs[context[state], blank]
     if len(arcs.label):
         label = torch.where(arc < 0, blank, arcs.label[arc.clamp(min=0)])
         added = torch.where(arc < 0, 0.0, arcs.score[arc.clamp(min=0)])
-        return row[state], source[state], arc, log_probs[context[state], label] + added
-    return row[state], source[state], arc, log_probs[context[state], blank]
+        step = log_probs[context[state], label] + added
+    row, source = row[state], source[state]
+    return _Steps(row, source, arc, step, frontier.score[row, source] + step)
 
 
 def _best(score: Tensor, group: Tensor, num: int) -> Tensor:
-    """The highest score of each of ``num`` groups."""
+    """Return the highest score (num,) of each group; ``score`` and ``group`` are (L,)."""
     return score.new_full((num,), float("-inf")).scatter_reduce_(0, group, score, "amax")
 
 
 def _rank_in_row(row: Tensor) -> Tensor:
-    """How many elements before each are of the same row; ``row`` ascends."""
+    """Return how many elements before each are of the same row; ``row`` (L,) ascends."""
     index = torch.arange(len(row), device=row.device)
     return index - torch.searchsorted(row.contiguous(), row.contiguous())
 
 
 def _leaders(score: Tensor, row: Tensor, most: int) -> Tensor:
-    """Which elements are among the ``most`` best of their row; ``row`` ascends."""
+    """Tell which elements (L,) are among the ``most`` best of their row; ``row`` (L,) ascends."""
     order = score.argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
     out = torch.zeros(len(score), dtype=torch.bool, device=score.device)
@@ -243,7 +306,7 @@ def _leaders(score: Tensor, row: Tensor, most: int) -> Tensor:
 
 
 def start(code: Tensor, graph_state: int, max_states: int) -> Frontier:
-    """One state for each of N streams: contexts ``code`` (N,), at ``graph_state``."""
+    """Return one state for each of N streams: contexts ``code`` (N,), at ``graph_state``."""
     places = (len(code), max_states)
     score = torch.full(places, float("-inf"), dtype=torch.float64, device=code.device)
     score[:, 0] = 0
@@ -253,7 +316,7 @@ def start(code: Tensor, graph_state: int, max_states: int) -> Frontier:
 
 
 def trivial_arcs(vocab_size: int, blank: int, device: torch.device) -> Arcs:
-    """The graph that accepts everything: one state with an arc for each token but blank."""
+    """Return the graph that accepts everything: one state with an arc for each token but blank."""
     label = torch.tensor([i for i in range(vocab_size) if i != blank], dtype=torch.int64, device=device)
     begin = torch.tensor([0, len(label)], dtype=torch.int64, device=device)
     return Arcs(begin, label, torch.zeros_like(label), torch.zeros(len(label), device=device))
@@ -262,8 +325,14 @@ def trivial_arcs(vocab_size: int, blank: int, device: torch.device) -> Arcs:
 def as_arcs(
     begin: np.ndarray, label: np.ndarray, dest: np.ndarray, score: np.ndarray, device: torch.device
 ) -> Arcs:
-    """The arrays of a graph as :class:`Arcs` on ``device``."""
-    integers = (
-        torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64)).to(device) for x in (begin, label, dest)
+    """Return the arrays of a graph as :class:`Arcs` on ``device``: (G + 1,) and three times (A,)."""
+
+    def on_device(x: np.ndarray, dtype: type) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x, dtype=dtype)).to(device)
+
+    return Arcs(
+        begin=on_device(begin, np.int64),
+        label=on_device(label, np.int64),
+        dest=on_device(dest, np.int64),
+        score=on_device(score, np.float32),
     )
-    return Arcs(*integers, torch.from_numpy(np.ascontiguousarray(score, dtype=np.float32)).to(device))

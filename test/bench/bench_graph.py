@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect, path_hypothesis
+from asr_core.decoding.beam_options import GraphSearchOptions
+from asr_core.decoding.ctc.graph_search import intersect, path_hypothesis
 from asr_core.decoding.graph.ctc_topology import search_graph
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.lm.symbols import format_symbols, read_symbols, words_table

@@ -17,3 +17,14 @@ def ngram(tmp_path_factory):
     path = tmp_path_factory.mktemp("lm") / "2gram.arpa"
     path.write_text(ARPA)
     return NgramLm.from_arpa(path, SYMBOLS)
+
+
+@pytest.fixture(scope="session")
+def toy_lang(tmp_path_factory):
+    """The lang folder of toy_lexicon."""
+    pytest.importorskip("kaldifst")
+    from toy_lexicon import write_lang
+
+    root = tmp_path_factory.mktemp("lang")
+    write_lang(root)
+    return root

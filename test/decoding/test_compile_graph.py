@@ -4,12 +4,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from toy_lexicon import LEXICON, grammar_score
 from toy_search import random_batch, small_model
 
 from asr_core.bin import compile_lg
 from asr_core.decoding.graph.epsilon_removal import remove_epsilons
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.transducer.fast_beam import fast_beam_search
+from asr_core.lm.symbols import read_symbols
 from asr_core.utils.errors import UserError
 
 NAMES = {"<eps>": 0, "A": 1, "B": 2, "C": 3}
@@ -76,80 +78,11 @@ def test_cycles_are_refused():
         remove_epsilons(graph)
 
 
-LEXICON = {"a": (3,), "ab": (3, 4), "too": (5, 6), "two": (5, 6), "b": (4,)}
-ARPA = r"""
-\data\
-ngram 1=7
-ngram 2=6
+def test_lg_reads_words_with_the_grammar_s_scores(toy_lang):
 
-\1-grams:
--0.9 </s>
--99 <s> -0.2
--0.6 a -0.3
--0.8 ab -0.1
--1.1 too -0.2
--1.0 two -0.4
--0.7 b
-
-\2-grams:
--0.4 <s> two
--0.3 a too
--0.9 too b
--0.2 two </s>
--0.6 ab ab
--0.5 a b
-
-\end\
-"""
-
-
-@pytest.fixture(scope="module")
-def lang(tmp_path_factory):
-    """A lang folder with words that sound alike and words within words, and a bigram grammar."""
-    pytest.importorskip("kaldifst")
-    from asr_core.lm.grammar_fst import write_openfst_text
-    from asr_core.lm.lexicon import add_disambig_symbols, disambig_symbols, write_graphs
-    from asr_core.lm.ngram import NgramLm
-    from asr_core.lm.symbols import format_symbols, read_symbols, words_table
-
-    root = tmp_path_factory.mktemp("lang")
-    lexicon = [(word, [f"t{i}" for i in ids]) for word, ids in LEXICON.items()]
-    disambiguated, most = add_disambig_symbols(lexicon)
-    (root / "tokens.txt").write_text(
-        format_symbols(["<blk>", "t1", "t2", "t3", "t4", "t5", "t6", *disambig_symbols(most)])
+    graph = remove_epsilons(
+        Fsa.read(toy_lang / "LG.fst.txt").with_words(read_symbols(toy_lang / "words.txt"))
     )
-    (root / "words.txt").write_text(format_symbols(words_table(LEXICON)))
-    tokens, words = read_symbols(root / "tokens.txt"), read_symbols(root / "words.txt")
-    write_graphs(root, lexicon, disambiguated, tokens, words)
-    (root / "lm.arpa").write_text(ARPA)
-    write_openfst_text(NgramLm.from_arpa(root / "lm.arpa", words), root / "G.fst.txt", words)
-    compile_lg.main(argv=["--lang-dir", str(root), "--lm", "G", "--lm-dir", str(root)])
-    return root
-
-
-def grammar_score(words):
-    """The best way through the grammar, backing off allowed where a bigram is known, too."""
-    lines = [line.split() for line in ARPA.splitlines() if line.startswith("-")]
-    one = {
-        f[1]: (float(f[0]), float(f[2]) if len(f) > 2 else 0.0)
-        for f in lines
-        if len(f) < 3 or f[2].lstrip("-")[0].isdigit()
-    }
-    two = {
-        (f[1], f[2]): float(f[0])
-        for f in lines
-        if len(f) == 3 and f[2].lstrip("-")[0].isalpha() or len(f) == 3 and f[2] == "</s>"
-    }
-    pairs = zip(("<s>", *words), (*words, "</s>"))
-    return math.log(10) * sum(
-        max(two.get(pair, -math.inf), one[pair[0]][1] + one[pair[1]][0]) for pair in pairs
-    )
-
-
-def test_lg_reads_words_with_the_grammar_s_scores(lang):
-    from asr_core.lm.symbols import read_symbols
-
-    graph = remove_epsilons(Fsa.read(lang / "LG.fst.txt").with_words(read_symbols(lang / "words.txt")))
     graph.check_labels(7, 0)
     found = readings(graph, 4)
     want = {}
@@ -163,24 +96,25 @@ def test_lg_reads_words_with_the_grammar_s_scores(lang):
 
 
 @torch.no_grad()
-def test_search_with_lg_says_words_of_its_tokens(lang):
-    from asr_core.lm.symbols import read_symbols
+def test_search_with_lg_says_words_of_its_tokens(toy_lang):
 
-    graph = remove_epsilons(Fsa.read(lang / "LG.fst.txt").with_words(read_symbols(lang / "words.txt")))
+    graph = remove_epsilons(
+        Fsa.read(toy_lang / "LG.fst.txt").with_words(read_symbols(toy_lang / "words.txt"))
+    )
     model = small_model(vocab_size=7, scale=1.5)
     x, lens = random_batch(n=10, t=20)
     for hyp in fast_beam_search(model, x, lens, graph=graph):
         assert [t for word in hyp.words for t in LEXICON[word]] == hyp.tokens
 
 
-def test_what_is_missing(lang, tmp_path, capsys):
+def test_what_is_missing(toy_lang, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        compile_lg.main(argv=["--lang-dir", str(tmp_path), "--lm", str(lang / "G.fst.txt")])
+        compile_lg.main(argv=["--lang-dir", str(tmp_path), "--lm", str(toy_lang / "G.fst.txt")])
     assert "tokens.txt" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        compile_lg.main(argv=["--lang-dir", str(lang), "--lm", "H", "--lm-dir", str(tmp_path)])
+        compile_lg.main(argv=["--lang-dir", str(toy_lang), "--lm", "H", "--lm-dir", str(tmp_path)])
     assert "H.fst.txt" in capsys.readouterr().err
-    compile_lg.main(argv=["--lang-dir", str(lang), "--lm", str(lang / "G.fst.txt")])
+    compile_lg.main(argv=["--lang-dir", str(toy_lang), "--lm", str(toy_lang / "G.fst.txt")])
     with pytest.raises(SystemExit):
-        compile_lg.main(argv=["--lang-dir", str(lang), "--lm", str(lang / "LG.fst.txt")])
+        compile_lg.main(argv=["--lang-dir", str(toy_lang), "--lm", str(toy_lang / "LG.fst.txt")])
     assert "LG.fst.txt is no grammar" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Searching graphs with CTC, and what is done with lattices, against the list of all paths and against k2."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -7,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_compile_graph import lang  # noqa: F401
 from toy_graph import all_paths, collapse, frames, word_graph
+from toy_lexicon import LEXICON, grammar_score
 from toy_search import log_sum
 
 from asr_core.bin import compile_hlg
-from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect, path_hypothesis
+from asr_core.decoding.beam_options import GraphSearchOptions
+from asr_core.decoding.ctc.graph_search import intersect, path_hypothesis
 from asr_core.decoding.graph.ctc_topology import ctc_topology, search_graph, topology_arcs
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.lm.symbols import read_symbols
@@ -79,7 +81,7 @@ def test_wide_beams_keep_every_path(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_pruning_keeps_what_is_good_enough(seed, beam):
     graph, x = word_graph(seed), frames(1, 5, 3, seed=seed)
-    (narrow,) = intersect(x, torch.tensor([5]), graph, WIDE._replace(output_beam=beam))
+    (narrow,) = intersect(x, torch.tensor([5]), graph, dataclasses.replace(WIDE, output_beam=beam))
     (wide,) = intersect(x, torch.tensor([5]), graph, WIDE)
     scores = {arcs: score for arcs, score in paths_of(wide)}
     best = max(scores.values())
@@ -151,20 +153,20 @@ def test_topologies_accept_every_alignment(modified):
         assert graph.num_arcs == 9 and ctc_topology(3).num_arcs == 9
 
 
-def test_k2_found_the_same(lang):  # noqa: F811
+def test_k2_found_the_same(toy_lang):
     """Best paths and sums over CTC's topologies, and best words with HLG, which k2 has composed of the same lexicon and grammar."""
     data = np.load(GOLDEN)
     x, lens = torch.from_numpy(data["frames"]), torch.from_numpy(data["lens"])
-    words = read_symbols(lang / "words.txt")
+    words = read_symbols(toy_lang / "words.txt")
     graphs = {
         "topology": ctc_topology(7),
         "modified_topology": search_graph(topology_arcs(7, True).with_words({str(i): i for i in range(7)})),
     }
     for name, flag in (("hlg", "0"), ("modified_hlg", "1")):
         compile_hlg.main(
-            argv=["--lang-dir", str(lang), "--lm", "G", "--lm-dir", str(lang), "--modified", flag]
+            argv=["--lang-dir", str(toy_lang), "--lm", "G", "--lm-dir", str(toy_lang), "--modified", flag]
         )
-        graphs[name] = search_graph(Fsa.read(lang / "HLG.fst.txt").with_words(words))
+        graphs[name] = search_graph(Fsa.read(toy_lang / "HLG.fst.txt").with_words(words))
     assert graphs["modified_hlg"].num_states < graphs["hlg"].num_states
     names = {i: word for word, i in words.items()}
     for name, graph in graphs.items():
@@ -199,11 +201,9 @@ def test_k2_makes_the_same_lattices(seed):
         assert len(a.arc) == len(b.arc) and total(a) == pytest.approx(total(b), abs=1e-3)
 
 
-def test_hlg_reads_the_words_of_the_lexicon(lang):  # noqa: F811
-    from test_compile_graph import LEXICON, grammar_score
-
-    compile_hlg.main(argv=["--lang-dir", str(lang), "--lm", "G", "--lm-dir", str(lang)])
-    graph = search_graph(Fsa.read(lang / "HLG.fst.txt").with_words(read_symbols(lang / "words.txt")))
+def test_hlg_reads_the_words_of_the_lexicon(toy_lang):
+    compile_hlg.main(argv=["--lang-dir", str(toy_lang), "--lm", "G", "--lm-dir", str(toy_lang)])
+    graph = search_graph(Fsa.read(toy_lang / "HLG.fst.txt").with_words(read_symbols(toy_lang / "words.txt")))
     x = torch.zeros(1, 5, 7)
     (lattice,) = intersect(x, torch.tensor([5]), graph, WIDE)
     found = defaultdict(lambda: -math.inf)

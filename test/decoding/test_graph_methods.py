@@ -10,7 +10,8 @@ import torch
 from toy_graph import WORDS, all_paths, collapse, frames, grammar_score, ngram, word_graph
 from toy_search import log_sum
 
-from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect
+from asr_core.decoding.beam_options import GraphSearchOptions
+from asr_core.decoding.ctc.graph_search import intersect
 from asr_core.decoding.graph.ctc_topology import ctc_topology
 from asr_core.decoding.graph.word_lm import WordLm, with_language_model
 from asr_core.decoding.methods import graph as methods

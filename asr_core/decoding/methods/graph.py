@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Op
 import numpy as np
 import torch
 
-from asr_core.decoding.ctc.graph_search import GraphSearchOptions, intersect, no_hypothesis, path_hypothesis
+from asr_core.decoding.beam_options import GraphSearchOptions
+from asr_core.decoding.ctc.graph_search import intersect, no_hypothesis, path_hypothesis
 from asr_core.decoding.ctc.greedy import ctc_log_probs
 from asr_core.decoding.ctc.nbest import attention_scores, draw, hypotheses_of
 from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search

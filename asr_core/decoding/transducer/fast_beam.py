@@ -185,11 +185,9 @@ class FastBeamCore(FrameSynchronousSearch[ops.Frontier]):
         """Consume one projected frame (N, J), see :class:`FrameSynchronousSearch`; the symbols are arcs."""
         code, stream, index = ops.contexts_of(state)  # (M,), (M,), (N, S)
         log_probs = self._log_probs(frame[stream], code)  # (M, V)
-        state, parent, arc, transitions = ops.advance(
-            state, index, log_probs, self.arcs, self._limits, self._keep_transitions
-        )
-        self.transitions.extend(transitions)
-        return state, parent, arc
+        after = ops.advance(state, index, log_probs, self.arcs, self._limits, self._keep_transitions)
+        self.transitions.extend(after.transitions)
+        return after.frontier, after.parent, after.arc
 
     def _log_probs(self, frame: Tensor, code: Tensor) -> Tensor:
         """Return the scores (M, V) of the tokens after contexts ``code`` (M,) on projected frames (M, J)."""

@@ -1,16 +1,50 @@
 """The frame of :mod:`asr_core.ops.fast_beam`, stream by stream."""
 
-from typing import Any, Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 from numba import njit
 
 NEVER = -np.inf
+_FIRST_ROOM = 64  # entries that growing arrays have room for at first
+Array = np.ndarray
+Transitions = Tuple[Array, Array, Array, Array, Array]
+
+
+class _Stream(NamedTuple):
+    """The states of one stream before a frame, all (S,): see :class:`asr_core.ops.fast_beam.Frontier`.
+
+    Attributes:
+      code, graph_state, score: of each state, -inf from the first empty place on.
+      context: the row of its context in the log-probabilities.
+    """
+
+    code: Array
+    graph_state: Array
+    score: Array
+    context: Array
+
+
+class _Graph(NamedTuple):
+    """A decoding graph, see :class:`asr_core.ops.fast_beam.Arcs`: (G + 1,) and three arrays (A,)."""
+
+    begin: Array
+    label: Array
+    dest: Array
+    weight: Array
+
+
+class _Digits(NamedTuple):
+    """How contexts are written as integers, see :class:`asr_core.ops.fast_beam.Limits`."""
+
+    base: int
+    keep: int
+    blank: int
 
 
 @njit(cache=True, nogil=True)
-def contexts_of(code: np.ndarray, score: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """See :func:`asr_core.ops.fast_beam.contexts_of`."""
+def contexts_of(code: Array, score: Array) -> Tuple[Array, Array, Array]:
+    """See :func:`asr_core.ops.fast_beam.contexts_of`; ``code`` and ``score`` are (N, S)."""
     N, S = code.shape
     codes, streams = np.empty(N * S, np.int64), np.empty(N * S, np.int64)
     index = np.zeros((N, S), np.int64)
@@ -27,7 +61,7 @@ def contexts_of(code: np.ndarray, score: np.ndarray) -> Tuple[np.ndarray, np.nda
 
 
 @njit(cache=True, nogil=True)
-def _worst(scores: np.ndarray, count: int) -> int:
+def _worst(scores: Array, count: int) -> int:
     worst = 0
     for i in range(1, count):
         if scores[i] < scores[worst]:
@@ -37,24 +71,36 @@ def _worst(scores: np.ndarray, count: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _best_contexts(
-    code: np.ndarray, graph_state: np.ndarray, score: np.ndarray, index: np.ndarray, log_probs: np.ndarray, begin: np.ndarray,
-    label: np.ndarray, weight: np.ndarray, beam: float, base: int, keep: int, blank: int, best_code: np.ndarray, best_score: np.ndarray,
+    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, beam: float, best_code: Array, best_score: Array
 ) -> Tuple[int, float]:  # fmt: skip
-    """The best contexts of one stream into ``best_code`` (C,) and ``best_score``; returns how many, and the lowest score to keep.
+    """Find the best contexts of one stream after a frame.
 
     ``floor`` never falls, so what is below it when it is met cannot be among the best at the end.
+
+    Args:
+      stream, graph, digits: see there.
+      log_probs: (M, V), of the labels in each context.
+      beam: greatest distance from the best score.
+      best_code, best_score: (C,), get the contexts.
+
+    Returns:
+      How many they are, and the lowest score to keep.
     """
     most, count, top, floor, worst = len(best_code), 0, NEVER, NEVER, 0
-    for s in range(len(code)):
-        if score[s] == NEVER:
+    for s in range(len(stream.code)):
+        if stream.score[s] == NEVER:
             break
-        row = log_probs[index[s]]
-        for a in range(begin[graph_state[s]] - 1, begin[graph_state[s] + 1]):
-            is_blank = a < begin[graph_state[s]]
-            total = score[s] + (row[blank] if is_blank else row[label[a]] + weight[a])
+        row = log_probs[stream.context[s]]
+        first = graph.begin[stream.graph_state[s]]
+        for a in range(first - 1, graph.begin[stream.graph_state[s] + 1]):  # first - 1 stands for blank
+            is_blank = a < first
+            step = row[digits.blank] if is_blank else row[graph.label[a]] + graph.weight[a]
+            total = stream.score[s] + step
             if not total >= floor or total == NEVER:
                 continue
-            new = code[s] if is_blank else (code[s] % keep) * base + label[a] + 1
+            new = stream.code[s]
+            if not is_blank:
+                new = (new % digits.keep) * digits.base + graph.label[a] + 1
             top = max(top, total)
             at = 0
             while at < count and best_code[at] != new:
@@ -80,8 +126,8 @@ def _best_contexts(
 
 
 @njit(cache=True, nogil=True)
-def grown(x: np.ndarray) -> np.ndarray:
-    """A copy of ``x`` (n,) with room for as much again."""
+def grown(x: Array) -> Array:
+    """Return a copy of ``x`` (N,) with room for N more."""
     out = np.empty(2 * len(x), x.dtype)
     out[: len(x)] = x
     return out
@@ -89,28 +135,37 @@ def grown(x: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _transitions(
-    code: np.ndarray, graph_state: np.ndarray, score: np.ndarray, index: np.ndarray, log_probs: np.ndarray, begin: np.ndarray,
-    label: np.ndarray, weight: np.ndarray, cut: float, base: int, keep: int, blank: int, kept_codes: np.ndarray, last: np.ndarray,
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Transitions of one stream that reach ``cut`` and lead to one of ``kept_codes``: place, arc, score and context of each.
+    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, cut: float, kept_codes: Array, last: Array
+) -> Tuple[Array, Array, Array, Array]:  # fmt: skip
+    """Find the transitions of one stream that reach ``cut`` and lead to one of ``kept_codes``.
 
-    ``last`` (V,) is true for the last tokens of the kept contexts.
+    Args:
+      stream, graph, digits: see there.
+      log_probs: (M, V), of the labels in each context.
+      cut: the lowest score.
+      kept_codes: (C,) the contexts.
+      last: (V,), true for the last tokens of these contexts.
+
+    Returns:
+      The place, arc (-1 for blank), score and context of each transition, all (L,).
     """
-    source, arc = np.empty(64, np.int64), np.empty(64, np.int64)
-    step, context = np.empty(64, np.float32), np.empty(64, np.int64)
+    source, arc = np.empty(_FIRST_ROOM, np.int64), np.empty(_FIRST_ROOM, np.int64)
+    step, context = np.empty(_FIRST_ROOM, np.float32), np.empty(_FIRST_ROOM, np.int64)
     count = 0
-    for s in range(len(code)):
-        if score[s] == NEVER:
+    for s in range(len(stream.code)):
+        if stream.score[s] == NEVER:
             break
-        row = log_probs[index[s]]
-        first = begin[graph_state[s]]
-        for a in range(first - 1, begin[graph_state[s] + 1]):
-            if a >= first and not last[label[a]]:
+        row = log_probs[stream.context[s]]
+        first = graph.begin[stream.graph_state[s]]
+        for a in range(first - 1, graph.begin[stream.graph_state[s] + 1]):
+            if a >= first and not last[graph.label[a]]:
                 continue
-            value = np.float32(row[blank] if a < first else row[label[a]] + weight[a])
-            if not score[s] + value >= cut:
+            value = np.float32(row[digits.blank] if a < first else row[graph.label[a]] + graph.weight[a])
+            if not stream.score[s] + value >= cut:
                 continue
-            new = code[s] if a < first else (code[s] % keep) * base + label[a] + 1
+            new = stream.code[s]
+            if a >= first:
+                new = (new % digits.keep) * digits.base + graph.label[a] + 1
             at = 0
             while at < len(kept_codes) and kept_codes[at] != new:
                 at += 1
@@ -124,8 +179,18 @@ def _transitions(
 
 
 @njit(cache=True, nogil=True)
-def _merge(group: np.ndarray, total: np.ndarray, max_states: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Place of each transition's state after the frame (-1: dropped) and the best transition of each place; ``group`` ascends."""
+def _merge(group: Array, total: Array, max_states: int) -> Tuple[Array, Array]:
+    """Merge transitions that lead to the same state.
+
+    Args:
+      group: (L,), the state of each transition, ascending.
+      total: (L,), the score of the path through each.
+      max_states: states that are kept, the best ones.
+
+    Returns:
+      The place of each transition's state after the frame, (L,), -1 where it is dropped, and the
+      best transition of each place, (S,).
+    """
     num = 0
     winner, member = np.empty(len(group), np.int64), np.empty(len(group), np.int64)
     for i in range(len(group)):
@@ -147,7 +212,8 @@ def _merge(group: np.ndarray, total: np.ndarray, max_states: int) -> Tuple[np.nd
 
 
 @njit(cache=True, nogil=True)
-def _appended(chunk: np.ndarray, count: int, more: np.ndarray) -> np.ndarray:
+def _appended(chunk: Array, count: int, more: Array) -> Array:
+    """Return ``chunk`` with ``more`` (M,) from place ``count`` on, in a larger array where there is no room."""
     while count + len(more) > len(chunk):
         chunk = grown(chunk)
     chunk[count : count + len(more)] = more
@@ -155,61 +221,90 @@ def _appended(chunk: np.ndarray, count: int, more: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
+def _grouped(stream: _Stream, graph: _Graph, source: Array, arc: Array, step: Array, context: Array) -> Tuple[Array, Array]:  # fmt: skip
+    """Return the state that each transition leads to, as one integer, and the score of the path; both (L,)."""
+    graph_states = len(graph.begin) - 1
+    group, total = np.empty(len(arc), np.int64), np.empty(len(arc), np.float64)
+    for i in range(len(arc)):
+        to = stream.graph_state[source[i]] if arc[i] < 0 else graph.dest[arc[i]]
+        group[i] = context[i] * graph_states + to
+        total[i] = stream.score[source[i]] + step[i]
+    return group, total
+
+
+class _Moves(NamedTuple):
+    """The transitions of one stream that were kept by contexts.
+
+    Attributes:
+      codes: (C,), the contexts.
+      source, arc, step, context: (L,), see :func:`_transitions`.
+      group, total: (L,), see :func:`_grouped`.
+      order: (L,), the transitions by ``group``.
+      member, winner: (L,) and (S,), see :func:`_merge`; of transitions in that order.
+    """
+
+    codes: Array
+    source: Array
+    arc: Array
+    step: Array
+    context: Array
+    group: Array
+    total: Array
+    order: Array
+    member: Array
+    winner: Array
+
+
+@njit(cache=True, nogil=True)
+def _moves(
+    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, beam: float, max_states: int, best_code: Array,
+    best_score: Array, last: Array,
+) -> _Moves:  # fmt: skip
+    """Advance one stream; ``best_code`` and ``best_score`` (C,) are room for contexts, ``last`` (V,) is false."""
+    kept, cut = _best_contexts(stream, graph, digits, log_probs, beam, best_code, best_score)
+    codes = np.sort(best_code[:kept])
+    for c in codes:
+        last[c % digits.base - 1] = True
+    source, arc, step, context = _transitions(stream, graph, digits, log_probs, cut, codes, last)
+    for c in codes:
+        last[c % digits.base - 1] = False
+    group, total = _grouped(stream, graph, source, arc, step, context)
+    order = np.argsort(group, kind="mergesort")
+    member, winner = _merge(group[order], total[order], max_states)
+    return _Moves(codes, source, arc, step, context, group, total, order, member, winner)
+
+
+@njit(cache=True, nogil=True)
 def advance(
-    code: np.ndarray, graph_state: np.ndarray, score: np.ndarray, index: np.ndarray, log_probs: np.ndarray, begin: np.ndarray,
-    label: np.ndarray, dest: np.ndarray, weight: np.ndarray, beam: float, max_contexts: int, max_states: int, base: int, keep: int,
-    blank: int, all_transitions: bool,
-) -> Any:  # fmt: skip
-    """See :func:`asr_core.ops.fast_beam.advance`; arrays in the order of its arguments' fields."""
+    code: Array, graph_state: Array, score: Array, index: Array, log_probs: Array, begin: Array, label: Array, dest: Array,
+    weight: Array, beam: float, max_contexts: int, max_states: int, base: int, keep: int, blank: int, all_transitions: bool,
+) -> Tuple[Array, Array, Array, Array, Array, Transitions]:  # fmt: skip
+    """See :func:`asr_core.ops.fast_beam.advance`; arrays in the order of its arguments' fields, (N, S) for states."""
     N, S = code.shape
+    graph, digits = _Graph(begin, label, dest, weight), _Digits(base, keep, blank)
     new_code, new_state = np.zeros((N, S), np.int64), np.zeros((N, S), np.int64)
     new_score = np.full((N, S), NEVER)
     parent, taken = np.zeros((N, S), np.int64), np.full((N, S), -1, np.int64)
-    rows, sources, targets = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.int64)
-    arcs, steps, listed = np.empty(64, np.int64), np.empty(64, np.float32), 0
+    rows, sources = np.empty(_FIRST_ROOM, np.int64), np.empty(_FIRST_ROOM, np.int64)
+    targets, arcs = np.empty(_FIRST_ROOM, np.int64), np.empty(_FIRST_ROOM, np.int64)
+    steps, listed = np.empty(_FIRST_ROOM, np.float32), 0
     best_code, best_score = np.empty(max_contexts, np.int64), np.empty(max_contexts, np.float64)
     last = np.zeros(log_probs.shape[1], np.bool_)
     for n in range(N):
-        stream = (code[n], graph_state[n], score[n], index[n])
-        kept, cut = _best_contexts(
-            *stream, log_probs, begin, label, weight, beam, base, keep, blank, best_code, best_score
-        )
-        if kept == 0:
-            continue
-        codes = np.sort(best_code[:kept])
-        for c in codes:
-            last[c % base - 1] = True
-        source, arc, step, context = _transitions(
-            *stream, log_probs, begin, label, weight, cut, base, keep, blank, codes, last
-        )
-        for c in codes:
-            last[c % base - 1] = False
-        graph_states = len(begin) - 1
-        group, total = np.empty(len(arc), np.int64), np.empty(len(arc), np.float64)
-        for i in range(len(arc)):
-            group[i] = context[i] * graph_states + (graph_state[n, source[i]] if arc[i] < 0 else dest[arc[i]])
-            total[i] = score[n, source[i]] + step[i]
-        order = np.argsort(group, kind="mergesort")
-        member, winner = _merge(group[order], total[order], max_states)
-        for p in range(len(winner)):
-            i = order[winner[p]]
-            new_code[n, p], new_state[n, p], new_score[n, p] = (
-                codes[context[i]],
-                group[i] % graph_states,
-                total[i],
-            )
-            parent[n, p], taken[n, p] = source[i], arc[i]
+        stream = _Stream(code[n], graph_state[n], score[n], index[n])
+        moves = _moves(stream, graph, digits, log_probs, beam, max_states, best_code, best_score, last)
+        for p in range(len(moves.winner)):
+            i = moves.order[moves.winner[p]]
+            new_code[n, p], new_score[n, p] = moves.codes[moves.context[i]], moves.total[i]
+            new_state[n, p] = moves.group[i] % (len(begin) - 1)
+            parent[n, p], taken[n, p] = moves.source[i], moves.arc[i]
         if all_transitions:
-            stays = order[member >= 0]
-            rows, sources = (
-                _appended(rows, listed, np.full(len(stays), n)),
-                _appended(sources, listed, source[stays]),
-            )
-            targets, arcs = (
-                _appended(targets, listed, member[member >= 0]),
-                _appended(arcs, listed, arc[stays]),
-            )
-            steps = _appended(steps, listed, step[stays])
+            stays = moves.order[moves.member >= 0]
+            rows = _appended(rows, listed, np.full(len(stays), n))
+            sources = _appended(sources, listed, moves.source[stays])
+            targets = _appended(targets, listed, moves.member[moves.member >= 0])
+            arcs = _appended(arcs, listed, moves.arc[stays])
+            steps = _appended(steps, listed, moves.step[stays])
             listed += len(stays)
     transitions = (rows[:listed], sources[:listed], targets[:listed], arcs[:listed], steps[:listed])
     return new_code, new_state, new_score, parent, taken, transitions
