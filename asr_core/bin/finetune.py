@@ -1,4 +1,4 @@
-"""Fine-tune a recognizer: ``main(corpus=Custom)`` is all that a recipe's ``finetune.py`` needs."""
+"""Fine-tune a recognizer of a recipe."""
 
 import argparse
 import dataclasses

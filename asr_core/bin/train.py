@@ -1,4 +1,4 @@
-"""Train a recognizer: ``main(corpus=Digits, defaults={...})`` is all that a recipe's ``train.py`` needs."""
+"""Train a recognizer of a recipe."""
 
 import dataclasses
 import sys
@@ -26,15 +26,17 @@ def main(
     encoders: Sequence[str] = ("zipformer",),
     models: Optional[Mapping[str, Mapping[str, object]]] = None,
 ) -> None:
-    """Train; end the process with status 0, 1 (a user's mistake), 2 (wrong options), 130 (Ctrl-C) or 143 (SIGTERM).
+    """Train, and end the process.
+
+    Its exit status is 0, 1 (a user's mistake), 2 (wrong options), 130 (Ctrl-C) or 143 (SIGTERM).
 
     Args:
       corpus: where the cuts come from.
-      recipe: a subclass of :class:`~asr_core.training.asr_recipe.AsrRecipe`, where model, loss, data
-        or optimizer differ from the usual.
+      recipe: a subclass of :class:`~asr_core.training.asr_recipe.AsrRecipe`, where model, loss,
+        data or optimizer differ from the usual.
       defaults: defaults of this recipe's options, by name; they come before the corpus' own.
       argv: the command line; by default the process' own.
-      encoders: the kinds of encoder that ``--encoder`` offers, the usual one first. The options are
+      encoders: the kinds of encoder that ``--encoder`` offers, the usual one first; the options are
         those of the chosen one.
       models: in place of it, configurations by name, of which ``--model`` chooses; the first is the
         usual one. Each holds defaults that come before the recipe's, among them ``encoder``.
@@ -109,7 +111,11 @@ def _add_configurations(
     models: Mapping[str, Mapping[str, object]],
     argv: Optional[List[str]],
 ) -> str:
-    """Add ``--model``, and the defaults of the configuration that it chooses to ``merged``; return its encoder."""
+    """Add ``--model``, and the defaults of the configuration that it chooses to ``merged``.
+
+    Returns:
+      The kind of encoder of that configuration.
+    """
     usual = next(iter(models))
     chosen = models.get(peek(argv, "model", usual), models[usual])
     merged.update(chosen)

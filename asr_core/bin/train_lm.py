@@ -1,7 +1,7 @@
-"""Train a neural language model on token data; the same command again continues where a run was interrupted."""
+"""Train a neural language model on token data."""
 
 import sys
-from typing import List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional
 
 from asr_core.cli.program import run_program
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
@@ -9,9 +9,9 @@ from asr_core.training.distributed.launch import RankInfo, launch
 from asr_core.training.options import LoopOptions
 from asr_core.utils.options import AttributeDict, Parser, add_options, params_of, peek
 
-SIZES = {"rnn": RnnOptions, "transformer": TransformerOptions}
+SIZES: Dict[str, type] = {"rnn": RnnOptions, "transformer": TransformerOptions}
 DEFAULTS = {"save_every_n": 2000}
-DEFAULTS_OF = {
+DEFAULTS_OF: Dict[str, Dict[str, object]] = {
     "rnn": {"exp_dir": "rnn_lm/exp"},
     "transformer": {"exp_dir": "transformer_lm/exp", "warmup_batches": 2000.0},
 }

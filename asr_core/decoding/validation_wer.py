@@ -1,6 +1,6 @@
 """Word errors of a quick search while a model trains."""
 
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple
+from typing import Any, Callable, Iterable, List, Mapping, NamedTuple
 
 import torch
 
@@ -31,7 +31,7 @@ class GreedyErrors:
         self.decode = decode
         self.normalize = normalize
 
-    def __call__(self, model: Any, batches: Iterable[Dict[str, Any]], max_cuts: int) -> WordErrors:
+    def __call__(self, model: Any, batches: Iterable[Mapping[str, Any]], max_cuts: int) -> WordErrors:
         """Decode the first ``max_cuts`` utterances of ``batches``; ``model`` is in evaluation mode.
 
         A causal model that trains with several chunk sizes is decoded with the first of them.
@@ -50,7 +50,7 @@ class GreedyErrors:
 
     # no_grad, for what a module keeps from inference mode could not be used in training
     @torch.no_grad()
-    def _search(self, model: Any, batch: Dict[str, Any], num: int) -> List[Any]:
+    def _search(self, model: Any, batch: Mapping[str, Any], num: int) -> List[Any]:
         sup = batch["supervisions"]
         spans = list(zip(sup["start_frame"].tolist()[:num], sup["num_frames"].tolist()[:num]))
         x, x_lens = collate(

@@ -10,12 +10,12 @@ from asr_core.utils.options import option
 class LmOptions:
     """Neural language model: where it is, and its sizes.
 
-    A checkpoint says by itself which sizes its model has; a size that is given and contradicts it is refused.
+    A checkpoint records the sizes of its model; a given size that contradicts them is refused.
     """
 
     lm_vocab_size: int = option(500, "number of tokens of the language model")
     lm_epoch: int = option(7, "take <lm-exp-dir>/epoch-<N>.pt")
-    lm_avg: int = option(1, "average the weights of so many epochs, up to --lm-epoch")
+    lm_avg: int = option(1, "average the weights of this many epochs, up to --lm-epoch")
     lm_exp_dir: Optional[str] = option(None, "folder of the language model's checkpoints")
     rnn_lm_embedding_dim: int = option(2048, "RNN: width of the token embeddings")
     rnn_lm_hidden_dim: int = option(2048, "RNN: width of the LSTM layers")

@@ -1,9 +1,22 @@
 """The data of a speech-recognition training, as the training loop sees it."""
 
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    cast,
+)
 
 import torch
 
+from asr_core.data.cut_refs import CutRef, LineRef, SharRef
 from asr_core.data.filter import DropReport
 from asr_core.data.stream import view_of_line
 from asr_core.training.batch_loss import BatchSize
@@ -42,8 +55,7 @@ class DataModule(Protocol):
 class AsrData:
     """Training and validation cuts and the loaders that make batches of them.
 
-    A batch is what :class:`~asr_core.data.dataset.SpeechDataset` returns: ``inputs`` (N, T, C) and
-    ``supervisions`` with ``text``, ``start_frame`` (N,), ``num_frames`` (N,) and perhaps ``cut``.
+    Its batches have the form of :class:`asr_core.data.batch.Batch`.
 
     Args:
       module: the loaders.
@@ -78,7 +90,7 @@ class AsrData:
         return list(self.valid_cuts)
 
     def train_batches(self, epoch: int, skip_batches: int = 0, bucket_run: int = 0) -> Iterable[Batch]:
-        """Return this rank's batches of one epoch, see :class:`~asr_core.training.task.TaskData`."""
+        """Return this rank's batches of one epoch, see :meth:`TaskData.train_batches`."""
         return self.module.train_dataloader(self.train_cuts, epoch, skip_batches, bucket_run)
 
     def valid_batches(self, name: str) -> Iterable[Batch]:
@@ -92,7 +104,7 @@ class AsrData:
         return BatchSize(len(supervisions["text"]), seconds)
 
     def describe(self, batch: Batch) -> List[Dict[str, object]]:
-        """Describe each utterance, see :func:`describe_cuts`."""
+        """Describe the utterances of a batch, see :func:`describe_cuts`."""
         return describe_cuts(batch)
 
     def shape_of(self, batch: Batch) -> List[int]:
@@ -100,18 +112,23 @@ class AsrData:
         return list(batch["inputs"].shape)
 
     def report(self) -> float:
-        """Log what the sets hold; return the seconds of audio in an epoch."""
+        """Log the sizes of all sets; return the seconds of audio in an epoch."""
         return self._survey(self.module, self.train_cuts, self.valid_cuts).seconds
 
     def memory_trials(self, device: torch.device) -> Optional["CutTrials"]:
         """Return the largest batches of the first epoch, as ``--scan-for-oom`` asks for them."""
         if not (device.type == "cuda" if self.scan_for_oom is None else self.scan_for_oom):
             return None
-        return CutTrials(self.module, self.train_cuts)  # type: ignore[arg-type]  # scanned only with the usual module
+        return CutTrials(cast("AsrDataModule", self.module), self.train_cuts)
 
 
 def describe_cuts(batch: Batch) -> List[Dict[str, object]]:
-    """Return ``id``, ``recording``, ``duration`` in seconds and ``text`` of each utterance, as far as known."""
+    """Describe the utterances of a batch.
+
+    Returns:
+      For each utterance ``id``, ``recording``, ``duration`` in seconds and ``text``; None stands
+      for what the batch does not hold.
+    """
     supervisions = batch["supervisions"]
     cuts = supervisions.get("cut") or [None] * len(supervisions["text"])
     return [
@@ -127,17 +144,18 @@ def describe_cuts(batch: Batch) -> List[Dict[str, object]]:
 
 def _recording(cut: object) -> Optional[str]:
     tracks = getattr(cut, "tracks", None)
-    cut = tracks[0].cut if tracks else cut
-    recording = getattr(cut, "recording", None)
+    recording = getattr(tracks[0].cut if tracks else cut, "recording", None)
     return None if recording is None else recording.id
 
 
-# -- the largest batches -------------------------------------------------------------------------------------------------
+# -- the largest batches ----------------------------------------------------------------------
 
 
-def sizes_of(refs: Sequence[object]) -> Dict[str, float]:
-    """Return the sizes of a batch by name, from its cuts or lines of a manifest; nothing is loaded."""
-    views = [view_of_line(ref.line, ref.speed) if hasattr(ref, "line") else ref for ref in refs]
+def sizes_of(refs: Sequence[CutRef]) -> Dict[str, float]:
+    """Return the sizes of a batch in several respects, by name; no audio is loaded."""
+    views = [
+        view_of_line(ref.line, ref.speed) if isinstance(ref, (LineRef, SharRef)) else ref for ref in refs
+    ]
     durations = [view.duration for view in views]
     return {
         "the longest utterance": max(durations),
@@ -148,8 +166,8 @@ def sizes_of(refs: Sequence[object]) -> Dict[str, float]:
     }
 
 
-def find_extremes(batches: Iterable[Tuple[int, Sequence[object]]]) -> List[Trial]:
-    """Return the batches that are the largest in one way or another.
+def find_extremes(batches: Iterable[Tuple[int, Sequence[CutRef]]]) -> List[Trial]:
+    """Return the batches that are the largest in one respect or another.
 
     Args:
       batches: (position in the epoch, cuts) of each batch.
@@ -164,15 +182,19 @@ def find_extremes(batches: Iterable[Tuple[int, Sequence[object]]]) -> List[Trial
         known = merged.get(trial.position)
         reason = f"{known.reason}, {trial.reason}" if known else trial.reason
         merged[trial.position] = trial._replace(reason=reason)
-    return [trial._replace(items=_longest_first(trial.items)) for trial in merged.values()]
+    return [trial._replace(items=_longest_first(_refs(trial))) for trial in merged.values()]
 
 
-def _longest_first(refs: Sequence[object]) -> List[object]:
+def _longest_first(refs: Sequence[CutRef]) -> List[CutRef]:
     return sorted(refs, key=lambda ref: -sizes_of([ref])["the longest utterance"])
 
 
+def _refs(trial: Trial) -> Sequence[CutRef]:
+    return cast(Sequence[CutRef], trial.items)
+
+
 class CutTrials:
-    """The batches of the first epoch that are the largest in one way or another.
+    """The batches of the first epoch that are the largest in one respect or another.
 
     Args:
       module: the data module.
@@ -185,12 +207,12 @@ class CutTrials:
         self._loader.sampler.first, self._loader.sampler.step = 0, 1  # the batches of all ranks
 
     def find(self) -> List[Trial]:
-        """Look for them among all batches."""
+        """Search all batches of the epoch for them; only their durations and texts are read."""
         return find_extremes(self._loader.sampler)
 
     def load(self, trial: Trial, num_items: int) -> Optional[Batch]:
         """Load the batch of the ``num_items`` longest cuts; None if none of them can be read."""
-        batch = self._loader.dataset[(trial.position, trial.items[:num_items])]
+        batch = self._loader.dataset[(trial.position, _refs(trial)[:num_items])]
         return batch if len(batch["supervisions"]["text"]) else None
 
     def advice(self, trial: Trial, num_fit: int) -> str:
@@ -199,14 +221,14 @@ class CutTrials:
 
 
 def batch_advice(trial: Trial, num_fit: int, max_duration: float) -> str:
-    """Return the advice for a batch that exhausts memory.
+    """Describe a batch that exhausts memory, and say which options would avoid it.
 
     Args:
       trial: the batch.
-      num_fit: how many of its cuts fit, the longest first.
-      max_duration: seconds of audio that a batch may have at present.
+      num_fit: how many of its cuts fit into memory, counted from the longest.
+      max_duration: the present ``--max-duration``, in seconds.
     """
-    sizes = sizes_of(trial.items)
+    sizes = sizes_of(_refs(trial))
     line = (
         f"the batch with {trial.reason}: {len(trial.items)} cuts, {sizes['the most audio']:.0f} s, "
         f"the longest of {sizes['the longest utterance']:.1f} s, at --max-duration {max_duration:g}"
@@ -215,6 +237,6 @@ def batch_advice(trial: Trial, num_fit: int, max_duration: float) -> str:
         return (
             f"{line}; not even one of its cuts fits alone: lower --max-utt-duration or take a smaller model"
         )
-    # 5 % stay free for what the first batches of a run do not show: fragmentation, and other shapes
-    room = int(0.95 * sizes_of(trial.items[:num_fit])["the most audio, padding counted"])
+    # 5 % are left for what single trials do not show: fragmentation, and batches of other shapes.
+    room = int(0.95 * sizes_of(_refs(trial)[:num_fit])["the most audio, padding counted"])
     return f"{line}; {num_fit} of its cuts fit, so --max-duration {room} will do"

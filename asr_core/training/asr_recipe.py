@@ -1,4 +1,4 @@
-"""The task of speech recognition: subclass :class:`AsrRecipe` and override what differs in yours."""
+"""Training of speech recognition: subclass :class:`AsrRecipe` and override what differs."""
 
 import argparse
 import functools
@@ -117,8 +117,9 @@ class AsrRecipe(Task):
                 f"which {self.tokenizer.path} does not have"
             )
         model = build_model(opts, self.tokenizer.vocab_size, self.params["num_mel_bins"])
-        if opts.use_attention_decoder:
-            model.attention_decoder.label_smoothing = self.loss_options.label_smoothing
+        decoder = getattr(model, "attention_decoder", None)
+        if decoder is not None:
+            decoder.label_smoothing = self.loss_options.label_smoothing
         return model
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -159,7 +160,7 @@ class AsrRecipe(Task):
         return self.corpus.train_cuts()
 
     def valid_sets(self) -> Dict[str, "CutSet"]:
-        """Return validation cuts by name; of several sets the losses are also recorded one by one."""
+        """Return validation cuts by name; of several sets, each one's losses are recorded, too."""
         return {"": self.corpus.valid_cuts()}
 
     def build_datamodule(self) -> DataModule:
@@ -167,7 +168,8 @@ class AsrRecipe(Task):
         opts = from_params(DataOptions, self.params)
         if opts.strategy == "AudioSamples":
             raise UserError(
-                "--input-strategy AudioSamples gives audio, and the models here take features: give another strategy"
+                "--input-strategy AudioSamples gives audio, and the models here take features: "
+                "give another strategy"
             )
         return AsrDataModule(
             opts, self.seed, self.tokenizer, self.rank, self.world_size, self.subsampling_factor
@@ -186,11 +188,14 @@ class AsrRecipe(Task):
     def report_data(
         self, data: DataModule, train_cuts: "CutSet", valid_sets: Mapping[str, "CutSet"]
     ) -> Survey:
-        """Log what all sets hold and which cuts were dropped and why; return the training set's survey.
+        """Log the sizes of all sets, and which cuts were dropped and why.
 
         Args:
           data: the loaders, as :meth:`build_datamodule` built them.
           train_cuts, valid_sets: training cuts; validation cuts by name.
+
+        Returns:
+          The survey of the training set.
 
         Raises:
           UserError: no cut can be used, or some have characters that the tokens lack.
@@ -202,12 +207,12 @@ class AsrRecipe(Task):
     def compute_loss(
         self, model: nn.Module, batch: Batch, batch_idx_train: int, reduction: str = "sum"
     ) -> BatchLoss:
-        """Compute the weighted sum of the losses of the model's heads over a batch of N utterances.
+        """Compute the weighted sum of the losses of all heads over a batch of N utterances.
 
         Args:
           model: in training or evaluation mode.
           batch: as the data module makes it.
-          batch_idx_train: batches since the start of training; sets the weights of the loss's parts.
+          batch_idx_train: batches since the start of training; the weights of losses depend on it.
           reduction: ``"sum"``, or ``"none"`` for one loss per utterance.
         """
         opts = self.loss_options
@@ -260,8 +265,8 @@ class AsrRecipe(Task):
             return f"lower the rates of --lr-pieces (now up to {opts.peak_lr():g})"
         if opts.optim != "scaled_adam":
             return (
-                f"lower --base-lr (now {opts.base_lr:g}), give --clip-grad-norm (now {opts.clip_grad_norm:g}), "
-                "or raise --warmup-batches"
+                f"lower --base-lr (now {opts.base_lr:g}), give --clip-grad-norm "
+                f"(now {opts.clip_grad_norm:g}), or raise --warmup-batches"
             )
         return (
             f"lower --base-lr (now {opts.base_lr:g}) in steps of 0.005, but not below 0.02, "

@@ -1,4 +1,4 @@
-"""The loss of one batch."""
+"""The loss and the size of one batch."""
 
 from typing import Dict, NamedTuple
 
@@ -11,8 +11,8 @@ class BatchLoss(NamedTuple):
     Attributes:
       loss: the objective; a scalar, or (N,) with ``reduction="none"``.
       parts: its unweighted parts by name, detached, for the log; shaped as ``loss``.
-      frames: how many terms the loss sums over, which logged losses are divided by: encoder frames, or
-        the tokens of a language model.
+      frames: number of terms in the sum, by which logged losses are divided: encoder frames, or
+        tokens of a language model.
     """
 
     loss: Tensor

@@ -72,9 +72,9 @@ class FinetuneRecipe(AsrRecipe):
         for name in ("decoder.embedding.weight", "ctc_output.1.weight"):
             if name in state and len(state[name]) != self.tokenizer.vocab_size:
                 raise UserError(
-                    f"it has {len(state[name])} tokens, {self.options.bpe_model} {self.tokenizer.vocab_size}: "
-                    "give the model's tokenizer with --bpe-model, or take over the encoder alone with "
-                    "--init-modules encoder_embed,encoder"
+                    f"it has {len(state[name])} tokens, {self.options.bpe_model} "
+                    f"{self.tokenizer.vocab_size}: give the model's tokenizer with --bpe-model, or take "
+                    "over the encoder alone with --init-modules encoder_embed,encoder"
                 )
 
     def train_cuts(self) -> "CutSet":

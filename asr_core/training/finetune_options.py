@@ -69,8 +69,9 @@ def starting_checkpoint(opts: FinetuneOptions, params: Mapping[str, object]) -> 
     if opts.do_finetune:
         if epoch != 1 or batch > 0:
             raise UserError(
-                "a fine-tuning starts at epoch 1: leave out --start-epoch and --start-batch (the same command "
-                "again continues where a run was interrupted), or give --do-finetune 0 to continue at a certain place"
+                "a fine-tuning starts at epoch 1: leave out --start-epoch and --start-batch (the same "
+                "command again continues where a run was interrupted), or give --do-finetune 0 to continue "
+                "at a certain place"
             )
         if not opts.finetune_ckpt:
             raise UserError("nothing to start from: name the checkpoint with --finetune-ckpt")

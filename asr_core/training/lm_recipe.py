@@ -1,4 +1,4 @@
-"""The task of language modelling: neural language models, trained by the same loop as recognizers."""
+"""Training of neural language models, by the same loop as that of recognizers."""
 
 import dataclasses
 import logging
@@ -20,7 +20,7 @@ from asr_core.training.task import Batch, Task
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
-_LARGEST_EXPONENT = 700.0  # of a float64, about
+_LARGEST_EXPONENT = 700.0  # exp() overflows above about 709
 
 
 class LmData:
@@ -64,7 +64,9 @@ class LmData:
 
     def train_batches(self, epoch: int, skip_batches: int = 0, bucket_run: int = 0) -> Iterator[Batch]:
         """Yield this rank's batches of one epoch, see :class:`~asr_core.training.task.TaskData`."""
-        batches = batches_of(self.train.sentence_lengths, self.opts.batch_size, self.opts.max_sent_len)
+        batches = batches_of(
+            self.train.sentence_lengths.tolist(), self.opts.batch_size, self.opts.max_sent_len
+        )
         bucket_run = bucket_run or self.world_size
         groups = [batches[i : i + bucket_run] for i in range(0, len(batches), bucket_run)]
         order = np.random.default_rng([self.seed, epoch]).permutation(len(groups))
@@ -75,7 +77,7 @@ class LmData:
     def valid_batches(self, name: str = "") -> Iterator[Batch]:
         """Yield this rank's batches for validation: all sentences, always in the same order."""
         longest = int(self.valid.sentence_lengths.max())
-        batches = batches_of(self.valid.sentence_lengths, self.opts.batch_size, longest)
+        batches = batches_of(self.valid.sentence_lengths.tolist(), self.opts.batch_size, longest)
         for index in range(self.rank, len(batches), self.world_size):
             yield _batch(self.valid, batches[index], index)
 
@@ -84,7 +86,7 @@ class LmData:
         return BatchSize(len(batch["lens"]), float(batch["lens"].sum()))
 
     def describe(self, batch: Batch) -> List[Dict[str, object]]:
-        """Name each sentence by its number in the archive."""
+        """Describe the sentences by their numbers in the archive."""
         return [
             {"id": f"sentence {number}", "tokens": length}
             for number, length in zip(batch["sentences"].tolist(), batch["lens"].tolist())
@@ -95,7 +97,7 @@ class LmData:
         return list(batch["inputs"].shape)
 
     def report(self) -> float:
-        """Log the sizes of both sets; return the number of tokens in an epoch."""
+        """Log the sizes of both sets; return the tokens in an epoch, with the ends of sentences."""
         longest = self.opts.max_sent_len
         lengths = self.train.sentence_lengths
         used = lengths[lengths <= longest]
@@ -109,7 +111,7 @@ class LmData:
         return float(used.sum() + len(used))
 
     def memory_trials(self, device: torch.device) -> None:
-        """Return None: all batches have equally many sentences, so that none is far larger than others."""
+        """Return None: all batches have the same number of sentences."""
 
 
 def _batch(archive: LmArchive, sentences: Sequence[int], index: int) -> Batch:
@@ -184,7 +186,7 @@ class LmRecipe(Task):
         return archive
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Build Adam."""
+        """Build Adam with the rate ``--lr``."""
         return torch.optim.Adam(model.parameters(), self.options.lr)
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> LRScheduler:
@@ -192,7 +194,7 @@ class LmRecipe(Task):
         return ConstantRate(optimizer, self.options.warmup_batches)
 
     def gradient_scaling(self) -> GradientScaling:
-        """Return the rule: the sum of the gradients, clipped."""
+        """Return the rule: gradients are summed over the batch and clipped."""
         return GradientScaling(max_norm=self.options.clip_norm)
 
     def compute_loss(
@@ -213,7 +215,10 @@ class LmRecipe(Task):
 
     def smaller_batches(self) -> str:
         """Say what to do where memory does not suffice."""
-        return f"lower --batch-size (now {self.options.batch_size}), or --max-sent-len if single sentences are long"
+        return (
+            f"lower --batch-size (now {self.options.batch_size}), "
+            "or --max-sent-len if single sentences are long"
+        )
 
     def slower_learning(self) -> str:
         """Say what to do where training diverges."""

@@ -1,4 +1,4 @@
-"""Options of what moves the weights; light, so that ``--help`` needs no torch."""
+"""Options of optimizers and schedules; light, so that ``--help`` needs no torch."""
 
 import dataclasses
 import re
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, List, Mapping, NamedTuple, Tuple
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import from_params, option
+from asr_core.utils.options import flag, from_params, option
 
 ADAM = ("adam", "adamw")
 RISING = ("eden", "eden2", "noam", "hold")  # schedules that warm up to --base-lr
@@ -150,7 +150,7 @@ class OptimizerOptions:
     )
 
     def validate(self) -> None:
-        """Refuse values that contradict each other, and texts that cannot be understood.
+        """Refuse values that contradict each other, and malformed ones.
 
         Raises:
           UserError: naming the option and what it may be.
@@ -172,40 +172,40 @@ class OptimizerOptions:
             raise UserError(f"--no-decay-regex {self.no_decay_regex!r} is no regular expression: {e}") from e
 
     def betas(self) -> Tuple[float, float]:
-        """``adam_betas`` as numbers.
+        """Return ``adam_betas`` as numbers.
 
         Raises:
-          UserError: they are none, or out of range.
+          UserError: they are not two numbers, or out of range.
         """
         try:
             first, second = (float(part) for part in self.adam_betas.split(","))
         except ValueError:
             raise UserError(
-                f"--adam-betas {self.adam_betas!r} must be two numbers with a comma between them, e.g. 0.9,0.98"
+                f"--adam-betas {self.adam_betas!r} must be two numbers with a comma between them, "
+                "e.g. 0.9,0.98"
             ) from None
         if not (0 <= first < 1 and 0 <= second < 1):
             raise UserError(f"--adam-betas {self.adam_betas} must be at least 0 and below 1")
         return first, second
 
     def pieces(self) -> List[Piece]:
-        """``lr_pieces``, taken apart.
+        """Return the pieces that ``lr_pieces`` describes.
 
         Raises:
-          UserError: there are none, or one that cannot be understood.
+          UserError: there is none, or one is malformed.
         """
-        found = []
+        found: List[Piece] = []
         for text in self.lr_pieces.split(",") if self.lr_pieces else []:
             try:
                 units, lr, *kind = text.split(":")
                 piece = Piece(int(units), float(lr), *(kind or ["const"]))
             except (TypeError, ValueError):
                 raise UserError(
-                    f"--lr-pieces: {text!r} is not of the form UNITS:RATE or UNITS:RATE:KIND, e.g. 9:5e-4:linear"
+                    f"--lr-pieces: {text!r} is not of the form UNITS:RATE or UNITS:RATE:KIND, "
+                    "e.g. 9:5e-4:linear"
                 ) from None
             if piece.kind not in KINDS:
-                raise UserError(
-                    f"--lr-pieces: {text!r} has no kind that is known; there are {', '.join(KINDS)}"
-                )
+                raise UserError(f"--lr-pieces: {text!r} has an unknown kind; there are {', '.join(KINDS)}")
             if piece.units < 1 or not piece.lr >= 0:
                 raise UserError(f"--lr-pieces: {text!r} must have at least 1 unit, and a rate of at least 0")
             before = found[-1].lr if found else 0.0
@@ -214,34 +214,36 @@ class OptimizerOptions:
             found.append(piece)
         if not any(piece.lr > 0 for piece in found):
             raise UserError(
-                "--schedule piecewise needs --lr-pieces with a rate above 0, e.g. 1:2e-4,18:5e-4,181:1e-5:loglinear"
+                "--schedule piecewise needs --lr-pieces with a rate above 0, "
+                "e.g. 1:2e-4,18:5e-4,181:1e-5:loglinear"
             )
         return found
 
     def peak_lr(self) -> float:
-        """The highest rate of the schedule."""
+        """Return the highest rate of the schedule."""
         return max(piece.lr for piece in self.pieces()) if self.schedule == "piecewise" else self.base_lr
 
 
 def refuse_unused(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse options that were given but do nothing beside the others.
+    """Refuse options that were given but have no effect beside the others.
 
     Args:
       params: all options.
-      defaults: what they are where the user says nothing.
+      defaults: their values where the user gives none.
 
     Raises:
-      UserError: naming the option, and what it belongs to.
+      UserError: naming the option, and the one it belongs to.
     """
     opts = from_params(OptimizerOptions, params)
     for field in dataclasses.fields(opts):
         chooser, values = BELONGS.get(field.name, (field.name, (getattr(opts, field.name),)))
         chosen = getattr(opts, chooser)
         if chosen not in values and getattr(opts, field.name) != defaults[field.name]:
-            flag, needs = _flag(field.name), " or ".join(values)
             raise UserError(
-                f"--{flag} is an option of --{_flag(chooser)} {needs}, and this is {chosen}: leave it out"
+                f"{_flag(field.name)} is an option of {_flag(chooser)} {' or '.join(values)}, "
+                f"and this is {chosen}: leave it out"
             )
+    # Rates of ScaledAdam and Adam differ by a factor of about 50: one's default ruins the other.
     scaled = opts.optim == "scaled_adam"
     if (
         opts.schedule != "piecewise"
@@ -253,4 +255,4 @@ def refuse_unused(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
 
 
 def _flag(name: str) -> str:
-    return "optimizer" if name == "optim" else name.replace("_", "-")
+    return "--optimizer" if name == "optim" else flag(name)  # as the docs write it

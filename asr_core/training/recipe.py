@@ -1,4 +1,4 @@
-"""The former name of :class:`~asr_core.training.asr_recipe.AsrRecipe`, for recipes written before."""
+"""The name ``Recipe`` of version 0.1 for what is now :class:`AsrRecipe`."""
 
 from asr_core.training.asr_recipe import AsrRecipe as Recipe
 

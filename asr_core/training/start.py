@@ -1,4 +1,4 @@
-"""From the options of a program to a run: what each process does before the training loop begins."""
+"""The start of a run: from the options of a program to the training loop."""
 
 import logging
 import shutil
@@ -63,7 +63,10 @@ def finetune(
     corpus: Type[Corpus],
     recipe: Optional[Type[FinetuneRecipe]] = None,
 ) -> int:
-    """Fine-tune a recognizer; arguments as of :func:`train_asr`, by default with :class:`FinetuneRecipe`."""
+    """Fine-tune a recognizer.
+
+    Arguments are those of :func:`train_asr`; the usual recipe is :class:`FinetuneRecipe`.
+    """
     return train_asr(rank, params, corpus, recipe or FinetuneRecipe)
 
 
@@ -100,7 +103,7 @@ def _in_group(rank: RankInfo, params: AttributeDict, run: Callable[[SingleProces
 
 
 def _refuse_other_tokens(task: AsrRecipe) -> None:
-    """Refuse a folder that holds a run with other tokens: its checkpoints would be given the wrong ones."""
+    """Refuse a folder of a run with other tokens, whose checkpoints would get the wrong ones."""
     exp_dir = Path(task.params["exp_dir"])
     tokens = exp_dir / "tokens.txt"
     if not (tokens.is_file() and list(exp_dir.glob("*.pt"))):

@@ -1,9 +1,9 @@
 """The interface between the training loop and whatever it trains.
 
 The loop knows nothing of speech. It asks a :class:`Task` for a model, an optimizer and a loss, and
-the task's :class:`TaskData` for batches. A batch is a dict that only the task looks into, but for
-the entry ``batch_idx``: its position in the epoch, from which the loop learns that a batch was
-left out because nothing of it could be read.
+the task's :class:`TaskData` for batches. Only the task looks into a batch, with one exception: from
+``batch_idx``, the batch's position in the epoch, the loop learns that batches before it were left
+out because nothing of them could be read.
 
 :class:`~asr_core.training.asr_recipe.AsrRecipe` trains speech recognition,
 :class:`~asr_core.training.lm_recipe.LmRecipe` language models.
@@ -20,7 +20,7 @@ from asr_core.training.optim.stepper import GradientScaling
 from asr_core.training.optim.weight_noise import WeightNoise
 from asr_core.training.schedule import LRScheduler
 
-Batch = Dict[str, Any]
+Batch = Mapping[str, Any]
 
 
 class Trial(NamedTuple):
@@ -41,7 +41,7 @@ class MemoryTrials(Protocol):
     """The largest batches of an epoch."""
 
     def find(self) -> List[Trial]:
-        """Look for them; called on rank 0 alone."""
+        """Search the epoch for them; called on rank 0 alone."""
 
     def load(self, trial: Trial, num_items: int) -> Optional[Batch]:
         """Load the batch of the first ``num_items`` items; None if none of them can be used."""
@@ -51,11 +51,11 @@ class MemoryTrials(Protocol):
 
 
 class TaskData(Protocol):
-    """The batches of a run, and what the loop must know of them."""
+    """The batches of a run, and what the loop has to know about them."""
 
     @property
     def num_dropped(self) -> int:
-        """How many items were left out so far, for the log."""
+        """Number of items that were left out so far, for the log."""
 
     @property
     def valid_sets(self) -> Sequence[str]:
@@ -78,13 +78,19 @@ class TaskData(Protocol):
         """Return the size of a batch."""
 
     def describe(self, batch: Batch) -> List[Dict[str, object]]:
-        """Name the items of a batch, in the order of their losses: ``id`` and what else helps to find them."""
+        """Describe each item of a batch by ``id`` and whatever else helps to find it.
+
+        The order is that of the losses with ``reduction="none"``.
+        """
 
     def shape_of(self, batch: Batch) -> List[int]:
         """Return the shape of a batch's inputs, for messages."""
 
     def report(self) -> float:
-        """Log what the sets hold; return the size of an epoch in the task's unit. Called on rank 0 alone.
+        """Log the sizes of all sets. Called on rank 0 alone.
+
+        Returns:
+          The size of an epoch in the task's unit.
 
         Raises:
           UserError: there is nothing to train on.
@@ -95,7 +101,7 @@ class TaskData(Protocol):
 
 
 class Measurement(NamedTuple):
-    """A figure besides the loss, measured at the end of an epoch.
+    """A metric's value at the end of an epoch.
 
     Attributes:
       kind: the record's ``type`` in metrics.jsonl, e.g. ``"wer"``.
@@ -111,20 +117,25 @@ class Measurement(NamedTuple):
 
 
 class EpochMetric(Protocol):
-    """A measurement on validation data at the end of some epochs."""
+    """A metric that is measured on validation data at the end of some epochs."""
 
     def due(self, epoch: int) -> bool:
         """Tell whether to measure at the end of ``epoch``."""
 
     def count(self, model: nn.Module, data: TaskData) -> Sequence[float]:
-        """Return the counts of this rank's share; the loop sums them over the ranks. ``model`` is in evaluation mode."""
+        """Return the counts of this rank's share, which the loop sums over the ranks.
+
+        Args:
+          model: in evaluation mode.
+          data: with the validation batches.
+        """
 
     def result(self, counts: Sequence[float]) -> Measurement:
-        """Return the measurement that the sums of :meth:`count` stand for."""
+        """Compute the metric from the sums of :meth:`count`."""
 
 
 class Task(abc.ABC):
-    """What is trained and how: model, data, loss, optimizer, and advice for the user.
+    """A training: model, data, loss, optimizer, and advice for the user.
 
     Attributes:
       params: all options, as checkpoints record them.
@@ -149,10 +160,11 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def reference_batches(self) -> float:
-        """How many reference batches a batch of one rank is worth.
+        """The size of a batch of one rank, in reference batches.
 
-        Schedules of modules (dropout, the balancers' limits) are made for batches of a certain size.
-        They count in such reference batches, so that a change of the batch size does not change them.
+        Schedules of modules (dropout, the limits of balancers) are tuned for a certain size of
+        batches. They count in reference batches of that size, so that a schedule covers the same
+        amount of data whatever the actual size.
         """
 
     @abc.abstractmethod
@@ -193,17 +205,17 @@ class Task(abc.ABC):
         """Say what to do where training diverges, for messages."""
 
     def gradient_scaling(self) -> GradientScaling:
-        """Return what is done to gradients before the optimizer's step; by default nothing."""
+        """Return how gradients are scaled before the optimizer's step; by default not at all."""
         return GradientScaling()
 
     def weight_noise(self, model: nn.Module) -> WeightNoise:
-        """Return the variational noise on modules of the model; by default none."""
+        """Build the variational noise on modules of the model; by default none."""
         return WeightNoise(model, {}, start=0.0, seed=0)
 
     def build_metric(self) -> Optional[EpochMetric]:
-        """Build what is measured besides the loss at the end of epochs; by default nothing."""
+        """Build the metric that is measured at the end of epochs; by default none."""
         return None
 
     def describe_valid_loss(self, loss: float) -> str:
-        """Say more about a validation loss per frame, for the log; by default nothing."""
+        """Express a validation loss per frame in other terms, for the log; by default not."""
         return ""

@@ -12,9 +12,9 @@ class WordErrorMetric:
     """The word error rate of a greedy search on some validation cuts.
 
     Args:
-      search: decodes some utterances and counts their errors.
-      opts: how often, and on how many cuts.
-      num_ranks: how many processes share the cuts.
+      search: (model, batches, number of cuts) -> (errors, words, cuts).
+      opts: how often to measure, and on how many cuts.
+      num_ranks: number of processes that share the cuts.
     """
 
     def __init__(
