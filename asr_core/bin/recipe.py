@@ -11,6 +11,7 @@ it holds everything particular to the recipe, as names in capitals (see :class:`
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -48,7 +49,9 @@ _DECODING = ("exp_dir", "encoder", "bpe_model")
 _EXPORT = ("exp_dir", "encoder", "tokens")
 ASR_PROGRAMS: Dict[str, Program] = {
     "train": Program(
-        "train", ("corpus", "recipe", "encoders", "models", "defaults"), ("exp_dir", "bpe_model")
+        "train",
+        ("corpus", "recipe", "options", "encoders", "models", "defaults"),
+        ("exp_dir", "bpe_model"),
     ),
     "finetune": Program("finetune", ("corpus", "encoders", "defaults"), ("exp_dir",)),
     "decode": Program("decode", ("corpus", "defaults"), _DECODING),
@@ -81,7 +84,9 @@ class RecipeFile:
 
     Attributes:
       corpus: the class that finds the cuts.
-      recipe: the class that assembles a training, if the recipe changes a part of it.
+      recipe: the class that changes a part of the training, as ``"FILE:CLASS"``; the file is relative
+        to the recipe's folder. It is loaded when training starts, because it needs torch.
+      options: the option dataclasses of that class.
       encoder: the kind of encoder, if it is not the Zipformer.
       models: the configurations that ``train.py --model`` offers, by name: defaults of options,
         ``encoder`` among them, that take precedence over ``defaults``.
@@ -96,7 +101,8 @@ class RecipeFile:
     """
 
     corpus: "Optional[Type[Corpus]]" = None
-    recipe: "Optional[Type[AsrRecipe]]" = None
+    recipe: str = ""
+    options: Sequence[type] = ()
     encoder: str = ""
     models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     exp_dir: str = ""
@@ -110,8 +116,13 @@ class RecipeFile:
         """The programs that this recipe can have, by the names of their stubs."""
         return LM_PROGRAMS if self.lm_type else ASR_PROGRAMS
 
-    def arguments(self, name: str) -> Dict[str, object]:
-        """Return the keyword arguments for the ``main`` of program ``name``."""
+    def arguments(self, name: str, stub: str) -> Dict[str, object]:
+        """Return the keyword arguments for the ``main`` of program ``name``.
+
+        Args:
+          name: one of :attr:`programs`.
+          stub: a file in the recipe's folder.
+        """
         program = self.programs[name]
         suffix = "_finetune" if name == "finetune" else ""
         implied = {
@@ -124,7 +135,8 @@ class RecipeFile:
         encoder = {"encoder": self.encoder} if self.encoder else {}
         offered = {
             "corpus": self.corpus,
-            "recipe": self.recipe,
+            "recipe": functools.partial(load_class, self.recipe, stub) if self.recipe else None,
+            "options": self.options,
             "encoders": tuple(encoder.values()),
             "models": {key: {**encoder, **options} for key, options in self.models.items()},
             "script_name": self.script_name,
@@ -161,6 +173,12 @@ def load_file(path: str, beside: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def load_class(source: str, beside: str) -> "Type[AsrRecipe]":
+    """Load the class that ``source``, ``"FILE:CLASS"``, names; arguments as of :func:`load_file`."""
+    path, _, name = source.partition(":")
+    return getattr(load_file(path, beside), name)
 
 
 def read_recipe(stub: str) -> RecipeFile:
@@ -232,7 +250,7 @@ def _start(stub: str, argv: Optional[Sequence[str]]) -> None:
         files = _listed(f"{known}.py" for known in recipe.programs)
         raise UserError(f"{os.path.normpath(stub)} is not named after a program; rename it to one of {files}")
     module = importlib.import_module(f"asr_core.bin.{recipe.programs[name].module}")
-    module.main(argv=argv, **recipe.arguments(name))
+    module.main(argv=argv, **recipe.arguments(name, stub))
 
 
 def _listed(names: Iterable[str]) -> str:

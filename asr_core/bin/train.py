@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Type
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence, Type, Union
 
 from asr_core.cli.program import run_program
 from asr_core.data.options import DataOptions
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
     from asr_core.training.asr_recipe import AsrRecipe
 
+    RecipeSource = Union[None, Type[AsrRecipe], Callable[[], Type[AsrRecipe]]]
+
 
 def main(
     corpus: "Type[Corpus]",
-    recipe: "Optional[Type[AsrRecipe]]" = None,
+    recipe: "RecipeSource" = None,
     defaults: Optional[Mapping[str, object]] = None,
     argv: Optional[List[str]] = None,
     encoders: Sequence[str] = ("zipformer",),
     models: Optional[Mapping[str, Mapping[str, object]]] = None,
+    options: Sequence[type] = (),
 ) -> None:
     """Train, and end the process.
 
@@ -33,17 +36,20 @@ def main(
     Args:
       corpus: where the cuts come from.
       recipe: a subclass of :class:`~asr_core.training.asr_recipe.AsrRecipe`, where model, loss,
-        data or optimizer differ from the usual.
+        data or optimizer differ from the usual; or a function that imports and returns it when
+        training starts, so that ``--help`` needs no torch.
       defaults: defaults of this recipe's options, by name; they come before the corpus' own.
       argv: the command line; by default the process' own.
       encoders: the kinds of encoder that ``--encoder`` offers, the usual one first; the options are
         those of the chosen one.
       models: in place of it, configurations by name, of which ``--model`` chooses; the first is the
         usual one. Each holds defaults that come before the recipe's, among them ``encoder``.
+      options: option dataclasses of ``recipe``.
     """
 
     def body() -> None:
-        params = parse(corpus, recipe, defaults, argv, encoders, models)
+        known = recipe if isinstance(recipe, type) else None
+        params = parse(corpus, known, defaults, argv, encoders, models, more_options=options)
         sys.exit(launch(_train, (corpus, recipe), params))
 
     run_program(body)
@@ -53,11 +59,11 @@ def _train(
     rank: RankInfo,
     params: AttributeDict,
     corpus: "Type[Corpus]",
-    recipe: "Optional[Type[AsrRecipe]]",
+    recipe: "RecipeSource",
 ) -> int:
     from asr_core.training.start import train_asr
 
-    return train_asr(rank, params, corpus, recipe)
+    return train_asr(rank, params, corpus, recipe if recipe is None or isinstance(recipe, type) else recipe())
 
 
 def parse(

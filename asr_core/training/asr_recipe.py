@@ -2,7 +2,7 @@
 
 import argparse
 import functools
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, MutableMapping, Optional
+from typing import TYPE_CHECKING, Any, Collection, Dict, List, Mapping, MutableMapping, Optional
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class AsrRecipe(Task):
     A recipe that needs more than other options subclasses it, overrides a method or two, and gives
     the class to :func:`asr_core.bin.train.main`. The methods meant for that: ``add_arguments``,
     ``build_model``, ``build_datamodule``, ``build_optimizer``, ``build_scheduler``,
-    ``compute_loss``.
+    ``compute_loss``, ``loss_weights``.
 
     Args:
       params: all options.
@@ -236,11 +236,20 @@ class AsrRecipe(Task):
         losses: Dict[str, Tensor] = {
             name: loss for name, loss in model(x, x_lens, y, **args)._asdict().items() if loss is not None
         }
-        weights = loss_weights(opts, batch_idx_train, losses)
+        weights = self.loss_weights(batch_idx_train, losses)
         first, *others = [weights[name] * loss for name, loss in losses.items()]
         parts = {LOG_NAMES.get(name, name): loss.detach() for name, loss in losses.items()}
         frames = int((supervisions["num_frames"] // self.subsampling_factor).sum())
         return BatchLoss(sum(others, first), parts, frames)
+
+    def loss_weights(self, batch_idx_train: int, heads: Collection[str]) -> Dict[str, float]:
+        """Return the weight of each head's loss, by its name in ``heads``.
+
+        Args:
+          batch_idx_train: batches since the start of training.
+          heads: names of the losses that the model has, e.g. ``"ctc_loss"``.
+        """
+        return loss_weights(self.loss_options, batch_idx_train, heads)
 
     def build_metric(self) -> Optional[WordErrorMetric]:
         """Build the word error rate of a greedy search, as ``--valid-wer-interval`` asks for it."""

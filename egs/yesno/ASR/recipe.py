@@ -1,6 +1,9 @@
 """A small Zipformer transducer on waves_yesno; trains in a few minutes on a CPU."""
 
+from dataclasses import dataclass
+
 from asr_core.data.corpus import Corpus
+from asr_core.utils.options import option
 
 
 class YesNo(Corpus):
@@ -15,7 +18,19 @@ class YesNo(Corpus):
     }
 
 
+@dataclass
+class CtcFirstOptions:
+    """CTC first: the weight of the CTC loss falls from --ctc-start-scale to --ctc-loss-scale."""
+
+    ctc_start_scale: float = option(1.0, "weight of the CTC loss in the first batch", at_least=0)
+    ctc_decay_batches: int = option(
+        600, "batches in which the weight falls to --ctc-loss-scale; 0: it is constant", at_least=0
+    )
+
+
 CORPUS = YesNo
+RECIPE = "ctc_first.py:CtcFirst"
+OPTIONS = (CtcFirstOptions,)
 EXP_DIR = "exp"
 LANG_DIR = "data/lang_bpe_9"
 _EPOCHS = {"epoch": 50, "avg": 10}
