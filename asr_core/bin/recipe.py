@@ -176,9 +176,22 @@ def load_file(path: str, beside: str) -> ModuleType:
 
 
 def load_class(source: str, beside: str) -> "Type[AsrRecipe]":
-    """Load the class that ``source``, ``"FILE:CLASS"``, names; arguments as of :func:`load_file`."""
+    """Load the class that ``source``, ``"FILE:CLASS"``, names.
+
+    Args:
+      source: the file, relative to the folder of ``beside``, and the class.
+      beside: a file in that folder.
+
+    Raises:
+      UserError: there is no such file or class.
+    """
     path, _, name = source.partition(":")
-    return getattr(load_file(path, beside), name)
+    if not (Path(beside).parent / path).is_file():
+        raise UserError(f"RECIPE {source!r}: {Path(beside).parent} has no file {path}; give FILE:CLASS")
+    module = load_file(path, beside)
+    if not hasattr(module, name):
+        raise UserError(f"RECIPE {source!r}: {module.__file__} has no class {name!r}; give FILE:CLASS")
+    return getattr(module, name)
 
 
 def read_recipe(stub: str) -> RecipeFile:

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from recipe_programs import EGS, RECIPES, STUBS, options_given, parser_of
+from recipe_programs import EGS, RECIPES, STUBS, options_given, parser_of, training_of
 
 from asr_core.bin import recipe
+from asr_core.utils.errors import UserError
 
 ROOT = EGS.parent
 HEAVY = ("torch", "lhotse", "sentencepiece", "numba")
@@ -156,3 +157,21 @@ def test_spawned_processes_unpickle_the_classes_of_a_recipe(tmp_path):
         "    run(__file__, __name__)\n"
     )
     assert python("train.py", cwd=tmp_path) == "tiny\n"
+
+
+def test_a_recipe_changes_the_weights_of_the_losses():
+    (corpus, recipe_class), params = training_of(EGS / "yesno/ASR/train.py", "--ctc-decay-batches", 100)
+    task, heads = recipe_class(params, corpus(params)), ["simple_loss", "pruned_loss", "ctc_loss"]
+    weights = [task.loss_weights(batch, heads) for batch in (0, 50, 100, 1000)]
+    assert [w["ctc_loss"] for w in weights] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    params["ctc_decay_batches"] = 0
+    assert task.loss_weights(0, heads)["ctc_loss"] == 0.2
+    assert weights[0]["pruned_loss"] == pytest.approx(0.1)  # the other weights are the usual ones
+
+
+@pytest.mark.parametrize(
+    "source, words", [("x.py:A", "has no file x.py"), ("recipe.py:A", "has no class 'A'")]
+)
+def test_a_recipe_class_that_does_not_exist(source, words):
+    with pytest.raises(UserError, match=f"RECIPE '{source}': .* {words}; give FILE:CLASS"):
+        recipe.load_class(source, beside=str(EGS / "yesno/ASR/train.py"))

@@ -10,8 +10,8 @@ from asr_core.utils.options import Parser
 EGS = Path(__file__).resolve().parents[2] / "egs"
 RECIPES = sorted(path.parent for path in EGS.rglob("recipe.py"))
 # The Python files of recipes that are not stubs.
-SETTINGS = ("recipe.py", "configurations.py")
-STUBS = sorted(path for folder in RECIPES for path in folder.glob("*.py") if path.name not in SETTINGS)
+OTHERS = ("recipe.py", "configurations.py", "ctc_first.py")
+STUBS = sorted(path for folder in RECIPES for path in folder.glob("*.py") if path.name not in OTHERS)
 
 
 class Parsed(Exception):
@@ -52,4 +52,8 @@ def training_of(path, *argv):
     def stop(function, args, params):
         raise Parsed(args, params)
 
-    return _stopped(path, argv, [(train, "launch"), (train_lm, "launch")], stop)
+    args, params = _stopped(path, argv, [(train, "launch"), (train_lm, "launch")], stop)
+    if args:
+        corpus, source = args
+        args = corpus, source if source is None or isinstance(source, type) else source()
+    return args, params
