@@ -8,7 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 from asr_core.cli import decoding_arguments as shared
 from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import AttributeDict, Parser, add_options, option, params_of
+from asr_core.utils.options import AttributeDict, Parser, add_options, from_params, option, params_of
 
 
 @dataclass
@@ -38,13 +38,20 @@ def load_for_export(params: AttributeDict, fallback_tokens: str = "") -> Tuple[A
     Raises:
       UserError: no such checkpoint or tokens.
     """
+    from asr_core.decoding.model_loading import (
+        check_vocabulary,
+        find_tokenizer,
+        load_checkpoint_model,
+        model_overrides,
+    )
+    from asr_core.models.checkpoint_options import CheckpointOptions
     from asr_core.text.tokenizer import write_tokens
     from asr_core.utils.files import write_text_atomic
 
     exp_dir = Path(params.exp_dir)
-    model, trained = shared.load_checkpoint_model(params)
-    tokenizer = shared.find_tokenizer(params.tokens, exp_dir, fallback=fallback_tokens)
-    shared.check_vocabulary(tokenizer, model.vocab_size)
+    model, trained = load_checkpoint_model(from_params(CheckpointOptions, params), model_overrides(params))
+    tokenizer = find_tokenizer(params.tokens, exp_dir, fallback=fallback_tokens)
+    check_vocabulary(tokenizer, model.vocab_size)
     if not (exp_dir / "tokens.txt").is_file():
         write_text_atomic(exp_dir / "tokens.txt", write_tokens(tokenizer.pieces))
     return model, trained, tokenizer

@@ -5,24 +5,29 @@ from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 from asr_core.bin import export
-from asr_core.cli import decoding_arguments as shared
 from asr_core.cli.program import run_program
-from asr_core.utils.options import AttributeDict
+from asr_core.utils.options import AttributeDict, from_params
 
 
 def generate(params: AttributeDict) -> None:
     """Write ``epoch-E-avg-A.pt`` or ``iter-I-avg-A.pt`` into the experiment's folder, in the form of a pretrained.pt."""
-    from asr_core.decoding.output.file_names import checkpoint_part
+    from asr_core.decoding.model_loading import (
+        check_vocabulary,
+        find_tokenizer,
+        load_checkpoint_model,
+        model_overrides,
+    )
     from asr_core.export.pretrained import save_pretrained
+    from asr_core.models.checkpoint_options import CheckpointOptions
     from asr_core.utils.log import setup_logger
 
     setup_logger()
-    model, trained = shared.load_checkpoint_model(params)
+    checkpoint = from_params(CheckpointOptions, params)
+    model, trained = load_checkpoint_model(checkpoint, model_overrides(params))
     if params.tokens:
-        shared.check_vocabulary(shared.find_tokenizer(params.tokens), model.vocab_size)
+        check_vocabulary(find_tokenizer(params.tokens), model.vocab_size)
     path = (
-        Path(params.exp_dir)
-        / f"{checkpoint_part(params)}-avg-{params.avg}{'-use-ema' if params.use_ema else ''}.pt"
+        Path(params.exp_dir) / f"{checkpoint.stem}-avg-{params.avg}{'-use-ema' if params.use_ema else ''}.pt"
     )
     save_pretrained(model, trained, path)
     logging.info("wrote %s", path)

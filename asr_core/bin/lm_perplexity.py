@@ -42,13 +42,12 @@ def _run(opts: LmPerplexityOptions) -> None:
     from asr_core.lm.neural import pad_tokens
     from asr_core.lm.options import LmOptions
     from asr_core.lm.perplexity import Perplexity, perplexity_of
-    from asr_core.training.distributed.device import pick_device
-    from asr_core.training.options import ProcessOptions
+    from asr_core.utils.device import pick_device
     from asr_core.utils.errors import UserError
 
     if opts.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {opts.batch_size}")
-    device = pick_device(ProcessOptions(device=opts.device))
+    device = pick_device(opts.device)
     lm = load_lm(
         LmOptions(lm_exp_dir=opts.exp_dir, lm_epoch=opts.epoch, lm_avg=opts.avg), None, device, opts.lm_type
     )

@@ -24,6 +24,8 @@ class Corpus:
       defaults: defaults of this recipe, by option name.
       train_parts, valid_parts: parts that are joined for training and validation.
       test_parts: names of test sets and their parts.
+      training_options: options of :meth:`add_arguments` that only training uses; ``--help`` of
+        decoding leaves them out.
       scoring_normalization: how words are changed before they are compared, see
         :func:`~asr_core.text.normalize.normalize_text`.
     """
@@ -33,6 +35,7 @@ class Corpus:
     train_parts: Sequence[str] = ("train",)
     valid_parts: Sequence[str] = ("valid",)
     test_parts: Mapping[str, str] = {"test": "test"}
+    training_options: Sequence[str] = ()
     scoring_normalization: str = "none"
 
     def __init__(self, params: Mapping[str, Any]) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor
 from asr_core.decoding.ctc.greedy import ctc_log_probs
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.logits import adjusted_log_probs
+from asr_core.decoding.method import Head, Job
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.options import ConfidenceOptions
-from asr_core.decoding.registry import Job, get_method
+from asr_core.decoding.registry import get_method
 from asr_core.decoding.transducer.predictor import predictor_states
 
 _BATCH = 64  # hypotheses whose distributions are in memory at a time
@@ -57,7 +58,7 @@ def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothes
         tokens[i, : lens[i]] = torch.tensor(hyp.tokens, dtype=torch.int64)
     utterance = torch.tensor(list(rows), dtype=torch.int64, device=device).unsqueeze(1)
     at = job.encoder_out[utterance, frames.to(device)]
-    if get_method(job.opts).head == "ctc":
+    if get_method(job.opts.decoding_method).head is Head.CTC:
         log_probs = ctc_log_probs(job.model, at, job.opts)
     else:
         log_probs = _transducer_log_probs(job.model, at, tokens.to(device), job.opts)
@@ -93,13 +94,6 @@ def measure(log_probs: Tensor, tokens: Tensor, opts: ConfidenceOptions) -> Tenso
     else:  # renyi
         entropy, most = (alpha * log_probs).logsumexp(dim=1) / (1 - alpha), math.log(size)
     return (((-entropy).exp() - math.exp(-most)) / (1 - math.exp(-most))).clamp(0.0, 1.0)
-
-
-def aggregate(confidences: Sequence[float], how: str) -> float:
-    """The confidence of a word, from those of its tokens: their ``min``, ``mean`` or ``prod``."""
-    if how == "min":
-        return min(confidences)
-    return math.prod(confidences) if how == "prod" else sum(confidences) / len(confidences)
 
 
 class _ConfidentStream:
@@ -145,5 +139,6 @@ class ConfidentSearch:
 
     def confident(self, hypothesis: Hypothesis, encoder_out: Tensor) -> Hypothesis:
         """``hypothesis`` with the confidences of its tokens in ``encoder_out`` (1, T, C)."""
-        job = Job(self._model, encoder_out, torch.tensor([encoder_out.size(1)]), self._search)
+        lens = torch.tensor([encoder_out.size(1)])
+        job = Job(model=self._model, encoder_out=encoder_out, lens=lens, opts=self._search)
         return with_confidences(job, [0], [hypothesis], self._opts)[0]

@@ -133,6 +133,26 @@ class StreamingModel(Protocol):
         ...
 
 
+class RecognitionModel(Transducer, CtcModel, AttentionModel, Protocol):
+    """A model as decoding methods get it; those of its heads that it lacks must not be asked for."""
+
+    @property
+    def geometry(self) -> FrameGeometry: ...
+
+    @property
+    def use_transducer(self) -> bool: ...
+
+    @property
+    def use_ctc(self) -> bool: ...
+
+    @property
+    def use_attention_decoder(self) -> bool: ...
+
+    def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
+        """Map features (N, T, F) and lengths (N,) to the encoder output (N, T', C) and its lengths."""
+        ...
+
+
 class SearchStream(Protocol):
     """The state of a search in one stream."""
 

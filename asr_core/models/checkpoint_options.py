@@ -23,7 +23,13 @@ class CheckpointOptions:
     )
     use_ema: bool = option(
         False,
-        "the exponential average of training's --ema-decay in place of the weights; with --avg above 1, the mean of several checkpoints'",
+        "the exponential average of training's --ema-decay in place of the weights; with --avg above 1, "
+        "the mean of several checkpoints'",
         presets={True: {"use_ema": True, "use_averaged_model": False, "avg": 1}},
     )
     exp_dir: str = option("zipformer/exp", "folder of the checkpoints; results go there too")
+
+    @property
+    def stem(self) -> str:
+        """``epoch-E`` or ``iter-I``, with which names of averaged checkpoints and result files begin."""
+        return f"iter-{self.iter}" if self.iter > 0 else f"epoch-{self.epoch}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asr_core.training.checkpoint import RunCheckpoint, TrainedParts, find_common_start, remove_leftovers
-from asr_core.training.distributed.device import autocast_dtype, pick_device
+from asr_core.training.distributed.device import autocast_dtype
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
@@ -24,6 +24,7 @@ from asr_core.training.options import LoopOptions
 from asr_core.training.reporting.startup_report import report_disk, report_model
 from asr_core.training.state import TrainState, seed_everything
 from asr_core.training.task import Batch, EpochMetric, Task, TaskData
+from asr_core.utils.device import pick_device
 from asr_core.utils.options import from_params
 
 
@@ -178,7 +179,7 @@ def build_run(task: Task, world: SingleProcess) -> TrainingRun:
     """
     opts = from_params(LoopOptions, task.params)
     opts.validate()
-    device = pick_device(opts, world.local_rank)
+    device = pick_device(opts.device, world.local_rank)
     dtype = autocast_dtype(opts, device)
     exp_dir = Path(opts.exp_dir)
     exp_dir.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import typing
 from pathlib import Path
 from typing import (
@@ -105,8 +106,10 @@ class Bounds:
         limits = [
             f"{text} {getattr(self, name):g}"
             for name, text in words.items()
-            if getattr(self, name) is not None
+            if getattr(self, name) not in (None, math.inf, -math.inf)
         ]
+        if math.inf in (self.at_most, self.below):
+            limits.append("finite")
         return " and ".join(limits) + (f", or {self.unless:g}" if self.unless is not None else "")
 
 

@@ -6,20 +6,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from recognition import answers
 from tiny import OPTIONS, PIECES, tiny_model, utterances
 from toy_search import log_probs, random_batch, small_model
 
 from asr_core.decoding.beam_options import GreedyOptions
 from asr_core.decoding.confidence import (
     ConfidentSearch,
-    aggregate,
     measure,
     token_log_probs,
     with_confidences,
 )
 from asr_core.decoding.ctc.greedy import ctc_greedy_search
+from asr_core.decoding.encoding import collate
 from asr_core.decoding.hypothesis import one_best
-from asr_core.decoding.offline import collate, encode, search
+from asr_core.decoding.method import Job
+from asr_core.decoding.offline import encode, search
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.calibration import (
     Calibration,
@@ -31,10 +33,12 @@ from asr_core.decoding.output.calibration import (
     save_calibrations,
 )
 from asr_core.decoding.output.options import ConfidenceOptions
-from asr_core.decoding.registry import Job, streaming_search
+from asr_core.decoding.output.word_confidence import aggregate
+from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.decoding.transducer.modified_beam import modified_beam_search
+from asr_core.encoders.chunk_options import Chunk
 from asr_core.models.build import build_model
 from asr_core.models.options import ModelOptions
 from asr_core.utils.errors import UserError
@@ -69,7 +73,8 @@ def test_posteriors_of_greedy_search(context_size, most, penalty, temperature):
     opts = SearchOptions(max_sym_per_frame=most, blank_penalty=penalty, temperature=temperature)
     greedy = GreedyOptions(max_sym_per_frame=most, blank_penalty=penalty, temperature=temperature)
     found = greedy_search(model, x, lens, greedy)
-    sure = with_confidences(Job(model, x, lens, opts), range(len(lens)), found, PROB)
+    job = Job(model=model, encoder_out=x, lens=lens, opts=opts)
+    sure = with_confidences(job, range(len(lens)), found, PROB)
     assert sum(len(h.tokens) for h in found) > 5
     for i, hyp in enumerate(sure):
         tokens, times, posteriors = greedy_posteriors(model, x[i, : lens[i]], most, penalty, temperature)
@@ -90,7 +95,7 @@ def test_models_of_other_kinds(options):
     model.joiner.output_linear.bias[0] -= 2
     x, lens = 8 * torch.randn(3, 12, 48), torch.tensor([12, 7, 0])
     found = greedy_search(model, x, lens)
-    each = token_log_probs(Job(model, x, lens, SearchOptions()), range(3), found)
+    each = token_log_probs(Job(model=model, encoder_out=x, lens=lens, opts=SearchOptions()), range(3), found)
     assert sum(len(h.tokens) for h in found) > 3 and found[2].tokens == []
     for hyp, rows in zip(found, each):
         assert torch.logsumexp(rows, 1) == pytest.approx(torch.zeros(len(rows)), abs=1e-5)
@@ -101,7 +106,12 @@ def test_models_of_other_kinds(options):
 def test_hypotheses_of_other_searches_and_in_any_order():
     model = small_model()
     x, lens = random_batch()
-    job = Job(model, x, lens, SearchOptions(decoding_method="modified_beam_search"))
+    job = Job(
+        model=model,
+        encoder_out=x,
+        lens=lens,
+        opts=SearchOptions(decoding_method="modified_beam_search"),
+    )
     found = one_best(modified_beam_search(model, x, lens))
     rows = [*range(len(lens))] * 40  # more than fit into one batch
     many = with_confidences(job, rows, found * 40, PROB)
@@ -115,7 +125,12 @@ def test_hypotheses_of_other_searches_and_in_any_order():
 def test_ctc_posteriors():
     frames = (2 * torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0))).log_softmax(-1)
     model, lens = SimpleNamespace(ctc_output=lambda x: x), torch.tensor([9, 4])
-    job = Job(model, frames, lens, SearchOptions(decoding_method="ctc-greedy-search"))
+    job = Job(
+        model=model,
+        encoder_out=frames,
+        lens=lens,
+        opts=SearchOptions(decoding_method="ctc-greedy-search"),
+    )
     found = ctc_greedy_search(model, frames, lens)
     for i, hyp in enumerate(with_confidences(job, range(2), found, PROB)):
         assert hyp.tokens and hyp.confidences == pytest.approx(
@@ -127,8 +142,8 @@ def test_streaming_confidences_are_those_of_simulated_streaming():
     model = tiny_model(causal=True)
     model.set_chunk(16, 32)
     features, opts = utterances(7), SearchOptions()
-    job = encode(model, *collate(features), opts, True, 16)
-    simulated = with_confidences(job, range(7), search(job)[""], PROB)
+    job = encode(model, *collate(features), opts, chunk=Chunk(16, 64))
+    simulated = with_confidences(job, range(7), answers(search(job)), PROB)
     batch = StreamBatch(model, ConfidentSearch(streaming_search(model, opts), model, opts, PROB), 16)
     real = dict(decode_streams(batch, enumerate(features), 3))
     assert sum(len(h.tokens) for h in simulated) > 20

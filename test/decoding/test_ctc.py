@@ -6,14 +6,15 @@ from collections import defaultdict
 
 import pytest
 import torch
+from recognition import recognize
 from tiny import OPTIONS, PIECES, utterances
 from toy_ctc import MODEL, add, collapse, dictionary_search, frames
 
 from asr_core.decoding.beam_options import BeamOptions, LogitOptions
 from asr_core.decoding.ctc.greedy import StreamingCtcGreedySearch, ctc_greedy_search
 from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
+from asr_core.decoding.encoding import collate
 from asr_core.decoding.hypothesis import one_best
-from asr_core.decoding.offline import collate, recognize
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams

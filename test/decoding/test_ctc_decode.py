@@ -9,8 +9,8 @@ from test_programs import Noise, hypotheses, run, world  # noqa: F401
 from tiny import OPTIONS, PIECES, tiny_model
 
 from asr_core.bin import compile_hlg, ctc_decode
-from asr_core.cli.decoding_arguments import check_head
 from asr_core.decoding.methods import graph as graph_methods
+from asr_core.decoding.registry import check_head, get_method
 from asr_core.lm.grammar_fst import write_openfst_text
 from asr_core.lm.lexicon import add_disambig_symbols, disambig_symbols, write_graphs
 from asr_core.lm.ngram import NgramLm
@@ -188,7 +188,7 @@ def test_what_is_missing_gets_one_line(world, heads, lang, capsys, monkeypatch, 
 def test_models_without_the_heads(method, missing):
     model = SimpleNamespace(use_ctc=method != "1best", use_transducer=True, use_attention_decoder=False)
     with pytest.raises(UserError, match=f"the model has {missing}"):
-        check_head(model, method)
+        check_head(model, get_method(method))
 
 
 def test_the_programs_defaults_are_no_choices(world, heads, lang, capsys):  # noqa: F811

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from golden_search import batches, expected, golden_model, load_golden
+from recognition import answers
 from toy_search import all_paths, log_sum, random_batch, small_model
 
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
 from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.method import Job
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.registry import METHODS, Job
+from asr_core.decoding.registry import METHODS
 from asr_core.decoding.resources import Resources
 from asr_core.decoding.transducer.fast_beam import FastBeamCore, fast_beam_search
 from asr_core.decoding.transducer.fast_beam_lattice import build_lattices
@@ -146,8 +148,15 @@ def test_the_internal_language_model_s_usual_scale(method, usual):
 
     def scores(scale):
         opts = SearchOptions(decoding_method=method, num_paths=20, ilme_scale=scale)
-        job = Job(model, x, lens, opts, Resources(graph=graph), references=[[1, 2], [1], [2]])
-        return [h.log_prob for h in METHODS[method].search(job)[""]]
+        job = Job(
+            model=model,
+            encoder_out=x,
+            lens=lens,
+            opts=opts,
+            resources=Resources(lg=graph),
+            references=[[1, 2], [1], [2]],
+        )
+        return [h.log_prob for h in answers(METHODS[method].search(job))]
 
     assert scores(None) == scores(usual) != scores(0.1 - usual)
 

@@ -1,5 +1,6 @@
 """Methods that search a graph with the CTC head and rescore, against the list of all paths."""
 
+import dataclasses
 import math
 from collections import defaultdict
 from types import SimpleNamespace
@@ -14,10 +15,11 @@ from asr_core.decoding.beam_options import GraphSearchOptions
 from asr_core.decoding.ctc.graph_search import intersect
 from asr_core.decoding.graph.ctc_topology import ctc_topology
 from asr_core.decoding.graph.word_lm import WordLm, with_language_model
+from asr_core.decoding.method import BEST, Job
 from asr_core.decoding.methods import graph as methods
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.registry import METHODS, Job
-from asr_core.decoding.resources import Resources
+from asr_core.decoding.registry import METHODS
+from asr_core.decoding.resources import Resource, Resources
 from asr_core.utils.errors import UserError
 
 LENS = [4, 3, 0]
@@ -40,9 +42,26 @@ class Attention:
         return [1.0 + math.sin(3 * a + 5 * b + float(x[0, 0])) for a, b in zip(before, [*tokens, 1])]
 
 
-def job_of(x, opts=WIDE, lens=None, **fields):
-    model = SimpleNamespace(ctc_output=lambda x: x, attention_decoder=Attention())
-    return Job(model, x, torch.tensor(lens or LENS), opts, Resources(**fields))
+def job_of(x, opts=WIDE, lens=None, references=None, num_best=10**6, **fields):
+    return Job(
+        model=SimpleNamespace(ctc_output=lambda x: x, attention_decoder=Attention()),
+        encoder_out=x,
+        lens=torch.tensor(lens or LENS),
+        opts=opts,
+        resources=Resources(**fields),
+        references=references,
+        num_best=num_best,
+    )
+
+
+def search(name, x, opts=WIDE, **fields):
+    """The results of a method."""
+    return METHODS[name].search(job_of(x, dataclasses.replace(opts, decoding_method=name), **fields))
+
+
+def answers(results):
+    """The answers of each result."""
+    return {name: [hypotheses[0] for hypotheses in lists] for name, lists in results.items()}
 
 
 def attention_score(x, tokens):
@@ -77,8 +96,9 @@ def final_everywhere(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_best_paths_and_lists(seed):
     graph, x = final_everywhere(seed), frames(3, 4, 3, seed=seed)
-    job = job_of(x, hlg=graph)
-    best, nbest, lists = (f(job) for f in (methods.one_best, methods.nbest, methods.nbest_lists))
+    lists = search("nbest", x, hlg=graph)[BEST]
+    best, nbest = (answers(search(name, x, hlg=graph, num_best=1))[BEST] for name in ("1best", "nbest"))
+    assert search("1best", x, hlg=graph)[BEST] == lists
     for i, n in enumerate(LENS):
         want = sorted(by_words(graph, x[i, :n]).items(), key=lambda item: -item[1][1] - item[1][2])
         likely = lists[i][:20]  # it may be that a very unlikely one is never drawn
@@ -88,14 +108,14 @@ def test_best_paths_and_lists(seed):
         )
         assert [h.tokens for h in likely] == [collapse(labels) for _, (labels, _, _) in want[:20]]
         assert len({tuple(h.words) for h in lists[i]}) == len(lists[i]) > 0.9 * len(want)
-        assert best[""][i][:2] == lists[i][0][:2] and best[""][i].words == lists[i][0].words
-        assert nbest[""][i] == lists[i][0] and best[""][i].log_prob == pytest.approx(lists[i][0].log_prob)
+        assert best[i][:2] == lists[i][0][:2] and best[i].words == lists[i][0].words
+        assert nbest[i] == lists[i][0] and best[i].log_prob == pytest.approx(lists[i][0].log_prob)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ctc_alone(seed):
     x = frames(3, 4, 3, seed=seed)
-    lists = METHODS["ctc-decoding"].nbest(job_of(x))
+    lists = search("ctc-decoding", x)[BEST]
     for i, n in enumerate(LENS):
         best = by_words(ctc_topology(3), x[i, :n])
         want = sorted(best.items(), key=lambda item: -item[1][1])
@@ -109,13 +129,12 @@ def test_ctc_alone(seed):
 def test_oracle(seed):
     graph, x = final_everywhere(seed), frames(3, 4, 3, seed=seed)
     references = [["B", "A", "C"], ["A"], []]
-    job = job_of(x, hlg=graph)
-    found = methods.nbest_oracle(job._replace(references=references))[""]
+    found = answers(search("nbest-oracle", x, hlg=graph, references=references))[BEST]
     for i, n in enumerate(LENS):
         distance = {words: edits(references[i], named(words)) for words in by_words(graph, x[i, :n])}
         assert edits(references[i], found[i].words) == min(distance.values())
     with pytest.raises(UserError, match="transcripts"):
-        methods.nbest_oracle(job)
+        search("nbest-oracle", x, hlg=graph)
 
 
 def edits(a, b):
@@ -131,13 +150,15 @@ def edits(a, b):
 def test_rescoring_with_words(lm, seed):
     """n-best: each word sequence has the acoustic score of its best path in the first search; lattice: that of the best path of all."""
     graph, x = final_everywhere(seed), frames(3, 4, 3, seed=seed)
-    job = job_of(x, hlg=graph, word_lm=WordLm.of_graph(lm[0], graph, lm[1]))
-    lists, lattices = methods.nbest_rescoring(job), methods.whole_lattice_rescoring(job)
+    resources = dict(hlg=graph, word_lm=WordLm.of_graph(lm[0], graph, lm[1]))
+    lists, lattices = (
+        answers(search(name, x, **resources)) for name in ("nbest-rescoring", "whole-lattice-rescoring")
+    )
     assert (
         list(lists) == list(lattices) == [f"lm_scale_{s}" for s in methods.LM_SCALES]
         and "lm_scale_0.3" in lists
     )
-    answers = set()
+    different = set()
     for scale in methods.LM_SCALES:
         for i, n in enumerate(LENS):
             first = by_words(graph, x[i, :n])
@@ -148,8 +169,8 @@ def test_rescoring_with_words(lm, seed):
                 hyp = found[f"lm_scale_{scale}"][i]
                 assert hyp.words == named(best) and hyp.log_prob == pytest.approx(totals[best], abs=1e-3)
                 assert hyp.tokens == collapse(paths[best][0]) or found is lattices
-            answers.add((i, tuple(hyp.words)))
-    assert len(answers) > len(LENS)  # the weight matters
+            different.add((i, tuple(hyp.words)))
+    assert len(different) > len(LENS)  # the weight matters
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -182,7 +203,8 @@ def test_lattices_with_a_language_model(lm, seed):
 @pytest.mark.parametrize("seed", range(2))
 def test_rescoring_with_attention(seed):
     x = frames(3, 4, 3, seed=seed)
-    found, prefixes = methods.attention_rescoring(job_of(x)), methods.prefix_attention_rescoring(job_of(x))
+    names = ("attention-decoder-rescoring-no-ngram", "ctc-prefix-beam-search-attention-decoder-rescoring")
+    found, prefixes = (answers(search(name, x)) for name in names)
     assert list(found) == list(prefixes) == [f"attention_scale_{s}" for s in methods.MORE_ATTENTION_SCALES]
     assert {"attention_scale_0.01", "attention_scale_1.0", "attention_scale_9.0"} <= set(found)
     for i, n in enumerate(LENS):
@@ -205,8 +227,8 @@ def test_rescoring_with_attention(seed):
 @pytest.mark.parametrize("seed", range(2))
 def test_rescoring_with_words_and_attention(lm, seed):
     graph, x = final_everywhere(seed), frames(3, 4, 3, seed=seed)
-    job = job_of(x, hlg=graph, word_lm=WordLm.of_graph(lm[0], graph, lm[1]))
-    found = methods.attention_rescoring_with_ngram(job)
+    resources = dict(hlg=graph, word_lm=WordLm.of_graph(lm[0], graph, lm[1]))
+    found = answers(search("attention-decoder-rescoring-with-ngram", x, **resources))
     scales = methods.ATTENTION_SCALES
     assert list(found) == [f"ngram_lm_scale_{n}_attention_scale_{a}" for n in scales for a in scales]
     for i, length in enumerate(LENS):
@@ -230,14 +252,14 @@ def test_batches_and_single_utterances_agree(lm):
         if "search_beam" not in method.uses:
             continue
         opts = SearchOptions(decoding_method=name, num_paths=20)
-        resources = fields if "hlg" in method.needs else {}
+        resources = fields if Resource.HLG in method.needs else {}
         references = [["A"], ["B"], [], ["C", "A"]]
-        together = method.search(job_of(x, opts, lens, **resources)._replace(references=references))
+        job = job_of(x, opts, lens, references, num_best=1, **resources)
+        together = answers(method.search(job))
         for i in range(4):
-            one = job_of(x[i : i + 1, : max(lens[i], 1)], opts, [lens[i]], **resources)._replace(
-                references=references[i : i + 1]
-            )
-            alone = method.search(one)
+            row = x[i : i + 1, : max(lens[i], 1)]
+            one = job_of(row, opts, [lens[i]], references[i : i + 1], num_best=1, **resources)
+            alone = answers(method.search(one))
             assert list(alone) == list(together)
             assert all(
                 alone[key][0][:2] == together[key][i][:2] and alone[key][0].words == together[key][i].words
@@ -250,9 +272,7 @@ def test_nothing_is_found_where_the_graph_accepts_nothing(lm):
     stuck = type(graph).from_arcs([(0, 1, 1, 1, 0.0)], {1: 0.0}).with_words(WORDS)  # one frame, no more
     fields = dict(hlg=stuck, word_lm=WordLm.of_graph(lm[0], stuck, lm[1]))
     for name, method in METHODS.items():
-        if "hlg" in method.needs:
-            job = job_of(frames(3, 4, 3), SearchOptions(decoding_method=name), **fields)._replace(
-                references=[["A"], [], []]
-            )
-            for found in method.search(job).values():
+        if Resource.HLG in method.needs:
+            found_lists = search(name, frames(3, 4, 3), references=[["A"], [], []], **fields)
+            for found in answers(found_lists).values():
                 assert [(h.tokens, h.words) for h in found] == [([], [])] * 3

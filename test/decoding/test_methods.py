@@ -10,7 +10,7 @@ from test_programs import CHUNKS, Noise, hypotheses, run, world  # noqa: F401
 from tiny import PIECES
 
 from asr_core.bin import decode, streaming_decode, transcribe
-from asr_core.decoding.options import SearchOptions, check_search
+from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS, resolve_method
 from asr_core.lm.neural import RnnLm
 from asr_core.lm.options import LmOptions
@@ -139,7 +139,7 @@ def test_help_names_every_method():
 def test_values_that_are_no_numbers(name, value):
     flag = "--" + name.replace("_", "-")
     with pytest.raises(UserError, match=flag + " must be .*" + value):
-        check_search(dataclasses.replace(SearchOptions(), **{name: float(value)}))
+        resolve_method(dataclasses.replace(SearchOptions(), **{name: float(value)}))
 
 
 @pytest.mark.parametrize("lodr", [False, True])

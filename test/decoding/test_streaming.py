@@ -3,10 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from recognition import recognize
 from tiny import tiny_model, utterances
 
 from asr_core.data.features import LOG_EPS
-from asr_core.decoding.offline import collate, recognize
+from asr_core.decoding.encoding import collate
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.padding import num_chunks, pad_for_encoder, streaming_windows
 from asr_core.decoding.registry import streaming_search

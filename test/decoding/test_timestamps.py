@@ -5,9 +5,9 @@ import random
 import pytest
 from tiny import PIECES
 
-from asr_core.bin.score_timestamps import WordTimes, differences
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.output.timestamps import LONGEST_TAIL, timed_words, token_times, word_places
+from asr_core.decoding.output.word_times import WordTimes, differences
 from asr_core.text.tokenizer import Tokenizer
 
 MARK = "\u2581"

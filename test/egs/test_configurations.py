@@ -6,20 +6,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 from recipe_programs import EGS, options_given, parser_of, run_here, training_of
+from recognition import recognize
 
 from asr_core.bin import train
-from asr_core.cli import decoding_arguments as decoding
 from asr_core.data.filter import DropReport
-from asr_core.decoding.offline import collate, recognize
+from asr_core.decoding.encoding import collate
+from asr_core.decoding.model_loading import load_checkpoint_model
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.export.loading import load_for_inference
 from asr_core.models.build import build_model
+from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.models.options import options_of
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.lm_recipe import LmRecipe
 from asr_core.training.reporting.startup_report import DataSummary
+from asr_core.utils.options import from_params
 
 L = "librispeech/ASR"
 S7 = f"{L}/pruned_transducer_stateless7_streaming"
@@ -288,7 +291,8 @@ def test_small_models_train_decode_and_export(name, tmp_path):
         EGS / recipe / "export.py",
         ["--exp-dir", tmp_path, "--iter", 3, "--avg", 1, "--use-averaged-model", 0],
     )
-    model, trained = decoding.load_checkpoint_model(vars(options_given(program, *flags)))
+    given = options_given(program, *flags)
+    model, trained = load_checkpoint_model(from_params(CheckpointOptions, given), {})
     assert trained["batch_idx_train"] == 3 and options_of(trained) == options_of(params)
     run_here(
         program,

@@ -3,10 +3,11 @@ import json
 import pytest
 import soundfile
 import torch
+from recognition import recognize
 from tiny import PIECES, utterances, write_audio, write_run
 
 from asr_core.bin import export, generate_averaged_model, transcribe
-from asr_core.decoding.offline import collate, recognize
+from asr_core.decoding.encoding import collate
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams

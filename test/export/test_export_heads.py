@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import OPTIONS, PIECES
 
-from asr_core.cli import decoding_arguments as shared
 from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
+from asr_core.decoding.registry import check_head, get_method
 from asr_core.export.loading import load_for_inference
 from asr_core.export.pretrained import save_pretrained
 from asr_core.export.torchscript import load_torchscript, save_torchscript, script_model
@@ -85,11 +85,11 @@ def test_pretrained_and_what_can_be_searched(tmp_path):
     for name in ("pretrained.pt", "jit_script.pt"):
         loaded = load_for_inference(str(tmp_path / name)).model
         assert loaded.vocab_size == len(PIECES)
-        shared.check_head(loaded, "ctc-greedy-search")
+        check_head(loaded, get_method("ctc-greedy-search"))
         with pytest.raises(UserError, match="no transducer, which --decoding-method greedy_search"):
-            shared.check_head(loaded, "greedy_search")
+            check_head(loaded, get_method("greedy_search"))
     with pytest.raises(UserError, match="no CTC head, which --decoding-method ctc-prefix-beam-search"):
-        shared.check_head(model_of(use_ctc=False), "ctc-prefix-beam-search")
+        check_head(model_of(use_ctc=False), get_method("ctc-prefix-beam-search"))
 
 
 def test_another_torchscript_file_is_refused(tmp_path):

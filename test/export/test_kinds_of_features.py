@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from recognition import recognize
 from tiny import write_audio, write_run
 
 from asr_core.bin import export, transcribe
-from asr_core.cli import decoding_arguments as decoding
 from asr_core.data.features import describe_features, extract_features, load_audio
-from asr_core.decoding.offline import collate, recognize
+from asr_core.data.options import DataOptions
+from asr_core.decoding.encoding import collate
 from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.session import with_trained_features
 from asr_core.export.loading import load_for_inference
 from asr_core.utils.errors import UserError
 
@@ -65,7 +67,7 @@ def test_transcribe_makes_the_features_of_the_model(run, name, tmp_path, capsys)
 
 def test_decoding_takes_the_features_of_the_checkpoint():
     trained = {"sample_rate": 16000, "feature_dim": 80, "feature_type": "log-mel"}
-    assert decoding.data_options({}, trained).feature_type == "log-mel"
-    assert decoding.data_options({}, {"feature_dim": 80}).feature_type == "fbank"
+    assert with_trained_features(DataOptions(), {}, trained).feature_type == "log-mel"
+    assert with_trained_features(DataOptions(), {}, {"feature_dim": 80}).feature_type == "fbank"
     with pytest.raises(UserError, match="--feature-type fbank: the model was trained with log-mel"):
-        decoding.data_options({"feature_type": "fbank"}, trained)
+        with_trained_features(DataOptions(), {"feature_type": "fbank"}, trained)

@@ -22,11 +22,14 @@ from asr_core.bin import (
     transcribe,
 )
 from asr_core.data.corpus import Corpus
-from asr_core.decoding.offline import collate, encode, search
+from asr_core.decoding.encoding import collate
+from asr_core.decoding.method import BEST
+from asr_core.decoding.offline import encode, search
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.decoding.streaming import StreamBatch, decode_streams
+from asr_core.encoders.chunk_options import Chunk
 from asr_core.export.loading import load_for_inference
 from asr_core.export.traced import load_traced
 from asr_core.lm.options import LmOptions
@@ -38,13 +41,12 @@ __all__ = [
     "StreamBatch",
     "collate",
     "decode_streams",
-    "encode",
     "load_averaged_model",
     "load_for_inference",
     "load_lm",
     "load_traced",
     "run",
-    "search",
+    "searched",
     "streaming_search",
 ]
 
@@ -73,6 +75,14 @@ PROGRAMS = {
     "decode": lambda argv: decode.main(Tones, argv=argv),
     "train": lambda argv: train.main(Tones, argv=argv, encoders=ENCODERS),
 }
+
+
+def searched(model, x, lens, method, causal, chunk_size):
+    """Encoder output of a batch, and its hypotheses by name of the result, "" where the method has one."""
+    chunk = Chunk(chunk_size, -1) if causal else None
+    job = encode(model, x, lens, SearchOptions(decoding_method=method), chunk=chunk)
+    results = {"" if name == BEST else name: lists for name, lists in search(job).items()}
+    return job.encoder_out, {name: [found[0] for found in lists] for name, lists in results.items()}
 
 
 def run(program, *argv, status=None):

@@ -14,13 +14,12 @@ from kept_doors import (
     StreamBatch,
     collate,
     decode_streams,
-    encode,
     load_averaged_model,
     load_for_inference,
     load_lm,
     load_traced,
     run,
-    search,
+    searched,
     streaming_search,
 )
 
@@ -192,11 +191,11 @@ def heard(encoder, kind):
         if causal and kind != "jit_script":
             model.set_chunk(chunk, LEFT if chunk > 0 else -1)
         for method in methods:
-            job = encode(model, x, lens, SearchOptions(decoding_method=method), causal, chunk)
-            for name, found in search(job).items():
+            encoder_out, results = searched(model, x, lens, method, causal, chunk)
+            for name, found in results.items():
                 if name in ("", "attention_scale_0.1", "attention_scale_1.0"):
                     hypotheses[f"{method}{name and f' {name}'}, chunk {chunk}"] = found
-    return job.encoder_out[:, ::4].numpy(), plain(hypotheses)
+    return encoder_out[:, ::4].numpy(), plain(hypotheses)
 
 
 def plain(hypotheses):

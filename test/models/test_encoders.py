@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from recognition import recognize
 
 from asr_core.bin import train
 from asr_core.data.corpus import Corpus
-from asr_core.decoding.offline import collate, recognize
+from asr_core.decoding.encoding import collate
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams

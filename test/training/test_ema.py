@@ -6,6 +6,8 @@ from torch import nn
 
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.file_names import offline_files, streaming_files
+from asr_core.decoding.registry import get_method
+from asr_core.encoders.chunk_options import Chunk
 from asr_core.models.averaging import ema_of
 from asr_core.models.build import build_model
 from asr_core.models.checkpoint import load_averaged_model
@@ -134,18 +136,11 @@ def test_the_option_chooses_one_checkpoint_unless_more_are_asked_for():
 
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_results_are_named_after_it(use_ema):
-    params = {
-        "exp_dir": "exp",
-        "epoch": 5,
-        "iter": 0,
-        "avg": 1,
-        "use_averaged_model": False,
-        "use_ema": use_ema,
-        "label": "",
-    }
+    checkpoint = CheckpointOptions(epoch=5, avg=1, use_averaged_model=False, use_ema=use_ema)
+    method, opts = get_method("greedy_search"), SearchOptions()
     for files in (
-        offline_files(params, SearchOptions(), 2, False, -1, -1),
-        streaming_files(params, SearchOptions(), 16, 64),
+        offline_files(method, opts, checkpoint, context_size=2),
+        streaming_files(method, opts, checkpoint, chunk=Chunk(16, 64)),
     ):
         assert (
             ("use-ema" in files.recogs)

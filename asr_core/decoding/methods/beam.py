@@ -1,58 +1,24 @@
-"""Decoding methods that search token sequences: greedy and beam searches with what adds to their scores."""
+"""Methods that search the transducer frame by frame: greedy search and beam searches."""
 
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
-
-import torch
-
-from asr_core.decoding.beam_options import BeamOptions, GreedyOptions
-from asr_core.decoding.ctc.prefix_beam import StreamingCtcPrefixSearch, ctc_prefix_beam_search
-from asr_core.decoding.hypothesis import Hypothesis, one_best
+from asr_core.decoding.beam_options import GreedyOptions
+from asr_core.decoding.method import BEST, Job, Method, Results, of_answers
+from asr_core.decoding.methods import names, option_names
+from asr_core.decoding.methods.names import BeamNames, GreedyNames
+from asr_core.decoding.methods.scoring import (
+    BIASING,
+    OPTIONAL_LMS,
+    beam_options,
+    scorers_of,
+    transducer_scorers,
+)
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.resources import Resources
-from asr_core.decoding.scorers.base import Scorer
+from asr_core.decoding.protocol import RecognitionModel
+from asr_core.decoding.resources import Resource, Resources
 from asr_core.decoding.scorers.rescoring import rescore
-from asr_core.decoding.scorers.token_scorers import ContextScorer, NeuralScorer, NgramScorer
 from asr_core.decoding.transducer.alsd import alignment_length_sync_search
 from asr_core.decoding.transducer.graves_beam import graves_beam_search
 from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
-from asr_core.decoding.transducer.internal_lm import InternalLmScorer
 from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search
-
-if TYPE_CHECKING:
-    from asr_core.decoding.registry import Job
-
-_Results = Dict[str, List[Hypothesis]]
-_Lists = List[List[Hypothesis]]
-
-
-def scorers(
-    opts: SearchOptions, resources: Resources, device: torch.device, model: Optional[Any] = None
-) -> List[Scorer]:
-    """What beam searches add to their scores; of a transducer ``model`` the internal language model may be subtracted."""
-    out: List[Scorer] = []
-    if resources.lm is not None:
-        out.append(NeuralScorer(resources.lm, opts.lm_scale))
-    if resources.ngram is not None:
-        out.append(NgramScorer(resources.ngram, opts.ngram_lm_scale, device))
-    if resources.lodr is not None:
-        out.append(NgramScorer(resources.lodr, opts.lodr_lm_scale, device))
-    if resources.words is not None:
-        out.append(resources.words)
-    if resources.context_graph is not None:
-        out.append(ContextScorer(resources.context_graph, device))
-    if model is not None and opts.ilme_scale:
-        out.append(InternalLmScorer(model, opts.ilme_scale))
-    return out
-
-
-def beam_options(opts: SearchOptions, num_best: int = 0) -> BeamOptions:
-    """Return the options that beam searches share."""
-    return BeamOptions(
-        beam_size=opts.beam_size,
-        blank_penalty=opts.blank_penalty,
-        temperature=opts.temperature,
-        num_best=num_best,
-    )
 
 
 def _greedy_options(opts: SearchOptions) -> GreedyOptions:
@@ -63,94 +29,130 @@ def _greedy_options(opts: SearchOptions) -> GreedyOptions:
     )
 
 
-def _transducer_scorers(job: "Job") -> List[Scorer]:
-    return scorers(job.opts, job.resources, job.encoder_out.device, job.model)
-
-
-def greedy(job: "Job") -> _Results:
-    """Greedy search."""
+def _greedy(job: Job) -> Results:
     phrases = job.resources.context_graph
     found = greedy_search(job.model, job.encoder_out, job.lens, _greedy_options(job.opts), phrases=phrases)
-    return {"": found}
+    return of_answers(found)
 
 
-def stream_greedy(model: Any, o: SearchOptions, resources: Resources) -> StreamingGreedySearch:
-    """Greedy search over streams."""
-    return StreamingGreedySearch(model, _greedy_options(o), phrases=resources.context_graph)
+def _stream_greedy(
+    model: RecognitionModel, opts: SearchOptions, resources: Resources
+) -> StreamingGreedySearch:
+    return StreamingGreedySearch(model, _greedy_options(opts), phrases=resources.context_graph)
 
 
-def graves_beam(job: "Job") -> _Results:
-    """Graves' beam search."""
-    return {"": one_best(graves_lists(job, 1))}
+def _graves(job: Job) -> Results:
+    opts = beam_options(job.opts, job.num_best)
+    return {BEST: graves_beam_search(job.model, job.encoder_out, job.lens, opts)}
 
 
-def graves_lists(job: "Job", num_best: int = 0) -> _Lists:
-    """The n best of :func:`graves_beam`."""
-    return graves_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts, num_best))
+def _modified(job: Job) -> Results:
+    opts, scorers = beam_options(job.opts, job.num_best), transducer_scorers(job)
+    return {BEST: modified_beam_search(job.model, job.encoder_out, job.lens, opts, scorers=scorers)}
 
 
-def modified(job: "Job") -> _Results:
-    """Modified beam search."""
-    return {"": one_best(modified_lists(job, 1))}
+def _stream_modified(
+    model: RecognitionModel, opts: SearchOptions, resources: Resources
+) -> StreamingBeamSearch:
+    device = next(model.joiner.encoder_proj.parameters()).device
+    return StreamingBeamSearch(model, beam_options(opts), scorers=scorers_of(opts, resources, device, model))
 
 
-def modified_lists(job: "Job", num_best: int = 0) -> _Lists:
-    """The n best of :func:`modified`."""
-    return modified_beam_search(
+def _rescored(job: Job) -> Results:
+    """Rescore the n-best lists of modified beam search with language models, under many weights."""
+    lm = job.resources.neural_lm
+    assert lm is not None, "the method declares that it needs one"
+    lists = modified_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
+    found = rescore(lists, lm, job.resources.token_ngram)
+    return {name: [[hypothesis] for hypothesis in answers] for name, answers in found.items()}
+
+
+def _alignment_length_sync(job: Job) -> Results:
+    lists = alignment_length_sync_search(
         job.model,
         job.encoder_out,
         job.lens,
-        beam_options(job.opts, num_best),
-        scorers=_transducer_scorers(job),
-    )
-
-
-def stream_modified(model: Any, o: SearchOptions, resources: Resources) -> StreamingBeamSearch:
-    """Modified beam search over streams."""
-    extra = scorers(o, resources, next(model.joiner.parameters()).device, model)
-    return StreamingBeamSearch(model, beam_options(o), scorers=extra)
-
-
-def rescored(job: "Job") -> _Results:
-    """The n best of modified beam search, scored whole by language models."""
-    found = modified_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
-    return rescore(found, job.resources.lm, job.resources.ngram)
-
-
-def alignment_length_sync(job: "Job") -> _Results:
-    """Alignment-length synchronous search."""
-    return {"": one_best(alignment_length_sync_lists(job, 1))}
-
-
-def alignment_length_sync_lists(job: "Job", num_best: int = 0) -> _Lists:
-    """The n best of :func:`alignment_length_sync`."""
-    return alignment_length_sync_search(
-        job.model,
-        job.encoder_out,
-        job.lens,
-        beam_options(job.opts, num_best),
-        scorers=_transducer_scorers(job),
+        beam_options(job.opts, job.num_best),
+        scorers=transducer_scorers(job),
         merge=job.opts.alsd_merge,
     )
+    return {BEST: lists}
 
 
-def prefix(job: "Job") -> _Results:
-    """CTC prefix beam search."""
-    return {"": one_best(prefix_lists(job, 1))}
-
-
-def prefix_lists(job: "Job", num_best: int = 0) -> _Lists:
-    """The n best of :func:`prefix`."""
-    return ctc_prefix_beam_search(
-        job.model,
-        job.encoder_out,
-        job.lens,
-        beam_options(job.opts, num_best),
-        scorers=scorers(job.opts, job.resources, job.encoder_out.device),
-    )
-
-
-def stream_prefix(model: Any, o: SearchOptions, resources: Resources) -> StreamingCtcPrefixSearch:
-    """CTC prefix beam search over streams."""
-    extra = scorers(o, resources, next(model.ctc_output.parameters()).device)
-    return StreamingCtcPrefixSearch(model, beam_options(o), scorers=extra)
+GREEDY_SEARCH = Method(
+    name="greedy_search",
+    search=_greedy,
+    stream=_stream_greedy,
+    optional=BIASING,
+    uses=option_names.DISTRIBUTION | option_names.BIASING | {"max_sym_per_frame"},
+    names=GreedyNames(phrases=True),
+)
+BEAM_SEARCH = Method(
+    name="beam_search", search=_graves, nbest=True, uses=option_names.BEAM, names=BeamNames()
+)
+MODIFIED_BEAM_SEARCH = Method(
+    name="modified_beam_search",
+    search=_modified,
+    stream=_stream_modified,
+    nbest=True,
+    optional=BIASING,
+    uses=option_names.BEAM | option_names.BIASING | {"ilme_scale"},
+    names=BeamNames(phrases=True, settings=(names.internal_lm,)),
+)
+SHALLOW_FUSION = Method(
+    name="modified_beam_search_lm_shallow_fusion",
+    search=_modified,
+    nbest=True,
+    needs=frozenset({Resource.NEURAL_LM}),
+    uses=option_names.BEAM | option_names.NEURAL_LM | {"ilme_scale"},
+    names=BeamNames(settings=(names.internal_lm,), models=(names.weighted_neural_lm,)),
+)
+LODR = Method(
+    name="modified_beam_search_LODR",
+    search=_modified,
+    nbest=True,
+    needs=frozenset({Resource.NEURAL_LM, Resource.TOKEN_NGRAM}),
+    optional=BIASING,
+    uses=option_names.BEAM
+    | option_names.NEURAL_LM
+    | option_names.TOKEN_NGRAM
+    | option_names.BIASING
+    | {"ilme_scale", "ngram_lm_scale"},
+    names=BeamNames(
+        phrases=True,
+        settings=(names.internal_lm,),
+        models=(names.weighted_neural_lm, names.weighted_token_ngram),
+    ),
+)
+LM_RESCORE = Method(
+    name="modified_beam_search_lm_rescore",
+    search=_rescored,
+    needs=frozenset({Resource.NEURAL_LM}),
+    uses=option_names.BEAM | {"lm_type", "use_shallow_fusion"},
+    names=BeamNames(models=(names.neural_lm_kind,)),
+)
+LM_RESCORE_LODR = Method(
+    name="modified_beam_search_lm_rescore_LODR",
+    search=_rescored,
+    needs=frozenset({Resource.NEURAL_LM, Resource.TOKEN_NGRAM}),
+    uses=option_names.BEAM | option_names.TOKEN_NGRAM | {"lm_type", "use_shallow_fusion"},
+    names=BeamNames(models=(names.neural_lm_kind, names.token_ngram_kind)),
+)
+ALSD = Method(
+    name="alignment_length_sync_search",
+    search=_alignment_length_sync,
+    nbest=True,
+    optional=OPTIONAL_LMS | BIASING,
+    uses=option_names.BEAM | option_names.OPTIONAL_LMS | option_names.BIASING | {"ilme_scale", "alsd_merge"},
+    names=BeamNames(phrases=True, settings=(names.merging, names.internal_lm), models=(names.optional_lms,)),
+)
+METHODS = (
+    GREEDY_SEARCH,
+    BEAM_SEARCH,
+    MODIFIED_BEAM_SEARCH,
+    SHALLOW_FUSION,
+    LODR,
+    LM_RESCORE,
+    LM_RESCORE_LODR,
+    ALSD,
+)

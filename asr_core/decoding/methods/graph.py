@@ -1,6 +1,11 @@
-"""Decoding methods that search a graph with the CTC head, and rescore what they find."""
+"""Methods that search a graph with the CTC head, and rescore what they find.
 
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+A lattice's paths have acoustic scores (am), of which a weight of a language model or of the attention
+decoder makes totals. As the best weights are not known, each rescoring method has one result for each.
+"""
+
+from dataclasses import dataclass
+from typing import Callable, Iterable, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -15,127 +20,153 @@ from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.graph.word_lm import WordLm, with_language_model, without_graph_scores
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.methods.beam import beam_options
+from asr_core.decoding.method import BEST, Head, Job, Method, NBestLists, References, Results, of_answers
+from asr_core.decoding.methods import option_names
+from asr_core.decoding.methods.names import BeamNames, GraphNames
+from asr_core.decoding.methods.scoring import beam_options
 from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.resources import Resource
 from asr_core.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from asr_core.decoding.registry import Job
-
+# The weights that icefall tries
 LM_SCALES = tuple(round(0.1 * i, 1) for i in range(1, 21))
 ATTENTION_SCALES = (
     0.01, 0.05, 0.08, 0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.7, 1.9, 2.0, 2.1, 2.2, 2.3, 2.5, 3.0, 4.0, 5.0,
 )  # fmt: skip
 MORE_ATTENTION_SCALES = (*ATTENTION_SCALES, 6.0, 7.0, 8.0, 9.0)
-_Results = Dict[str, List[Hypothesis]]
 
 
-class _Found(NamedTuple):
+@dataclass(frozen=True)
+class _Found:
     """The lattices of a batch and the graph that was searched."""
 
     lattices: List[Lattice]
     graph: Fsa
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """The candidates of an utterance.
+
+    Attributes:
+      hypotheses: M different hypotheses.
+      scores: arrays (M,), one for each model; empty where the lattice has no path.
+    """
+
+    hypotheses: List[Hypothesis]
+    scores: Tuple[np.ndarray, ...]
+
+
+# Makes one total (M,) of the scores (M,) of each model
+_Total = Callable[..., np.ndarray]
+
+
 def graph_options(opts: SearchOptions) -> GraphSearchOptions:
-    """The limits of a search over a graph."""
-    limits = (opts.search_beam, opts.output_beam, opts.min_active_states, opts.max_active_states)
-    return GraphSearchOptions(*limits, backend=opts.graph_backend)
+    """Return the limits of a search over a graph."""
+    return GraphSearchOptions(
+        search_beam=opts.search_beam,
+        output_beam=opts.output_beam,
+        min_active=opts.min_active_states,
+        max_active=opts.max_active_states,
+        backend=opts.graph_backend,
+    )
 
 
 @torch.inference_mode()
-def _search(job: "Job") -> _Found:
+def _lattices(job: Job) -> _Found:
     """Intersect with HLG, or with CTC's topology where the method has no HLG."""
     log_probs = ctc_log_probs(job.model, job.encoder_out, job.opts)
     graph = job.resources.hlg if job.resources.hlg is not None else ctc_topology(log_probs.size(2))
     return _Found(intersect(log_probs, job.lens, graph, graph_options(job.opts)), graph)
 
 
-def one_best(job: "Job") -> _Results:
-    """What the best path of each lattice says."""
-    found = _search(job)
-    return {"": [_best(lattice, found.graph) for lattice in found.lattices]}
+def _one_best(job: Job) -> Results:
+    """Read the best path of each lattice; further hypotheses are drawn only if they are wanted."""
+    if job.num_best > 1:
+        return _nbest(job)
+    found = _lattices(job)
+    return of_answers([_best_path(lattice, found.graph) for lattice in found.lattices])
 
 
-def _best(lattice: Lattice, graph: Fsa) -> Hypothesis:
+def _best_path(lattice: Lattice, graph: Fsa) -> Hypothesis:
     path, score = lattice.shortest_path()
     return no_hypothesis(graph) if score == -np.inf else path_hypothesis(graph, lattice, path, score)
 
 
-def nbest_lists(job: "Job") -> List[List[Hypothesis]]:
-    """The different hypotheses among the best path and the paths drawn, the best first."""
-    found, o = _search(job), job.opts
+def _drawn(job: Job) -> NBestLists:
+    """Return the different hypotheses among the best path and the paths drawn, the best first."""
+    found, opts = _lattices(job), job.opts
     return [
-        hypotheses_of(draw(x, found.graph, o.num_paths, o.nbest_scale), x, found.graph)
-        for x in found.lattices
+        hypotheses_of(draw(lattice, found.graph, opts.num_paths, opts.nbest_scale), lattice, found.graph)
+        for lattice in found.lattices
     ]
 
 
-def nbest(job: "Job") -> _Results:
-    """The first of each list."""
-    return {"": [hypotheses[0] for hypotheses in nbest_lists(job)]}
+def _nbest(job: Job) -> Results:
+    return {BEST: [hypotheses[: job.num_best] for hypotheses in _drawn(job)]}
 
 
-def nbest_oracle(job: "Job") -> _Results:
-    """Of the hypotheses drawn those with the fewest errors: what no rescoring of them can beat.
+def _oracle(job: Job) -> Results:
+    """Sort the hypotheses drawn by their errors: the first is what no rescoring of them can beat.
 
     Raises:
       UserError: there are no references.
     """
-    return {"": [hypotheses[0] for hypotheses in oracle_lists(job)]}
-
-
-def oracle_lists(job: "Job") -> List[List[Hypothesis]]:
-    """The hypotheses drawn, those with the fewest errors first; raises as :func:`nbest_oracle`."""
     if job.references is None:
         raise UserError(f"{job.opts.decoding_method} needs the transcripts, which only decode.py has")
 
     from kaldialign import edit_distance
 
-    def errors(reference: Sequence[str], hypothesis: Hypothesis) -> int:
+    def errors(reference: Sequence[object], hypothesis: Hypothesis) -> int:
         return edit_distance(list(reference), hypothesis.words)["total"]
 
-    return [
-        sorted(hyps, key=lambda h: errors(reference, h))
-        for reference, hyps in zip(job.references, nbest_lists(job))
+    lists = [
+        sorted(hypotheses, key=lambda hypothesis: errors(reference, hypothesis))
+        for reference, hypotheses in zip(job.references, _drawn(job))
     ]
+    return {BEST: [hypotheses[: job.num_best] for hypotheses in lists]}
 
 
-def nbest_rescoring(job: "Job") -> _Results:
-    """The hypotheses drawn, with the word n-gram's scores in place of the graph's: am / scale + lm."""
-    found, o, lm = _search(job), job.opts, _word_lm(job)
+def _nbest_rescoring(job: Job) -> Results:
+    """Rescore hypotheses with the word n-gram in place of the graph: am / scale + lm."""
+    found, opts, lm = _lattices(job), job.opts, _word_lm(job)
     scored = []
     for lattice in found.lattices:
-        candidates = draw(lattice, found.graph, o.num_paths, o.nbest_scale)
+        candidates = draw(lattice, found.graph, opts.num_paths, opts.nbest_scale)
         acoustic = without_graph_scores(lattice, found.graph).score
         am = np.array([acoustic[c.path].sum() for c in candidates])
         scores = np.array([lm.sentence(c.labels) for c in candidates])
-        scored.append((hypotheses_of(candidates, lattice, found.graph), am, scores))
+        scored.append(_Scored(hypotheses_of(candidates, lattice, found.graph), (am, scores)))
     return _choose(scored, ((f"lm_scale_{s}", lambda am, score, s=s: am / s + score) for s in LM_SCALES))
 
 
-def whole_lattice_rescoring(job: "Job") -> _Results:
-    """The best path of each lattice with the word n-gram's scores in place of the graph's: am / scale + lm."""
-    found, lm = _search(job), _word_lm(job)
+def _whole_lattice_rescoring(job: Job) -> Results:
+    """Rescore all paths of a lattice with the word n-gram in place of the graph: am / scale + lm."""
+    found, lm = _lattices(job), _word_lm(job)
     split = [with_language_model(lattice, found.graph, lm) for lattice in found.lattices]
-    return {f"lm_scale_{s}": [_best(x.weighted(1 / s, 1.0), found.graph) for x in split] for s in LM_SCALES}
+    results: Results = {}
+    for scale in LM_SCALES:
+        lattices = (scores.weighted(1 / scale, 1.0) for scores in split)
+        results[f"lm_scale_{scale}"] = [[_best_path(lattice, found.graph)] for lattice in lattices]
+    return results
 
 
-def attention_rescoring(job: "Job") -> _Results:
-    """Token sequences drawn from the lattice of CTC alone, rescored by the attention decoder: am + scale * attention."""
-    return _attention(job, nbest_lists(job))
+def _attention_rescoring(job: Job) -> Results:
+    """Rescore token sequences of CTC's lattice with the attention decoder: am + scale * attention."""
+    return _with_attention(job, _drawn(job))
 
 
-def prefix_attention_rescoring(job: "Job") -> _Results:
-    """The hypotheses of prefix beam search rescored by the attention decoder: am + scale * attention."""
-    found = ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
-    return _attention(job, found)
+def _prefix_attention_rescoring(job: Job) -> Results:
+    """Rescore the hypotheses of prefix beam search with the attention decoder: am + scale * attention."""
+    lists = ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
+    return _with_attention(job, lists)
 
 
-def _attention(job: "Job", lists: List[List[Hypothesis]]) -> _Results:
+def _with_attention(job: Job, lists: NBestLists) -> Results:
     scores = attention_scores(job.model, job.encoder_out, job.lens, lists)
     scored = [
-        (hyps, np.array([h.log_prob for h in hyps]), attention) for hyps, attention in zip(lists, scores)
+        _Scored(hypotheses, (np.array([h.log_prob for h in hypotheses]), attention))
+        for hypotheses, attention in zip(lists, scores)
     ]
     return _choose(
         scored,
@@ -143,51 +174,147 @@ def _attention(job: "Job", lists: List[List[Hypothesis]]) -> _Results:
     )
 
 
-def attention_rescoring_with_ngram(job: "Job") -> _Results:
-    """Word sequences drawn from the lattice with the word n-gram's scores: am + n * n-gram + a * attention."""
-    found, o, lm = _search(job), job.opts, _word_lm(job)
-    lists, parts = [], []
+def _attention_rescoring_with_ngram(job: Job) -> Results:
+    """Rescore word sequences with the word n-gram and the attention decoder: am + n * n-gram + a * attention."""
+    found, opts, lm = _lattices(job), job.opts, _word_lm(job)
+    lists: NBestLists = []
+    parts: List[Tuple[np.ndarray, np.ndarray]] = []
     for lattice in found.lattices:
         split = with_language_model(lattice, found.graph, lm)
         whole = split.weighted(1.0, 1.0)
-        candidates = draw(whole, found.graph, o.num_paths, o.nbest_scale)
+        candidates = draw(whole, found.graph, opts.num_paths, opts.nbest_scale)
+        # a lattice without paths gives one empty hypothesis, whose scores are 0
         am = np.array([split.lattice.score[c.path].sum() for c in candidates] or [0.0])
         ngram = np.array([c.score for c in candidates] or [0.0]) - am
         lists.append(hypotheses_of(candidates, whole, found.graph))
         parts.append((am, ngram))
     attention = attention_scores(job.model, job.encoder_out, job.lens, lists)
-    scored = [(hyps, *part, scores) for hyps, part, scores in zip(lists, parts, attention)]
+    scored = [
+        _Scored(hypotheses, (*part, scores)) for hypotheses, part, scores in zip(lists, parts, attention)
+    ]
     return _choose(scored, (_two_weights(n, a) for n in ATTENTION_SCALES for a in ATTENTION_SCALES))
 
 
-def _two_weights(n: float, a: float) -> Tuple[str, Callable[..., np.ndarray]]:
+def _two_weights(n: float, a: float) -> Tuple[str, _Total]:
     return (
         f"ngram_lm_scale_{n}_attention_scale_{a}",
         lambda am, ngram, attention: am + n * ngram + a * attention,
     )
 
 
-def _choose(scored: Sequence[tuple], weights: Iterable[Tuple[str, Callable[..., np.ndarray]]]) -> _Results:
-    """The best hypotheses under several weights, by the names of these; ``log_prob`` becomes the total that chose them.
+def _choose(scored: Sequence[_Scored], weights: Iterable[Tuple[str, _Total]]) -> Results:
+    """Return the best hypotheses under each of several weights; ``log_prob`` becomes the total that chose them.
 
     Args:
-      scored: (hypotheses, scores, scores, ...) of each utterance.
-      weights: names, and what makes totals of the scores.
+      scored: the candidates of each utterance.
+      weights: the results' names, and what makes totals of scores.
     """
-    return {
-        name: [_highest(hypotheses, total(*parts)) for hypotheses, *parts in scored]
-        for name, total in weights
-    }
+    return {name: [[_highest(candidates, total)] for candidates in scored] for name, total in weights}
 
 
-def _highest(hypotheses: List[Hypothesis], totals: np.ndarray) -> Hypothesis:
+def _highest(candidates: _Scored, total: _Total) -> Hypothesis:
+    totals = total(*candidates.scores)
     if not len(totals):
-        return hypotheses[0]
+        return candidates.hypotheses[0]
     best = int(np.argmax(totals))
-    return hypotheses[best]._replace(log_prob=float(totals[best]))
+    return candidates.hypotheses[best]._replace(log_prob=float(totals[best]))
 
 
-def _word_lm(job: "Job") -> WordLm:
-    lm: Optional[WordLm] = job.resources.word_lm
-    assert lm is not None, "the registry says that this method needs one"
+def _word_lm(job: Job) -> WordLm:
+    lm = job.resources.word_lm
+    assert lm is not None, "the method declares that it needs one"
     return lm
+
+
+_LEXICON = frozenset({Resource.HLG})
+_WORD_LM = frozenset({Resource.HLG, Resource.WORD_LM})
+_WORD_LM_OPTIONS = option_names.HLG | {"lm_dir"}
+
+CTC_DECODING = Method(
+    name="ctc-decoding",
+    head=Head.CTC,
+    search=_one_best,
+    nbest=True,
+    uses=option_names.LATTICE,
+    names=GraphNames(),
+)
+ONE_BEST = Method(
+    name="1best",
+    head=Head.CTC,
+    search=_one_best,
+    nbest=True,
+    needs=_LEXICON,
+    uses=option_names.HLG,
+    names=GraphNames(lexicon=True),
+)
+NBEST = Method(
+    name="nbest",
+    head=Head.CTC,
+    search=_nbest,
+    nbest=True,
+    needs=_LEXICON,
+    uses=option_names.HLG,
+    names=GraphNames(lexicon=True, samples=True),
+)
+NBEST_ORACLE = Method(
+    name="nbest-oracle",
+    head=Head.CTC,
+    search=_oracle,
+    nbest=True,
+    needs=_LEXICON,
+    references=References.WORDS,
+    uses=option_names.HLG,
+    names=GraphNames(lexicon=True, samples=True),
+)
+NBEST_RESCORING = Method(
+    name="nbest-rescoring",
+    head=Head.CTC,
+    search=_nbest_rescoring,
+    needs=_WORD_LM,
+    uses=_WORD_LM_OPTIONS,
+    names=GraphNames(lexicon=True, samples=True),
+)
+WHOLE_LATTICE_RESCORING = Method(
+    name="whole-lattice-rescoring",
+    head=Head.CTC,
+    search=_whole_lattice_rescoring,
+    needs=_WORD_LM,
+    uses=_WORD_LM_OPTIONS,
+    names=GraphNames(lexicon=True),
+)
+ATTENTION_RESCORING = Method(
+    name="attention-decoder-rescoring-no-ngram",
+    head=Head.CTC,
+    search=_attention_rescoring,
+    attention_decoder=True,
+    uses=option_names.LATTICE,
+    names=GraphNames(samples=True),
+)
+ATTENTION_RESCORING_WITH_NGRAM = Method(
+    name="attention-decoder-rescoring-with-ngram",
+    head=Head.CTC,
+    search=_attention_rescoring_with_ngram,
+    needs=_WORD_LM,
+    attention_decoder=True,
+    uses=_WORD_LM_OPTIONS,
+    names=GraphNames(lexicon=True, samples=True),
+)
+PREFIX_ATTENTION_RESCORING = Method(
+    name="ctc-prefix-beam-search-attention-decoder-rescoring",
+    head=Head.CTC,
+    search=_prefix_attention_rescoring,
+    attention_decoder=True,
+    uses=option_names.BEAM,
+    names=BeamNames(),
+)
+METHODS = (
+    CTC_DECODING,
+    ONE_BEST,
+    NBEST,
+    NBEST_ORACLE,
+    NBEST_RESCORING,
+    WHOLE_LATTICE_RESCORING,
+    ATTENTION_RESCORING,
+    ATTENTION_RESCORING_WITH_NGRAM,
+    PREFIX_ATTENTION_RESCORING,
+)

@@ -1,25 +1,45 @@
-"""Players for a report: links to recordings, or the sound itself. Not a program of its own."""
+"""Players for a report: links to recordings, or the sound itself."""
 
 import base64
 import io
 import logging
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 from urllib.parse import quote
 
-_BYTES = 1e6
+import soundfile
+
+from asr_core.decoding.output.options import EmbedOptions
+from asr_core.decoding.output.utterance import Audio
+from asr_core.text.html_report import Player
+from asr_core.text.scoring import Score
+
+_BYTES_PER_MEGABYTE = 1e6
 
 
-def linked_players(audio: Dict[str, Any], folder: Path) -> Dict[str, Any]:
-    """A player for each utterance of ``audio``, by id, that links to its file from a page in ``folder``.
+def players_for(
+    audio: Mapping[str, Audio], score: Score, opts: EmbedOptions, folder: Path
+) -> Dict[str, Player]:
+    """Make the players of a report.
 
     Args:
-      audio: :class:`~asr_core.decoding.offline.Audio` by utterance id.
-      folder: where the page will be.
+      audio: of utterances, by id.
+      score: tells which utterances have the most errors.
+      opts: whether the report holds the sound itself.
+      folder: where the report will be.
     """
-    from asr_core.text.html_report import Player
+    if not opts.embed_audio:
+        return linked_players(audio, folder)
+    order = sorted(
+        zip((errors for errors, _ in score.per_utterance), (cut_id for cut_id, _ in score.details)),
+        key=lambda x: (-x[0], x[1]),
+    )
+    return embedded_players(audio, order, opts.embed_limit)
 
+
+def linked_players(audio: Mapping[str, Audio], folder: Path) -> Dict[str, Player]:
+    """Make players that link to the files of utterances from a page in ``folder``."""
     players = {}
     for cut_id, a in audio.items():
         link = quote(Path(os.path.relpath(a.path, folder)).as_posix())
@@ -28,19 +48,17 @@ def linked_players(audio: Dict[str, Any], folder: Path) -> Dict[str, Any]:
 
 
 def embedded_players(
-    audio: Dict[str, Any], most_wrong_first: List[Tuple[int, str]], megabytes: float
-) -> Dict[str, Any]:
-    """Players that hold their sound as 16-bit WAV; what does not fit into ``megabytes`` gets none.
+    audio: Mapping[str, Audio], most_wrong_first: List[Tuple[int, str]], megabytes: float
+) -> Dict[str, Player]:
+    """Make players that hold their sound as 16-bit WAV; what does not fit into ``megabytes`` gets none.
 
     Args:
-      audio: as of :func:`linked_players`.
+      audio: of utterances, by id.
       most_wrong_first: (errors, utterance id), in the order in which utterances are taken.
       megabytes: limit of all sound together, as text in the page.
     """
-    from asr_core.text.html_report import Player
-
-    players: Dict[str, Any] = {}
-    left, missing = megabytes * _BYTES, 0
+    players: Dict[str, Player] = {}
+    left, missing = megabytes * _BYTES_PER_MEGABYTE, 0
     for _, cut_id in most_wrong_first:
         wav = _wav(audio[cut_id]) if cut_id in audio else None
         if wav is None:
@@ -62,10 +80,8 @@ def embedded_players(
     return players
 
 
-def _wav(audio: Any) -> Optional[bytes]:
-    """The sound of an utterance as a WAV file; None if it cannot be read."""
-    import soundfile
-
+def _wav(audio: Audio) -> Optional[bytes]:
+    """Return the sound of an utterance as a WAV file; None if it cannot be read."""
     try:
         rate = soundfile.info(audio.path).samplerate
         first = round(audio.start * rate)
@@ -75,18 +91,6 @@ def _wav(audio: Any) -> Optional[bytes]:
     except (RuntimeError, OSError):
         return None
     out = io.BytesIO()
-    soundfile.write(
-        out, samples[:, min(audio.channel, samples.shape[1] - 1)], rate, format="WAV", subtype="PCM_16"
-    )
+    channel = samples[:, min(audio.channel, samples.shape[1] - 1)]
+    soundfile.write(out, channel, rate, format="WAV", subtype="PCM_16")
     return out.getvalue()
-
-
-def players_for(audio: Dict[str, Any], score: Any, details: Any, folder: Path) -> Dict[str, Any]:
-    """The players that the options ``details`` ask for; arguments as above."""
-    if not details.embed_audio:
-        return linked_players(audio, folder)
-    order = sorted(
-        zip((errors for errors, _ in score.per_utterance), (cut_id for cut_id, _ in score.details)),
-        key=lambda x: (-x[0], x[1]),
-    )
-    return embedded_players(audio, order, details.embed_limit)

@@ -1,4 +1,4 @@
-"""Options of what decoding tells besides the words."""
+"""Options of scoring and of what is written beside the transcripts; light, so that ``--help`` needs no torch."""
 
 from dataclasses import dataclass
 
@@ -6,63 +6,104 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.options import option
 
 
-@dataclass
+@dataclass(frozen=True)
 class ScoreOptions:
     """Scoring: how words are compared."""
 
     normalize: str = option(
         "",
-        "how references and hypotheses are changed before they are compared, e.g. no-punct+lower; left out: as the corpus says",
+        "how references and hypotheses are changed before they are compared, e.g. no-punct+lower; "
+        "left out: as the corpus says",
     )
     cer: bool = option(
         False, "the table also has character error rates and the share of sentences without errors"
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class ConfidenceOptions:
-    """Confidences: how far words can be trusted."""
+    """Confidences of words."""
 
     write_confidence: bool = option(
         False, "write each word's confidence into timestamps-*.jsonl, and with --write-nbest there, too"
     )
     confidence_measure: str = option(
         "prob",
-        "of a token: its probability, or how far the entropy is from its greatest",
+        "of a token: its probability, or the distance of the entropy from its maximum",
         choices=("prob", "gibbs", "tsallis", "renyi"),
     )
-    confidence_alpha: float = option(1 / 3, "exponent of tsallis and renyi, between 0 and 1")
+    confidence_alpha: float = option(1 / 3, "exponent of tsallis and renyi", above=0, below=1)
     confidence_aggregation: str = option("min", "of a word, from its tokens", choices=("min", "mean", "prod"))
 
 
-@dataclass
-class DetailOptions(ConfidenceOptions):
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Audio of reports."""
+
+    embed_audio: bool = option(False, "the report holds the audio itself, in place of links to it")
+    embed_limit: float = option(
+        50.0,
+        "megabytes of audio that the report may hold; the utterances with the most errors go first",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
+class DetailOptions(EmbedOptions, ConfidenceOptions):
     """Details: what is written beside the transcripts."""
 
-    write_timestamps: bool = option(False, "write when each token and word was said into timestamps-*.jsonl")
+    write_timestamps: bool = option(False, "write the times of each token and word into timestamps-*.jsonl")
     write_nbest: int = option(
-        0, "write so many best hypotheses of each utterance into nbest-*.jsonl; 0 for none"
+        0,
+        "write this many best hypotheses of each utterance into nbest-*.jsonl; 0 for none",
+        at_least=0,
     )
     html_report: bool = option(
         False, "write report-*.html: alignments, errors by word and speaker, audio; opens without a network"
     )
-    embed_audio: bool = option(False, "the report holds the audio itself, in place of links to it")
-    embed_limit: float = option(
-        50.0, "megabytes of audio that the report may hold; the utterances with the most errors go first"
-    )
 
 
-def check_details(opts: DetailOptions) -> None:
-    """Refuse values that make no sense.
+def check_details(opts: DetailOptions, skip_scoring: bool) -> None:
+    """Refuse options that contradict each other.
 
     Raises:
-      UserError: naming the option.
+      UserError: naming them.
     """
-    if not 0 < opts.confidence_alpha < 1:
-        raise UserError(f"--confidence-alpha must be between 0 and 1, got {opts.confidence_alpha}")
-    if opts.write_nbest < 0:
-        raise UserError(f"--write-nbest must be 0 or more, got {opts.write_nbest}")
-    if not opts.embed_limit > 0:
-        raise UserError(f"--embed-limit must be above 0, got {opts.embed_limit}")
     if opts.embed_audio and not opts.html_report:
         raise UserError("--embed-audio 1 is about the report: give --html-report 1, too")
+    if opts.html_report and skip_scoring:
+        raise UserError("--html-report shows scores: leave out --skip-scoring")
+
+
+@dataclass(frozen=True)
+class ScoreFilesOptions:
+    """Scoring: what is compared, and what is written."""
+
+    ref: str = option("", "references; left out: those of the hypotheses' files, e.g. recogs-*.txt")
+    normalize: str = option(
+        "none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower"
+    )
+    characters: bool = option(False, "count characters in place of words")
+    cer: bool = option(
+        False, "the table also has character error rates and the share of sentences without errors"
+    )
+    speakers: str = option("", "who spoke: a file of 'utterance speaker' lines")
+    missing_as_empty: bool = option(False, "utterances without hypothesis count as recognised as nothing")
+    errs: str = option("", "write the first system's alignments and counts by word there")
+    scores: str = option("", "write the first system's rates by speaker and most frequent confusions there")
+    level: float = option(0.95, "of the interval of differences between systems", above=0, below=1)
+
+
+@dataclass(frozen=True)
+class ReportOptions(EmbedOptions):
+    """Report: what it shows, and where it goes."""
+
+    cuts: str = option(
+        "",
+        "manifest of the test set, for players and speakers; file names in it are taken from the current folder",
+    )
+    ref: str = option("", "references; left out: those of the results' files")
+    normalize: str = option(
+        "none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower"
+    )
+    out: str = option("", "the report's file; left out: report-*.html beside the results")

@@ -1,52 +1,64 @@
-"""What decoding tells besides the words, as JSON lines: times, confidences, n-best lists."""
+"""Records of hypotheses as JSON lines: times, confidences, n-best lists."""
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
-from asr_core.decoding.confidence import aggregate
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.offline import Decoded
+from asr_core.decoding.method import BEST
 from asr_core.decoding.output.calibration import FILE_NAME, Calibration, kind_of, load_calibrations
 from asr_core.decoding.output.file_names import ResultFiles
 from asr_core.decoding.output.options import DetailOptions
 from asr_core.decoding.output.timestamps import FRAME_SHIFT, TimedWord, timed_words, token_times
+from asr_core.decoding.output.utterance import Decoded
+from asr_core.decoding.output.word_confidence import aggregate
+from asr_core.encoders.protocol import FrameGeometry
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.files import write_text_atomic
 
+Record = Dict[str, Any]
 
-class RecordFormatter(NamedTuple):
+
+@dataclass(frozen=True)
+class RecordFormatter:
     """Turns hypotheses into records.
 
     Attributes:
       tokenizer: the model's.
       frame_seconds: duration of a frame of encoder output.
       opts: what is wanted.
-      kind: what confidences are of, see :func:`~asr_core.decoding.output.calibration.kind_of`.
-      calibration: makes probabilities of them; None where there is none.
+      kind: what confidences are of, see :func:`~asr_core.decoding.output.calibration.kind_of`; "" without confidences.
+      calibration: makes probabilities of confidences; None where there is none.
     """
 
     tokenizer: Tokenizer
     frame_seconds: float
-    opts: DetailOptions
+    opts: DetailOptions = DetailOptions()
     kind: str = ""
     calibration: Optional[Calibration] = None
 
     @staticmethod
-    def make(
-        model: Any, tokenizer: Tokenizer, opts: DetailOptions, method: str, chunk_size: int, folder: Path
+    def for_run(
+        geometry: FrameGeometry,
+        tokenizer: Tokenizer,
+        opts: DetailOptions,
+        *,
+        method: str,
+        chunk_size: int,
+        folder: Path,
     ) -> "RecordFormatter":
-        """One for the results of a model.
+        """Make a formatter of the results of decoding with a run's checkpoint.
 
         Args:
-          model: has ``geometry``.
+          geometry: the model's.
           tokenizer, opts: see above.
-          method: the search's name.
+          method: name of the decoding method.
           chunk_size: of the encoder, in 50-Hz frames; -1 for whole utterances.
-          folder: where the checkpoint is, and the calibration of its confidences, if there is one.
+          folder: of the checkpoint, and of the calibration of its confidences, if there is one.
         """
-        seconds = model.geometry.subsampling_factor * FRAME_SHIFT
+        seconds = geometry.subsampling_factor * FRAME_SHIFT
         if not opts.write_confidence:
             return RecordFormatter(tokenizer, seconds, opts)
         kind = kind_of(method, chunk_size, opts)
@@ -59,8 +71,14 @@ class RecordFormatter(NamedTuple):
         logging.info("confidences are %s, %s", kind, where)
         return RecordFormatter(tokenizer, seconds, opts, kind, calibration)
 
-    def hypothesis(self, hyp: Hypothesis, duration: float, offset: float = 0.0) -> Dict[str, Any]:
-        """Text, tokens and words with their times in an utterance of ``duration`` seconds, which begins at ``offset``."""
+    def hypothesis(self, hyp: Hypothesis, duration: float, offset: float = 0.0) -> Record:
+        """Return text, tokens and words with their times.
+
+        Args:
+          hyp: the hypothesis.
+          duration: of the utterance, in seconds.
+          offset: where the utterance begins, in seconds.
+        """
         words = timed_words(hyp, self.tokenizer, self.frame_seconds, duration)
         return {
             "text": " ".join(word.word for word in words),
@@ -70,9 +88,9 @@ class RecordFormatter(NamedTuple):
             "words": [self._word(word, offset) for word in words],
         }
 
-    def _word(self, word: TimedWord, offset: float) -> Dict[str, Any]:
+    def _word(self, word: TimedWord, offset: float) -> Record:
         times = (None if t is None else round(offset + t, 3) for t in (word.start, word.end))
-        entry: Dict[str, Any] = {"w": word.word, **dict(zip(("start", "end"), times))}
+        entry: Record = {"w": word.word, **dict(zip(("start", "end"), times))}
         if word.confidences:
             raw = aggregate(word.confidences, self.opts.confidence_aggregation)
             entry["confidence"] = round(self.calibration(raw) if self.calibration else raw, 6)
@@ -80,13 +98,9 @@ class RecordFormatter(NamedTuple):
                 entry["raw_confidence"] = round(raw, 6)
         return entry
 
-    def utterance(self, decoded: Decoded, ref: str) -> Dict[str, Any]:
-        """What all records of an utterance begin with."""
-        entry: Dict[str, Any] = {
-            "id": decoded.cut_id,
-            "ref": ref,
-            "duration": round(decoded.audio_seconds, 4),
-        }
+    def utterance(self, decoded: Decoded, ref: str) -> Record:
+        """Return what all records of an utterance begin with."""
+        entry: Record = {"id": decoded.cut_id, "ref": ref, "duration": round(decoded.audio_seconds, 4)}
         if decoded.speaker:
             entry["speaker"] = decoded.speaker
         if self.kind:
@@ -94,42 +108,46 @@ class RecordFormatter(NamedTuple):
         return entry
 
 
-def write_details(
-    describer: RecordFormatter, files: ResultFiles, name: str, decoded: List[Decoded], refs: List[str]
+def write_records(
+    formatter: RecordFormatter,
+    files: ResultFiles,
+    set_name: str,
+    decoded: Sequence[Decoded],
+    refs: Sequence[str],
 ) -> None:
-    """Write the records of a test set that were asked for.
+    """Write the records of a test set that the formatter's options ask for.
 
     Args:
-      describer: makes them.
+      formatter: makes records.
       files: names of result files.
-      name: of the test set.
+      set_name: the test set's.
       decoded: its utterances.
       refs: their references.
     """
-    opts = describer.opts
+    opts = formatter.opts
     ordered = sorted(zip(decoded, refs), key=lambda pair: pair[0].cut_id)
     if opts.write_timestamps or opts.write_confidence:
-        for key in decoded[0].hypotheses if decoded else [""]:
-            _write(
-                files.path(files.beside("timestamps", ".jsonl"), name, key),
-                best_records(describer, ordered, key),
-            )
+        for result in decoded[0].hypotheses if decoded else [BEST]:
+            path = files.path(files.beside("timestamps", ".jsonl"), set_name, result)
+            _write(path, answer_records(formatter, ordered, result))
     if opts.write_nbest:
-        lists = (
-            (d, ref, [describer.hypothesis(hyp, d.audio_seconds) for hyp in d.nbest]) for d, ref in ordered
-        )
-        records = ({**describer.utterance(d, ref), "nbest": nbest} for d, ref, nbest in lists)
-        _write(files.path(files.beside("nbest", ".jsonl"), name, ""), records)
+        _write(files.path(files.beside("nbest", ".jsonl"), set_name), _nbest_records(formatter, ordered))
 
 
-def best_records(
-    describer: RecordFormatter, decoded: Iterable[Tuple[Decoded, str]], key: str
-) -> Iterator[Dict[str, Any]]:
-    """A record for each utterance, of which come what was decoded and the reference, with the result called ``key``."""
+def answer_records(
+    formatter: RecordFormatter, decoded: Iterable[Tuple[Decoded, str]], result: str
+) -> Iterator[Record]:
+    """Yield a record of each utterance with the answer of a ``result``; ``decoded`` has utterances and references."""
     for d, ref in decoded:
-        yield {**describer.utterance(d, ref), **describer.hypothesis(d.hypotheses[key], d.audio_seconds)}
+        yield {**formatter.utterance(d, ref), **formatter.hypothesis(d.hypotheses[result], d.audio_seconds)}
 
 
-def _write(path: Path, records: Iterable[Dict[str, Any]]) -> None:
+def _nbest_records(formatter: RecordFormatter, decoded: Iterable[Tuple[Decoded, str]]) -> Iterator[Record]:
+    for d, ref in decoded:
+        nbest = [formatter.hypothesis(hyp, d.audio_seconds) for hyp in d.nbest]
+        yield {**formatter.utterance(d, ref), "nbest": nbest}
+
+
+def _write(path: Path, records: Iterable[Record]) -> None:
     write_text_atomic(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     logging.info("%s", path)

@@ -1,4 +1,4 @@
-"""Device and precision of training."""
+"""Precision of training."""
 
 from typing import Optional
 
@@ -6,18 +6,6 @@ import torch
 
 from asr_core.training.options import ProcessOptions
 from asr_core.utils.errors import UserError
-
-
-def pick_device(opts: ProcessOptions, local_rank: int = 0) -> torch.device:
-    """Return the device that ``--device`` names; on GPUs, the one of this process.
-
-    Raises:
-      UserError: CUDA was asked for and is not available.
-    """
-    has_cuda = torch.cuda.is_available()
-    if opts.device == "cuda" and not has_cuda:
-        raise UserError("--device cuda: this machine, or this build of torch, has no CUDA; give --device cpu")
-    return torch.device("cuda", local_rank) if has_cuda and opts.device != "cpu" else torch.device("cpu")
 
 
 def autocast_dtype(opts: ProcessOptions, device: torch.device) -> Optional[torch.dtype]:

@@ -28,6 +28,7 @@ class LibriSpeech(Corpus):
     }
     valid_parts = ("dev-clean", "dev-other")
     test_parts = {"test-clean": "test-clean", "test-other": "test-other"}
+    training_options = ("full_libri",)
 
     def __init__(self, params: Mapping[str, object]) -> None:
         super().__init__(params)

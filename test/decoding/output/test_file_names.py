@@ -1,5 +1,6 @@
 """Result files keep the names that users' scripts look for."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,46 +9,52 @@ import pytest
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.file_names import offline_files, streaming_files
 from asr_core.decoding.registry import METHODS
+from asr_core.decoding.resource_loading import names_neural_lm
+from asr_core.encoders.chunk_options import Chunk
+from asr_core.lm.options import LmOptions
+from asr_core.models.checkpoint_options import CheckpointOptions
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden/result_names.json").read_text(encoding="utf-8"))
-CHECKPOINT = {
-    "epoch": 30,
-    "iter": 0,
-    "avg": 15,
-    "use_averaged_model": True,
-    "use_ema": False,
-    "exp_dir": "exp",
-    "label": "",
-}
-ENCODER = {"context_size": 2, "causal": False, "chunk_size": -1, "left": -1}
-CHUNK = (32, 128)  # of streaming, where a variation has none
+CHUNK = Chunk(32, 128)  # of streaming, where a variation has none
 
 
-def split(variation):
-    """The values of a variation as those of encoder, search, and the rest."""
-    values = GOLDEN["variations"][variation]
-    encoder = {name: values.get(name, default) for name, default in ENCODER.items()}
-    search = {n: v for n, v in values.items() if n in SearchOptions.__dataclass_fields__}
-    return encoder, search, {**CHECKPOINT, **values}
+def options(method, variation):
+    """The values of a variation, as options of the search, the checkpoint and a language model."""
+    values = {"exp_dir": "exp", "decoding_method": method, **GOLDEN["variations"][variation]}
+    chunk = Chunk(values["chunk_size"], values["left"]) if values.get("causal") else None
+    kinds = (SearchOptions, CheckpointOptions, LmOptions)
+    return values, chunk, [dataclasses.replace(cls(), **select(cls, values)) for cls in kinds]
+
+
+def select(cls, values):
+    return {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_offline_names(method):
     for entry in GOLDEN["offline"][method]:
         for variation in entry["variations"]:
-            encoder, search, params = split(variation)
-            opts = SearchOptions(decoding_method=method, **search)
-            check(offline_files(params, opts, *encoder.values()), entry)
+            values, chunk, (search, checkpoint, lm) = options(method, variation)
+            files = offline_files(
+                METHODS[method],
+                search,
+                checkpoint,
+                chunk=chunk,
+                context_size=values.get("context_size", 2),
+                neural_lm=names_neural_lm(search, lm),
+            )
+            check(files, entry)
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.streaming])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.stream])
 def test_streaming_names(method):
     for entry in GOLDEN["streaming"][method]:
         for variation in entry["variations"]:
-            encoder, search, params = split(variation)
-            opts = SearchOptions(decoding_method=method, **search)
-            chunk = (encoder["chunk_size"], encoder["left"]) if encoder["causal"] else CHUNK
-            check(streaming_files(params, opts, *chunk), entry)
+            values, chunk, (search, checkpoint, _) = options(method, variation)
+            files = streaming_files(
+                METHODS[method], search, checkpoint, chunk=chunk or CHUNK, label=values.get("label", "")
+            )
+            check(files, entry)
 
 
 def check(files, expected):

@@ -1,0 +1,60 @@
+"""Encoding of batches for a search."""
+
+from typing import Any, Iterator, Mapping, Optional, Protocol, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from asr_core.decoding.padding import pad_for_encoder, searched_frames
+from asr_core.encoders.chunk_options import Chunk
+from asr_core.encoders.protocol import FrameGeometry
+
+
+class EncodingModel(Protocol):
+    """A model that encodes whole utterances: an AsrModel whose chunk is set, or a scripted one."""
+
+    @property
+    def geometry(self) -> FrameGeometry: ...
+
+    def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
+        """Map features (N, T, F) and lengths (N,) to the encoder output (N, T', C) and its lengths."""
+        ...
+
+
+def supervised_features(batch: Mapping[str, Any]) -> Iterator[Tensor]:
+    """Yield the features (T, F) of each utterance of a batch of the data module."""
+    sup = batch["supervisions"]
+    spans = zip(sup["sequence_idx"].tolist(), sup["start_frame"].tolist(), sup["num_frames"].tolist())
+    for row, start, length in spans:
+        yield batch["inputs"][row, start : start + length]
+
+
+def collate(features: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
+    """Join the features (T, F) of several utterances to a batch (N, T, F) and its lengths (N,).
+
+    The padding's values do not matter: :func:`encode_features` overwrites them.
+    """
+    lens = torch.tensor([len(f) for f in features], dtype=torch.int64)
+    return torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True), lens
+
+
+def encode_features(
+    model: EncodingModel, x: Tensor, x_lens: Tensor, chunk: Optional[Chunk] = None
+) -> Tuple[Tensor, Tensor]:
+    """Encode a batch; a causal model sees its chunks as in real streaming.
+
+    Args:
+      model: in evaluation mode.
+      x: (N, T, F) features.
+      x_lens: (N,) int64.
+      chunk: of a causal model; None for others.
+
+    Returns:
+      The encoder output (N, T', C), and how many of its frames are to be searched, (N,) int64.
+    """
+    size = -1 if chunk is None else chunk.size
+    padded, padded_lens = pad_for_encoder(x, x_lens, chunk is not None, size, model.geometry)
+    encoder_out, lens = model.forward_encoder(padded, padded_lens)
+    if size > 0:
+        lens = torch.minimum(lens, searched_frames(x_lens, model.geometry))
+    return encoder_out, lens.to(torch.int64)

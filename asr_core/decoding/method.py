@@ -1,0 +1,101 @@
+"""Decoding methods: what a method declares, what it gets to search, what it returns."""
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Union
+
+from torch import Tensor
+
+from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.methods.names import MethodNames
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.protocol import RecognitionModel, StreamingSearch
+from asr_core.decoding.resources import Resource, Resources
+
+BEST = "best"  # name of the result of a method that has only one
+NBestLists = List[List[Hypothesis]]
+# For each result, by its name, and each utterance the hypotheses, the best first. Methods that rescore
+# have one result for each weight of a model.
+Results = Dict[str, NBestLists]
+
+
+class Head(enum.Enum):
+    """The output of the model that a method searches."""
+
+    TRANSDUCER = "transducer"
+    CTC = "ctc"
+
+
+class References(enum.Enum):
+    """The form in which an oracle wants the transcripts."""
+
+    TOKENS = "token ids"
+    WORDS = "words"
+
+
+class KeywordOnly:
+    """Base of dataclasses whose fields are given by name only, as with ``kw_only`` of Python 3.10."""
+
+    def __new__(cls, **fields: object) -> "KeywordOnly":
+        return super().__new__(cls)
+
+
+@dataclass(frozen=True)
+class Job(KeywordOnly):
+    """A batch to search.
+
+    Attributes:
+      model: an AsrModel in evaluation mode, or a scripted one.
+      encoder_out: (N, T, C).
+      lens: (N,) int64, frames of each utterance.
+      opts: search options.
+      resources: what the method needs besides the model.
+      references: transcripts, in the form that the method asks for.
+      num_best: hypotheses wanted of each utterance; methods without n-best lists return one.
+    """
+
+    model: RecognitionModel
+    encoder_out: Tensor
+    lens: Tensor
+    opts: SearchOptions
+    resources: Resources = Resources()
+    references: Optional[Sequence[Sequence[Union[int, str]]]] = None
+    num_best: int = 1
+
+
+@dataclass(frozen=True)
+class Method(KeywordOnly):
+    """A decoding method.
+
+    Attributes:
+      name: value of ``--decoding-method``.
+      search: finds the hypotheses of a batch; the first of each list is the answer.
+      uses: names of the search options that have an effect.
+      names: the method's part of the names of result files.
+      head: the output that it searches.
+      needs: resources that it cannot work without.
+      optional: resources that it uses if the options name them.
+      expects_one_of: of the optional resources those of which one at least should be there.
+      references: the transcripts that it compares with, None unless it is an oracle.
+      attention_decoder: whether it rescores with the model's attention decoder.
+      nbest: whether its lists hold further hypotheses, no two with the same tokens.
+      stream: makes the search over streams; None where the method cannot stream.
+    """
+
+    name: str
+    search: Callable[[Job], Results]
+    uses: FrozenSet[str]
+    names: MethodNames
+    head: Head = Head.TRANSDUCER
+    needs: FrozenSet[Resource] = frozenset()
+    optional: FrozenSet[Resource] = frozenset()
+    expects_one_of: FrozenSet[Resource] = frozenset()
+    references: Optional[References] = None
+    attention_decoder: bool = False
+    nbest: bool = False
+    stream: Optional[Callable[[RecognitionModel, SearchOptions, Resources], StreamingSearch[Any]]] = None
+
+
+def of_answers(answers: Sequence[Hypothesis]) -> Results:
+    """Return the results of a method that finds one hypothesis for each utterance."""
+    return {BEST: [[hypothesis] for hypothesis in answers]}

@@ -1,0 +1,105 @@
+"""Methods that search the transducer with a beam over predictor contexts and graph states."""
+
+from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
+from asr_core.decoding.method import BEST, Job, Method, References, Results, of_answers
+from asr_core.decoding.methods import option_names
+from asr_core.decoding.methods.names import FastBeamNames
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.protocol import RecognitionModel
+from asr_core.decoding.resources import Resource, Resources
+from asr_core.decoding.transducer.fast_beam import StreamingFastBeamSearch, fast_beam_search
+from asr_core.decoding.transducer.fast_beam_nbest import fast_beam_nbest, fast_beam_oracle_nbest
+
+# Where paths are drawn without a graph, icefall subtracts this much of the internal language model.
+_PATHS_ILME_SCALE = 0.1
+
+
+def _options(opts: SearchOptions, ilme_scale: float = 0.0) -> FastBeamOptions:
+    """Return the options of fast beam search; ``ilme_scale`` holds where the user gave none."""
+    return FastBeamOptions(
+        beam=opts.beam,
+        max_contexts=opts.max_contexts,
+        max_states=opts.max_states,
+        blank_penalty=opts.blank_penalty,
+        temperature=opts.temperature,
+        ilme_scale=ilme_scale if opts.ilme_scale is None else opts.ilme_scale,
+    )
+
+
+def _nbest_options(job: Job) -> NbestOptions:
+    return NbestOptions(num_paths=job.opts.num_paths, scale=job.opts.nbest_scale, num_best=job.num_best)
+
+
+def _search(job: Job) -> Results:
+    return of_answers(
+        fast_beam_search(job.model, job.encoder_out, job.lens, _options(job.opts), job.resources.lg)
+    )
+
+
+def _stream(model: RecognitionModel, opts: SearchOptions, resources: Resources) -> StreamingFastBeamSearch:
+    return StreamingFastBeamSearch(model, _options(opts))
+
+
+def _paths(job: Job) -> Results:
+    lg = job.resources.lg
+    lists = fast_beam_nbest(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        _options(job.opts, _PATHS_ILME_SCALE if lg is None else 0.0),
+        lg,
+        _nbest_options(job),
+    )
+    return {BEST: lists}
+
+
+def _oracle(job: Job) -> Results:
+    lists = fast_beam_oracle_nbest(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        job.references,
+        _options(job.opts, _PATHS_ILME_SCALE),
+        _nbest_options(job),
+    )
+    return {BEST: lists}
+
+
+FAST_BEAM_SEARCH = Method(
+    name="fast_beam_search",
+    search=_search,
+    stream=_stream,
+    uses=option_names.FAST_BEAM,
+    names=FastBeamNames(),
+)
+LG = Method(
+    name="fast_beam_search_LG",
+    search=_search,
+    needs=frozenset({Resource.LG}),
+    uses=option_names.FAST_BEAM | option_names.LG,
+    names=FastBeamNames(graph=True),
+)
+NBEST = Method(
+    name="fast_beam_search_nbest",
+    search=_paths,
+    nbest=True,
+    uses=option_names.FAST_BEAM_PATHS,
+    names=FastBeamNames(samples=True),
+)
+NBEST_LG = Method(
+    name="fast_beam_search_nbest_LG",
+    search=_paths,
+    nbest=True,
+    needs=frozenset({Resource.LG}),
+    uses=option_names.FAST_BEAM_PATHS | option_names.LG,
+    names=FastBeamNames(samples=True, graph=True),
+)
+NBEST_ORACLE = Method(
+    name="fast_beam_search_nbest_oracle",
+    search=_oracle,
+    nbest=True,
+    references=References.TOKENS,
+    uses=option_names.FAST_BEAM_PATHS,
+    names=FastBeamNames(samples=True),
+)
+METHODS = (FAST_BEAM_SEARCH, LG, NBEST, NBEST_LG, NBEST_ORACLE)

@@ -1,0 +1,82 @@
+"""Decoding of test sets of whole utterances with a trained model."""
+
+from typing import List, Mapping, Optional, Sequence, Type
+
+from asr_core.data.corpus import Corpus
+from asr_core.decoding.method import References
+from asr_core.decoding.offline import MakeReferences, OfflineDecoder
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.output.file_names import offline_files
+from asr_core.decoding.registry import resolve_method
+from asr_core.decoding.resource_loading import names_neural_lm
+from asr_core.decoding.session import DecodingSession, SessionOptions, progress
+from asr_core.lm.options import LmOptions
+from asr_core.text.tokenizer import Tokenizer
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import from_params
+
+
+def decode(
+    corpus_class: Type[Corpus],
+    params: Mapping[str, object],
+    fallback_tokenizer: str = "",
+    usual: Optional[Mapping[str, object]] = None,
+) -> None:
+    """Decode test sets and score the transcripts.
+
+    Args:
+      corpus_class: has the test sets.
+      params: all options by name.
+      fallback_tokenizer: where the corpus keeps its tokenizer, if the experiment's folder has none.
+      usual: the program's own defaults of options, which nobody chose.
+
+    Raises:
+      UserError: the options make no sense, or files are missing or damaged.
+    """
+    setup_logger()
+    opts, lm = SessionOptions.from_params(params), from_params(LmOptions, params)
+    search = resolve_method(from_params(SearchOptions, params), from_params(SearchOptions, usual or {}), lm)
+    session = DecodingSession(corpus_class(params), opts, search, fallback_tokenizer=fallback_tokenizer)
+    files = offline_files(
+        session.method,
+        search,
+        opts.checkpoint,
+        chunk=session.chunk,
+        context_size=session.context_size,
+        neural_lm=names_neural_lm(search, lm),
+    )
+    results = session.open_results(files)
+    decoder = OfflineDecoder(
+        model=session.model,
+        opts=search,
+        chunk=session.chunk,
+        resources=session.load_resources(lm),
+        references=_references(session.method.references, session.corpus, session.tokenizer),
+        details=opts.details,
+        device=session.device,
+    )
+    for name, cuts in session.test_sets.items():
+        batches = session.data.test_dataloader(cuts)
+        decoded = list(progress(decoder.decode(batches), sum(cut.duration for cut in cuts), name))
+        results.add(name, decoded, sum(d.compute_seconds for d in decoded))
+    results.report(f"{files.key}, {_encoder_context(session)}")
+
+
+def _encoder_context(session: DecodingSession) -> str:
+    """Name the part of an utterance that the encoder sees."""
+    if session.chunk is None or session.chunk.size < 1:
+        return "whole utterances"
+    return f"chunk {session.chunk.size}, left context {session.chunk.left_context}"
+
+
+def _references(form: Optional[References], corpus: Corpus, tokenizer: Tokenizer) -> Optional[MakeReferences]:
+    """Return the function that makes the references of a method; None unless it compares with any."""
+
+    def tokens(texts: Sequence[str]) -> List[List[int]]:
+        return tokenizer.encode([corpus.normalize(text) for text in texts])
+
+    def words(texts: Sequence[str]) -> List[List[str]]:
+        return [corpus.normalize(text).split() for text in texts]
+
+    functions = {References.TOKENS: tokens, References.WORDS: words}
+    return None if form is None else functions[form]

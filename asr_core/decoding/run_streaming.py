@@ -1,0 +1,83 @@
+"""Decoding of test sets chunk by chunk, many streams at a time."""
+
+import logging
+import time
+from typing import Any, Iterable, Iterator, List, Mapping, Tuple, Type
+
+from torch import Tensor
+
+from asr_core.data.corpus import Corpus
+from asr_core.decoding.confidence import ConfidentSearch
+from asr_core.decoding.encoding import supervised_features
+from asr_core.decoding.method import BEST
+from asr_core.decoding.options import StreamingSearchOptions
+from asr_core.decoding.output.file_names import streaming_files
+from asr_core.decoding.output.utterance import Decoded
+from asr_core.decoding.registry import check_streaming, get_method, resolve_method, streaming_search
+from asr_core.decoding.session import DecodingSession, SessionOptions
+from asr_core.decoding.streaming import StreamBatch, decode_streams
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import from_params
+
+_LOG_EVERY = 100  # utterances
+
+
+def streaming_decode(
+    corpus_class: Type[Corpus], params: Mapping[str, object], fallback_tokenizer: str = ""
+) -> None:
+    """Decode test sets as streams and score the transcripts; arguments as of :func:`~asr_core.decoding.run_offline.decode`."""
+    setup_logger()
+    opts, streaming = SessionOptions.from_params(params), from_params(StreamingSearchOptions, params)
+    search = resolve_method(streaming.search_options(), StreamingSearchOptions().search_options())
+    check_streaming(get_method(search.decoding_method))
+    session = DecodingSession(
+        corpus_class(params), opts, search, fallback_tokenizer=fallback_tokenizer, streaming=True
+    )
+    chunk = session.chunk
+    assert chunk is not None, "a session of streams has one"
+    files = streaming_files(session.method, search, opts.checkpoint, chunk=chunk, label=streaming.label)
+    results = session.open_results(files)
+    resources = session.load_resources()
+    for name, cuts in session.test_sets.items():
+        searching = streaming_search(session.model, search, resources)
+        if opts.details.write_confidence:
+            searching = ConfidentSearch(searching, session.model, search, opts.details)
+        streams: StreamBatch[Any] = StreamBatch(session.model, searching, chunk.size, session.device)
+        loader = _TimedLoader(session.data.test_dataloader(cuts))
+        start = time.perf_counter()
+        decoded = _decode_set(streams, loader, streaming.num_decode_streams, name)
+        results.add(name, decoded, time.perf_counter() - start - loader.seconds)
+    results.report(f"{files.key}, streaming with chunk {chunk.size}, left context {chunk.left_context}")
+
+
+def _decode_set(
+    streams: StreamBatch[Any], loader: "_TimedLoader", num_streams: int, name: str
+) -> List[Decoded]:
+    """Decode all utterances of a test set."""
+    decoded: List[Decoded] = []
+    for cut, hypothesis in decode_streams(streams, loader.utterances(), num_streams):
+        decoded.append(Decoded.of_cut(cut, {BEST: hypothesis}))
+        if len(decoded) % _LOG_EVERY == 0:
+            logging.info("%s: %d utterances done", name, len(decoded))
+    return decoded
+
+
+class _TimedLoader:
+    """Utterances of a test loader, and the time that loading takes.
+
+    Attributes:
+      seconds: spent waiting for batches up to now.
+    """
+
+    def __init__(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        self._batches = batches
+        self.seconds = 0.0
+
+    def utterances(self) -> Iterator[Tuple[Any, Tensor]]:
+        """Yield (cut, features (T, F)) of each utterance."""
+        begin = time.perf_counter()
+        for batch in self._batches:
+            self.seconds += time.perf_counter() - begin
+            yield from zip(batch["supervisions"]["cut"], supervised_features(batch))
+            begin = time.perf_counter()
+        self.seconds += time.perf_counter() - begin

@@ -1,0 +1,67 @@
+"""Options of transcribing; light, so that ``--help`` needs no torch."""
+
+from dataclasses import dataclass
+
+from asr_core.data.options import FEATURE_TYPES
+from asr_core.decoding.options import DEVICES, DistributionOptions
+from asr_core.utils.options import option
+
+
+@dataclass(frozen=True)
+class TranscribeOptions(DistributionOptions):
+    """Transcribing: with what, how, and what is printed."""
+
+    model: str = option(
+        "", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename")
+    )
+    tokens: str = option(
+        "",
+        "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it",
+        aliases=("--bpe-model",),
+    )
+    method: str = option(
+        "greedy_search",
+        "greedy_search, modified_beam_search or fast_beam_search",
+        aliases=("--decoding-method",),
+    )
+    beam_size: int = option(4, "hypotheses kept by beam searches", at_least=1)
+    beam: float = option(
+        4.0,
+        "fast_beam_search drops what is worse than the best by more than this (natural log-probability)",
+        above=0,
+    )
+    max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame", at_least=1)
+    max_states: int = option(8, "states that fast_beam_search keeps per frame", at_least=1)
+    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame", at_least=1)
+    sample_rate: int = option(
+        16000,
+        "samples per second that the model takes, if its file does not tell; other audio is resampled",
+    )
+    feature_type: str = option(
+        "fbank", "kind of features that the model takes, if its file does not tell", choices=FEATURE_TYPES
+    )
+    json: bool = option(False, "print a JSON object for each file")
+    timestamps: bool = option(False, "print each word with its start and end in seconds")
+    confidence: bool = option(
+        False, "print each word's confidence; a probability if confidence.json lies beside the model"
+    )
+    max_duration: float = option(120.0, "seconds of audio in a batch", above=0)
+    max_segment: float = option(
+        30.0, "seconds; longer recordings are cut where it is quiet, unless the model streams", at_least=1
+    )
+    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=DEVICES)
+    num_threads: int = option(
+        0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class TracedModelOptions:
+    """Model: its three files."""
+
+    encoder_model_filename: str = option("", "encoder_jit_trace.pt; needed")
+    decoder_model_filename: str = option("", "decoder_jit_trace.pt; needed")
+    joiner_model_filename: str = option("", "joiner_jit_trace.pt; needed")
+    decode_chunk_len: int = option(
+        32, "feature frames of a chunk; refused if the model was exported for others, left out: those"
+    )

@@ -1,0 +1,247 @@
+"""Transcription of recordings with a trained or exported model."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import soundfile
+import torch
+from torch import Tensor
+
+from asr_core.data.features import FeatureStream, extract_features, load_audio
+from asr_core.decoding.confidence import ConfidentSearch, with_confidences
+from asr_core.decoding.encoding import collate
+from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.method import BEST
+from asr_core.decoding.model_loading import model_overrides
+from asr_core.decoding.offline import encode, search
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.output.calibration import kind_of, load_calibrations
+from asr_core.decoding.output.options import ConfidenceOptions
+from asr_core.decoding.output.records import RecordFormatter
+from asr_core.decoding.registry import check_head, get_method, streaming_search
+from asr_core.decoding.segmentation import split_points
+from asr_core.decoding.streaming import StreamBatch, decode_streams
+from asr_core.encoders.chunk_options import CHUNK_OPTIONS, Chunk
+from asr_core.export.loading import InferenceModel, describe_scripted, load_for_inference
+from asr_core.export.traced import load_traced
+from asr_core.serving.options import TracedModelOptions, TranscribeOptions
+from asr_core.serving.transcript import Transcript, format_transcript
+from asr_core.utils.device import pick_device
+from asr_core.utils.errors import UserError
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import from_params
+from asr_core.utils.runtime import setup_cpu
+
+_FRAMES_PER_SECOND = 100  # of features
+_BATCHES_IN_MEMORY = 10  # audio of this many batches is read at a time
+_NUM_STREAMS = 50  # decoded together with a streaming model
+_OF_FEATURES = ("sample_rate", "feature_type")
+
+# (what the user gave of the model, its chunks and features; device) -> the model
+LoadModel = Callable[[Mapping[str, object], torch.device], InferenceModel]
+
+
+class _Piece(NamedTuple):
+    """A part of a recording: the recording's name, and the frames first..end-1."""
+
+    name: str
+    first: int
+    end: int
+
+
+class Transcriber:
+    """Recognises speech in recordings with one model.
+
+    Args:
+      loaded: the model.
+      opts: how it is searched.
+      device: where it is.
+
+    Raises:
+      UserError: the method cannot be used with this model, or needs more than a model.
+    """
+
+    def __init__(self, loaded: InferenceModel, opts: TranscribeOptions, device: torch.device) -> None:
+        self.loaded = loaded
+        self._opts = opts
+        self._device = device
+        self._search = search_options(opts)
+        check_head(loaded.model, get_method(self._search.decoding_method))
+        kind = kind_of(self._search.decoding_method, loaded.chunk_size, ConfidenceOptions())
+        folder = Path(opts.model).parent
+        self._formatter = RecordFormatter(
+            loaded.tokenizer,
+            loaded.frame_seconds,
+            kind=kind,
+            calibration=load_calibrations(folder).get(kind) if opts.confidence else None,
+        )
+
+    def transcribe(self, recordings: Mapping[str, Tensor]) -> Dict[str, Transcript]:
+        """Transcribe recordings.
+
+        Args:
+          recordings: samples (T,) in [-1, 1] at the model's sampling rate, by name.
+
+        Returns:
+          The transcripts by name.
+        """
+        seconds = {name: len(samples) / self.loaded.sample_rate for name, samples in recordings.items()}
+        features = {name: self._features(samples) for name, samples in recordings.items()}
+        transcripts = {name: Transcript(name, duration=round(t, 3)) for name, t in seconds.items()}
+        recognize = self._recognize_streams if self.loaded.streaming else self._recognize_pieces
+        found = sorted(recognize(features), key=lambda item: item[0])  # pieces in their order in time
+        for piece, hypothesis in found:
+            offset = piece.first / _FRAMES_PER_SECOND
+            record = self._formatter.hypothesis(hypothesis, seconds[piece.name] - offset, offset)
+            transcripts[piece.name].add(record)
+        return transcripts
+
+    def _features(self, samples: Tensor) -> Tensor:
+        """Return the features (T, F) of a recording, which a streaming model gets second by second."""
+        loaded = self.loaded
+        if not loaded.streaming:
+            return extract_features(samples, loaded.sample_rate, loaded.feature_dim, loaded.feature_type)
+        stream = FeatureStream(loaded.sample_rate, loaded.feature_dim, loaded.feature_type)
+        parts = [stream.accept(second) for second in samples.split(loaded.sample_rate)]
+        return torch.cat([*parts, stream.finish()])
+
+    def _recognize_streams(self, features: Mapping[str, Tensor]) -> Iterator[Tuple[_Piece, Hypothesis]]:
+        """Yield each recording and its hypothesis, in any order."""
+        searching = streaming_search(self.loaded.model, self._search)
+        if self._opts.confidence:
+            searching = ConfidentSearch(searching, self.loaded.model, self._search, ConfidenceOptions())
+        batch: StreamBatch[_Piece] = StreamBatch(
+            self.loaded.model, searching, self.loaded.chunk_size, self._device
+        )
+        whole = ((_Piece(name, 0, len(f)), f) for name, f in features.items())
+        yield from decode_streams(batch, whole, num_streams=_NUM_STREAMS)
+
+    def _recognize_pieces(self, features: Mapping[str, Tensor]) -> Iterator[Tuple[_Piece, Hypothesis]]:
+        """Yield each piece of each recording and its hypothesis, long ones first."""
+        longest = int(self._opts.max_segment * _FRAMES_PER_SECOND)
+        pieces = [
+            _Piece(name, first, end)
+            for name, f in features.items()
+            for first, end in split_points(f, longest)
+        ]
+        pieces.sort(key=lambda piece: piece.first - piece.end)
+        most = int(self._opts.max_duration * _FRAMES_PER_SECOND)
+        while pieces:
+            count = max(1, most // max(1, pieces[0].end - pieces[0].first))
+            batch, pieces = pieces[:count], pieces[count:]
+            answers = self._recognize([features[piece.name][piece.first : piece.end] for piece in batch])
+            yield from zip(batch, answers)
+
+    def _recognize(self, features: Sequence[Tensor]) -> List[Hypothesis]:
+        """Return the hypothesis of each of the features (T, F)."""
+        loaded = self.loaded
+        x, x_lens = collate(features)
+        chunk = Chunk(loaded.chunk_size, -1) if loaded.causal else None
+        job = encode(loaded.model, x.to(self._device), x_lens.to(self._device), self._search, chunk=chunk)
+        answers = [hypotheses[0] for hypotheses in search(job)[BEST]]
+        if not self._opts.confidence:
+            return answers
+        return with_confidences(job, range(len(answers)), answers, ConfidenceOptions())
+
+
+def search_options(opts: TranscribeOptions) -> SearchOptions:
+    """Return the options of the search.
+
+    Raises:
+      UserError: the method is unknown, or needs more than a model.
+    """
+    search = dataclasses.replace(from_params(SearchOptions, opts), decoding_method=opts.method)
+    method = get_method(opts.method)
+    if method.needs or method.references or method.attention_decoder:
+        raise UserError(f"--method {opts.method} needs more than a model: use decode.py")
+    return search
+
+
+def transcribe_files(
+    params: Mapping[str, object], paths: Sequence[str], load: Optional[LoadModel] = None
+) -> int:
+    """Transcribe audio files and print what was recognised.
+
+    Args:
+      params: all options by name.
+      paths: the files.
+      load: makes the model; by default it is loaded from ``--model``.
+
+    Returns:
+      How many files could not be read.
+
+    Raises:
+      UserError: the options make no sense, or there is no such model.
+    """
+    opts = from_params(TranscribeOptions, params)
+    if not (opts.model or load):
+        raise UserError("no model: give its file with --model")
+    setup_logger()
+    search_options(opts)  # a mistake is reported before the model is loaded
+    setup_cpu(opts.num_threads)
+    device = pick_device(opts.device)
+    given = model_overrides(params)
+    given.update({name: params[name] for name in (*CHUNK_OPTIONS, *_OF_FEATURES) if name in params})
+    loaded = load(given, device) if load else load_for_inference(opts.model, opts.tokens, given, str(device))
+    transcriber = Transcriber(loaded, opts, device)
+    failed = 0
+    for group in _groups(paths, _BATCHES_IN_MEMORY * opts.max_duration):
+        transcripts = transcriber.transcribe(_read(group, loaded.sample_rate))
+        for path in group:
+            if path in transcripts:
+                print(format_transcript(transcripts[path], opts), flush=True)
+        failed += sum(path not in transcripts for path in group)
+    return failed
+
+
+def transcribe_files_traced(params: Mapping[str, object], paths: Sequence[str]) -> int:
+    """Transcribe audio files with the three files of a traced model; see :func:`transcribe_files`."""
+    opts = from_params(TracedModelOptions, params)
+    files = {
+        "encoder": opts.encoder_model_filename,
+        "decoder": opts.decoder_model_filename,
+        "joiner": opts.joiner_model_filename,
+    }
+
+    def load(given: Mapping[str, object], device: torch.device) -> InferenceModel:
+        for part, path in files.items():
+            if not path:
+                raise UserError(f"no {part}: give its file with --{part}-model-filename")
+        model = load_traced(files["encoder"], files["decoder"], files["joiner"], str(device))
+        return describe_scripted(model, files["encoder"], str(params.get("tokens", "")), given)
+
+    return transcribe_files(params, paths, load)
+
+
+def _groups(paths: Sequence[str], seconds: float) -> Iterator[List[str]]:
+    """Yield files in the given order, in groups of about ``seconds`` of audio, which are held in memory together."""
+    group: List[str] = []
+    total = 0.0
+    for path in paths:
+        group.append(path)
+        total += _duration(path)
+        if total >= seconds:
+            yield group
+            group, total = [], 0.0
+    if group:
+        yield group
+
+
+def _duration(path: str) -> float:
+    try:
+        return soundfile.info(path).duration
+    except (RuntimeError, OSError):
+        return 0.0  # reading it will report what is wrong
+
+
+def _read(paths: Sequence[str], sample_rate: int) -> Dict[str, Tensor]:
+    """Return the samples of the files that can be read; print a line on stderr for each other one."""
+    recordings: Dict[str, Tensor] = {}
+    for path in dict.fromkeys(paths):
+        try:
+            recordings[path] = load_audio(path, sample_rate)
+        except UserError as e:
+            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+    return recordings
