@@ -70,7 +70,7 @@ def test_nbest_times_and_report(world, capsys):  # noqa: F811
 def test_methods_without_nbest_are_refused(world, capsys):  # noqa: F811
     for program, options, message in (
         (decode, ["--write-nbest", "2"], "greedy_search has no n-best list; these have: "),
-        (decode, ["--write-nbest", "-1"], "--write-nbest must be 0 or more"),
+        (decode, ["--write-nbest", "-1"], "--write-nbest must be at least 0"),
         (decode, ["--embed-audio", "1"], "give --html-report 1, too"),
         (decode, ["--confidence-alpha", "1"], "--confidence-alpha"),
         (decode, ["--normalize", "upside-down"], "unknown normalization"),
