@@ -8,8 +8,83 @@ import torch
 from fake_run import records
 
 from asr_core.training.checkpoint import read_whole
+from asr_core.training.distributed.launch import RankInfo
+from asr_core.training.distributed.world import PeerLost, SingleProcess
+from asr_core.training.health.bad_batches import BadBatches, is_out_of_memory, names_of
 from asr_core.training.reporting.writers import read_metrics
+from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
+
+
+class Describing:
+    """Data whose batches are lists of names."""
+
+    def describe(self, batch):
+        return [{"id": name} for name in batch]
+
+    def shape_of(self, batch):
+        return [len(batch)]
+
+
+class TwoRanks(SingleProcess):
+    def gather(self, value):
+        return [value, [{"id": "other", "value": 1.0}]]
+
+
+def test_a_skipped_step_names_the_cuts_of_all_ranks_and_counts(tmp_path):
+    state = TrainState(epoch=2, batch_idx_train=9)
+    bad = BadBatches(tmp_path, TwoRanks(), state, Describing())
+    assert bad.record_skipped("loss", [{"id": "mine", "value": float("nan")}]) == "mine, other"
+    assert bad.record_skipped("gradient", []) == "other"
+    assert (state.bad_batches, state.bad_in_a_row, state.bad_cuts_lines) == (2, 2, 3)
+    assert bad_cuts(tmp_path)[:2] == [
+        {"id": "mine", "value": "nan", "epoch": 2, "batch": 9, "what": "loss"},
+        {"id": "other", "value": "1.0", "epoch": 2, "batch": 9, "what": "loss"},
+    ]
+    other = BadBatches(tmp_path, TwoRanks(RankInfo(rank=1, size=2)), TrainState(), Describing())
+    assert other.record_skipped("loss", []) == "other" and len(bad_cuts(tmp_path)) == 3
+
+
+def test_a_message_names_ten_cuts():
+    cuts = [{"id": n} for n in range(11)]
+    assert names_of(cuts[:10]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert names_of(cuts) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."
+    assert names_of([]) == ""
+
+
+@pytest.mark.parametrize(
+    "error, yes",
+    [
+        (MemoryError(), True),
+        (torch.cuda.OutOfMemoryError("x"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("Unable to allocate 3 GiB"), True),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_means_that_memory_ran_out(error, yes):
+    assert is_out_of_memory(error) == yes
+
+
+@pytest.mark.parametrize("error", [UserError("wrong"), PeerLost("gone")])
+def test_what_is_no_fault_of_a_batch_is_not_blamed_on_it(tmp_path, error):
+    bad = BadBatches(tmp_path, SingleProcess(), TrainState(), Describing())
+    with pytest.raises(type(error)), bad.watch([["a"]], "advice"):
+        raise error
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_of_a_failed_step_are_described_but_for_those_of_other_ranks(tmp_path):
+    bad = BadBatches(tmp_path, SingleProcess(RankInfo(rank=1, size=2)), TrainState(epoch=3), Describing())
+    with pytest.raises(
+        UserError, match=r"out of memory at batch 0, inputs of shape \[\[2\], \[1\]\], cuts a, b, c"
+    ):
+        with bad.watch([["a", "b"], None, ["c"]], "take fewer"):
+            raise MemoryError("no room")
+    found = json.loads((tmp_path / "bad-batch-1.json").read_text())
+    assert found["error"] == "MemoryError: no room" and found["shapes"] == [[2], [1]] and found["epoch"] == 3
+    assert [cut["id"] for cut in found["cuts"]] == ["a", "b", "c"]
 
 
 def bad_cuts(exp_dir):
