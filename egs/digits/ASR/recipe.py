@@ -1,7 +1,7 @@
 """Small models on connected digits, of each kind of encoder; four epochs take minutes on a CPU."""
 
 import argparse
-from typing import Any, Mapping
+from typing import Mapping
 
 from asr_core.bin.recipe import load_file
 from asr_core.data.corpus import Corpus
@@ -16,7 +16,7 @@ class Digits(Corpus):
     name = "digits"
     defaults = {"max_duration": 30.0, "num_buckets": 10, "num_workers": 0}
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
+    def __init__(self, params: Mapping[str, object]) -> None:
         super().__init__(params)
         if params["corpus"] == "fsdd-chain":  # never trained on; its validation set is for choosing weights
             self.test_parts = {"valid": "valid", "test": "test"}
@@ -28,7 +28,7 @@ class Digits(Corpus):
 
     @property
     def prefix(self) -> str:
-        return self.params["corpus"]
+        return str(self.params["corpus"])
 
 
 CORPUS = Digits

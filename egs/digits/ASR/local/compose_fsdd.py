@@ -12,12 +12,17 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
+import soundfile
+from lhotse.cut import MonoCut
+from lhotse.supervision import AlignmentItem
+from scipy.signal import resample_poly
 from strings import STRINGS, WORDS, draw_length
 
 from asr_core.cli.program import run_program
+from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
@@ -58,9 +63,6 @@ def read_archive(path: str) -> Recordings:
     Raises:
       UserError: the archive is missing, damaged or incomplete.
     """
-    import soundfile
-    from scipy.signal import resample_poly
-
     found: Recordings = {}
     try:
         with tarfile.open(path) as archive:
@@ -84,36 +86,38 @@ def read_archive(path: str) -> Recordings:
     return found
 
 
-def draw(
-    part: str, num: int, speakers: List[str], strings: str
-) -> List[Tuple[str, List[Tuple[int, int]], List[float]]]:
-    """Plan ``num`` utterances: speaker, (digit, index) of recordings, seconds of silences."""
+class Plan(NamedTuple):
+    """An utterance to compose.
+
+    Attributes:
+      speaker: who says it.
+      choices: the digit and index of each recording.
+      gaps: seconds of silence between them, one fewer.
+    """
+
+    speaker: str
+    choices: List[Tuple[int, int]]
+    gaps: List[float]
+
+
+def draw(part: str, num: int, speakers: List[str], strings: str) -> List[Plan]:
+    """Plan ``num`` utterances of ``part``."""
     rng = np.random.default_rng(SEEDS[part])
     plans = []
     for _ in range(num):
         length = draw_length(rng)
         digits, indices = STRINGS[strings](rng, length), rng.integers(*INDICES[part], size=length)
         speaker = speakers[rng.integers(len(speakers))]
-        plans.append(
-            (
-                speaker,
-                [(d, int(i)) for d, i in zip(digits, indices)],
-                rng.uniform(0.05, 0.25, length - 1).tolist(),
-            )
-        )
+        choices = [(digit, int(index)) for digit, index in zip(digits, indices)]
+        plans.append(Plan(speaker, choices, rng.uniform(0.05, 0.25, length - 1).tolist()))
     return plans
 
 
-def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple[int, Any]]) -> List[Any]:
+def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Plan]) -> List[MonoCut]:
     """Compose and write utterances; return their cuts, which have alignments of the words."""
-    import soundfile
-    from lhotse.supervision import AlignmentItem
-
-    from asr_core.data.manifest import make_cut
-
     folder.mkdir(parents=True, exist_ok=True)
     cuts = []
-    for number, (speaker, choices, gaps) in plans:
+    for number, (speaker, choices, gaps) in enumerate(plans):
         pieces = [recordings[(speaker, *choices[0])]]
         for choice, gap in zip(choices[1:], gaps):
             pieces += [np.zeros(int(SAMPLE_RATE * gap), np.float32), recordings[(speaker, *choice)]]
@@ -135,15 +139,13 @@ def compose(recordings: Recordings, folder: Path, prefix: str, plans: List[Tuple
 
 def run(opts: ComposeOptions) -> None:
     """Compose all parts; write each manifest when its part is complete."""
-    from asr_core.data.manifest import write_cuts
-
     recordings = read_archive(opts.archive)
     speakers = sorted({speaker for speaker, _, _ in recordings})
     for part in SEEDS:
         num = getattr(opts, f"num_{part}")
         if num == 0:
             continue
-        plans = list(enumerate(draw(part, num, speakers, opts.strings)))
+        plans = draw(part, num, speakers, opts.strings)
         made = compose(recordings, Path(opts.audio_dir) / part, f"{opts.name}-{part}", plans)
         write_cuts(made, Path(opts.manifest_dir) / f"{opts.name}_cuts_{part}.jsonl.gz")
         logging.info(

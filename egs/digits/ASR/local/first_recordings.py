@@ -4,6 +4,8 @@
 import sys
 from pathlib import Path
 
+from lhotse import CutSet
+
 from asr_core.cli.program import run_program
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import Parser
@@ -16,8 +18,6 @@ def main() -> None:
     args = parser.parse_args()
     if not args.manifest.is_file():
         raise UserError(f"no {args.manifest}; run prepare.sh first")
-    from lhotse import CutSet
-
     for _, cut in zip(range(args.num), CutSet.from_jsonl_lazy(args.manifest)):
         sys.stdout.write(f"{cut.recording.sources[0].source}\t{cut.supervisions[0].text}\n")
 

@@ -11,13 +11,20 @@ import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
+import soundfile
 from espeak import Espeak
+from lhotse.cut import MonoCut
+from scipy.fft import irfft, next_fast_len, rfft
+from scipy.signal import fftconvolve, resample_poly
 from strings import WORDS, draw_length, random_digits
+from tqdm import tqdm
 
 from asr_core.cli.program import run_program
+from asr_core.data.manifest import make_cut, write_cuts
+from asr_core.data.parallel import process_map
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 
@@ -63,8 +70,6 @@ def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     The factor 6.9 makes the noise decay by 60 dB (ln 1000) over its length.
     """
-    from scipy.signal import fftconvolve
-
     length = int(SAMPLE_RATE * rng.uniform(0.05, 0.25))
     tail = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
     tail *= 10 ** (-rng.uniform(12, 24) / 20) / np.sqrt((tail**2).sum())
@@ -74,8 +79,6 @@ def add_room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def add_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Add noise with a falling spectrum (white to brown), 10 to 40 dB below the speech."""
-    from scipy.fft import irfft, next_fast_len, rfft
-
     size = next_fast_len(len(samples), real=True)
     spectrum = rfft(rng.standard_normal(size))
     spectrum /= np.maximum(1, np.arange(len(spectrum)) * 50 / len(spectrum)) ** rng.uniform(0, 1)
@@ -86,8 +89,6 @@ def add_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.ndarray, str, str]:
     """Synthesise one utterance; return samples (num_samples,), float32, text and voice."""
-    from scipy.signal import resample_poly
-
     text = draw_words(part, rng)
     variants = TEST_VARIANTS if part == "test" else TRAIN_VARIANTS
     voice = f"{ACCENTS[rng.integers(len(ACCENTS))]}+{variants[rng.integers(len(variants))]}"
@@ -108,12 +109,8 @@ def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.n
     )
 
 
-def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Any]:
+def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[MonoCut]:
     """Synthesise and write utterances ``first`` to ``last - 1`` of a part; return their cuts."""
-    import soundfile
-
-    from asr_core.data.manifest import make_cut
-
     part, first, last = job
     folder = Path(opts.audio_dir) / part
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,15 +130,10 @@ def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Any]
 
 def run(opts: SynthOptions) -> None:
     """Synthesise all parts; write each manifest when its part is complete."""
-    from tqdm import tqdm
-
-    from asr_core.data.manifest import write_cuts
-    from asr_core.data.parallel import process_map
-
     counts = {part: getattr(opts, f"num_{part}") for part in PARTS}
     jobs = [(part, i, min(i + CHUNK, n)) for part, n in counts.items() for i in range(0, n, CHUNK)]
     results = process_map(partial(synthesize_chunk, opts), jobs, opts.nj)
-    cuts = {part: [] for part in PARTS}
+    cuts: Dict[str, List[MonoCut]] = {part: [] for part in PARTS}
     with tqdm(total=sum(counts.values()), desc="synthesis", unit="utt", disable=None) as bar:
         for (part, first, last), chunk in zip(jobs, results):
             cuts[part] += chunk

@@ -8,6 +8,7 @@ import numpy as np
 from strings import STRINGS, WORDS, draw_length
 
 from asr_core.cli.program import run_program
+from asr_core.utils.files import write_text_atomic
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
 
@@ -28,8 +29,6 @@ class StringOptions:
 
 def run(opts: StringOptions) -> None:
     """Write the text."""
-    from asr_core.utils.files import write_text_atomic
-
     rng = np.random.default_rng(opts.seed)
     lines = [
         " ".join(WORDS[d] for d in STRINGS[opts.strings](rng, draw_length(rng))) for _ in range(opts.num)

@@ -7,9 +7,13 @@ As in lhotse, every other recording is for testing. Three of the rest are for va
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import List, Optional
+
+from lhotse.cut import MonoCut
 
 from asr_core.cli.program import run_program
+from asr_core.data.features import read_audio
+from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser, add_options, from_params, option
@@ -35,15 +39,12 @@ def transcript(path: Path) -> Optional[str]:
     return " ".join(WORDS[m] for m in marks) if len(marks) == 8 and set(marks) <= set(WORDS) else None
 
 
-def read_recordings(opts: YesNoOptions) -> List[Any]:
+def read_recordings(opts: YesNoOptions) -> List[MonoCut]:
     """Return the cuts of all recordings, sorted by file name.
 
     Raises:
       UserError: recordings are missing or damaged.
     """
-    from asr_core.data.features import read_audio
-    from asr_core.data.manifest import make_cut
-
     files = [p for p in sorted(Path(opts.corpus_dir).glob("*.wav")) if transcript(p)]
     if len(files) != NUM_RECORDINGS:
         raise UserError(
@@ -61,8 +62,6 @@ def read_recordings(opts: YesNoOptions) -> List[Any]:
 
 def run(opts: YesNoOptions) -> None:
     """Write the manifests of all parts."""
-    from asr_core.data.manifest import write_cuts
-
     cuts = read_recordings(opts)
     others, test = cuts[::2], cuts[1::2]
     parts = {"train": [c for i, c in enumerate(others) if i % 10], "valid": others[::10], "test": test}
