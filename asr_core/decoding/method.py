@@ -2,7 +2,7 @@
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence
 
 from torch import Tensor
 
@@ -26,10 +26,10 @@ class Head(enum.Enum):
     CTC = "ctc"
 
 
-class References(enum.Enum):
-    """The form in which an oracle wants the transcripts."""
+class Unit(enum.Enum):
+    """What an oracle counts errors in."""
 
-    TOKENS = "token ids"
+    TOKENS = "tokens"
     WORDS = "words"
 
 
@@ -38,6 +38,19 @@ class KeywordOnly:
 
     def __new__(cls, **fields: object) -> "KeywordOnly":
         return super().__new__(cls)
+
+
+@dataclass(frozen=True)
+class Transcripts(KeywordOnly):
+    """The references of a batch, in the unit that the method asks for.
+
+    Attributes:
+      tokens: token ids of each utterance.
+      words: words of each utterance.
+    """
+
+    tokens: Sequence[Sequence[int]] = ()
+    words: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Job(KeywordOnly):
       lens: (N,) int64, frames of each utterance.
       opts: search options.
       resources: what the method needs besides the model.
-      references: transcripts, in the form that the method asks for.
+      references: transcripts, for oracles.
       num_best: hypotheses wanted of each utterance; methods without n-best lists return one.
     """
 
@@ -59,7 +72,7 @@ class Job(KeywordOnly):
     lens: Tensor
     opts: SearchOptions
     resources: Resources = Resources()
-    references: Optional[Sequence[Sequence[Union[int, str]]]] = None
+    references: Optional[Transcripts] = None
     num_best: int = 1
 
 
@@ -76,7 +89,7 @@ class Method(KeywordOnly):
       needs: resources that it cannot work without.
       optional: resources that it uses if the options name them.
       expects_one_of: of the optional resources those of which one at least should be there.
-      references: the transcripts that it compares with, None unless it is an oracle.
+      references: what it counts errors in, of an oracle, which compares with transcripts; None for others.
       attention_decoder: whether it rescores with the model's attention decoder.
       nbest: whether its lists hold further hypotheses, no two with the same tokens.
       stream: makes the search over streams; None where the method cannot stream.
@@ -90,7 +103,7 @@ class Method(KeywordOnly):
     needs: FrozenSet[Resource] = frozenset()
     optional: FrozenSet[Resource] = frozenset()
     expects_one_of: FrozenSet[Resource] = frozenset()
-    references: Optional[References] = None
+    references: Optional[Unit] = None
     attention_decoder: bool = False
     nbest: bool = False
     stream: Optional[Callable[[RecognitionModel, SearchOptions, Resources], StreamingSearch[Any]]] = None

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from asr_core.decoding.confidence import with_confidences
 from asr_core.decoding.encoding import collate, encode_features, supervised_features
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.method import BEST, Job, Results
+from asr_core.decoding.method import BEST, Job, Results, Transcripts
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.options import DetailOptions
 from asr_core.decoding.output.utterance import Decoded, transcript_of
@@ -18,8 +18,8 @@ from asr_core.decoding.registry import get_method
 from asr_core.decoding.resources import Resources
 from asr_core.encoders.chunk_options import Chunk
 
-# Transcripts of a batch -> what an oracle compares with, see :class:`Job`
-MakeReferences = Callable[[Sequence[str]], Sequence[Sequence[Union[int, str]]]]
+# Texts of a batch -> what an oracle compares with
+MakeReferences = Callable[[Sequence[str]], Transcripts]
 
 
 @torch.inference_mode()
@@ -31,7 +31,7 @@ def encode(
     *,
     chunk: Optional[Chunk] = None,
     resources: Resources = Resources(),
-    references: Optional[Sequence[Sequence[Union[int, str]]]] = None,
+    references: Optional[Transcripts] = None,
     num_best: int = 1,
 ) -> Job:
     """Encode a batch of features; return it ready to be searched.

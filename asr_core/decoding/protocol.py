@@ -90,6 +90,10 @@ class CtcHead(Protocol):
         """Map encoder output (N, T, C) to log-probabilities (N, T, V)."""
         ...
 
+    def parameters(self) -> Iterator[Tensor]:
+        """Iterate over the weights, which tell the device."""
+        ...
+
 
 class CtcModel(Protocol):
     """A model with a CTC head."""

@@ -1,9 +1,9 @@
 """Decoding of test sets of whole utterances with a trained model."""
 
-from typing import List, Mapping, Optional, Sequence, Type
+from typing import Mapping, Optional, Sequence, Type
 
 from asr_core.data.corpus import Corpus
-from asr_core.decoding.method import References
+from asr_core.decoding.method import Transcripts, Unit
 from asr_core.decoding.offline import MakeReferences, OfflineDecoder
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.file_names import offline_files
@@ -69,14 +69,13 @@ def _encoder_context(session: DecodingSession) -> str:
     return f"chunk {session.chunk.size}, left context {session.chunk.left_context}"
 
 
-def _references(form: Optional[References], corpus: Corpus, tokenizer: Tokenizer) -> Optional[MakeReferences]:
-    """Return the function that makes the references of a method; None unless it compares with any."""
+def _references(unit: Optional[Unit], corpus: Corpus, tokenizer: Tokenizer) -> Optional[MakeReferences]:
+    """Return the function that makes the references of an oracle; None for other methods."""
 
-    def tokens(texts: Sequence[str]) -> List[List[int]]:
-        return tokenizer.encode([corpus.normalize(text) for text in texts])
+    def make(texts: Sequence[str]) -> Transcripts:
+        normalized = [corpus.normalize(text) for text in texts]
+        if unit is Unit.TOKENS:
+            return Transcripts(tokens=tokenizer.encode(normalized))
+        return Transcripts(words=[text.split() for text in normalized])
 
-    def words(texts: Sequence[str]) -> List[List[str]]:
-        return [corpus.normalize(text).split() for text in texts]
-
-    functions = {References.TOKENS: tokens, References.WORDS: words}
-    return None if form is None else functions[form]
+    return None if unit is None else make

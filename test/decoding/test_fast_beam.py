@@ -11,7 +11,7 @@ from toy_search import all_paths, log_sum, random_batch, small_model
 
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
 from asr_core.decoding.graph.fsa import Fsa
-from asr_core.decoding.method import Job
+from asr_core.decoding.method import Job, Transcripts
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS
 from asr_core.decoding.resources import Resources
@@ -154,7 +154,7 @@ def test_the_internal_language_model_s_usual_scale(method, usual):
             lens=lens,
             opts=opts,
             resources=Resources(lg=graph),
-            references=[[1, 2], [1], [2]],
+            references=Transcripts(tokens=[[1, 2], [1], [2]]),
         )
         return [h.log_prob for h in answers(METHODS[method].search(job))]
 

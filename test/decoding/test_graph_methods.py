@@ -15,7 +15,7 @@ from asr_core.decoding.beam_options import GraphSearchOptions
 from asr_core.decoding.ctc.graph_search import intersect
 from asr_core.decoding.graph.ctc_topology import ctc_topology
 from asr_core.decoding.graph.word_lm import WordLm, with_language_model
-from asr_core.decoding.method import BEST, Job
+from asr_core.decoding.method import BEST, Job, Transcripts
 from asr_core.decoding.methods import graph as methods
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS
@@ -49,7 +49,7 @@ def job_of(x, opts=WIDE, lens=None, references=None, num_best=10**6, **fields):
         lens=torch.tensor(lens or LENS),
         opts=opts,
         resources=Resources(**fields),
-        references=references,
+        references=None if references is None else Transcripts(words=references),
         num_best=num_best,
     )
 

@@ -1,7 +1,7 @@
 """Methods that search the transducer with a beam over predictor contexts and graph states."""
 
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
-from asr_core.decoding.method import BEST, Job, Method, References, Results, of_answers
+from asr_core.decoding.method import BEST, Job, Method, Results, Unit, of_answers
 from asr_core.decoding.methods import option_names
 from asr_core.decoding.methods.names import FastBeamNames
 from asr_core.decoding.options import SearchOptions
@@ -58,7 +58,7 @@ def _oracle(job: Job) -> Results:
         job.model,
         job.encoder_out,
         job.lens,
-        job.references,
+        None if job.references is None else job.references.tokens,
         _options(job.opts, _PATHS_ILME_SCALE),
         _nbest_options(job),
     )
@@ -98,7 +98,7 @@ NBEST_ORACLE = Method(
     name="fast_beam_search_nbest_oracle",
     search=_oracle,
     nbest=True,
-    references=References.TOKENS,
+    references=Unit.TOKENS,
     uses=option_names.FAST_BEAM_PATHS,
     names=FastBeamNames(samples=True),
 )

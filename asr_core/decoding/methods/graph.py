@@ -20,7 +20,7 @@ from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.graph.word_lm import WordLm, with_language_model, without_graph_scores
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.method import BEST, Head, Job, Method, NBestLists, References, Results, of_answers
+from asr_core.decoding.method import BEST, Head, Job, Method, NBestLists, Results, Unit, of_answers
 from asr_core.decoding.methods import option_names
 from asr_core.decoding.methods.names import BeamNames, GraphNames
 from asr_core.decoding.methods.scoring import beam_options
@@ -117,12 +117,12 @@ def _oracle(job: Job) -> Results:
 
     from kaldialign import edit_distance
 
-    def errors(reference: Sequence[object], hypothesis: Hypothesis) -> int:
+    def errors(reference: Sequence[str], hypothesis: Hypothesis) -> int:
         return edit_distance(list(reference), hypothesis.words)["total"]
 
     lists = [
         sorted(hypotheses, key=lambda hypothesis: errors(reference, hypothesis))
-        for reference, hypotheses in zip(job.references, _drawn(job))
+        for reference, hypotheses in zip(job.references.words, _drawn(job))
     ]
     return {BEST: [hypotheses[: job.num_best] for hypotheses in lists]}
 
@@ -262,7 +262,7 @@ NBEST_ORACLE = Method(
     search=_oracle,
     nbest=True,
     needs=_LEXICON,
-    references=References.WORDS,
+    references=Unit.WORDS,
     uses=option_names.HLG,
     names=GraphNames(lexicon=True, samples=True),
 )

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, List, Mapping, Sequence
 
 from asr_core.decoding.method import BEST
 from asr_core.decoding.output.file_names import ResultFiles
@@ -15,7 +15,7 @@ from asr_core.text.scoring import (
     score_utterances,
     summary_line,
 )
-from asr_core.text.tables import format_columns, format_scores, rate_header, rate_row
+from asr_core.text.tables import Row, format_columns, format_scores, rate_header, rate_row
 from asr_core.utils.files import write_text_atomic
 
 
@@ -82,7 +82,7 @@ def format_table(
       title: line above the table.
       cer: whether character error rates and the share of right sentences are shown, too.
     """
-    rows: List[Tuple[str, ...]] = [(*rate_header(cer), "RTF")]
+    rows: List[Row] = [(*rate_header(cer), "RTF")]
     best_names = []
     for result, by_name in zip(results, scores):
         best, score = next(iter(by_name.items()))
