@@ -1,4 +1,7 @@
-"""Decode test sets with a trained model's CTC head and score the transcripts. A recipe's ctc_decode.py calls :func:`main`."""
+"""Decode test sets with a trained model's CTC head and score the transcripts.
+
+A recipe's ctc_decode.py calls :func:`main`.
+"""
 
 from typing import Dict, Mapping, Optional, Sequence, Type
 

@@ -1,4 +1,7 @@
-"""Decode test sets with a trained model and score the transcripts. A recipe's decode.py calls :func:`main`."""
+"""Decode test sets with a trained model and score the transcripts.
+
+A recipe's decode.py calls :func:`main`.
+"""
 
 from typing import Callable, Mapping, Optional, Sequence, Type
 
@@ -27,7 +30,7 @@ def main(
     """
     all_defaults = {**corpus.defaults, **(defaults or {})}
     fallback = str(all_defaults.pop("bpe_model", ""))
-    parser = Parser(__doc__.split(". ")[0] + ".")
+    parser = Parser(__doc__.split("\n\n")[0])
     for cls in (CheckpointOptions, *SEARCH_GROUPS, LmOptions, TestOptions):
         add_options(parser, cls, all_defaults)
     add_result_options(parser, all_defaults)

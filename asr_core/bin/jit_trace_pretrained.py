@@ -11,7 +11,7 @@ from asr_core.utils.options import Parser, add_options, params_of
 
 
 def main(defaults: Optional[Mapping[str, object]] = None, argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run; arguments and exit status as of :func:`asr_core.bin.transcribe.main`."""
+    """Parse the command line and run, as :func:`asr_core.bin.transcribe.main` does."""
     parser = Parser(__doc__)
     add_options(parser, TracedModelOptions, {"decode_chunk_len": argparse.SUPPRESS, **(defaults or {})})
     add_arguments(parser, defaults, without=("model", "max_segment"))

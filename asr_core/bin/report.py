@@ -1,4 +1,7 @@
-"""Write HTML reports of decodings: alignments in colour, errors by word and speaker, audio players. They open without a network."""
+"""Write HTML reports of decodings: alignments in colour, errors by word and speaker, audio players.
+
+They open without a network.
+"""
 
 from typing import Optional, Sequence
 
@@ -13,7 +16,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument(
         "results",
         nargs="+",
-        help="recogs-*.txt or timestamps-*.jsonl of a decoding, or folders with recogs-*.txt, e.g. exp/greedy_search",
+        help="recogs-*.txt or timestamps-*.jsonl of a decoding, or folders with recogs-*.txt, "
+        "e.g. exp/greedy_search",
     )
     add_options(parser, ReportOptions)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Score hypotheses against references: error rates with bootstrap intervals, and comparisons of systems."""
+"""Score hypotheses: error rates with bootstrap intervals, and comparisons of systems."""
 
 from typing import Optional, Sequence
 

@@ -1,4 +1,4 @@
-"""Compare word times of a decoding with those of a manifest whose supervisions have word alignments."""
+"""Compare word times of a decoding with the word alignments of a manifest."""
 
 from pathlib import Path
 from typing import Optional, Sequence

@@ -72,7 +72,10 @@ def add_model_options(
 
 
 def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, object]) -> None:
-    """Add the data options that decoding uses; those that icefall's programs have besides are accepted and not shown."""
+    """Add the data options that decoding uses.
+
+    Those that icefall's programs have besides are accepted and not shown.
+    """
     add_options(
         parser,
         DataOptions,
@@ -92,7 +95,10 @@ def add_result_options(
 
 
 def parse(parser: Parser, corpus: Type[Corpus], argv: Optional[Sequence[str]]) -> AttributeDict:
-    """Parse the command line, with the options that the corpus adds; those of its training are not shown."""
+    """Parse the command line, with the options that the corpus adds.
+
+    Those that only training uses are accepted and not shown.
+    """
     corpus.add_arguments(parser)
     hide_unused(parser, corpus.training_options)
     return params_of(parser.parse_args(argv))

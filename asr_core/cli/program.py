@@ -1,4 +1,4 @@
-"""What every program shares: one line for a user's mistake, exit statuses."""
+"""The frame of every program: one line for a user's mistake, exit statuses."""
 
 import sys
 from typing import Callable
@@ -8,7 +8,12 @@ from asr_core.utils.runtime import share_cores
 
 
 def run_program(body: Callable[[], None]) -> None:
-    """Run ``body``; end the process with status 1 and one line on a :class:`UserError`, 130 on Ctrl-C."""
+    """Run the body of a program and end the process with its exit status.
+
+    Args:
+      body: does the work. A :class:`UserError` becomes one line on stderr and status 1, Ctrl-C
+        status 130, and a reader that closes the pipe status 141, as in a shell.
+    """
     share_cores()
     try:
         body()

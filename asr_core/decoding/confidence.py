@@ -1,9 +1,11 @@
-"""How far the tokens of a hypothesis can be trusted, from the distributions out of which they were chosen.
+"""Confidences of tokens, from the distributions out of which a search chose them.
 
-After any search, predictor and joiner run once more along the tokens found, each at the frame of its emission; a CTC head needs its
-posteriors at these frames only. Measures are normalised to 0 .. 1 as in Laptev and Ginsburg, "Fast entropy-based methods of
-word-level confidence estimation for end-to-end automatic speech recognition" (SLT 2022): with H the entropy of the distribution and
-H_max that of V equally probable tokens, (exp(-H) - exp(-H_max)) / (1 - exp(-H_max)).
+After any search, predictor and joiner run once more along the tokens found, each at the frame that
+emitted it; a CTC head needs its posteriors at these frames only. The measures are normalised to
+0 .. 1 as in Laptev and Ginsburg, "Fast entropy-based methods of word-level confidence estimation
+for end-to-end automatic speech recognition" (SLT 2022), section 3: with H the entropy of the
+distribution and H_max that of V equally probable tokens,
+(exp(-H) - exp(-H_max)) / (1 - exp(-H_max)).
 """
 
 import math
@@ -18,6 +20,7 @@ from asr_core.decoding.logits import adjusted_log_probs
 from asr_core.decoding.method import Head, Job
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.options import ConfidenceOptions
+from asr_core.decoding.protocol import RecognitionModel, SearchStream, StreamingSearch, Transducer
 from asr_core.decoding.registry import get_method
 from asr_core.decoding.transducer.predictor import predictor_states
 
@@ -28,10 +31,11 @@ _BATCH = 64  # hypotheses whose distributions are in memory at a time
 def with_confidences(
     job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothesis], opts: ConfidenceOptions
 ) -> List[Hypothesis]:
-    """The hypotheses with a confidence for each token.
+    """Return hypotheses with a confidence for each token.
 
     Args:
-      job: what was searched. Its options say which head, and how the distributions were changed before the search saw them.
+      job: the batch that was searched. Its options name the head, and the changes to the
+        distributions before the search saw them.
       rows: for each hypothesis its utterance, a row of ``job.encoder_out``.
       hypotheses: found by any search of that head.
       opts: the measure.
@@ -46,9 +50,13 @@ def with_confidences(
 
 
 def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothesis]) -> List[Tensor]:
-    """For each hypothesis the distributions (L, V), natural logarithms, out of which its L tokens were chosen.
+    """Return the distributions out of which the tokens of hypotheses were chosen.
 
-    Arguments as of :func:`with_confidences`.
+    Args:
+      job, rows, hypotheses: see :func:`with_confidences`.
+
+    Returns:
+      Natural log-probabilities (L, V) of each hypothesis with L tokens.
     """
     device, lens = job.encoder_out.device, [len(hyp.tokens) for hyp in hypotheses]
     frames = torch.zeros(len(lens), max(lens, default=0), dtype=torch.int64)
@@ -65,8 +73,8 @@ def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothes
     return [log_probs[i, :n] for i, n in enumerate(lens)]
 
 
-def _transducer_log_probs(model: Any, at: Tensor, tokens: Tensor, search: SearchOptions) -> Tensor:
-    """Distributions (N, L, V) of frames ``at`` (N, L, C), each after the ``tokens`` (N, L) before it."""
+def _transducer_log_probs(model: Transducer, at: Tensor, tokens: Tensor, search: SearchOptions) -> Tensor:
+    """Return log-probabilities (N, L, V) at frames (N, L, C), each after the tokens (N, L) before."""
     predictor = predictor_states(model)
     state = predictor.start(len(tokens))
     outputs = []
@@ -81,7 +89,7 @@ def _transducer_log_probs(model: Any, at: Tensor, tokens: Tensor, search: Search
 
 
 def measure(log_probs: Tensor, tokens: Tensor, opts: ConfidenceOptions) -> Tensor:
-    """Confidences (L,), 0 to 1, of ``tokens`` (L,) chosen out of distributions ``log_probs`` (L, V)."""
+    """Return the confidences (L,), 0 to 1, of tokens (L,) chosen out of distributions (L, V)."""
     if opts.confidence_measure == "prob":
         return log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).exp()
     size, alpha = log_probs.size(1), opts.confidence_alpha
@@ -97,15 +105,20 @@ def measure(log_probs: Tensor, tokens: Tensor, opts: ConfidenceOptions) -> Tenso
 
 
 class _ConfidentStream:
-    """A stream of another search, and the encoder output that it has seen."""
+    """A stream of another search, and the encoder output that it has consumed.
 
-    def __init__(self, inner: Any, owner: "ConfidentSearch") -> None:
+    Attributes:
+      inner: the stream.
+      frames: encoder outputs (T, C) of each chunk.
+    """
+
+    def __init__(self, inner: SearchStream, owner: "ConfidentSearch") -> None:
         self.inner = inner
         self.frames: List[Tensor] = []
         self._owner = owner
 
     def hypothesis(self) -> Hypothesis:
-        """The answer up to now, with confidences."""
+        """Return the best hypothesis up to now, with confidences."""
         hypothesis = self.inner.hypothesis()
         if not hypothesis.tokens:
             return hypothesis._replace(confidences=[])
@@ -113,22 +126,31 @@ class _ConfidentStream:
 
 
 class ConfidentSearch:
-    """A streaming search whose answers have confidences; the encoder output of each stream is kept for them.
+    """A search over streams whose hypotheses have confidences.
+
+    The encoder output of each stream is kept for them.
 
     Args:
-      inner: a streaming search of the registry.
-      model, search: what it searches, and how.
+      inner: any search over streams, see :class:`~asr_core.decoding.protocol.StreamingSearch`.
+      model: the model that it searches.
+      search: its options.
       opts: the measure.
     """
 
-    def __init__(self, inner: Any, model: Any, search: SearchOptions, opts: ConfidenceOptions) -> None:
+    def __init__(
+        self,
+        inner: StreamingSearch[Any],
+        model: RecognitionModel,
+        search: SearchOptions,
+        opts: ConfidenceOptions,
+    ) -> None:
         self._inner = inner
         self._model = model
         self._search = search
         self._opts = opts
 
     def new_stream(self) -> _ConfidentStream:
-        """The state of a stream that has not begun."""
+        """Return the state of a stream that has not begun."""
         return _ConfidentStream(self._inner.new_stream(), self)
 
     def advance(self, streams: List[_ConfidentStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
@@ -138,7 +160,7 @@ class ConfidentSearch:
             stream.frames.append(frames[:n])
 
     def confident(self, hypothesis: Hypothesis, encoder_out: Tensor) -> Hypothesis:
-        """``hypothesis`` with the confidences of its tokens in ``encoder_out`` (1, T, C)."""
+        """Return ``hypothesis`` with the confidences of its tokens in ``encoder_out`` (1, T, C)."""
         lens = torch.tensor([encoder_out.size(1)])
         job = Job(model=self._model, encoder_out=encoder_out, lens=lens, opts=self._search)
         return with_confidences(job, [0], [hypothesis], self._opts)[0]

@@ -17,7 +17,7 @@ class EncodingModel(Protocol):
     def geometry(self) -> FrameGeometry: ...
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Map features (N, T, F) and lengths (N,) to the encoder output (N, T', C) and its lengths."""
+        """Map features (N, T, F) and their lengths to encoder output (N, T', C) and its lengths."""
         ...
 
 

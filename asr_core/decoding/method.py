@@ -14,8 +14,8 @@ from asr_core.decoding.resources import Resource, Resources
 
 BEST = "best"  # name of the result of a method that has only one
 NBestLists = List[List[Hypothesis]]
-# For each result, by its name, and each utterance the hypotheses, the best first. Methods that rescore
-# have one result for each weight of a model.
+# For each result, by its name, and each utterance the hypotheses, the best first. Methods that
+# rescore have one result for each weight of a model.
 Results = Dict[str, NBestLists]
 
 
@@ -34,7 +34,7 @@ class Unit(enum.Enum):
 
 
 class KeywordOnly:
-    """Base of dataclasses whose fields are given by name only, as with ``kw_only`` of Python 3.10."""
+    """Base of dataclasses whose fields are given by name, as with ``kw_only`` of Python 3.10."""
 
     def __new__(cls, **fields: object) -> "KeywordOnly":
         return super().__new__(cls)
@@ -89,7 +89,7 @@ class Method(KeywordOnly):
       needs: resources that it cannot work without.
       optional: resources that it uses if the options name them.
       expects_one_of: of the optional resources those of which one at least should be there.
-      references: what it counts errors in, of an oracle, which compares with transcripts; None for others.
+      references: unit in which an oracle compares with the transcripts; None for other methods.
       attention_decoder: whether it rescores with the model's attention decoder.
       nbest: whether its lists hold further hypotheses, no two with the same tokens.
       stream: makes the search over streams; None where the method cannot stream.

@@ -16,7 +16,7 @@ from asr_core.utils.options import AttributeDict
 
 
 def model_overrides(params: Mapping[str, object]) -> Dict[str, object]:
-    """Return the model options that the user gave, without those of chunks, which can be chosen freely."""
+    """Return the model options that the user gave, but for those of chunks, which are free."""
     fields = dataclasses.fields(options_class(str(params.get("encoder", "zipformer"))))
     return {f.name: params[f.name] for f in fields if f.name in params and f.name not in CHUNK_OPTIONS}
 
@@ -24,7 +24,7 @@ def model_overrides(params: Mapping[str, object]) -> Dict[str, object]:
 def load_checkpoint_model(
     checkpoint: CheckpointOptions, overrides: Mapping[str, object]
 ) -> Tuple[AsrModel, AttributeDict]:
-    """Load the (averaged) model of a run in evaluation mode, and the parameters it was trained with.
+    """Load the (averaged) model of a run in evaluation mode, and its training parameters.
 
     Args:
       checkpoint: whose weights.
@@ -48,7 +48,12 @@ def load_checkpoint_model(
 
 
 def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Tokenizer:
-    """Load the tokenizer at ``given``, or else the first of bpe.model and tokens.txt in ``folders``, or else that at ``fallback``.
+    """Load the tokenizer of a model.
+
+    Args:
+      given: its path, if the user gave one.
+      folders: searched for bpe.model and tokens.txt otherwise, in this order.
+      fallback: its path if the folders have none.
 
     Raises:
       UserError: there is none.
@@ -62,7 +67,8 @@ def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Tokenizer:
     if fallback:
         return Tokenizer.load(fallback)
     raise UserError(
-        f"no bpe.model or tokens.txt in {' or '.join(map(str, folders))}: give one with --bpe-model or --tokens"
+        f"no bpe.model or tokens.txt in {' or '.join(map(str, folders))}: "
+        "give one with --bpe-model or --tokens"
     )
 
 

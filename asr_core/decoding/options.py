@@ -16,8 +16,9 @@ class MethodOptions:
 
     decoding_method: str = option(
         "greedy_search",
-        "greedy_search, beam_search, modified_beam_search[_lm_shallow_fusion|_LODR|_lm_rescore|_lm_rescore_LODR], "
-        "alsd, fast_beam_search[_LG|_nbest|_nbest_LG|_nbest_oracle]; with CTC ctc-greedy-search, "
+        "greedy_search, beam_search, "
+        "modified_beam_search[_lm_shallow_fusion|_LODR|_lm_rescore|_lm_rescore_LODR], alsd, "
+        "fast_beam_search[_LG|_nbest|_nbest_LG|_nbest_oracle]; with CTC ctc-greedy-search, "
         "ctc-prefix-beam-search[-shallow-fusion|-attention-decoder-rescoring], ctc-decoding, 1best, nbest, "
         "nbest-oracle, nbest-rescoring, whole-lattice-rescoring, attention-decoder-rescoring-no-ngram, "
         "attention-decoder-rescoring-with-ngram: see docs/decoding.md",
@@ -134,7 +135,8 @@ class BiasingOptions:
 
     context_file: str = option(
         "",
-        "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, alsd, ctc-prefix-*",
+        "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, alsd, "
+        "ctc-prefix-*",
     )
     context_score: float = option(
         2.0, "bonus for each token of a phrase of --context-file", above=-math.inf, below=math.inf

@@ -104,7 +104,8 @@ def check_head(model: Any, method: Method) -> None:
         )
     if method.head is Head.TRANSDUCER and not model.use_transducer:
         raise UserError(
-            f"the model has no transducer, which --decoding-method {method.name} searches; try ctc-greedy-search"
+            f"the model has no transducer, which --decoding-method {method.name} searches; "
+            "try ctc-greedy-search"
         )
     if method.attention_decoder and not model.use_attention_decoder:
         raise UserError(

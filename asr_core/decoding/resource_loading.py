@@ -79,7 +79,8 @@ def _warn(method: Method, wanted: Set[Resource], opts: SearchOptions, lm: LmOpti
     """Log options that are probably not meant as they are."""
     if method.expects_one_of and not method.expects_one_of & wanted:
         logging.warning(
-            "no language model is given: neither --lm-exp-dir with an --lm-scale, nor --lodr-ngram, nor --word-ngram"
+            "no language model is given: neither --lm-exp-dir with an --lm-scale, nor --lodr-ngram, "
+            "nor --word-ngram"
         )
     elif Resource.NEURAL_LM in method.optional - wanted and (lm.lm_exp_dir or lm.transformer_lm_exp_dir):
         logging.warning("the neural language model has no effect with --lm-scale 0")
@@ -93,7 +94,7 @@ def _warn(method: Method, wanted: Set[Resource], opts: SearchOptions, lm: LmOpti
 
 @dataclass(frozen=True)
 class _Loader:
-    """Loads resources, one method for each; all raise :class:`UserError` where a file is missing or damaged."""
+    """Loads resources; its methods raise :class:`UserError` where a file is missing or damaged."""
 
     opts: SearchOptions
     lm: LmOptions
@@ -110,7 +111,8 @@ class _Loader:
             if path.is_file():
                 return self._ngram_of_tokens(path)
         raise UserError(
-            f"neither {arpa} nor {graph} exists: make the token {order}-gram, or name its folder with --lang-dir"
+            f"neither {arpa} nor {graph} exists: make the token {order}-gram, "
+            "or name its folder with --lang-dir"
         )
 
     def lodr_ngram(self) -> NgramLm:
@@ -124,11 +126,12 @@ class _Loader:
         if path.name.endswith(".fst.txt"):
             return read_openfst_text(path, self.opts.backoff_id, symbols)
         lm = read_ngram(path, symbols)
-        # a token may be a word, too ("a"), so only pieces that begin words show that the n-gram is over tokens
+        # a token may be a word, too ("a"), so only pieces that begin words show what the n-gram is over
         starts = [i for piece, i in symbols.items() if piece.startswith(WORD_START)]
         if not any(lm.is_known(i) for i in starts or list(symbols.values())[_FIRST_WORD:]):
             raise UserError(
-                f"{path} knows none of the model's tokens: an n-gram over tokens is needed here, not one over words"
+                f"{path} knows none of the model's tokens: "
+                "an n-gram over tokens is needed here, not one over words"
             )
         return lm
 
@@ -157,7 +160,8 @@ class _Loader:
             unknown = self.tokenizer.unknown_characters(phrase)
             if unknown:
                 raise UserError(
-                    f"--context-file {file}: the tokens cannot spell {unknown!r} of {phrase!r}; is its case right?"
+                    f"--context-file {file}: the tokens cannot spell {unknown!r} of {phrase!r}; "
+                    "is its case right?"
                 )
         return ContextGraph(self.tokenizer.encode(phrases), self.opts.context_score, self.device)
 
@@ -184,7 +188,8 @@ class _Loader:
         if grammar.is_file():
             if DISAMBIG not in table:
                 raise UserError(
-                    f"{self.opts.lang_dir}/words.txt has no {DISAMBIG}, the label of the back-off arcs in {grammar}"
+                    f"{self.opts.lang_dir}/words.txt has no {DISAMBIG}, "
+                    f"the label of the back-off arcs in {grammar}"
                 )
             return WordLm.of_graph(read_openfst_text(grammar, table[DISAMBIG], table), hlg, table)
         words = [i for word, i in table.items() if word not in (EPS, BOS, EOS, DISAMBIG, *UNKNOWN)]

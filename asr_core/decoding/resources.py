@@ -1,4 +1,4 @@
-"""Resources of searches besides the model: language models, graphs, phrases for contextual biasing."""
+"""Resources of searches: language models, graphs, phrases for contextual biasing."""
 
 import enum
 from dataclasses import dataclass

@@ -25,7 +25,10 @@ _LOG_EVERY = 100  # utterances
 def streaming_decode(
     corpus_class: Type[Corpus], params: Mapping[str, object], fallback_tokenizer: str = ""
 ) -> None:
-    """Decode test sets as streams and score the transcripts; arguments as of :func:`~asr_core.decoding.run_offline.decode`."""
+    """Decode test sets as streams and score the transcripts.
+
+    Args and Raises: as of :func:`asr_core.decoding.run_offline.decode`.
+    """
     setup_logger()
     opts, streaming = SessionOptions.from_params(params), from_params(StreamingSearchOptions, params)
     search = resolve_method(streaming.search_options(), StreamingSearchOptions().search_options())

@@ -1,4 +1,4 @@
-"""Long recordings cut into pieces that an encoder with unlimited context can hold."""
+"""Division of long recordings into pieces that an encoder with unlimited context can hold."""
 
 from typing import List, Tuple
 
@@ -7,14 +7,15 @@ from torch import Tensor
 
 
 def split_points(features: Tensor, max_frames: int, smooth: int = 21) -> List[Tuple[int, int]]:
-    """Cut where it is quietest.
+    """Find the quietest places to cut a recording.
 
-    Each piece ends at the quietest stretch of the last third that it may have.
+    Each piece ends at the quietest stretch in the last third of its greatest length, so that pieces
+    are neither short nor end in a word.
 
     Args:
-      features: (T, C) log-mel energies.
+      features: (T, F) log-mel energies.
       max_frames: longest piece.
-      smooth: frames over which energy is averaged, odd.
+      smooth: frames over which energy is averaged, odd; 210 ms are longer than pauses in words.
 
     Returns:
       (first frame, frame after the last) of each piece, one after another.

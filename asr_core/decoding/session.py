@@ -179,7 +179,7 @@ class DecodingSession:
 
 
 def _offline_chunk(given: Mapping[str, object], trained: Mapping[str, object]) -> Optional[Chunk]:
-    """Return the chunk that whole utterances are decoded with; None where the model is not causal."""
+    """Return the chunk to decode whole utterances with; None where the model is not causal."""
     if trained.get("causal", False):
         return chunk_and_left(given, {}, default=WHOLE_UTTERANCE)
     if given:
@@ -220,7 +220,9 @@ def set_chunk(model: AsrModel, chunk: Chunk, feature_dim: int) -> None:
 def with_trained_features(
     opts: DataOptions, given: Mapping[str, object], trained: Mapping[str, object]
 ) -> DataOptions:
-    """Return ``opts`` with the features that the model was trained with, computed here where batches would hold audio.
+    """Return ``opts`` with the features that the model was trained with.
+
+    They are computed while loading where batches would hold audio otherwise.
 
     Args:
       opts: of the data.
@@ -245,7 +247,9 @@ def with_trained_features(
 
 
 def chosen_test_sets(corpus: Corpus, opts: TestOptions) -> Dict[str, Any]:
-    """Return the test sets that ``opts`` name, or else those of ``--test-cuts``, or else all of the corpus.
+    """Return the test sets to decode, by name.
+
+    They are those of ``--test-sets``, or else those of ``--test-cuts``, or else all of the corpus.
 
     Raises:
       UserError: there is none of that name.

@@ -19,7 +19,8 @@ class CheckpointOptions:
     )
     use_averaged_model: bool = option(
         True,
-        "average over all steps between the first and the last checkpoint, from the running averages they hold",
+        "average over all steps between the first and the last checkpoint, from the running averages "
+        "they hold",
     )
     use_ema: bool = option(
         False,
@@ -31,5 +32,5 @@ class CheckpointOptions:
 
     @property
     def stem(self) -> str:
-        """``epoch-E`` or ``iter-I``, with which names of averaged checkpoints and result files begin."""
+        """``epoch-E`` or ``iter-I``: how names of averaged checkpoints and result files begin."""
         return f"iter-{self.iter}" if self.iter > 0 else f"epoch-{self.epoch}"

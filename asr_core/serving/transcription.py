@@ -99,7 +99,7 @@ class Transcriber:
         return transcripts
 
     def _features(self, samples: Tensor) -> Tensor:
-        """Return the features (T, F) of a recording, which a streaming model gets second by second."""
+        """Return the features (T, F) of samples (T,); a streaming model gets them second by second."""
         loaded = self.loaded
         if not loaded.streaming:
             return extract_features(samples, loaded.sample_rate, loaded.feature_dim, loaded.feature_type)
@@ -197,7 +197,7 @@ def transcribe_files(
 
 
 def transcribe_files_traced(params: Mapping[str, object], paths: Sequence[str]) -> int:
-    """Transcribe audio files with the three files of a traced model; see :func:`transcribe_files`."""
+    """Transcribe audio files with a traced model in three files; see :func:`transcribe_files`."""
     opts = from_params(TracedModelOptions, params)
     files = {
         "encoder": opts.encoder_model_filename,
@@ -216,7 +216,7 @@ def transcribe_files_traced(params: Mapping[str, object], paths: Sequence[str]) 
 
 
 def _groups(paths: Sequence[str], seconds: float) -> Iterator[List[str]]:
-    """Yield files in the given order, in groups of about ``seconds`` of audio, which are held in memory together."""
+    """Yield files in groups of about ``seconds`` of audio, which are held in memory together."""
     group: List[str] = []
     total = 0.0
     for path in paths:
@@ -237,7 +237,7 @@ def _duration(path: str) -> float:
 
 
 def _read(paths: Sequence[str], sample_rate: int) -> Dict[str, Tensor]:
-    """Return the samples of the files that can be read; print a line on stderr for each other one."""
+    """Return the samples of files; print a line on stderr for each that cannot be read."""
     recordings: Dict[str, Tensor] = {}
     for path in dict.fromkeys(paths):
         try:

@@ -1,7 +1,7 @@
 """Methods that search a graph with the CTC head, and rescore what they find.
 
-A lattice's paths have acoustic scores (am), of which a weight of a language model or of the attention
-decoder makes totals. As the best weights are not known, each rescoring method has one result for each.
+A rescoring method adds the scores of other models to the acoustic scores (am) of a lattice's paths.
+As the best weights of these models are not known, it has one result for each of several weights.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ from asr_core.utils.errors import UserError
 # The weights that icefall tries
 LM_SCALES = tuple(round(0.1 * i, 1) for i in range(1, 21))
 ATTENTION_SCALES = (
-    0.01, 0.05, 0.08, 0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.7, 1.9, 2.0, 2.1, 2.2, 2.3, 2.5, 3.0, 4.0, 5.0,
+    0.01, 0.05, 0.08, 0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.0, 1.1, 1.2,
+    1.3, 1.5, 1.7, 1.9, 2.0, 2.1, 2.2, 2.3, 2.5, 3.0, 4.0, 5.0,
 )  # fmt: skip
 MORE_ATTENTION_SCALES = (*ATTENTION_SCALES, 6.0, 7.0, 8.0, 9.0)
 
@@ -141,7 +142,7 @@ def _nbest_rescoring(job: Job) -> Results:
 
 
 def _whole_lattice_rescoring(job: Job) -> Results:
-    """Rescore all paths of a lattice with the word n-gram in place of the graph: am / scale + lm."""
+    """Rescore all paths of lattices with the word n-gram in place of the graph: am / scale + lm."""
     found, lm = _lattices(job), _word_lm(job)
     split = [with_language_model(lattice, found.graph, lm) for lattice in found.lattices]
     results: Results = {}
@@ -152,12 +153,12 @@ def _whole_lattice_rescoring(job: Job) -> Results:
 
 
 def _attention_rescoring(job: Job) -> Results:
-    """Rescore token sequences of CTC's lattice with the attention decoder: am + scale * attention."""
+    """Rescore paths of CTC's lattices with the attention decoder: am + scale * attention."""
     return _with_attention(job, _drawn(job))
 
 
 def _prefix_attention_rescoring(job: Job) -> Results:
-    """Rescore the hypotheses of prefix beam search with the attention decoder: am + scale * attention."""
+    """Rescore prefix beam search with the attention decoder: am + scale * attention."""
     lists = ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
     return _with_attention(job, lists)
 
@@ -175,7 +176,7 @@ def _with_attention(job: Job, lists: NBestLists) -> Results:
 
 
 def _attention_rescoring_with_ngram(job: Job) -> Results:
-    """Rescore word sequences with the word n-gram and the attention decoder: am + n * n-gram + a * attention."""
+    """Rescore with the word n-gram and the attention decoder: am + n * n-gram + a * attention."""
     found, opts, lm = _lattices(job), job.opts, _word_lm(job)
     lists: NBestLists = []
     parts: List[Tuple[np.ndarray, np.ndarray]] = []
@@ -203,7 +204,9 @@ def _two_weights(n: float, a: float) -> Tuple[str, _Total]:
 
 
 def _choose(scored: Sequence[_Scored], weights: Iterable[Tuple[str, _Total]]) -> Results:
-    """Return the best hypotheses under each of several weights; ``log_prob`` becomes the total that chose them.
+    """Return the best hypotheses under each of several weights.
+
+    Their ``log_prob`` becomes the total that chose them.
 
     Args:
       scored: the candidates of each utterance.

@@ -18,7 +18,7 @@ BIASING = frozenset({Resource.CONTEXT_GRAPH})
 
 
 def beam_options(opts: SearchOptions, num_best: int = 0) -> BeamOptions:
-    """Return the options that beam searches share; with ``num_best`` 0 all hypotheses are returned."""
+    """Return the options that beam searches share; ``num_best`` 0 stands for all hypotheses."""
     return BeamOptions(
         beam_size=opts.beam_size,
         blank_penalty=opts.blank_penalty,

@@ -50,7 +50,7 @@ def linked_players(audio: Mapping[str, Audio], folder: Path) -> Dict[str, Player
 def embedded_players(
     audio: Mapping[str, Audio], most_wrong_first: List[Tuple[int, str]], megabytes: float
 ) -> Dict[str, Player]:
-    """Make players that hold their sound as 16-bit WAV; what does not fit into ``megabytes`` gets none.
+    """Make players that hold their sound as 16-bit WAV, as far as it fits into the limit.
 
     Args:
       audio: of utterances, by id.

@@ -1,29 +1,39 @@
-"""Confidences made probabilities: a monotone map fitted on words known to be right or wrong.
+"""Calibration: a monotone map from confidences to probabilities that words are right.
 
-The map is logistic in the log-odds of the confidence, p = sigmoid(scale * logit(c) + offset) with scale > 0 (Platt 1999), fitted by
-maximum likelihood. Two numbers are all that a few hundred wrong words can determine.
+The map is logistic in the log-odds of the confidence, p = sigmoid(scale * logit(c) + offset) with
+scale > 0 (Platt 1999), fitted by maximum likelihood on words known to be right or wrong. A few
+hundred wrong words determine no more than two numbers.
 """
 
 import json
 import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
+
+import numpy as np
 
 from asr_core.decoding.output.options import ConfidenceOptions
+from asr_core.text.scoring import NO_WORD, align_words
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 
 FILE_NAME = "confidence.json"
 _EDGE = 1e-6  # confidences are kept this far from 0 and 1, whose log-odds are infinite
-_PRIOR = 1e-3  # weight of the prior that keeps the scale finite where right and wrong words can be told apart
+# Of the logarithm of the scale, which would grow without limit where a threshold separates the words
+_PRIOR = 1e-3
+_STEPS = 200  # of Newton's method, which needs about ten unless the words are almost separable
+_MAX_STEP = 1.0  # far from the optimum whole Newton steps diverge
 
 
-class Calibration(NamedTuple):
+@dataclass(frozen=True)
+class Calibration:
     """The map p = sigmoid(scale * logit(c) + offset).
 
     Attributes:
       scale, offset: the map.
-      words, wrong: how many words it was fitted on, and how many of them were wrong.
+      words: number of words that it was fitted on.
+      wrong: number of those that were wrong.
     """
 
     scale: float = 1.0
@@ -32,25 +42,33 @@ class Calibration(NamedTuple):
     wrong: int = 0
 
     def __call__(self, confidence: float) -> float:
-        """The probability that a word of this confidence is right."""
+        """Return the probability that a word of this confidence is right."""
         return _sigmoid(self.scale * _logit(confidence) + self.offset)
 
 
 def kind_of(method: str, chunk_size: int, opts: ConfidenceOptions) -> str:
-    """What a map is valid for, as one line: the search, the chunks that the encoder sees (-1: all), and how confidences are made."""
+    """Describe in one line what a map is valid for.
+
+    Args:
+      method: name of the decoding method.
+      chunk_size: of the encoder, in 50-Hz frames; -1 for whole utterances.
+      opts: how confidences are made.
+    """
     alpha = "" if opts.confidence_measure in ("prob", "gibbs") else f"-{opts.confidence_alpha:.4g}"
     chunks = f" chunk-{chunk_size}" if chunk_size > 0 else ""
     return f"{method}{chunks} {opts.confidence_measure}{alpha} {opts.confidence_aggregation}"
 
 
 def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
-    """The map under which it is most probable that just these words are ``right``.
+    """Fit the map under which it is most probable that just these words are right.
+
+    Args:
+      confidences: of words.
+      right: whether each word is.
 
     Raises:
       UserError: all words are right, or all wrong: nothing can be learnt from them.
     """
-    import numpy as np
-
     y = np.asarray(right, dtype=np.float64)
     if not 0 < y.sum() < len(y):
         kind = "right" if len(y) and y.all() else "wrong"
@@ -59,7 +77,7 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
         )
     x = np.array([_logit(c) for c in confidences])
     log_scale, offset = 0.0, 0.0
-    for _ in range(200):  # Newton's method in (log scale, offset), damped
+    for _ in range(_STEPS):  # Newton's method in (log scale, offset), damped
         scale = math.exp(log_scale)
         p = 1 / (1 + np.exp(-np.clip(scale * x + offset, -50, 50)))
         weight = p * (1 - p) + 1e-9
@@ -67,7 +85,7 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
         gradient = np.array([((p - y) * inner).sum() + _PRIOR * log_scale, (p - y).sum()])
         cross = (weight * inner).sum()
         hessian = np.array([[(weight * inner * inner).sum() + _PRIOR, cross], [cross, weight.sum()]])
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(2), gradient).clip(-1, 1)
+        step = np.linalg.solve(hessian + 1e-9 * np.eye(2), gradient).clip(-_MAX_STEP, _MAX_STEP)
         log_scale, offset = log_scale - step[0], offset - step[1]
         if abs(step).max() < 1e-9:
             break
@@ -75,7 +93,11 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
 
 
 def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 15) -> float:
-    """Mean distance of confidence and share of right words over bins of equal width, weighted by their words (Guo et al. 2017)."""
+    """Return the expected calibration error (Guo et al. 2017, section 2).
+
+    It is the mean distance between confidence and share of right words over bins of equal width,
+    weighted by their numbers of words.
+    """
     sums = [[0.0, 0.0, 0] for _ in range(bins)]
     for c, r in zip(confidences, right):
         entry = sums[min(int(c * bins), bins - 1)]
@@ -86,7 +108,11 @@ def expected_calibration_error(confidences: Sequence[float], right: Sequence[boo
 
 
 def normalized_cross_entropy(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """Share of the uncertainty about which words are right that the confidences remove (NIST): 1 at best, below 0 if they mislead."""
+    """Return the normalised cross entropy of NIST.
+
+    It is the share of the uncertainty about which words are right that the confidences remove: 1 at
+    best, below 0 if they mislead.
+    """
     n, good = len(right), sum(right)
     if not 0 < good < n:
         return float("nan")
@@ -98,7 +124,7 @@ def normalized_cross_entropy(confidences: Sequence[float], right: Sequence[bool]
 
 
 def load_calibrations(folder: Path) -> Dict[str, Calibration]:
-    """The maps beside a checkpoint by kind; none where there is no such file.
+    """Read the maps beside a checkpoint, by kind; none where there is no such file.
 
     Raises:
       UserError: the file is damaged.
@@ -120,19 +146,17 @@ def load_calibrations(folder: Path) -> Dict[str, Calibration]:
         ) from e
 
 
-def save_calibrations(folder: Path, maps: Dict[str, Calibration]) -> Path:
-    """Write the maps beside a checkpoint; returns the file."""
+def save_calibrations(folder: Path, maps: Mapping[str, Calibration]) -> Path:
+    """Write the maps beside a checkpoint; return the file."""
     path = Path(folder) / FILE_NAME
     write_text_atomic(
-        path, json.dumps({kind: m._asdict() for kind, m in maps.items()}, indent=2, sort_keys=True) + "\n"
+        path, json.dumps({kind: asdict(m) for kind, m in maps.items()}, indent=2, sort_keys=True) + "\n"
     )
     return path
 
 
 def right_words(ref: Sequence[str], hyp: Sequence[str]) -> List[bool]:
-    """For each word of ``hyp`` whether the alignment with ``ref`` finds it right."""
-    from asr_core.text.scoring import NO_WORD, align_words
-
+    """Tell for each word of ``hyp`` whether the alignment with ``ref`` finds it right."""
     return [r == h for r, h in align_words(ref, hyp) if h != NO_WORD]
 
 

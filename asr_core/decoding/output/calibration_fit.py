@@ -43,7 +43,8 @@ def words_by_kind(paths: Iterable[Path], normalize: str = "none") -> Dict[str, W
         for record in records:
             if "confidence_kind" not in record or "words" not in record:
                 raise UserError(
-                    f"{path} has no confidences: decode with --write-confidence 1, and take its timestamps-*.jsonl"
+                    f"{path} has no confidences: decode with --write-confidence 1, "
+                    "and take its timestamps-*.jsonl"
                 )
             hyp = [(normalize_text(w["w"], normalize), w) for w in record["words"]]
             hyp = [(text, w) for text, w in hyp if text]
@@ -78,7 +79,8 @@ def calibrate(
     strange = sorted(testing.keys() - fitting.keys())
     if strange:
         raise UserError(
-            f"--evaluate: no map is fitted for {strange[0]!r}; the files fitted on have: {', '.join(sorted(fitting))}"
+            f"--evaluate: no map is fitted for {strange[0]!r}; "
+            f"the files fitted on have: {', '.join(sorted(fitting))}"
         )
     maps = load_calibrations(exp_dir)
     maps.update({kind: fit(words.confidences, words.right) for kind, words in fitting.items()})

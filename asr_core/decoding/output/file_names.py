@@ -31,12 +31,15 @@ class ResultFiles:
         return self.key if result == BEST else f"{self.key}_{result}"
 
     def path(self, name: str, set_name: str, result: str = BEST) -> Path:
-        """Return the file called ``name`` for a result of a test set; it carries the result's name where there are several."""
+        """Return the file called ``name`` for a result of a test set.
+
+        It carries the result's name where the method has several.
+        """
         key = "" if result == BEST else f"-{self.full_key(result)}"
         return self.folder / name.format(set=set_name, key=key)
 
     def beside(self, kind: str, ending: str) -> str:
-        """Return the name of a further file ``<kind>-...<ending>`` that goes with ``recogs-....txt``."""
+        """Return the name of a file ``<kind>-...<ending>`` that goes with ``recogs-....txt``."""
         return kind + self.recogs[len("recogs") : -len(".txt")] + ending
 
     @property

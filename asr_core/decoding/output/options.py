@@ -1,4 +1,7 @@
-"""Options of scoring and of what is written beside the transcripts; light, so that ``--help`` needs no torch."""
+"""Options of scoring and of what is written beside the transcripts.
+
+The module is light, so that ``--help`` needs no torch.
+"""
 
 from dataclasses import dataclass
 
@@ -100,7 +103,8 @@ class ReportOptions(EmbedOptions):
 
     cuts: str = option(
         "",
-        "manifest of the test set, for players and speakers; file names in it are taken from the current folder",
+        "manifest of the test set, for players and speakers; file names in it are taken from the "
+        "current folder",
     )
     ref: str = option("", "references; left out: those of the results' files")
     normalize: str = option(

@@ -29,7 +29,8 @@ class RecordFormatter:
       tokenizer: the model's.
       frame_seconds: duration of a frame of encoder output.
       opts: what is wanted.
-      kind: what confidences are of, see :func:`~asr_core.decoding.output.calibration.kind_of`; "" without confidences.
+      kind: of the confidences, see :func:`~asr_core.decoding.output.calibration.kind_of`; ""
+        without confidences.
       calibration: makes probabilities of confidences; None where there is none.
     """
 
@@ -137,7 +138,13 @@ def write_records(
 def answer_records(
     formatter: RecordFormatter, decoded: Iterable[Tuple[Decoded, str]], result: str
 ) -> Iterator[Record]:
-    """Yield a record of each utterance with the answer of a ``result``; ``decoded`` has utterances and references."""
+    """Yield a record of each utterance with the answer of one result.
+
+    Args:
+      formatter: makes records.
+      decoded: utterances and their references.
+      result: the result's name.
+    """
     for d, ref in decoded:
         yield {**formatter.utterance(d, ref), **formatter.hypothesis(d.hypotheses[result], d.audio_seconds)}
 

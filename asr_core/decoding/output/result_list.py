@@ -39,7 +39,10 @@ class Result:
 
 
 def read_results(exp_dir: Path) -> List[Result]:
-    """Return the best result of each decoding, from the ``errs-*.txt`` below ``exp_dir``, ordered by WER.
+    """Read the best result of each decoding from the ``errs-*.txt`` below ``exp_dir``.
+
+    Returns:
+      The results, the lowest WER first.
 
     Raises:
       UserError: there are none, or one is damaged.

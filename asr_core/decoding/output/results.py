@@ -72,9 +72,10 @@ def write_scores(result: SetResult, files: ResultFiles, unit: str = "word") -> D
 def format_table(
     results: Sequence[SetResult], scores: Sequence[Mapping[str, Score]], title: str, cer: bool = False
 ) -> str:
-    """Format the error rates of all test sets with 95 % bootstrap intervals, kinds of errors and real-time factors.
+    """Format the table of error rates of all test sets.
 
-    Of several results of a set the table shows the best, and its name.
+    It has 95 % bootstrap intervals, kinds of errors and real-time factors. Of several results of a
+    test set it shows the best, and its name.
 
     Args:
       results: of the test sets.

@@ -58,7 +58,7 @@ def _systems(paths: Sequence[str], opts: ScoreFilesOptions) -> Dict[str, List[Ut
 
 
 def _references(path: str, files: Sequence[Transcripts]) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """Return references and speakers by utterance id, from a file or from those of the hypotheses."""
+    """Return references and speakers by utterance id, of a file or those of the hypotheses."""
     if not path:
         refs, speakers = pair_of(files)
         if not refs:

@@ -1,8 +1,9 @@
-"""When tokens and words were said.
+"""Times of tokens and words.
 
-A search tells at which encoder frame it emitted each token. Frame f of an encoder with subsampling factor s begins at f * s * 10 ms.
-A transducer or a CTC head is free to emit a token anywhere after the sound that decides it, so these are times of recognition: the
-starts are good to a few frames, the ends are estimates.
+A search reports the encoder frame that emitted each token. Frame f of an encoder with subsampling
+factor s begins at f * s * 10 ms. A transducer or a CTC head is free to emit a token anywhere after
+the sound that decides it, so these are times of recognition: the starts are good to a few frames,
+the ends are estimates.
 """
 
 from typing import List, NamedTuple, Optional, Sequence
@@ -11,7 +12,9 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.text.tokenizer import Tokenizer, WordSpan
 
 FRAME_SHIFT = 0.01  # seconds between feature frames
-LONGEST_TAIL = 0.28  # seconds that a word goes on after its last token, unless the next word begins
+# Seconds that a word goes on after its last token, unless the next word begins: the last token of a
+# word is emitted before its sound has ended.
+LONGEST_TAIL = 0.28
 
 
 class TimedWord(NamedTuple):
@@ -19,7 +22,8 @@ class TimedWord(NamedTuple):
 
     Attributes:
       word: as it is written.
-      start, end: seconds from the beginning of the utterance; None where the tokens do not tell.
+      start, end: seconds from the start of the utterance; None where the tokens do not spell the
+        word.
       confidences: those of its tokens; empty where there are none.
     """
 
@@ -30,20 +34,23 @@ class TimedWord(NamedTuple):
 
 
 def token_times(hypothesis: Hypothesis, frame_seconds: float, duration: float) -> List[float]:
-    """Seconds at which each token was emitted, not beyond ``duration``: causal models also search some silence that follows."""
+    """Return the seconds at which each token was emitted.
+
+    They are limited to ``duration``: causal models also search some silence after the utterance.
+    """
     return [round(min(frame * frame_seconds, duration), 3) for frame in hypothesis.timestamps]
 
 
 def timed_words(
     hypothesis: Hypothesis, tokenizer: Tokenizer, frame_seconds: float, duration: float
 ) -> List[TimedWord]:
-    """The words of a hypothesis with their times.
+    """Return the words of a hypothesis with their times.
 
-    A word starts when its first token was emitted. It ends when the next one starts, but at most :data:`LONGEST_TAIL` after the frame
-    of its last token, and not after the utterance.
+    A word starts when its first token was emitted. It ends when the next one starts, but at most
+    :data:`LONGEST_TAIL` after the frame of its last token, and not after the utterance.
 
     Args:
-      hypothesis: what a search found.
+      hypothesis: of a search.
       tokenizer: the model's.
       frame_seconds: duration of a frame of encoder output.
       duration: of the utterance, in seconds.
@@ -65,7 +72,10 @@ def timed_words(
 
 
 def word_places(hypothesis: Hypothesis, tokenizer: Tokenizer) -> List[WordSpan]:
-    """The words of a hypothesis and the tokens of each; -1 where the tokens do not spell the words that the search knows."""
+    """Return the words of a hypothesis and the places of their tokens.
+
+    The places are -1 where the tokens do not spell the words that the search knows.
+    """
     spans = tokenizer.word_spans(hypothesis.tokens)
     if hypothesis.words is None or hypothesis.words == [span.word for span in spans]:
         return spans
@@ -75,7 +85,10 @@ def word_places(hypothesis: Hypothesis, tokenizer: Tokenizer) -> List[WordSpan]:
 
 
 def _by_letters(words: Sequence[str], spans: Sequence[WordSpan]) -> List[WordSpan]:
-    """``words`` at the places of the same letters in ``spans``, which divide them otherwise; empty if the letters differ."""
+    """Return ``words`` at the places of the same letters in ``spans``, which divide them otherwise.
+
+    The list is empty if the letters differ.
+    """
     if "".join(words) != "".join(span.word for span in spans):
         return []
     letters = [span for span in spans for _ in span.word]

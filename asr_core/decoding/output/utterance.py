@@ -76,7 +76,7 @@ def transcript_of(cut: "Cut") -> str:
 
 
 def audio_of(cut: "Cut") -> Optional[Audio]:
-    """Return the file of a cut; None if it has none, or sounds different (another speed, noise added)."""
+    """Return the file of a cut; None if it has none or another speed, or noise was added."""
     recording = getattr(cut, "recording", None)
     if recording is None or recording.transforms or len(recording.sources) != 1:
         return None

@@ -46,7 +46,7 @@ def manifest_times(cuts: "Iterable[Cut]") -> Dict[str, List[WordTimes]]:
 
 
 def record_times(records: Iterable[Mapping[str, Any]]) -> Dict[str, List[WordTimes]]:
-    """Return the words of each record that decoding wrote, by its id; those without times are left out."""
+    """Return the words with times of each record that decoding wrote, by its id."""
     return {
         record["id"]: [
             WordTimes(w["w"], w["start"], w["end"]) for w in record.get("words", []) if w["start"] is not None
