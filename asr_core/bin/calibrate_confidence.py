@@ -1,7 +1,7 @@
 """Calibrate the confidences of words on a decoding of a development set.
 
-The map from confidences to probabilities that words are right is stored beside the checkpoints, where
-decoding finds it. Fit it on other data than the test sets.
+The map from confidences to probabilities that words are right is stored beside the checkpoints,
+where decoding finds it. Fit it on other data than the test sets.
 """
 
 from pathlib import Path

@@ -74,7 +74,7 @@ def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothes
 
 
 def _transducer_log_probs(model: Transducer, at: Tensor, tokens: Tensor, search: SearchOptions) -> Tensor:
-    """Return log-probabilities (N, L, V) at frames (N, L, C), each after the tokens (N, L) before."""
+    """Return log-probabilities (N, L, V) at frames (N, L, C), after the tokens (N, L) before."""
     predictor = predictor_states(model)
     state = predictor.start(len(tokens))
     outputs = []

@@ -126,7 +126,7 @@ class _Loader:
         if path.name.endswith(".fst.txt"):
             return read_openfst_text(path, self.opts.backoff_id, symbols)
         lm = read_ngram(path, symbols)
-        # a token may be a word, too ("a"), so only pieces that begin words show what the n-gram is over
+        # a token may be a word, too ("a"): only pieces that begin words show what the n-gram is of
         starts = [i for piece, i in symbols.items() if piece.startswith(WORD_START)]
         if not any(lm.is_known(i) for i in starts or list(symbols.values())[_FIRST_WORD:]):
             raise UserError(

@@ -68,7 +68,7 @@ def from_decode_chunk_len(given: Mapping[str, object], trained: Mapping[str, obj
     """Replace the first Zipformer's chunk options by ``chunk_size`` and ``left_context_frames``.
 
     Args:
-      given: options by name. Where it has both kinds, ``chunk_size`` and ``left_context_frames`` win.
+      given: options by name. Of both kinds, ``chunk_size`` and ``left_context_frames`` win.
       trained: the model's own options, which complete a kind that is given in part.
 
     Raises:
@@ -108,7 +108,7 @@ def chunk_and_left(
 def _single(
     name: str, given: Mapping[str, object], trained: Mapping[str, object], default: Optional[int]
 ) -> int:
-    """Return the one value of option ``name``: the given one, the trained one if it is single, or the default."""
+    """Return the given value of option ``name``, or the trained one if it is single, or the default."""
     recorded = str(as_recorded(trained.get(name, "")))
     candidates = [part.strip() for part in recorded.split(",") if part.strip()]
     if name in given:

@@ -99,7 +99,7 @@ class Transcriber:
         return transcripts
 
     def _features(self, samples: Tensor) -> Tensor:
-        """Return the features (T, F) of samples (T,); a streaming model gets them second by second."""
+        """Return the features (T, F) of samples; a streaming model gets them second by second."""
         loaded = self.loaded
         if not loaded.streaming:
             return extract_features(samples, loaded.sample_rate, loaded.feature_dim, loaded.feature_type)

@@ -10,8 +10,8 @@ from typing import Callable, Tuple
 
 from asr_core.decoding.options import SearchOptions
 
-# Makes a part of a name, such as "_ilme-scale-0.1", of the options, and of whether a neural language
-# model is used
+# Makes a part of a name, such as "_ilme-scale-0.1", of the options, and of whether a neural
+# language model is used
 Part = Callable[[SearchOptions, bool], str]
 
 

@@ -20,7 +20,7 @@ from asr_core.utils.files import write_text_atomic
 
 FILE_NAME = "confidence.json"
 _EDGE = 1e-6  # confidences are kept this far from 0 and 1, whose log-odds are infinite
-# Of the logarithm of the scale, which would grow without limit where a threshold separates the words
+# Of the logarithm of the scale, which would grow without limit if a threshold separated the words
 _PRIOR = 1e-3
 _STEPS = 200  # of Newton's method, which needs about ten unless the words are almost separable
 _MAX_STEP = 1.0  # far from the optimum whole Newton steps diverge
