@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from toy_graph import fsa_of
 from toy_lexicon import LEXICON, grammar_score
 from toy_search import random_batch, small_model
 
@@ -46,7 +47,7 @@ def test_graphs_without_epsilons_say_the_same(seed):
             label = int(rng.integers(0, 4))
             if label or dest > source:  # arcs without token make no cycle
                 arcs.append((source, dest, label, int(rng.integers(0, 4)), float(rng.normal() - 1)))
-    graph = Fsa.from_arcs(arcs, {3: -0.5, 4: -1.0}).with_words(NAMES)
+    graph = fsa_of(arcs, {3: -0.5, 4: -1.0}).with_words(NAMES)
     assert (graph.label == 0).any()
     plain = remove_epsilons(graph)
     assert not (plain.label == 0).any()
@@ -65,7 +66,7 @@ def test_histories_get_no_arcs_of_those_that_they_back_off_to():
     """20 histories with one arc to them each, all backing off to one with 50 arcs."""
     arcs = [(0, 2 + i, 1 + i, 0, -1.0) for i in range(20)] + [(2 + i, 1, 0, 0, -0.5) for i in range(20)]
     arcs += [(1, 0, 1 + k, 0, -2.0) for k in range(50)]
-    graph = Fsa.from_arcs(arcs, {0: 0.0})
+    graph = fsa_of(arcs, {0: 0.0})
     plain = remove_epsilons(graph, silent_only=True)
     assert plain.num_arcs == 70 and readings(plain.with_words(NAMES), 2) == readings(
         graph.with_words(NAMES), 2
@@ -73,7 +74,7 @@ def test_histories_get_no_arcs_of_those_that_they_back_off_to():
 
 
 def test_cycles_are_refused():
-    graph = Fsa.from_arcs([(0, 1, 0, 1, -1.0), (1, 0, 0, 1, -1.0)], {0: 0.0}).with_words(NAMES)
+    graph = fsa_of([(0, 1, 0, 1, -1.0), (1, 0, 0, 1, -1.0)], {0: 0.0}).with_words(NAMES)
     with pytest.raises(UserError, match="cycle"):
         remove_epsilons(graph)
 
@@ -117,4 +118,4 @@ def test_what_is_missing(toy_lang, tmp_path, capsys):
     compile_lg.main(argv=["--lang-dir", str(toy_lang), "--lm", str(toy_lang / "G.fst.txt")])
     with pytest.raises(SystemExit):
         compile_lg.main(argv=["--lang-dir", str(toy_lang), "--lm", str(toy_lang / "LG.fst.txt")])
-    assert "LG.fst.txt is no grammar" in capsys.readouterr().err
+    assert "LG.fst.txt is not a grammar" in capsys.readouterr().err

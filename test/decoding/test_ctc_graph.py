@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_graph import all_paths, collapse, frames, word_graph
+from toy_graph import all_paths, collapse, frames, fsa_of, word_graph
 from toy_lexicon import LEXICON, grammar_score
 from toy_search import log_sum
 
@@ -126,7 +126,7 @@ def test_batches_and_single_utterances_agree():
 
 def test_utterances_that_end_nowhere():
     """Where the graph accepts all frames but ends nowhere after them, ending is free; where it stops before, there is nothing."""
-    chain = Fsa.from_arcs([(0, 1, 1, 1, 0.0), (1, 2, 2, 2, 0.0)], {2: 0.0})
+    chain = fsa_of([(0, 1, 1, 1, 0.0), (1, 2, 2, 2, 0.0)], {2: 0.0})
     x = frames(3, 3, 3)
     one, two, three = intersect(x, torch.tensor([1, 2, 3]), chain)
     for lattice, length in ((one, 1), (two, 2)):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from golden_search import batches, expected, golden_model, load_golden
 from recognition import answers
+from toy_graph import fsa_of
 from toy_search import all_paths, log_sum, random_batch, small_model
 
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
-from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.method import Job, Transcripts
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS
@@ -59,7 +59,7 @@ def word_graph(seed, states=3, vocab_size=3, words=3):
                     )
                 )
     final = {0: float(rng.normal()), states - 1: float(rng.normal())}
-    return Fsa.from_arcs(arcs, final, start=1).with_words({"<eps>": 0, "A": 1, "B": 2, "C": 3})
+    return fsa_of(arcs, final, start=1).with_words({"<eps>": 0, "A": 1, "B": 2, "C": 3})
 
 
 def graph_paths(model, graph, x):

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from toy_graph import fsa_of
 
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.utils.errors import UserError
@@ -60,10 +61,10 @@ def test_damaged_graphs_get_one_line(tmp_path, text, message):
 
 def test_labels_are_checked():
     arcs = [(0, 0, 3, 0, 0.0)]
-    Fsa.from_arcs(arcs, {0: 0.0}).check_labels(4, 0)
+    fsa_of(arcs, {0: 0.0}).check_labels(4, 0)
     with pytest.raises(UserError, match="made for another"):
-        Fsa.from_arcs(arcs, {0: 0.0}).check_labels(3, 0)
+        fsa_of(arcs, {0: 0.0}).check_labels(3, 0)
     with pytest.raises(UserError, match="without a token"):
-        Fsa.from_arcs([*arcs, (0, 0, 0, 1, 0.0)], {0: 0.0}).check_labels(4, 0)
+        fsa_of([*arcs, (0, 0, 0, 1, 0.0)], {0: 0.0}).check_labels(4, 0)
     with pytest.raises(UserError, match="cannot read"):
         Fsa.read("/nowhere/LG.fst.txt")

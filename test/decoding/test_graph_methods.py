@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from toy_graph import WORDS, all_paths, collapse, frames, grammar_score, ngram, word_graph
+from toy_graph import WORDS, all_paths, collapse, frames, fsa_of, grammar_score, ngram, word_graph
 from toy_search import log_sum
 
 from asr_core.decoding.beam_options import GraphSearchOptions
@@ -268,8 +268,7 @@ def test_batches_and_single_utterances_agree(lm):
 
 
 def test_nothing_is_found_where_the_graph_accepts_nothing(lm):
-    graph = word_graph(0)
-    stuck = type(graph).from_arcs([(0, 1, 1, 1, 0.0)], {1: 0.0}).with_words(WORDS)  # one frame, no more
+    stuck = fsa_of([(0, 1, 1, 1, 0.0)], {1: 0.0}).with_words(WORDS)  # one frame, no more
     fields = dict(hlg=stuck, word_lm=WordLm.of_graph(lm[0], stuck, lm[1]))
     for name, method in METHODS.items():
         if Resource.HLG in method.needs:

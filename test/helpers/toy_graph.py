@@ -6,8 +6,15 @@ import math
 import numpy as np
 import torch
 
-from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.fsa import Fsa, FsaArcs
 from asr_core.lm.ngram import NgramLm
+
+
+def fsa_of(arcs, final, start=0):
+    """The graph of arcs (source, destination, input label, output label, score)."""
+    columns = [np.array([arc[i] for arc in arcs], np.float32 if i == 4 else np.int64) for i in range(5)]
+    return Fsa.from_arcs(FsaArcs(*columns), final, start)
+
 
 WORDS = {"<eps>": 0, "A": 1, "B": 2, "C": 3}
 ARPA = r"""
@@ -43,9 +50,7 @@ def word_graph(seed, states=3, vocab_size=3):
                 arcs.append(
                     (source, int(rng.integers(states)), label, int(rng.integers(4)), float(rng.normal()))
                 )
-    return Fsa.from_arcs(arcs, {0: float(rng.normal()), states - 1: float(rng.normal())}, start=1).with_words(
-        WORDS
-    )
+    return fsa_of(arcs, {0: float(rng.normal()), states - 1: float(rng.normal())}, start=1).with_words(WORDS)
 
 
 def frames(*shape, seed=0, peak=1.5):

@@ -1,9 +1,10 @@
-"""Decoding graphs composed of a lexicon and a grammar, with kaldifst."""
+"""Composition of decoding graphs from a lexicon and a grammar, with kaldifst."""
 
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, List, Mapping
 
 import numpy as np
 
@@ -14,16 +15,20 @@ from asr_core.lm.symbols import DISAMBIG, read_symbols
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
+if TYPE_CHECKING:
+    import kaldifst as kaldifst_types
+
 
 def compile_lg(lang_dir: PathLike, grammar: PathLike) -> Fsa:
-    """Lexicon and grammar as one graph from tokens to words.
+    """Compose lexicon and grammar: LG, one graph from tokens to words.
 
-    L and G are composed and determinised in the log semiring, so that words with equal beginnings share states; then the
-    disambiguation symbols are taken off, and the arcs that neither read nor write anything go.
+    L and G are composed and determinised in the log semiring, so that words with equal beginnings
+    share states; then the disambiguation symbols are taken off, and the arcs that neither read nor
+    write anything go.
 
     Args:
       lang_dir: has L_disambig.fst.txt, tokens.txt and words.txt with their disambiguation symbols.
-      grammar: an acceptor of words in OpenFst text whose backoff arcs read ``#0``.
+      grammar: an acceptor of words in OpenFst text whose back-off arcs read ``#0``.
 
     Raises:
       UserError: a file is missing, kaldifst is not installed, or nothing is left.
@@ -34,14 +39,16 @@ def compile_lg(lang_dir: PathLike, grammar: PathLike) -> Fsa:
 
 
 def compile_hlg(lang_dir: PathLike, grammar: PathLike, modified: bool = False) -> Fsa:
-    """The topology of CTC, lexicon and grammar as one graph from frames to words.
+    """Compose the topology of CTC, lexicon and grammar: HLG, one graph from frames to words.
 
-    L and G are composed as for :func:`compile_lg`, but determinised in the tropical semiring, which keeps the best path's score. The labels
-    of frames are tokens plus one: 1 is the blank, 0 reads nothing.
+    L and G are composed as for :func:`compile_lg`, but determinised in the tropical semiring, which
+    keeps the best path's score. The labels of frames are tokens plus one: 1 is the blank, 0 reads
+    nothing.
 
     Args:
       lang_dir, grammar: as for :func:`compile_lg`.
-      modified: with the modified topology, whose graph is smaller, see :func:`~asr_core.decoding.graph.ctc_topology.topology_arcs`.
+      modified: take the modified topology, whose graph is smaller, see
+        :func:`~asr_core.decoding.graph.ctc_topology.topology_arcs`.
 
     Raises:
       UserError: a file is missing, kaldifst is not installed, or nothing is left.
@@ -49,9 +56,7 @@ def compile_hlg(lang_dir: PathLike, grammar: PathLike, modified: bool = False) -
     kaldifst, lang_dir = _kaldifst(), Path(lang_dir)
     lg = _token_graph(kaldifst, lang_dir, Path(grammar), use_log=False)
     tokens = read_symbols(lang_dir / "tokens.txt")
-    topology = kaldifst.compile(
-        "".join(topology_arcs(_first_disambiguation(tokens, "tokens.txt"), modified).text()), acceptor=False
-    )
+    topology = _compiled(kaldifst, topology_arcs(_first_disambiguation(tokens, "tokens.txt"), modified))
     kaldifst.arcsort(topology, "olabel")
     kaldifst.arcsort(lg, "ilabel")
     hlg = kaldifst.compose(topology, lg)
@@ -61,14 +66,16 @@ def compile_hlg(lang_dir: PathLike, grammar: PathLike, modified: bool = False) -
 
 
 def find_grammar(name: str, folder: PathLike) -> Path:
-    """The file of a grammar: ``name`` itself, or ``<name>.fst.txt`` in ``folder``."""
+    """Return the file of a grammar: ``name`` itself, or ``<name>.fst.txt`` in ``folder``."""
     return Path(name) if Path(name).is_file() else Path(folder) / f"{name}.fst.txt"
 
 
-def _token_graph(kaldifst: Any, lang_dir: Path, grammar: Path, use_log: bool) -> Any:
-    """L and G composed and determinised, without disambiguation symbols."""
+def _token_graph(
+    kaldifst: ModuleType, lang_dir: Path, grammar: Path, use_log: bool
+) -> "kaldifst_types.StdVectorFst":
+    """Compose and determinise L and G, without disambiguation symbols."""
     tokens, words = read_symbols(lang_dir / "tokens.txt"), read_symbols(lang_dir / "words.txt")
-    lexicon = _read(kaldifst, lang_dir / "L_disambig.fst.txt")
+    lexicon = _compiled(kaldifst, Fsa.read(lang_dir / "L_disambig.fst.txt"))
     g = _grammar(kaldifst, grammar, words)
     kaldifst.arcsort(lexicon, "olabel")
     kaldifst.arcsort(g, "ilabel")
@@ -79,20 +86,20 @@ def _token_graph(kaldifst: Any, lang_dir: Path, grammar: Path, use_log: bool) ->
     kaldifst.determinize_star(lg, use_log=use_log)
     logging.info("determinised: %d states", lg.num_states)
     plain = _without_disambiguation(Fsa.parse(_lines(lg), "LG"), tokens, words)
-    lg = kaldifst.compile("".join(remove_epsilons(plain, silent_only=True).text()), acceptor=False)
+    lg = _compiled(kaldifst, remove_epsilons(plain, silent_only=True))
     kaldifst.connect(lg)
     logging.info("without epsilons: %d states", lg.num_states)
     return lg
 
 
-def _grammar(kaldifst: Any, path: Path, words: Mapping[str, int]) -> Any:
+def _grammar(kaldifst: ModuleType, path: Path, words: Mapping[str, int]) -> "kaldifst_types.StdVectorFst":
     graph = Fsa.read(path)
     strange = (graph.label != graph.output) & (graph.label != words.get(DISAMBIG, -1))
     if strange.any():
         raise UserError(
-            f"{path} is no grammar: it reads and writes different words; make one with arpa_to_fst"
+            f"{path} is not a grammar: it reads and writes different words; make one with arpa_to_fst"
         )
-    return kaldifst.compile("".join(graph.text()), acceptor=False)
+    return _compiled(kaldifst, graph)
 
 
 def _without_disambiguation(graph: Fsa, tokens: Mapping[str, int], words: Mapping[str, int]) -> Fsa:
@@ -113,15 +120,15 @@ def _first_disambiguation(table: Mapping[str, int], name: str) -> int:
     return table[DISAMBIG]
 
 
-def _read(kaldifst: Any, path: Path) -> Any:
-    return kaldifst.compile("".join(Fsa.read(path).text()), acceptor=False)
+def _compiled(kaldifst: ModuleType, graph: Fsa) -> "kaldifst_types.StdVectorFst":
+    return kaldifst.compile("".join(graph.text()), acceptor=False)
 
 
-def _lines(fst: Any) -> Any:
+def _lines(fst: "kaldifst_types.StdVectorFst") -> List[str]:
     return fst.to_str(show_weight_one=True).splitlines()
 
 
-def _kaldifst() -> Any:
+def _kaldifst() -> ModuleType:
     try:
         import kaldifst
     except ImportError as e:

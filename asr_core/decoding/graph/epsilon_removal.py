@@ -1,29 +1,33 @@
-"""Arcs that read nothing are taken out of a graph, for searches that take one arc per token or frame.
+"""Removal of arcs that read nothing, for searches that take one arc per token or frame.
 
-What follows an arc without label is folded into the arcs before it: an arc to a state from which such arcs lead on to others gets
-copies that go there at once. Few arcs lead to a history of a grammar, but one for each beginning of a word leaves the history that it backs
-off to, so graphs stay small this way and explode the other way round.
+What follows an arc without label is folded into the arcs before it: an arc to a state from which
+such arcs lead on to others gets copies that go there at once. Few arcs lead to a history of a
+grammar, but one for each beginning of a word leaves the history that it backs off to, so graphs
+stay small this way and explode the other way round.
 """
 
 import dataclasses
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
-from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.fsa import Fsa, FsaArcs
 from asr_core.utils.errors import UserError
 
-_MOST_STEPS, _MOST_WORDS = (
-    100_000,
-    100,
-)  # on from one state without reading anything; more means going round in circles
+# From one state, without reading anything, a sane graph allows few steps and few words; more means
+# that its arcs form a cycle.
+_MOST_STEPS = 100_000
+_MOST_WORDS = 100
+
+_Way = Tuple[int, int, float]  # a state, the output label written on the way to it, and the score
 
 
 def remove_epsilons(graph: Fsa, silent_only: bool = False) -> Fsa:
-    """An equivalent graph whose arcs all read a label.
+    """Return an equivalent graph whose arcs all read a label.
 
-    Where an arc comes to write several words, it gets a new output label whose name is these words. Of several ways between two
-    states that read and write the same the best is kept. Words that are said without reading anything at all are lost.
+    Where an arc comes to write several words, it gets a new output label whose name is these words.
+    Of several ways between two states that read and write the same the best is kept. Words that a
+    path writes without reading anything at all are lost.
 
     Args:
       graph: with names of its output labels, unless ``silent_only``.
@@ -32,28 +36,31 @@ def remove_epsilons(graph: Fsa, silent_only: bool = False) -> Fsa:
     Raises:
       UserError: arcs to be taken out form a cycle.
     """
-    free = graph.label == 0
+    free = graph.label == 0  # (A,)
     if silent_only:
         free &= graph.output == 0
     if not free.any():
         return graph
     outputs = _Outputs(graph)
-    source = np.repeat(np.arange(graph.num_states), np.diff(graph.begin))
-    kept = [column[~free] for column in (source, graph.dest, graph.label, graph.output, graph.score)]
-    goes_on = (np.bincount(kept[0], minlength=graph.num_states) > 0) | (graph.final > -np.inf)
-    ways = _all_ways(graph, source, free, goes_on, outputs)
-    columns = _concatenated([column[goes_on[kept[1]]] for column in kept], _folded(kept, ways, outputs))
-    columns = _concatenated(columns, _from_start(columns, ways, graph.start, outputs))
+    kept, removed = graph.arcs().at(~free), graph.arcs().at(free)
+    goes_on = (np.bincount(kept.source, minlength=graph.num_states) > 0) | (graph.final > -np.inf)
+    ways = _all_ways(removed, goes_on, outputs)
+    arcs = kept.at(goes_on[kept.dest]).joined(_folded(kept, ways, outputs))
+    arcs = arcs.joined(_from_start(arcs, ways, graph.start, outputs))
     final = {s: float(w) for s, w in enumerate(graph.final.tolist()) if w > -np.inf}
     for to, words, score in ways.of(graph.start):
         if words == 0 and to in final:
             final[graph.start] = max(final.get(graph.start, -np.inf), score + float(graph.final[to]))
-    out = Fsa.from_columns(_distinct(columns), final, graph.start, graph.num_states)
+    out = Fsa.from_arcs(_distinct(arcs), final, graph.start, graph.num_states)
     return dataclasses.replace(out, names=outputs.names if graph.names is not None else None)
 
 
 class _Outputs:
-    """Output labels for sequences of words."""
+    """Output labels for sequences of words.
+
+    Attributes:
+      names: of all output labels.
+    """
 
     def __init__(self, graph: Fsa) -> None:
         self.names: Dict[int, str] = dict(graph.names or {})
@@ -62,7 +69,7 @@ class _Outputs:
         self._next = max([*self.names, int(graph.output.max(initial=0))]) + 1
 
     def joined(self, first: int, second: int) -> int:
-        """The label that stands for what two labels stand for, one after the other; 0 stands for nothing."""
+        """Return the label for the words of two labels, one after the other; 0 stands for no words."""
         if first == 0 or second == 0:
             return first or second
         words = (*self._words.get(first, (first,)), *self._words.get(second, (second,)))
@@ -73,11 +80,11 @@ class _Outputs:
         return self._label[words]
 
     def length(self, label: int) -> int:
-        """How many words it stands for."""
+        """Return the number of words of a label."""
         return len(self._words.get(label, (label,)))
 
     def joined_columns(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """:meth:`joined` of arrays (n,)."""
+        """Apply :meth:`joined` to arrays (A,)."""
         out = np.where(first == 0, second, first)
         (both,) = np.nonzero((first != 0) & (second != 0))
         out[both] = [self.joined(a, b) for a, b in zip(first[both].tolist(), second[both].tolist())]
@@ -85,9 +92,13 @@ class _Outputs:
 
 
 class _Ways(NamedTuple):
-    """From each state those that arcs without label lead on to, what they write on the way, and the best score.
+    """From each of S states, the states that arcs without label lead to: W ways in all.
 
-    The ways from state s are ``begin[s] .. begin[s + 1]``.
+    Attributes:
+      begin: (S + 1,); the ways from state s are ``begin[s] .. begin[s + 1]``.
+      to: (W,), where each leads.
+      words: (W,), output label for what it writes.
+      score: (W,), of the best such way.
     """
 
     begin: np.ndarray
@@ -95,34 +106,35 @@ class _Ways(NamedTuple):
     words: np.ndarray
     score: np.ndarray
 
-    def of(self, state: int) -> List[Tuple[int, int, float]]:
+    def of(self, state: int) -> List[_Way]:
+        """Return the ways from ``state``."""
         here = slice(self.begin[state], self.begin[state + 1])
-        return list(zip(*(column[here].tolist() for column in self[1:])))
+        return list(zip(self.to[here].tolist(), self.words[here].tolist(), self.score[here].tolist()))
 
 
-def _all_ways(
-    graph: Fsa, source: np.ndarray, free: np.ndarray, goes_on: np.ndarray, outputs: _Outputs
-) -> _Ways:
-    """The ways to states that ``goes_on`` (S,): that have other arcs, or end."""
-    arcs: Dict[int, List[Tuple[int, int, float]]] = {}
-    for s, *arc in zip(
-        *(column[free].tolist() for column in (source, graph.dest, graph.output, graph.score))
-    ):
-        arcs.setdefault(s, []).append(tuple(arc))
-    counts = np.zeros(graph.num_states, np.int64)
-    rows: List[Tuple[int, int, float]] = []
+def _all_ways(removed: FsaArcs, goes_on: np.ndarray, outputs: _Outputs) -> _Ways:
+    """Return the ways along ``removed`` arcs to states where ``goes_on`` (S,): that have other arcs, or end."""
+    arcs: Dict[int, List[_Way]] = {}
+    columns = (removed.source, removed.dest, removed.output, removed.score)
+    for source, dest, output, score in zip(*(column.tolist() for column in columns)):
+        arcs.setdefault(source, []).append((dest, output, score))
+    counts = np.zeros(len(goes_on), np.int64)
+    ways: List[_Way] = []
     for state in arcs:  # ascending
-        found = [(*key, score) for key, score in _ways_from(state, arcs, outputs).items() if goes_on[key[0]]]
-        counts[state] = len(found)
-        rows += found
-    to, words, score = zip(*rows) if rows else ((), (), ())
-    begin = np.concatenate([[0], np.cumsum(counts)])
-    return _Ways(begin, np.array(to, np.int64), np.array(words, np.int64), np.array(score, np.float64))
+        found = _ways_from(state, arcs, outputs)
+        reached = [(to, words, score) for (to, words), score in found.items() if goes_on[to]]
+        counts[state] = len(reached)
+        ways += reached
+    return _Ways(
+        begin=np.concatenate([[0], np.cumsum(counts)]),
+        to=np.array([to for to, _, _ in ways], np.int64),
+        words=np.array([words for _, words, _ in ways], np.int64),
+        score=np.array([score for _, _, score in ways], np.float64),
+    )
 
 
-def _ways_from(
-    state: int, arcs: Dict[int, List[Tuple[int, int, float]]], outputs: _Outputs
-) -> Dict[Tuple[int, int], float]:
+def _ways_from(state: int, arcs: Dict[int, List[_Way]], outputs: _Outputs) -> Dict[Tuple[int, int], float]:
+    """Return the best score of each (state, output label) that ``arcs`` by source lead to from ``state``."""
     found: Dict[Tuple[int, int], float] = {}
     todo, steps = [(state, 0, 0.0)], 0
     while todo:
@@ -138,37 +150,34 @@ def _ways_from(
     return found
 
 
-def _folded(columns: Sequence[np.ndarray], ways: _Ways, outputs: _Outputs) -> List[np.ndarray]:
-    """Arcs (source, destination, label, output, score) with the ways from their destinations added to them."""
-    source, dest, label, output, score = columns
-    counts = ways.begin[dest + 1] - ways.begin[dest]
-    arc = np.repeat(np.arange(len(dest)), counts)
-    way = np.repeat(ways.begin[dest] - (np.cumsum(counts) - counts), counts) + np.arange(len(arc))
-    written = outputs.joined_columns(output[arc].astype(np.int64), ways.words[way])
-    return [source[arc], ways.to[way], label[arc], written, score[arc] + ways.score[way]]
+def _folded(arcs: FsaArcs, ways: _Ways, outputs: _Outputs) -> FsaArcs:
+    """Return copies of arcs that go on along the ways from their destinations."""
+    counts = ways.begin[arcs.dest + 1] - ways.begin[arcs.dest]  # (A,), copies of each arc
+    copies = arcs.at(np.repeat(np.arange(len(arcs.dest)), counts))
+    first = np.repeat(ways.begin[arcs.dest] - (np.cumsum(counts) - counts), counts)
+    way = first + np.arange(len(copies.dest))  # the way that each copy takes
+    return copies._replace(
+        dest=ways.to[way],
+        output=outputs.joined_columns(copies.output.astype(np.int64), ways.words[way]),
+        score=copies.score + ways.score[way],
+    )
 
 
-def _from_start(
-    columns: Sequence[np.ndarray], ways: _Ways, start: int, outputs: _Outputs
-) -> List[np.ndarray]:
-    """Nothing comes before the start: it gets copies of the arcs of those that its ways lead to."""
-    out = [column[:0] for column in columns]
-    for to, words, way_score in ways.of(start):
-        source, dest, label, output, score = (column[columns[0] == to] for column in columns)
-        written = outputs.joined_columns(np.full(len(output), words), output.astype(np.int64))
-        out = _concatenated(out, [np.full(len(source), start), dest, label, written, score + way_score])
+def _from_start(arcs: FsaArcs, ways: _Ways, start: int, outputs: _Outputs) -> FsaArcs:
+    """Return copies for the start, before which nothing comes, of the arcs that its ways lead to."""
+    out = arcs.at(np.zeros(0, np.int64))
+    for to, words, score in ways.of(start):
+        here = arcs.at(arcs.source == to)
+        written = outputs.joined_columns(np.full(len(here.output), words), here.output.astype(np.int64))
+        source = np.full(len(here.source), start)
+        out = out.joined(here._replace(source=source, output=written, score=here.score + score))
     return out
 
 
-def _concatenated(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> List[np.ndarray]:
-    return [np.concatenate(pair) for pair in zip(first, second)]
-
-
-def _distinct(columns: Sequence[np.ndarray]) -> List[np.ndarray]:
-    """Of arcs that differ in their score alone, the best."""
-    source, dest, label, output, score = columns
-    order = np.lexsort((-score, output, dest, label, source))
-    keys = np.stack([source, dest, label, output])[:, order]
+def _distinct(arcs: FsaArcs) -> FsaArcs:
+    """Return the best of arcs that differ in their score alone."""
+    order = np.lexsort((-arcs.score, arcs.output, arcs.dest, arcs.label, arcs.source))
+    keys = np.stack([arcs.source, arcs.dest, arcs.label, arcs.output])[:, order]  # (4, A)
     first = np.ones(len(order), dtype=bool)
     first[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
-    return [column[order[first]] for column in columns]
+    return arcs.at(order[first])

@@ -3,12 +3,36 @@
 import dataclasses
 from array import array
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, write_text_atomic
+
+
+class FsaArcs(NamedTuple):
+    """Arcs of a graph in any order, all (A,).
+
+    Attributes:
+      source, dest: states.
+      label, output: input and output labels.
+      score: log-weights.
+    """
+
+    source: np.ndarray
+    dest: np.ndarray
+    label: np.ndarray
+    output: np.ndarray
+    score: np.ndarray
+
+    def at(self, places: np.ndarray) -> "FsaArcs":
+        """Return the arcs at ``places`` (n,), or where a mask (A,) is true."""
+        return FsaArcs(*(column[places] for column in self))
+
+    def joined(self, more: "FsaArcs") -> "FsaArcs":
+        """Return these arcs and ``more``."""
+        return FsaArcs(*(np.concatenate(pair) for pair in zip(self, more)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +44,8 @@ class Fsa:
       label: (A,) int32, input labels.
       output: (A,) int32, output labels, 0 for none.
       dest: (A,) int32.
-      score: (A,) float32, log-weights: the higher the better (OpenFst's text has costs, their negatives).
+      score: (A,) float32, log-weights: the higher the better (OpenFst's text has costs, their
+        negatives).
       final: (S,) float32, log-weight of ending; -inf where a state is not final.
       start: the initial state.
       names: of the output labels, if they are words.
@@ -37,60 +62,54 @@ class Fsa:
 
     @property
     def num_states(self) -> int:
+        """S, the number of states."""
         return len(self.final)
 
     @property
     def num_arcs(self) -> int:
+        """A, the number of arcs."""
         return len(self.label)
+
+    def arcs(self) -> FsaArcs:
+        """Return the arcs with their source states."""
+        source = np.repeat(np.arange(self.num_states), np.diff(self.begin))
+        return FsaArcs(source, self.dest, self.label, self.output, self.score)
 
     @classmethod
     def from_arcs(
-        cls,
-        arcs: Sequence[Tuple[int, int, int, int, float]],
-        final: Mapping[int, float],
-        start: int = 0,
-        num_states: int = 0,
+        cls, arcs: FsaArcs, final: Mapping[int, float], start: int = 0, num_states: int = 0
     ) -> "Fsa":
         """Build a graph.
 
         Args:
-          arcs: (source, destination, input label, output label, score) of each.
+          arcs: in any order.
           final: log-weight of each final state.
           start: the initial state.
-          num_states: at least so many; more if there are arcs to more.
+          num_states: the least number of states; there are more if arcs lead to more.
         """
-        columns: List[np.ndarray] = [
-            np.array([arc[i] for arc in arcs], np.float32 if i == 4 else np.int64) for i in range(5)
-        ]
-        return cls.from_columns(columns, final, start, num_states)
-
-    @classmethod
-    def from_columns(
-        cls, columns: Sequence[np.ndarray], final: Mapping[int, float], start: int, num_states: int = 0
-    ) -> "Fsa":
-        """The same of arrays (A,): sources, destinations, input labels, output labels, scores."""
-        source, dest, label, output, score = columns
-        size = max(
-            [
-                num_states,
-                start + 1,
-                *(s + 1 for s in final),
-                *(int(c.max()) + 1 for c in (source, dest) if len(c)),
-            ]
-        )
-        order = np.lexsort((label, source))
-        begin = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=size))]).astype(np.int64)
+        named = [start, *final, *(int(c.max()) for c in (arcs.source, arcs.dest) if len(c))]
+        size = max(num_states, 1 + max(named))
+        order = np.lexsort((arcs.label, arcs.source))
+        counts = np.bincount(arcs.source, minlength=size)
         ends = np.full(size, -np.inf, np.float32)
         for state, weight in final.items():
             ends[state] = weight
-        integers = (x[order].astype(np.int32) for x in (label, output, dest))
-        return cls(begin, *integers, score[order].astype(np.float32), ends, start)
+        return cls(
+            begin=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            label=arcs.label[order].astype(np.int32),
+            output=arcs.output[order].astype(np.int32),
+            dest=arcs.dest[order].astype(np.int32),
+            score=arcs.score[order].astype(np.float32),
+            final=ends,
+            start=start,
+        )
 
     @classmethod
     def read(cls, path: PathLike) -> "Fsa":
-        """Read OpenFst's text form: ``source dest input output [cost]`` or ``state [cost]`` a line; the first state is initial.
+        """Read OpenFst's text form.
 
-        An acceptor's arcs may have one label; it is then the output label too.
+        A line is ``source dest input output [cost]`` or ``state [cost]``; the first state is
+        initial. An acceptor's arcs may have one label; it is then the output label too.
 
         Raises:
           UserError: the file is missing, or a line is malformed.
@@ -104,9 +123,10 @@ class Fsa:
 
     @classmethod
     def parse(cls, lines: Iterable[str], name: str = "graph") -> "Fsa":
-        """The same of lines; ``name`` stands for the file in error messages."""
+        """Parse lines of OpenFst's text form, see :meth:`read`; ``name`` is the file in error messages."""
         integers = [array("q") for _ in range(4)]
-        scores, final = array("f"), {}
+        scores = array("f")
+        final: Dict[int, float] = {}
         start: Optional[int] = None
         for number, line in enumerate(lines, 1):
             fields = line.split()
@@ -125,10 +145,13 @@ class Fsa:
             start = state if start is None else start
         if start is None:
             raise UserError(f"{name} has no states: it is not a graph")
-        columns = [np.frombuffer(c, dtype=np.int64) if len(c) else np.zeros(0, np.int64) for c in integers]
-        if any(len(c) and c.min() < 0 for c in columns) or min(final, default=0) < 0:
+        source, dest, label, output = (
+            np.frombuffer(c, dtype=np.int64) if len(c) else np.zeros(0, np.int64) for c in integers
+        )
+        arcs = FsaArcs(source, dest, label, output, np.array(scores, dtype=np.float32))
+        if any(c.min(initial=0) < 0 for c in (source, dest, label, output)) or min(final, default=0) < 0:
             raise UserError(f"{name}: states and labels must not be negative")
-        graph = cls.from_columns([*columns, np.array(scores, dtype=np.float32)], final, start)
+        graph = cls.from_arcs(arcs, final, start)
         if not final:
             raise UserError(f"{name} has no final state, so it accepts nothing")
         return graph
@@ -138,7 +161,7 @@ class Fsa:
         write_text_atomic(Path(path), "".join(self.text()))
 
     def text(self) -> Iterator[str]:
-        """The lines of OpenFst's text form."""
+        """Yield the lines of OpenFst's text form."""
         order = [self.start, *(s for s in range(self.num_states) if s != self.start)]
         for state in order:
             for a in range(self.begin[state], self.begin[state + 1]):
@@ -149,13 +172,16 @@ class Fsa:
                 yield f"{state}\tInfinity\n"
 
     def scaled(self, scale: float) -> "Fsa":
-        """The same with all scores multiplied by ``scale``."""
+        """Return the graph with all scores multiplied by ``scale``."""
         ends = np.where(self.final > -np.inf, self.final, 0.0) * np.float32(scale)
         final = np.where(self.final > -np.inf, ends, self.final).astype(np.float32)
         return dataclasses.replace(self, score=self.score * np.float32(scale), final=final)
 
     def with_words(self, table: Mapping[str, int]) -> "Fsa":
-        """The same with the names of its output labels.
+        """Return the graph with the names of its output labels.
+
+        Args:
+          table: id of each word.
 
         Raises:
           UserError: an output label has no name.
@@ -164,18 +190,19 @@ class Fsa:
         unknown = set(np.unique(self.output).tolist()) - {0, *names}
         if unknown:
             raise UserError(
-                f"the graph has the output label {min(unknown)}, which words.txt does not name: they do not belong together"
+                f"the graph has the output label {min(unknown)}, which words.txt does not name: "
+                "they do not belong together"
             )
         return dataclasses.replace(self, names=names)
 
     def words(self, arcs: Sequence[int]) -> Optional[List[str]]:
-        """The words on ``arcs``; None where the graph has no words."""
+        """Return the words on ``arcs``; None where the graph has no words."""
         if self.names is None:
             return None
         return [word for o in self.output[list(arcs)].tolist() if o != 0 for word in self.names[o].split()]
 
     def check_labels(self, vocab_size: int, blank: int) -> None:
-        """Refuse input labels that are no tokens.
+        """Refuse input labels that are not tokens.
 
         Raises:
           UserError: an arc has an epsilon (blank) as its input label, or one beyond the vocabulary.
@@ -186,12 +213,13 @@ class Fsa:
             )
         if len(self.label) and int(self.label.max()) >= vocab_size:
             raise UserError(
-                f"the graph has the token {self.label.max()}, but the model has {vocab_size}: it was made for another one"
+                f"the graph has the token {self.label.max()}, but the model has {vocab_size}: "
+                "it was made for another model"
             )
 
 
-def _read_arc(fields: List[str], integers: List[array], scores: array) -> int:
-    """Append an arc's columns; returns its source state."""
+def _read_arc(fields: List[str], integers: List["array[int]"], scores: "array[float]") -> int:
+    """Append an arc to the columns; return its source state."""
     if len(fields) > 5:
         raise ValueError("too many fields")
     cost = 0.0

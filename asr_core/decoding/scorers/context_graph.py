@@ -1,4 +1,8 @@
-"""Phrases to favour, as an automaton over tokens (Aho and Corasick 1975, "Efficient string matching: an aid to bibliographic search")."""
+"""Contextual biasing: phrases as an automaton over tokens.
+
+Aho and Corasick 1975, "Efficient string matching: an aid to bibliographic search",
+https://doi.org/10.1145/360825.360855.
+"""
 
 from typing import Dict, List, Sequence, Tuple
 
@@ -7,10 +11,11 @@ from torch import Tensor
 
 
 class ContextGraph:
-    """Gives a bonus for each token of a phrase as it is emitted, and takes it back where the phrase is not completed.
+    """A bonus for each token of a phrase as it is emitted, taken back where the phrase is not completed.
 
-    A state is the longest beginning of a phrase that ends at the last token. A completed phrase keeps its bonus and leads back to the
-    start, so matches never overlap: the phrase that is completed first wins.
+    A state is the longest beginning of a phrase that ends at the last token. A completed phrase
+    keeps its bonus and leads back to the start, so matches never overlap: the phrase that is
+    completed first wins.
 
     Args:
       phrases: token ids of each phrase; empty ones are left out.
@@ -54,7 +59,7 @@ class ContextGraph:
         self._ends = torch.tensor([k > 0 for k in kept], dtype=torch.bool, device=device)
 
     def advance(self, state: Tensor, token: Tensor) -> Tuple[Tensor, Tensor]:
-        """Bonus and next state after ``token`` in ``state``, all of the same shape."""
+        """Return the bonus and the next state after ``token`` (N, B) in ``state`` (N, B), or any other shape."""
         child, found = self._child(state, token)
         node = state
         while not bool((found | (node == 0)).all()):
@@ -67,11 +72,11 @@ class ContextGraph:
         return bonus, to.masked_fill(completes, 0)
 
     def finish(self, state: Tensor) -> Tensor:
-        """What is taken back at the end of an utterance in ``state``: the bonus of a phrase not completed, negative."""
+        """Return minus the bonus of the phrases not completed in ``state`` (N, B), at an utterance's end."""
         return -self._value[state]
 
     def continuations(self, state: int) -> Tensor:
-        """The tokens (M,) that lead from ``state`` on in a phrase, or begin one."""
+        """Return the tokens (M,) that continue a phrase from ``state``, or begin one."""
         parts: List[Tensor] = []
         while True:
             low, high = torch.searchsorted(
@@ -83,13 +88,16 @@ class ContextGraph:
             state = int(self._fail[state])
 
     def _child(self, state: Tensor, token: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return the state after ``token`` (N, B) in the tree of phrases, and whether there is one."""
         key = state * self._base + token
         at = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
         return self._children[at], (self._keys[at] == key) & (token < self._base)
 
 
 class PhraseBoosts:
-    """What greedy search, which cannot take anything back, adds to log-probabilities: the score for each token that goes on in a phrase.
+    """Contextual biasing of greedy search, which cannot take anything back.
+
+    Each token that begins or continues a phrase gets the phrases' score.
 
     Args:
       graph: the phrases.
@@ -99,15 +107,15 @@ class PhraseBoosts:
 
     def __init__(self, graph: ContextGraph, vocab_size: int, device: torch.device) -> None:
         self._graph = graph
-        self._rows = torch.zeros(0, vocab_size, device=device)  # of the states met so far
+        self._rows = torch.zeros(0, vocab_size, device=device)  # (M, V), of the M states met so far
         self._place = torch.full((graph.num_states,), -1, dtype=torch.int64, device=device)
 
     def start(self, num: int) -> Tensor:
-        """States (num,) of streams that have not begun."""
+        """Return the states (N,) of ``num`` streams that have not begun."""
         return self._place.new_zeros(num)
 
     def __call__(self, state: Tensor) -> Tensor:
-        """What each token (n, V) gets in ``state`` (n,)."""
+        """Return the bonus (N, V) of each token in ``state`` (N,)."""
         for new in state[self._place[state] < 0].unique().tolist():
             row = self._rows.new_zeros(1, self._rows.size(1))
             row[0, self._graph.continuations(new)] = self._graph.score
@@ -116,12 +124,15 @@ class PhraseBoosts:
         return self._rows[self._place[state]]
 
     def advance(self, state: Tensor, token: Tensor, emits: Tensor) -> Tensor:
-        """The states after ``token``, where it is emitted."""
+        """Return the states (N,) after ``token`` (N,), where it is emitted."""
         return torch.where(emits, self._graph.advance(state, token)[1], state)
 
 
 def _links(children: List[Dict[int, int]], ends: List[bool], depth: List[int]) -> Tuple[List[int], List[int]]:
-    """For each state the state of its longest proper suffix, and the tokens of the longest phrase that it ends with (0: none)."""
+    """Return for each state the state of its longest proper suffix, and the length of the phrase that it ends with.
+
+    The length is that of the longest such phrase; 0 where there is none.
+    """
     fail, kept = [0] * len(children), [d if e else 0 for d, e in zip(depth, ends)]
     queue = list(children[0].values())
     for node in queue:

@@ -1,4 +1,4 @@
-"""Neural language models from the checkpoints of their training (ours, or icefall's ``rnn_lm``)."""
+"""Loading of neural language models from the checkpoints of their training (ours, or icefall's ``rnn_lm``)."""
 
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
@@ -11,24 +11,26 @@ from asr_core.lm.options import LmOptions
 from asr_core.models.averaging import average_state_dicts, select_checkpoints
 from asr_core.models.checkpoint import load_checkpoint_file, load_state
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import defaults_of
+from asr_core.utils.options import defaults_of, flag
 
 
 def load_lm(
     opts: LmOptions, vocab_size: Optional[int], device: Union[str, torch.device] = "cpu", lm_type: str = "rnn"
 ) -> NeuralLm:
-    """The language model that the options name, ready to score.
+    """Load the language model that the options name, in evaluation mode.
 
-    Its sizes are those of the weights; a size in ``opts`` that is not the default must agree with them.
+    Its sizes are those of the weights; a size in ``opts`` that is not the default must agree with
+    them.
 
     Args:
-      opts: where it is, and its sizes.
-      vocab_size: number of tokens of the acoustic model, which both must share; None where there is none.
+      opts: folder, epochs, and sizes.
+      vocab_size: number of tokens of the acoustic model, which both must share; None without one.
       device: where to put it.
       lm_type: ``"rnn"`` or ``"transformer"``.
 
     Raises:
-      UserError: no folder is given, checkpoints are missing, or they hold another kind or size of model.
+      UserError: no folder is given, checkpoints are missing, or they hold another kind or size of
+        model.
     """
     folder = opts.lm_exp_dir or (opts.transformer_lm_exp_dir if lm_type == "transformer" else None)
     if not folder:
@@ -46,69 +48,60 @@ def load_lm(
 
 
 def _weights(content: Mapping[str, Any], path: Path) -> Dict[str, Tensor]:
+    """Return the weights in a checkpoint; names may begin with "module.", as DDP writes them."""
     state = content.get("model")
-    if (
-        not isinstance(state, dict)
-        or "input_embedding.weight" not in state
-        and "module.input_embedding.weight" not in state
-    ):
+    if not isinstance(state, dict):
         raise UserError(f"{path} holds no language model")
-    return {
-        name[len("module.") :] if name.startswith("module.") else name: value for name, value in state.items()
-    }
+    plain = {name[len("module.") :] if name.startswith("module.") else name: x for name, x in state.items()}
+    if "input_embedding.weight" not in plain:
+        raise UserError(f"{path} holds no language model")
+    return plain
+
+
+def _kind(state: Mapping[str, Tensor]) -> str:
+    """Return the type of the language model that has these weights."""
+    if "rnn.weight_ih_l0" in state:
+        return "rnn"
+    return "transformer" if "layers.0.in_proj.weight" in state else "unknown"
 
 
 def _build(
     lm_type: str, state: Mapping[str, Tensor], content: Mapping[str, Any], opts: LmOptions
-) -> Tuple[NeuralLm, Dict[str, Any]]:
-    """A model of the sizes that the weights have, and these sizes under the names of the options."""
+) -> Tuple[NeuralLm, Dict[str, object]]:
+    """Make a model of the sizes that the weights have; return it, and these sizes by the options' names."""
+    if _kind(state) != lm_type:
+        raise UserError(
+            f"the weights are of a language model of type {_kind(state)}, not {lm_type}: "
+            "give another --lm-type or --lm-exp-dir"
+        )
     vocab_size, embedding_dim = state["input_embedding.weight"].shape
     tied = torch.equal(state["input_embedding.weight"], state["output_linear.weight"])
-    found = (
-        "rnn"
-        if "rnn.weight_ih_l0" in state
-        else "transformer"
-        if "layers.0.in_proj.weight" in state
-        else "unknown"
-    )
-    if found != lm_type:
-        raise UserError(
-            f"the weights are of a language model of type {found}, not {lm_type}: give another --lm-type or --lm-exp-dir"
-        )
+    model: NeuralLm
+    sizes: Dict[str, object] = {"embedding_dim": embedding_dim, "tie_weights": tied}
     if lm_type == "rnn":
         hidden_dim = state["rnn.weight_hh_l0"].size(1)
         num_layers = sum(name.startswith("rnn.weight_hh_l") for name in state)
-        sizes = {
-            "embedding_dim": embedding_dim,
-            "hidden_dim": hidden_dim,
-            "num_layers": num_layers,
-            "tie_weights": tied,
-        }
-        model: NeuralLm = RnnLm(vocab_size, embedding_dim, hidden_dim, num_layers, tied)
+        model = RnnLm(vocab_size, embedding_dim, hidden_dim, num_layers, tied)
+        sizes.update(hidden_dim=hidden_dim, num_layers=num_layers)
     else:
         d_model, nhead = state["norm.weight"].size(0), int(content.get("nhead", opts.transformer_lm_nhead))
-        num_layers = sum(name.endswith(".in_proj.weight") for name in state)
         dim_feedforward = state["layers.0.feed_forward.0.weight"].size(0)
-        sizes = {
-            "encoder_dim": d_model, "embedding_dim": embedding_dim, "dim_feedforward": dim_feedforward, "nhead": nhead,
-            "num_layers": num_layers, "tie_weights": tied,
-        }  # fmt: skip
+        num_layers = sum(name.endswith(".in_proj.weight") for name in state)
         model = TransformerLm(vocab_size, d_model, embedding_dim, dim_feedforward, nhead, num_layers, tied)
-    return model, {
-        "lm_vocab_size": vocab_size,
-        **{f"{lm_type}_lm_{name}": value for name, value in sizes.items()},
-    }
+        sizes.update(encoder_dim=d_model, dim_feedforward=dim_feedforward, nhead=nhead, num_layers=num_layers)
+    named = {f"{lm_type}_lm_{name}": value for name, value in sizes.items()}
+    return model, {"lm_vocab_size": vocab_size, **named}
 
 
-def _check_sizes(opts: LmOptions, sizes: Mapping[str, Any], vocab_size: Optional[int]) -> None:
+def _check_sizes(opts: LmOptions, sizes: Mapping[str, object], vocab_size: Optional[int]) -> None:
+    """Refuse options and acoustic models that contradict the weights' sizes."""
     usual = defaults_of(LmOptions)
     for name, value in sizes.items():
         asked = getattr(opts, name)
         if asked not in (value, usual[name]):
-            raise UserError(
-                f"--{name.replace('_', '-')} {asked} contradicts the weights, which have {value}: leave it out"
-            )
+            raise UserError(f"{flag(name)} {asked} contradicts the weights, which have {value}: leave it out")
     if vocab_size is not None and sizes["lm_vocab_size"] != vocab_size:
         raise UserError(
-            f"the language model has {sizes['lm_vocab_size']} tokens and the acoustic model {vocab_size}: they must share them"
+            f"the language model has {sizes['lm_vocab_size']} tokens and the acoustic model {vocab_size}: "
+            "they must have the same"
         )

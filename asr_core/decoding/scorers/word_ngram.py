@@ -1,6 +1,6 @@
 """A word n-gram in searches over tokens: a word is scored as soon as the next one begins."""
 
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ _MASK = (1 << 64) - 1
 
 
 class WordWeights(NamedTuple):
-    """What a word is worth.
+    """Weights of a word n-gram.
 
     Attributes:
       scale: weight of the natural log-probability.
-      word_score: added for each word.
-      unknown_offset: added to the logarithm to base 10 of the probability of a word that the n-gram does not know.
+      word_score: added for each word, against the n-gram's preference for few words.
+      unknown_offset: added to the logarithm to base 10 of the probability of a word that the n-gram
+        does not know.
     """
 
     scale: float = 0.5
@@ -33,10 +34,12 @@ class WordWeights(NamedTuple):
 
 
 class WordNgramScorer(Scorer):
-    """``scale * ln p(word | words before) + word_score`` for each word, see :class:`~asr_core.decoding.scorers.token_scorers.Scorer`.
+    """``scale * ln p(word | words before) + word_score`` for each word.
 
-    The score of a word comes with the token that opens the next word, or with the end of the utterance; then the end of the sentence is
-    scored, too, if the n-gram knows it. (The terms and defaults are pyctcdecode's, which also guesses at unfinished words.)
+    The score of a word comes with the token that opens the next word, or with the end of the
+    utterance; then the end of the sentence is scored, too, if the n-gram knows it. (The terms and
+    defaults are pyctcdecode's, which also guesses at unfinished words.) The states (N, B) are the
+    n-gram's, and the hash of the unfinished word.
 
     Args:
       lm: over words; its symbols give their spelling.
@@ -57,41 +60,54 @@ class WordNgramScorer(Scorer):
             raise UserError(
                 f"no token begins with {WORD_START}, so a word n-gram cannot tell where words end"
             )
-        self._opens = np.array([opens for opens, _ in spelled])
-        self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)
-        self._factor = np.array([pow(KEY_FACTOR, len(text), 1 << 64) for _, text in spelled], dtype=np.uint64)
+        self._opens = np.array([opens for opens, _ in spelled])  # (V,)
+        self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)  # (V,)
+        factors = [pow(KEY_FACTOR, len(text), 1 << 64) for _, text in spelled]
+        self._factor = np.array(factors, dtype=np.uint64)  # (V,), of what comes before the token
         self._known, self._ids = _words({word: i for word, i in lm.symbols.items() if lm.is_known(i)})
         self._eos: Optional[int] = lm.symbols.get(EOS)
 
     def start(self, num: int, beam: int) -> States:
-        """See :class:`Scorer`; the states are the n-gram's, and the hash of the unfinished word."""
-        state = torch.full(
-            (num, beam), self._lm.initial_state(bos=True), dtype=torch.int64, device=self._device
-        )
+        """Return the states after the start of a sentence, see :class:`Scorer`."""
+        first = self._lm.initial_state(bos=True)
+        state = torch.full((num, beam), first, dtype=torch.int64, device=self._device)
         return state, torch.zeros_like(state)
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
-        """See :class:`Scorer`."""
+        """Score ``token`` (N, B), see :class:`Scorer`."""
         state, word, ids, grows = (x.cpu().numpy().reshape(-1) for x in (*states, token, emits))
-        word, opens = word.view(np.uint64), self._opens[ids] & grows
+        word, opens = word.view(np.uint64), self._opens[ids] & grows  # (N * B,)
         score, state = self._close(state, word, opens & (word != 0))
         grown = np.where(opens, np.uint64(0), word) * self._factor[ids] + self._hash[ids]
         after = np.where(grows, grown, word).view(np.int64)
         shaped = (torch.from_numpy(x).to(self._device).view(token.shape) for x in (state, after))
-        return torch.from_numpy(score).to(self._device, torch.float32).view(token.shape), tuple(shaped)
+        return self._scores(score, token.shape), tuple(shaped)
 
     def finish(self, states: States) -> Tensor:
-        """See :class:`Scorer`."""
+        """Score the last word (N, B) and the end of the sentence, see :class:`Scorer`."""
         state, word = (x.cpu().numpy().reshape(-1) for x in states)
         word = word.view(np.uint64)
         score, state = self._close(state, word, word != 0)
         if self._eos is not None:
             end, _ = self._lm.score_batch(state, np.full(len(state), self._eos))
             score += self._weights.scale * end
-        return torch.from_numpy(score).to(self._device, torch.float32).view(states[0].shape)
+        return self._scores(score, states[0].shape)
+
+    def _scores(self, score: np.ndarray, shape: torch.Size) -> Tensor:
+        """Return scores (N * B,) as a tensor (N, B)."""
+        return torch.from_numpy(score).to(self._device, torch.float32).view(shape)
 
     def _close(self, state: np.ndarray, word: np.ndarray, where: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Scores (M,) of words with hashes ``word`` (M,), where they end, and the n-gram's states after them."""
+        """Score the words that end.
+
+        Args:
+          state: (M,) of the n-gram.
+          word: (M,) hashes.
+          where: (M,), true where the word ends.
+
+        Returns:
+          Scores (M,), and the n-gram's states after the words.
+        """
         score, state, (rows,) = np.zeros(len(word)), state.copy(), np.nonzero(where)
         if len(rows):
             at = np.searchsorted(self._known, word[rows]).clip(max=len(self._known) - 1)
@@ -103,10 +119,10 @@ class WordNgramScorer(Scorer):
 
 
 def _spelling(piece: str) -> Tuple[bool, bytes]:
-    """Whether a token opens a word, and what it adds to it."""
+    """Tell whether a token opens a word, and return what it adds to the word."""
     if piece in (BLANK, SOS_EOS):
         return False, b""
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):  # a byte, such as <0xC3>
         return False, bytes([int(piece[3:5], 16)])
     opens = piece.startswith(WORD_START) or piece == UNK
     return opens, piece.lstrip(WORD_START).encode()
@@ -119,11 +135,11 @@ def _hash(text: Iterable[int]) -> int:
     return value
 
 
-def _words(symbols: Dict[str, int]) -> Tuple[np.ndarray, np.ndarray]:
-    """The hashes of the words, ascending, and their ids."""
+def _words(symbols: Mapping[str, int]) -> Tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of the words, ascending, and their ids, both (W,)."""
+    special = (BOS, EOS, *UNKNOWN)
     words: List[Tuple[int, int]] = sorted(
-        (_hash(word.encode()), i) for word, i in symbols.items() if word not in (BOS, EOS, *UNKNOWN)
+        (_hash(word.encode()), i) for word, i in symbols.items() if word not in special
     )
-    return np.array([h for h, _ in words] or [0], dtype=np.uint64), np.array(
-        [i for _, i in words] or [-1], dtype=np.int64
-    )
+    hashes, ids = [h for h, _ in words], [i for _, i in words]
+    return np.array(hashes or [0], dtype=np.uint64), np.array(ids or [-1], dtype=np.int64)
