@@ -1,4 +1,4 @@
-"""What every encoder offers to the rest of the library."""
+"""The interface of front ends and encoders to the rest of the library."""
 
 from typing import List, NamedTuple, Protocol, Tuple, runtime_checkable
 
@@ -7,13 +7,14 @@ from torch import Tensor
 
 
 class FrameGeometry(NamedTuple):
-    """How feature frames, 100 a second, become frames of encoder output.
+    """How feature frames (100 Hz) become frames of encoder output.
 
     Attributes:
       embed_factor: feature frames per frame of the front end's output.
       encoder_factor: frames of the front end's output per frame of the encoder's.
-      trimmed_frames: feature frames that a whole utterance needs beyond a multiple of the chunk to give whole chunks.
-      look_ahead: feature frames that a streaming window has beyond the chunk it advances.
+      trimmed_frames: feature frames that the front end drops; an utterance needs them beyond a multiple of the chunk
+        to give whole chunks.
+      look_ahead: feature frames that a streaming window has beyond the chunk that it advances.
     """
 
     embed_factor: int = 2
@@ -29,41 +30,73 @@ class FrameGeometry(NamedTuple):
 
 @runtime_checkable
 class FrontEnd(Protocol):
-    """A map from features to the frames that an encoder takes; see :class:`FrameGeometry` for the attributes.
-
-    One that streams has ``get_init_states(batch_size, device)`` -> one tensor whose axis 0 counts streams, and
-    ``streaming_forward(x (N, chunk + look_ahead, F), x_lens, state)`` -> (frames (N, chunk / subsampling_factor, C), lengths, state).
-    """
+    """A map from features to the frames that an encoder takes; see :class:`FrameGeometry` for the attributes."""
 
     subsampling_factor: int
     trimmed_frames: int
     look_ahead: int
 
-    def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, F), lengths (N,) -> (N, T', C), (N,)."""
+    def __call__(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
+        """Map features (N, T, F) and lengths (N,) to frames (N, T', C) and lengths (N,)."""
+
+
+@runtime_checkable
+class StreamingFrontEnd(FrontEnd, Protocol):
+    """A front end that also works chunk by chunk."""
+
+    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
+        """Return the state of N = ``batch_size`` new streams, (N, ...)."""
+
+    def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Map one window of each stream.
+
+        Args:
+          x: (N, chunk + look_ahead, F) features.
+          x_lens: (N,) valid frames.
+          state: as :meth:`get_init_states` or the previous call returned it.
+
+        Returns:
+          (N, chunk / subsampling_factor, C), its lengths, and the next state.
+        """
 
 
 @runtime_checkable
 class Encoder(Protocol):
     """A map from frames to encoder output.
 
-    ``causal`` says whether it was built to stream; ``chunk_size`` and ``left_context_frames`` (tuples, in 50 Hz frames whatever the
-    front end's rate) are what training draws from and evaluation takes the first of. ``check_chunk(chunk_size,
-    left_context_frames)`` raises a UserError for values that do not fit. One with inner outputs for CTC heads has ``encoder_dim``,
-    their widths, and ``forward_stacks(x, x_lens)``, which returns them (T, N, C) besides.
+    Attributes:
+      output_dim: width of the output.
+      output_downsampling_factor: frames of input per frame of output.
+      causal: whether it was built to stream.
+      chunk_size, left_context_frames: values in 50 Hz frames, whatever the front end's rate, from which training
+        draws and of which evaluation takes the first.
     """
 
+    output_dim: int
     output_downsampling_factor: int
     causal: bool
     chunk_size: Tuple[int, ...]
     left_context_frames: Tuple[int, ...]
 
-    @property
-    def output_dim(self) -> int:
-        """Width of the output."""
+    def __call__(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
+        """Map frames (N, T, C) and lengths (N,) to output (N, T', output_dim) and lengths (N,)."""
 
-    def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """(N, T, C), (N,) -> (N, T', output_dim), (N,)."""
+    def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
+        """Return the chunks of left context that these settings give; raise a UserError if they do not fit."""
+
+
+@runtime_checkable
+class LayeredEncoder(Encoder, Protocol):
+    """An encoder with inner outputs, to which CTC heads can be attached.
+
+    Attributes:
+      encoder_dim: widths C_i of the inner outputs.
+    """
+
+    encoder_dim: Tuple[int, ...]
+
+    def forward_stacks(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]:
+        """Encode as calling it does, and return the inner outputs (T, N, C_i), too."""
 
 
 @runtime_checkable
@@ -73,12 +106,12 @@ class StreamingEncoder(Encoder, Protocol):
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """States of ``batch_size`` new streams; the last counts the frames that each has processed, (batch_size,)."""
+        """Return the states of N = ``batch_size`` new streams; the last counts the frames processed, (N,)."""
 
     def state_batch_dims(self) -> List[int]:
-        """The batch axis of each state."""
+        """Return the batch axis of each state."""
 
     def streaming_forward(
         self, x: Tensor, x_lens: Tensor, states: List[Tensor]
     ) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """One chunk (N, T, C) of each stream -> output, its lengths, and the next states."""
+        """Encode one chunk (N, T, C) of each stream: output (N, T', output_dim), its lengths, and the next states."""

@@ -1,22 +1,33 @@
-"""The speech-recognition model: encoder, and the heads of a transducer, of CTC and of an attention decoder."""
+"""The speech-recognition model: an encoder with the heads of a transducer, of CTC and of an attention decoder."""
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_core.encoders.protocol import FrameGeometry
+from asr_core.encoders.protocol import (
+    Encoder,
+    FrameGeometry,
+    FrontEnd,
+    LayeredEncoder,
+    StreamingEncoder,
+    StreamingFrontEnd,
+)
+from asr_core.models.attention_decoder import AttentionDecoder
+from asr_core.models.intermediate_ctc import IntermediateCtc
+from asr_core.models.joiner import Joiner
 from asr_core.models.transducer_loss import full_loss, prepare_lattice, pruned_losses
 from asr_core.nn.scaling import ScaledLinear
 from asr_core.ops.consistency import consistency_loss
+from asr_core.predictors.protocol import Predictor
 
 
 class Losses(NamedTuple):
     """Losses of a batch: scalars, or (N,) with ``reduction="none"``; None where the model has no such head.
 
-    A transducer has ``simple_loss`` and ``pruned_loss``, or ``rnnt_loss``. ``cr_loss`` is None unless the batch holds two views of
-    each utterance.
+    A transducer has ``simple_loss`` and ``pruned_loss``, or ``rnnt_loss``. ``cr_loss`` is None unless the batch holds
+    two views of each utterance.
     """
 
     simple_loss: Optional[Tensor]
@@ -29,47 +40,47 @@ class Losses(NamedTuple):
 
 
 class AsrModel(nn.Module):
-    """Encoder with transducer and/or CTC head, and perhaps an attention decoder.
+    """Encoder with a transducer, a CTC head, or both, and optionally an attention decoder.
 
     Args:
-      encoder_embed: features (N, T, F), lengths -> frames (N, T', C), lengths; see :mod:`asr_core.encoders.protocol`.
-      encoder: frames, lengths -> (N, T'', C), lengths.
-      decoder: prediction network, tokens (N, U) -> (N, U, decoder_dim); None without transducer.
-      joiner: None without transducer.
-      encoder_dim, decoder_dim: widths of the encoder's and the decoder's output.
+      encoder_embed: front end, features (N, T, F) to frames (N, T', C); see :mod:`asr_core.encoders.protocol`.
+      encoder: encoder, frames to encoder output (N, T'', encoder_dim).
+      decoder: prediction network, tokens (N, U) to (N, U, decoder_dim); None without a transducer.
+      joiner: joiner; None without a transducer.
+      encoder_dim, decoder_dim: widths of the encoder's and the prediction network's output.
       vocab_size: number of tokens, blank included.
       use_transducer, use_ctc: which heads exist; at least one.
-      attention_decoder: encoder_out, its lengths, token ids -> losses (N,); None without one.
-      intermediate_ctc: outputs of the encoder's stacks -> CTC log-probabilities of some of them; None without.
-      loss: the transducer's, "pruned" (with the simple loss' projections) or "full".
+      attention_decoder: attention decoder, if there is one.
+      intermediate_ctc: CTC heads on inner outputs of the encoder, if there are any.
+      loss: loss of the transducer, "pruned" (with the simple loss' projections) or "full".
     """
 
     def __init__(
         self,
-        encoder_embed: nn.Module,
-        encoder: nn.Module,
-        decoder: Optional[nn.Module] = None,
-        joiner: Optional[nn.Module] = None,
+        encoder_embed: FrontEnd,
+        encoder: Encoder,
+        decoder: Optional[Predictor] = None,
+        joiner: Optional[Joiner] = None,
         encoder_dim: int = 384,
         decoder_dim: int = 512,
         vocab_size: int = 500,
         use_transducer: bool = True,
         use_ctc: bool = False,
-        attention_decoder: Optional[nn.Module] = None,
-        intermediate_ctc: Optional[nn.Module] = None,
+        attention_decoder: Optional[AttentionDecoder] = None,
+        intermediate_ctc: Optional[IntermediateCtc] = None,
         loss: str = "pruned",
     ) -> None:
         super().__init__()
         if not (use_transducer or use_ctc):
             raise ValueError("at least one of use_transducer and use_ctc must be true")
-        if use_transducer and (decoder is None or joiner is None):
-            raise ValueError("a transducer needs a decoder and a joiner")
         self.encoder_embed = encoder_embed
         self.encoder = encoder
         self.use_transducer = use_transducer
         self.use_ctc = use_ctc
         self.vocab_size = vocab_size
         if use_transducer:
+            if decoder is None or joiner is None:
+                raise ValueError("a transducer needs a decoder and a joiner")
             self.decoder = decoder
             self.joiner = joiner
             self.pruned = loss == "pruned"
@@ -100,7 +111,7 @@ class AsrModel(nn.Module):
         delay_penalty: float = 0.0,
         fast_emit_lambda: float = 0.0,
     ) -> Losses:
-        """Losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
           x: (N, T, F) features.
@@ -109,8 +120,8 @@ class AsrModel(nn.Module):
           prune_range: symbols kept per frame in the pruned loss.
           am_scale, lm_scale: weights of the acoustic-only and the LM-only smoothing of the simple loss.
           reduction: "sum" over utterances, or "none".
-          use_cr_ctc: rows i and N / 2 + i are two views of one utterance: losses are means over both, and ``cr_loss`` tells how
-            far the views' CTC posteriors are apart.
+          use_cr_ctc: rows i and N / 2 + i are two views of one utterance: losses are means over both, and ``cr_loss``
+            is the divergence of the views' CTC posteriors (Yao et al. 2024, https://arxiv.org/abs/2410.05101).
           delay_penalty: added to each symbol's score for each frame that it comes before the middle of the utterance.
           fast_emit_lambda: weight of FastEmit, see :mod:`asr_core.ops.rnnt_loss`.
         """
@@ -118,18 +129,30 @@ class AsrModel(nn.Module):
         x, x_lens = self.encoder_embed(x, x_lens)
         stacks: List[Tensor] = []
         if self.use_intermediate_ctc:
-            encoder_out, encoder_out_lens, stacks = self.encoder.forward_stacks(x, x_lens)
+            encoder_out, encoder_out_lens, stacks = cast(LayeredEncoder, self.encoder).forward_stacks(
+                x, x_lens
+            )
         else:
             encoder_out, encoder_out_lens = self.encoder(x, x_lens)
         losses: Dict[str, Optional[Tensor]] = {"simple_loss": None, "pruned_loss": None, "ctc_loss": None}
         if self.use_transducer:
-            early = {"delay_penalty": delay_penalty, "fast_emit_lambda": fast_emit_lambda}
-            lattice = prepare_lattice(self.decoder, encoder_out_lens, y, encoder_out.device, early)
+            lattice = prepare_lattice(
+                self.decoder,
+                encoder_out_lens,
+                y,
+                device=encoder_out.device,
+                delay_penalty=delay_penalty,
+                fast_emit_lambda=fast_emit_lambda,
+            )
             if self.pruned:
-                projections = (self.simple_am_proj, self.simple_lm_proj)
-                scales = (prune_range, am_scale, lm_scale)
                 losses["simple_loss"], losses["pruned_loss"] = pruned_losses(
-                    self.joiner, projections, encoder_out, lattice, *scales
+                    self.joiner,
+                    (self.simple_am_proj, self.simple_lm_proj),
+                    encoder_out,
+                    lattice,
+                    prune_range=prune_range,
+                    am_scale=am_scale,
+                    lm_scale=lm_scale,
                 )
             else:
                 losses["rnnt_loss"] = full_loss(self.joiner, encoder_out, lattice)
@@ -146,6 +169,7 @@ class AsrModel(nn.Module):
         return Losses(**{name: _reduce(loss, reduction, use_cr_ctc) for name, loss in losses.items()})
 
     def _check(self, x: Tensor, x_lens: Tensor, y: List[List[int]], reduction: str, use_cr_ctc: bool) -> None:
+        """Refuse arguments of :meth:`forward` that do not fit together."""
         if x.dim() != 3 or x_lens.dim() != 1 or not x.size(0) == x_lens.size(0) == len(y):
             raise ValueError(
                 f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, {len(y)} token lists"
@@ -158,12 +182,15 @@ class AsrModel(nn.Module):
             )
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, F) and lengths (N,) -> encoder_out (N, T', C) and its lengths (N,)."""
+        """Encode whole utterances: features (N, T, F) and lengths (N,) -> encoder_out (N, T', C) and its lengths (N,)."""
         x, x_lens = self.encoder_embed(x, x_lens)
         return self.encoder(x, x_lens)
 
     def set_chunk(self, chunk_size: int, left_context_frames: int) -> None:
-        """Fix the chunk size and left context (50 Hz frames; -1: all) that a causal encoder uses from now on.
+        """Fix the chunk size and left context that a causal encoder uses from now on.
+
+        Args:
+          chunk_size, left_context_frames: in 50 Hz frames; -1 stands for all.
 
         Raises:
           UserError: they do not fit the encoder.
@@ -175,7 +202,7 @@ class AsrModel(nn.Module):
 
     @property
     def geometry(self) -> FrameGeometry:
-        """How feature frames become frames of encoder output."""
+        """The mapping from feature frames to frames of encoder output."""
         embed = self.encoder_embed
         return FrameGeometry(
             embed.subsampling_factor,
@@ -186,25 +213,29 @@ class AsrModel(nn.Module):
 
     @property
     def chunk_frames(self) -> int:
-        """Feature frames that one streaming step advances."""
+        """Number of feature frames (100 Hz) that one streaming step advances."""
         return 2 * self.encoder.chunk_size[0]
 
     @property
     def window_frames(self) -> int:
-        """Feature frames that one streaming step looks at."""
+        """Number of feature frames that one streaming step takes."""
         return self.chunk_frames + self.geometry.look_ahead
 
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """States of new streams: the encoder's, the front end's left context, and the count of processed frames."""
+        """Return the states of N = ``batch_size`` new streams.
+
+        They are the encoder's, the front end's left context, and the count of processed frames (N,).
+        """
         device = torch.device(device)
-        states = self.encoder.get_init_states(batch_size, device)
-        return [*states[:-1], self.encoder_embed.get_init_states(batch_size, device), states[-1]]
+        states = cast(StreamingEncoder, self.encoder).get_init_states(batch_size, device)
+        embed_state = cast(StreamingFrontEnd, self.encoder_embed).get_init_states(batch_size, device)
+        return [*states[:-1], embed_state, states[-1]]
 
     def state_batch_dims(self) -> List[int]:
-        """The batch axis of each state of :meth:`get_init_states`."""
-        dims = self.encoder.state_batch_dims()
+        """Return the batch axis of each state of :meth:`get_init_states`."""
+        dims = cast(StreamingEncoder, self.encoder).state_batch_dims()
         return [*dims[:-1], 0, dims[-1]]
 
     def streaming_forward(
@@ -220,15 +251,16 @@ class AsrModel(nn.Module):
         Returns:
           encoder_out (N, chunk_frames / subsampling factor, C), its lengths (N,), and the next states.
         """
-        x, x_lens, embed_state = self.encoder_embed.streaming_forward(x, x_lens, states[-2])
-        encoder_out, encoder_out_lens, new_states = self.encoder.streaming_forward(
+        front_end, encoder = cast(StreamingFrontEnd, self.encoder_embed), cast(StreamingEncoder, self.encoder)
+        x, x_lens, embed_state = front_end.streaming_forward(x, x_lens, states[-2])
+        encoder_out, encoder_out_lens, new_states = encoder.streaming_forward(
             x, x_lens, [*states[:-2], states[-1]]
         )
         return encoder_out, encoder_out_lens, [*new_states[:-1], embed_state, new_states[-1]]
 
 
 def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
-    """CTC losses (N,) of log-probabilities (N, T, V)."""
+    """Return the CTC losses (N,) of log-probabilities (N, T, V) and token lists ``y``."""
     targets = torch.tensor([token for labels in y for token in labels], dtype=torch.int64)
     target_lens = torch.tensor([len(labels) for labels in y])
     with torch.autocast(log_probs.device.type, enabled=False):
@@ -238,7 +270,7 @@ def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
 
 
 def _reduce(loss: Optional[Tensor], reduction: str, two_views: bool) -> Optional[Tensor]:
-    """Losses (N,), or (2 N,) of two views, whose mean is taken; summed over utterances or not."""
+    """Reduce losses (N,), or (2 N,) of two views, whose mean is taken, to their sum unless reduction is "none"."""
     if loss is None:
         return None
     if two_views:

@@ -1,4 +1,4 @@
-"""The attention decoder: a Transformer decoder beside CTC or the transducer (Watanabe et al. 2017, hybrid CTC/attention)."""
+"""An attention decoder beside CTC or the transducer (Watanabe et al. 2017, hybrid CTC/attention)."""
 
 from typing import List, Tuple
 
@@ -10,18 +10,19 @@ from asr_core.nn.transformer import TransformerDecoder
 
 
 class AttentionDecoder(nn.Module):
-    """Predicts each token from those before it and the encoder's output, with an end-of-sentence at last.
+    """A Transformer decoder that predicts each token from those before it and the encoder's output.
 
     Args:
-      vocab_size: V.
-      decoder_dim: width of its layers.
-      num_decoder_layers: their number.
-      attention_dim, num_heads: of each attention.
+      vocab_size: number V of tokens.
+      decoder_dim: width of the layers.
+      num_decoder_layers: number of layers.
+      attention_dim, num_heads: width and heads of each attention.
       feedforward_dim: width inside the feed-forward modules.
-      memory_dim: width of the encoder's output.
-      sos_id, eos_id: the tokens that open and close a sentence.
+      memory_dim: width C of the encoder's output.
+      sos_id, eos_id: ids of the tokens that open and close a sentence.
       dropout: dropout rate.
-      label_smoothing: share of the target's probability that is spread over all V tokens (Szegedy et al. 2016).
+      label_smoothing: share of the target's probability that is spread over all V tokens (Szegedy et al. 2016,
+        section 7).
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class AttentionDecoder(nn.Module):
         super().__init__()
         self.sos_id = sos_id
         self.eos_id = eos_id
-        self.ignore_id = -1  # target of padded places
+        self.ignore_id = -1  # target at padding
         self.label_smoothing = label_smoothing
         self.decoder = TransformerDecoder(
             vocab_size,
@@ -55,7 +56,7 @@ class AttentionDecoder(nn.Module):
         )
 
     def forward(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
-        """The training loss: cross entropy with label smoothing, summed over each sentence's tokens and its end.
+        """Compute the training loss: cross entropy with label smoothing, summed over each sentence and its end.
 
         Args:
           encoder_out: (N, T, C).
@@ -77,7 +78,7 @@ class AttentionDecoder(nn.Module):
 
     @torch.jit.export
     def nll(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
-        """Negative log-probability of each token, for rescoring.
+        """Compute the negative log-probability of each token, for rescoring.
 
         Args:
           encoder_out: (N, T, C).
@@ -85,7 +86,7 @@ class AttentionDecoder(nn.Module):
           token_ids: N sentences, without sos and eos.
 
         Returns:
-          (N, U), U one more than the longest sentence: its tokens, then its end, then zeros.
+          (N, U), U one more than the longest sentence: the tokens, then the end, then zeros.
         """
         logits, targets = self._logits(encoder_out, encoder_out_lens, token_ids)
         return F.cross_entropy(
@@ -95,7 +96,7 @@ class AttentionDecoder(nn.Module):
     def _logits(
         self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]
     ) -> Tuple[Tensor, Tensor]:
-        """Logits (N, U, V) and targets (N, U), which are ``ignore_id`` in padding."""
+        """Return logits (N, U, V) and targets (N, U), which are ``ignore_id`` at padding."""
         longest = 1
         for sentence in token_ids:
             longest = max(longest, len(sentence) + 1)

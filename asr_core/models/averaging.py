@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are averaged, and how (Povey's icefall, "averaged model")."""
+"""Selection and averaging of a run's checkpoints."""
 
 import re
 from pathlib import Path
@@ -14,18 +14,18 @@ _NUMBERED = re.compile(r"(epoch|checkpoint)-(\d+)\.pt$")
 
 
 def numbered(exp_dir: Path, kind: str) -> List[Tuple[int, Path]]:
-    """Files ``<kind>-<N>.pt`` of a folder, highest number first; ``kind`` is epoch or checkpoint."""
+    """List the files ``<kind>-<N>.pt`` of a folder, highest number first; ``kind`` is epoch or checkpoint."""
     return sorted(
         ((int(m[2]), p) for p in exp_dir.glob(f"{kind}-*.pt") if (m := _NUMBERED.match(p.name))), reverse=True
     )
 
 
 def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
-    """The ``checkpoint-<N>.pt`` of a folder, highest N first.
+    """List the ``checkpoint-<N>.pt`` of a folder, highest N first.
 
     Args:
       exp_dir: the folder.
-      iteration: 0: all; positive: those with N at or above it; negative: those with N at or below its magnitude.
+      iteration: 0 for all; if positive, those with N at least this; if negative, those with N at most its magnitude.
     """
     found = numbered(Path(exp_dir), "checkpoint")
     if iteration > 0:
@@ -38,10 +38,11 @@ def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
 def select_checkpoints(
     exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool
 ) -> List[Path]:
-    """The files to load, newest first.
+    """Return the files to load, newest first.
 
-    Without averaged models: the ``avg`` newest ``checkpoint-<N>.pt`` with N <= iter, or, when ``iter`` is 0, those of epochs
-    ``epoch - avg + 1`` to ``epoch``. With them: two files, the end of the range that is averaged and the one before its start.
+    Without averaged models they are the ``avg`` newest ``checkpoint-<N>.pt`` with N <= iter or, when ``iter`` is 0,
+    those of epochs ``epoch - avg + 1`` to ``epoch``. With averaged models they are two: the end of the range that is
+    averaged, and the one before its start.
 
     Raises:
       UserError: some of them do not exist.
@@ -63,7 +64,8 @@ def select_checkpoints(
     if use_averaged_model:
         if epoch - avg < 1:
             raise UserError(
-                f"--epoch {epoch} --avg {avg} needs epoch-{epoch - avg}.pt, which cannot exist: lower --avg, or give --use-averaged-model 0"
+                f"--epoch {epoch} --avg {avg} needs epoch-{epoch - avg}.pt, which cannot exist:"
+                " lower --avg, or give --use-averaged-model 0"
             )
         paths = [exp_dir / f"epoch-{epoch}.pt", exp_dir / f"epoch-{epoch - avg}.pt"]
     else:
@@ -76,7 +78,7 @@ def select_checkpoints(
 
 
 def _listed(exp_dir: Path) -> str:
-    """The checkpoints of a folder in a few words: those of epochs and batches by their first and last number."""
+    """Describe the checkpoints of a folder in a few words: those of epochs and batches by first and last number."""
     words, others = [], {p.name for p in exp_dir.glob("*.pt")}
     for kind in ("epoch", "checkpoint"):
         names = [path.name for _, path in reversed(numbered(exp_dir, kind))]
@@ -87,7 +89,7 @@ def _listed(exp_dir: Path) -> str:
 
 
 def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Tensor]:
-    """Arithmetic mean, summed in float64; integers are divided rounding down.
+    """Return the arithmetic mean of state dicts, summed in float64; integers are divided rounding down.
 
     Raises:
       UserError: they hold different parameters.
@@ -113,7 +115,7 @@ def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Ten
 
 
 def ema_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
-    """The exponential average of a checkpoint, with the weights' dtypes.
+    """Return the exponential average of a checkpoint's weights, with their dtypes.
 
     Raises:
       UserError: it holds none.
@@ -127,7 +129,7 @@ def ema_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
 
 
 def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[str, Tensor]:
-    """Mean of a run's weights between two of its checkpoints, from the running averages that they hold.
+    """Return the mean of a run's weights between two of its checkpoints, from the running averages that they hold.
 
     With the average over all snapshots up to step e (every p steps), A_e, and likewise A_s:
     ``(A_e * e - A_s * s) / (e - s)`` is the mean over the snapshots in (s, e].
@@ -149,7 +151,8 @@ def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[s
     (first, begin), (last, finish) = _snapshot(start), _snapshot(end)
     if first != last or finish <= begin:
         raise UserError(
-            f"no snapshot lies between the checkpoints of batches {start['batch_idx_train']} and {end['batch_idx_train']}"
+            "no snapshot lies between the checkpoints of batches"
+            f" {start['batch_idx_train']} and {end['batch_idx_train']}"
         )
     weight = finish / (finish - begin)
     averages, earlier = end["model_avg"], start["model_avg"]
@@ -166,6 +169,6 @@ def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[s
 
 
 def _snapshot(ckpt: Mapping[str, Any]) -> Tuple[int, int]:
-    """(average period, batch of the last snapshot)."""
+    """Return (average period, batch of the last snapshot)."""
     period = int(ckpt["average_period"])
     return period, int(ckpt["batch_idx_train"]) // period * period

@@ -1,9 +1,10 @@
-"""Reading checkpoints: our own, those of icefall's Zipformer recipes, and averages of several."""
+"""Models from checkpoints: this library's, those of icefall's Zipformer recipes, and averages of several."""
 
+import contextlib
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ __all__ = [
     "weights_of",
 ]
 
-# what can be chosen anew for given weights
+# options that can be changed for given weights
 _FREE = (
     "chunk_size",
     "left_context_frames",
@@ -77,11 +78,12 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
             f"{path} is damaged or no checkpoint: {reason[0] if reason else type(e).__name__}"
         ) from e
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+        raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}")
     return icefall_names.convert(content)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> object:
+    """Unpickle a file with torch's own safe loader or, where that refuses, with :mod:`safe_pickle`."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -89,7 +91,7 @@ def _load(path: Path) -> Any:
 
 
 def params_of_checkpoint(ckpt: Mapping[str, Any]) -> AttributeDict:
-    """What a checkpoint records beside weights and states: options and derived values."""
+    """Return what a checkpoint records beside weights and states: options and derived values."""
     states = (
         "model", "model_avg", "model_ema", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state",
         "train_state",
@@ -123,12 +125,13 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
     """Load weights, all of them or none.
 
     Args:
-      model: where to.
-      state: a state dict.
-      modules: if given, only these modules' parameters are compared and loaded, e.g. ``["encoder_embed", "encoder"]``.
+      model: model that receives them.
+      state: state dict.
+      modules: if given, only the parameters of these modules are compared and loaded, e.g.
+        ``["encoder_embed", "encoder"]``.
 
     Raises:
-      UserError: names or shapes differ; the first parameter that does is named. Or neither has such a module.
+      UserError: names or shapes differ; the first such parameter is named. Or neither side has such a module.
     """
     own = _only(model.state_dict(), modules)
     state = _only(state, modules)
@@ -140,7 +143,8 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
             raise UserError(f"the checkpoint lacks {name}, which these model options call for")
         if state[name].shape != tensor.shape:
             raise UserError(
-                f"{name} has shape {tuple(state[name].shape)} in the checkpoint but {tuple(tensor.shape)} with these model options"
+                f"{name} has shape {tuple(state[name].shape)} in the checkpoint"
+                f" but {tuple(tensor.shape)} with these model options"
             )
     for name in state:
         if name not in own:
@@ -149,6 +153,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
 
 
 def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tensor]:
+    """Return the entries of a state dict that belong to one of ``modules``, or all if there are none."""
     return {
         name: value
         for name, value in state.items()
@@ -165,7 +170,7 @@ def load_averaged_model(
     overrides: Optional[Mapping[str, Any]] = None,
     use_ema: bool = False,
 ) -> Tuple[AsrModel, AttributeDict]:
-    """The model of a run, averaged over checkpoints, and the parameters recorded in the newest of them.
+    """Load the model of a run, averaged over checkpoints, and the parameters recorded in the newest of them.
 
     Args:
       exp_dir: folder of the checkpoints.
@@ -183,10 +188,14 @@ def load_averaged_model(
     paths = select_checkpoints(exp_dir, epoch, iter, avg, use_averaged_model)
     newest = load_checkpoint_file(paths[0])
     if use_averaged_model:
-        newest["model"] = _named(paths, average_of_range, load_checkpoint_file(paths[1]), newest)
+        oldest = load_checkpoint_file(paths[1])
+        with _averaging(paths):
+            newest["model"] = average_of_range(oldest, newest)
     elif len(paths) > 1:
         rest = [_model_of(load_checkpoint_file(p), p, use_ema) for p in paths[1:]]
-        newest["model"] = _named(paths, average_state_dicts, [_model_of(newest, paths[0], use_ema), *rest])
+        states = [_model_of(newest, paths[0], use_ema), *rest]
+        with _averaging(paths):
+            newest["model"] = average_state_dicts(states)
     elif use_ema:
         newest["model"] = _model_of(newest, paths[0], use_ema)
     try:
@@ -198,16 +207,19 @@ def load_averaged_model(
     return model, params
 
 
-def _named(paths: Any, combine: Any, *args: Any) -> Dict[str, Tensor]:
+@contextlib.contextmanager
+def _averaging(paths: Sequence[Path]) -> Iterator[None]:
+    """Say in errors which checkpoints are averaged; ``paths`` has the newest first."""
     try:
-        return combine(*args)
+        yield
     except UserError as e:
         raise UserError(
             f"cannot average {paths[-1].name} to {paths[0].name} of {paths[0].parent}: {e}"
         ) from e
 
 
-def _model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool = False) -> Dict[str, Tensor]:
+def _model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool) -> Dict[str, Tensor]:
+    """Return the weights of the checkpoint in file ``path``, or their exponential average."""
     try:
         return ema_of(ckpt) if use_ema else weights_of(ckpt)
     except UserError as e:
@@ -215,7 +227,7 @@ def _model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool = False) -> Dic
 
 
 def weights_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
-    """The state dict of a checkpoint's model, without the prefix that DistributedDataParallel adds.
+    """Return the state dict of a checkpoint's model, without the prefix that DistributedDataParallel adds.
 
     Raises:
       UserError: it has none.
@@ -229,12 +241,13 @@ def weights_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
 
 
 def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
+    """Return the number of tokens that a checkpoint records, or else that its weights show."""
     if ckpt.get("vocab_size"):
         return int(ckpt["vocab_size"])
     for name in ("decoder.embedding.weight", "ctc_output.1.weight"):
         if name in state:
             return state[name].size(0)
-    raise UserError("the checkpoint does not tell its vocabulary's size")
+    raise UserError("the checkpoint does not record the size of its vocabulary")
 
 
 def model_options(

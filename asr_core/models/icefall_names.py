@@ -4,15 +4,18 @@ from typing import Any, Dict, Mapping
 
 from torch import Tensor
 
-_EMBED = "encoder.encoder_embed."  # there the front end is a part of the encoder
-_MARK = "encoder.downsample_output.query"  # no other encoder has it
+_EMBED = "encoder.encoder_embed."  # in these checkpoints the front end is part of the encoder
+_MARK = "encoder.downsample_output.query"  # a parameter that no other encoder has
 
 
 def convert(content: Dict[str, Any]) -> Dict[str, Any]:
-    """A checkpoint's content as this library would have saved it: its encoder told, the front end beside the encoder.
+    """Return a checkpoint's content as this library would have saved it.
+
+    That is, with the kind of encoder, and with the front end beside the encoder.
 
     Args:
-      content: what any checkpoint holds; returned as it is unless it is one of ``pruned_transducer_stateless7_streaming``.
+      content: content of any checkpoint; returned as it is unless it is one of icefall's
+        ``pruned_transducer_stateless7_streaming``.
     """
     model = content.get("model")
     if (
@@ -30,4 +33,5 @@ def convert(content: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _renamed(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+    """Return a state dict with the front end beside the encoder."""
     return {name.replace(_EMBED, "encoder_embed."): value for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""CTC on the output of inner stacks of the encoder (Lee and Watanabe 2021, https://arxiv.org/abs/2102.03216)."""
+"""CTC on the output of inner stacks of the encoder (Lee and Watanabe 2021, https://arxiv.org/abs/2102.03216, section 3)."""
 
 from typing import List, Sequence
 
@@ -8,13 +8,13 @@ from asr_core.nn.bypass import SimpleDownsample
 
 
 class IntermediateCtc(nn.Module):
-    """One CTC head for each of some stacks; for training only.
+    """CTC heads on some stacks of an encoder, which regularise training and are not used afterwards.
 
     Args:
-      stacks: their numbers, from 1.
-      stack_dims: width of each stack of the encoder.
-      vocab_size: number of tokens, blank included.
-      downsample: of the stacks' outputs, so that they have the frame rate of the encoder's output.
+      stacks: numbers of the stacks, from 1.
+      stack_dims: width C_i of each stack of the encoder.
+      vocab_size: number V of tokens, blank included.
+      downsample: factor from the frame rate of the stacks' outputs to that of the encoder's.
 
     Raises:
       ValueError: there is no such stack.
@@ -41,6 +41,10 @@ class IntermediateCtc(nn.Module):
         )
 
     def forward(self, outputs: List[Tensor]) -> List[Tensor]:
-        """Outputs (T, N, C_i) of all stacks -> log-probabilities (N, ceil(T / downsample), V) of those that have a head."""
+        """Compute log-probabilities (N, ceil(T / downsample), V) of the stacks with a head.
+
+        Args:
+          outputs: (T, N, C_i) of all stacks.
+        """
         parts = zip(self.stacks, self.downsample, self.output)
         return [output(downsample(outputs[stack - 1]).transpose(0, 1)) for stack, downsample, output in parts]

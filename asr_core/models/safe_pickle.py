@@ -1,4 +1,7 @@
-"""An unpickler for checkpoints of other programs that can create data but call nothing."""
+"""An unpickler for checkpoints of other programs that creates data but calls no code of theirs.
+
+It has the interface that ``torch.load`` expects of its ``pickle_module``.
+"""
 
 import io
 import pickle
@@ -33,14 +36,18 @@ _TORCH_KINDS = ("Storage", "Tensor")  # torch.FloatStorage and the like: plain c
 
 
 class UnsafeObject(pickle.UnpicklingError):
-    """The file asks for a class or function outside the list of harmless ones."""
+    """A class or function that is not in the list of harmless ones."""
 
 
 class Unpickler(pickle.Unpickler):
-    """Admits containers, numbers, paths, namespaces and tensors; classes called AttributeDict become dicts."""
+    """Unpickler of containers, numbers, paths, namespaces and tensors; classes called AttributeDict become dicts."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        """The class ``module.name``, if it is harmless."""
+    def find_class(self, module: str, name: str) -> object:
+        """Return the class ``module.name``.
+
+        Raises:
+          UnsafeObject: it is not in the list of harmless ones.
+        """
         if name == "AttributeDict":
             return AttributeDict
         module = {"pathlib._local": "pathlib", "__builtin__": "builtins", "copy_reg": "copyreg"}.get(
@@ -59,11 +66,11 @@ class Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def load(file: BinaryIO, **kwargs: Any) -> Any:
-    """Like ``pickle.load``."""
+def load(file: BinaryIO, **kwargs: Any) -> object:
+    """Load as ``pickle.load`` does."""
     return Unpickler(file, **kwargs).load()
 
 
-def loads(data: bytes, **kwargs: Any) -> Any:
-    """Like ``pickle.loads``."""
+def loads(data: bytes, **kwargs: Any) -> object:
+    """Load as ``pickle.loads`` does."""
     return load(io.BytesIO(data), **kwargs)

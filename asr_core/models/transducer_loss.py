@@ -1,45 +1,57 @@
 """The losses of a transducer's joiner: simple and pruned, or full."""
 
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_core.models.joiner import Joiner
 from asr_core.ops import rnnt_loss as rnnt
+from asr_core.predictors.protocol import Predictor
+
+
+class LossArguments(TypedDict):
+    """Arguments that all transducer losses take, see :mod:`asr_core.ops.rnnt_loss`."""
+
+    boundary: Tensor
+    termination_symbol: int
+    reduction: str
+    delay_penalty: float
+    fast_emit_lambda: float
 
 
 class LatticeInputs(NamedTuple):
-    """What a transducer's losses need besides the encoder's output.
+    """Inputs of a transducer's losses besides the encoder's output.
 
     Attributes:
-      decoder_out: (N, U + 1, C), outputs of the prediction network.
+      decoder_out: (N, U + 1, C), output of the prediction network.
       symbols: (N, U) int64 labels, padded.
-      boundary: (N, 4), see :mod:`asr_core.ops.rnnt_loss`.
-      options: arguments that all losses take.
+      arguments: arguments that all losses take.
     """
 
     decoder_out: Tensor
     symbols: Tensor
-    boundary: Tensor
-    options: Dict[str, Any]
+    arguments: LossArguments
 
 
 def prepare_lattice(
-    decoder: nn.Module,
+    decoder: Predictor,
     encoder_out_lens: Tensor,
     y: List[List[int]],
+    *,
     device: torch.device,
-    options: Dict[str, float],
+    delay_penalty: float,
+    fast_emit_lambda: float,
 ) -> LatticeInputs:
-    """Labels, limits and prediction network's outputs of a batch.
+    """Prepare labels, boundaries and the prediction network's output of a batch.
 
     Args:
-      decoder: the prediction network, which has ``blank_id``.
+      decoder: prediction network.
       encoder_out_lens: (N,) valid frames.
       y: N lists of token ids.
-      device: where the encoder's output is.
-      options: arguments of the losses, e.g. ``delay_penalty``.
+      device: device of the encoder's output.
+      delay_penalty, fast_emit_lambda: see :mod:`asr_core.ops.rnnt_loss`.
     """
     blank_id = decoder.blank_id
     symbols = _pad_labels(y, blank_id, device)
@@ -48,28 +60,44 @@ def prepare_lattice(
     boundary[:, 3] = encoder_out_lens
     boundary = boundary.to(device)
     decoder_out = decoder(F.pad(symbols, (1, 0), value=blank_id))
-    given = {"termination_symbol": blank_id, "boundary": boundary, "reduction": "none", **options}
-    return LatticeInputs(decoder_out, symbols, boundary, given)
+    return LatticeInputs(
+        decoder_out,
+        symbols,
+        LossArguments(
+            boundary=boundary,
+            termination_symbol=blank_id,
+            reduction="none",
+            delay_penalty=delay_penalty,
+            fast_emit_lambda=fast_emit_lambda,
+        ),
+    )
 
 
 def pruned_losses(
-    joiner: nn.Module,
+    joiner: Joiner,
     simple_projections: Tuple[nn.Module, nn.Module],
     encoder_out: Tensor,
     lattice: LatticeInputs,
+    *,
     prune_range: int,
     am_scale: float,
     lm_scale: float,
 ) -> Tuple[Tensor, Tensor]:
-    """Simple and pruned losses (N,) of encoder_out (N, T, C).
+    """Compute the simple and the pruned losses (Kuang et al. 2022, https://arxiv.org/abs/2206.13236).
+
+    The simple loss joins encoder and prediction network by a sum of logits, which is cheap. Its gradients show which
+    symbols matter at each frame, and the joiner is evaluated only for those.
 
     Args:
-      joiner: the joiner.
-      simple_projections: from encoder and decoder outputs to the simple loss' logits, whose sum is a classic transducer's.
+      joiner: joiner.
+      simple_projections: maps from the encoder's and the prediction network's output to the simple loss' logits.
       encoder_out: (N, T, C).
       lattice: the rest of the batch.
       prune_range: symbols kept per frame in the pruned loss.
       am_scale, lm_scale: weights of the acoustic-only and the LM-only smoothing of the simple loss.
+
+    Returns:
+      Simple losses (N,) and pruned losses (N,).
     """
     am, lm = simple_projections[0](encoder_out), simple_projections[1](lattice.decoder_out)
     with torch.autocast(encoder_out.device.type, enabled=False):
@@ -80,24 +108,33 @@ def pruned_losses(
             lm_only_scale=lm_scale,
             am_only_scale=am_scale,
             return_grad=True,
-            **lattice.options,
+            **lattice.arguments,
         )
     ranges = rnnt.get_rnnt_prune_ranges(
-        px_grad=px_grad, py_grad=py_grad, boundary=lattice.boundary, s_range=prune_range
+        px_grad=px_grad, py_grad=py_grad, boundary=lattice.arguments["boundary"], s_range=prune_range
     )
     am_pruned, lm_pruned = rnnt.do_rnnt_pruning(
         am=joiner.encoder_proj(encoder_out), lm=joiner.decoder_proj(lattice.decoder_out), ranges=ranges
     )
-    logits = joiner(am_pruned, lm_pruned, project_input=False)
+    logits = joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, prune_range, V)
     with torch.autocast(encoder_out.device.type, enabled=False):
         pruned_loss = rnnt.rnnt_loss_pruned(
-            logits=logits.float(), symbols=lattice.symbols, ranges=ranges, **lattice.options
+            logits=logits.float(), symbols=lattice.symbols, ranges=ranges, **lattice.arguments
         )
     return simple_loss, pruned_loss
 
 
-def full_loss(joiner: nn.Module, encoder_out: Tensor, lattice: LatticeInputs) -> Tensor:
-    """Losses (N,) over all alignments of encoder_out (N, T, C), without an array of all logits."""
+def full_loss(joiner: Joiner, encoder_out: Tensor, lattice: LatticeInputs) -> Tensor:
+    """Compute the losses over all alignments, without an array of all logits.
+
+    Args:
+      joiner: joiner.
+      encoder_out: (N, T, C).
+      lattice: the rest of the batch.
+
+    Returns:
+      (N,)
+    """
     am, lm = joiner.encoder_proj(encoder_out), joiner.decoder_proj(lattice.decoder_out)
     return rnnt.rnnt_loss_projected(
         am.float(),
@@ -107,12 +144,12 @@ def full_loss(joiner: nn.Module, encoder_out: Tensor, lattice: LatticeInputs) ->
         lattice.symbols,
         combine=joiner.combine,
         factorised_blank=joiner.hat,
-        **lattice.options,
+        **lattice.arguments,
     )
 
 
 def _pad_labels(y: List[List[int]], value: int, device: torch.device) -> Tensor:
-    """Token lists as one tensor (N, longest), padded with ``value``."""
+    """Return token lists as one tensor (N, U), U the longest, padded with ``value``."""
     padded = torch.full((len(y), max((len(labels) for labels in y), default=0)), value, dtype=torch.int64)
     for row, labels in zip(padded, y):
         row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)

@@ -9,15 +9,16 @@ from asr_core.nn.lstm import LstmLayer
 
 
 class LstmPredictor(nn.Module):
-    """An embedding and layers of an LSTM: sees all tokens so far.
+    """An embedding and layers of an LSTM, which sees all tokens so far.
 
     Args:
       vocab_size: number of tokens.
       decoder_dim: width D of the output.
-      blank_id: the blank's token, which also stands at the start.
-      embedding_dim: width of the embedding; 0: decoder_dim.
+      blank_id: id of the blank, which also stands at the start of a sequence.
+      embedding_dim: width of the embedding; 0 stands for decoder_dim.
       num_layers: number L of layers.
-      hidden_dim: width H of the cells, projected to decoder_dim in each layer; 0: decoder_dim, without projection.
+      hidden_dim: width H of the cells, which each layer projects to decoder_dim; 0 stands for decoder_dim, without
+        projection.
       layer_norm: whether each layer's output is normalised.
       cell_clip: see :class:`~asr_core.nn.lstm.LstmLayer`.
     """
@@ -70,6 +71,7 @@ class LstmPredictor(nn.Module):
         return self._predict(y, h, c)[0]
 
     def _predict(self, y: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Predict after tokens (N, U) that follow states h (N, L, D), c (N, L, H): (N, U, D) and the next states."""
         x = self.embedding(y)
         last_h: List[Tensor] = []
         last_c: List[Tensor] = []
@@ -82,7 +84,7 @@ class LstmPredictor(nn.Module):
 
     @torch.jit.export
     def get_init_states(self, batch_size: int = 1) -> Tuple[Tensor, Tensor]:
-        """States before the first token: outputs (N, L, D) and cells (N, L, H)."""
+        """Return the states before the first token: outputs (N, L, D) and cells (N, L, H)."""
         weight = self.embedding.weight
         h = torch.zeros(
             batch_size, self.num_layers, self.decoder_dim, dtype=weight.dtype, device=weight.device
@@ -97,7 +99,7 @@ class LstmPredictor(nn.Module):
 
         Args:
           y: (N,) tokens.
-          h, c: states before them, of :meth:`get_init_states` or the step before.
+          h, c: states (N, L, D) and (N, L, H), as :meth:`get_init_states` or the previous step returned them.
 
         Returns:
           (N, decoder_dim) and the states after the tokens.

@@ -1,4 +1,4 @@
-"""The stateless predictor of a transducer (Ghodsi et al. 2020)."""
+"""The stateless predictor of a transducer (Ghodsi et al. 2020, RNN-transducer with stateless prediction network)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ class StatelessPredictor(nn.Module):
 
     Args:
       vocab_size: number of tokens.
-      decoder_dim: width, a multiple of 4.
-      blank_id: the blank's token.
-      context_size: tokens of history, at least 1.
+      decoder_dim: width C of the output, a multiple of 4.
+      blank_id: id of the blank.
+      context_size: number of tokens that it sees, at least 1.
     """
 
     def __init__(self, vocab_size: int, decoder_dim: int, blank_id: int, context_size: int) -> None:
@@ -21,6 +21,8 @@ class StatelessPredictor(nn.Module):
         if context_size < 1:
             raise ValueError(f"context_size must be at least 1, got {context_size}")
         self.embedding = nn.Embedding(vocab_size, decoder_dim)
+        # Embeddings start at the scale 1 of nn.Embedding; the bounds keep ScaledAdam from shrinking or growing them,
+        # to which what follows is hardly sensitive. It is seldom needed, hence the low probability.
         self.balancer = Balancer(
             decoder_dim, min_positive=0.0, max_positive=1.0, min_abs=0.5, max_abs=1.0, prob=0.05
         )
@@ -36,17 +38,17 @@ class StatelessPredictor(nn.Module):
             )
 
     def forward(self, y: Tensor, need_pad: bool = True) -> Tensor:
-        """Predict from the tokens so far.
+        """Predict from the last tokens.
 
         Args:
-          y: (N, U) tokens; negative ones give zeros.
-          need_pad: fill up on the left so that every token gets an output (training); else U must be at least
-            context_size and each full context gets one.
+          y: (N, U) tokens; negative ones are embedded as zeros.
+          need_pad: pad on the left, so that every token has an output (for training); else U must be at least
+            context_size, and only full contexts have one.
 
         Returns:
           (N, U, decoder_dim), or (N, U - context_size + 1, decoder_dim) without padding.
         """
-        embedded = self.embedding(y.clamp(min=0)) * (y >= 0).unsqueeze(-1)
+        embedded = self.embedding(y.clamp(min=0)) * (y >= 0).unsqueeze(-1)  # (N, U, C)
         embedded = self.balancer(embedded)
         if self.context_size > 1:
             embedded = embedded.permute(0, 2, 1)

@@ -74,7 +74,17 @@ def test_receptive_field():
 @pytest.mark.parametrize("padding", ["causal", "same"])
 @pytest.mark.parametrize("causal_se", [False, True])
 def test_a_block_by_its_formula(padding, causal_se):
-    block = ContextNetBlock(6, 8, 3, 2, 5, 5, 2, padding == "causal", causal_se)
+    block = ContextNetBlock(
+        6,
+        8,
+        num_layers=3,
+        stride=2,
+        kernel_size=5,
+        residual_kernel=5,
+        se_ratio=2,
+        causal_conv=padding == "causal",
+        causal_se=causal_se,
+    )
     randomise(block)
     x = torch.randn(11, 1, 6)
 

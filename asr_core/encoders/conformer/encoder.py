@@ -28,18 +28,13 @@ class Conformer(ChunkedEncoder):
         self.output_downsampling_factor = 1
         self.frame_factor = frame_factor
         self.encoder_dim = (config.encoder_dim,) * config.num_encoder_layers
-        self.width = config.encoder_dim
+        self.width = self.output_dim = config.encoder_dim
         self.cache_len = config.cnn_module_kernel - 1
         self.abs_pos_emb = config.abs_pos_emb
         self.position = config.position
         self.left_only_attention = config.left_only_attention
         self.long_skip = config.long_skip
         self.layers = nn.ModuleList([ConformerLayer(config) for _ in range(config.num_encoder_layers)])
-
-    @property
-    def output_dim(self) -> int:
-        """Width of the output."""
-        return self.width
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode whole utterances.

@@ -16,13 +16,13 @@ class ConvUnit(nn.Module):
     """Depthwise-separable convolution over time and batch normalisation.
 
     Args:
-      in_channels, out_channels: widths.
-      kernel_size: odd; with 1 there is no depthwise part.
+      in_channels, out_channels: widths C and C'.
+      kernel_size: number K of taps, odd; with 1 there is no depthwise part.
       stride: every stride-th frame is kept.
-      causal: whether the convolution sees the past alone.
+      causal: whether the convolution sees only the past.
     """
 
-    has_kernel: Final[bool]  # a constant for scripting, which then leaves the other branch out
+    has_kernel: Final[bool]  # a constant, so that scripting leaves the other branch out
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, causal: bool
@@ -40,23 +40,39 @@ class ConvUnit(nn.Module):
         self.norm = MaskedBatchNorm1d(out_channels, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor, pad_mask: Tensor) -> Tensor:
-        """x (T, N, C), 0 at padding, pad_mask (T', N) of the output -> (T', N, C'), 0 at padding."""
+        """Convolve whole sequences.
+
+        Args:
+          x: (T, N, C), 0 at padding.
+          pad_mask: (T', N) boolean, True at padding of the output.
+
+        Returns:
+          (T', N, C'), 0 at padding.
+        """
         if self.has_kernel:
             x = depthwise_conv1d(x, self.depthwise_conv.weight, None, self.left)
         return self.norm(self.pointwise(x[:: self.stride]), pad_mask)
 
     def streaming_forward(self, x: Tensor, cache: Tensor) -> Tensor:
-        """One chunk: x (T, N, C) and the frames before it, cache (kernel_size - 1, N, C) -> (T / stride, N, C')."""
+        """Convolve one chunk.
+
+        Args:
+          x: (T, N, C).
+          cache: (K - 1, N, C) frames before the chunk.
+
+        Returns:
+          (T / stride, N, C')
+        """
         if self.has_kernel:
             x = depthwise_conv1d(torch.cat([cache, x]), self.depthwise_conv.weight, None, 0)[: x.size(0)]
         return self.norm(self.pointwise(x[:: self.stride]), None)
 
 
 class SqueezeExcite(nn.Module):
-    """Channels scaled by what their means say (Hu et al. 2018, https://arxiv.org/abs/1709.01507).
+    """Squeeze and excitation: channels gated by the means of all (Hu et al. 2018, https://arxiv.org/abs/1709.01507).
 
     Args:
-      channels: width.
+      channels: width C.
       ratio: the width inside is ``channels // ratio``.
       causal: take each frame's mean over all frames up to it, else over the whole utterance.
     """
@@ -68,7 +84,15 @@ class SqueezeExcite(nn.Module):
         self.excite = nn.Linear(max(1, channels // ratio), channels)
 
     def forward(self, x: Tensor, pad_mask: Tensor) -> Tensor:
-        """x (T, N, C), 0 at padding, pad_mask (T, N) -> the same shape; padding does not count."""
+        """Gate whole sequences; padding does not count.
+
+        Args:
+          x: (T, N, C), 0 at padding.
+          pad_mask: (T, N) boolean, True at padding.
+
+        Returns:
+          (T, N, C)
+        """
         if self.causal:
             mean, _ = self._means(x, torch.zeros_like(x[0]), torch.zeros_like(pad_mask[0], dtype=torch.int64))
             return self._scaled(x, mean)
@@ -76,31 +100,43 @@ class SqueezeExcite(nn.Module):
         return self._scaled(x, x.sum(dim=0) / count.unsqueeze(1))
 
     def streaming_forward(self, x: Tensor, total: Tensor, count: Tensor) -> Tuple[Tensor, Tensor]:
-        """One chunk x (T, N, C) after ``count`` (N,) frames whose sum is ``total`` (N, C) -> (T, N, C), the next total."""
+        """Gate one chunk.
+
+        Args:
+          x: (T, N, C).
+          total: (N, C) sum of the frames before the chunk.
+          count: (N,) their number.
+
+        Returns:
+          (T, N, C) and the next total.
+        """
         mean, total = self._means(x, total, count)
         return self._scaled(x, mean), total
 
     def _means(self, x: Tensor, total: Tensor, count: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return the mean (T, N, C) up to each frame, and the sum (N, C) up to the last."""
         sums = total + x.cumsum(dim=0)
         position = torch.arange(1, x.size(0) + 1, device=x.device).unsqueeze(1) + count
         return sums / position.unsqueeze(2), sums[-1]
 
     def _scaled(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Gate x (T, N, C) by means (T, N, C) or (N, C)."""
         return x * torch.sigmoid(self.excite(nn.functional.silu(self.squeeze(mean))))
 
 
 class ContextNetBlock(nn.Module):
-    """Convolutions, squeeze-and-excitation, and a residual connection unless there is but one convolution.
+    """Convolutions, squeeze and excitation, and a residual connection if there are several convolutions.
 
-    With f(h) = SiLU(ConvUnit(h)): ``y = SiLU(SE(f(f(...f(x)))) + ConvUnit(x))``, where one more f belongs to the SE.
+    With f(h) = SiLU(ConvUnit(h)): ``y = SiLU(SE(f(f(...f(x)))) + ConvUnit(x))`` (section 2.2.4); one more f belongs to
+    the SE.
 
     Args:
-      in_channels, out_channels: widths.
-      num_layers: convolutions; the stride is the last one's and the residual's.
+      in_channels, out_channels: widths C and C'.
+      num_layers: number of convolutions; the last one and the residual have the stride.
       stride: see :class:`ConvUnit`.
-      kernel_size, residual_kernel: of the convolutions; that of the residual is the same or 1.
+      kernel_size, residual_kernel: taps of the convolutions; those of the residual are the same or 1.
       se_ratio: see :class:`SqueezeExcite`.
-      causal_conv, causal_se: what sees the past alone.
+      causal_conv, causal_se: which parts see only the past.
     """
 
     has_residual: Final[bool]
@@ -109,6 +145,7 @@ class ContextNetBlock(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
+        *,
         num_layers: int,
         stride: int,
         kernel_size: int,
@@ -130,7 +167,15 @@ class ContextNetBlock(nn.Module):
             self.residual = ConvUnit(in_channels, out_channels, residual_kernel, stride, causal_conv)
 
     def forward(self, x: Tensor, pad_mask: Tensor) -> Tuple[Tensor, Tensor]:
-        """x (T, N, C), 0 at padding, and pad_mask (T, N) -> the same of the output."""
+        """Encode whole sequences.
+
+        Args:
+          x: (T, N, C), 0 at padding.
+          pad_mask: (T, N) boolean, True at padding.
+
+        Returns:
+          (ceil(T / stride), N, C') and its padding mask.
+        """
         h, mask, out_mask = x, pad_mask, pad_mask[:: self.stride]
         for unit in self.units:
             mask = mask[:: unit.stride]
@@ -141,7 +186,7 @@ class ContextNetBlock(nn.Module):
         return nn.functional.silu(h), out_mask
 
     def get_init_states(self, batch_size: int, device: torch.device) -> List[Tensor]:
-        """For each convolution the frames before the chunk (kernel_size - 1, N, C), and the sum (N, C) of the SE's frames."""
+        """Return for each convolution the frames (K - 1, N, C) before the chunk, and the sum (N, C') of the SE's frames."""
         states: List[Tensor] = []
         for unit in self.units:
             states.append(torch.zeros(unit.context, batch_size, unit.pointwise.in_features, device=device))
@@ -151,7 +196,16 @@ class ContextNetBlock(nn.Module):
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], count: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """One chunk x (T, N, C) after ``count`` (N,) frames of output -> (T / stride, N, C'), the next states."""
+        """Encode one chunk of each stream.
+
+        Args:
+          x: (T, N, C).
+          states: as :meth:`get_init_states` or the previous call returned them.
+          count: (N,) frames of output so far.
+
+        Returns:
+          (T / stride, N, C') and the next states.
+        """
         h = x
         next_states: List[Tensor] = []
         for i, unit in enumerate(self.units):
@@ -170,13 +224,14 @@ class ContextNet(FrameCausalEncoder):
 
     Args:
       feature_dim: width of the input.
-      channels, num_layers, strides: of each block.
-      kernel_size: odd.
+      channels, num_layers, strides: sizes of each block.
+      kernel_size: taps of the convolutions, odd.
       residual_kernel: kernel_size, or 1 for a projection.
       se_ratio: see :class:`SqueezeExcite`.
-      padding: "causal" or "same": what the convolutions see.
-      causal: causal convolutions and squeeze-and-excitation over the past, so that it can stream; needs causal padding.
-      chunk_size, left_context_frames: for streaming, see :mod:`asr_core.encoders.protocol`; the output does not depend on them.
+      padding: "causal" or "same", that is, whether convolutions see the past or both sides.
+      causal: average over the past in squeeze and excitation, so that the encoder can stream; needs causal padding.
+      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`; the output does not
+        depend on them.
     """
 
     def __init__(
@@ -197,7 +252,7 @@ class ContextNet(FrameCausalEncoder):
         super().__init__(causal, chunk_size, left_context_frames, factor // math.gcd(2, factor))
         if not len(channels) == len(num_layers) == len(strides):
             raise ValueError(
-                f"{len(channels)} channels, {len(num_layers)} numbers of layers and {len(strides)} strides: one per block each"
+                f"each block needs a width, layers and a stride, got {len(channels)}, {len(num_layers)} and {len(strides)}"
             )
         if min(*channels, *num_layers, *strides, se_ratio) < 1 or kernel_size % 2 == 0:
             raise ValueError("channels, layers, strides and the ratio must be positive, the kernel odd")
@@ -207,9 +262,24 @@ class ContextNet(FrameCausalEncoder):
             raise ValueError(f'padding is "causal" or, unless it is to stream, "same", not {padding!r}')
         self.output_downsampling_factor = factor
         self.output_dim = channels[-1]
-        shape = (kernel_size, residual_kernel, se_ratio, padding == "causal", causal)
-        blocks = zip([feature_dim, *channels], channels, num_layers, strides)
-        self.blocks = nn.ModuleList([ContextNetBlock(*block, *shape) for block in blocks])
+        self.blocks = nn.ModuleList(
+            [
+                ContextNetBlock(
+                    in_channels,
+                    out_channels,
+                    num_layers=layers,
+                    stride=stride,
+                    kernel_size=kernel_size,
+                    residual_kernel=residual_kernel,
+                    se_ratio=se_ratio,
+                    causal_conv=padding == "causal",
+                    causal_se=causal,
+                )
+                for in_channels, out_channels, layers, stride in zip(
+                    [feature_dim, *channels], channels, num_layers, strides
+                )
+            ]
+        )
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode whole utterances.
@@ -232,7 +302,9 @@ class ContextNet(FrameCausalEncoder):
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """States of new streams: those of each block, and the count of processed frames (batch_size,) int32.
+        """Return the states of N = ``batch_size`` new streams.
+
+        Those of each block, see :meth:`ContextNetBlock.get_init_states`; last, the count of processed frames (N,) int32.
 
         Raises:
           UserError: the encoder is not causal, or there is not one chunk size.
@@ -245,7 +317,7 @@ class ContextNet(FrameCausalEncoder):
         return states
 
     def state_batch_dims(self) -> List[int]:
-        """The batch axis of each state of :meth:`get_init_states`."""
+        """Return the batch axis of each state of :meth:`get_init_states`."""
         dims: List[int] = []
         for block in self.blocks:
             dims += [1] * len(block.units) + [0]

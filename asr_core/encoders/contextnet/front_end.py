@@ -1,4 +1,4 @@
-"""The front end of encoders that need none."""
+"""The front end of encoders that take features as they are."""
 
 from typing import Tuple
 
@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 
 class PassThrough(nn.Module):
-    """No front end: the encoder takes the features as they are."""
+    """An identity in the place of a front end."""
 
     subsampling_factor = 1
     trimmed_frames = 0
     look_ahead = 0
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, F) and lengths (N,), unchanged."""
+        """Return features (N, T, F) and lengths (N,) unchanged."""
         return x, x_lens
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """There is nothing to remember: (batch_size, 0)."""
+        """Return an empty state (N, 0): there is nothing to remember."""
         return torch.zeros(batch_size, 0, device=device)
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """One chunk, unchanged."""
+        """Return one chunk (N, T, F), its lengths (N,) and the state (N, 0) unchanged."""
         return x, x_lens, state

@@ -1,4 +1,4 @@
-"""An encoder of LSTM layers with projection, after icefall's ``lstm_transducer_stateless``."""
+"""An encoder of LSTM layers with projection (Sak et al. 2014), after icefall's ``lstm_transducer_stateless``."""
 
 from typing import List, Sequence, Tuple
 
@@ -11,18 +11,19 @@ from asr_core.nn.scaling import ActivationDropoutAndLinear, BiasNorm, ScaledLine
 
 
 class LstmEncoderLayer(nn.Module):
-    """LSTM and feed-forward module, each added to its input, then a normalisation.
+    """LSTM and feed-forward module, each added to its input, then BiasNorm.
 
     Args:
       encoder_dim: width D of input and output.
       hidden_dim: width H of the cells.
       feedforward_dim: width inside the feed-forward module.
-      dropout: of what each part adds.
+      dropout: dropout rate of what each part adds.
     """
 
     def __init__(self, encoder_dim: int, hidden_dim: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
         self.lstm = LstmLayer(encoder_dim, hidden_dim, encoder_dim if encoder_dim != hidden_dim else 0)
+        # a small initial scale makes the residual branch start weak
         self.feed_forward_in = ScaledLinear(encoder_dim, feedforward_dim)
         self.feed_forward_out = ActivationDropoutAndLinear(
             feedforward_dim, encoder_dim, activation="SwooshR", dropout_p=dropout, initial_scale=0.25
@@ -31,7 +32,16 @@ class LstmEncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """x (N, T, D), last output h (N, D) and cells c (N, H) before it -> the same after it."""
+        """Encode the next frames of each sequence.
+
+        Args:
+          x: (N, T, D).
+          h: (N, D) output of the LSTM at the frame before.
+          c: (N, H) its cells there.
+
+        Returns:
+          (N, T, D), and the next h and c.
+        """
         y, h, c = self.lstm(x, h, c)
         x = x + self.dropout(y)
         x = x + self.dropout(self.feed_forward_out(self.feed_forward_in(x)))
@@ -43,9 +53,10 @@ class LstmEncoder(FrameCausalEncoder):
 
     Args:
       num_layers: number L of layers.
-      encoder_dim, hidden_dim, feedforward_dim, dropout: of each layer; input and output have encoder_dim channels.
-      chunk_size, left_context_frames: for streaming, see :mod:`asr_core.encoders.protocol`; the output does not depend on them.
-      chunk_multiple: 50 Hz frames that make whole frames of the front end.
+      encoder_dim, hidden_dim, feedforward_dim, dropout: see :class:`LstmEncoderLayer`; widths D and H.
+      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`; the output does not
+        depend on them.
+      chunk_multiple: 50 Hz frames per frame of the front end.
     """
 
     def __init__(
@@ -62,7 +73,7 @@ class LstmEncoder(FrameCausalEncoder):
         super().__init__(True, chunk_size, left_context_frames, chunk_multiple)
         if min(num_layers, encoder_dim, hidden_dim, feedforward_dim) < 1 or not 0 <= dropout < 1:
             raise ValueError(
-                "the number of layers and their widths must be positive, dropout from 0 to below 1"
+                "the number of layers and their widths must be positive, and dropout at least 0 and below 1"
             )
         self.output_downsampling_factor = 1
         self.encoder_dim = (encoder_dim,) * num_layers
@@ -73,26 +84,28 @@ class LstmEncoder(FrameCausalEncoder):
         )
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encode whole utterances: (N, T, encoder_dim) and lengths (N,) -> the same shape and lengths."""
+        """Encode whole utterances: x (N, T, D) and lengths (N,) -> (N, T, D) and the lengths."""
         x, x_lens, _ = self.forward_stacks(x, x_lens)
         return x, x_lens
 
     def forward_stacks(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """As :meth:`forward`, and besides the output (T, N, encoder_dim) of each layer."""
+        """Encode as :meth:`forward` does, and return the output (T, N, D) of each layer, too."""
         outputs: List[Tensor] = []
         h, c = torch.zeros_like(x[:, 0]), x.new_zeros(x.size(0), self.hidden_dim)
         for layer in self.layers:
-            x, _, _ = layer(x, h, c)
+            x, _, _ = layer(x, h, c)  # (N, T, D)
             outputs.append(x.transpose(0, 1))
         return x, x_lens, outputs
 
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """States of new streams: outputs (N, L, encoder_dim) and cells (N, L, hidden_dim) of the layers, count of frames (N,) int32.
+        """Return the states of N = ``batch_size`` new streams.
+
+        Outputs (N, L, D) and cells (N, L, H) of the layers; last, the count of processed frames (N,) int32.
 
         Raises:
-          UserError: there is not one chunk size.
+          UserError: there is not one limited chunk size.
         """
         self._check_streaming()
         return [
@@ -102,7 +115,7 @@ class LstmEncoder(FrameCausalEncoder):
         ]
 
     def state_batch_dims(self) -> List[int]:
-        """The batch axis of each state of :meth:`get_init_states`."""
+        """Return the batch axis of each state of :meth:`get_init_states`."""
         return [0, 0, 0]
 
     def streaming_forward(

@@ -1,4 +1,4 @@
-"""Attention of Zipformer: weights computed once per layer and used three times (Yao et al. 2023, section 3.2)."""
+"""Attention of the Zipformer: a layer computes weights once and uses them three times (Yao et al. 2023, section 3.2)."""
 
 import math
 import random
@@ -12,29 +12,33 @@ from asr_core.ops.attention import attention_weights, attention_weights_plain
 
 
 class CompactRelPositionalEncoding(nn.Module):
-    """Encoding of the distance between two frames, compressed logarithmically so that near ones are told apart best.
+    """Encoding of the offset between two frames, logarithmic so that it is finest for near frames.
 
-    With E channels and c = sqrt(E): ``x' = c sign(x) (ln(|x| + c) - ln c)``, ``a = atan(2 pi x' / (length_factor E))``; the
-    channels are cos(k a), sin(k a) for k = 1 .. E/2, the last one replaced by 1.
+    With E channels, offset x and c = sqrt(E): ``x' = c sign(x) (ln(|x| + c) - ln c)`` grows like x up to about c
+    frames and like its logarithm beyond; ``a = atan(2 pi x' / (length_factor E))`` fits it into half a turn. The
+    channels are cos(k a), sin(k a) for k = 1 .. E/2; the last one is replaced by 1, a bias for the projection.
 
     Args:
-      embed_dim: E, even.
-      dropout_rate: dropout of the encoding.
-      length_factor: above 1, fine distinctions reach further.
+      embed_dim: number E of channels, even.
+      dropout_rate: dropout rate of the encoding.
+      length_factor: values above 1 extend the range of fine resolution.
     """
 
     def __init__(self, embed_dim: int, dropout_rate: FloatLike, length_factor: float = 1.0) -> None:
         super().__init__()
         if embed_dim % 2 != 0 or length_factor < 1.0:
             raise ValueError(
-                f"the positional encoding needs an even size and a factor >= 1, got {embed_dim} and {length_factor}"
+                f"the positional encoding needs an even width and a factor >= 1, got {embed_dim} and {length_factor}"
             )
         self.embed_dim = embed_dim
         self.length_factor = length_factor
         self.dropout_rate = dropout_rate
-        self.table = self._make_table(1000, torch.zeros(1))  # no buffer: it is no part of checkpoints
+        self.table = self._make_table(
+            1000, torch.zeros(1)
+        )  # not a buffer, so that it stays out of checkpoints
 
     def _make_table(self, num_frames: int, like: Tensor) -> Tensor:
+        """Return the encodings (2 num_frames - 1, E) of all offsets, with the dtype and device of ``like``."""
         x = torch.arange(-(num_frames - 1), num_frames, device=like.device, dtype=torch.float32).unsqueeze(1)
         width = math.sqrt(self.embed_dim)
         compressed = width * x.sign() * ((x.abs() + width).log() - math.log(width))
@@ -45,7 +49,15 @@ class CompactRelPositionalEncoding(nn.Module):
         return table.to(like.dtype)
 
     def forward(self, x: Tensor, left_context_len: int = 0) -> Tensor:
-        """Encoding for queries ``x`` (T, N, C) and T + left_context_len keys: (1, 2 T - 1 + left_context_len, embed_dim)."""
+        """Encode the offsets between queries and keys.
+
+        Args:
+          x: (T, N, C) queries, of which the number, dtype and device count.
+          left_context_len: number L of keys before the first query.
+
+        Returns:
+          (1, 2 T - 1 + L, E), the offset from the last query to the first key first.
+        """
         num_queries = x.size(0)
         num_keys = num_queries + left_context_len
         table = self.table
@@ -60,14 +72,15 @@ class CompactRelPositionalEncoding(nn.Module):
 
 
 class RelPositionMultiheadAttentionWeights(nn.Module):
-    """Attention weights out of content and relative position.
+    """Attention weights from content and relative position.
 
     Args:
-      embed_dim: width of the input.
-      pos_dim: width of the positional encoding.
-      num_heads: H.
-      query_head_dim, pos_head_dim: widths of queries (and keys) and positional queries per head.
-      pos_emb_skip_rate: probability in training of leaving positions out.
+      embed_dim: width C of the input.
+      pos_dim: width E of the positional encoding.
+      num_heads: number H of heads.
+      query_head_dim, pos_head_dim: widths of queries (and keys) and of positional queries per head.
+      pos_emb_skip_rate: probability in training of leaving positions out; by default 0.5 at the start, falling
+        to 0 over 4000 batches, so that the heads first learn to use content.
     """
 
     def __init__(
@@ -86,13 +99,18 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         self.pos_emb_skip_rate = (
             ScheduledFloat((0.0, 0.5), (4000.0, 0.0)) if pos_emb_skip_rate is None else pos_emb_skip_rate
         )
-        # the initial scale stands for the usual division of scores by sqrt(query_head_dim)
+        # Scores are not divided by sqrt(query_head_dim). Its fourth root in the initial weights of both queries
+        # and keys has the same effect at the start and leaves the scale to be learned.
         self.in_proj = ScaledLinear(
             embed_dim, num_heads * (2 * query_head_dim + pos_head_dim), initial_scale=query_head_dim**-0.25
         )
+        # keeps the keys of each head from collapsing into few directions (appendix A.2)
         self.whiten_keys = Whiten(
             num_heads, whitening_limit=whitening_limit(3.0), prob=(0.025, 0.25), grad_scale=0.025
         )
+        # Softmax ignores a constant that is added to all keys, so the gradient of their bias is rounding error.
+        # Adam normalises it to full steps, and the bias grows large. A balancer of very low probability is enough
+        # to keep each dimension's mean near zero.
         self.balance_keys = Balancer(
             num_heads * query_head_dim,
             min_positive=0.4,
@@ -101,15 +119,19 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
             max_abs=100.0,
             prob=0.025,
         )
+        # small at first, so that content decides until positions prove useful
         self.linear_pos = ScaledLinear(pos_dim, num_heads * pos_head_dim, bias=False, initial_scale=0.05)
 
     def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
-        """Weights (H, N, T, T), and those of the first head again, (1, N, T, T).
+        """Compute the weights of whole sequences.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1, pos_dim).
+          pos_emb: (1, 2 T - 1, E).
           mask: boolean, broadcasts with (N, T, T), True at keys that must not be seen.
+
+        Returns:
+          Weights (H, N, T, T), and those of the first head again, (1, N, T, T), whose gradient is kept apart.
         """
         q, k, p = self._project(x)
         k = self.whiten_keys(self.balance_keys(k))
@@ -123,6 +145,8 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
                 mask,
             )
             return weights, weights[0:1]
+        # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax, whose gradient
+        # then vanishes, so nothing else would bring them back.
         penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
         use_pos = not (self.training and random.random() < float(self.pos_emb_skip_rate))
         q, k = self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim)
@@ -137,28 +161,29 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         )
 
     def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Project x (T, N, C) to queries, keys (T, N, H * query_head_dim), positional queries (T, N, H * pos_head_dim)."""
         query_dim = self.num_heads * self.query_head_dim
         x = self.in_proj(x)
         return x[..., :query_dim], x[..., query_dim : 2 * query_dim], x[..., 2 * query_dim :]
 
     def _heads(self, x: Tensor, head_dim: int) -> Tensor:
-        """(T, N, H * D) -> (H, N, T, D)."""
+        """Split (T, N, H * D) into heads: (H, N, T, D)."""
         return x.reshape(x.size(0), x.size(1), self.num_heads, head_dim).permute(2, 1, 0, 3)
 
     def streaming_forward(
         self, x: Tensor, pos_emb: Tensor, cached_key: Tensor, left_context_len: int, mask: Optional[Tensor]
     ) -> Tuple[Tensor, Tensor]:
-        """One chunk.
+        """Compute the weights of one chunk of each stream.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1 + left, pos_dim).
-          cached_key: (left, N, H * query_head_dim).
-          left_context_len: left.
-          mask: boolean, broadcasts with (N, T, left + T).
+          pos_emb: (1, 2 T - 1 + L, E).
+          cached_key: (L, N, H * query_head_dim) keys before the chunk.
+          left_context_len: number L of frames before the chunk.
+          mask: boolean, broadcasts with (N, T, L + T), True at keys that must not be seen.
 
         Returns:
-          Weights (H, N, T, left + T) and the next cached_key.
+          Weights (H, N, T, L + T) and the next cached_key.
         """
         q, k, p = self._project(x)
         k = torch.cat([cached_key, k], dim=0)
@@ -175,51 +200,67 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Values averaged by given attention weights.
+    """Average of values by given attention weights.
 
     Args:
-      embed_dim: width of input and output.
-      num_heads: H.
-      value_head_dim: width of values per head.
+      embed_dim: width C of input and output.
+      num_heads: number H of heads.
+      value_head_dim: width D of values per head.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, value_head_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.in_proj = nn.Linear(embed_dim, num_heads * value_head_dim)
+        # a small initial scale makes each residual branch, and so each layer, start close to the identity
         self.out_proj = ScaledLinear(num_heads * value_head_dim, embed_dim, initial_scale=0.05)
         self.whiten = Whiten(
             1, whitening_limit=whitening_limit(7.5, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01
         )
 
     def forward(self, x: Tensor, attn_weights: Tensor) -> Tensor:
-        """x (T, N, C), attn_weights (H, N, T, T) -> (T, N, C)."""
+        """Average whole sequences: x (T, N, C) by attn_weights (H, N, T, T) -> (T, N, C)."""
         return self.whiten(self.out_proj(self._average(self.in_proj(x), attn_weights)))
 
     def _average(self, values: Tensor, attn_weights: Tensor) -> Tensor:
+        """Average values (S, N, H * D) by attn_weights (H, N, T, S): (T, N, H * D)."""
         values = values.reshape(values.size(0), values.size(1), self.num_heads, -1).permute(2, 1, 0, 3)
         return torch.matmul(attn_weights, values).permute(2, 1, 0, 3).flatten(2)
 
     def streaming_forward(
         self, x: Tensor, attn_weights: Tensor, cached_val: Tensor, left_context_len: int
     ) -> Tuple[Tensor, Tensor]:
-        """One chunk: x (T, N, C), weights (H, N, T, left + T), cached_val (left, N, H * D) -> (T, N, C), next cached_val."""
+        """Average over one chunk and the frames before it.
+
+        Args:
+          x: (T, N, C).
+          attn_weights: (H, N, T, L + T).
+          cached_val: (L, N, H * D) values before the chunk.
+          left_context_len: number L of frames before the chunk.
+
+        Returns:
+          (T, N, C) and the next cached_val.
+        """
         values = torch.cat([cached_val, self.in_proj(x)], dim=0)
         return self.out_proj(self._average(values, attn_weights)), values[values.size(0) - left_context_len :]
 
 
 class NonlinAttention(nn.Module):
-    """Gated values averaged by the weights of one head and gated again.
+    """Non-linear attention: gated values, averaged by the weights of one head and gated again.
+
+    With projections s, v, g of the input: ``W_out (g * (A (tanh(s) * v)))`` (Yao et al. 2023, section 3.2).
 
     Args:
-      channels: width of input and output.
-      hidden_channels: width inside.
+      channels: width C of input and output.
+      hidden_channels: width D inside.
     """
 
     def __init__(self, channels: int, hidden_channels: int) -> None:
         super().__init__()
         self.hidden_channels = hidden_channels
         self.in_proj = nn.Linear(channels, hidden_channels * 3)
+        # The gate tanh(s) stays between off (|s| near 0) and saturated (|s| above 5). Its sign may become one-sided
+        # only slowly, so that a channel is not lost to one sign early in training.
         self.balancer = Balancer(
             hidden_channels,
             min_positive=ScheduledFloat((0.0, 0.25), (20000.0, 0.05)),
@@ -234,8 +275,8 @@ class NonlinAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, attn_weights: Tensor) -> Tensor:
-        """x (T, N, C), attn_weights (1, N, T, T) -> (T, N, C)."""
-        s, x, y = self.in_proj(x).chunk(3, dim=2)
+        """Average whole sequences: x (T, N, C) by attn_weights (1, N, T, T) -> (T, N, C)."""
+        s, x, y = self.in_proj(x).chunk(3, dim=2)  # (T, N, D) each
         x = self.whiten1(x) * torch.tanh(self.balancer(s))
         x = torch.matmul(attn_weights.squeeze(0), x.transpose(0, 1)).transpose(0, 1)
         return self.whiten2(self.out_proj(x * y))
@@ -243,9 +284,19 @@ class NonlinAttention(nn.Module):
     def streaming_forward(
         self, x: Tensor, attn_weights: Tensor, cached_x: Tensor, left_context_len: int
     ) -> Tuple[Tensor, Tensor]:
-        """One chunk: x (T, N, C), weights (1, N, T, left + T), cached_x (1, N, left, hidden) -> (T, N, C), next cached_x."""
-        s, x, y = self.in_proj(x).chunk(3, dim=2)
-        x = torch.cat([cached_x, (x * torch.tanh(s)).transpose(0, 1).unsqueeze(0)], dim=2)
+        """Average over one chunk and the frames before it.
+
+        Args:
+          x: (T, N, C).
+          attn_weights: (1, N, T, L + T).
+          cached_x: (1, N, L, D) gated values before the chunk.
+          left_context_len: number L of frames before the chunk.
+
+        Returns:
+          (T, N, C) and the next cached_x.
+        """
+        s, x, y = self.in_proj(x).chunk(3, dim=2)  # (T, N, D) each
+        x = torch.cat([cached_x, (x * torch.tanh(s)).transpose(0, 1).unsqueeze(0)], dim=2)  # (1, N, L + T, D)
         cached_x = x[:, :, x.size(2) - left_context_len :]
         x = torch.matmul(attn_weights, x).squeeze(0).transpose(0, 1)
         return self.out_proj(x * y), cached_x

@@ -22,18 +22,18 @@ class Zipformer2(ChunkedEncoder):
     Every argument of type ``Ints`` has one entry per stack; a single one is taken for all stacks.
 
     Args:
-      output_downsampling_factor: of the output; 2 gives 25 Hz.
-      downsampling_factor: frame rate of each stack relative to the input; its length is the number of stacks.
+      output_downsampling_factor: reduction of the frame rate at the output; 2 gives 25 Hz.
+      downsampling_factor: reduction of the frame rate inside each stack; its length is the number of stacks.
       encoder_dim: width of each stack.
       num_encoder_layers: layers of each stack.
       encoder_unmasked_dim: channels that training never masks.
       query_head_dim, pos_head_dim, value_head_dim, num_heads: sizes of the attention.
       feedforward_dim: width of the middle feed-forward module.
-      cnn_module_kernel: odd kernel of the depthwise convolutions.
+      cnn_module_kernel: taps of the depthwise convolutions, odd.
       pos_dim: width of the positional encoding.
-      dropout: by default 0.3 falling to 0.1 over 20000 batches.
-      warmup_batches: batch count after which no layer is left out often any more.
-      causal: chunk-causal convolutions, so that it can stream.
+      dropout: dropout rate; by default 0.3, falling to 0.1 over 20000 batches.
+      warmup_batches: batch count after which layers are rarely skipped.
+      causal: use chunk-causal convolutions, so that the encoder can stream.
       chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
     """
 
@@ -61,6 +61,7 @@ class Zipformer2(ChunkedEncoder):
         if output_downsampling_factor != 2:
             raise ValueError(f"output_downsampling_factor must be 2, got {output_downsampling_factor}")
         if dropout is None:
+            # strong while the model changes quickly, so that it does not rely on single channels
             dropout = ScheduledFloat((0.0, 0.3), (20000.0, 0.1))
         self.downsampling_factor = _as_tuple(downsampling_factor)
         num_stacks = len(self.downsampling_factor)
@@ -78,12 +79,14 @@ class Zipformer2(ChunkedEncoder):
             if unmasked > dim:
                 raise ValueError(f"encoder_unmasked_dim {unmasked} is larger than encoder_dim {dim}")
         self.pos_dim = pos_dim
+        self.output_dim = max(self.encoder_dim)
         self.encoders = nn.ModuleList(
             [self._make_stack(i, num_stacks, dropout, warmup_batches) for i in range(num_stacks)]
         )
         self.downsample_output = SimpleDownsample(output_downsampling_factor)
 
     def _make_stack(self, i: int, num_stacks: int, dropout: FloatLike, warmup_batches: float) -> nn.Module:
+        """Build stack i; its layers warm up in its share of ``warmup_batches``, after those of the stacks before it."""
         ds = self.downsampling_factor[i]
         layers = [
             Zipformer2EncoderLayer(
@@ -105,14 +108,10 @@ class Zipformer2(ChunkedEncoder):
             pos_dim=self.pos_dim,
             warmup_begin=warmup_batches * (i + 1) / (num_stacks + 1),
             warmup_end=warmup_batches * (i + 2) / (num_stacks + 1),
+            # stacks of lower frame rates lose less when a layer is skipped, and are regularised more
             final_layerdrop_rate=0.035 * ds**0.5,
         )
         return encoder if ds == 1 else DownsampledZipformer2Encoder(encoder, self.encoder_dim[i], ds)
-
-    @property
-    def output_dim(self) -> int:
-        """Width of the output: the widest stack's."""
-        return max(self.encoder_dim)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode whole utterances.
@@ -128,8 +127,8 @@ class Zipformer2(ChunkedEncoder):
         return x, x_lens
 
     def forward_stacks(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """As :meth:`forward`, and besides the output of each stack: (T, N, its width), not downsampled."""
-        x = x.transpose(0, 1).contiguous()
+        """Encode as :meth:`forward` does, and return the output of each stack, too: (T, N, C_i) at 50 Hz."""
+        x = x.transpose(0, 1).contiguous()  # (T, N, C)
         pad_mask = make_pad_mask(x_lens.to(x.device), x.size(0))
         chunk_size = -1
         attn_mask: Optional[Tensor] = None
@@ -143,12 +142,15 @@ class Zipformer2(ChunkedEncoder):
         outputs: List[Tensor] = []
         for i, stack in enumerate(self.encoders):
             x = _to_width(x, self.encoder_dim[i])
-            x = stack(x, chunk_size, feature_masks[i], attn_mask, pad_mask)
+            x = stack(x, chunk_size, feature_masks[i], attn_mask, pad_mask)  # (T, N, C_i)
             outputs.append(x)
         return self._output(outputs), (x_lens + 1) // 2, outputs
 
     def _output(self, outputs: List[Tensor]) -> Tensor:
-        """The last stack's channels, then those that only earlier, wider stacks have; at half the rate, (N, T, C)."""
+        """Join the stacks' outputs (T, N, C_i), at half the rate: (N, ceil(T / 2), output_dim).
+
+        They are the last stack's channels, then those that only earlier, wider stacks have.
+        """
         pieces = [outputs[-1]]
         width = self.encoder_dim[-1]
         for i in range(len(self.encoder_dim) - 2, -1, -1):
@@ -159,11 +161,14 @@ class Zipformer2(ChunkedEncoder):
         return self.downsample_output(x).transpose(0, 1)
 
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
-        """How many chunks of left context these settings give; -1 stands for all.
+        """Return the chunks of left context that these settings give; -1 stands for all.
+
+        Args:
+          chunk_size, left_context_frames: in 50 Hz frames; -1 stands for all.
 
         Raises:
-          UserError: the chunk cannot be divided by a stack's downsampling factor, or the left context does not hold what the
-            convolutions need.
+          UserError: the chunk is no multiple of a stack's downsampling factor, or the left context does not hold
+            what the convolutions need.
         """
         if chunk_size < 0:
             return -1
@@ -182,7 +187,11 @@ class Zipformer2(ChunkedEncoder):
         return left_chunks
 
     def _draw_feature_masks(self, x: Tensor) -> List[Optional[Tensor]]:
-        """For each stack a mask (1, N, C) that hides the last channels, or all that may be masked, of some sequences."""
+        """Draw for each stack a mask (1, N, C) that hides the last channels, or all that may be masked, of some sequences.
+
+        The same sequences lose channels in all stacks, and for all frames: otherwise the hidden channels could be
+        recovered from other stacks or neighbouring frames.
+        """
         kept = torch.rand((2, x.size(1), 1), device=x.device) > 0.125
         keep1 = kept[0].to(x.dtype)
         keep2 = (kept[0] & kept[1]).to(x.dtype)
@@ -200,7 +209,11 @@ class Zipformer2(ChunkedEncoder):
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """States of new streams: six per layer, in order, and the count of processed frames (batch_size,) int32.
+        """Return the states of N = ``batch_size`` new streams.
+
+        For each layer of width C, with L frames of left context at its rate: keys (L, N, H * key width), non-linear
+        attention (1, N, L, 3 C / 4), values twice (L, N, H * value width), convolution caches twice (N, C, K // 2);
+        last, the count of processed frames (N,) int32.
 
         Raises:
           UserError: the encoder is not causal, or chunk size and left context are not single, limited values.
@@ -226,7 +239,7 @@ class Zipformer2(ChunkedEncoder):
         return states
 
     def state_batch_dims(self) -> List[int]:
-        """The batch axis of each state of :meth:`get_init_states`."""
+        """Return the batch axis of each state of :meth:`get_init_states`."""
         return [1, 1, 1, 1, 0, 0] * sum(self.num_encoder_layers) + [0]
 
     def streaming_forward(
@@ -242,7 +255,7 @@ class Zipformer2(ChunkedEncoder):
         Returns:
           (N, chunk_size / 2, output_dim), its lengths, and the next states.
         """
-        x = x.transpose(0, 1)
+        x = x.transpose(0, 1)  # (T, N, C)
         left_frames = self.left_context_frames[0]
         processed = states[-1]
         mask = cached_mask(processed, left_frames, make_pad_mask(x_lens, x.size(0)))
@@ -261,10 +274,12 @@ class Zipformer2(ChunkedEncoder):
 
 
 def _as_tuple(value: Ints) -> Tuple[int, ...]:
+    """Return one integer or several as a tuple."""
     return (value,) if isinstance(value, int) else tuple(value)
 
 
 def _per_stack(name: str, value: Ints, num_stacks: int) -> Tuple[int, ...]:
+    """Return ``value`` with one entry per stack."""
     values = _as_tuple(value)
     if len(values) == 1:
         return values * num_stacks
@@ -276,7 +291,7 @@ def _per_stack(name: str, value: Ints, num_stacks: int) -> Tuple[int, ...]:
 
 
 def _to_width(x: Tensor, width: int) -> Tensor:
-    """x (..., C) cut off, or filled up with zeros, to ``width`` channels."""
+    """Cut x (T, N, C) off, or fill it up with zeros, to ``width`` channels."""
     if width <= x.size(-1):
         return x[..., :width]
     return torch.cat([x, x.new_zeros((x.size(0), x.size(1), width - x.size(2)))], dim=-1)

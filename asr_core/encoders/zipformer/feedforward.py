@@ -1,4 +1,4 @@
-"""The feed-forward module of Zipformer."""
+"""The feed-forward module of the Zipformer (Yao et al. 2023, section 3.2)."""
 
 from torch import Tensor, nn
 
@@ -9,17 +9,21 @@ class FeedforwardModule(nn.Module):
     """Linear, SwooshL, dropout, linear.
 
     Args:
-      embed_dim: width of input and output.
+      embed_dim: width C of input and output.
       feedforward_dim: width inside.
-      dropout: its mask is shared over time.
+      dropout: dropout rate; all frames of a sequence share the mask, since neighbouring frames are so alike that
+        they would fill in each other's holes.
     """
 
     def __init__(self, embed_dim: int, feedforward_dim: int, dropout: FloatLike) -> None:
         super().__init__()
         self.in_proj = nn.Linear(embed_dim, feedforward_dim)
+        # SwooshL is nearly linear for small inputs, hence the lower bound of the magnitude, and its right half
+        # carries the signal, hence any share of positive values above 0.3 will do.
         self.hidden_balancer = Balancer(
             feedforward_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
         )
+        # a small initial scale makes each residual branch start close to zero
         self.out_proj = ActivationDropoutAndLinear(
             feedforward_dim,
             embed_dim,
@@ -31,5 +35,5 @@ class FeedforwardModule(nn.Module):
         self.out_whiten = Whiten(1, whitening_limit=whitening_limit(7.5), prob=(0.025, 0.25), grad_scale=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, N, C) -> (T, N, C)."""
+        """Transform each frame: x (T, N, C) -> (T, N, C)."""
         return self.out_whiten(self.out_proj(self.hidden_balancer(self.in_proj(x))))

@@ -1,4 +1,4 @@
-"""One layer of Zipformer (Yao et al. 2023, figure 2)."""
+"""One layer of the Zipformer (Yao et al. 2023, section 3.2 and figure 2)."""
 
 import random
 from typing import List, Optional, Tuple
@@ -18,6 +18,7 @@ from asr_core.nn.scaling import Balancer, BiasNorm, FloatLike, ScheduledFloat, W
 
 
 def _add(x: Tensor, branch: Tensor, keep: Optional[Tensor]) -> Tensor:
+    """Add a residual branch (T, N, C) to x (T, N, C) for the sequences that keep (N, 1) it, or for all."""
     return x + branch if keep is None else torch.addcmul(x, branch, keep)
 
 
@@ -25,13 +26,13 @@ class Zipformer2EncoderLayer(nn.Module):
     """Three feed-forward, two self-attention, two convolution modules and one non-linear attention.
 
     Args:
-      embed_dim: width d.
-      pos_dim: width of the positional encoding.
+      embed_dim: width C.
+      pos_dim: width E of the positional encoding.
       num_heads, query_head_dim, pos_head_dim, value_head_dim: sizes of the attention.
       feedforward_dim: width of the middle feed-forward module; the first has 3/4, the last 5/4 of it.
       cnn_module_kernel: odd.
-      dropout: of the feed-forward modules.
-      causal: chunk-causal convolutions.
+      dropout: dropout rate of the feed-forward modules.
+      causal: use chunk-causal convolutions.
     """
 
     def __init__(
@@ -49,14 +50,20 @@ class Zipformer2EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
+        # Stochastic depth within the layer (Huang et al. 2016), per sequence. The modules that mix frames are
+        # dropped often at first, so that the feed-forward modules learn first and convolutions do not take over;
+        # later the full layer is trained, as it is used. Feed-forward modules 2 and 3 are dropped rarely, but for
+        # longer, to keep their output from outgrowing the residual stream.
         self.attention_skip_rate = ScheduledFloat((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
         self.conv_skip_rate = ScheduledFloat((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
         self.ff2_skip_rate = ScheduledFloat((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
         self.ff3_skip_rate = ScheduledFloat((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
+        # Non-linear attention sometimes gets uniform weights, so that it learns to use a mean over the sequence
+        # before attention weights mean anything.
         self.const_attention_rate = ScheduledFloat((0.0, 0.25), (4000.0, 0.025))
-        self.bypass_scale = nn.Parameter(
-            torch.full((embed_dim,), 0.5)
-        )  # unused: it keeps state dicts interchangeable
+        # unused; it keeps state dicts interchangeable with icefall's
+        self.bypass_scale = nn.Parameter(torch.full((embed_dim,), 0.5))
+        # their scales stay above 0.9 at first, falling to 0.2 over 20000 batches: no layer may opt out early on
         self.bypass = BypassModule(embed_dim)
         self.bypass_mid = BypassModule(embed_dim)
         self.self_attn_weights = RelPositionMultiheadAttentionWeights(
@@ -64,6 +71,7 @@ class Zipformer2EncoderLayer(nn.Module):
         )
         self.self_attn1 = SelfAttention(embed_dim, num_heads, value_head_dim)
         self.self_attn2 = SelfAttention(embed_dim, num_heads, value_head_dim)
+        # wider towards the end of the layer, at the same total size as three of the middle width
         self.feed_forward1 = FeedforwardModule(embed_dim, (feedforward_dim * 3) // 4, dropout)
         self.feed_forward2 = FeedforwardModule(embed_dim, feedforward_dim, dropout)
         self.feed_forward3 = FeedforwardModule(embed_dim, (feedforward_dim * 5) // 4, dropout)
@@ -71,6 +79,8 @@ class Zipformer2EncoderLayer(nn.Module):
         self.conv_module1 = ConvolutionModule(embed_dim, cnn_module_kernel, causal)
         self.conv_module2 = ConvolutionModule(embed_dim, cnn_module_kernel, causal)
         self.norm = BiasNorm(embed_dim)
+        # Before and after the norm, channels stay nearly zero-centred and of moderate size: a channel with a large
+        # offset would dominate BiasNorm's root mean square and carry nothing.
         self.balancer1 = Balancer(embed_dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0)
         self.balancer_na = self._branch_balancer(ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0)
         self.balancer_ff2 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.1), default=0.0), 2.0)
@@ -81,6 +91,11 @@ class Zipformer2EncoderLayer(nn.Module):
         self.balancer2 = Balancer(embed_dim, min_positive=0.45, max_positive=0.55, min_abs=0.1, max_abs=4.0)
 
     def _branch_balancer(self, min_abs: FloatLike, max_abs: float) -> Balancer:
+        """Make a balancer that keeps the output of a residual branch from staying too small.
+
+        The bound starts near 0, where branches start, and rises over the warm-up. Its probability is low, since it
+        mends a rare fault, which may take its time.
+        """
         return Balancer(
             self.embed_dim, min_positive=0.3, max_positive=0.7, min_abs=min_abs, max_abs=max_abs, prob=0.05
         )
@@ -93,11 +108,11 @@ class Zipformer2EncoderLayer(nn.Module):
         mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """One layer.
+        """Encode whole sequences.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1, pos_dim).
+          pos_emb: (1, 2 T - 1, E).
           chunk_size: frames per chunk for the convolutions; -1 for all.
           mask: boolean, broadcasts with (N, T, T), True at keys that must not be seen.
           pad_mask: (N, T) boolean, True at padding.
@@ -106,6 +121,7 @@ class Zipformer2EncoderLayer(nn.Module):
           (T, N, C)
         """
         x_orig = x
+        # from the layer's input, for all three modules that average over frames
         attn_weights, first_head = self.self_attn_weights(x, pos_emb, mask)
         x = x + self.feed_forward1(x)
         keep = self._draw_keep_masks(x)
@@ -122,7 +138,10 @@ class Zipformer2EncoderLayer(nn.Module):
         return self.whiten(self.balancer2(x))
 
     def _draw_keep_masks(self, x: Tensor) -> List[Optional[Tensor]]:
-        """Masks (N, 1) of the sequences that keep a branch: attention, convolution 1, feed-forward 2, convolution 2, feed-forward 3."""
+        """Draw masks (N, 1) of the sequences that keep a branch; None where all do.
+
+        They are those of attention, convolution 1, feed-forward 2, convolution 2, feed-forward 3.
+        """
         keep: List[Optional[Tensor]] = [None, None, None, None, None]
         if torch.jit.is_scripting() or torch.jit.is_tracing() or not self.training:
             return keep
@@ -133,11 +152,11 @@ class Zipformer2EncoderLayer(nn.Module):
             self.conv_skip_rate,
             self.ff3_skip_rate,
         )
-        drawn = torch.rand((len(rates), x.size(1), 1), device=x.device)
+        drawn = torch.rand((len(rates), x.size(1), 1), device=x.device)  # (5, N, 1)
         return [(d > rate).to(x.dtype) if rate > 0.0 else None for d, rate in zip(drawn, map(float, rates))]
 
     def _sometimes_uniform(self, weights: Tensor) -> Tensor:
-        """One head's weights (1, N, T, T); in training sometimes uniform over what it sees."""
+        """Return one head's weights (1, N, T, T), which training sometimes makes uniform over the frames it sees."""
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             if random.random() < float(self.const_attention_rate):
                 seen = (weights > 0.0).to(weights.dtype)
@@ -147,14 +166,14 @@ class Zipformer2EncoderLayer(nn.Module):
     def streaming_forward(
         self, x: Tensor, pos_emb: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """One chunk.
+        """Encode one chunk of each stream.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1 + left, pos_dim).
+          pos_emb: (1, 2 T - 1 + L, E).
           states: cached_key, cached_nonlin_attn, cached_val1, cached_val2, cached_conv1, cached_conv2.
-          left_context_len: left.
-          mask: (N, left + T) boolean, True at keys that must not be seen.
+          left_context_len: number L of frames before the chunk.
+          mask: (N, L + T) boolean, True at keys that must not be seen.
 
         Returns:
           (T, N, C) and the next states.

@@ -1,4 +1,4 @@
-"""A stack of Zipformer layers at one frame rate."""
+"""A stack of Zipformer layers at one frame rate (Yao et al. 2023, section 3.1)."""
 
 from typing import List, Optional, Tuple
 
@@ -17,8 +17,8 @@ class Zipformer2Encoder(nn.Module):
     Args:
       layers: the layers.
       pos_dim: width of the positional encoding.
-      warmup_begin, warmup_end: batch counts between which the layers start, one after another, to be always used.
-      final_layerdrop_rate: probability per sequence of skipping a layer afterwards.
+      warmup_begin, warmup_end: batch counts between which the layers come into full use, one after another.
+      final_layerdrop_rate: probability per sequence of skipping a layer from then on.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Zipformer2Encoder(nn.Module):
         super().__init__()
         self.encoder_pos = CompactRelPositionalEncoding(pos_dim, dropout_rate=0.15, length_factor=1.0)
         self.layers = nn.ModuleList(layers)
+        # Half of the sequences bypass a layer until its turn comes, so the stack trains from the input upwards.
         share = (warmup_end - warmup_begin) / len(layers)
         for i, layer in enumerate(layers):
             begin = warmup_begin + i * share
@@ -45,7 +46,7 @@ class Zipformer2Encoder(nn.Module):
         attn_mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """All layers.
+        """Apply all layers to whole sequences.
 
         Args:
           x: (T, N, C).
@@ -70,7 +71,17 @@ class Zipformer2Encoder(nn.Module):
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """One chunk: x (T, N, C), six states per layer, mask (N, left + T) -> (T, N, C), next states."""
+        """Apply all layers to one chunk of each stream.
+
+        Args:
+          x: (T, N, C).
+          states: six of each layer, see :meth:`Zipformer2EncoderLayer.streaming_forward`.
+          left_context_len: number L of frames before the chunk.
+          mask: (N, L + T) boolean, True at keys that must not be seen.
+
+        Returns:
+          (T, N, C) and the next states.
+        """
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[Tensor] = []
         for i, layer in enumerate(self.layers):
@@ -82,12 +93,12 @@ class Zipformer2Encoder(nn.Module):
 
 
 class DownsampledZipformer2Encoder(nn.Module):
-    """A stack that runs at a lower frame rate than its input.
+    """A stack that runs at a lower frame rate than its input, and is added to it by a bypass.
 
     Args:
       encoder: the stack.
       dim: its width.
-      downsample: how many times lower the rate is.
+      downsample: factor by which the rate is lower.
     """
 
     def __init__(self, encoder: Zipformer2Encoder, dim: int, downsample: int) -> None:
@@ -106,20 +117,32 @@ class DownsampledZipformer2Encoder(nn.Module):
         attn_mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """As :meth:`Zipformer2Encoder.forward`, with masks and chunk size at the input's rate."""
+        """Encode as :meth:`Zipformer2Encoder.forward` does; masks and chunk size are at the input's rate.
+
+        Args:
+          x: (T, N, C).
+          chunk_size: frames per chunk, or -1.
+          feature_mask: (1, N, C), or None.
+          attn_mask: (T, T) boolean, True at keys that must not be seen.
+          pad_mask: (N, T) boolean, True at padding.
+
+        Returns:
+          (T, N, C)
+        """
         ds = self.downsample_factor
         if attn_mask is not None:
             attn_mask = attn_mask[::ds, ::ds]
         if pad_mask is not None:
             pad_mask = pad_mask[:, ::ds]
         chunk_size = chunk_size // ds if chunk_size > 0 else -1
+        # (ceil(T / ds), N, C)
         y = self.encoder(self.downsample(x), chunk_size, feature_mask, attn_mask, pad_mask)
         return self.out_combiner(x, self.upsample(y)[: x.size(0)])
 
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """As :meth:`Zipformer2Encoder.streaming_forward`; mask and left context at the input's rate."""
+        """Encode as :meth:`Zipformer2Encoder.streaming_forward` does; x (T, N, C), mask and left context at the input's rate."""
         ds = self.downsample_factor
         y, new_states = self.encoder.streaming_forward(
             self.downsample(x), states, left_context_len // ds, mask[:, ::ds]

@@ -1,4 +1,4 @@
-"""Self-attention of the first Zipformer: one set of weights, in a reduced width, applied at two places of a layer."""
+"""Self-attention of the first Zipformer: one set of weights, of reduced width, is used at two places of a layer."""
 
 import math
 import random
@@ -12,11 +12,13 @@ from asr_core.ops.attention import attention_weights, attention_weights_plain
 
 
 class RelPositionalEncoding(nn.Module):
-    """Sines and cosines, alternating, of the distance between query and key, at C / 2 frequencies from 1 down to about 1 / 10000.
+    """Sines and cosines, alternating, of the offset between query and key (Vaswani et al. 2017, section 3.5).
+
+    There are C / 2 frequencies, from 1 down to about 1 / 10000.
 
     Args:
-      channels: C, even.
-      dropout: of the encoding.
+      channels: number C of channels, even.
+      dropout: dropout rate of the encoding.
     """
 
     def __init__(self, channels: int, dropout: float) -> None:
@@ -25,7 +27,15 @@ class RelPositionalEncoding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, left_context_len: int = 0) -> Tensor:
-        """Encoding for queries ``x`` (T, N, .) and T + left_context_len keys, the farthest first: (1, 2 T - 1 + left_context_len, C)."""
+        """Encode the offsets between queries and keys.
+
+        Args:
+          x: (T, N, C) queries, of which the number, dtype and device count.
+          left_context_len: number L of keys before the first query.
+
+        Returns:
+          (1, 2 T - 1 + L, C), the offset from the last query to the first key first.
+        """
         offsets = torch.arange(
             x.size(0) + left_context_len - 1, -x.size(0), -1, device=x.device, dtype=torch.float32
         )
@@ -42,7 +52,7 @@ class RelPositionMultiheadAttention(nn.Module):
     Args:
       embed_dim: width C of input and output.
       attention_dim: A, all heads together.
-      num_heads: H; A must be divisible by 2 H.
+      num_heads: number H of heads; A must be divisible by 2 H.
       pos_dim: width of the positional queries p per head.
     """
 
@@ -50,16 +60,18 @@ class RelPositionMultiheadAttention(nn.Module):
         super().__init__()
         if attention_dim % (2 * num_heads) != 0:
             raise ValueError(
-                f"{num_heads} heads cannot share an attention width of {attention_dim}, half of it for values"
+                f"{num_heads} heads do not divide an attention width of {attention_dim} and half of it, for values"
             )
         self.attention_dim = attention_dim
         self.num_heads = num_heads
         value_dim = attention_dim // 2
         in_proj_dim = 2 * attention_dim + value_dim + pos_dim * num_heads
-        # the initial scale stands for the usual division of scores by sqrt(A / H)
+        # Scores are not divided by sqrt(A / H). Its fourth root in the initial weights of both queries and keys
+        # has the same effect at the start and leaves the scale to be learned.
         self.in_proj = ScaledLinear(
             embed_dim, in_proj_dim, initial_scale=(attention_dim // num_heads) ** -0.25
         )
+        # small at first, so that content decides until positions prove useful, and each branch starts close to zero
         self.linear_pos = ScaledLinear(embed_dim, num_heads * pos_dim, bias=False, initial_scale=0.05)
         self.out_proj = ScaledLinear(value_dim, embed_dim, initial_scale=0.05)
         self.in_proj2 = nn.Linear(embed_dim, value_dim, bias=False)
@@ -69,6 +81,7 @@ class RelPositionMultiheadAttention(nn.Module):
         self.whiten_values2 = self._whiten()
 
     def _whiten(self) -> Whiten:
+        """Make a module that keeps the keys or values of each head from collapsing into few directions."""
         return Whiten(self.num_heads, whitening_limit=2.0, prob=(0.025, 0.25), grad_scale=0.025)
 
     def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
@@ -87,22 +100,22 @@ class RelPositionMultiheadAttention(nn.Module):
         return self.out_proj(self._average(self.whiten_values(v), weights)), weights
 
     def forward2(self, x: Tensor, weights: Tensor) -> Tensor:
-        """x (T, N, C) averaged by the weights that :meth:`forward` returned -> (T, N, C)."""
+        """Average x (T, N, C) by the weights (H, N, T, T) that :meth:`forward` returned: (T, N, C)."""
         return self.out_proj2(self._average(self.whiten_values2(self.in_proj2(x)), weights))
 
     def streaming_forward(
         self, x: Tensor, pos_emb: Tensor, cached_key: Tensor, cached_val: Tensor, mask: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One chunk.
+        """Attend from one chunk to itself and the cached frames before it.
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1 + left, C).
-          cached_key, cached_val: (left, N, A), (left, N, A / 2).
-          mask: boolean (N, 1, left + T).
+          pos_emb: (1, 2 T - 1 + L, C).
+          cached_key, cached_val: (L, N, A), (L, N, A / 2) of the L frames before the chunk.
+          mask: boolean (N, 1, L + T), True at keys that must not be seen.
 
         Returns:
-          (T, N, C), the weights (H, N, T, left + T), and the next cached_key, cached_val.
+          (T, N, C), the weights (H, N, T, L + T), and the next cached_key, cached_val.
         """
         q, k, v, p = self._project(x)
         k, v = torch.cat([cached_key, k], dim=0), torch.cat([cached_val, v], dim=0)
@@ -110,27 +123,39 @@ class RelPositionMultiheadAttention(nn.Module):
         return self.out_proj(self._average(v, weights)), weights, k[x.size(0) :], v[x.size(0) :]
 
     def streaming_forward2(self, x: Tensor, weights: Tensor, cached_val: Tensor) -> Tuple[Tensor, Tensor]:
-        """One chunk: x (T, N, C), weights, cached_val (left, N, A / 2) -> (T, N, C), the next cached_val."""
+        """Average over one chunk and the cached frames before it, as :meth:`forward2`.
+
+        Args:
+          x: (T, N, C).
+          weights: (H, N, T, L + T).
+          cached_val: (L, N, A / 2).
+
+        Returns:
+          (T, N, C) and the next cached_val.
+        """
         v = torch.cat([cached_val, self.in_proj2(x)], dim=0)
         return self.out_proj2(self._average(v, weights)), v[x.size(0) :]
 
     def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x (T, N, C) -> queries, keys, values, positional queries (T, N, .)."""
+        """Project x (T, N, C) to queries and keys (T, N, A), values (T, N, A / 2), positional queries (T, N, H * pos_dim)."""
         a, x = self.attention_dim, self.in_proj(x)
         return x[..., :a], x[..., a : 2 * a], x[..., 2 * a : 2 * a + a // 2], x[..., 2 * a + a // 2 :]
 
     def _weights(self, q: Tensor, k: Tensor, p: Tensor, pos_emb: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """Return the weights (H, N, T, S) of queries (T, N, A) and positional queries over keys (S, N, A)."""
         q, k, p = self._heads(q), self._heads(k), self._heads(p)
         pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1)).squeeze(1)
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return attention_weights_plain(q, k, p, pos, mask)
+        # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax, whose gradient
+        # then vanishes, so nothing else would bring them back.
         penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
         return attention_weights(q, k, p, pos, mask, limit=25.0, penalty=penalty)[0]
 
     def _average(self, values: Tensor, weights: Tensor) -> Tensor:
-        """values (S, N, A / 2), weights (H, N, T, S) -> (T, N, A / 2)."""
+        """Average values (S, N, A / 2) by weights (H, N, T, S): (T, N, A / 2)."""
         return torch.matmul(weights, self._heads(values)).permute(2, 1, 0, 3).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """(T, N, H * D) -> (H, N, T, D)."""
+        """Split (T, N, H * D) into heads: (H, N, T, D)."""
         return x.reshape(x.size(0), x.size(1), self.num_heads, -1).permute(2, 1, 0, 3)

@@ -1,4 +1,4 @@
-"""The first, streaming Zipformer (icefall's pruned_transducer_stateless7_streaming)."""
+"""The first, streaming Zipformer (icefall's ``pruned_transducer_stateless7_streaming``)."""
 
 import random
 from typing import List, Optional, Sequence, Tuple
@@ -16,9 +16,9 @@ from asr_core.utils.errors import UserError
 
 
 class Zipformer(ChunkedEncoder):
-    """Stacks of layers at different frame rates, on 50 Hz frames. It is always causal; attention alone sees whole chunks.
+    """Stacks of layers at different frame rates, on 50 Hz frames.
 
-    Each argument that is a sequence has one entry per stack.
+    It is always causal; only attention sees whole chunks. Each argument that is a sequence has one entry per stack.
 
     Args:
       num_encoder_layers: layers of each stack.
@@ -27,12 +27,12 @@ class Zipformer(ChunkedEncoder):
       encoder_dims: width of each stack; widths may only grow.
       attention_dims: width of all queries of a layer.
       encoder_unmasked_dims: channels that training never masks.
-      zipformer_downsampling_factors: frame rate of each stack relative to the input.
+      zipformer_downsampling_factors: reduction of the frame rate inside each stack.
       cnn_module_kernels: taps of the causal convolutions.
-      dropout: of the feed-forward modules and the positional encoding.
+      dropout: dropout rate of the feed-forward modules and the positional encoding.
       pos_dim: width of the positional queries per head.
       warmup_batches: batch count after which layers and skip connections are rarely left out.
-      short_chunk_size: the longest chunk (50 Hz frames) of training, short of the whole utterance.
+      short_chunk_size: the longest chunk of training (50 Hz frames) below the whole utterance.
       num_left_chunks: chunks of left context in training; -1 for all.
       chunk_size, left_context_frames: for evaluation and streaming, see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
     """
@@ -61,6 +61,7 @@ class Zipformer(ChunkedEncoder):
         self.longest_step = max(self.downsampling_factor)
         self.num_encoder_layers = tuple(num_encoder_layers)
         self.encoder_dim = tuple(encoder_dims)
+        self.output_dim = self.encoder_dim[-1]
         self.attention_dims = tuple(attention_dims)
         self.encoder_unmasked_dims = tuple(encoder_unmasked_dims)
         self.cnn_module_kernels = tuple(cnn_module_kernels)
@@ -69,35 +70,40 @@ class Zipformer(ChunkedEncoder):
         self._check()
         self.encoders = nn.ModuleList()
         for i, ds in enumerate(self.downsampling_factor):
-            sizes = (
-                encoder_dims[i],
-                attention_dims[i],
-                nhead[i],
-                pos_dim,
-                feedforward_dims[i],
-                cnn_module_kernels[i],
-                dropout,
-            )
-            layers = [ZipformerEncoderLayer(*sizes) for _ in range(num_encoder_layers[i])]
+            layers = [
+                ZipformerEncoderLayer(
+                    encoder_dims[i],
+                    attention_dim=attention_dims[i],
+                    num_heads=nhead[i],
+                    pos_dim=pos_dim,
+                    feedforward_dim=feedforward_dims[i],
+                    cnn_module_kernel=cnn_module_kernels[i],
+                    dropout=dropout,
+                )
+                for _ in range(num_encoder_layers[i])
+            ]
+            # a stack's layers warm up after those of the stacks before it
             begin, end = (warmup_batches * (i + k) / (len(encoder_dims) + 1) for k in (1, 2))
-            stack: nn.Module = ZipformerEncoder(layers, encoder_dims[i], dropout, begin, end)
-            if ds != 1:
-                stack = DownsampledZipformerEncoder(stack, encoder_dims[max(0, i - 1)], encoder_dims[i], ds)
-            self.encoders.append(stack)
+            stack = ZipformerEncoder(layers, encoder_dims[i], dropout, begin, end)
+            input_dim = encoder_dims[max(0, i - 1)]
+            self.encoders.append(
+                stack if ds == 1 else DownsampledZipformerEncoder(stack, input_dim, encoder_dims[i], ds)
+            )
         self.skip_layers = [_skip_from(self.downsampling_factor, i) for i in range(len(encoder_dims))]
         self.skip_modules = nn.ModuleList(
             [WeightedSum() if k >= 0 else SkipFirst() for k in self.skip_layers]
         )
+        # At first half of the connections around stacks are left out, so that no stack is bypassed for good.
         self.skip_rate = ScheduledFloat((0.0, 0.5), (warmup_batches, 0.025))
         self.downsample_output = AttentionDownsample(
             encoder_dims[-1], encoder_dims[-1], self.output_downsampling_factor
         )
 
     def _check(self) -> None:
-        """Whether the sizes go together.
+        """Check the sizes of the stacks.
 
         Raises:
-          ValueError: they do not.
+          ValueError: they do not fit together.
         """
         for i, ds in enumerate(self.downsampling_factor):
             dim, unmasked, before = (
@@ -118,11 +124,6 @@ class Zipformer(ChunkedEncoder):
                 f"a short chunk size of {self.short_chunk_size} frames is below the downsampling factor {self.longest_step}"
             )
 
-    @property
-    def output_dim(self) -> int:
-        """Width of the output: the last stack's."""
-        return self.encoder_dim[-1]
-
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode whole utterances.
 
@@ -137,8 +138,8 @@ class Zipformer(ChunkedEncoder):
         return x, x_lens
 
     def forward_stacks(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """As :meth:`forward`, and besides the output of each stack: (T, N, its width), not downsampled."""
-        x = x.transpose(0, 1).contiguous()
+        """Encode as :meth:`forward` does, and return the output of each stack, too: (T, N, C_i) at 50 Hz."""
+        x = x.transpose(0, 1).contiguous()  # (T, N, C)
         pad_mask = make_pad_mask(x_lens.to(x.device), x.size(0))
         attn_mask: Optional[Tensor] = None
         feature_masks: List[Optional[Tensor]] = [None for _ in self.encoder_dim]
@@ -152,21 +153,22 @@ class Zipformer(ChunkedEncoder):
         for i, (stack, skip) in enumerate(zip(self.encoders, self.skip_modules)):
             if self.skip_layers[i] >= 0 and self._draw_skip():
                 x = skip(outputs[self.skip_layers[i]], x)
-            x = stack(x, feature_masks[i], attn_mask, pad_mask)
+            x = stack(x, feature_masks[i], attn_mask, pad_mask)  # (T, N, C_i)
             outputs.append(x)
         return self.downsample_output(x, pad_mask).transpose(0, 1), (x_lens + 1) // 2, outputs
 
     def _draw_skip(self) -> bool:
-        """Whether a connection around stacks is used."""
+        """Draw whether a connection around stacks is used."""
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             return random.random() > float(self.skip_rate)
         return True
 
     def _draw_chunk_for(self, num_frames: int) -> Tuple[int, int]:
-        """(chunk size, chunks of left context) for one batch; -1 stands for all.
+        """Draw (chunk size, chunks of left context) for one batch; -1 stands for all.
 
-        Training draws r from 1 to T - 1, with T the frames at the lowest rate. Above 0.75 T the whole utterance is seen, else chunks
-        of ``r mod (short_chunk_size // step) + 1`` frames at that rate. A batch too short for a choice is seen as a whole.
+        Training draws r from 1 to T - 1, with T the frames at the lowest rate. Above 0.75 T, for about a quarter of the
+        batches, the whole utterance is seen, else chunks of ``r mod (short_chunk_size // step) + 1`` frames at that
+        rate. A batch too short for a choice is seen as a whole.
         """
         if not self.training:
             return self._draw_chunk()
@@ -179,7 +181,10 @@ class Zipformer(ChunkedEncoder):
         ) * self.longest_step, self.num_left_chunks
 
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
-        """How many chunks of left context these settings give; -1 stands for all.
+        """Return the chunks of left context that these settings give; -1 stands for all.
+
+        Args:
+          chunk_size, left_context_frames: in 50 Hz frames; -1 stands for all.
 
         Raises:
           UserError: the chunk cannot be divided by a stack's downsampling factor.
@@ -194,12 +199,13 @@ class Zipformer(ChunkedEncoder):
         return left_context_frames // chunk_size if left_context_frames >= 0 else -1
 
     def _draw_feature_masks(self, x: Tensor) -> List[Optional[Tensor]]:
-        """For each stack a mask (T', N, C) at its rate that hides the channels that may be masked of some frames.
+        """Draw for each stack a mask (T', N, C) at its rate that hides the maskable channels of some frames.
 
-        Frames at the lowest rate are drawn, so that what one stack must not see no other stack sees for it.
+        Frames at the lowest rate are drawn, so that no stack can see what is hidden from another.
         """
         num_frames, batch_size = x.size(0), x.size(1)
         longest = (num_frames + self.longest_step - 1) // self.longest_step
+        # (frames at the lowest rate, N, 1)
         kept = (torch.rand((longest, batch_size, 1), device=x.device) > 0.15).to(x.dtype)
         masks: List[Optional[Tensor]] = []
         for ds, dim, unmasked in zip(self.downsampling_factor, self.encoder_dim, self.encoder_unmasked_dims):
@@ -215,10 +221,11 @@ class Zipformer(ChunkedEncoder):
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """States of new streams.
+        """Return the states of N = ``batch_size`` new streams.
 
-        For each stack of L layers, at its frame rate, len (L, N) int64, then avg (L, N, C) of each stack, then key (L, left, N, A),
-        val, val2 (L, left, N, A / 2), conv1, conv2 (L, N, C, taps - 1); at last the count of processed frames (N,) int32.
+        For each stack of L layers, at its frame rate, len (L, N) int64, then for each stack avg (L, N, C), then key
+        (L, left, N, A), val, val2 (L, left, N, A / 2), conv1, conv2 (L, N, C, K - 1); last, the count of processed
+        frames (N,) int32.
 
         Raises:
           UserError: chunk size and left context are not single, limited values.
@@ -248,7 +255,7 @@ class Zipformer(ChunkedEncoder):
         return states
 
     def state_batch_dims(self) -> List[int]:
-        """The batch axis of each state of :meth:`get_init_states`."""
+        """Return the batch axis of each state of :meth:`get_init_states`."""
         return [dim for dim in (1, 1, 2, 2, 2, 1, 1) for _ in self.num_encoder_layers] + [0]
 
     def streaming_forward(
@@ -283,7 +290,7 @@ class Zipformer(ChunkedEncoder):
 
 
 def _skip_from(factors: Sequence[int], i: int) -> int:
-    """The stack whose output is added to the input of stack i, where the frame rate rises again; -1 for none."""
+    """Return the stack whose output is added to the input of stack i, where the frame rate rises; -1 for none."""
     if i <= 1 or factors[i - 1] <= factors[i]:
         return -1
     return max((j for j in range(i - 1) if factors[j] <= factors[i]), default=0)

@@ -1,4 +1,7 @@
-"""The small parts of the first Zipformer (icefall's pruned_transducer_stateless7): balancer, norm, pooling, change of frame rate."""
+"""Small parts of the first Zipformer: balancer, norm, pooling, change of frame rate.
+
+They are those of icefall's ``pruned_transducer_stateless7``.
+"""
 
 import random
 from typing import Any, Optional, Tuple
@@ -14,11 +17,13 @@ from asr_core.ops.limits import penalize_large
 
 
 class ActivationBalancer(Balancer):
-    """A balancer that acts the more rarely the more batches it has seen; the count is part of the state dict.
+    """A balancer that acts less often as training proceeds; the count of batches is part of the state dict.
+
+    Activations go out of bounds mostly early on, and each use costs time.
 
     Args:
       num_channels, channel_dim, min_positive, max_positive, min_abs, max_abs: see :class:`~asr_core.nn.balancer.Balancer`.
-      min_prob: its probability, at first 0.5, halves every 4000 batches until it is this.
+      min_prob: lower bound of its probability, which starts at 0.5 and halves every 4000 batches.
     """
 
     def __init__(
@@ -34,10 +39,10 @@ class ActivationBalancer(Balancer):
         super().__init__(num_channels, channel_dim, min_positive, max_positive, min_abs, max_abs, prob=0.5)
         self.min_prob = min_prob
         self.register_buffer("count", torch.tensor(0, dtype=torch.int64))
-        self._seen = 0  # what count will be when it is saved: reading a tensor would wait for its device
+        self._seen = 0  # the count as a Python number: reading a tensor would wait for its device
 
     def drawn(self, x: Tensor) -> bool:
-        """As :meth:`Balancer.drawn`, and counts the batch."""
+        """Decide as :meth:`Balancer.drawn` does whether to act on x (any shape), and count the batch."""
         if not self.training or not x.requires_grad:
             return False
         self.prob = max(self.min_prob, 0.5 ** (1.0 + self._seen / 4000.0))
@@ -56,8 +61,11 @@ class ActivationBalancer(Balancer):
 class BasicNorm(nn.Module):
     """``x / sqrt(mean(x^2) + exp(eps))`` over the last axis; ``eps`` is learned, and softly limited to -3 ... 3.
 
+    Beside the learned constant small inputs stay small, so that the norm keeps some of the length; limits keep it
+    from being learned away.
+
     Args:
-      eps: the initial value, not yet in logarithms.
+      eps: initial value of ``exp(eps)``.
     """
 
     def __init__(self, eps: float = 0.25) -> None:
@@ -65,17 +73,17 @@ class BasicNorm(nn.Module):
         self.eps = nn.Parameter(torch.tensor(eps).log())
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., C)."""
+        """Normalise x (T, N, C)."""
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return basic_norm_plain(x, self.eps)
         return basic_norm(x, limit_param_value(self.eps, -3.0, 3.0, prob=0.25, training=self.training))
 
 
 class CumulativeMean(nn.Module):
-    """The mean of a frame and all before it, projected.
+    """Projected mean of each frame and all frames before it, which a causal layer can see.
 
     Args:
-      channels: width of input and output.
+      channels: width C of input and output.
     """
 
     def __init__(self, channels: int) -> None:
@@ -83,24 +91,42 @@ class CumulativeMean(nn.Module):
         self.proj = ScaledLinear(channels, channels, bias=False, initial_scale=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, N, C) -> (T, N, C)."""
-        counts = torch.arange(1, x.size(0) + 1, device=x.device).view(-1, 1, 1)
-        sums = x.cumsum(
-            dim=0, dtype=torch.promote_types(x.dtype, torch.float32)
-        )  # too large for half precision
+        """Average whole sequences: x (T, N, C) -> (T, N, C)."""
+        counts = torch.arange(1, x.size(0) + 1, device=x.device).view(-1, 1, 1)  # (T, 1, 1)
+        # sums of long sequences are too large for half precision
+        sums = x.cumsum(dim=0, dtype=torch.promote_types(x.dtype, torch.float32))
         return self.proj((sums / counts).to(x.dtype))
 
     def streaming_forward(
         self, x: Tensor, cached_len: Tensor, cached_avg: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """One chunk: x (T, N, C), frames before it (N,) and their mean (N, C) -> (T, N, C) and the next of both."""
-        counts = torch.arange(1, x.size(0) + 1, device=x.device).unsqueeze(1) + cached_len.unsqueeze(0)
+        """Average over one chunk and all frames before it.
+
+        Args:
+          x: (T, N, C).
+          cached_len: (N,) number of frames before the chunk.
+          cached_avg: (N, C) their mean.
+
+        Returns:
+          (T, N, C) and the next cached_len, cached_avg.
+        """
+        counts = torch.arange(1, x.size(0) + 1, device=x.device).unsqueeze(1) + cached_len.unsqueeze(
+            0
+        )  # (T, N)
         mean = (x.cumsum(dim=0) + cached_avg * cached_len.unsqueeze(1)) / counts.unsqueeze(2)
         return self.proj(mean), cached_len + x.size(0), mean[-1]
 
 
 def repeat_last_frame(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
-    """x (T, N, C) where each sequence goes on, past its end, with its last valid frame; pad_mask (N, T), True at padding."""
+    """Replace the padding of x (T, N, C) by each sequence's last valid frame.
+
+    Args:
+      x: (T, N, C).
+      pad_mask: (N, T) boolean, True at padding; None if there is none.
+
+    Returns:
+      (T, N, C)
+    """
     if pad_mask is None:
         return x
     padded = pad_mask.transpose(0, 1).unsqueeze(2)
@@ -109,10 +135,11 @@ def repeat_last_frame(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
 
 
 class AttentionDownsample(nn.Module):
-    """Weighted mean of each group of frames; a frame's weight is a softmax of its product with a learned query.
+    """Weighted mean of each group of frames; the weights are a softmax of products with a learned query.
 
     Args:
-      in_channels, out_channels: widths; channels of the output beyond those of the input are a projection of the whole group.
+      in_channels, out_channels: widths C and C'; channels of the output beyond those of the input are a projection
+        of the whole group.
       downsample: frames per group. The last group is filled by repeating the last frame.
     """
 
@@ -129,16 +156,25 @@ class AttentionDownsample(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
-        """x (T, N, C), pad_mask (N, T), True at padding -> (ceil(T / downsample), N, out_channels)."""
+        """Reduce the frame rate.
+
+        Args:
+          x: (T, N, C).
+          pad_mask: (N, T) boolean, True at padding.
+
+        Returns:
+          (ceil(T / downsample), N, C')
+        """
         ds = self.downsample
         x = repeat_last_frame(x, pad_mask)
         num_groups = (x.size(0) + ds - 1) // ds
         x = torch.cat(
             [x, x[x.size(0) - 1 :].expand(num_groups * ds - x.size(0), x.size(1), x.size(2))], dim=0
         )
-        x = x.reshape(num_groups, ds, x.size(1), x.size(2))
-        scores = torch.matmul(x, self.query)
+        x = x.reshape(num_groups, ds, x.size(1), x.size(2))  # (G, ds, N, C)
+        scores = torch.matmul(x, self.query)  # (G, ds, N)
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
+            # a tiny penalty keeps the softmax from saturating, where it has no gradient to come back with
             scores = penalize_large(scores, 10.0, 1.0e-4)
         out = (x * scores.softmax(dim=1).to(x.dtype).unsqueeze(3)).sum(dim=1)
         if self.extra_proj is not None:
@@ -147,11 +183,11 @@ class AttentionDownsample(nn.Module):
 
 
 class BiasedUpsample(nn.Module):
-    """Repeats each frame and adds a learned bias to each of the copies.
+    """Repetition of each frame, with a learned bias for each of the copies.
 
     Args:
-      channels: number of channels.
-      upsample: copies.
+      channels: number C of channels.
+      upsample: number of copies.
     """
 
     def __init__(self, channels: int, upsample: int) -> None:
@@ -159,19 +195,22 @@ class BiasedUpsample(nn.Module):
         self.bias = nn.Parameter(torch.randn(upsample, channels) * 0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, N, C) -> (T * upsample, N, C)."""
+        """Raise the frame rate: x (T, N, C) -> (T * upsample, N, C)."""
         return (x.unsqueeze(1) + self.bias.to(x.dtype).unsqueeze(1)).flatten(0, 1)
 
 
 class WeightedSum(nn.Module):
-    """``w x + (1 - w) y`` with a learned number w, which training sometimes keeps between 0 and 0.75; x may have less channels."""
+    """``w x + (1 - w) y`` with a learned scalar w; x may have fewer channels than y.
+
+    In a quarter of the batches training limits w to 0 .. 0.75, so that y, which has seen more layers, is not lost.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.weight1 = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x (T, N, C), y (T, N, C' >= C) -> (T, N, C')."""
+        """Combine x (T, N, C) and y (T, N, C'), C' at least C: (T, N, C')."""
         weight = self.weight1
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             if random.random() < 0.25:
@@ -182,8 +221,8 @@ class WeightedSum(nn.Module):
 
 
 class SkipFirst(nn.Module):
-    """Takes the place of a :class:`WeightedSum` where there is nothing to add."""
+    """Stand-in for a :class:`WeightedSum` where there is nothing to add."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """y."""
+        """Return y (T, N, C)."""
         return y

@@ -18,9 +18,9 @@ class ZipformerEncoder(nn.Module):
 
     Args:
       layers: the layers.
-      embed_dim: their width.
-      dropout: of the positional encoding.
-      warmup_begin, warmup_end: batch counts between which the layers start, one after another, to be nearly always used.
+      embed_dim: their width C.
+      dropout: dropout rate of the positional encoding.
+      warmup_begin, warmup_end: batch counts between which the layers come into nearly full use, one after another.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class ZipformerEncoder(nn.Module):
         self.encoder_pos = RelPositionalEncoding(embed_dim, dropout)
         self.layers = nn.ModuleList(layers)
         share = (warmup_end - warmup_begin) / len(layers)
+        # Half of the batches skip a layer until its turn comes, so the stack trains from the input upwards.
         begins = [warmup_begin + i * share for i in range(len(layers))]
         self.layer_skip_rates = nn.ModuleList(
             [ScheduledFloat((begin, 0.5), (begin + share, 0.05)) for begin in begins]
@@ -47,7 +48,7 @@ class ZipformerEncoder(nn.Module):
         attn_mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """All layers, of which training leaves some out.
+        """Apply all layers to whole sequences; training skips some.
 
         Args:
           x: (T, N, C).
@@ -71,6 +72,7 @@ class ZipformerEncoder(nn.Module):
         return x
 
     def _draw_layers(self) -> List[bool]:
+        """Draw which layers are used."""
         used = [True for _ in self.layers]
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             used = [random.random() >= float(rate) for rate in self.layer_skip_rates]
@@ -79,7 +81,18 @@ class ZipformerEncoder(nn.Module):
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor, pad_mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """One chunk: x (T, N, C), seven states of all layers, mask (N, left + T), pad_mask (N, T) -> (T, N, C), next states."""
+        """Apply all layers to one chunk of each stream.
+
+        Args:
+          x: (T, N, C).
+          states: seven, each of all layers: those of :meth:`ZipformerEncoderLayer.streaming_forward`, stacked.
+          left_context_len: number L of frames before the chunk.
+          mask: (N, L + T) boolean, True at keys that must not be seen.
+          pad_mask: (N, T) boolean, True at padding.
+
+        Returns:
+          (T, N, C) and the next states.
+        """
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[List[Tensor]] = [[] for _ in states]
         for i, layer in enumerate(self.layers):
@@ -92,12 +105,12 @@ class ZipformerEncoder(nn.Module):
 
 
 class DownsampledZipformerEncoder(nn.Module):
-    """A stack that runs at a lower frame rate than its input.
+    """A stack that runs at a lower frame rate than its input, and is added to it with a learned weight.
 
     Args:
       encoder: the stack.
-      input_dim, output_dim: widths of the input and of the stack.
-      downsample: how many times lower the rate is.
+      input_dim, output_dim: widths C of the input and C' of the stack.
+      downsample: factor by which the rate is lower.
     """
 
     def __init__(self, encoder: ZipformerEncoder, input_dim: int, output_dim: int, downsample: int) -> None:
@@ -115,9 +128,19 @@ class DownsampledZipformerEncoder(nn.Module):
         attn_mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """As :meth:`ZipformerEncoder.forward`, with attn_mask and pad_mask at the input's rate and feature_mask at the lower one."""
+        """Encode as :meth:`ZipformerEncoder.forward` does.
+
+        Args:
+          x: (T, N, C).
+          feature_mask: (ceil(T / ds), N, C') at the stack's rate, or None.
+          attn_mask: (T, T) boolean, True at keys that must not be seen.
+          pad_mask: (N, T) boolean, True at padding.
+
+        Returns:
+          (T, N, C')
+        """
         ds = self.downsample_factor
-        y = self.downsample(x, pad_mask)
+        y = self.downsample(x, pad_mask)  # (ceil(T / ds), N, C')
         if attn_mask is not None:
             attn_mask = attn_mask[::ds, ::ds]
         if pad_mask is not None:
@@ -128,7 +151,7 @@ class DownsampledZipformerEncoder(nn.Module):
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor, pad_mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """As :meth:`ZipformerEncoder.streaming_forward`; masks and left context at the input's rate."""
+        """Encode as :meth:`ZipformerEncoder.streaming_forward` does; x (T, N, C), masks and left context at the input's rate."""
         ds = self.downsample_factor
         y = self.downsample(x, pad_mask)
         y, new_states = self.encoder.streaming_forward(

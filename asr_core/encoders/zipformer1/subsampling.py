@@ -12,12 +12,14 @@ from asr_core.nn.scaling import ScaledLinear
 
 
 class Conv2dSubsamplingZipformer1(nn.Module):
-    """Three convolutions of 8, 32 and 128 channels without padding in time, and a projection; ``T -> (T - 7) // 2`` frames.
+    """Three convolutions of 8, 32 and 128 channels without padding in time, and a projection.
+
+    T feature frames give ``(T - 7) // 2`` frames.
 
     Args:
-      in_channels: features per frame, at least 7.
-      out_channels: width of the output.
-      dropout: of the output.
+      in_channels: features F per frame, at least 7.
+      out_channels: width C of the output.
+      dropout: dropout rate of the output.
     """
 
     subsampling_factor = 2
@@ -44,21 +46,38 @@ class Conv2dSubsamplingZipformer1(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, in_channels), T at least 9, and lengths (N,) -> (N, (T - 7) // 2, out_channels) and lengths."""
-        # strides that make every convolution keep the channels innermost
+        """Subsample whole utterances.
+
+        Args:
+          x: (N, T, F) features, T at least 9.
+          x_lens: (N,) valid frames.
+
+        Returns:
+          (N, (T - 7) // 2, C) and the lengths (N,).
+        """
+        # these strides make every convolution keep the channels innermost
         y = self.conv(x.unsqueeze(3).permute(0, 3, 1, 2))
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             y = self.out(y.transpose(1, 2).flatten(2))
-        else:  # reorder the weight rather than the activations
+        else:  # reorders the weight, which is smaller than the activations
             weight = self.out.weight.unflatten(1, (128, self.out_width)).transpose(1, 2).flatten(1)
             y = F.linear(y.permute(0, 2, 3, 1).flatten(2), weight, self.out.bias)
         return self.dropout(y), (x_lens - 7) // 2
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """One window: (N, 2 K + 7, in_channels) -> (N, K, out_channels), lengths, the state, which is empty."""
+        """Subsample one window of each stream.
+
+        Args:
+          x: (N, 2 T + 7, F) features.
+          x_lens: (N,) valid frames.
+          state: (N, 0), unused.
+
+        Returns:
+          (N, T, C), the lengths (N,), and the state.
+        """
         x, x_lens = self.forward(x, x_lens)
         return x, x_lens, state
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """Nothing: (batch_size, 0)."""
+        """Return an empty state (N, 0): windows overlap, so nothing is remembered."""
         return torch.zeros(batch_size, 0, device=device)
