@@ -1,6 +1,6 @@
-"""Chunk sizes and left contexts of causal encoders: their options, and the single chunk to decode with.
+"""Options of causal encoders about chunks, and the single chunk to decode with.
 
-They count frames of 50 Hz, whatever the frame rate of an encoder.
+Chunk sizes and left contexts count frames of 50 Hz, whatever the frame rate of an encoder.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ class ChunkOptions:
     # training on all of these gives one model for any latency
     chunk_size: Tuple[int, ...] = option(
         (16, 32, 64, -1),
-        "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One value in decoding.",
+        "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One "
+        "value in decoding.",
         at_least=1,
         unless=-1,
     )
@@ -108,7 +109,7 @@ def chunk_and_left(
 def _single(
     name: str, given: Mapping[str, object], trained: Mapping[str, object], default: Optional[int]
 ) -> int:
-    """Return the given value of option ``name``, or the trained one if it is single, or the default."""
+    """Return the given value of option ``name``, or the single trained one, or the default."""
     recorded = str(as_recorded(trained.get(name, "")))
     candidates = [part.strip() for part in recorded.split(",") if part.strip()]
     if name in given:

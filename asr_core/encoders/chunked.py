@@ -1,4 +1,4 @@
-"""The base of all encoders: which chunk a batch is encoded with, and whether the encoder can stream."""
+"""The base of all encoders: choice of a batch's chunk, and checks before streaming."""
 
 import random
 from typing import Tuple
@@ -13,8 +13,8 @@ class ChunkedEncoder(nn.Module):
 
     Args:
       causal: whether the encoder can stream.
-      chunk_size: chunk sizes (50 Hz frames) of which training draws one per batch; -1 is the whole utterance.
-        Evaluation takes the first. Ignored unless causal.
+      chunk_size: chunk sizes (50 Hz frames) of which training draws one per batch; -1 is the whole
+        utterance. Evaluation takes the first. Ignored unless causal.
       left_context_frames: left contexts (50 Hz frames), drawn in the same way; -1 is unlimited.
     """
 
@@ -81,12 +81,14 @@ class ChunkedEncoder(nn.Module):
         ):
             raise UserError(
                 "streaming needs one chunk size above 0 and one left context of at least 0, not"
-                f" {self.chunk_size} and {self.left_context_frames}: give --chunk-size and --left-context-frames"
+                f" {self.chunk_size} and {self.left_context_frames}: give --chunk-size and "
+                "--left-context-frames"
             )
         chunk_size, left_frames = self.chunk_size[0], self.left_context_frames[0]
         # whole chunks, as in training, where each frame of a chunk sees the same chunks before it
         if left_frames % chunk_size != 0 or left_frames == 0:
             raise UserError(
-                f"--left-context-frames {left_frames} must be a multiple of --chunk-size {chunk_size} in streaming"
+                f"--left-context-frames {left_frames} must be a multiple of --chunk-size "
+                f"{chunk_size} in streaming"
             )
         self.check_chunk(chunk_size, left_frames)

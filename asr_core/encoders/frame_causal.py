@@ -12,9 +12,10 @@ class FrameCausalEncoder(ChunkedEncoder):
     Neither the chunk size nor the left context changes their output.
 
     Args:
-      causal, chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
-      chunk_multiple: number of 50 Hz frames of which a chunk must be a multiple, so that it gives whole frames
-        of output.
+      causal, chunk_size, left_context_frames: see
+        :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
+      chunk_multiple: number of 50 Hz frames of which a chunk must be a multiple, so that it gives
+        whole frames of output.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class FrameCausalEncoder(ChunkedEncoder):
         return -1
 
     def _check_streaming(self) -> None:
-        """Refuse to stream unless there is one limited chunk size; the left context does not matter."""
+        """Refuse to stream unless there is one limited chunk size, whatever the left context."""
         if not self.causal:
             raise UserError(
                 "this encoder is not causal, so it cannot stream: it must be trained with --causal 1"

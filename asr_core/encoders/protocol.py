@@ -12,8 +12,8 @@ class FrameGeometry(NamedTuple):
     Attributes:
       embed_factor: feature frames per frame of the front end's output.
       encoder_factor: frames of the front end's output per frame of the encoder's.
-      trimmed_frames: feature frames that the front end drops; an utterance needs them beyond a multiple of the chunk
-        to give whole chunks.
+      trimmed_frames: feature frames that the front end drops; an utterance needs them beyond a
+        multiple of the chunk to give whole chunks.
       look_ahead: feature frames that a streaming window has beyond the chunk that it advances.
     """
 
@@ -30,7 +30,10 @@ class FrameGeometry(NamedTuple):
 
 @runtime_checkable
 class FrontEnd(Protocol):
-    """A map from features to the frames that an encoder takes; see :class:`FrameGeometry` for the attributes."""
+    """A map from features to the frames that an encoder takes.
+
+    See :class:`FrameGeometry` for the attributes.
+    """
 
     subsampling_factor: int
     trimmed_frames: int
@@ -68,8 +71,8 @@ class Encoder(Protocol):
       output_dim: width of the output.
       output_downsampling_factor: frames of input per frame of output.
       causal: whether it was built to stream.
-      chunk_size, left_context_frames: values in 50 Hz frames, whatever the front end's rate, from which training
-        draws and of which evaluation takes the first.
+      chunk_size, left_context_frames: values in 50 Hz frames, whatever the front end's rate, from
+        which training draws and of which evaluation takes the first.
     """
 
     output_dim: int
@@ -82,7 +85,11 @@ class Encoder(Protocol):
         """Map frames (N, T, C) and lengths (N,) to output (N, T', output_dim) and lengths (N,)."""
 
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
-        """Return the chunks of left context that these settings give; raise a UserError if they do not fit."""
+        """Return the chunks of left context that these settings give.
+
+        Raises:
+          UserError: they do not fit the encoder.
+        """
 
 
 @runtime_checkable
@@ -106,7 +113,7 @@ class StreamingEncoder(Encoder, Protocol):
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """Return the states of N = ``batch_size`` new streams; the last counts the frames processed, (N,)."""
+        """Return the states of N = ``batch_size`` streams; the last counts their frames, (N,)."""
 
     def state_batch_dims(self) -> List[int]:
         """Return the batch axis of each state."""
@@ -114,4 +121,13 @@ class StreamingEncoder(Encoder, Protocol):
     def streaming_forward(
         self, x: Tensor, x_lens: Tensor, states: List[Tensor]
     ) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """Encode one chunk (N, T, C) of each stream: output (N, T', output_dim), its lengths, and the next states."""
+        """Encode one chunk of each stream.
+
+        Args:
+          x: (N, T, C) frames.
+          x_lens: (N,) valid frames.
+          states: as :meth:`get_init_states` or the previous call returned them.
+
+        Returns:
+          (N, T', output_dim), its lengths, and the next states.
+        """

@@ -15,11 +15,10 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.lazy import import_object
 
 if TYPE_CHECKING:  # programs list the options of encoders without loading torch
-    from torch import nn
-
     from asr_core.encoders.chunked import ChunkedEncoder
+    from asr_core.encoders.protocol import FrontEnd
 
-Builder = Callable[..., "Tuple[nn.Module, ChunkedEncoder]"]
+Builder = Callable[..., "Tuple[FrontEnd, ChunkedEncoder]"]
 
 
 class EncoderChoice(Protocol):
@@ -37,13 +36,15 @@ class EncoderSpec:
     Attributes:
       options: the encoder's own options, a frozen dataclass named ``...Options`` that derives from
         :class:`~asr_core.encoders.chunk_options.ChunkOptions` and whose fields were made by
-        :func:`asr_core.utils.options.option`. A field of the same name as an option of all models replaces it.
+        :func:`asr_core.utils.options.option`. A field of the same name as an option of all models
+        replaces it.
       builder: a function (options, features per frame) -> (front end, encoder), see
-        :mod:`asr_core.encoders.protocol`; or its place, ``"package.module:name"``, which is imported when a model
-        is built. Its options are the encoder's own and those of all models. It raises a UserError for options
-        that contradict each other; a ValueError of the modules is reported as one.
-      subsampling_factor: feature frames per frame of encoder output, or a function that computes it from the
-        options.
+        :mod:`asr_core.encoders.protocol`; or its place, ``"package.module:name"``, which is
+        imported when a model is built. Its options are the encoder's own and those of all models.
+        It raises a UserError for options that contradict each other; a ValueError of the modules is
+        reported as one.
+      subsampling_factor: feature frames per frame of encoder output, or a function that computes it
+        from the options.
     """
 
     options: type
@@ -83,7 +84,7 @@ def subsampling_factor(opts: EncoderChoice) -> int:
     return factor(opts) if callable(factor) else factor
 
 
-def build_encoder(opts: EncoderChoice, feature_dim: int) -> "Tuple[nn.Module, ChunkedEncoder]":
+def build_encoder(opts: EncoderChoice, feature_dim: int) -> "Tuple[FrontEnd, ChunkedEncoder]":
     """Build the front end and the encoder that the options of a model describe.
 
     Args:

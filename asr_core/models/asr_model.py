@@ -1,4 +1,4 @@
-"""The speech-recognition model: an encoder with the heads of a transducer, of CTC and of an attention decoder."""
+"""The speech-recognition model: an encoder with transducer, CTC head and attention decoder."""
 
 from typing import Dict, List, NamedTuple, Optional, Tuple, cast
 
@@ -24,10 +24,11 @@ from asr_core.predictors.protocol import Predictor
 
 
 class Losses(NamedTuple):
-    """Losses of a batch: scalars, or (N,) with ``reduction="none"``; None where the model has no such head.
+    """Losses of a batch: scalars, or (N,) with ``reduction="none"``.
 
-    A transducer has ``simple_loss`` and ``pruned_loss``, or ``rnnt_loss``. ``cr_loss`` is None unless the batch holds
-    two views of each utterance.
+    A loss is None where the model has no such head. A transducer has ``simple_loss`` and
+    ``pruned_loss``, or ``rnnt_loss``. ``cr_loss`` is None unless the batch holds two views of each
+    utterance.
     """
 
     simple_loss: Optional[Tensor]
@@ -43,7 +44,8 @@ class AsrModel(nn.Module):
     """Encoder with a transducer, a CTC head, or both, and optionally an attention decoder.
 
     Args:
-      encoder_embed: front end, features (N, T, F) to frames (N, T', C); see :mod:`asr_core.encoders.protocol`.
+      encoder_embed: front end, features (N, T, F) to frames (N, T', C); see
+        :mod:`asr_core.encoders.protocol`.
       encoder: encoder, frames to encoder output (N, T'', encoder_dim).
       decoder: prediction network, tokens (N, U) to (N, U, decoder_dim); None without a transducer.
       joiner: joiner; None without a transducer.
@@ -118,11 +120,14 @@ class AsrModel(nn.Module):
           x_lens: (N,) valid frames.
           y: N lists of token ids.
           prune_range: symbols kept per frame in the pruned loss.
-          am_scale, lm_scale: weights of the acoustic-only and the LM-only smoothing of the simple loss.
+          am_scale, lm_scale: weights of the acoustic-only and the LM-only smoothing of the simple
+            loss.
           reduction: "sum" over utterances, or "none".
-          use_cr_ctc: rows i and N / 2 + i are two views of one utterance: losses are means over both, and ``cr_loss``
-            is the divergence of the views' CTC posteriors (Yao et al. 2024, https://arxiv.org/abs/2410.05101).
-          delay_penalty: added to each symbol's score for each frame that it comes before the middle of the utterance.
+          use_cr_ctc: rows i and N / 2 + i are two views of one utterance: losses are means over
+            both, and ``cr_loss`` is the divergence of the views' CTC posteriors (Yao et al. 2024,
+            https://arxiv.org/abs/2410.05101).
+          delay_penalty: added to each symbol's score for each frame that it comes before the middle
+            of the utterance.
           fast_emit_lambda: weight of FastEmit, see :mod:`asr_core.ops.rnnt_loss`.
         """
         self._check(x, x_lens, y, reduction, use_cr_ctc)
@@ -172,7 +177,8 @@ class AsrModel(nn.Module):
         """Refuse arguments of :meth:`forward` that do not fit together."""
         if x.dim() != 3 or x_lens.dim() != 1 or not x.size(0) == x_lens.size(0) == len(y):
             raise ValueError(
-                f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, {len(y)} token lists"
+                f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, "
+                f"{len(y)} token lists"
             )
         if reduction not in ("sum", "none"):
             raise ValueError(f'reduction is "sum" or "none", not {reduction!r}')
@@ -182,7 +188,15 @@ class AsrModel(nn.Module):
             )
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encode whole utterances: features (N, T, F) and lengths (N,) -> encoder_out (N, T', C) and its lengths (N,)."""
+        """Encode whole utterances.
+
+        Args:
+          x: (N, T, F) features.
+          x_lens: (N,) valid frames.
+
+        Returns:
+          encoder_out (N, T', C) and its lengths (N,).
+        """
         x, x_lens = self.encoder_embed(x, x_lens)
         return self.encoder(x, x_lens)
 
@@ -226,7 +240,8 @@ class AsrModel(nn.Module):
     ) -> List[Tensor]:
         """Return the states of N = ``batch_size`` new streams.
 
-        They are the encoder's, the front end's left context, and the count of processed frames (N,).
+        They are the encoder's, the front end's left context, and the count of processed frames
+        (N,).
         """
         device = torch.device(device)
         states = cast(StreamingEncoder, self.encoder).get_init_states(batch_size, device)
@@ -249,7 +264,8 @@ class AsrModel(nn.Module):
           states: as :meth:`get_init_states` or the previous call returned them.
 
         Returns:
-          encoder_out (N, chunk_frames / subsampling factor, C), its lengths (N,), and the next states.
+          encoder_out (N, chunk_frames / subsampling factor, C), its lengths (N,), and the next
+          states.
         """
         front_end, encoder = cast(StreamingFrontEnd, self.encoder_embed), cast(StreamingEncoder, self.encoder)
         x, x_lens, embed_state = front_end.streaming_forward(x, x_lens, states[-2])
@@ -270,7 +286,7 @@ def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
 
 
 def _reduce(loss: Optional[Tensor], reduction: str, two_views: bool) -> Optional[Tensor]:
-    """Reduce losses (N,), or (2 N,) of two views, whose mean is taken, to their sum unless reduction is "none"."""
+    """Average losses (2 N,) of two views to (N,); sum losses (N,) unless reduction is "none"."""
     if loss is None:
         return None
     if two_views:

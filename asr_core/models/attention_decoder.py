@@ -1,4 +1,4 @@
-"""An attention decoder beside CTC or the transducer (Watanabe et al. 2017, hybrid CTC/attention)."""
+"""An attention decoder beside CTC or the transducer (Watanabe et al. 2017)."""
 
 from typing import List, Tuple
 
@@ -21,8 +21,8 @@ class AttentionDecoder(nn.Module):
       memory_dim: width C of the encoder's output.
       sos_id, eos_id: ids of the tokens that open and close a sentence.
       dropout: dropout rate.
-      label_smoothing: share of the target's probability that is spread over all V tokens (Szegedy et al. 2016,
-        section 7).
+      label_smoothing: share of the target's probability that is spread over all V tokens (Szegedy
+        et al. 2016, section 7).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class AttentionDecoder(nn.Module):
         )
 
     def forward(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
-        """Compute the training loss: cross entropy with label smoothing, summed over each sentence and its end.
+        """Compute the training loss, cross entropy with label smoothing, summed over each sentence.
 
         Args:
           encoder_out: (N, T, C).

@@ -14,7 +14,7 @@ _NUMBERED = re.compile(r"(epoch|checkpoint)-(\d+)\.pt$")
 
 
 def numbered(exp_dir: Path, kind: str) -> List[Tuple[int, Path]]:
-    """List the files ``<kind>-<N>.pt`` of a folder, highest number first; ``kind`` is epoch or checkpoint."""
+    """List files ``<kind>-<N>.pt``, highest N first; ``kind`` is epoch or checkpoint."""
     return sorted(
         ((int(m[2]), p) for p in exp_dir.glob(f"{kind}-*.pt") if (m := _NUMBERED.match(p.name))), reverse=True
     )
@@ -25,7 +25,8 @@ def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
 
     Args:
       exp_dir: the folder.
-      iteration: 0 for all; if positive, those with N at least this; if negative, those with N at most its magnitude.
+      iteration: 0 for all; if positive, those with N at least this; if negative, those with N at
+        most its magnitude.
     """
     found = numbered(Path(exp_dir), "checkpoint")
     if iteration > 0:
@@ -40,9 +41,9 @@ def select_checkpoints(
 ) -> List[Path]:
     """Return the files to load, newest first.
 
-    Without averaged models they are the ``avg`` newest ``checkpoint-<N>.pt`` with N <= iter or, when ``iter`` is 0,
-    those of epochs ``epoch - avg + 1`` to ``epoch``. With averaged models they are two: the end of the range that is
-    averaged, and the one before its start.
+    Without averaged models they are the ``avg`` newest ``checkpoint-<N>.pt`` with N <= iter or,
+    when ``iter`` is 0, those of epochs ``epoch - avg + 1`` to ``epoch``. With averaged models they
+    are two: the end of the range that is averaged, and the one before its start.
 
     Raises:
       UserError: some of them do not exist.
@@ -78,7 +79,7 @@ def select_checkpoints(
 
 
 def _listed(exp_dir: Path) -> str:
-    """Describe the checkpoints of a folder in a few words: those of epochs and batches by first and last number."""
+    """List the checkpoints of a folder, long sequences by their first and last number."""
     words, others = [], {p.name for p in exp_dir.glob("*.pt")}
     for kind in ("epoch", "checkpoint"):
         names = [path.name for _, path in reversed(numbered(exp_dir, kind))]
@@ -89,7 +90,7 @@ def _listed(exp_dir: Path) -> str:
 
 
 def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Tensor]:
-    """Return the arithmetic mean of state dicts, summed in float64; integers are divided rounding down.
+    """Return the mean of state dicts, summed in float64; integers are divided rounding down.
 
     Raises:
       UserError: they hold different parameters.
@@ -129,7 +130,7 @@ def ema_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
 
 
 def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[str, Tensor]:
-    """Return the mean of a run's weights between two of its checkpoints, from the running averages that they hold.
+    """Return the mean of a run's weights between two checkpoints, from their running averages.
 
     With the average over all snapshots up to step e (every p steps), A_e, and likewise A_s:
     ``(A_e * e - A_s * s) / (e - s)`` is the mean over the snapshots in (s, e].

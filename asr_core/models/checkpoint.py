@@ -1,4 +1,4 @@
-"""Models from checkpoints: this library's, those of icefall's Zipformer recipes, and averages of several."""
+"""Models from checkpoints of this library or of icefall's Zipformer recipes, and their averages."""
 
 import contextlib
 import pickle
@@ -55,13 +55,27 @@ _FREE = (
     "short_chunk_size",
     "use_cr_ctc",
 )
+# entries that are weights or states, the others being parameters
+_STATES = (
+    "model",
+    "model_avg",
+    "model_ema",
+    "optimizer",
+    "scheduler",
+    "grad_scaler",
+    "sampler",
+    "random_states",
+    "module_state",
+    "train_state",
+)
 
 
 def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
     """Read a checkpoint onto the CPU without running code that it may carry.
 
     Raises:
-      UserError: the file is missing, damaged, no checkpoint, or holds objects that are not loaded for safety.
+      UserError: the file is missing, damaged, no checkpoint, or holds objects that are not loaded
+        for safety.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,7 +97,7 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
 
 
 def _load(path: Path) -> object:
-    """Unpickle a file with torch's own safe loader or, where that refuses, with :mod:`safe_pickle`."""
+    """Unpickle with torch's own safe loader or, where that refuses, with :mod:`safe_pickle`."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -92,12 +106,8 @@ def _load(path: Path) -> object:
 
 def params_of_checkpoint(ckpt: Mapping[str, Any]) -> AttributeDict:
     """Return what a checkpoint records beside weights and states: options and derived values."""
-    states = (
-        "model", "model_avg", "model_ema", "optimizer", "scheduler", "grad_scaler", "sampler", "random_states", "module_state",
-        "train_state",
-    )  # fmt: skip
     return AttributeDict(
-        {k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in states}
+        {k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in _STATES}
     )
 
 
@@ -105,8 +115,8 @@ def model_from_checkpoint(ckpt: Mapping[str, Any], overrides: Optional[Mapping[s
     """Build the model that a checkpoint describes and load its weights.
 
     Args:
-      ckpt: a checkpoint with ``model``; its other entries give the options. Where it lacks them (icefall's
-        ``pretrained.pt``), ``overrides`` must, or the defaults hold.
+      ckpt: a checkpoint with ``model``; its other entries give the options. Where it lacks them
+        (icefall's ``pretrained.pt``), ``overrides`` must, or the defaults hold.
       overrides: model options given by the user.
 
     Raises:
@@ -131,7 +141,8 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
         ``["encoder_embed", "encoder"]``.
 
     Raises:
-      UserError: names or shapes differ; the first such parameter is named. Or neither side has such a module.
+      UserError: names or shapes differ; the first such parameter is named. Or neither side has such
+        a module.
     """
     own = _only(model.state_dict(), modules)
     state = _only(state, modules)
@@ -153,7 +164,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
 
 
 def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tensor]:
-    """Return the entries of a state dict that belong to one of ``modules``, or all if there are none."""
+    """Return the entries of a state dict that belong to ``modules``, or all if there are none."""
     return {
         name: value
         for name, value in state.items()
@@ -170,7 +181,7 @@ def load_averaged_model(
     overrides: Optional[Mapping[str, Any]] = None,
     use_ema: bool = False,
 ) -> Tuple[AsrModel, AttributeDict]:
-    """Load the model of a run, averaged over checkpoints, and the parameters recorded in the newest of them.
+    """Load the model of a run, averaged over checkpoints, and the parameters of the newest.
 
     Args:
       exp_dir: folder of the checkpoints.
@@ -179,7 +190,8 @@ def load_averaged_model(
       use_ema: take each checkpoint's exponential average in place of its weights.
 
     Raises:
-      UserError: there are no such checkpoints, or not with such averages, or they do not fit together.
+      UserError: there are no such checkpoints, or not with such averages, or they do not fit
+        together.
     """
     if use_ema and use_averaged_model:
         raise UserError(
@@ -227,7 +239,7 @@ def _model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool) -> Dict[str, T
 
 
 def weights_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
-    """Return the state dict of a checkpoint's model, without the prefix that DistributedDataParallel adds.
+    """Return the state dict of a checkpoint's model, without the prefix of DistributedDataParallel.
 
     Raises:
       UserError: it has none.
@@ -253,12 +265,13 @@ def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
 def model_options(
     ckpt: Mapping[str, object], overrides: Mapping[str, object], free: bool = False
 ) -> CommonModelOptions:
-    """Return the options of a checkpoint's model; where it records none, those given and the defaults.
+    """Return the options of a checkpoint's model, or those given where it records none.
 
     Args:
       ckpt: a checkpoint.
       overrides: model options given by the user; a preset among them stands for its values.
-      free: whether they may contradict the checkpoint, because only some of its modules are taken over.
+      free: whether they may contradict the checkpoint, because only some of its modules are taken
+        over.
 
     Raises:
       UserError: one of them contradicts the checkpoint.
@@ -286,14 +299,15 @@ def _refuse_others(overrides: Mapping[str, object], cls: type, encoder: str) -> 
         for name, default in defaults_of(options_class(other)).items():
             if name not in own and as_recorded(overrides.get(name)) not in (None, as_recorded(default)):
                 raise UserError(
-                    f"{flag(name)} is an option of encoder {other}, and this is encoder {encoder}: leave it out"
+                    f"{flag(name)} is an option of encoder {other}, and this is encoder {encoder}: "
+                    "leave it out"
                 )
 
 
 def _refuse_contradictions(
     trained: CommonModelOptions, given: CommonModelOptions, names: Sequence[str]
 ) -> None:
-    """Refuse the first of the options ``names`` that has another value in ``given`` than in ``trained``."""
+    """Refuse the first option of ``names`` whose value in ``given`` is not that in ``trained``."""
     for name in names:
         old, new = getattr(trained, name), getattr(given, name)
         if name in _FREE or _same(old, new):
@@ -307,7 +321,7 @@ def _refuse_contradictions(
 
 
 def _same(one: object, other: object) -> bool:
-    """Return whether two values of an option are equal; a list of one entry stands for equal entries."""
+    """Return whether two values of an option agree; a list of one entry stands for equal ones."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         length = max(len(one), len(other))
         one, other = (v * length if len(v) == 1 else v for v in (one, other))

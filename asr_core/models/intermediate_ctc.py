@@ -1,4 +1,4 @@
-"""CTC on the output of inner stacks of the encoder (Lee and Watanabe 2021, https://arxiv.org/abs/2102.03216, section 3)."""
+"""CTC on the output of inner stacks (Lee and Watanabe 2021, https://arxiv.org/abs/2102.03216)."""
 
 from typing import List, Sequence
 
@@ -8,7 +8,7 @@ from asr_core.nn.bypass import SimpleDownsample
 
 
 class IntermediateCtc(nn.Module):
-    """CTC heads on some stacks of an encoder, which regularise training and are not used afterwards.
+    """CTC heads on some stacks of an encoder, which regularise training.
 
     Args:
       stacks: numbers of the stacks, from 1.

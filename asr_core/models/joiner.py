@@ -11,22 +11,26 @@ TRANSDUCER_TYPES = ("classic", "hat")
 
 
 class Joiner(nn.Module):
-    """Logits ``z = W h + b`` of the next token; h combines projections e and d of encoder and decoder output.
+    """Logits ``z = W h + b`` of the next token.
 
-    By ``mode`` ::
+    The projections e and d of the encoder's and the prediction network's output make h, by ``mode``
+    ::
 
         add:       h = tanh(e + d)
         multiply:  h = tanh(e d)
         gated:     h = g tanh(e_1) + (1 - g) tanh(d_1),  g = sigmoid(e_2 + d_2)
 
-    All products are element by element. The projections of "gated" are twice as wide, [e_1, e_2] and [d_1, d_2], so
-    that each element chooses between features of the encoder and of the prediction network.
+    All products are element by element. The projections of "gated" are twice as wide, [e_1, e_2]
+    and [d_1, d_2], so that each element chooses between features of the encoder and of the
+    prediction network.
 
-    A classic transducer takes the softmax of z. A hybrid autoregressive transducer ("hat"; Variani et al. 2020,
-    https://arxiv.org/abs/2003.07705, section 3) gives the blank a probability of its own and shares the rest among the
-    tokens; its outputs are log-probabilities, which a softmax does not change ::
+    A classic transducer takes the softmax of z. A hybrid autoregressive transducer ("hat"; Variani
+    et al. 2020, https://arxiv.org/abs/2003.07705, section 3) gives the blank a probability of its
+    own and shares the rest among the tokens; its outputs are log-probabilities, which a softmax
+    does not change ::
 
-        log p(blank) = -softplus(-z_blank),  log p(k) = -softplus(z_blank) + log softmax over all k but blank (z)_k
+        log p(blank) = -softplus(-z_blank)
+        log p(k) = -softplus(z_blank) + (log softmax of z without the blank)_k
 
     Args:
       encoder_dim, decoder_dim: widths of the inputs.
@@ -54,10 +58,12 @@ class Joiner(nn.Module):
         super().__init__()
         if mode not in MODES or transducer_type not in TRANSDUCER_TYPES:
             raise ValueError(
-                f"mode must be one of {MODES} and transducer_type of {TRANSDUCER_TYPES}, not {mode!r}, {transducer_type!r}"
+                f"mode must be one of {MODES} and transducer_type of {TRANSDUCER_TYPES}, not "
+                f"{mode!r}, {transducer_type!r}"
             )
         projected = 2 * joiner_dim if mode == "gated" else joiner_dim
-        # Small projections start tanh in its linear range. A product of two small numbers would almost vanish.
+        # Small projections start tanh in its linear range. A product of two small numbers would
+        # almost vanish.
         scale = 1.0 if mode == "multiply" else 0.25
         self.encoder_proj = ScaledLinear(encoder_dim, projected, initial_scale=scale)
         self.decoder_proj = ScaledLinear(decoder_dim, projected, bias=decoder_bias, initial_scale=scale)
@@ -71,7 +77,8 @@ class Joiner(nn.Module):
         """Compute logits, or log-probabilities of a hybrid autoregressive transducer.
 
         Args:
-          encoder_out: (N, T, U, encoder_dim) or any other leading axes; (..., width of the projection) if projected.
+          encoder_out: (N, T, U, encoder_dim) or any other leading axes; (..., width of the
+            projection) if projected.
           decoder_out: the same with decoder_dim.
           project_input: whether to apply the two projections.
 
@@ -102,8 +109,9 @@ class Joiner(nn.Module):
     def internal_lm(self, decoder_out: Tensor) -> Tensor:
         """Compute logits of the internal language model, for which h has no part of the encoder.
 
-        In the place of e stands 0 or, where it multiplies d, 1 (Variani et al. 2020, section 3.2). The internal language
-        model of a hybrid autoregressive transducer has no blank: the blank's logit is minus infinity.
+        In the place of e stands 0 or, where it multiplies d, 1 (Variani et al. 2020, section 3.2).
+        The internal language model of a hybrid autoregressive transducer has no blank: the blank's
+        logit is minus infinity.
 
         Args:
           decoder_out: (N, U, width of the projection) or any other leading axes, projected.

@@ -26,12 +26,14 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
     )
     joiner_mode: str = option(
         "add",
-        "How the joiner combines encoder and prediction network: tanh of the sum, tanh of the product, or a learnt gate between both.",
+        "How the joiner combines encoder and prediction network: tanh of the sum, tanh of the "
+        "product, or a learnt gate between both.",
         choices=["add", "multiply", "gated"],
     )
     transducer_type: str = option(
         "classic",
-        "classic: softmax over blank and tokens; hat: blank has a probability of its own beside a softmax over the tokens.",
+        "classic: softmax over blank and tokens; hat: blank has a probability of its own beside a "
+        "softmax over the tokens.",
         choices=["classic", "hat"],
     )
     blank_logit_bias: float = option(
@@ -39,7 +41,8 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
     )
     loss: str = option(
         "pruned",
-        "Loss of the transducer. pruned: simple and pruned loss; full: sum over all alignments, without the simple loss' two projections.",
+        "Loss of the transducer. pruned: simple and pruned loss; full: sum over all alignments, "
+        "without the simple loss' two projections.",
         choices=["pruned", "full"],
     )
     use_transducer: bool = option(True, "Build the prediction network and the joiner.")
@@ -47,7 +50,8 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
     use_attention_decoder: bool = option(False, "Build an attention decoder.")
     use_cr_ctc: bool = option(
         False,
-        "Train on two views of each utterance and make their CTC posteriors agree (CR-CTC); needs --use-ctc 1 --enable-spec-aug 0.",
+        "Train on two views of each utterance and make their CTC posteriors agree (CR-CTC); needs "
+        "--use-ctc 1 --enable-spec-aug 0.",
     )
     intermediate_ctc_stacks: Tuple[int, ...] = option(
         (), "Encoder stacks, or layers, with a CTC head of their own in training, e.g. 2,4; from 1."
@@ -73,7 +77,7 @@ class ModelOptions(ZipformerOptions, CommonModelOptions):
 
 @functools.lru_cache(maxsize=None)
 def options_class(encoder: str) -> Type[CommonModelOptions]:
-    """Return the dataclass of all options of models with this kind of encoder: the common ones and the encoder's own.
+    """Return the class of all options of models with this encoder: the common ones and its own.
 
     Raises:
       UserError: there is no such encoder.

@@ -40,7 +40,10 @@ class UnsafeObject(pickle.UnpicklingError):
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickler of containers, numbers, paths, namespaces and tensors; classes called AttributeDict become dicts."""
+    """Unpickler of containers, numbers, paths, namespaces and tensors.
+
+    Classes called AttributeDict become this library's.
+    """
 
     def find_class(self, module: str, name: str) -> object:
         """Return the class ``module.name``.

@@ -83,14 +83,16 @@ def pruned_losses(
     am_scale: float,
     lm_scale: float,
 ) -> Tuple[Tensor, Tensor]:
-    """Compute the simple and the pruned losses (Kuang et al. 2022, https://arxiv.org/abs/2206.13236).
+    """Compute the simple and the pruned losses.
 
-    The simple loss joins encoder and prediction network by a sum of logits, which is cheap. Its gradients show which
-    symbols matter at each frame, and the joiner is evaluated only for those.
+    See Kuang et al. 2022, https://arxiv.org/abs/2206.13236. The simple loss joins encoder and
+    prediction network by a sum of logits, which is cheap. Its gradients show which symbols matter
+    at each frame, and the joiner is evaluated only for those.
 
     Args:
       joiner: joiner.
-      simple_projections: maps from the encoder's and the prediction network's output to the simple loss' logits.
+      simple_projections: maps from the encoder's and the prediction network's output to the simple
+        loss' logits.
       encoder_out: (N, T, C).
       lattice: the rest of the batch.
       prune_range: symbols kept per frame in the pruned loss.

@@ -17,8 +17,8 @@ class LstmPredictor(nn.Module):
       blank_id: id of the blank, which also stands at the start of a sequence.
       embedding_dim: width of the embedding; 0 stands for decoder_dim.
       num_layers: number L of layers.
-      hidden_dim: width H of the cells, which each layer projects to decoder_dim; 0 stands for decoder_dim, without
-        projection.
+      hidden_dim: width H of the cells, which each layer projects to decoder_dim; 0 stands for
+        decoder_dim, without projection.
       layer_norm: whether each layer's output is normalised.
       cell_clip: see :class:`~asr_core.nn.lstm.LstmLayer`.
     """
@@ -71,7 +71,7 @@ class LstmPredictor(nn.Module):
         return self._predict(y, h, c)[0]
 
     def _predict(self, y: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Predict after tokens (N, U) that follow states h (N, L, D), c (N, L, H): (N, U, D) and the next states."""
+        """Predict (N, U, D) after tokens y (N, U) and states h (N, L, D), c (N, L, H)."""
         x = self.embedding(y)
         last_h: List[Tensor] = []
         last_c: List[Tensor] = []
@@ -99,7 +99,8 @@ class LstmPredictor(nn.Module):
 
         Args:
           y: (N,) tokens.
-          h, c: states (N, L, D) and (N, L, H), as :meth:`get_init_states` or the previous step returned them.
+          h, c: states (N, L, D) and (N, L, H), as :meth:`get_init_states` or the previous step
+            returned them.
 
         Returns:
           (N, decoder_dim) and the states after the tokens.

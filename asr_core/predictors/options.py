@@ -23,7 +23,8 @@ class PredictorOptions:
     predictor_layers: int = option(1, "Layers of an LSTM predictor.", at_least=1)
     predictor_hidden_dim: int = option(
         0,
-        "Width of its cells, which each layer projects to --decoder-dim; 0: --decoder-dim, without projection.",
+        "Width of its cells, which each layer projects to --decoder-dim; 0: --decoder-dim, without "
+        "projection.",
         at_least=0,
     )
     predictor_embedding_dim: int = option(0, "Width of its embedding; 0: --decoder-dim.", at_least=0)
@@ -33,7 +34,8 @@ class PredictorOptions:
     )
     predictor_noise: float = option(
         0.075,
-        "Variational noise: standard deviation of what is added to an LSTM predictor's parameters in each batch of training.",
+        "Variational noise: standard deviation of what is added to an LSTM predictor's parameters "
+        "in each batch of training.",
         at_least=0,
     )
     joiner_noise: float = option(

@@ -1,4 +1,4 @@
-"""The stateless predictor of a transducer (Ghodsi et al. 2020, RNN-transducer with stateless prediction network)."""
+"""The stateless predictor of a transducer (Ghodsi et al. 2020)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ class StatelessPredictor(nn.Module):
         if context_size < 1:
             raise ValueError(f"context_size must be at least 1, got {context_size}")
         self.embedding = nn.Embedding(vocab_size, decoder_dim)
-        # Embeddings start at the scale 1 of nn.Embedding; the bounds keep ScaledAdam from shrinking or growing them,
-        # to which what follows is hardly sensitive. It is seldom needed, hence the low probability.
+        # Embeddings start at the scale 1 of nn.Embedding; the bounds keep ScaledAdam from shrinking
+        # or growing them, to which what follows is hardly sensitive. It is seldom needed, hence the
+        # low probability.
         self.balancer = Balancer(
             decoder_dim, min_positive=0.0, max_positive=1.0, min_abs=0.5, max_abs=1.0, prob=0.05
         )
@@ -42,8 +43,8 @@ class StatelessPredictor(nn.Module):
 
         Args:
           y: (N, U) tokens; negative ones are embedded as zeros.
-          need_pad: pad on the left, so that every token has an output (for training); else U must be at least
-            context_size, and only full contexts have one.
+          need_pad: pad on the left, so that every token has an output (for training); else U must
+            be at least context_size, and only full contexts have one.
 
         Returns:
           (N, U, decoder_dim), or (N, U - context_size + 1, decoder_dim) without padding.

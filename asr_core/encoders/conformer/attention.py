@@ -1,10 +1,11 @@
 """Self-attention with relative positions.
 
-They are encoded as in Transformer-XL (Dai et al. 2019, https://arxiv.org/abs/1901.02860, section 3.3), or learned.
+They are encoded as in Transformer-XL (Dai et al. 2019, https://arxiv.org/abs/1901.02860, section
+3.3), or learned.
 """
 
 import math
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
 
 
 def relative_positions(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
-    """Encode the position of each query minus that of each key; the last query stands at the last key.
+    """Encode the position of each query minus that of each key, where the last of both coincide.
 
     Args:
       num_queries: T.
@@ -53,9 +54,12 @@ class MultiheadAttention(nn.Module):
       embed_dim: width C of input, output and all heads together.
       num_heads: number H of heads; it divides C.
       dropout: dropout rate of the weights.
-      per_dim_scale: multiply each dimension of the queries by ``softplus(s) / softplus(0)``, with s learned
-        and shared by the heads.
+      per_dim_scale: multiply each dimension of the queries by ``softplus(s) / softplus(0)``, with s
+        learned and shared by the heads.
     """
+
+    if TYPE_CHECKING:
+        per_dim_scale: Optional[Tensor]
 
     def __init__(
         self, embed_dim: int, num_heads: int, *, dropout: float = 0.1, per_dim_scale: bool = False
@@ -81,8 +85,8 @@ class MultiheadAttention(nn.Module):
 
         Args:
           x: (T, N, C).
-          pos_emb: (1, 2 T - 1, C), see :func:`relative_positions`; only :class:`RelPositionMultiheadAttention`
-            uses it.
+          pos_emb: (1, 2 T - 1, C), see :func:`relative_positions`; only
+            :class:`RelPositionMultiheadAttention` uses it.
           mask: boolean (N or 1, T or 1, T), True at keys that must not be seen.
 
         Returns:
@@ -130,8 +134,8 @@ class MultiheadAttention(nn.Module):
           pos_emb: (1, T - 1 + S, C).
 
         Returns:
-          Queries (H, N, T, D) for keys, queries (H, N, T, D) for positions or None, and the positions
-          (H, T - 1 + S, D) by offset.
+          Queries (H, N, T, D) for keys, queries (H, N, T, D) for positions or None, and the
+          positions (H, T - 1 + S, D) by offset.
         """
         nothing: Optional[Tensor] = None
         return (
@@ -152,11 +156,13 @@ class MultiheadAttention(nn.Module):
 
 
 class RelPositionMultiheadAttention(MultiheadAttention):
-    """Self-attention whose scores are ``(q + u) . k + (q + v) . (W_r phi(i - j))`` (Dai et al. 2019, section 3.3).
+    """Self-attention whose scores are ``(q + u) . k + (q + v) . (W_r phi(i - j))``.
+
+    They are those of Dai et al. 2019, section 3.3, with learned u and v.
 
     Args:
-      embed_dim, num_heads, dropout, per_dim_scale: see :class:`MultiheadAttention`; the positional encoding
-        has the width C, too.
+      embed_dim, num_heads, dropout, per_dim_scale: see :class:`MultiheadAttention`; the positional
+        encoding has the width C, too.
       scale_bias: divide u and v by sqrt(C / H), too, and not only the queries.
     """
 
@@ -193,8 +199,8 @@ class RelPositionMultiheadAttention(MultiheadAttention):
 class KeyShiftAttention(MultiheadAttention):
     """Self-attention whose scores are ``q . (k + a[j - i]) / sqrt(C / H)``.
 
-    The vector a is learned for each offset and shared by the heads. Offsets beyond ``clip`` count as ``clip``
-    (Shaw et al. 2018, https://arxiv.org/abs/1803.02155, section 3.2, for keys only).
+    The vector a is learned for each offset and shared by the heads. Offsets beyond ``clip`` count
+    as ``clip`` (Shaw et al. 2018, https://arxiv.org/abs/1803.02155, section 3.2, for keys only).
 
     Args:
       embed_dim, num_heads, dropout, per_dim_scale: see :class:`MultiheadAttention`.

@@ -38,7 +38,7 @@ def _front_end(opts: ConformerOptions, feature_dim: int) -> ConformerFrontEnd:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Start linear maps at random weights that keep the variance of activations and gradients, and zero biases."""
+    """Start linear maps without bias, at weights that keep variances (Glorot and Bengio 2010)."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -77,7 +77,7 @@ class Conformer(ChunkedEncoder):
         return x.transpose(0, 1), x_lens, outputs
 
     def _pos_emb(self, x: Tensor, num_keys: int) -> Tensor:
-        """Return the encoding of positions that the layers' attention uses, for queries x (T, N, C)."""
+        """Return the encoding of positions for queries x (T, N, C), empty if attention has none."""
         return relative_positions(x.size(0), num_keys, x) if self.position == "xl" else x.new_zeros(1, 0, 0)
 
     def _frames(self, frames: int) -> int:
@@ -98,7 +98,8 @@ class Conformer(ChunkedEncoder):
         if chunk_size == 0 or 2 * chunk_size % self.frame_factor != 0:
             unit = self.frame_factor if self.frame_factor % 2 else self.frame_factor // 2
             raise UserError(
-                f"--chunk-size {chunk_size} must be a multiple of {unit}: this front end takes frames in groups"
+                f"--chunk-size {chunk_size} must be a multiple of {unit}: this front end takes "
+                "frames in groups"
             )
         return max(1, left_context_frames // chunk_size) if left_context_frames >= 0 else -1
 
@@ -107,11 +108,12 @@ class Conformer(ChunkedEncoder):
     ) -> List[Tensor]:
         """Return the states of N = ``batch_size`` new streams.
 
-        For each layer, keys and values (left, N, C) of the attention and frames (K - 1, N, C) of the convolution;
-        last, the count of processed frames (N,) int32.
+        For each layer, keys and values (left, N, C) of the attention and frames (K - 1, N, C) of
+        the convolution; last, the count of processed frames (N,) int32.
 
         Raises:
-          UserError: the encoder is not causal, or chunk size and left context are not single, limited values.
+          UserError: the encoder is not causal, or chunk size and left context are not single,
+            limited values.
         """
         self._check_streaming()
         left = self._frames(self.left_context_frames[0])
@@ -156,7 +158,9 @@ class Conformer(ChunkedEncoder):
         skipped = x
         new_states: List[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(x, pos_emb, states[3 * i : 3 * i + 3], mask, padded)
+            x, layer_states = layer.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
+                x, pos_emb, states[3 * i : 3 * i + 3], mask, padded
+            )
             if self.long_skip:
                 x = x + skipped
             new_states += layer_states

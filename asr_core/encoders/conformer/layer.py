@@ -128,7 +128,8 @@ class ConformerLayer(nn.Module):
         Args:
           x: (T, N, C).
           pos_emb: (1, 2 T - 1 + left, C), if the attention uses it.
-          states: cached keys and values (left, N, C), cached frames of the convolution (K - 1, N, C).
+          states: cached keys and values (left, N, C), cached frames of the convolution (K - 1, N,
+            C).
           mask: (N, 1 or T, left + T) boolean, True at keys that must not be seen.
           pad_mask: (T, N) boolean, True at padding.
 

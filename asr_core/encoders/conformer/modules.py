@@ -1,4 +1,4 @@
-"""The modules of a Conformer layer besides attention (Gulati et al. 2020, https://arxiv.org/abs/2005.08100, section 2)."""
+"""The modules of a Conformer layer besides attention (Gulati et al. 2020, sections 2.2 and 2.3)."""
 
 from typing import Optional, Tuple
 
@@ -42,9 +42,10 @@ class ConformerFeedForward(nn.Sequential):
 
 
 class ConformerConvolution(nn.Module):
-    """Layer norm, gated linear unit, depthwise convolution over time, norm, activation, linear, dropout.
+    """Layer norm, gate, depthwise convolution over time, norm, activation, linear, dropout.
 
-    An even kernel of K frames sees ``K / 2 - 1`` frames before and ``K / 2`` after; a causal one K - 1 before.
+    An even kernel of K frames sees ``K / 2 - 1`` frames before and ``K / 2`` after; a causal one K
+    - 1 before.
 
     Args:
       embed_dim: width C of input and output.

@@ -53,6 +53,10 @@ class ConvUnit(nn.Module):
             x = depthwise_conv1d(x, self.depthwise_conv.weight, None, self.left)
         return self.norm(self.pointwise(x[:: self.stride]), pad_mask)
 
+    def get_init_state(self, batch_size: int, device: torch.device) -> Tensor:
+        """Return the frames (K - 1, N, C) before a new stream, which are 0."""
+        return torch.zeros(self.context, batch_size, self.pointwise.in_features, device=device)
+
     def streaming_forward(self, x: Tensor, cache: Tensor) -> Tensor:
         """Convolve one chunk.
 
@@ -69,7 +73,9 @@ class ConvUnit(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze and excitation: channels gated by the means of all (Hu et al. 2018, https://arxiv.org/abs/1709.01507).
+    """Squeeze and excitation: channels gated by the means of all channels.
+
+    See Hu et al. 2018, https://arxiv.org/abs/1709.01507, section 3.
 
     Args:
       channels: width C.
@@ -125,16 +131,17 @@ class SqueezeExcite(nn.Module):
 
 
 class ContextNetBlock(nn.Module):
-    """Convolutions, squeeze and excitation, and a residual connection if there are several convolutions.
+    """Convolutions, squeeze and excitation, and a residual connection around several convolutions.
 
-    With f(h) = SiLU(ConvUnit(h)): ``y = SiLU(SE(f(f(...f(x)))) + ConvUnit(x))`` (section 2.2.4); one more f belongs to
-    the SE.
+    With f(h) = SiLU(ConvUnit(h)): ``y = SiLU(SE(f(f(...f(x)))) + ConvUnit(x))`` (section 2.2.4);
+    one more f belongs to the SE.
 
     Args:
       in_channels, out_channels: widths C and C'.
       num_layers: number of convolutions; the last one and the residual have the stride.
       stride: see :class:`ConvUnit`.
-      kernel_size, residual_kernel: taps of the convolutions; those of the residual are the same or 1.
+      kernel_size, residual_kernel: taps of the convolutions; those of the residual are the same or
+        1.
       se_ratio: see :class:`SqueezeExcite`.
       causal_conv, causal_se: which parts see only the past.
     """
@@ -186,10 +193,15 @@ class ContextNetBlock(nn.Module):
         return nn.functional.silu(h), out_mask
 
     def get_init_states(self, batch_size: int, device: torch.device) -> List[Tensor]:
-        """Return for each convolution the frames (K - 1, N, C) before the chunk, and the sum (N, C') of the SE's frames."""
+        """Return the states of new streams.
+
+        For each convolution, the frames (K - 1, N, C) before the chunk; last, the sum (N, C') of
+        the frames of squeeze and excitation.
+        """
         states: List[Tensor] = []
         for unit in self.units:
-            states.append(torch.zeros(unit.context, batch_size, unit.pointwise.in_features, device=device))
+            state = unit.get_init_state(batch_size, device)  # type: ignore[operator]  # untyped ModuleList
+            states.append(state)
         states.append(torch.zeros(batch_size, self.se.excite.out_features, device=device))
         return states
 
@@ -211,7 +223,8 @@ class ContextNetBlock(nn.Module):
         for i, unit in enumerate(self.units):
             cache = states[i]
             next_states.append(torch.cat([cache, h])[h.size(0) :])
-            h = nn.functional.silu(unit.streaming_forward(h, cache))
+            h = unit.streaming_forward(h, cache)  # type: ignore[operator]  # untyped ModuleList
+            h = nn.functional.silu(h)
         h, total = self.se.streaming_forward(h, states[-1], count)
         next_states.append(total)
         if self.has_residual:
@@ -229,9 +242,10 @@ class ContextNet(FrameCausalEncoder):
       residual_kernel: kernel_size, or 1 for a projection.
       se_ratio: see :class:`SqueezeExcite`.
       padding: "causal" or "same", that is, whether convolutions see the past or both sides.
-      causal: average over the past in squeeze and excitation, so that the encoder can stream; needs causal padding.
-      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`; the output does not
-        depend on them.
+      causal: average over the past in squeeze and excitation, so that the encoder can stream; needs
+        causal padding.
+      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`; the
+        output does not depend on them.
     """
 
     def __init__(
@@ -252,7 +266,8 @@ class ContextNet(FrameCausalEncoder):
         super().__init__(causal, chunk_size, left_context_frames, factor // math.gcd(2, factor))
         if not len(channels) == len(num_layers) == len(strides):
             raise ValueError(
-                f"each block needs a width, layers and a stride, got {len(channels)}, {len(num_layers)} and {len(strides)}"
+                f"each block needs a width, layers and a stride, got {len(channels)}, "
+                f"{len(num_layers)} and {len(strides)}"
             )
         if min(*channels, *num_layers, *strides, se_ratio) < 1 or kernel_size % 2 == 0:
             raise ValueError("channels, layers, strides and the ratio must be positive, the kernel odd")
@@ -262,6 +277,8 @@ class ContextNet(FrameCausalEncoder):
             raise ValueError(f'padding is "causal" or, unless it is to stream, "same", not {padding!r}')
         self.output_downsampling_factor = factor
         self.output_dim = channels[-1]
+        self.strides = list(strides)
+        self.num_states = [layers + 2 for layers in num_layers]  # of each block, whose SE adds a convolution
         self.blocks = nn.ModuleList(
             [
                 ContextNetBlock(
@@ -295,16 +312,16 @@ class ContextNet(FrameCausalEncoder):
         x = x.transpose(0, 1).masked_fill(pad_mask.unsqueeze(2), 0.0)
         for block in self.blocks:
             x, pad_mask = block(x, pad_mask)
-        return x.transpose(0, 1), (
-            x_lens + self.output_downsampling_factor - 1
-        ) // self.output_downsampling_factor
+        factor = self.output_downsampling_factor
+        return x.transpose(0, 1), (x_lens + factor - 1) // factor
 
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
         """Return the states of N = ``batch_size`` new streams.
 
-        Those of each block, see :meth:`ContextNetBlock.get_init_states`; last, the count of processed frames (N,) int32.
+        Those of each block, see :meth:`ContextNetBlock.get_init_states`; last, the count of
+        processed frames (N,) int32.
 
         Raises:
           UserError: the encoder is not causal, or there is not one chunk size.
@@ -312,15 +329,15 @@ class ContextNet(FrameCausalEncoder):
         self._check_streaming()
         states: List[Tensor] = []
         for block in self.blocks:
-            states += block.get_init_states(batch_size, device)
+            states += block.get_init_states(batch_size, device)  # type: ignore[operator]  # untyped ModuleList
         states.append(torch.zeros(batch_size, dtype=torch.int32, device=device))
         return states
 
     def state_batch_dims(self) -> List[int]:
         """Return the batch axis of each state of :meth:`get_init_states`."""
         dims: List[int] = []
-        for block in self.blocks:
-            dims += [1] * len(block.units) + [0]
+        for num_states in self.num_states:
+            dims += [1] * (num_states - 1) + [0]
         return [*dims, 0]
 
     def streaming_forward(
@@ -341,10 +358,12 @@ class ContextNet(FrameCausalEncoder):
         count = processed.to(torch.int64)
         next_states: List[Tensor] = []
         begin = 0
-        for block in self.blocks:
-            end = begin + len(block.units) + 1
-            count = torch.div(count, block.stride, rounding_mode="floor")
-            x, block_states = block.streaming_forward(x, states[begin:end], count)
+        for i, block in enumerate(self.blocks):
+            end = begin + self.num_states[i]
+            count = torch.div(count, self.strides[i], rounding_mode="floor")
+            x, block_states = block.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
+                x, states[begin:end], count
+            )
             next_states += block_states
             begin = end
         next_states.append(processed + x_lens.to(processed.dtype))

@@ -18,7 +18,10 @@ def _per_block(value: int, **others: int) -> Tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ContextNetOptions(ChunkOptions):
-    """ContextNet. Lists are comma-separated, one entry per block; a single value is taken for all blocks."""
+    """ContextNet.
+
+    Lists are comma-separated, one entry per block; a single value is taken for all blocks.
+    """
 
     alpha: float = option(
         0.5, "Factor on --block-channels; 0.5, 1 and 2 are ContextNet-S, -M and -L.", above=0
@@ -50,7 +53,8 @@ class ContextNetOptions(ChunkOptions):
     )
     causal: bool = option(
         False,
-        "For streaming: squeeze-and-excitation takes means over the past in place of the whole utterance; needs --padding causal.",
+        "For streaming: squeeze-and-excitation takes means over the past in place of the whole "
+        "utterance; needs --padding causal.",
     )
 
 
@@ -65,7 +69,8 @@ def block_lists(opts: ContextNetOptions) -> Dict[str, Tuple[int, ...]]:
         "block_layers": opts.block_layers,
         "block_strides": opts.block_strides,
     }
-    return expand_entries(lists, max(map(len, lists.values())), "block")
+    count = max(map(len, lists.values()))
+    return {name: expand_entries(name, values, count, "block") for name, values in lists.items()}
 
 
 def subsampling_factor(opts: ContextNetOptions) -> int:

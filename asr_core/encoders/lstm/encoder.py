@@ -1,4 +1,4 @@
-"""An encoder of LSTM layers with projection (Sak et al. 2014), after icefall's ``lstm_transducer_stateless``."""
+"""An encoder of LSTM layers with projection, after icefall's ``lstm_transducer_stateless``."""
 
 from typing import List, Sequence, Tuple
 
@@ -53,9 +53,10 @@ class LstmEncoder(FrameCausalEncoder):
 
     Args:
       num_layers: number L of layers.
-      encoder_dim, hidden_dim, feedforward_dim, dropout: see :class:`LstmEncoderLayer`; widths D and H.
-      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`; the output does not
-        depend on them.
+      encoder_dim, hidden_dim, feedforward_dim, dropout: see :class:`LstmEncoderLayer`; widths D and
+        H.
+      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`; the
+        output does not depend on them.
       chunk_multiple: 50 Hz frames per frame of the front end.
     """
 
@@ -102,7 +103,8 @@ class LstmEncoder(FrameCausalEncoder):
     ) -> List[Tensor]:
         """Return the states of N = ``batch_size`` new streams.
 
-        Outputs (N, L, D) and cells (N, L, H) of the layers; last, the count of processed frames (N,) int32.
+        Outputs (N, L, D) and cells (N, L, H) of the layers; last, the count of processed frames
+        (N,) int32.
 
         Raises:
           UserError: there is not one limited chunk size.

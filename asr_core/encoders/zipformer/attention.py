@@ -1,4 +1,7 @@
-"""Attention of the Zipformer: a layer computes weights once and uses them three times (Yao et al. 2023, section 3.2)."""
+"""Attention of the Zipformer (Yao et al. 2023, section 3.2).
+
+A layer computes attention weights once and uses them in three modules.
+"""
 
 import math
 import random
@@ -14,9 +17,10 @@ from asr_core.ops.attention import attention_weights, attention_weights_plain
 class CompactRelPositionalEncoding(nn.Module):
     """Encoding of the offset between two frames, logarithmic so that it is finest for near frames.
 
-    With E channels, offset x and c = sqrt(E): ``x' = c sign(x) (ln(|x| + c) - ln c)`` grows like x up to about c
-    frames and like its logarithm beyond; ``a = atan(2 pi x' / (length_factor E))`` fits it into half a turn. The
-    channels are cos(k a), sin(k a) for k = 1 .. E/2; the last one is replaced by 1, a bias for the projection.
+    With E channels, offset x and c = sqrt(E): ``x' = c sign(x) (ln(|x| + c) - ln c)`` grows like x
+    up to about c frames and like its logarithm beyond; ``a = atan(2 pi x' / (length_factor E))``
+    fits it into half a turn. The channels are cos(k a), sin(k a) for k = 1 .. E/2; the last one is
+    replaced by 1, a bias for the projection.
 
     Args:
       embed_dim: number E of channels, even.
@@ -28,7 +32,8 @@ class CompactRelPositionalEncoding(nn.Module):
         super().__init__()
         if embed_dim % 2 != 0 or length_factor < 1.0:
             raise ValueError(
-                f"the positional encoding needs an even width and a factor >= 1, got {embed_dim} and {length_factor}"
+                f"the positional encoding needs an even width and a factor >= 1, got {embed_dim} "
+                f"and {length_factor}"
             )
         self.embed_dim = embed_dim
         self.length_factor = length_factor
@@ -38,7 +43,7 @@ class CompactRelPositionalEncoding(nn.Module):
         )  # not a buffer, so that it stays out of checkpoints
 
     def _make_table(self, num_frames: int, like: Tensor) -> Tensor:
-        """Return the encodings (2 num_frames - 1, E) of all offsets, with the dtype and device of ``like``."""
+        """Return the encodings (2 num_frames - 1, E) of all offsets, on the device of ``like``."""
         x = torch.arange(-(num_frames - 1), num_frames, device=like.device, dtype=torch.float32).unsqueeze(1)
         width = math.sqrt(self.embed_dim)
         compressed = width * x.sign() * ((x.abs() + width).log() - math.log(width))
@@ -79,8 +84,8 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
       pos_dim: width E of the positional encoding.
       num_heads: number H of heads.
       query_head_dim, pos_head_dim: widths of queries (and keys) and of positional queries per head.
-      pos_emb_skip_rate: probability in training of leaving positions out; by default 0.5 at the start, falling
-        to 0 over 4000 batches, so that the heads first learn to use content.
+      pos_emb_skip_rate: probability in training of leaving positions out; by default 0.5 at the
+        start, falling to 0 over 4000 batches, so that the heads first learn to use content.
     """
 
     def __init__(
@@ -99,8 +104,8 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         self.pos_emb_skip_rate = (
             ScheduledFloat((0.0, 0.5), (4000.0, 0.0)) if pos_emb_skip_rate is None else pos_emb_skip_rate
         )
-        # Scores are not divided by sqrt(query_head_dim). Its fourth root in the initial weights of both queries
-        # and keys has the same effect at the start and leaves the scale to be learned.
+        # Scores are not divided by sqrt(query_head_dim). Its fourth root in the initial weights of
+        # both queries and keys has the same effect at the start and leaves the scale to be learned.
         self.in_proj = ScaledLinear(
             embed_dim, num_heads * (2 * query_head_dim + pos_head_dim), initial_scale=query_head_dim**-0.25
         )
@@ -108,9 +113,9 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         self.whiten_keys = Whiten(
             num_heads, whitening_limit=whitening_limit(3.0), prob=(0.025, 0.25), grad_scale=0.025
         )
-        # Softmax ignores a constant that is added to all keys, so the gradient of their bias is rounding error.
-        # Adam normalises it to full steps, and the bias grows large. A balancer of very low probability is enough
-        # to keep each dimension's mean near zero.
+        # Softmax ignores a constant that is added to all keys, so the gradient of their bias is
+        # rounding error. Adam normalises it to full steps, and the bias grows large. A balancer of
+        # very low probability is enough to keep each dimension's mean near zero.
         self.balance_keys = Balancer(
             num_heads * query_head_dim,
             min_positive=0.4,
@@ -131,7 +136,8 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
           mask: boolean, broadcasts with (N, T, T), True at keys that must not be seen.
 
         Returns:
-          Weights (H, N, T, T), and those of the first head again, (1, N, T, T), whose gradient is kept apart.
+          Weights (H, N, T, T), and those of the first head again, (1, N, T, T), whose gradient is
+          kept apart.
         """
         q, k, p = self._project(x)
         k = self.whiten_keys(self.balance_keys(k))
@@ -145,8 +151,8 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
                 mask,
             )
             return weights, weights[0:1]
-        # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax, whose gradient
-        # then vanishes, so nothing else would bring them back.
+        # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax,
+        # whose gradient then vanishes, so nothing else would bring them back.
         penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
         use_pos = not (self.training and random.random() < float(self.pos_emb_skip_rate))
         q, k = self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim)
@@ -161,7 +167,11 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         )
 
     def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Project x (T, N, C) to queries, keys (T, N, H * query_head_dim), positional queries (T, N, H * pos_head_dim)."""
+        """Project x (T, N, C) to queries, keys and positional queries.
+
+        Returns:
+          (T, N, H * query_head_dim) twice, and (T, N, H * pos_head_dim).
+        """
         query_dim = self.num_heads * self.query_head_dim
         x = self.in_proj(x)
         return x[..., :query_dim], x[..., query_dim : 2 * query_dim], x[..., 2 * query_dim :]
@@ -212,7 +222,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.in_proj = nn.Linear(embed_dim, num_heads * value_head_dim)
-        # a small initial scale makes each residual branch, and so each layer, start close to the identity
+        # a small initial scale makes each residual branch, and so each layer, start close to the
+        # identity
         self.out_proj = ScaledLinear(num_heads * value_head_dim, embed_dim, initial_scale=0.05)
         self.whiten = Whiten(
             1, whitening_limit=whitening_limit(7.5, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01
@@ -248,7 +259,8 @@ class SelfAttention(nn.Module):
 class NonlinAttention(nn.Module):
     """Non-linear attention: gated values, averaged by the weights of one head and gated again.
 
-    With projections s, v, g of the input: ``W_out (g * (A (tanh(s) * v)))`` (Yao et al. 2023, section 3.2).
+    With projections s, v, g of the input: ``W_out (g * (A (tanh(s) * v)))`` (Yao et al. 2023,
+    section 3.2).
 
     Args:
       channels: width C of input and output.
@@ -259,8 +271,8 @@ class NonlinAttention(nn.Module):
         super().__init__()
         self.hidden_channels = hidden_channels
         self.in_proj = nn.Linear(channels, hidden_channels * 3)
-        # The gate tanh(s) stays between off (|s| near 0) and saturated (|s| above 5). Its sign may become one-sided
-        # only slowly, so that a channel is not lost to one sign early in training.
+        # The gate tanh(s) stays between off (|s| near 0) and saturated (|s| above 5). Its sign may
+        # become one-sided only slowly, so that a channel is not lost to one sign early in training.
         self.balancer = Balancer(
             hidden_channels,
             min_positive=ScheduledFloat((0.0, 0.25), (20000.0, 0.05)),

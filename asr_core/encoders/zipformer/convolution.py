@@ -1,4 +1,4 @@
-"""The convolution module of the Zipformer (Yao et al. 2023, section 3.2), and its chunk-causal convolution."""
+"""The convolution module of the Zipformer (Yao et al. 2023, section 3.2)."""
 
 from typing import Final, Optional, Tuple
 
@@ -13,8 +13,9 @@ from asr_core.ops.depthwise import depthwise_conv1d
 class ChunkCausalDepthwiseConv1d(nn.Module):
     """A causal convolution over all frames plus a symmetric one within each chunk.
 
-    A streaming model knows the whole of the current chunk, so the second convolution sees to both sides there
-    and zeros elsewhere. Near a chunk's edges it misses part of its input; a learned scale makes up for that.
+    A streaming model knows the whole of the current chunk, so the second convolution sees to both
+    sides there and zeros elsewhere. Near a chunk's edges it misses part of its input; a learned
+    scale makes up for that.
 
     Args:
       channels: number C of channels.
@@ -26,20 +27,22 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
         if kernel_size % 2 == 0:
             raise ValueError(f"the kernel size must be odd, got {kernel_size}")
         self.kernel_size = kernel_size
-        # change of the chunk-wise part's scale near the left [0] and the right [1] edge of the chunk
+        # change of the chunk-wise part's scale near the left [0] and right [1] edge of a chunk
         self.chunkwise_conv_scale = nn.Parameter(torch.zeros(2, channels, kernel_size))
         self.causal_conv = nn.Conv1d(channels, channels, (kernel_size + 1) // 2, groups=channels)
         self.chunkwise_conv = nn.Conv1d(
             channels, channels, kernel_size, groups=channels, padding=kernel_size // 2
         )
-        nn.init.uniform_(self.causal_conv.bias, -0.1, 0.1)
+        if self.causal_conv.bias is not None:
+            nn.init.uniform_(self.causal_conv.bias, -0.1, 0.1)
 
     def forward(self, x: Tensor, chunk_size: int = -1) -> Tensor:
         """Convolve whole sequences.
 
         Args:
           x: (T, N, C).
-          chunk_size: frames per chunk; a negative one, or one above T, takes the sequence as one chunk.
+          chunk_size: frames per chunk; a negative one, or one above T, takes the sequence as one
+            chunk.
 
         Returns:
           (T, N, C)
@@ -54,7 +57,7 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
         return torch.addcmul(x_causal, x_chunk, scale.unsqueeze(1))
 
     def _chunk_scale(self, chunk_size: int) -> Tensor:
-        """Return the scale (C, chunk_size) of the chunk-wise convolution at each frame of a chunk."""
+        """Return the chunk-wise convolution's scale (C, chunk_size) at each frame of a chunk."""
         left, right = self.chunkwise_conv_scale[0], self.chunkwise_conv_scale[1]
         if chunk_size < self.kernel_size:
             return 1.0 + (left[:, :chunk_size] + right[:, self.kernel_size - chunk_size :])
@@ -95,9 +98,9 @@ class ConvolutionModule(nn.Module):
         self.causal = causal
         self.pad = kernel_size // 2
         self.in_proj = nn.Linear(channels, 2 * channels)
-        # Acts on the input s of the gate sigmoid(s). The lower bounds keep a channel from staying shut or half
-        # open; the upper bound of the magnitude, tighter at first, from saturating the gate, which would then
-        # have sparse gradients and learn little.
+        # Acts on the input s of the gate sigmoid(s). The lower bounds keep a channel from staying
+        # shut or half open; the upper bound of the magnitude, tighter at first, from saturating the
+        # gate, which would then have sparse gradients and learn little.
         self.balancer1 = Balancer(
             channels,
             min_positive=ScheduledFloat((0.0, 0.05), (8000.0, 0.025)),
@@ -105,14 +108,16 @@ class ConvolutionModule(nn.Module):
             min_abs=1.5,
             max_abs=ScheduledFloat((0.0, 5.0), (8000.0, 10.0), default=1.0),
         )
+        self.depthwise_conv: nn.Module
         if causal:
             self.depthwise_conv = ChunkCausalDepthwiseConv1d(channels, kernel_size)
         else:
             self.depthwise_conv = nn.Conv1d(
                 channels, channels, kernel_size, groups=channels, padding=self.pad
             )
-        # Acts before SwooshR, which is almost flat for strongly negative inputs: some values of each channel stay
-        # positive, and the magnitude stays large enough (more so later) for the activation to bend.
+        # Acts before SwooshR, which is almost flat for strongly negative inputs: some values of
+        # each channel stay positive, and the magnitude stays large enough (more so later) for the
+        # activation to bend.
         self.balancer2 = Balancer(
             channels,
             min_positive=ScheduledFloat((0.0, 0.1), (8000.0, 0.05)),
@@ -141,7 +146,8 @@ class ConvolutionModule(nn.Module):
         if pad_mask is not None:
             x = x.masked_fill(pad_mask.t().unsqueeze(2), 0.0)
         if not self.causal:
-            x = depthwise_conv1d(x, self.depthwise_conv.weight, self.depthwise_conv.bias, self.pad, 0)
+            weight, bias = self.depthwise_conv.weight, self.depthwise_conv.bias
+            x = depthwise_conv1d(x, weight, bias, self.pad, 0)  # type: ignore[arg-type]  # it is a Conv1d
         elif torch.jit.is_scripting() or torch.jit.is_tracing():
             x = self.depthwise_conv(x)
         else:
@@ -170,5 +176,6 @@ class ConvolutionModule(nn.Module):
         """
         x = F.glu(self.in_proj(x), dim=2).permute(1, 2, 0)  # (N, C, T)
         x = x.masked_fill(pad_mask.unsqueeze(1), 0.0)
-        x, cache = self.depthwise_conv.streaming_forward(x, cache)
+        conv = self.depthwise_conv  # a ChunkCausalDepthwiseConv1d
+        x, cache = conv.streaming_forward(x, cache)  # type: ignore[operator]  # declared as Module
         return self.out_proj(x.permute(2, 0, 1)), cache

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.encoders.chunked import ChunkedEncoder
+from asr_core.encoders.entries import expand_entries
 from asr_core.encoders.zipformer.layer import Zipformer2EncoderLayer
 from asr_core.encoders.zipformer.stack import DownsampledZipformer2Encoder, Zipformer2Encoder
 from asr_core.nn.bypass import SimpleDownsample
@@ -23,7 +24,8 @@ class Zipformer2(ChunkedEncoder):
 
     Args:
       output_downsampling_factor: reduction of the frame rate at the output; 2 gives 25 Hz.
-      downsampling_factor: reduction of the frame rate inside each stack; its length is the number of stacks.
+      downsampling_factor: reduction of the frame rate inside each stack; its length is the number
+        of stacks.
       encoder_dim: width of each stack.
       num_encoder_layers: layers of each stack.
       encoder_unmasked_dim: channels that training never masks.
@@ -86,7 +88,7 @@ class Zipformer2(ChunkedEncoder):
         self.downsample_output = SimpleDownsample(output_downsampling_factor)
 
     def _make_stack(self, i: int, num_stacks: int, dropout: FloatLike, warmup_batches: float) -> nn.Module:
-        """Build stack i; its layers warm up in its share of ``warmup_batches``, after those of the stacks before it."""
+        """Build stack i, whose layers warm up after those of the stacks before it."""
         ds = self.downsampling_factor[i]
         layers = [
             Zipformer2EncoderLayer(
@@ -108,7 +110,8 @@ class Zipformer2(ChunkedEncoder):
             pos_dim=self.pos_dim,
             warmup_begin=warmup_batches * (i + 1) / (num_stacks + 1),
             warmup_end=warmup_batches * (i + 2) / (num_stacks + 1),
-            # stacks of lower frame rates lose less when a layer is skipped, and are regularised more
+            # stacks of lower frame rates lose less when a layer is skipped, and are regularised
+            # more
             final_layerdrop_rate=0.035 * ds**0.5,
         )
         return encoder if ds == 1 else DownsampledZipformer2Encoder(encoder, self.encoder_dim[i], ds)
@@ -127,7 +130,7 @@ class Zipformer2(ChunkedEncoder):
         return x, x_lens
 
     def forward_stacks(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """Encode as :meth:`forward` does, and return the output of each stack, too: (T, N, C_i) at 50 Hz."""
+        """Encode as :meth:`forward` does, and return the stacks' outputs (T, N, C_i) at 50 Hz."""
         x = x.transpose(0, 1).contiguous()  # (T, N, C)
         pad_mask = make_pad_mask(x_lens.to(x.device), x.size(0))
         chunk_size = -1
@@ -167,8 +170,8 @@ class Zipformer2(ChunkedEncoder):
           chunk_size, left_context_frames: in 50 Hz frames; -1 stands for all.
 
         Raises:
-          UserError: the chunk is no multiple of a stack's downsampling factor, or the left context does not hold
-            what the convolutions need.
+          UserError: the chunk is no multiple of a stack's downsampling factor, or the left context
+            does not hold what the convolutions need.
         """
         if chunk_size < 0:
             return -1
@@ -176,21 +179,25 @@ class Zipformer2(ChunkedEncoder):
         for ds, kernel in zip(self.downsampling_factor, self.cnn_module_kernel):
             if chunk_size == 0 or chunk_size % ds != 0:
                 raise UserError(
-                    f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor {ds}: change --chunk-size"
+                    f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor "
+                    f"{ds}: change --chunk-size"
                 )
             needed = (kernel // 2) * ds
             if 0 <= left_chunks * chunk_size < needed:
                 raise UserError(
-                    f"a left context of {left_chunks * chunk_size} frames (whole chunks of {chunk_size}) is too short for kernel"
-                    f" {kernel} at downsampling factor {ds}: --left-context-frames must be at least {needed}"
+                    f"a left context of {left_chunks * chunk_size} frames (whole chunks of "
+                    f"{chunk_size}) is too short for kernel"
+                    f" {kernel} at downsampling factor {ds}: --left-context-frames must be at "
+                    f"least {needed}"
                 )
         return left_chunks
 
     def _draw_feature_masks(self, x: Tensor) -> List[Optional[Tensor]]:
-        """Draw for each stack a mask (1, N, C) that hides the last channels, or all that may be masked, of some sequences.
+        """Draw for each stack a mask (1, N, C) of the channels that sequences keep.
 
-        The same sequences lose channels in all stacks, and for all frames: otherwise the hidden channels could be
-        recovered from other stacks or neighbouring frames.
+        Some sequences lose the last channels, some all that may be masked.
+        The same sequences lose channels in all stacks, and for all frames: otherwise the hidden
+        channels could be recovered from other stacks or neighbouring frames.
         """
         kept = torch.rand((2, x.size(1), 1), device=x.device) > 0.125
         keep1 = kept[0].to(x.dtype)
@@ -211,12 +218,13 @@ class Zipformer2(ChunkedEncoder):
     ) -> List[Tensor]:
         """Return the states of N = ``batch_size`` new streams.
 
-        For each layer of width C, with L frames of left context at its rate: keys (L, N, H * key width), non-linear
-        attention (1, N, L, 3 C / 4), values twice (L, N, H * value width), convolution caches twice (N, C, K // 2);
-        last, the count of processed frames (N,) int32.
+        For each layer of width C, with L frames of left context at its rate: keys (L, N, H * key
+        width), non-linear attention (1, N, L, 3 C / 4), values twice (L, N, H * value width),
+        convolution caches twice (N, C, K // 2); last, the count of processed frames (N,) int32.
 
         Raises:
-          UserError: the encoder is not causal, or chunk size and left context are not single, limited values.
+          UserError: the encoder is not causal, or chunk size and left context are not single,
+            limited values.
         """
         self._check_streaming()
         left_frames = self.left_context_frames[0]
@@ -265,7 +273,9 @@ class Zipformer2(ChunkedEncoder):
         for i, stack in enumerate(self.encoders):
             end = begin + 6 * self.num_encoder_layers[i]
             x = _to_width(x, self.encoder_dim[i])
-            x, stack_states = stack.streaming_forward(x, states[begin:end], left_frames, mask)
+            x, stack_states = stack.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
+                x, states[begin:end], left_frames, mask
+            )
             outputs.append(x)
             new_states += stack_states
             begin = end
@@ -280,14 +290,7 @@ def _as_tuple(value: Ints) -> Tuple[int, ...]:
 
 def _per_stack(name: str, value: Ints, num_stacks: int) -> Tuple[int, ...]:
     """Return ``value`` with one entry per stack."""
-    values = _as_tuple(value)
-    if len(values) == 1:
-        return values * num_stacks
-    if len(values) != num_stacks:
-        raise ValueError(
-            f"{name} has {len(values)} entries for {num_stacks} stacks: {','.join(map(str, values))}"
-        )
-    return values
+    return expand_entries(name, _as_tuple(value), num_stacks, "stack")
 
 
 def _to_width(x: Tensor, width: int) -> Tensor:

@@ -11,15 +11,15 @@ class FeedforwardModule(nn.Module):
     Args:
       embed_dim: width C of input and output.
       feedforward_dim: width inside.
-      dropout: dropout rate; all frames of a sequence share the mask, since neighbouring frames are so alike that
-        they would fill in each other's holes.
+      dropout: dropout rate; all frames of a sequence share the mask, since neighbouring frames are
+        so alike that they would fill in each other's holes.
     """
 
     def __init__(self, embed_dim: int, feedforward_dim: int, dropout: FloatLike) -> None:
         super().__init__()
         self.in_proj = nn.Linear(embed_dim, feedforward_dim)
-        # SwooshL is nearly linear for small inputs, hence the lower bound of the magnitude, and its right half
-        # carries the signal, hence any share of positive values above 0.3 will do.
+        # SwooshL is nearly linear for small inputs, hence the lower bound of the magnitude, and its
+        # right half carries the signal, hence any share of positive values above 0.3 will do.
         self.hidden_balancer = Balancer(
             feedforward_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0
         )

@@ -18,7 +18,7 @@ from asr_core.nn.scaling import Balancer, BiasNorm, FloatLike, ScheduledFloat, W
 
 
 def _add(x: Tensor, branch: Tensor, keep: Optional[Tensor]) -> Tensor:
-    """Add a residual branch (T, N, C) to x (T, N, C) for the sequences that keep (N, 1) it, or for all."""
+    """Add a branch (T, N, C) to x (T, N, C) for all sequences, or where ``keep`` (N, 1) is 1."""
     return x + branch if keep is None else torch.addcmul(x, branch, keep)
 
 
@@ -29,7 +29,8 @@ class Zipformer2EncoderLayer(nn.Module):
       embed_dim: width C.
       pos_dim: width E of the positional encoding.
       num_heads, query_head_dim, pos_head_dim, value_head_dim: sizes of the attention.
-      feedforward_dim: width of the middle feed-forward module; the first has 3/4, the last 5/4 of it.
+      feedforward_dim: width of the middle feed-forward module; the first has 3/4, the last 5/4 of
+        it.
       cnn_module_kernel: odd.
       dropout: dropout rate of the feed-forward modules.
       causal: use chunk-causal convolutions.
@@ -50,20 +51,22 @@ class Zipformer2EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
-        # Stochastic depth within the layer (Huang et al. 2016), per sequence. The modules that mix frames are
-        # dropped often at first, so that the feed-forward modules learn first and convolutions do not take over;
-        # later the full layer is trained, as it is used. Feed-forward modules 2 and 3 are dropped rarely, but for
-        # longer, to keep their output from outgrowing the residual stream.
+        # Stochastic depth within the layer (Huang et al. 2016), per sequence. The modules that mix
+        # frames are dropped often at first, so that the feed-forward modules learn first and
+        # convolutions do not take over; later the full layer is trained, as it is used.
+        # Feed-forward modules 2 and 3 are dropped rarely, but for longer, to keep their output from
+        # outgrowing the residual stream.
         self.attention_skip_rate = ScheduledFloat((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
         self.conv_skip_rate = ScheduledFloat((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
         self.ff2_skip_rate = ScheduledFloat((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
         self.ff3_skip_rate = ScheduledFloat((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
-        # Non-linear attention sometimes gets uniform weights, so that it learns to use a mean over the sequence
-        # before attention weights mean anything.
+        # Non-linear attention sometimes gets uniform weights, so that it learns to use a mean over
+        # the sequence before attention weights mean anything.
         self.const_attention_rate = ScheduledFloat((0.0, 0.25), (4000.0, 0.025))
         # unused; it keeps state dicts interchangeable with icefall's
         self.bypass_scale = nn.Parameter(torch.full((embed_dim,), 0.5))
-        # their scales stay above 0.9 at first, falling to 0.2 over 20000 batches: no layer may opt out early on
+        # their scales stay above 0.9 at first, falling to 0.2 over 20000 batches: no layer may opt
+        # out early on
         self.bypass = BypassModule(embed_dim)
         self.bypass_mid = BypassModule(embed_dim)
         self.self_attn_weights = RelPositionMultiheadAttentionWeights(
@@ -79,8 +82,8 @@ class Zipformer2EncoderLayer(nn.Module):
         self.conv_module1 = ConvolutionModule(embed_dim, cnn_module_kernel, causal)
         self.conv_module2 = ConvolutionModule(embed_dim, cnn_module_kernel, causal)
         self.norm = BiasNorm(embed_dim)
-        # Before and after the norm, channels stay nearly zero-centred and of moderate size: a channel with a large
-        # offset would dominate BiasNorm's root mean square and carry nothing.
+        # Before and after the norm, channels stay nearly zero-centred and of moderate size: a
+        # channel with a large offset would dominate BiasNorm's root mean square and carry nothing.
         self.balancer1 = Balancer(embed_dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0)
         self.balancer_na = self._branch_balancer(ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0)
         self.balancer_ff2 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.1), default=0.0), 2.0)
@@ -93,8 +96,8 @@ class Zipformer2EncoderLayer(nn.Module):
     def _branch_balancer(self, min_abs: FloatLike, max_abs: float) -> Balancer:
         """Make a balancer that keeps the output of a residual branch from staying too small.
 
-        The bound starts near 0, where branches start, and rises over the warm-up. Its probability is low, since it
-        mends a rare fault, which may take its time.
+        The bound starts near 0, where branches start, and rises over the warm-up. Its probability
+        is low, since it mends a rare fault, which may take its time.
         """
         return Balancer(
             self.embed_dim, min_positive=0.3, max_positive=0.7, min_abs=min_abs, max_abs=max_abs, prob=0.05
@@ -156,7 +159,7 @@ class Zipformer2EncoderLayer(nn.Module):
         return [(d > rate).to(x.dtype) if rate > 0.0 else None for d, rate in zip(drawn, map(float, rates))]
 
     def _sometimes_uniform(self, weights: Tensor) -> Tensor:
-        """Return one head's weights (1, N, T, T), which training sometimes makes uniform over the frames it sees."""
+        """Return a head's weights (1, N, T, T), sometimes made uniform over the frames it sees."""
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             if random.random() < float(self.const_attention_rate):
                 seen = (weights > 0.0).to(weights.dtype)
@@ -171,7 +174,8 @@ class Zipformer2EncoderLayer(nn.Module):
         Args:
           x: (T, N, C).
           pos_emb: (1, 2 T - 1 + L, E).
-          states: cached_key, cached_nonlin_attn, cached_val1, cached_val2, cached_conv1, cached_conv2.
+          states: cached_key, cached_nonlin_attn, cached_val1, cached_val2, cached_conv1,
+            cached_conv2.
           left_context_len: number L of frames before the chunk.
           mask: (N, L + T) boolean, True at keys that must not be seen.
 

@@ -33,8 +33,9 @@ PRESETS: Dict[str, Dict[str, Any]] = {
     },
     "streaming": {"causal": True},
 }
-# Zipformer-M of Yao et al. 2023, table 1: the stacks in the middle run at the lowest frame rate, so they can be
-# the widest at the same cost. Their kernels are shorter, since a frame there is up to eight times as long.
+# Zipformer-M of Yao et al. 2023, table 1: the stacks in the middle run at the lowest frame rate, so
+# they can be the widest at the same cost. Their kernels are shorter, since a frame there is up to
+# eight times as long.
 _MEDIUM: Dict[str, Any] = {
     "num_encoder_layers": (2, 2, 3, 4, 3, 2),
     "downsampling_factor": (1, 2, 4, 8, 4, 2),
@@ -50,11 +51,15 @@ _MEDIUM: Dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ZipformerOptions(ChunkOptions):
-    """Zipformer. Lists are comma-separated, one entry per encoder stack; a single value is taken for all stacks."""
+    """Zipformer.
+
+    Lists are comma-separated, one entry per encoder stack; a single value is taken for all stacks.
+    """
 
     model_size: str = option(
         "",
-        "Preset of the sizes below: tiny (3.6 M parameters), small (23 M), medium (66 M), large (148 M), "
+        "Preset of the sizes below: tiny (3.6 M parameters), small (23 M), medium (66 M), large "
+        "(148 M), "
         "streaming (medium and causal). Options given besides win.",
         choices=["", *PRESETS],
         presets={name: {**_MEDIUM, **sizes} for name, sizes in PRESETS.items()},

@@ -17,7 +17,8 @@ class Zipformer2Encoder(nn.Module):
     Args:
       layers: the layers.
       pos_dim: width of the positional encoding.
-      warmup_begin, warmup_end: batch counts between which the layers come into full use, one after another.
+      warmup_begin, warmup_end: batch counts between which the layers come into full use, one after
+        another.
       final_layerdrop_rate: probability per sequence of skipping a layer from then on.
     """
 
@@ -32,7 +33,8 @@ class Zipformer2Encoder(nn.Module):
         super().__init__()
         self.encoder_pos = CompactRelPositionalEncoding(pos_dim, dropout_rate=0.15, length_factor=1.0)
         self.layers = nn.ModuleList(layers)
-        # Half of the sequences bypass a layer until its turn comes, so the stack trains from the input upwards.
+        # Half of the sequences bypass a layer until its turn comes, so the stack trains from the
+        # input upwards.
         share = (warmup_end - warmup_begin) / len(layers)
         for i, layer in enumerate(layers):
             begin = warmup_begin + i * share
@@ -85,7 +87,7 @@ class Zipformer2Encoder(nn.Module):
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(
+            x, layer_states = layer.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
                 x, pos_emb, states[i * 6 : (i + 1) * 6], left_context_len, mask
             )
             new_states += layer_states
@@ -117,7 +119,9 @@ class DownsampledZipformer2Encoder(nn.Module):
         attn_mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """Encode as :meth:`Zipformer2Encoder.forward` does; masks and chunk size are at the input's rate.
+        """Encode as :meth:`Zipformer2Encoder.forward` does.
+
+        Masks and chunk size are at the input's rate.
 
         Args:
           x: (T, N, C).
@@ -142,7 +146,17 @@ class DownsampledZipformer2Encoder(nn.Module):
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """Encode as :meth:`Zipformer2Encoder.streaming_forward` does; x (T, N, C), mask and left context at the input's rate."""
+        """Encode as :meth:`Zipformer2Encoder.streaming_forward` does.
+
+        Args:
+          x: (T, N, C).
+          states: six of each layer.
+          left_context_len: number L of frames before the chunk, at the input's rate.
+          mask: (N, L + T) boolean, True at keys that must not be seen.
+
+        Returns:
+          (T, N, C) and the next states.
+        """
         ds = self.downsample_factor
         y, new_states = self.encoder.streaming_forward(
             self.downsample(x), states, left_context_len // ds, mask[:, ::ds]

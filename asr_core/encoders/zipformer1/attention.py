@@ -1,4 +1,7 @@
-"""Self-attention of the first Zipformer: one set of weights, of reduced width, is used at two places of a layer."""
+"""Self-attention of the first Zipformer.
+
+A layer computes one set of weights, from queries of reduced width, and uses it at two places.
+"""
 
 import math
 import random
@@ -12,9 +15,9 @@ from asr_core.ops.attention import attention_weights, attention_weights_plain
 
 
 class RelPositionalEncoding(nn.Module):
-    """Sines and cosines, alternating, of the offset between query and key (Vaswani et al. 2017, section 3.5).
+    """Sines and cosines, alternating, of the offset between query and key.
 
-    There are C / 2 frequencies, from 1 down to about 1 / 10000.
+    There are C / 2 frequencies, from 1 down to about 1 / 10000 (Vaswani et al. 2017, section 3.5).
 
     Args:
       channels: number C of channels, even.
@@ -47,7 +50,9 @@ class RelPositionalEncoding(nn.Module):
 
 
 class RelPositionMultiheadAttention(nn.Module):
-    """Attention with queries and keys of width A, values of width A / 2, and scores ``q . k + p . (W phi(i - j))``.
+    """Self-attention whose scores are ``q . k + p . (W phi(i - j))``.
+
+    Queries and keys have the width A, values half of it.
 
     Args:
       embed_dim: width C of input and output.
@@ -60,18 +65,20 @@ class RelPositionMultiheadAttention(nn.Module):
         super().__init__()
         if attention_dim % (2 * num_heads) != 0:
             raise ValueError(
-                f"{num_heads} heads do not divide an attention width of {attention_dim} and half of it, for values"
+                f"{num_heads} heads do not divide an attention width of {attention_dim} and half "
+                "of it, for values"
             )
         self.attention_dim = attention_dim
         self.num_heads = num_heads
         value_dim = attention_dim // 2
         in_proj_dim = 2 * attention_dim + value_dim + pos_dim * num_heads
-        # Scores are not divided by sqrt(A / H). Its fourth root in the initial weights of both queries and keys
-        # has the same effect at the start and leaves the scale to be learned.
+        # Scores are not divided by sqrt(A / H). Its fourth root in the initial weights of both
+        # queries and keys has the same effect at the start and leaves the scale to be learned.
         self.in_proj = ScaledLinear(
             embed_dim, in_proj_dim, initial_scale=(attention_dim // num_heads) ** -0.25
         )
-        # small at first, so that content decides until positions prove useful, and each branch starts close to zero
+        # small at first, so that content decides until positions prove useful, and each branch
+        # starts close to zero
         self.linear_pos = ScaledLinear(embed_dim, num_heads * pos_dim, bias=False, initial_scale=0.05)
         self.out_proj = ScaledLinear(value_dim, embed_dim, initial_scale=0.05)
         self.in_proj2 = nn.Linear(embed_dim, value_dim, bias=False)
@@ -81,7 +88,7 @@ class RelPositionMultiheadAttention(nn.Module):
         self.whiten_values2 = self._whiten()
 
     def _whiten(self) -> Whiten:
-        """Make a module that keeps the keys or values of each head from collapsing into few directions."""
+        """Make a module that keeps a head's keys or values from collapsing into few directions."""
         return Whiten(self.num_heads, whitening_limit=2.0, prob=(0.025, 0.25), grad_scale=0.025)
 
     def forward(self, x: Tensor, pos_emb: Tensor, mask: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
@@ -100,7 +107,7 @@ class RelPositionMultiheadAttention(nn.Module):
         return self.out_proj(self._average(self.whiten_values(v), weights)), weights
 
     def forward2(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Average x (T, N, C) by the weights (H, N, T, T) that :meth:`forward` returned: (T, N, C)."""
+        """Average x (T, N, C) by the weights (H, N, T, T) of :meth:`forward`: (T, N, C)."""
         return self.out_proj2(self._average(self.whiten_values2(self.in_proj2(x)), weights))
 
     def streaming_forward(
@@ -137,18 +144,22 @@ class RelPositionMultiheadAttention(nn.Module):
         return self.out_proj2(self._average(v, weights)), v[x.size(0) :]
 
     def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Project x (T, N, C) to queries and keys (T, N, A), values (T, N, A / 2), positional queries (T, N, H * pos_dim)."""
+        """Project x (T, N, C) to queries, keys, values and positional queries.
+
+        Returns:
+          (T, N, A) twice, (T, N, A / 2) and (T, N, H * pos_dim).
+        """
         a, x = self.attention_dim, self.in_proj(x)
         return x[..., :a], x[..., a : 2 * a], x[..., 2 * a : 2 * a + a // 2], x[..., 2 * a + a // 2 :]
 
     def _weights(self, q: Tensor, k: Tensor, p: Tensor, pos_emb: Tensor, mask: Optional[Tensor]) -> Tensor:
-        """Return the weights (H, N, T, S) of queries (T, N, A) and positional queries over keys (S, N, A)."""
+        """Return the weights (H, N, T, S) of queries q, p (T, N, .) over keys k (S, N, A)."""
         q, k, p = self._heads(q), self._heads(k), self._heads(p)
         pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1)).squeeze(1)
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return attention_weights_plain(q, k, p, pos, mask)
-        # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax, whose gradient
-        # then vanishes, so nothing else would bring them back.
+        # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax,
+        # whose gradient then vanishes, so nothing else would bring them back.
         penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
         return attention_weights(q, k, p, pos, mask, limit=25.0, penalty=penalty)[0]
 

@@ -3,7 +3,6 @@
 from typing import Tuple
 
 from asr_core.encoders.chunk_options import decoding_chunk
-from asr_core.encoders.entries import expand_entries
 from asr_core.encoders.zipformer1.encoder import Zipformer
 from asr_core.encoders.zipformer1.options import Zipformer1Options
 from asr_core.encoders.zipformer1.subsampling import Conv2dSubsamplingZipformer1
@@ -18,33 +17,29 @@ def build(opts: Zipformer1Options, feature_dim: int) -> Tuple[Conv2dSubsamplingZ
     """
     if not opts.causal:
         raise UserError("--causal 0: this encoder is always causal, leave it out")
-    lists = expand_entries(
-        {
-            "num_encoder_layers": opts.num_encoder_layers,
-            "feedforward_dims": opts.feedforward_dims,
-            "nhead": opts.nhead,
-            "encoder_dims": opts.encoder_dims,
-            "attention_dims": opts.attention_dims,
-            "encoder_unmasked_dims": opts.encoder_unmasked_dims,
-            "zipformer_downsampling_factors": opts.zipformer_downsampling_factors,
-            "cnn_module_kernels": opts.cnn_module_kernels,
-        },
-        len(opts.zipformer_downsampling_factors),
-        "stack",
-    )
     chunk_size, left_context_frames = _chunks(opts)
     encoder = Zipformer(
+        num_encoder_layers=opts.num_encoder_layers,
+        feedforward_dims=opts.feedforward_dims,
+        nhead=opts.nhead,
+        encoder_dims=opts.encoder_dims,
+        attention_dims=opts.attention_dims,
+        encoder_unmasked_dims=opts.encoder_unmasked_dims,
+        zipformer_downsampling_factors=opts.zipformer_downsampling_factors,
+        cnn_module_kernels=opts.cnn_module_kernels,
         short_chunk_size=opts.short_chunk_size,
         num_left_chunks=opts.num_left_chunks,
         chunk_size=chunk_size,
         left_context_frames=left_context_frames,
-        **lists,
     )
     return Conv2dSubsamplingZipformer1(feature_dim, encoder.encoder_dim[0]), encoder
 
 
 def _chunks(opts: Zipformer1Options) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
-    """Return the chunk sizes and left contexts, by default those of ``decode_chunk_len`` and ``num_left_chunks``."""
+    """Return chunk sizes and left contexts.
+
+    By default they follow from ``decode_chunk_len`` and ``num_left_chunks``.
+    """
     chunk, _ = decoding_chunk(opts.decode_chunk_len, opts.num_left_chunks)
     chunk_size = opts.chunk_size or (chunk,)
     limited = opts.num_left_chunks > 0 and chunk_size[0] > 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.encoders.chunked import ChunkedEncoder
+from asr_core.encoders.entries import expand_entries
 from asr_core.encoders.zipformer1.layer import ZipformerEncoderLayer
 from asr_core.encoders.zipformer1.modules import AttentionDownsample, SkipFirst, WeightedSum
 from asr_core.encoders.zipformer1.stack import DownsampledZipformerEncoder, ZipformerEncoder
@@ -18,7 +19,8 @@ from asr_core.utils.errors import UserError
 class Zipformer(ChunkedEncoder):
     """Stacks of layers at different frame rates, on 50 Hz frames.
 
-    It is always causal; only attention sees whole chunks. Each argument that is a sequence has one entry per stack.
+    It is always causal; only attention sees whole chunks. Each argument that is a sequence has one
+    entry per stack, or a single one for all.
 
     Args:
       num_encoder_layers: layers of each stack.
@@ -34,7 +36,8 @@ class Zipformer(ChunkedEncoder):
       warmup_batches: batch count after which layers and skip connections are rarely left out.
       short_chunk_size: the longest chunk of training (50 Hz frames) below the whole utterance.
       num_left_chunks: chunks of left context in training; -1 for all.
-      chunk_size, left_context_frames: for evaluation and streaming, see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
+      chunk_size, left_context_frames: for evaluation and streaming, see
+        :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
     """
 
     def __init__(
@@ -58,46 +61,52 @@ class Zipformer(ChunkedEncoder):
         super().__init__(True, tuple(chunk_size), tuple(left_context_frames))
         self.output_downsampling_factor = 2
         self.downsampling_factor = tuple(zipformer_downsampling_factors)
+        num_stacks = len(self.downsampling_factor)
         self.longest_step = max(self.downsampling_factor)
-        self.num_encoder_layers = tuple(num_encoder_layers)
-        self.encoder_dim = tuple(encoder_dims)
+        self.num_encoder_layers = _per_stack("num_encoder_layers", num_encoder_layers, num_stacks)
+        self.feedforward_dims = _per_stack("feedforward_dims", feedforward_dims, num_stacks)
+        self.nhead = _per_stack("nhead", nhead, num_stacks)
+        self.encoder_dim = _per_stack("encoder_dims", encoder_dims, num_stacks)
         self.output_dim = self.encoder_dim[-1]
-        self.attention_dims = tuple(attention_dims)
-        self.encoder_unmasked_dims = tuple(encoder_unmasked_dims)
-        self.cnn_module_kernels = tuple(cnn_module_kernels)
+        self.attention_dims = _per_stack("attention_dims", attention_dims, num_stacks)
+        self.encoder_unmasked_dims = _per_stack("encoder_unmasked_dims", encoder_unmasked_dims, num_stacks)
+        self.cnn_module_kernels = _per_stack("cnn_module_kernels", cnn_module_kernels, num_stacks)
         self.short_chunk_size = short_chunk_size
         self.num_left_chunks = num_left_chunks
         self._check()
-        self.encoders = nn.ModuleList()
-        for i, ds in enumerate(self.downsampling_factor):
-            layers = [
-                ZipformerEncoderLayer(
-                    encoder_dims[i],
-                    attention_dim=attention_dims[i],
-                    num_heads=nhead[i],
-                    pos_dim=pos_dim,
-                    feedforward_dim=feedforward_dims[i],
-                    cnn_module_kernel=cnn_module_kernels[i],
-                    dropout=dropout,
-                )
-                for _ in range(num_encoder_layers[i])
-            ]
-            # a stack's layers warm up after those of the stacks before it
-            begin, end = (warmup_batches * (i + k) / (len(encoder_dims) + 1) for k in (1, 2))
-            stack = ZipformerEncoder(layers, encoder_dims[i], dropout, begin, end)
-            input_dim = encoder_dims[max(0, i - 1)]
-            self.encoders.append(
-                stack if ds == 1 else DownsampledZipformerEncoder(stack, input_dim, encoder_dims[i], ds)
-            )
-        self.skip_layers = [_skip_from(self.downsampling_factor, i) for i in range(len(encoder_dims))]
+        self.encoders = nn.ModuleList(
+            [self._make_stack(i, dropout, pos_dim, warmup_batches) for i in range(num_stacks)]
+        )
+        self.skip_layers = [_skip_from(self.downsampling_factor, i) for i in range(num_stacks)]
         self.skip_modules = nn.ModuleList(
             [WeightedSum() if k >= 0 else SkipFirst() for k in self.skip_layers]
         )
-        # At first half of the connections around stacks are left out, so that no stack is bypassed for good.
+        # At first half of the connections around stacks are left out, so that no stack is bypassed
+        # for good.
         self.skip_rate = ScheduledFloat((0.0, 0.5), (warmup_batches, 0.025))
         self.downsample_output = AttentionDownsample(
-            encoder_dims[-1], encoder_dims[-1], self.output_downsampling_factor
+            self.output_dim, self.output_dim, self.output_downsampling_factor
         )
+
+    def _make_stack(self, i: int, dropout: float, pos_dim: int, warmup_batches: float) -> nn.Module:
+        """Build stack i, whose layers warm up after those of the stacks before it."""
+        ds, dim = self.downsampling_factor[i], self.encoder_dim[i]
+        layers = [
+            ZipformerEncoderLayer(
+                dim,
+                attention_dim=self.attention_dims[i],
+                num_heads=self.nhead[i],
+                pos_dim=pos_dim,
+                feedforward_dim=self.feedforward_dims[i],
+                cnn_module_kernel=self.cnn_module_kernels[i],
+                dropout=dropout,
+            )
+            for _ in range(self.num_encoder_layers[i])
+        ]
+        begin, end = (warmup_batches * (i + k) / (len(self.encoder_dim) + 1) for k in (1, 2))
+        stack = ZipformerEncoder(layers, dim, dropout, begin, end)
+        input_dim = self.encoder_dim[max(0, i - 1)]
+        return stack if ds == 1 else DownsampledZipformerEncoder(stack, input_dim, dim, ds)
 
     def _check(self) -> None:
         """Check the sizes of the stacks.
@@ -113,7 +122,8 @@ class Zipformer(ChunkedEncoder):
             )
             if dim % 2 != 0 or unmasked > dim:
                 raise ValueError(
-                    f"a stack's width must be even and at least that of the unmasked channels, got {dim} and {unmasked}"
+                    "a stack's width must be even and at least that of the unmasked channels, got "
+                    f"{dim} and {unmasked}"
                 )
             if ds == 1 and dim != before:
                 raise ValueError(f"a stack that is not downsampled keeps the width {before}, got {dim}")
@@ -121,7 +131,8 @@ class Zipformer(ChunkedEncoder):
                 raise ValueError(f"the downsampling factor {ds} does not divide {self.longest_step}")
         if self.short_chunk_size < self.longest_step:
             raise ValueError(
-                f"a short chunk size of {self.short_chunk_size} frames is below the downsampling factor {self.longest_step}"
+                f"a short chunk size of {self.short_chunk_size} frames is below the downsampling "
+                f"factor {self.longest_step}"
             )
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
@@ -138,7 +149,7 @@ class Zipformer(ChunkedEncoder):
         return x, x_lens
 
     def forward_stacks(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """Encode as :meth:`forward` does, and return the output of each stack, too: (T, N, C_i) at 50 Hz."""
+        """Encode as :meth:`forward` does, and return the stacks' outputs (T, N, C_i) at 50 Hz."""
         x = x.transpose(0, 1).contiguous()  # (T, N, C)
         pad_mask = make_pad_mask(x_lens.to(x.device), x.size(0))
         attn_mask: Optional[Tensor] = None
@@ -166,9 +177,10 @@ class Zipformer(ChunkedEncoder):
     def _draw_chunk_for(self, num_frames: int) -> Tuple[int, int]:
         """Draw (chunk size, chunks of left context) for one batch; -1 stands for all.
 
-        Training draws r from 1 to T - 1, with T the frames at the lowest rate. Above 0.75 T, for about a quarter of the
-        batches, the whole utterance is seen, else chunks of ``r mod (short_chunk_size // step) + 1`` frames at that
-        rate. A batch too short for a choice is seen as a whole.
+        Training draws r from 1 to T - 1, with T the frames at the lowest rate. Above 0.75 T, for
+        about a quarter of the batches, the whole utterance is seen, else chunks of ``r mod
+        (short_chunk_size // step) + 1`` frames at that rate. A batch too short for a choice is seen
+        as a whole.
         """
         if not self.training:
             return self._draw_chunk()
@@ -193,13 +205,14 @@ class Zipformer(ChunkedEncoder):
             return -1
         if chunk_size == 0 or chunk_size % self.longest_step != 0:
             raise UserError(
-                f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor {self.longest_step}: change --chunk-size"
+                f"a chunk of {chunk_size} frames cannot be divided by the downsampling factor "
+                f"{self.longest_step}: change --chunk-size"
                 " (or --decode-chunk-len, twice as long)"
             )
         return left_context_frames // chunk_size if left_context_frames >= 0 else -1
 
     def _draw_feature_masks(self, x: Tensor) -> List[Optional[Tensor]]:
-        """Draw for each stack a mask (T', N, C) at its rate that hides the maskable channels of some frames.
+        """Draw for each stack a mask (T', N, C) that hides the maskable channels of some frames.
 
         Frames at the lowest rate are drawn, so that no stack can see what is hidden from another.
         """
@@ -223,9 +236,9 @@ class Zipformer(ChunkedEncoder):
     ) -> List[Tensor]:
         """Return the states of N = ``batch_size`` new streams.
 
-        For each stack of L layers, at its frame rate, len (L, N) int64, then for each stack avg (L, N, C), then key
-        (L, left, N, A), val, val2 (L, left, N, A / 2), conv1, conv2 (L, N, C, K - 1); last, the count of processed
-        frames (N,) int32.
+        For each stack of L layers, at its frame rate, len (L, N) int64, then for each stack avg (L,
+        N, C), then key (L, left, N, A), val, val2 (L, left, N, A / 2), conv1, conv2 (L, N, C, K -
+        1); last, the count of processed frames (N,) int32.
 
         Raises:
           UserError: chunk size and left context are not single, limited values.
@@ -281,7 +294,9 @@ class Zipformer(ChunkedEncoder):
         for i, (stack, skip) in enumerate(zip(self.encoders, self.skip_modules)):
             if self.skip_layers[i] >= 0:
                 x = skip(outputs[self.skip_layers[i]], x)
-            x, stack_states = stack.streaming_forward(x, states[i:-1:num_stacks], left, mask, pad_mask)
+            x, stack_states = stack.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
+                x, states[i:-1:num_stacks], left, mask, pad_mask
+            )
             outputs.append(x)
             for kind, state in enumerate(stack_states):
                 new_states[kind * num_stacks + i] = state
@@ -289,8 +304,16 @@ class Zipformer(ChunkedEncoder):
         return self.downsample_output(x, pad_mask).transpose(0, 1), (x_lens + 1) // 2, new_states
 
 
+def _per_stack(name: str, values: Sequence[int], num_stacks: int) -> Tuple[int, ...]:
+    """Return ``values`` with one entry per stack."""
+    return expand_entries(name, tuple(values), num_stacks, "stack")
+
+
 def _skip_from(factors: Sequence[int], i: int) -> int:
-    """Return the stack whose output is added to the input of stack i, where the frame rate rises; -1 for none."""
+    """Return the stack whose output is added to the input of stack i; -1 for none.
+
+    There is one where the frame rate rises: the last before that runs at stack i's rate at least.
+    """
     if i <= 1 or factors[i - 1] <= factors[i]:
         return -1
     return max((j for j in range(i - 1) if factors[j] <= factors[i]), default=0)

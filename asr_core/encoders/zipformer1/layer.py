@@ -38,7 +38,7 @@ class FeedforwardModule(nn.Module):
 
 
 class CausalConvolutionModule(nn.Module):
-    """Gate, depthwise convolution over this frame and the K - 1 before it, DoubleSwish and projection.
+    """Gate, depthwise convolution over K frames up to the current one, DoubleSwish and projection.
 
     Args:
       channels: width C of input and output.
@@ -98,7 +98,7 @@ class CausalConvolutionModule(nn.Module):
 
 
 class ZipformerEncoderLayer(nn.Module):
-    """Three feed-forward modules, a mean over the past, one attention used twice, two convolutions, norm and bypass.
+    """Feed-forward modules, a mean over the past, attention, two convolutions, norm and bypass.
 
     Args:
       embed_dim: width C.
@@ -120,11 +120,11 @@ class ZipformerEncoderLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        # Modules that mix frames are sometimes left out of the first 2000 batches, so that training begins with
-        # those that do not.
+        # Modules that mix frames are sometimes left out of the first 2000 batches, so that training
+        # begins with those that do not.
         self.module_skip_rate = ScheduledFloat((0.0, 0.2), (2000.0, 0.0))
-        # The bypass must not let the input through alone: the layer's share is at least 0.75 at first, which drives
-        # all layers to learn, and 0.25 after 20000 batches.
+        # The bypass must not let the input through alone: the layer's share is at least 0.75 at
+        # first, which drives all layers to learn, and 0.25 after 20000 batches.
         self.bypass_min = ScheduledFloat((0.0, 0.75), (20000.0, 0.25))
         self.bypass_scale = nn.Parameter(torch.tensor(0.5))
         self.self_attn = RelPositionMultiheadAttention(embed_dim, attention_dim, num_heads, pos_dim)
@@ -186,7 +186,7 @@ class ZipformerEncoderLayer(nn.Module):
         )
 
     def _bypass_scale(self) -> Tensor:
-        """Return the layer's share of the output, a scalar, which training keeps within limits in one of ten batches."""
+        """Return the layer's share of the output, a scalar, limited in a tenth of training."""
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             if random.random() < 0.1:
                 return self.bypass_scale.clamp(min=float(self.bypass_min), max=1.0)
@@ -200,7 +200,8 @@ class ZipformerEncoderLayer(nn.Module):
         Args:
           x: (T, N, C).
           pos_emb: (1, 2 T - 1 + L, C).
-          states: len (N,), avg (N, C), key (L, N, A), val and val2 (L, N, A / 2), conv1 and conv2 (N, C, K - 1).
+          states: len (N,), avg (N, C), key (L, N, A), val and val2 (L, N, A / 2), conv1 and conv2
+            (N, C, K - 1).
           mask: boolean (N, 1, L + T), True at keys that must not be seen.
           pad_mask: boolean (N, T), True at padding.
 

@@ -4,7 +4,7 @@ They are those of icefall's ``pruned_transducer_stateless7``.
 """
 
 import random
-from typing import Any, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,19 @@ from asr_core.ops.limits import penalize_large
 
 
 class ActivationBalancer(Balancer):
-    """A balancer that acts less often as training proceeds; the count of batches is part of the state dict.
+    """A balancer that acts less often as training proceeds.
 
-    Activations go out of bounds mostly early on, and each use costs time.
+    Activations go out of bounds mostly early on, and each use costs time. The count of batches is
+    part of the state dict.
 
     Args:
-      num_channels, channel_dim, min_positive, max_positive, min_abs, max_abs: see :class:`~asr_core.nn.balancer.Balancer`.
+      num_channels, channel_dim, min_positive, max_positive, min_abs, max_abs: see
+        :class:`~asr_core.nn.balancer.Balancer`.
       min_prob: lower bound of its probability, which starts at 0.5 and halves every 4000 batches.
     """
+
+    if TYPE_CHECKING:
+        count: Tensor
 
     def __init__(
         self,
@@ -42,7 +47,7 @@ class ActivationBalancer(Balancer):
         self._seen = 0  # the count as a Python number: reading a tensor would wait for its device
 
     def drawn(self, x: Tensor) -> bool:
-        """Decide as :meth:`Balancer.drawn` does whether to act on x (any shape), and count the batch."""
+        """Decide as :meth:`Balancer.drawn` does whether to act on x, and count the batch."""
         if not self.training or not x.requires_grad:
             return False
         self.prob = max(self.min_prob, 0.5 ** (1.0 + self._seen / 4000.0))
@@ -59,10 +64,10 @@ class ActivationBalancer(Balancer):
 
 
 class BasicNorm(nn.Module):
-    """``x / sqrt(mean(x^2) + exp(eps))`` over the last axis; ``eps`` is learned, and softly limited to -3 ... 3.
+    """The norm ``x / sqrt(mean(x^2) + exp(eps))`` over the last axis, with a learned ``eps``.
 
-    Beside the learned constant small inputs stay small, so that the norm keeps some of the length; limits keep it
-    from being learned away.
+    Beside the learned constant small inputs stay small, so that the norm keeps some of the length;
+    limits keep it from being learned away.
 
     Args:
       eps: initial value of ``exp(eps)``.
@@ -135,11 +140,11 @@ def repeat_last_frame(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
 
 
 class AttentionDownsample(nn.Module):
-    """Weighted mean of each group of frames; the weights are a softmax of products with a learned query.
+    """Mean of each group of frames, weighted by a softmax of products with a learned query.
 
     Args:
-      in_channels, out_channels: widths C and C'; channels of the output beyond those of the input are a projection
-        of the whole group.
+      in_channels, out_channels: widths C and C'; channels of the output beyond those of the input
+        are a projection of the whole group.
       downsample: frames per group. The last group is filled by repeating the last frame.
     """
 
@@ -174,7 +179,8 @@ class AttentionDownsample(nn.Module):
         x = x.reshape(num_groups, ds, x.size(1), x.size(2))  # (G, ds, N, C)
         scores = torch.matmul(x, self.query)  # (G, ds, N)
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
-            # a tiny penalty keeps the softmax from saturating, where it has no gradient to come back with
+            # a tiny penalty keeps the softmax from saturating, where it has no gradient to come
+            # back with
             scores = penalize_large(scores, 10.0, 1.0e-4)
         out = (x * scores.softmax(dim=1).to(x.dtype).unsqueeze(3)).sum(dim=1)
         if self.extra_proj is not None:
@@ -202,7 +208,8 @@ class BiasedUpsample(nn.Module):
 class WeightedSum(nn.Module):
     """``w x + (1 - w) y`` with a learned scalar w; x may have fewer channels than y.
 
-    In a quarter of the batches training limits w to 0 .. 0.75, so that y, which has seen more layers, is not lost.
+    In a quarter of the batches training limits w to 0 .. 0.75, so that y, which has seen more
+    layers, is not lost.
     """
 
     def __init__(self) -> None:
@@ -211,7 +218,7 @@ class WeightedSum(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Combine x (T, N, C) and y (T, N, C'), C' at least C: (T, N, C')."""
-        weight = self.weight1
+        weight: Tensor = self.weight1
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             if random.random() < 0.25:
                 weight = weight.clamp(min=0.0, max=0.75)

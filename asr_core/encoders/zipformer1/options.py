@@ -9,7 +9,10 @@ from asr_core.utils.options import option
 
 @dataclass(frozen=True)
 class Zipformer1Options(ChunkOptions):
-    """The first, streaming Zipformer. Lists are comma-separated, one entry per stack; a single value is taken for all stacks."""
+    """The first, streaming Zipformer.
+
+    Lists are comma-separated, one entry per stack; a single value is taken for all stacks.
+    """
 
     num_encoder_layers: Tuple[int, ...] = option((2, 4, 3, 2, 4), "Layers of each stack.", at_least=1)
     feedforward_dims: Tuple[int, ...] = option(
@@ -27,7 +30,8 @@ class Zipformer1Options(ChunkOptions):
     )
     zipformer_downsampling_factors: Tuple[int, ...] = option(
         (1, 2, 4, 8, 2),
-        "Reduction of the frame rate inside each stack, on top of the front end's 2; its length is the number of stacks.",
+        "Reduction of the frame rate inside each stack, on top of the front end's 2; its length is "
+        "the number of stacks.",
         at_least=1,
     )
     cnn_module_kernels: Tuple[int, ...] = option(
@@ -37,11 +41,13 @@ class Zipformer1Options(ChunkOptions):
     )
     short_chunk_size: int = option(
         50,
-        "Training sees either whole utterances or chunks of at most this, in 50 Hz frames, rounded down to the lowest frame rate.",
+        "Training sees either whole utterances or chunks of at most this, in 50 Hz frames, rounded "
+        "down to the lowest frame rate.",
     )
     num_left_chunks: int = option(
         4,
-        "Chunks of left context: in training, and in decoding unless --left-context-frames is given; -1 for all.",
+        "Chunks of left context: in training, and in decoding unless --left-context-frames is "
+        "given; -1 for all.",
     )
     decode_chunk_len: int = option(
         32, "Chunk in decoding and validation, in feature frames: 32 are 320 ms. See --chunk-size."
@@ -49,7 +55,8 @@ class Zipformer1Options(ChunkOptions):
     causal: bool = option(True, "This encoder is always causal: nothing else is possible.")
     chunk_size: Tuple[int, ...] = option(
         (),
-        "Chunk in decoding and validation, in 50 Hz frames, -1 for the whole utterance; default: half of --decode-chunk-len.",
+        "Chunk in decoding and validation, in 50 Hz frames, -1 for the whole utterance; default: "
+        "half of --decode-chunk-len.",
         at_least=1,
         unless=-1,
     )

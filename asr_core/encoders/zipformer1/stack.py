@@ -20,7 +20,8 @@ class ZipformerEncoder(nn.Module):
       layers: the layers.
       embed_dim: their width C.
       dropout: dropout rate of the positional encoding.
-      warmup_begin, warmup_end: batch counts between which the layers come into nearly full use, one after another.
+      warmup_begin, warmup_end: batch counts between which the layers come into nearly full use, one
+        after another.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class ZipformerEncoder(nn.Module):
         self.encoder_pos = RelPositionalEncoding(embed_dim, dropout)
         self.layers = nn.ModuleList(layers)
         share = (warmup_end - warmup_begin) / len(layers)
-        # Half of the batches skip a layer until its turn comes, so the stack trains from the input upwards.
+        # Half of the batches skip a layer until its turn comes, so the stack trains from the input
+        # upwards.
         begins = [warmup_begin + i * share for i in range(len(layers))]
         self.layer_skip_rates = nn.ModuleList(
             [ScheduledFloat((begin, 0.5), (begin + share, 0.05)) for begin in begins]
@@ -75,7 +77,8 @@ class ZipformerEncoder(nn.Module):
         """Draw which layers are used."""
         used = [True for _ in self.layers]
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
-            used = [random.random() >= float(rate) for rate in self.layer_skip_rates]
+            rates = [float(rate) for rate in self.layer_skip_rates]  # type: ignore[arg-type]  # untyped ModuleList
+            used = [random.random() >= rate for rate in rates]
         return used
 
     def streaming_forward(
@@ -85,7 +88,8 @@ class ZipformerEncoder(nn.Module):
 
         Args:
           x: (T, N, C).
-          states: seven, each of all layers: those of :meth:`ZipformerEncoderLayer.streaming_forward`, stacked.
+          states: seven, each of all layers: those of
+            :meth:`ZipformerEncoderLayer.streaming_forward`, stacked.
           left_context_len: number L of frames before the chunk.
           mask: (N, L + T) boolean, True at keys that must not be seen.
           pad_mask: (N, T) boolean, True at padding.
@@ -96,7 +100,7 @@ class ZipformerEncoder(nn.Module):
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[List[Tensor]] = [[] for _ in states]
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(
+            x, layer_states = layer.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
                 x, pos_emb, [state[i] for state in states], mask.unsqueeze(1), pad_mask
             )
             for k, state in enumerate(layer_states):
@@ -105,7 +109,7 @@ class ZipformerEncoder(nn.Module):
 
 
 class DownsampledZipformerEncoder(nn.Module):
-    """A stack that runs at a lower frame rate than its input, and is added to it with a learned weight.
+    """A stack at a lower frame rate than its input, to which it is added with a learned weight.
 
     Args:
       encoder: the stack.
@@ -151,7 +155,18 @@ class DownsampledZipformerEncoder(nn.Module):
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor, pad_mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """Encode as :meth:`ZipformerEncoder.streaming_forward` does; x (T, N, C), masks and left context at the input's rate."""
+        """Encode as :meth:`ZipformerEncoder.streaming_forward` does.
+
+        Args:
+          x: (T, N, C).
+          states: seven, each of all layers.
+          left_context_len: number L of frames before the chunk, at the input's rate.
+          mask: (N, L + T) boolean, True at keys that must not be seen.
+          pad_mask: (N, T) boolean, True at padding.
+
+        Returns:
+          (T, N, C') and the next states.
+        """
         ds = self.downsample_factor
         y = self.downsample(x, pad_mask)
         y, new_states = self.encoder.streaming_forward(
