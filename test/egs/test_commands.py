@@ -112,7 +112,7 @@ def test_programs_of_a_recipe_know_its_encoder(capsys):
     folder = EGS / L / "contextnet"
     assert options_given(folder / "decode.py", "--alpha", 0.25).alpha == 0.25
     other = options_given(folder / "decode.py", "--encoder", "zipformer", "--encoder-dim", 64)
-    assert (other.encoder, other.encoder_dim, "alpha" in other) == ("zipformer", "64", False)
+    assert (other.encoder, other.encoder_dim, "alpha" in other) == ("zipformer", (64,), False)
     with pytest.raises(SystemExit):
         options_given(folder / "decode.py", "--encoder-dim", 64)
     with pytest.raises(

@@ -9,7 +9,7 @@ from recipe_programs import EGS, options_given
 from recipe_programs import parser_of as parser_of_program
 
 from asr_core.models.options import ModelOptions
-from asr_core.utils.options import defaults_of, str2bool
+from asr_core.utils.options import as_recorded, defaults_of, int_tuple, str2bool
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = EGS / "librispeech/ASR/zipformer"
@@ -42,7 +42,7 @@ def reference_of(program):
 
 
 def kind(action):
-    return {str2bool: "bool", None: "str"}.get(action.type) or action.type.__name__
+    return {str2bool: "bool", int_tuple: "str", None: "str"}.get(action.type) or action.type.__name__
 
 
 def same_kind(mine, theirs):
@@ -74,7 +74,7 @@ def test_every_option_of_the_reference(program):
         action = actions[name]
         if not same_kind(kind(action), theirs):
             differing.append(f"{name} is of type {kind(action)}, not {theirs}")
-        mine = default_of(parser, action)
+        mine = as_recorded(default_of(parser, action))
         if (None if mine == "" else mine) != (None if default == "" else default) and (
             program,
             name,
@@ -97,7 +97,7 @@ def test_forms_of_values():
     parse = lambda *argv: values("train", *argv)  # noqa: E731
     assert parse("--causal", "1").causal is True and parse("--causal", "False").causal is False
     assert parse("--use-fp16", "t").use_fp16 is True and parse("--full-libri", "no").full_libri is False
-    assert parse("--num-encoder-l", "1,1,1,1,1,1").num_encoder_layers == "1,1,1,1,1,1"
+    assert parse("--num-encoder-l", "1,1,1,1,1,1").num_encoder_layers == (1,) * 6
     assert parse("--base", "0.04").base_lr == 0.04 and parse("--max-dur", "1000").max_duration == 1000
     for argv in (["--causal"], ["--num", "3"], ["--causal", "maybe"], ["--no-such-option", "1"]):
         with pytest.raises(SystemExit) as stop:
@@ -123,16 +123,14 @@ def test_both_spellings_of_num_active_paths():
 def test_presets_yield_to_options_given_besides():
     usual = defaults_of(ModelOptions)
     large = values("train", "--model-size", "large")
-    assert large.encoder_dim == "192,256,512,768,512,256" and large.model_size == "" and not large.causal
+    assert large.encoder_dim == (192, 256, 512, 768, 512, 256) and large.model_size == "" and not large.causal
     assert values("train", "--model-size", "streaming").causal is True
-    sizes = ["--encoder-dim", usual["encoder_dim"]]
+    sizes = ["--encoder-dim", as_recorded(usual["encoder_dim"])]
     for argv in (["--model-size", "small", *sizes], [*sizes, "--model-s", "small"]):
         mixed = values("train", *argv)
-        assert mixed.encoder_dim == usual["encoder_dim"] and mixed.num_encoder_layers == "2,2,2,2,2,2"
+        assert mixed.encoder_dim == usual["encoder_dim"] and mixed.num_encoder_layers == (2,) * 6
     given = vars(values("decode", "--model-size", "small"))
-    assert given["feedforward_dim"] == "512,768,768,768,768,768" and not {"causal", "query_head_dim"} & set(
-        given
-    )
+    assert given["feedforward_dim"] == (512, *(768,) * 5) and not {"causal", "query_head_dim"} & set(given)
 
 
 def test_finetuning_takes_the_models_options_from_its_checkpoint():
