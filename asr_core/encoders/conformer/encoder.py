@@ -3,13 +3,14 @@
 from typing import List, Optional, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.conformer.attention import relative_positions, sinusoids
 from asr_core.encoders.conformer.layer import ConformerLayer
 from asr_core.encoders.conformer.options import ConformerOptions
 from asr_core.nn.masks import cached_mask, chunk_mask, future_mask, make_pad_mask, merge_masks
+from asr_core.nn.module_list import module_list
 from asr_core.utils.errors import UserError
 
 
@@ -34,7 +35,7 @@ class Conformer(ChunkedEncoder):
         self.position = config.position
         self.left_only_attention = config.left_only_attention
         self.long_skip = config.long_skip
-        self.layers = nn.ModuleList([ConformerLayer(config) for _ in range(config.num_encoder_layers)])
+        self.layers = module_list([ConformerLayer(config) for _ in range(config.num_encoder_layers)])
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode whole utterances.
@@ -158,9 +159,7 @@ class Conformer(ChunkedEncoder):
         skipped = x
         new_states: List[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
-                x, pos_emb, states[3 * i : 3 * i + 3], mask, padded
-            )
+            x, layer_states = layer.streaming_forward(x, pos_emb, states[3 * i : 3 * i + 3], mask, padded)
             if self.long_skip:
                 x = x + skipped
             new_states += layer_states

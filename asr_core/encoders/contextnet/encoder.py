@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from asr_core.encoders.frame_causal import FrameCausalEncoder
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.nn.masks import make_pad_mask
+from asr_core.nn.module_list import module_list
 from asr_core.ops.depthwise import depthwise_conv1d
 
 
@@ -165,7 +166,7 @@ class ContextNetBlock(nn.Module):
         self.stride = stride
         widths = [in_channels] + [out_channels] * (num_layers + 1)
         strides = [1] * (num_layers - 1) + [stride, 1]
-        self.units = nn.ModuleList(
+        self.units = module_list(
             [ConvUnit(a, b, kernel_size, s, causal_conv) for a, b, s in zip(widths, widths[1:], strides)]
         )
         self.se = SqueezeExcite(out_channels, se_ratio, causal_se)
@@ -200,7 +201,7 @@ class ContextNetBlock(nn.Module):
         """
         states: List[Tensor] = []
         for unit in self.units:
-            state = unit.get_init_state(batch_size, device)  # type: ignore[operator]  # untyped ModuleList
+            state = unit.get_init_state(batch_size, device)
             states.append(state)
         states.append(torch.zeros(batch_size, self.se.excite.out_features, device=device))
         return states
@@ -223,7 +224,7 @@ class ContextNetBlock(nn.Module):
         for i, unit in enumerate(self.units):
             cache = states[i]
             next_states.append(torch.cat([cache, h])[h.size(0) :])
-            h = unit.streaming_forward(h, cache)  # type: ignore[operator]  # untyped ModuleList
+            h = unit.streaming_forward(h, cache)
             h = nn.functional.silu(h)
         h, total = self.se.streaming_forward(h, states[-1], count)
         next_states.append(total)
@@ -279,7 +280,7 @@ class ContextNet(FrameCausalEncoder):
         self.output_dim = channels[-1]
         self.strides = list(strides)
         self.num_states = [layers + 2 for layers in num_layers]  # of each block, whose SE adds a convolution
-        self.blocks = nn.ModuleList(
+        self.blocks = module_list(
             [
                 ContextNetBlock(
                     in_channels,
@@ -329,7 +330,7 @@ class ContextNet(FrameCausalEncoder):
         self._check_streaming()
         states: List[Tensor] = []
         for block in self.blocks:
-            states += block.get_init_states(batch_size, device)  # type: ignore[operator]  # untyped ModuleList
+            states += block.get_init_states(batch_size, device)
         states.append(torch.zeros(batch_size, dtype=torch.int32, device=device))
         return states
 
@@ -361,9 +362,7 @@ class ContextNet(FrameCausalEncoder):
         for i, block in enumerate(self.blocks):
             end = begin + self.num_states[i]
             count = torch.div(count, self.strides[i], rounding_mode="floor")
-            x, block_states = block.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
-                x, states[begin:end], count
-            )
+            x, block_states = block.streaming_forward(x, states[begin:end], count)
             next_states += block_states
             begin = end
         next_states.append(processed + x_lens.to(processed.dtype))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from asr_core.encoders.frame_causal import FrameCausalEncoder
 from asr_core.nn.lstm import LstmLayer
+from asr_core.nn.module_list import module_list
 from asr_core.nn.scaling import ActivationDropoutAndLinear, BiasNorm, ScaledLinear
 
 
@@ -80,7 +81,7 @@ class LstmEncoder(FrameCausalEncoder):
         self.encoder_dim = (encoder_dim,) * num_layers
         self.output_dim = encoder_dim
         self.hidden_dim = hidden_dim
-        self.layers = nn.ModuleList(
+        self.layers = module_list(
             [LstmEncoderLayer(encoder_dim, hidden_dim, feedforward_dim, dropout) for _ in range(num_layers)]
         )
 

@@ -1,6 +1,6 @@
 """The convolution module of the Zipformer (Yao et al. 2023, section 3.2)."""
 
-from typing import Final, Optional, Tuple
+from typing import TYPE_CHECKING, Final, Optional, Protocol, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,17 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
         return x, whole[..., whole.size(2) - self.kernel_size // 2 :]
 
 
+class _DepthwiseConv(Protocol):
+    """What the module uses of its convolution: a Conv1d, or a :class:`ChunkCausalDepthwiseConv1d`."""
+
+    weight: Tensor
+    bias: Optional[Tensor]
+
+    def __call__(self, x: Tensor, chunk_size: int = -1) -> Tensor: ...
+
+    def streaming_forward(self, x: Tensor, cache: Tensor) -> Tuple[Tensor, Tensor]: ...
+
+
 class ConvolutionModule(nn.Module):
     """Gate, depthwise convolution over time, SwooshR and projection.
 
@@ -89,6 +100,8 @@ class ConvolutionModule(nn.Module):
       causal: use the chunk-causal convolution, for streaming.
     """
 
+    if TYPE_CHECKING:
+        depthwise_conv: _DepthwiseConv
     causal: Final[bool]  # a constant, so that scripting leaves the other branch out
 
     def __init__(self, channels: int, kernel_size: int, causal: bool) -> None:
@@ -108,13 +121,12 @@ class ConvolutionModule(nn.Module):
             min_abs=1.5,
             max_abs=ScheduledFloat((0.0, 5.0), (8000.0, 10.0), default=1.0),
         )
-        self.depthwise_conv: nn.Module
+        conv: nn.Module
         if causal:
-            self.depthwise_conv = ChunkCausalDepthwiseConv1d(channels, kernel_size)
+            conv = ChunkCausalDepthwiseConv1d(channels, kernel_size)
         else:
-            self.depthwise_conv = nn.Conv1d(
-                channels, channels, kernel_size, groups=channels, padding=self.pad
-            )
+            conv = nn.Conv1d(channels, channels, kernel_size, groups=channels, padding=self.pad)
+        self.depthwise_conv = conv  # type: ignore[assignment]  # either has what its mode uses
         # Acts before SwooshR, which is almost flat for strongly negative inputs: some values of
         # each channel stay positive, and the magnitude stays large enough (more so later) for the
         # activation to bend.
@@ -146,8 +158,8 @@ class ConvolutionModule(nn.Module):
         if pad_mask is not None:
             x = x.masked_fill(pad_mask.t().unsqueeze(2), 0.0)
         if not self.causal:
-            weight, bias = self.depthwise_conv.weight, self.depthwise_conv.bias
-            x = depthwise_conv1d(x, weight, bias, self.pad, 0)  # type: ignore[arg-type]  # it is a Conv1d
+            conv = self.depthwise_conv
+            x = depthwise_conv1d(x, conv.weight, conv.bias, self.pad, 0)
         elif torch.jit.is_scripting() or torch.jit.is_tracing():
             x = self.depthwise_conv(x)
         else:
@@ -176,6 +188,5 @@ class ConvolutionModule(nn.Module):
         """
         x = F.glu(self.in_proj(x), dim=2).permute(1, 2, 0)  # (N, C, T)
         x = x.masked_fill(pad_mask.unsqueeze(1), 0.0)
-        conv = self.depthwise_conv  # a ChunkCausalDepthwiseConv1d
-        x, cache = conv.streaming_forward(x, cache)  # type: ignore[operator]  # declared as Module
+        x, cache = self.depthwise_conv.streaming_forward(x, cache)
         return self.out_proj(x.permute(2, 0, 1)), cache

@@ -3,7 +3,7 @@
 from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.entries import expand_entries
@@ -11,10 +11,12 @@ from asr_core.encoders.zipformer.layer import Zipformer2EncoderLayer
 from asr_core.encoders.zipformer.stack import DownsampledZipformer2Encoder, Zipformer2Encoder
 from asr_core.nn.bypass import SimpleDownsample
 from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask
+from asr_core.nn.module_list import module_list
 from asr_core.nn.scaling import FloatLike, ScheduledFloat
 from asr_core.utils.errors import UserError
 
 Ints = Union[int, Sequence[int]]
+Stack = Union[Zipformer2Encoder, DownsampledZipformer2Encoder]
 
 
 class Zipformer2(ChunkedEncoder):
@@ -82,12 +84,12 @@ class Zipformer2(ChunkedEncoder):
                 raise ValueError(f"encoder_unmasked_dim {unmasked} is larger than encoder_dim {dim}")
         self.pos_dim = pos_dim
         self.output_dim = max(self.encoder_dim)
-        self.encoders = nn.ModuleList(
+        self.encoders = module_list(
             [self._make_stack(i, num_stacks, dropout, warmup_batches) for i in range(num_stacks)]
         )
         self.downsample_output = SimpleDownsample(output_downsampling_factor)
 
-    def _make_stack(self, i: int, num_stacks: int, dropout: FloatLike, warmup_batches: float) -> nn.Module:
+    def _make_stack(self, i: int, num_stacks: int, dropout: FloatLike, warmup_batches: float) -> Stack:
         """Build stack i, whose layers warm up after those of the stacks before it."""
         ds = self.downsampling_factor[i]
         layers = [
@@ -273,9 +275,7 @@ class Zipformer2(ChunkedEncoder):
         for i, stack in enumerate(self.encoders):
             end = begin + 6 * self.num_encoder_layers[i]
             x = _to_width(x, self.encoder_dim[i])
-            x, stack_states = stack.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
-                x, states[begin:end], left_frames, mask
-            )
+            x, stack_states = stack.streaming_forward(x, states[begin:end], left_frames, mask)
             outputs.append(x)
             new_states += stack_states
             begin = end

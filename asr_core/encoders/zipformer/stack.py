@@ -8,6 +8,7 @@ from asr_core.encoders.zipformer.attention import CompactRelPositionalEncoding
 from asr_core.encoders.zipformer.layer import Zipformer2EncoderLayer
 from asr_core.nn.bypass import BypassModule, SimpleDownsample, SimpleUpsample
 from asr_core.nn.masks import merge_masks
+from asr_core.nn.module_list import module_list
 from asr_core.nn.scaling import ScheduledFloat
 
 
@@ -32,7 +33,7 @@ class Zipformer2Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder_pos = CompactRelPositionalEncoding(pos_dim, dropout_rate=0.15, length_factor=1.0)
-        self.layers = nn.ModuleList(layers)
+        self.layers = module_list(layers)
         # Half of the sequences bypass a layer until its turn comes, so the stack trains from the
         # input upwards.
         share = (warmup_end - warmup_begin) / len(layers)
@@ -87,7 +88,7 @@ class Zipformer2Encoder(nn.Module):
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[Tensor] = []
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
+            x, layer_states = layer.streaming_forward(
                 x, pos_emb, states[i * 6 : (i + 1) * 6], left_context_len, mask
             )
             new_states += layer_states

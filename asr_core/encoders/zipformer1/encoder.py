@@ -1,10 +1,10 @@
 """The first, streaming Zipformer (icefall's ``pruned_transducer_stateless7_streaming``)."""
 
 import random
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.entries import expand_entries
@@ -12,8 +12,11 @@ from asr_core.encoders.zipformer1.layer import ZipformerEncoderLayer
 from asr_core.encoders.zipformer1.modules import AttentionDownsample, SkipFirst, WeightedSum
 from asr_core.encoders.zipformer1.stack import DownsampledZipformerEncoder, ZipformerEncoder
 from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask
+from asr_core.nn.module_list import module_list
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.utils.errors import UserError
+
+Stack = Union[ZipformerEncoder, DownsampledZipformerEncoder]
 
 
 class Zipformer(ChunkedEncoder):
@@ -74,13 +77,11 @@ class Zipformer(ChunkedEncoder):
         self.short_chunk_size = short_chunk_size
         self.num_left_chunks = num_left_chunks
         self._check()
-        self.encoders = nn.ModuleList(
+        self.encoders = module_list(
             [self._make_stack(i, dropout, pos_dim, warmup_batches) for i in range(num_stacks)]
         )
         self.skip_layers = [_skip_from(self.downsampling_factor, i) for i in range(num_stacks)]
-        self.skip_modules = nn.ModuleList(
-            [WeightedSum() if k >= 0 else SkipFirst() for k in self.skip_layers]
-        )
+        self.skip_modules = module_list([WeightedSum() if k >= 0 else SkipFirst() for k in self.skip_layers])
         # At first half of the connections around stacks are left out, so that no stack is bypassed
         # for good.
         self.skip_rate = ScheduledFloat((0.0, 0.5), (warmup_batches, 0.025))
@@ -88,7 +89,7 @@ class Zipformer(ChunkedEncoder):
             self.output_dim, self.output_dim, self.output_downsampling_factor
         )
 
-    def _make_stack(self, i: int, dropout: float, pos_dim: int, warmup_batches: float) -> nn.Module:
+    def _make_stack(self, i: int, dropout: float, pos_dim: int, warmup_batches: float) -> Stack:
         """Build stack i, whose layers warm up after those of the stacks before it."""
         ds, dim = self.downsampling_factor[i], self.encoder_dim[i]
         layers = [
@@ -294,9 +295,7 @@ class Zipformer(ChunkedEncoder):
         for i, (stack, skip) in enumerate(zip(self.encoders, self.skip_modules)):
             if self.skip_layers[i] >= 0:
                 x = skip(outputs[self.skip_layers[i]], x)
-            x, stack_states = stack.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
-                x, states[i:-1:num_stacks], left, mask, pad_mask
-            )
+            x, stack_states = stack.streaming_forward(x, states[i:-1:num_stacks], left, mask, pad_mask)
             outputs.append(x)
             for kind, state in enumerate(stack_states):
                 new_states[kind * num_stacks + i] = state

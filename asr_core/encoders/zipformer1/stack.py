@@ -10,6 +10,7 @@ from asr_core.encoders.zipformer1.attention import RelPositionalEncoding
 from asr_core.encoders.zipformer1.layer import ZipformerEncoderLayer
 from asr_core.encoders.zipformer1.modules import AttentionDownsample, BiasedUpsample, WeightedSum
 from asr_core.nn.masks import merge_masks
+from asr_core.nn.module_list import module_list
 from asr_core.nn.scaling import ScheduledFloat
 
 
@@ -34,12 +35,12 @@ class ZipformerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder_pos = RelPositionalEncoding(embed_dim, dropout)
-        self.layers = nn.ModuleList(layers)
+        self.layers = module_list(layers)
         share = (warmup_end - warmup_begin) / len(layers)
         # Half of the batches skip a layer until its turn comes, so the stack trains from the input
         # upwards.
         begins = [warmup_begin + i * share for i in range(len(layers))]
-        self.layer_skip_rates = nn.ModuleList(
+        self.layer_skip_rates = module_list(
             [ScheduledFloat((begin, 0.5), (begin + share, 0.05)) for begin in begins]
         )
 
@@ -77,7 +78,7 @@ class ZipformerEncoder(nn.Module):
         """Draw which layers are used."""
         used = [True for _ in self.layers]
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
-            rates = [float(rate) for rate in self.layer_skip_rates]  # type: ignore[arg-type]  # untyped ModuleList
+            rates = [float(rate) for rate in self.layer_skip_rates]
             used = [random.random() >= rate for rate in rates]
         return used
 
@@ -100,7 +101,7 @@ class ZipformerEncoder(nn.Module):
         pos_emb = self.encoder_pos(x, left_context_len)
         new_states: List[List[Tensor]] = [[] for _ in states]
         for i, layer in enumerate(self.layers):
-            x, layer_states = layer.streaming_forward(  # type: ignore[operator]  # untyped ModuleList
+            x, layer_states = layer.streaming_forward(
                 x, pos_emb, [state[i] for state in states], mask.unsqueeze(1), pad_mask
             )
             for k, state in enumerate(layer_states):
