@@ -1,7 +1,7 @@
-"""Neural language models in files for others: weights alone, or TorchScript."""
+"""Files of neural language models for other programs: weights, or TorchScript."""
 
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Dict, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,10 @@ from asr_core.utils.files import PathLike, atomic_path
 
 
 class RnnScorer(nn.Module):
-    """An LSTM language model whose script scores sentences, and tokens one after the other.
+    """An LSTM language model whose script scores whole sentences, or token by token.
 
     Args:
-      lm: the model.
+      lm: model of V tokens, with L layers of H cells.
     """
 
     def __init__(self, lm: RnnLm) -> None:
@@ -22,21 +22,38 @@ class RnnScorer(nn.Module):
         self.input_embedding, self.rnn, self.output_linear = lm.input_embedding, lm.rnn, lm.output_linear
 
     def forward(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`asr_core.lm.neural.NeuralLm.forward`."""
+        """Score whole sentences, see :meth:`asr_core.lm.neural.NeuralLm.forward`.
+
+        Args:
+          x: (N, T) tokens, from the start of each sentence on.
+          y: (N, T) tokens that follow them.
+          lengths: (N,) valid tokens.
+
+        Returns:
+          (N, T) negative log-probabilities, 0 at padding.
+        """
         return token_costs(self.output_linear(self.rnn(self.input_embedding(x))[0]), y, lengths)
 
     @torch.jit.export
     def score_token(self, tokens: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Log probabilities (N, V) of what follows ``tokens`` (N, L), and the next states; states (layers, N, H), at first zeros."""
+        """Score what follows more tokens of each sentence.
+
+        Args:
+          tokens: (N, T).
+          h, c: states (L, N, H) before them, zeros at first.
+
+        Returns:
+          Log-probabilities (N, V) of the next token, and the next states.
+        """
         out, (h, c) = self.rnn(self.input_embedding(tokens), (h, c))
         return self.output_linear(out[:, -1]).float().log_softmax(dim=-1), h, c
 
 
 class TransformerScorer(nn.Module):
-    """A transformer language model whose script scores sentences, and tokens one after the other.
+    """A transformer language model whose script scores whole sentences, or token by token.
 
     Args:
-      lm: the model.
+      lm: model of V tokens, with L layers of width C.
     """
 
     def __init__(self, lm: TransformerLm) -> None:
@@ -45,37 +62,62 @@ class TransformerScorer(nn.Module):
         self.num_states, self.dim = 2 * len(lm.layers), lm.d_model
 
     def forward(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
-        """See :meth:`asr_core.lm.neural.NeuralLm.forward`."""
+        """Score whole sentences, see :meth:`asr_core.lm.neural.NeuralLm.forward`.
+
+        Args:
+          x: (N, T) tokens, from the start of each sentence on.
+          y: (N, T) tokens that follow them.
+          lengths: (N,) valid tokens.
+
+        Returns:
+          (N, T) negative log-probabilities, 0 at padding.
+        """
         past = torch.zeros([self.num_states, x.size(0), 0, self.dim], device=x.device)
         done = torch.zeros([x.size(0)], dtype=torch.int64, device=x.device)
         return token_costs(self.lm.output_linear(self.lm.attend(x, done, past)[0]), y, lengths)
 
     @torch.jit.export
     def score_token(self, tokens: Tensor, past: Tensor) -> Tuple[Tensor, Tensor]:
-        """Log probabilities (N, V) of what follows ``tokens`` (N, L), and the next states.
+        """Score what follows more tokens of each sentence; all histories are equally long.
 
-        All histories are equally long; ``past`` is (2 * layers, N, T, C), at first with T = 0.
+        Args:
+          tokens: (N, T).
+          past: (2 L, N, S, C) keys and values of the S tokens before them, S = 0 at first.
+
+        Returns:
+          Log-probabilities (N, V) of the next token, and the next ``past``.
         """
         done = torch.full([tokens.size(0)], past.size(2), dtype=torch.int64, device=tokens.device)
         out, kept = self.lm.attend(tokens, done, past)
         return self.lm.output_linear(out[:, -1]).float().log_softmax(dim=-1), torch.stack(kept)
 
 
+def _scorer(lm: NeuralLm) -> nn.Module:
+    if isinstance(lm, RnnLm):
+        return RnnScorer(lm)
+    if isinstance(lm, TransformerLm):
+        return TransformerScorer(lm)
+    raise TypeError(f"no scorer for a {type(lm).__name__}")
+
+
 def save_lm(lm: NeuralLm, path: PathLike, jit: bool = False) -> Path:
-    """Write a language model, whole or not at all.
+    """Write a language model to a file, atomically.
 
     Args:
-      lm: the model.
-      path: the file.
-      jit: TorchScript, see :class:`RnnScorer` and :class:`TransformerScorer`; else the weights, in the form of a checkpoint.
+      lm: model.
+      path: file.
+      jit: write TorchScript, see :class:`RnnScorer` and :class:`TransformerScorer`; else the
+        weights, in the form of a checkpoint.
+
+    Returns:
+      The path of the file.
     """
     with atomic_path(path) as tmp:
         if jit:
-            scorer = RnnScorer(lm) if isinstance(lm, RnnLm) else TransformerScorer(lm)  # type: ignore[arg-type]
-            torch.jit.save(torch.jit.script(scorer.eval()), str(tmp))
+            torch.jit.save(torch.jit.script(_scorer(lm).eval()), str(tmp))
         else:
-            content: Dict[str, Any] = {"model": lm.state_dict()}
+            content: Dict[str, object] = {"model": lm.state_dict()}
             if isinstance(lm, TransformerLm):
-                content["nhead"] = lm.layers[0].nhead  # which the weights do not tell
+                content["nhead"] = lm.layers[0].nhead  # the weights do not show it
             torch.save(content, tmp)
     return Path(path)

@@ -1,32 +1,35 @@
-"""Models for inference from any file that training or export writes."""
+"""Models for inference, from any file that training or export writes."""
 
 from pathlib import Path
-from typing import Any, List, Mapping, NamedTuple, Optional
+from typing import Callable, List, Mapping, NamedTuple, Optional, Union
 
 from asr_core.encoders.chunk_options import WHOLE_UTTERANCE, chunk_and_left, from_decode_chunk_len
 from asr_core.export.pretrained import model_info
 from asr_core.export.torchscript import ScriptedModel, is_torchscript, load_torchscript
+from asr_core.models.asr_model import AsrModel
+from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint, model_options
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
+from asr_core.utils.options import flag
 
 
 class InferenceModel(NamedTuple):
-    """A model and what recognising with it takes.
+    """A model with what recognition needs to know about it.
 
     Attributes:
-      model: an AsrModel in evaluation mode, or a :class:`~asr_core.export.torchscript.ScriptedModel`.
-      tokenizer: its tokens.
-      sample_rate: samples per second that it hears.
-      feature_dim: mel filters.
+      model: model in evaluation mode.
+      tokenizer: tokenizer of the model.
+      sample_rate: samples per second of its audio.
+      feature_dim: features per frame.
       feature_type: kind of features, see :func:`asr_core.data.features.make_extractor`.
       causal: whether it is causal.
-      chunk_size: in 50-Hz frames, -1 for whole utterances.
-      streaming: whether it only encodes chunk by chunk.
-      frame_seconds: duration of a frame of encoder output.
+      chunk_size: in 50 Hz frames, -1 for whole utterances.
+      streaming: whether it encodes only chunk by chunk.
+      frame_seconds: duration of a frame of encoder output, in seconds.
     """
 
-    model: Any
+    model: Union[AsrModel, ScriptedModel]
     tokenizer: Tokenizer
     sample_rate: int
     feature_dim: int
@@ -38,26 +41,29 @@ class InferenceModel(NamedTuple):
 
 
 def load_for_inference(
-    path: str, tokens: str = "", given: Optional[Mapping[str, Any]] = None, device: str = "cpu"
+    path: str, tokens: str = "", given: Optional[Mapping[str, object]] = None, device: str = "cpu"
 ) -> InferenceModel:
-    """Load a training checkpoint, a ``pretrained.pt`` or a TorchScript file; which one it is shows from its content.
+    """Load a training checkpoint, a ``pretrained.pt`` or a TorchScript file, recognised by content.
 
     Args:
-      path: the file.
-      tokens: bpe.model, tokens.txt or a folder with one; left out: what the file holds, else what lies beside it.
-      given: model options, ``sample_rate`` and ``feature_type`` that the file does not tell, and ``chunk_size``,
-        ``left_context_frames`` to decode a causal model with, or what :func:`~asr_core.encoders.chunk_options.from_decode_chunk_len` takes for them.
+      path: file.
+      tokens: bpe.model, tokens.txt or a folder with one; by default the tokens in the file, else
+        those beside it.
+      given: model options, ``sample_rate`` and ``feature_type`` that the file does not record, and
+        ``chunk_size``, ``left_context_frames`` to decode a causal model with, or what
+        :func:`~asr_core.encoders.chunk_options.from_decode_chunk_len` takes for them.
       device: where to put the model.
 
     Raises:
-      UserError: the file is missing, damaged, or not a model of ours; no tokens; options that contradict it.
+      UserError: the file is missing, damaged, or not a model; there are no tokens; options
+        contradict it.
     """
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no such model: {path}")
-    load = _load_scripted if is_torchscript(file) else _load_checkpoint
+    load: _Loader = _load_scripted if is_torchscript(file) else _load_checkpoint
     loaded = load(file, tokens, dict(given or {}), device)
-    rate = int((given or {}).get("sample_rate", loaded.sample_rate))
+    rate = int(str((given or {}).get("sample_rate", loaded.sample_rate)))
     if rate != loaded.sample_rate:
         raise UserError(
             f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled"
@@ -68,32 +74,34 @@ def load_for_inference(
     vocab_size = loaded.model.vocab_size
     if loaded.tokenizer.vocab_size != vocab_size:
         raise UserError(
-            f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} tokens, but {path} {vocab_size}: another model's tokens"
+            f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} tokens, but {path} {vocab_size}:"
+            " another model's tokens"
         )
     return loaded
 
 
-def _load_scripted(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
+_Loader = Callable[[Path, str, Mapping[str, object], str], InferenceModel]
+
+
+def _load_scripted(path: Path, tokens: str, given: Mapping[str, object], device: str) -> InferenceModel:
     return describe_scripted(load_torchscript(path, device), path, tokens, given)
 
 
 def describe_scripted(
-    model: ScriptedModel, path: PathLike, tokens: str, given: Mapping[str, Any]
+    model: ScriptedModel, path: PathLike, tokens: str, given: Mapping[str, object]
 ) -> InferenceModel:
-    """A loaded model with what its file tells; arguments as of :func:`load_for_inference`.
+    """Complete a loaded model by what its file records; arguments as of :func:`load_for_inference`.
 
     Raises:
       UserError: ``given`` contradicts the file, or there are no tokens.
     """
-    from asr_core.models.checkpoint import model_options
-
     says_left = "left_context_frames" in given or "num_left_chunks" in given
     given = from_decode_chunk_len(given, model.info)
     for name in ("chunk_size", "left_context_frames") if says_left else ("chunk_size",):
         if name in given and str(given[name]) != str(getattr(model, name)):
             chunks = f"chunks of {model.chunk_size} frames and a left context of {model.left_context_frames}"
             fixed = chunks if model.streaming else "whole utterances"
-            raise UserError(f"--{name.replace('_', '-')} {given[name]}: {path} was exported for {fixed}")
+            raise UserError(f"{flag(name)} {given[name]}: {path} was exported for {fixed}")
     info = model.info
     try:
         model_options(info, given)  # refuses what contradicts the file
@@ -102,7 +110,7 @@ def describe_scripted(
     return InferenceModel(
         model=model,
         tokenizer=_tokenizer(tokens, model.pieces, Path(path)),
-        sample_rate=int(info.get("sample_rate", given.get("sample_rate", 16000))),
+        sample_rate=int(str(info.get("sample_rate", given.get("sample_rate", 16000)))),
         feature_dim=int(info.get("feature_dim", 80)),
         feature_type=str(info.get("feature_type", given.get("feature_type", "fbank"))),
         causal=model.streaming or bool(info.get("causal", False)),
@@ -112,9 +120,7 @@ def describe_scripted(
     )
 
 
-def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: str) -> InferenceModel:
-    from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint
-
+def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, object], device: str) -> InferenceModel:
     checkpoint = load_checkpoint_file(path)
     given = from_decode_chunk_len(given, checkpoint)
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
@@ -138,6 +144,7 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, Any], device: 
 
 
 def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path) -> Tokenizer:
+    """Load the tokenizer at ``given``, or make one of ``pieces``, or load that beside the model."""
     if given:
         return Tokenizer.load(given)
     if pieces:

@@ -1,37 +1,50 @@
-"""TorchScript files: one file that holds the model, its tokens and what else transcribing needs."""
+"""TorchScript files, which hold a model, its tokens and its description."""
 
 import copy
 import io
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Union, cast
 
 import torch
 from torch import Tensor, nn
 
-from asr_core.encoders.protocol import FrameGeometry
+from asr_core.decoding.protocol import AttentionDecoderHead, CtcHead, Decoder, TransducerJoiner
+from asr_core.encoders.protocol import FrameGeometry, StreamingFrontEnd
+from asr_core.encoders.protocol import StreamingEncoder as ChunkwiseEncoder
+from asr_core.export.pretrained import ModelInfo
+from asr_core.models.asr_model import AsrModel
 from asr_core.nn.scaling import strip_training_modules
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path
 
-_INFO, _TOKENS = "asr_core.json", "tokens.txt"  # the extra files inside
+Device = Union[str, torch.device]
+_INFO, _TOKENS = "asr_core.json", "tokens.txt"  # extra files in the archive
 
 
 class OfflineEncoder(nn.Module):
     """Front end and encoder of whole utterances.
 
     Args:
-      encoder_embed, encoder: as in an AsrModel.
+      model: model whose front end and encoder they are.
     """
 
-    def __init__(self, encoder_embed: nn.Module, encoder: nn.Module) -> None:
+    def __init__(self, model: AsrModel) -> None:
         super().__init__()
-        self.encoder_embed = encoder_embed
-        self.encoder = encoder
+        self.encoder_embed = model.encoder_embed
+        self.encoder = model.encoder
 
     def forward(self, features: Tensor, feature_lengths: Tensor) -> Tuple[Tensor, Tensor]:
-        """features (N, T, C), feature_lengths (N,) -> encoder_out (N, T', D), its lengths (N,)."""
+        """Encode whole utterances.
+
+        Args:
+          features: (N, T, F).
+          feature_lengths: (N,) valid frames.
+
+        Returns:
+          encoder_out (N, T', C) and its lengths (N,).
+        """
         x, x_lens = self.encoder_embed(features, feature_lengths)
         return self.encoder(x, x_lens)
 
@@ -40,20 +53,20 @@ class StreamingEncoder(nn.Module):
     """Front end and encoder of one chunk at a time.
 
     Attributes:
-      chunk_size, left_context_len: in 50-Hz frames.
-      pad_length: feature frames that a window has beyond the ``2 * chunk_size`` it advances.
+      chunk_size, left_context_len: in 50 Hz frames.
+      pad_length: feature frames that a window has beyond the ``2 * chunk_size`` that it advances.
 
     Args:
-      encoder_embed, encoder: as in a causal AsrModel whose chunk size and left context are single values.
+      model: causal model whose chunk size and left context are single values.
     """
 
-    def __init__(self, encoder_embed: nn.Module, encoder: Any) -> None:
+    def __init__(self, model: AsrModel) -> None:
         super().__init__()
-        self.encoder_embed = encoder_embed
-        self.encoder = encoder
-        self.chunk_size = int(encoder.chunk_size[0])
-        self.left_context_len = int(encoder.left_context_frames[0])
-        self.pad_length = int(encoder_embed.look_ahead)
+        self.encoder_embed = cast(StreamingFrontEnd, model.encoder_embed)
+        self.encoder = cast(ChunkwiseEncoder, model.encoder)
+        self.chunk_size = int(model.encoder.chunk_size[0])
+        self.left_context_len = int(model.encoder.left_context_frames[0])
+        self.pad_length = int(model.encoder_embed.look_ahead)
 
     def forward(
         self, features: Tensor, feature_lengths: Tensor, states: List[Tensor]
@@ -61,12 +74,12 @@ class StreamingEncoder(nn.Module):
         """Encode one window of each stream.
 
         Args:
-          features: (N, 2 * chunk_size + pad_length, C).
-          feature_lengths: (N,).
-          states: of :meth:`get_init_states` or the call before.
+          features: (N, 2 * chunk_size + pad_length, F).
+          feature_lengths: (N,) valid frames.
+          states: as :meth:`get_init_states` or the previous call returned them.
 
         Returns:
-          encoder_out (N, frames, D), its lengths (N,), the next states.
+          encoder_out (N, T', C), its lengths (N,), and the next states.
         """
         x, x_lens, embed_state = self.encoder_embed.streaming_forward(features, feature_lengths, states[-2])
         encoder_states = states[:-2] + [states[-1]]
@@ -77,16 +90,20 @@ class StreamingEncoder(nn.Module):
     def get_init_states(
         self, batch_size: int = 1, device: torch.device = torch.device("cpu")
     ) -> List[Tensor]:
-        """States of streams that have not begun: the encoder's, the front end's left context, frames processed."""
+        """Return the states of N = ``batch_size`` new streams.
+
+        They are the encoder's, the front end's left context, and the count of processed frames
+        (N,).
+        """
         states = self.encoder.get_init_states(batch_size, device)
         embed_state = self.encoder_embed.get_init_states(batch_size, device)
         return states[:-1] + [embed_state, states[-1]]
 
 
 class _Exported(nn.Module):
-    """The children that users of the file find: encoder_embed, encoder, and what there is of the heads."""
+    """The modules that users of the file find: encoder_embed, encoder, and the model's heads."""
 
-    def __init__(self, model: Any, encoder: nn.Module) -> None:
+    def __init__(self, model: AsrModel, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder_embed = model.encoder_embed
         self.encoder = encoder
@@ -103,44 +120,53 @@ class _Exported(nn.Module):
                 setattr(self, name, child)
 
 
-def script_model(model: Any, streaming: bool) -> torch.jit.ScriptModule:
-    """An AsrModel as TorchScript.
+def inference_copy(model: AsrModel, streaming: bool) -> AsrModel:
+    """Return a copy of a model on the CPU, without gradients and modules that only training uses.
 
     Args:
-      model: left as it is. For streaming it must be causal with one chunk size and one left context.
-      streaming: chunk by chunk, else whole utterances with unlimited context.
+      model: model, left as it is.
+      streaming: check that the copy can stream.
+
+    Raises:
+      UserError: the model is not causal, or has not one chunk size and one left context.
+    """
+    copied = cast(AsrModel, strip_training_modules(copy.deepcopy(model).cpu())).eval()
+    if streaming:
+        copied.get_init_states(1)
+    return copied.requires_grad_(False)
+
+
+def script_model(model: AsrModel, streaming: bool) -> torch.jit.ScriptModule:
+    """Compile a model to TorchScript.
+
+    Args:
+      model: model, left as it is. For streaming it must be causal with one chunk size and left
+        context.
+      streaming: encode chunk by chunk, else whole utterances with unlimited context.
 
     Raises:
       UserError: the chunk size or left context cannot stream.
     """
-    model = strip_training_modules(copy.deepcopy(model).cpu())
-    if streaming:
-        try:
-            model.get_init_states(1)
-        except ValueError as e:
-            raise UserError(f"cannot export for streaming: {e}") from e
-    wrapper = StreamingEncoder if streaming else OfflineEncoder
-    exported = _Exported(model, wrapper(model.encoder_embed, model.encoder)).eval()
-    for parameter in exported.parameters():
-        parameter.requires_grad_(False)
-    return torch.jit.script(exported)
+    model = inference_copy(model, streaming)
+    encoder = StreamingEncoder(model) if streaming else OfflineEncoder(model)
+    return torch.jit.script(_Exported(model, encoder).eval())
 
 
 def script_file_name(chunk_size: int, left_context_frames: int, streaming: bool) -> str:
-    """``jit_script.pt``, or ``jit_script_chunk_C_left_L.pt`` for streaming."""
+    """Return ``jit_script.pt``, or ``jit_script_chunk_C_left_L.pt`` for streaming."""
     return f"jit_script_chunk_{chunk_size}_left_{left_context_frames}.pt" if streaming else "jit_script.pt"
 
 
 def save_torchscript(
-    scripted: torch.jit.ScriptModule, path: PathLike, info: Dict[str, Any], tokens: Sequence[str]
+    scripted: torch.jit.ScriptModule, path: PathLike, info: ModelInfo, tokens: Sequence[str]
 ) -> None:
-    """Save a scripted model with what transcribing needs.
+    """Save a scripted model with its description and tokens, atomically.
 
     Args:
-      scripted: of :func:`script_model`.
-      path: the file.
-      info: ``sample_rate``, ``feature_dim``, ``blank_id``, ``causal``, ... as JSON values.
-      tokens: the tokens in order of their ids.
+      scripted: result of :func:`script_model`.
+      path: file.
+      info: description of the model.
+      tokens: tokens in order of their ids.
     """
     text = "".join(f"{token} {i}\n" for i, token in enumerate(tokens))
     buffer = io.BytesIO()
@@ -150,7 +176,7 @@ def save_torchscript(
 
 
 def is_torchscript(path: PathLike) -> bool:
-    """Whether the file is a TorchScript archive (and not a checkpoint)."""
+    """Return whether the file is a TorchScript archive (and not a checkpoint)."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
@@ -158,33 +184,56 @@ def is_torchscript(path: PathLike) -> bool:
         return False
 
 
+class _OfflineModule(Protocol):
+    """The loaded form of :class:`OfflineEncoder`."""
+
+    def __call__(self, features: Tensor, feature_lengths: Tensor) -> Tuple[Tensor, Tensor]: ...
+
+
+class _StreamingModule(Protocol):
+    """The loaded form of :class:`StreamingEncoder`."""
+
+    chunk_size: int
+    left_context_len: int
+
+    def get_init_states(self, batch_size: int, device: torch.device) -> List[Tensor]: ...
+
+    def __call__(
+        self, features: Tensor, feature_lengths: Tensor, states: List[Tensor]
+    ) -> Tuple[Tensor, Tensor, List[Tensor]]: ...
+
+
 class ScriptedModel:
     """A TorchScript file with the inference side of an AsrModel.
 
     Attributes:
-      decoder, joiner: for searches; None without transducer.
-      ctc_output: encoder output (N, T, C) -> log-probabilities (N, T, V); None without CTC head.
-      attention_decoder: has ``nll`` as :class:`~asr_core.models.attention_decoder.AttentionDecoder`; None without one.
-      use_transducer, use_ctc, use_attention_decoder: which of them there are.
-      vocab_size: number of tokens, blank included.
+      decoder, joiner: parts of the transducer; None without one.
+      ctc_output: CTC head, encoder output (N, T, C) to log-probabilities (N, T, V); None without
+        one.
+      attention_decoder: has ``nll`` as
+        :class:`~asr_core.models.attention_decoder.AttentionDecoder`; None without one.
+      use_transducer, use_ctc, use_attention_decoder: which heads there are.
+      vocab_size: number V of tokens, blank included.
       streaming: whether it encodes chunk by chunk.
-      chunk_size, left_context_frames: of a streaming model, in 50-Hz frames, else -1.
-      geometry: how feature frames become frames of encoder output; a Zipformer's for files that do not say.
-      info: what the exporter noted: ``sample_rate``, ``feature_dim``, ``causal``, ...; empty for files of other exporters.
-      pieces: the tokens by id, or None if the file holds none.
+      chunk_size, left_context_frames: of a streaming model, in 50 Hz frames, else -1.
+      geometry: mapping from feature frames to frames of encoder output; a Zipformer's for files
+        without it.
+      info: description of the model; empty for files of other exporters.
+      pieces: tokens by id, or None if the file holds none.
 
     Args:
-      module: the loaded archive.
-      info: its notes.
+      module: loaded archive.
+      info: its description.
       pieces: its tokens.
     """
 
-    def __init__(self, module: Any, info: Dict[str, Any], pieces: Optional[List[str]]) -> None:
-        self._encoder = module.encoder
-        self.decoder = getattr(module, "decoder", None)
-        self.joiner = getattr(module, "joiner", None)
-        self.ctc_output = getattr(module, "ctc_output", None)
-        self.attention_decoder = getattr(module, "attention_decoder", None)
+    def __init__(self, module: nn.Module, info: ModelInfo, pieces: Optional[List[str]]) -> None:
+        self._offline = cast(_OfflineModule, module.encoder)
+        self._streaming = cast(_StreamingModule, module.encoder)
+        self.decoder = cast(Decoder, getattr(module, "decoder", None))
+        self.joiner = cast(TransducerJoiner, getattr(module, "joiner", None))
+        self.ctc_output = cast(CtcHead, getattr(module, "ctc_output", None))
+        self.attention_decoder = cast(AttentionDecoderHead, getattr(module, "attention_decoder", None))
         self.use_transducer = self.decoder is not None and self.joiner is not None
         self.use_ctc = self.ctc_output is not None
         self.use_attention_decoder = self.attention_decoder is not None
@@ -194,53 +243,66 @@ class ScriptedModel:
             else module.state_dict()["ctc_output.1.weight"].size(0)
         )
         self.streaming = hasattr(module.encoder, "get_init_states")
-        self.chunk_size = int(module.encoder.chunk_size) if self.streaming else -1
-        self.left_context_frames = int(module.encoder.left_context_len) if self.streaming else -1
+        self.chunk_size = int(self._streaming.chunk_size) if self.streaming else -1
+        self.left_context_frames = int(self._streaming.left_context_len) if self.streaming else -1
         self.geometry = FrameGeometry(*info.get("geometry", ()))
         self.info = info
         self.pieces = pieces
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """As :meth:`AsrModel.forward_encoder`, with unlimited context."""
-        with torch.jit.optimized_execution(
-            False
-        ):  # it would spend more on compiling for each new batch size than it saves
-            return self._encoder(x, x_lens)
+        """Encode utterances x (N, T, F) as :meth:`AsrModel.forward_encoder`, in full context."""
+        # TorchScript would optimise for each new batch size, which costs more time than it saves
+        with torch.jit.optimized_execution(False):
+            return self._offline(x, x_lens)
 
-    def get_init_states(self, batch_size: int = 1, device: Any = "cpu") -> List[Tensor]:
-        """States of streams that have not begun."""
-        return self._encoder.get_init_states(batch_size, torch.device(device))
+    def get_init_states(self, batch_size: int = 1, device: Device = "cpu") -> List[Tensor]:
+        """Return the states of ``batch_size`` new streams."""
+        return self._streaming.get_init_states(batch_size, torch.device(device))
 
     def streaming_forward(
         self, x: Tensor, x_lens: Tensor, states: List[Tensor]
     ) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """As :meth:`AsrModel.streaming_forward`."""
+        """Encode windows x (N, T, F) of streams as :meth:`AsrModel.streaming_forward` does."""
         with torch.jit.optimized_execution(False):
-            return self._encoder(x, x_lens, states)
+            return self._streaming(x, x_lens, states)
 
 
-def load_torchscript(path: PathLike, device: Any = "cpu") -> ScriptedModel:
+def load_torchscript(path: PathLike, device: Device = "cpu") -> ScriptedModel:
     """Load a file of :func:`save_torchscript`, or another exporter's of the same layout.
 
     Raises:
-      UserError: the file is damaged, or its layout is another.
+      UserError: the file is damaged, or has another layout.
     """
     module, info, pieces = open_torchscript(path, device)
     heads = hasattr(module, "ctc_output") or (hasattr(module, "decoder") and hasattr(module, "joiner"))
     if not (hasattr(module, "encoder") and heads):
         raise UserError(
-            f"{path} is TorchScript, but has not an encoder and a transducer or CTC head: not an exported model"
+            f"{path} is TorchScript without an encoder and a transducer or CTC head: not an exported model"
         )
     return ScriptedModel(module, info, pieces)
 
 
-def open_torchscript(path: PathLike, device: Any = "cpu") -> Tuple[Any, Dict[str, Any], Optional[List[str]]]:
-    """What a file of :func:`save_torchscript` holds: the module, ``info``, and the tokens, if any.
+class TorchScriptFile(NamedTuple):
+    """The content of a file of :func:`save_torchscript`.
+
+    Attributes:
+      module: module, in evaluation mode.
+      info: description of the model.
+      pieces: tokens by id, or None if the file holds none.
+    """
+
+    module: nn.Module
+    info: ModelInfo
+    pieces: Optional[List[str]]
+
+
+def open_torchscript(path: PathLike, device: Device = "cpu") -> TorchScriptFile:
+    """Read a file of :func:`save_torchscript`.
 
     Raises:
       UserError: the file is damaged.
     """
-    extra: Dict[str, Any] = {_INFO: "", _TOKENS: ""}
+    extra: Dict[str, Union[str, bytes]] = {_INFO: "", _TOKENS: ""}
     try:
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, OSError, ValueError) as e:
@@ -248,23 +310,32 @@ def open_torchscript(path: PathLike, device: Any = "cpu") -> Tuple[Any, Dict[str
     module.eval()
     info, tokens = _text(extra[_INFO]), _text(extra[_TOKENS])
     pieces = [line.rsplit(maxsplit=1)[0] for line in tokens.splitlines()] if tokens else None
-    return module, json.loads(info) if info else {}, pieces
+    return TorchScriptFile(module, json.loads(info) if info else ModelInfo(), pieces)
 
 
-def _text(value: Any) -> str:
+def _text(value: Union[str, bytes]) -> str:
+    """Return the text of an extra file, which some versions of torch give as bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def export_torchscript(
-    model: Any,
+    model: AsrModel,
     exp_dir: PathLike,
-    info: Dict[str, Any],
+    info: ModelInfo,
     tokens: Sequence[str],
     streaming: bool,
     name: str = "",
 ) -> Path:
-    """Script a model and save it into ``exp_dir`` under ``name``, or its usual one; returns the path."""
+    """Script a model and save it into ``exp_dir``; return the path.
+
+    Args:
+      model: model, left as it is.
+      exp_dir: folder.
+      info, tokens: see :func:`save_torchscript`.
+      streaming: see :func:`script_model`.
+      name: name of the file; by default that of :func:`script_file_name`.
+    """
     chunk = (model.encoder.chunk_size[0], model.encoder.left_context_frames[0]) if streaming else (-1, -1)
-    path = Path(exp_dir) / (name or script_file_name(*chunk, streaming))
+    path = Path(exp_dir) / (name or script_file_name(chunk[0], chunk[1], streaming))
     save_torchscript(script_model(model, streaming), path, info, tokens)
     return path

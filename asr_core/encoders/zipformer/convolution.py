@@ -81,7 +81,7 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
 
 
 class _DepthwiseConv(Protocol):
-    """What the module uses of its convolution: a Conv1d, or a :class:`ChunkCausalDepthwiseConv1d`."""
+    """The interface of a Conv1d and of a :class:`ChunkCausalDepthwiseConv1d`, each in its mode."""
 
     weight: Tensor
     bias: Optional[Tensor]
