@@ -66,7 +66,8 @@ def load_for_inference(
     rate = int(str((given or {}).get("sample_rate", loaded.sample_rate)))
     if rate != loaded.sample_rate:
         raise UserError(
-            f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate}; leave it out, audio is resampled"
+            f"--sample-rate {rate}: {path} was trained with {loaded.sample_rate};"
+            " leave it out, audio is resampled"
         )
     kind = (given or {}).get("feature_type", loaded.feature_type)
     if kind != loaded.feature_type:

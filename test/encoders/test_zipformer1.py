@@ -357,7 +357,7 @@ def test_attention_against_its_formula():
     [
         ({"causal": False}, "always causal"),
         ({"nhead": "2,3"}, "--nhead has 2 entries, but there are 5 stacks"),
-        ({"nhead": "3"}, "3 heads cannot share an attention width of 16"),
+        ({"nhead": "3"}, "3 heads do not divide an attention width of 16"),
         ({"encoder_dims": "0"}, "--encoder-dims must be at least 1"),
         ({"encoder_dims": "24,24,20,24,24"}, "widths may only grow"),
         ({"encoder_unmasked_dims": "99"}, "at least that of the unmasked"),

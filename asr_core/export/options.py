@@ -1,0 +1,38 @@
+"""Options of the programs that export models; light, so that ``--help`` needs no torch."""
+
+from dataclasses import dataclass
+
+from asr_core.utils.options import option
+
+
+@dataclass(frozen=True)
+class TokensOptions:
+    """Tokens."""
+
+    tokens: str = option(
+        "",
+        "tokens.txt or bpe.model of the model; left out: what training put into --exp-dir",
+        aliases=("--bpe-model",),
+    )
+
+
+@dataclass(frozen=True)
+class ExportOptions(TokensOptions):
+    """Export: what is written."""
+
+    jit: bool = option(
+        False,
+        "write TorchScript in place of pretrained.pt: for streaming if the model is causal and "
+        "--chunk-size positive",
+    )
+
+
+@dataclass(frozen=True)
+class ExportLmOptions:
+    """Export: whose weights, and in which form. Sizes are those of the weights."""
+
+    lm_type: str = option("rnn", "kind of model", choices=("rnn", "transformer"))
+    exp_dir: str = option("rnn_lm/exp", "folder of the checkpoints; the file goes there, too")
+    epoch: int = option(30, "use epoch-<epoch>.pt")
+    avg: int = option(1, "average the weights of this many epochs, up to --epoch")
+    jit: bool = option(False, "TorchScript, which scores sentences and tokens without this library")
