@@ -121,13 +121,4 @@ class StreamingEncoder(Encoder, Protocol):
     def streaming_forward(
         self, x: Tensor, x_lens: Tensor, states: List[Tensor]
     ) -> Tuple[Tensor, Tensor, List[Tensor]]:
-        """Encode one chunk of each stream.
-
-        Args:
-          x: (N, T, C) frames.
-          x_lens: (N,) valid frames.
-          states: as :meth:`get_init_states` or the previous call returned them.
-
-        Returns:
-          (N, T', output_dim), its lengths, and the next states.
-        """
+        """Encode a chunk x (N, T, C) of each stream: (N, T', output_dim), lengths, next states."""

@@ -62,16 +62,7 @@ class TransformerScorer(nn.Module):
         self.num_states, self.dim = 2 * len(lm.layers), lm.d_model
 
     def forward(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
-        """Score whole sentences, see :meth:`asr_core.lm.neural.NeuralLm.forward`.
-
-        Args:
-          x: (N, T) tokens, from the start of each sentence on.
-          y: (N, T) tokens that follow them.
-          lengths: (N,) valid tokens.
-
-        Returns:
-          (N, T) negative log-probabilities, 0 at padding.
-        """
+        """Score whole sentences (N, T) as :meth:`RnnScorer.forward` does."""
         past = torch.zeros([self.num_states, x.size(0), 0, self.dim], device=x.device)
         done = torch.zeros([x.size(0)], dtype=torch.int64, device=x.device)
         return token_costs(self.lm.output_linear(self.lm.attend(x, done, past)[0]), y, lengths)

@@ -17,7 +17,13 @@ from asr_core.encoders.protocol import (
 from asr_core.models.attention_decoder import AttentionDecoder
 from asr_core.models.intermediate_ctc import IntermediateCtc
 from asr_core.models.joiner import Joiner
-from asr_core.models.transducer_loss import full_loss, prepare_lattice, pruned_losses
+from asr_core.models.transducer_loss import (
+    LatticeInputs,
+    Smoothing,
+    full_loss,
+    prepare_lattice,
+    pruned_losses,
+)
 from asr_core.nn.scaling import ScaledLinear
 from asr_core.ops.consistency import consistency_loss
 from asr_core.predictors.protocol import Predictor
@@ -139,7 +145,7 @@ class AsrModel(nn.Module):
             )
         else:
             encoder_out, encoder_out_lens = self.encoder(x, x_lens)
-        losses: Dict[str, Optional[Tensor]] = {"simple_loss": None, "pruned_loss": None, "ctc_loss": None}
+        losses: Dict[str, Tensor] = {}
         if self.use_transducer:
             lattice = prepare_lattice(
                 self.decoder,
@@ -149,18 +155,8 @@ class AsrModel(nn.Module):
                 delay_penalty=delay_penalty,
                 fast_emit_lambda=fast_emit_lambda,
             )
-            if self.pruned:
-                losses["simple_loss"], losses["pruned_loss"] = pruned_losses(
-                    self.joiner,
-                    (self.simple_am_proj, self.simple_lm_proj),
-                    encoder_out,
-                    lattice,
-                    prune_range=prune_range,
-                    am_scale=am_scale,
-                    lm_scale=lm_scale,
-                )
-            else:
-                losses["rnnt_loss"] = full_loss(self.joiner, encoder_out, lattice)
+            smoothing = Smoothing(am_scale, lm_scale)
+            losses.update(self._transducer_losses(encoder_out, lattice, prune_range, smoothing))
         if self.use_ctc:
             log_probs = self.ctc_output(encoder_out)
             losses["ctc_loss"] = _ctc_loss(log_probs, encoder_out_lens, y)
@@ -171,7 +167,24 @@ class AsrModel(nn.Module):
         if self.use_intermediate_ctc:
             each = [_ctc_loss(log_probs, encoder_out_lens, y) for log_probs in self.intermediate_ctc(stacks)]
             losses["intermediate_ctc_loss"] = torch.stack(each).mean(dim=0)
-        return Losses(**{name: _reduce(loss, reduction, use_cr_ctc) for name, loss in losses.items()})
+        reduced = {name: _reduce(loss, reduction, use_cr_ctc) for name, loss in losses.items()}
+        return Losses(**{name: reduced.get(name) for name in Losses._fields})
+
+    def _transducer_losses(
+        self, encoder_out: Tensor, lattice: LatticeInputs, prune_range: int, smoothing: Smoothing
+    ) -> Dict[str, Tensor]:
+        """Return the losses (N,) of encoder_out (N, T, C) that the transducer has, by name."""
+        if not self.pruned:
+            return {"rnnt_loss": full_loss(self.joiner, encoder_out, lattice)}
+        simple_loss, pruned_loss = pruned_losses(
+            self.joiner,
+            (self.simple_am_proj, self.simple_lm_proj),
+            encoder_out,
+            lattice,
+            prune_range=prune_range,
+            smoothing=smoothing,
+        )
+        return {"simple_loss": simple_loss, "pruned_loss": pruned_loss}
 
     def _check(self, x: Tensor, x_lens: Tensor, y: List[List[int]], reduction: str, use_cr_ctc: bool) -> None:
         """Refuse arguments of :meth:`forward` that do not fit together."""
@@ -285,10 +298,8 @@ def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
         )
 
 
-def _reduce(loss: Optional[Tensor], reduction: str, two_views: bool) -> Optional[Tensor]:
+def _reduce(loss: Tensor, reduction: str, two_views: bool) -> Tensor:
     """Average losses (2 N,) of two views to (N,); sum losses (N,) unless reduction is "none"."""
-    if loss is None:
-        return None
     if two_views:
         loss = 0.5 * (loss[: loss.size(0) // 2] + loss[loss.size(0) // 2 :])
     return loss.sum() if reduction == "sum" else loss

@@ -80,10 +80,7 @@ class AttentionDecoder(nn.Module):
     def nll(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
         """Compute the negative log-probability of each token, for rescoring.
 
-        Args:
-          encoder_out: (N, T, C).
-          encoder_out_lens: (N,) valid frames, at least 1.
-          token_ids: N sentences, without sos and eos.
+        The arguments are those of :meth:`forward`.
 
         Returns:
           (N, U), U one more than the longest sentence: the tokens, then the end, then zeros.

@@ -21,6 +21,18 @@ class LossArguments(TypedDict):
     fast_emit_lambda: float
 
 
+class Smoothing(NamedTuple):
+    """Interpolation of the simple loss' scores with those of one of its two sides only.
+
+    Attributes:
+      am_scale: weight of scores from the encoder's output only.
+      lm_scale: weight of scores from the prediction network's output only.
+    """
+
+    am_scale: float
+    lm_scale: float
+
+
 class LatticeInputs(NamedTuple):
     """Inputs of a transducer's losses besides the encoder's output.
 
@@ -80,8 +92,7 @@ def pruned_losses(
     lattice: LatticeInputs,
     *,
     prune_range: int,
-    am_scale: float,
-    lm_scale: float,
+    smoothing: Smoothing,
 ) -> Tuple[Tensor, Tensor]:
     """Compute the simple and the pruned losses.
 
@@ -107,8 +118,8 @@ def pruned_losses(
             lm=lm.float(),
             am=am.float(),
             symbols=lattice.symbols,
-            lm_only_scale=lm_scale,
-            am_only_scale=am_scale,
+            lm_only_scale=smoothing.lm_scale,
+            am_only_scale=smoothing.am_scale,
             return_grad=True,
             **lattice.arguments,
         )

@@ -212,9 +212,9 @@ class KeyShiftAttention(MultiheadAttention):
         embed_dim: int,
         num_heads: int,
         *,
+        clip: int = 400,
         dropout: float = 0.1,
         per_dim_scale: bool = False,
-        clip: int = 400,
     ) -> None:
         super().__init__(embed_dim, num_heads, dropout=dropout, per_dim_scale=per_dim_scale)
         self.clip = clip

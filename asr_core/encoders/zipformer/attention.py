@@ -81,9 +81,9 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
 
     Args:
       embed_dim: width C of the input.
-      pos_dim: width E of the positional encoding.
       num_heads: number H of heads.
       query_head_dim, pos_head_dim: widths of queries (and keys) and of positional queries per head.
+      pos_dim: width of the positional encoding.
       pos_emb_skip_rate: probability in training of leaving positions out; by default 0.5 at the
         start, falling to 0 over 4000 batches, so that the heads first learn to use content.
     """
@@ -91,10 +91,11 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
     def __init__(
         self,
         embed_dim: int,
-        pos_dim: int,
         num_heads: int,
+        *,
         query_head_dim: int,
         pos_head_dim: int,
+        pos_dim: int,
         pos_emb_skip_rate: Optional[FloatLike] = None,
     ) -> None:
         super().__init__()
@@ -141,29 +142,30 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         """
         q, k, p = self._project(x)
         k = self.whiten_keys(self.balance_keys(k))
-        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
+        q, k, p, pos = self._split(q, k, p, pos_emb)
         if torch.jit.is_scripting() or torch.jit.is_tracing():
-            weights = attention_weights_plain(
-                self._heads(q, self.query_head_dim),
-                self._heads(k, self.query_head_dim),
-                self._heads(p, self.pos_head_dim),
-                pos,
-                mask,
-            )
+            weights = attention_weights_plain(q, k, p, pos, mask)
             return weights, weights[0:1]
         # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax,
         # whose gradient then vanishes, so nothing else would bring them back.
         penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
         use_pos = not (self.training and random.random() < float(self.pos_emb_skip_rate))
-        q, k = self._heads(q, self.query_head_dim), self._heads(k, self.query_head_dim)
-        return attention_weights(
-            q,
-            k,
-            self._heads(p, self.pos_head_dim) if use_pos else None,
+        return attention_weights(q, k, p if use_pos else None, pos, mask, limit=25.0, penalty=penalty)
+
+    def _split(
+        self, q: Tensor, k: Tensor, p: Tensor, pos_emb: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Split queries (T, N, .), keys (S, N, .), positional queries and positions into heads.
+
+        Returns:
+          (H, N, T, D), (H, N, S, D), (H, N, T, E) and (H, T - 1 + S, E).
+        """
+        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
+        return (
+            self._heads(q, self.query_head_dim),
+            self._heads(k, self.query_head_dim),
+            self._heads(p, self.pos_head_dim),
             pos,
-            mask,
-            limit=25.0,
-            penalty=penalty,
         )
 
     def _project(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
@@ -198,14 +200,8 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         q, k, p = self._project(x)
         k = torch.cat([cached_key, k], dim=0)
         cached_key = k[k.size(0) - left_context_len :]
-        pos = self._heads(self.linear_pos(pos_emb).transpose(0, 1), self.pos_head_dim).squeeze(1)
-        weights = attention_weights_plain(
-            self._heads(q, self.query_head_dim),
-            self._heads(k, self.query_head_dim),
-            self._heads(p, self.pos_head_dim),
-            pos,
-            mask,
-        )
+        q, k, p, pos = self._split(q, k, p, pos_emb)
+        weights = attention_weights_plain(q, k, p, pos, mask)
         return weights, cached_key
 
 

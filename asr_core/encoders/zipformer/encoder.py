@@ -94,7 +94,7 @@ class Zipformer2(ChunkedEncoder):
         ds = self.downsampling_factor[i]
         layers = [
             Zipformer2EncoderLayer(
-                embed_dim=self.encoder_dim[i],
+                self.encoder_dim[i],
                 pos_dim=self.pos_dim,
                 num_heads=self.num_heads[i],
                 query_head_dim=self.query_head_dim[i],

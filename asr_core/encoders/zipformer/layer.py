@@ -39,6 +39,7 @@ class Zipformer2EncoderLayer(nn.Module):
     def __init__(
         self,
         embed_dim: int,
+        *,
         pos_dim: int,
         num_heads: int,
         query_head_dim: int,
@@ -70,7 +71,11 @@ class Zipformer2EncoderLayer(nn.Module):
         self.bypass = BypassModule(embed_dim)
         self.bypass_mid = BypassModule(embed_dim)
         self.self_attn_weights = RelPositionMultiheadAttentionWeights(
-            embed_dim, pos_dim, num_heads, query_head_dim, pos_head_dim
+            embed_dim,
+            num_heads,
+            query_head_dim=query_head_dim,
+            pos_head_dim=pos_head_dim,
+            pos_dim=pos_dim,
         )
         self.self_attn1 = SelfAttention(embed_dim, num_heads, value_head_dim)
         self.self_attn2 = SelfAttention(embed_dim, num_heads, value_head_dim)

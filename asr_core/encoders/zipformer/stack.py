@@ -115,24 +115,14 @@ class DownsampledZipformer2Encoder(nn.Module):
     def forward(
         self,
         x: Tensor,
-        chunk_size: int = -1,
-        feature_mask: Optional[Tensor] = None,
-        attn_mask: Optional[Tensor] = None,
-        pad_mask: Optional[Tensor] = None,
+        chunk_size: int,
+        feature_mask: Optional[Tensor],
+        attn_mask: Optional[Tensor],
+        pad_mask: Optional[Tensor],
     ) -> Tensor:
-        """Encode as :meth:`Zipformer2Encoder.forward` does.
+        """Encode x (T, N, C) as :meth:`Zipformer2Encoder.forward` does: (T, N, C).
 
-        Masks and chunk size are at the input's rate.
-
-        Args:
-          x: (T, N, C).
-          chunk_size: frames per chunk, or -1.
-          feature_mask: (1, N, C), or None.
-          attn_mask: (T, T) boolean, True at keys that must not be seen.
-          pad_mask: (N, T) boolean, True at padding.
-
-        Returns:
-          (T, N, C)
+        Chunk size and masks are at the input's rate; ``feature_mask`` is constant in time.
         """
         ds = self.downsample_factor
         if attn_mask is not None:
@@ -147,16 +137,10 @@ class DownsampledZipformer2Encoder(nn.Module):
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """Encode as :meth:`Zipformer2Encoder.streaming_forward` does.
+        """Encode one chunk x (T, N, C) of each stream.
 
-        Args:
-          x: (T, N, C).
-          states: six of each layer.
-          left_context_len: number L of frames before the chunk, at the input's rate.
-          mask: (N, L + T) boolean, True at keys that must not be seen.
-
-        Returns:
-          (T, N, C) and the next states.
+        See :meth:`Zipformer2Encoder.streaming_forward`; left context and mask are at the input's
+        rate.
         """
         ds = self.downsample_factor
         y, new_states = self.encoder.streaming_forward(

@@ -165,7 +165,7 @@ class Zipformer(ChunkedEncoder):
         for i, (stack, skip) in enumerate(zip(self.encoders, self.skip_modules)):
             if self.skip_layers[i] >= 0 and self._draw_skip():
                 x = skip(outputs[self.skip_layers[i]], x)
-            x = stack(x, feature_masks[i], attn_mask, pad_mask)  # (T, N, C_i)
+            x = stack(x, attn_mask, pad_mask, feature_masks[i])  # (T, N, C_i)
             outputs.append(x)
         return self.downsample_output(x, pad_mask).transpose(0, 1), (x_lens + 1) // 2, outputs
 

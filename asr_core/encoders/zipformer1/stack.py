@@ -47,17 +47,17 @@ class ZipformerEncoder(nn.Module):
     def forward(
         self,
         x: Tensor,
-        feature_mask: Optional[Tensor] = None,
         attn_mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
+        feature_mask: Optional[Tensor] = None,
     ) -> Tensor:
         """Apply all layers to whole sequences; training skips some.
 
         Args:
           x: (T, N, C).
-          feature_mask: (T, N, C) multiplied onto input and outputs, or None.
           attn_mask: (T, T) boolean, True at keys that must not be seen.
           pad_mask: (N, T) boolean, True at padding.
+          feature_mask: (T, N, C) multiplied onto input and outputs, or None.
 
         Returns:
           (T, N, C)
@@ -129,20 +129,13 @@ class DownsampledZipformerEncoder(nn.Module):
     def forward(
         self,
         x: Tensor,
-        feature_mask: Optional[Tensor] = None,
-        attn_mask: Optional[Tensor] = None,
-        pad_mask: Optional[Tensor] = None,
+        attn_mask: Optional[Tensor],
+        pad_mask: Optional[Tensor],
+        feature_mask: Optional[Tensor],
     ) -> Tensor:
-        """Encode as :meth:`ZipformerEncoder.forward` does.
+        """Encode x (T, N, C) as :meth:`ZipformerEncoder.forward` does: (T, N, C').
 
-        Args:
-          x: (T, N, C).
-          feature_mask: (ceil(T / ds), N, C') at the stack's rate, or None.
-          attn_mask: (T, T) boolean, True at keys that must not be seen.
-          pad_mask: (N, T) boolean, True at padding.
-
-        Returns:
-          (T, N, C')
+        ``attn_mask`` and ``pad_mask`` are at the input's rate, ``feature_mask`` is at the stack's.
         """
         ds = self.downsample_factor
         y = self.downsample(x, pad_mask)  # (ceil(T / ds), N, C')
@@ -150,23 +143,16 @@ class DownsampledZipformerEncoder(nn.Module):
             attn_mask = attn_mask[::ds, ::ds]
         if pad_mask is not None:
             pad_mask = pad_mask[:, ::ds]
-        y = self.encoder(y, feature_mask, attn_mask, pad_mask)
+        y = self.encoder(y, attn_mask, pad_mask, feature_mask)
         return self.out_combiner(x, self.upsample(y)[: x.size(0)])
 
     def streaming_forward(
         self, x: Tensor, states: List[Tensor], left_context_len: int, mask: Tensor, pad_mask: Tensor
     ) -> Tuple[Tensor, List[Tensor]]:
-        """Encode as :meth:`ZipformerEncoder.streaming_forward` does.
+        """Encode one chunk x (T, N, C) of each stream.
 
-        Args:
-          x: (T, N, C).
-          states: seven, each of all layers.
-          left_context_len: number L of frames before the chunk, at the input's rate.
-          mask: (N, L + T) boolean, True at keys that must not be seen.
-          pad_mask: (N, T) boolean, True at padding.
-
-        Returns:
-          (T, N, C') and the next states.
+        See :meth:`ZipformerEncoder.streaming_forward`; left context and masks are at the input's
+        rate.
         """
         ds = self.downsample_factor
         y = self.downsample(x, pad_mask)
