@@ -141,9 +141,10 @@ def test_full_loss_is_that_of_the_joiners_outputs(mode, kind):
     x, x_lens, y = batch()
     losses = model(x, x_lens, y, reduction="none", delay_penalty=0.02, fast_emit_lambda=0.1)
     encoder_out, lens = model.forward_encoder(x, x_lens)
-    lattice = prepare_lattice(model.decoder, lens, y, x.device, {"delay_penalty": 0.02})
+    early = {"delay_penalty": 0.02, "fast_emit_lambda": 0.0}
+    lattice = prepare_lattice(model.decoder, lens, y, device=x.device, **early)
     logits = model.joiner(encoder_out[:, :, None], lattice.decoder_out[:, None])
-    torch.testing.assert_close(losses.rnnt_loss, rnnt_loss(logits, lattice.symbols, **lattice.options))
+    torch.testing.assert_close(losses.rnnt_loss, rnnt_loss(logits, lattice.symbols, **lattice.arguments))
     assert losses.simple_loss is None and losses.pruned_loss is None
     assert model(x, x_lens, y).rnnt_loss == pytest.approx(
         float(model(x, x_lens, y, reduction="none").rnnt_loss.sum())
