@@ -54,7 +54,7 @@ class ZipformerRecipe(fake_run.FakeRecipe):
         return data
 
 
-def train(prepared, exp_dir, *argv):
+def train(prepared, exp_dir, *argv, recipe=None):
     """Run the program on the data of the fixture ``prepared``; return its exit status."""
     fixed = [
         "--manifest-dir",
@@ -76,5 +76,5 @@ def train(prepared, exp_dir, *argv):
     }
     defaults.update(log_interval=1, average_period=1, num_threads=1, tensorboard=False)
     with pytest.raises(SystemExit) as ended:
-        main(Tiny, defaults=defaults, argv=[*fixed, *argv])
+        main(Tiny, recipe, defaults=defaults, argv=[*fixed, *argv])
     return ended.value.code
