@@ -32,20 +32,21 @@ def train_asr(
       rank: the place of this process among them.
       params: all options; what follows from them is added, for the checkpoints.
       corpus: where the cuts come from.
-      recipe: what is trained and how; by default :class:`AsrRecipe`.
+      recipe: model, data, loss and optimizer; by default :class:`AsrRecipe`.
     """
     recipe_class = recipe or AsrRecipe
 
     def run(world: SingleProcess) -> int:
         recipe_class.complete(params)
         task = recipe_class(params, corpus(params), world.rank, world.size)
-        sound = (params[name] for name in ("sample_rate", "num_mel_bins", "feature_type"))
         params.update(
             vocab_size=task.tokenizer.vocab_size,
             blank_id=task.tokenizer.blank_id,
             unk_id=task.tokenizer.unk_id,
             feature_dim=params["num_mel_bins"],
-            features=describe_features(*sound),
+            features=describe_features(
+                params["sample_rate"], params["num_mel_bins"], params["feature_type"]
+            ),
             subsampling_factor=subsampling_factor(options_of(params)),
         )
         if world.is_main:

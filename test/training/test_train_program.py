@@ -1,6 +1,7 @@
 """The training program on a real, tiny Zipformer: its files, its refusals, and a resumed run that equals an undisturbed one."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from tiny_program import Tiny, ZipformerRecipe, train
 
-from asr_core.bin.train import main
+from asr_core.bin.train import main, parse
 from asr_core.training.checkpoint import read_whole
 from asr_core.training.reporting.writers import read_metrics
 
@@ -98,7 +99,7 @@ def test_it_trains_with_adam_noise_and_an_exponential_average(prepared, tmp_path
         ),
     ],
 )
-def test_mistakes_are_told_in_one_line(prepared, tmp_path, capfd, argv, status, message):
+def test_mistakes_end_with_one_line(prepared, tmp_path, capfd, argv, status, message):
     assert train(prepared, tmp_path / "exp", *argv) == status
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert message in last
@@ -116,6 +117,59 @@ def test_help_needs_neither_torch_nor_lhotse():
     assert done.returncode == 0, done.stderr
     for flag in ("--use-fp16", "--num-encoder-layers", "--max-duration", "--base-lr", "--save-every-n"):
         assert flag in done.stdout
+
+
+CONFIGURATIONS = {
+    "conformer-m": {"encoder": "conformer", "model_size": "m"},
+    "conformer-s": {"encoder": "conformer", "model_size": "s", "nhead": 8},
+    "lstm": {"encoder": "lstm", "decoder_dim": 96},
+}
+
+
+def defaults_in_help(capsys, *argv, **kwargs):
+    """The defaults that ``--help`` shows, by option."""
+    with pytest.raises(SystemExit) as ended:
+        main(Tiny, argv=[*argv, "--help"], **kwargs)
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    entries = re.split(r"\n  (?=--)", text)[1:]
+    found = {}
+    for entry in entries:
+        default = re.search(r"\(default: (.*)\)$", " ".join(entry.split("\n\n")[0].split()))
+        found[entry.split()[0]] = default[1] if default else None
+    return found
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_help_shows_the_defaults_of_the_chosen_configuration(name, capsys):
+    shown = defaults_in_help(capsys, "--model", name, models=CONFIGURATIONS)
+    params = parse(Tiny, argv=["--model", name], models=CONFIGURATIONS)
+    assert params["encoder"] == CONFIGURATIONS[name]["encoder"]
+    compared = 0
+    for option, default in shown.items():
+        value = params.get(option[2:].replace("-", "_"))
+        recorded_otherwise = ("--model", "--model-size")  # as "configuration", and as its values
+        if default is not None and option not in recorded_otherwise:
+            assert str(value) == default.replace(" ", ""), option  # long ones are wrapped
+            compared += 1
+    assert compared > 100
+    widths = {"conformer-m": "256", "conformer-s": "144", "lstm": "512"}
+    assert shown["--encoder-dim"] == widths[name]
+    assert shown["--decoder-dim"] == ("96" if name == "lstm" else "512")
+
+
+def test_help_follows_options_given_beside_it(capsys):
+    shown = defaults_in_help(capsys, "--model-size", "l", encoders=["conformer", "lstm"])
+    assert (shown["--encoder"], shown["--encoder-dim"]) == ("conformer", "512")
+    shown = defaults_in_help(capsys, "--encoder", "lstm", encoders=["conformer", "lstm"])
+    assert shown["--encoder"] == "lstm" and "--nhead" not in shown
+
+
+def test_encoders_that_the_recipe_does_not_offer_are_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(Tiny, argv=["--encoder", "contextnet"], encoders=["conformer", "lstm"])
+    assert ended.value.code == 2
+    assert "'contextnet' (choose from" in capsys.readouterr().err
 
 
 def test_defaults_of_options_that_do_not_exist_are_a_bug():

@@ -1,16 +1,13 @@
-"""Training with CTC alone, CTC and attention decoder, CR-CTC: weights, refusals, exact resuming; the two views."""
+"""Losses of all heads: their weights, what goes together, and training with each combination."""
 
 import math
-import random
 from types import SimpleNamespace
 
 import fake_run
-import numpy as np
 import pytest
 import torch
 
 from asr_core.data.options import DataOptions
-from asr_core.data.two_views import TwoViews
 from asr_core.models import ModelOptions, build_model
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.checkpoint import read_whole
@@ -80,7 +77,7 @@ def weights(batch_idx_train, *heads, **options):
     return loss_weights(LossOptions(warm_step=100, **options), batch_idx_train, heads)
 
 
-def test_weights():
+def test_weights_of_losses():
     both = ("simple_loss", "pruned_loss", "ctc_loss")
     assert weights(50, *both)["ctc_loss"] == 0.2
     assert weights(50, "ctc_loss", "cr_loss")["ctc_loss"] == 1.0
@@ -95,6 +92,13 @@ def test_weights():
     )
     assert loss_weights(LossOptions(warm_step=0), 1, ["ctc_loss"])["cr_loss"] == 0.2
     assert [weights(n)[name] for n in (50, 200) for name in both[:2]] == pytest.approx([0.75, 0.55, 0.5, 1.0])
+
+
+def test_loss_scales_move_to_their_final_values():
+    assert transducer_loss_scales(0, 100, 0.5) == (1.0, 0.1)
+    assert transducer_loss_scales(50, 100, 0.5) == pytest.approx((0.75, 0.55))
+    assert transducer_loss_scales(100, 100, 0.5) == (0.5, 1.0)
+    assert transducer_loss_scales(5, 0, 0.5) == (0.5, 1.0)
 
 
 def test_delay_penalty_waits_for_the_warm_up():
@@ -121,7 +125,7 @@ def test_contradictions_are_refused(tmp_path, options, message):
         AsrRecipe(params_of(tmp_path, **options), fake_run.CORPUS)
 
 
-def test_what_goes_together():
+def test_heads_that_go_together_are_accepted_and_values_out_of_bounds_are_not():
     for options in (
         CTC,
         {**CTC, **AED, **CR},
@@ -280,48 +284,3 @@ def test_training_moves_attention_decoder_and_ctc(tmp_path):
     for name, value in fresh.state_dict().items():
         if name.startswith(("attention_decoder.", "ctc_output.")):
             assert not torch.equal(trained[name], value), name
-
-
-def seed(number):
-    random.seed(number)
-    np.random.seed(number)
-    torch.manual_seed(number)
-
-
-def test_two_views_are_warped_alike_and_masked_apart():
-    x = torch.randn(4, 300, 80).cumsum(1)
-    starts, lengths = torch.tensor([0, 0, 10, 0]), torch.tensor([300, 280, 200, 40])
-    views = TwoViews(80, 2.5)
-    seed(3)
-    out = views(x, starts, lengths)
-    assert out.shape == (8, 300, 80) and not torch.equal(out[:4], out[4:])
-    seed(3)
-    warped = views._warp(x, starts, lengths)
-    assert sum(not torch.equal(warped[i], x[i]) for i in range(3)) >= 1
-    for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist())):
-        assert torch.equal(warped[row, :start], x[row, :start]) and torch.equal(
-            warped[row, start + length :], x[row, start + length :]
-        )
-    assert torch.equal(warped[3], x[3])  # too short to be warped
-    masked = (out != warped.repeat(2, 1, 1)).float()
-    assert 0.02 < masked.mean() < 0.7
-    all_bins = masked.mean(dim=2) > 0.99
-    assert all_bins.float().mean(dim=1).max() <= 0.375  # 0.15 times 2.5
-    seed(3)
-    assert torch.equal(views(x, starts, lengths), out)
-    seed(4)
-    assert not torch.equal(views(x, starts, lengths), out)
-
-
-def test_views_without_warping_and_of_hardly_any_frames():
-    x = torch.randn(2, 12, 80)
-    lengths = torch.tensor([12, 9])
-    assert torch.equal(TwoViews(0, 0.1)(x, torch.zeros(2), lengths), x.repeat(2, 1, 1))
-    assert TwoViews(80, 2.5)(x, torch.zeros(2, dtype=torch.int64), lengths).shape == (4, 12, 80)
-
-
-def test_loss_scales_move_to_their_final_values():
-    assert transducer_loss_scales(0, 100, 0.5) == (1.0, 0.1)
-    assert transducer_loss_scales(50, 100, 0.5) == pytest.approx((0.75, 0.55))
-    assert transducer_loss_scales(100, 100, 0.5) == (0.5, 1.0)
-    assert transducer_loss_scales(5, 0, 0.5) == (0.5, 1.0)
