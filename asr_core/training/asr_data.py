@@ -8,7 +8,6 @@ from typing import (
     List,
     Mapping,
     Optional,
-    Protocol,
     Sequence,
     Tuple,
     cast,
@@ -17,7 +16,7 @@ from typing import (
 import torch
 
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef
-from asr_core.data.filter import DropReport
+from asr_core.data.module import AsrDataModule, Survey
 from asr_core.data.stream import view_of_line
 from asr_core.training.batch_loss import BatchSize
 from asr_core.training.task import Batch, Trial
@@ -25,31 +24,7 @@ from asr_core.training.task import Batch, Trial
 if TYPE_CHECKING:
     from lhotse import CutSet
 
-    from asr_core.data.module import AsrDataModule
-
 _FRAMES_PER_SECOND = 100  # of the features, before subsampling
-
-
-class Survey(Protocol):
-    """What a training set holds."""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of audio in the usable utterances."""
-
-
-class DataModule(Protocol):
-    """The loaders of a recipe; :class:`~asr_core.data.module.AsrDataModule` is the usual one."""
-
-    dropped: DropReport
-
-    def train_dataloader(
-        self, cuts: "CutSet", epoch: int, skip_batches: int = 0, bucket_run: int = 0
-    ) -> Iterable[Batch]:
-        """Return this rank's batches of one epoch of training."""
-
-    def valid_dataloader(self, cuts: "CutSet") -> Iterable[Batch]:
-        """Return this rank's batches of a validation set."""
 
 
 class AsrData:
@@ -67,10 +42,10 @@ class AsrData:
 
     def __init__(
         self,
-        module: DataModule,
+        module: AsrDataModule,
         train_cuts: "CutSet",
         valid_cuts: Mapping[str, "CutSet"],
-        survey: Callable[[DataModule, "CutSet", Mapping[str, "CutSet"]], Survey],
+        survey: Callable[[AsrDataModule, "CutSet", Mapping[str, "CutSet"]], Survey],
         scan_for_oom: Optional[bool] = None,
     ) -> None:
         self.module = module
@@ -119,7 +94,7 @@ class AsrData:
         """Return the largest batches of the first epoch, as ``--scan-for-oom`` asks for them."""
         if not (device.type == "cuda" if self.scan_for_oom is None else self.scan_for_oom):
             return None
-        return CutTrials(cast("AsrDataModule", self.module), self.train_cuts)
+        return CutTrials(self.module, self.train_cuts)
 
 
 def describe_cuts(batch: Batch) -> List[Dict[str, object]]:
@@ -201,7 +176,7 @@ class CutTrials:
       train_cuts: training cuts.
     """
 
-    def __init__(self, module: "AsrDataModule", train_cuts: "CutSet") -> None:
+    def __init__(self, module: AsrDataModule, train_cuts: "CutSet") -> None:
         self.max_duration = module.opts.max_duration
         self._loader = module.train_dataloader(train_cuts, 1, bucket_run=1)
         self._loader.sampler.first, self._loader.sampler.step = 0, 1  # the batches of all ranks

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.data.augment import adaptive_spec_augment
-from asr_core.data.module import AsrDataModule
+from asr_core.data.module import AsrDataModule, Survey
 from asr_core.data.options import DataOptions
 from asr_core.data.two_views import TwoViews
 from asr_core.decoding.validation_wer import GreedyErrors
 from asr_core.models.build import build_model
 from asr_core.models.options import options_of
 from asr_core.text.tokenizer import SOS_EOS, Tokenizer
-from asr_core.training.asr_data import AsrData, DataModule, Survey
+from asr_core.training.asr_data import AsrData
 from asr_core.training.batch_loss import BatchLoss
 from asr_core.training.loss_options import LossOptions
 from asr_core.training.losses import LOG_NAMES, check_heads, early_emission, loss_weights
@@ -163,7 +163,7 @@ class AsrRecipe(Task):
         """Return validation cuts by name; of several sets, each one's losses are recorded, too."""
         return {"": self.corpus.valid_cuts()}
 
-    def build_datamodule(self) -> DataModule:
+    def build_datamodule(self) -> AsrDataModule:
         """Build the loaders of training and validation batches."""
         opts = from_params(DataOptions, self.params)
         if opts.strategy == "AudioSamples":
@@ -186,7 +186,7 @@ class AsrRecipe(Task):
         )
 
     def report_data(
-        self, data: DataModule, train_cuts: "CutSet", valid_sets: Mapping[str, "CutSet"]
+        self, data: AsrDataModule, train_cuts: "CutSet", valid_sets: Mapping[str, "CutSet"]
     ) -> Survey:
         """Log the sizes of all sets, and which cuts were dropped and why.
 

@@ -197,8 +197,8 @@ class OptimizerOptions:
         found: List[Piece] = []
         for text in self.lr_pieces.split(",") if self.lr_pieces else []:
             try:
-                units, lr, *kind = text.split(":")
-                piece = Piece(int(units), float(lr), *(kind or ["const"]))
+                units, lr, kind = text.split(":") if text.count(":") == 2 else (*text.split(":"), "const")
+                piece = Piece(int(units), float(lr), kind)
             except (TypeError, ValueError):
                 raise UserError(
                     f"--lr-pieces: {text!r} is not of the form UNITS:RATE or UNITS:RATE:KIND, "

@@ -44,9 +44,7 @@ def train_asr(
             blank_id=task.tokenizer.blank_id,
             unk_id=task.tokenizer.unk_id,
             feature_dim=params["num_mel_bins"],
-            features=describe_features(
-                params["sample_rate"], params["num_mel_bins"], params["feature_type"]
-            ),
+            features=describe_features(params["sample_rate"], params["num_mel_bins"], params["feature_type"]),
             subsampling_factor=subsampling_factor(options_of(params)),
         )
         if world.is_main:
