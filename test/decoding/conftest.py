@@ -1,14 +1,9 @@
 """Fixtures of the decoding tests."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from toy_scorers import ARPA, SYMBOLS
 
 from asr_core.lm.ngram import NgramLm
-
-sys.path.insert(0, str(Path(__file__).parent))  # for tests that take fixtures from other tests
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from test_programs import CHUNKS, hypotheses, run, world  # noqa: F401  (a fixture)
+from decode_programs import CHUNKS, check_times, hypotheses, records, run
 
 from asr_core.bin import calibrate_confidence, decode, score, score_timestamps, streaming_decode
 from asr_core.decoding.output.calibration import load_calibrations
@@ -14,20 +14,7 @@ BEAM = "epoch-1_avg-1__modified_beam_search__beam-size-4"
 DETAILS = ["--write-timestamps", "1", "--write-confidence", "1"]
 
 
-def records(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def check_times(found):
-    for record in found:
-        times = [t for w in record["words"] for t in (w["start"], w["end"])]
-        assert times == sorted(times) and record["timestamps"] == sorted(record["timestamps"])
-        assert all(0 <= t <= record["duration"] + 1e-3 for t in (*times, *record["timestamps"]))
-        assert len(record["tokens"]) == len(record["timestamps"])
-        assert [w["w"] for w in record["words"]] == record["text"].split()
-
-
-def test_nbest_times_and_report(world, capsys):  # noqa: F811
+def test_nbest_times_and_report(world, capsys):
     method = ["--decoding-method", "modified_beam_search", "--test-sets", "test-a"]
     run(
         decode,
@@ -67,7 +54,7 @@ def test_nbest_times_and_report(world, capsys):  # noqa: F811
     assert capsys.readouterr().out.splitlines()[1].split()[-5:] == ["CER", "%", "right", "%", "RTF"]
 
 
-def test_methods_without_nbest_are_refused(world, capsys):  # noqa: F811
+def test_methods_without_nbest_are_refused(world, capsys):
     for program, options, message in (
         (decode, ["--write-nbest", "2"], "greedy_search has no n-best list; these have: "),
         (decode, ["--write-nbest", "-1"], "--write-nbest must be at least 0"),
@@ -80,7 +67,7 @@ def test_methods_without_nbest_are_refused(world, capsys):  # noqa: F811
         assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_streaming_tells_what_simulated_streaming_tells(world):  # noqa: F811
+def test_streaming_tells_what_simulated_streaming_tells(world):
     for program in (decode, streaming_decode):
         run(program, world, True, *CHUNKS, *DETAILS, "--test-sets", "test-a")
     exp_dir = world / "exp-True"
@@ -102,7 +89,7 @@ def test_streaming_tells_what_simulated_streaming_tells(world):  # noqa: F811
             assert v["confidence"] == pytest.approx(w["confidence"], abs=2e-3)
 
 
-def test_calibration_is_found_and_used(world, tmp_path, capsys):  # noqa: F811
+def test_calibration_is_found_and_used(world, tmp_path, capsys):
     exp_dir = world / "exp-False"
     path = exp_dir / "greedy_search" / f"timestamps-test-a-{GREEDY}.jsonl"
     run(decode, world, False, "--write-confidence", "1", "--test-sets", "test-a")
@@ -140,7 +127,7 @@ def test_calibration_is_found_and_used(world, tmp_path, capsys):  # noqa: F811
         (exp_dir / "confidence.json").unlink(missing_ok=True)
 
 
-def test_normalization_and_other_programs(world, capsys):  # noqa: F811
+def test_normalization_and_other_programs(world, capsys):
     run(decode, world, False, "--test-sets", "test-b", "--normalize", "lower", "--write-timestamps", "1")
     folder = world / "exp-False" / "greedy_search"
     recogs = folder / f"recogs-test-b-{GREEDY}.txt"

@@ -1,11 +1,7 @@
 """Times, confidences and n-best lists of every method."""
 
 import pytest
-from test_ctc_decode import EXPECTED as GRAPH_METHODS
-from test_ctc_decode import few_scales, heads, lang  # noqa: F401  (fixtures)
-from test_details import check_times, records
-from test_methods import encodes, extras, options  # noqa: F401
-from test_programs import hypotheses, run, world  # noqa: F401
+from decode_programs import GRAPH_METHODS, check_times, hypotheses, options, records, run
 
 from asr_core.bin import ctc_decode, decode
 from asr_core.decoding.registry import METHODS
@@ -14,7 +10,7 @@ MANY = {"modified_beam_search_lm_rescore_LODR"}  # 532 results
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in MANY])
-def test_details(world, heads, lang, extras, method):  # noqa: F811
+def test_details(world, heads, lang, extras, method):
     graph = method in GRAPH_METHODS
     where = (
         ["--lang-dir", str(lang), "--lm-dir", str(lang), "--test-sets", "test-b"]

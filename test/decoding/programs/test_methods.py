@@ -4,65 +4,14 @@ import dataclasses
 import re
 
 import pytest
-import torch
-from test_ctc_decode import EXPECTED as GRAPH_METHODS
-from test_programs import CHUNKS, Noise, hypotheses, run, world  # noqa: F401
+from decode_programs import CHUNKS, GRAPH_METHODS, MAIN, hypotheses, options, run
 from tiny import PIECES
 
 from asr_core.bin import decode, streaming_decode, transcribe
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS, resolve_method
-from asr_core.lm.neural import RnnLm
 from asr_core.lm.options import LmOptions
-from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-
-MAIN = "epoch-1_avg-1"
-
-
-@pytest.fixture(scope="module")
-def extras(tmp_path_factory):
-    """A neural LM, a lang folder with token bigram and graph, and phrases."""
-    root = tmp_path_factory.mktemp("extras")
-    torch.manual_seed(0)
-    (root / "lm").mkdir()
-    torch.save({"model": RnnLm(len(PIECES), 8, 8, 1).state_dict()}, root / "lm" / "epoch-7.pt")
-    unigrams = "".join(f"-1.0 {piece} -0.1\n" for piece in [*PIECES[2:], "<s>", "</s>"])
-    (root / "2gram.arpa").write_text(
-        f"\\data\\\nngram 1={len(PIECES)}\nngram 2=1\n\n\\1-grams:\n{unigrams}\n\\2-grams:\n-0.1 {PIECES[4]} {PIECES[5]}\n\n\\end\\\n"
-    )
-    arcs = "".join(f"0 0 {i} {i - 2} 0.5\n" for i in range(3, len(PIECES)))
-    (root / "LG.fst.txt").write_text(arcs + "0 0.1\n")
-    (root / "words.txt").write_text(
-        "<eps> 0\n" + "".join(f"WORD{i} {i}\n" for i in range(1, len(PIECES) - 2))
-    )
-    (root / "phrases.txt").write_text("W5 W2\n\nW1 W1 W7\n")
-    return root
-
-
-@pytest.fixture(autouse=True)
-def encodes(monkeypatch):
-    """A tokens.txt cannot split text; these pieces are words, so that the tests' can."""
-    ids = {piece.lstrip("\u2581"): i for i, piece in enumerate(PIECES)}
-    monkeypatch.setattr(
-        Tokenizer,
-        "encode",
-        lambda self, texts: [[ids.get(w.upper(), 2) for w in text.split()] for text in texts],
-    )
-
-
-def options(extras):
-    return [
-        "--lm-exp-dir",
-        str(extras / "lm"),
-        "--lm-vocab-size",
-        str(len(PIECES)),
-        "--lang-dir",
-        str(extras),
-        "--test-sets",
-        "test-b",
-    ]
-
 
 EXPECTED = {
     "beam_search": ("__beam_search__beam-size-4", "beam_search_beam-size-4"),
@@ -102,7 +51,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("method", EXPECTED)
-def test_files_of_each_method(world, extras, method):  # noqa: F811
+def test_files_of_each_method(world, extras, method):
     run(decode, world, False, "--decoding-method", method, *options(extras))
     part, key = EXPECTED[method]
     folder = world / "exp-False" / method
@@ -143,7 +92,7 @@ def test_values_that_are_no_numbers(name, value):
 
 
 @pytest.mark.parametrize("lodr", [False, True])
-def test_rescoring_writes_a_file_for_each_result(world, extras, capsys, lodr):  # noqa: F811
+def test_rescoring_writes_a_file_for_each_result(world, extras, capsys, lodr):
     method = "modified_beam_search_lm_rescore" + ("_LODR" if lodr else "")
     run(decode, world, False, "--decoding-method", method, *options(extras))
     folder = world / "exp-False" / method
@@ -156,7 +105,7 @@ def test_rescoring_writes_a_file_for_each_result(world, extras, capsys, lodr):  
     assert f"the best of {count} results is nnlm_scale_" in capsys.readouterr().out
 
 
-def test_phrases_change_what_is_found(world, extras):  # noqa: F811
+def test_phrases_change_what_is_found(world, extras):
     beam = ["--decoding-method", "modified_beam_search"]
     run(decode, world, True, *CHUNKS, *beam, "--test-sets", "test-a")
     phrases = ["--context-file", str(extras / "phrases.txt"), "--context-score", "12"]
@@ -178,7 +127,7 @@ def test_phrases_change_what_is_found(world, extras):  # noqa: F811
     assert count(biased) > count(plain) and streamed == biased
 
 
-def test_streaming_fast_beam_search(world):  # noqa: F811
+def test_streaming_fast_beam_search(world):
     fast = ["--decoding-method", "fast_beam_search", "--test-sets", "test-a"]
     run(decode, world, True, *CHUNKS, *fast, "--beam", "4", "--max-contexts", "4", "--max-states", "32")
     run(streaming_decode, world, True, *CHUNKS, *fast)
@@ -190,7 +139,7 @@ def test_streaming_fast_beam_search(world):  # noqa: F811
     assert real == simulated and sum(map(len, real.values())) > 3
 
 
-def test_token_ngram_as_a_graph(world, extras, tmp_path):  # noqa: F811
+def test_token_ngram_as_a_graph(world, extras, tmp_path):
     """Without an ARPA file the graph is read, its backoff arcs labelled --backoff-id; the result is the same."""
     from asr_core.lm.grammar_fst import write_openfst_text
     from asr_core.lm.ngram import NgramLm
@@ -211,7 +160,7 @@ def test_token_ngram_as_a_graph(world, extras, tmp_path):  # noqa: F811
     assert name.read_text() == from_arpa
 
 
-def test_the_graphs_weight_is_in_the_names(world, extras):  # noqa: F811
+def test_the_graphs_weight_is_in_the_names(world, extras):
     for scale in ("0.3", "0.6"):
         run(
             decode,
@@ -241,7 +190,7 @@ def test_options_without_effect_are_named(caplog):
     assert not caplog.messages
 
 
-def test_shallow_fusion_by_its_option(world, extras, capsys):  # noqa: F811
+def test_shallow_fusion_by_its_option(world, extras, capsys):
     run(
         decode,
         world,
@@ -258,7 +207,7 @@ def test_shallow_fusion_by_its_option(world, extras, capsys):  # noqa: F811
     assert "modified_beam_search_lm_shallow_fusion does not use --beam" in capsys.readouterr().err
 
 
-def test_transcribe_by_fast_beam_search(world, capsys):  # noqa: F811
+def test_transcribe_by_fast_beam_search(world, capsys):
     audio = sorted(map(str, (world / "a").glob("*.wav")))[:2]
     model = ["--model", str(world / "exp-False" / "epoch-1.pt")]
     transcribe.main(argv=[*model, "--method", "fast_beam_search", *audio])
@@ -279,7 +228,7 @@ def test_transcribe_by_fast_beam_search(world, capsys):  # noqa: F811
         ("fast_beam_search", ["--beam", "-1"], "--beam must be above 0"),
     ],
 )
-def test_what_is_missing_gets_one_line(world, extras, capsys, method, more, message):  # noqa: F811
+def test_what_is_missing_gets_one_line(world, extras, capsys, method, more, message):
     with pytest.raises(SystemExit):
         run(decode, world, False, "--decoding-method", method, *options(extras), *more)
     last = capsys.readouterr().err.splitlines()[-1]
@@ -287,7 +236,7 @@ def test_what_is_missing_gets_one_line(world, extras, capsys, method, more, mess
 
 
 @pytest.mark.parametrize("method", ["beam_search", "fast_beam_search_LG"])
-def test_methods_that_cannot_stream(world, capsys, method):  # noqa: F811
+def test_methods_that_cannot_stream(world, capsys, method):
     with pytest.raises(SystemExit):
         run(streaming_decode, world, True, *CHUNKS, "--decoding-method", method)
     assert (

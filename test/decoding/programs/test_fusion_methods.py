@@ -4,39 +4,17 @@ import json
 
 import pytest
 import torch
-from test_methods import MAIN, encodes, extras, options  # noqa: F401
-from test_programs import CHUNKS, hypotheses, run, world  # noqa: F401
-from tiny import OPTIONS, PIECES, tiny_model
+from decode_programs import CHUNKS, MAIN, hypotheses, run
+from tiny import PIECES
 
 from asr_core.bin import ctc_decode, decode, streaming_decode
 from asr_core.lm.neural import TransformerLm
-from asr_core.models.options import ModelOptions
-from asr_core.utils.options import from_params, record_of
 
 END = f"{MAIN}_chunk-16_left-context-32"
 
 
 @pytest.fixture(scope="module")
-def heads(world):  # noqa: F811
-    """A run whose causal model has both heads."""
-    model = tiny_model(True, use_ctc=True)
-    record = dict(
-        vocab_size=len(PIECES),
-        feature_dim=80,
-        num_mel_bins=80,
-        sample_rate=16000,
-        blank_id=0,
-        subsampling_factor=4,
-    )
-    given = record_of(from_params(ModelOptions, {**OPTIONS, "causal": True, "use_ctc": True}))
-    (world / "exp-prefix").mkdir()
-    torch.save({"model": model.state_dict(), **given, **record}, world / "exp-prefix/epoch-1.pt")
-    (world / "exp-prefix/tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(PIECES)))
-    return world / "exp-prefix"
-
-
-@pytest.fixture(scope="module")
-def words(extras):  # noqa: F811
+def words(extras):
     """A word bigram, and a transformer."""
     unigrams = "".join(
         f"-1.0 {word} -0.1\n" for word in ["<s>", "</s>", "<unk>", *(f"W{i}" for i in range(7))]
@@ -76,14 +54,16 @@ def words(extras):  # noqa: F811
         ),
     ],
 )
-def test_phrases(world, heads, extras, method, plain_name, name, streaming_name):  # noqa: F811
+def test_phrases(world, causal_heads, extras, method, plain_name, name, streaming_name):
     chosen = ["--decoding-method", method, "--test-sets", "test-a", *CHUNKS]
     phrases = ["--context-file", str(extras / "phrases.txt"), "--context-score", "4"]
     run(decode, world, "prefix", *chosen)
     run(decode, world, "prefix", *chosen, *phrases)
     run(streaming_decode, world, "prefix", *chosen, *phrases)
-    plain, biased = (hypotheses(heads / method / f"recogs-test-a-{END}{n}.txt") for n in (plain_name, name))
-    streamed = hypotheses(heads / "streaming" / method / f"recogs-test-a_{streaming_name}_{END}.txt")
+    plain, biased = (
+        hypotheses(causal_heads / method / f"recogs-test-a-{END}{n}.txt") for n in (plain_name, name)
+    )
+    streamed = hypotheses(causal_heads / "streaming" / method / f"recogs-test-a_{streaming_name}_{END}.txt")
 
     def count(found):
         return sum(" ".join(words).count(p) for words in found.values() for p in ("W5 W2", "W1 W1 W7"))
@@ -91,7 +71,7 @@ def test_phrases(world, heads, extras, method, plain_name, name, streaming_name)
     assert count(biased) > count(plain) and streamed == biased
 
 
-def test_ctc_shallow_fusion(world, heads, extras, words, capsys):  # noqa: F811
+def test_ctc_shallow_fusion(world, causal_heads, extras, words, capsys):
     misspelt, method = "ctc-prefix-beam-search-shallow-fussion", "ctc-prefix-beam-search-shallow-fusion"
     chosen = ["--decoding-method", misspelt, "--test-sets", "test-a", *CHUNKS, "--beam-size", "10"]
     run(ctc_decode, world, "prefix", *chosen)
@@ -101,7 +81,7 @@ def test_ctc_shallow_fusion(world, heads, extras, words, capsys):  # noqa: F811
     lodr = ["--lodr-ngram", str(extras / "2gram.arpa"), "--lodr-lm-scale", "-2"]
     run(ctc_decode, world, "prefix", *chosen, *lodr, "--lm-exp-dir", str(extras / "lm"))
     assert "the neural language model has no effect" in capsys.readouterr().err
-    folder, name = heads / method, f"recogs-test-a-{END}__{method}__beam-size-10"
+    folder, name = causal_heads / method, f"recogs-test-a-{END}__{method}__beam-size-10"
     plain, found = hypotheses(folder / f"{name}.txt"), []
     lm = ["--lm-vocab-size", str(len(PIECES)), "--nnlm-scale", "0.8"]
     for part, more in [
@@ -119,9 +99,9 @@ def test_ctc_shallow_fusion(world, heads, extras, words, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("method", ["beam_search", "modified_beam_search", "alsd", "ctc-prefix-beam-search"])
-def test_nbest_lists(world, heads, method):  # noqa: F811
+def test_nbest_lists(world, causal_heads, method):
     run(decode, world, "prefix", "--decoding-method", method, "--test-sets", "test-b", "--write-nbest", "3")
-    folder = heads / ("alignment_length_sync_search" if method == "alsd" else method)
+    folder = causal_heads / ("alignment_length_sync_search" if method == "alsd" else method)
     (name,) = folder.glob("nbest-test-b*.jsonl")
     lists = [json.loads(line)["nbest"] for line in name.read_text().splitlines()]
     best = hypotheses(next(folder.glob("recogs-test-b*.txt")))
@@ -131,7 +111,7 @@ def test_nbest_lists(world, heads, method):  # noqa: F811
     )
 
 
-def test_internal_language_model_and_single_alignments(world, heads):  # noqa: F811
+def test_internal_language_model_and_single_alignments(world, causal_heads):
     for method, more, part in [
         ("modified_beam_search", ["--ilme-scale", "0.6"], "_ilme-scale-0.6"),
         (
@@ -144,11 +124,11 @@ def test_internal_language_model_and_single_alignments(world, heads):  # noqa: F
         run(decode, world, "prefix", *chosen)
         run(decode, world, "prefix", *chosen, *more)
         name = f"recogs-test-b-{MAIN}_chunk--1_left-context--1__{method}__beam-size-4"
-        plain, other = (hypotheses(heads / method / f"{name}{end}.txt") for end in ("", part))
+        plain, other = (hypotheses(causal_heads / method / f"{name}{end}.txt") for end in ("", part))
         assert plain != other
 
 
-def test_a_missing_ngram_gets_one_line(world, heads, capsys):  # noqa: F811
+def test_a_missing_ngram_gets_one_line(world, causal_heads, capsys):
     method = ["--decoding-method", "ctc-prefix-beam-search-shallow-fusion", "--test-sets", "test-a"]
     for more, message in [
         (["--lodr-ngram", "/nowhere"], "no token n-gram"),
@@ -160,7 +140,7 @@ def test_a_missing_ngram_gets_one_line(world, heads, capsys):  # noqa: F811
         assert last.startswith("error: ") and message in last
 
 
-def test_ngrams_over_words_and_tokens_are_told_apart(world, heads, extras, words, capsys):  # noqa: F811
+def test_ngrams_over_words_and_tokens_are_told_apart(world, causal_heads, extras, words, capsys):
     method = ["--decoding-method", "alsd", "--test-sets", "test-a"]
     for more, message in [
         (

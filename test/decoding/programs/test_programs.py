@@ -1,72 +1,9 @@
-import ast
 import re
 
 import pytest
-from tiny import write_audio, write_run
+from decode_programs import BEAM, CHUNKS, hypotheses, run
 
 from asr_core.bin import decode, streaming_decode
-from asr_core.data.corpus import Corpus
-
-SELECT = [
-    "--epoch",
-    "1",
-    "--avg",
-    "1",
-    "--use-averaged-model",
-    "0",
-    "--on-the-fly-feats",
-    "1",
-    "--num-workers",
-    "0",
-    "--num-threads",
-    "1",
-]
-CHUNKS = ["--chunk-size", "16", "--left-context-frames", "32"]
-BEAM = ["--decoding-method", "modified_beam_search"]
-
-
-class Noise(Corpus):
-    name = "noise"
-    test_parts = {"test-a": "a", "test-b": "b"}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A folder with two runs, and manifests of two test sets."""
-    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
-
-    root = tmp_path_factory.mktemp("world")
-    for causal in (False, True):
-        write_run(root / f"exp-{causal}", causal)
-    (root / "fbank").mkdir()
-    for part, count in (("a", 7), ("b", 2)):
-        (root / part).mkdir()
-        cuts = []
-        for i, path in enumerate(write_audio(root / part, count)):
-            recording = Recording.from_file(path)
-            supervision = SupervisionSegment(
-                f"s-{part}{i}", recording.id, 0.0, recording.duration, text="w5 w2 W3"
-            )
-            cuts.append(
-                MonoCut(
-                    f"{part}-{i}", 0.0, recording.duration, 0, supervisions=[supervision], recording=recording
-                )
-            )
-        CutSet.from_cuts(cuts).to_file(root / "fbank" / f"noise_cuts_{part}.jsonl.gz")
-    return root
-
-
-def run(program, world, causal, *options):
-    where = ["--exp-dir", str(world / f"exp-{causal}"), "--manifest-dir", str(world / "fbank")]
-    program.main(Noise, argv=[*SELECT, *where, *options])
-
-
-def hypotheses(path):
-    return {
-        line.split(":\t")[0]: ast.literal_eval(line.split("hyp=")[1])
-        for line in path.read_text().splitlines()
-        if "\thyp=" in line
-    }
 
 
 def test_decode_writes_all_files(world, capsys):
