@@ -1,18 +1,27 @@
 """Word errors of a quick search while a model trains."""
 
+import itertools
 from typing import Any, Callable, Iterable, List, Mapping, NamedTuple
 
 import torch
 
 from asr_core.decoding.ctc.greedy import ctc_greedy_search
-from asr_core.decoding.offline import collate
-from asr_core.decoding.padding import pad_for_encoder, searched_frames
+from asr_core.decoding.encoding import collate, encode_features, supervised_features
+from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.transducer.greedy import greedy_search
+from asr_core.encoders.chunk_options import Chunk
+from asr_core.models.asr_model import AsrModel
 from asr_core.text.scoring import Utterance, score_utterances
 
 
 class WordErrors(NamedTuple):
-    """Errors of a search: how many, in how many words of how many cuts."""
+    """Errors of a search.
+
+    Attributes:
+      errors: insertions, deletions and substitutions of words.
+      words: reference words.
+      cuts: utterances.
+    """
 
     errors: int
     words: int
@@ -20,18 +29,18 @@ class WordErrors(NamedTuple):
 
 
 class GreedyErrors:
-    """Measures the word errors of a greedy search, with the transducer or, where there is none, with the CTC head.
+    """Measures the word errors of a greedy search with the transducer, or with CTC where there is none.
 
     Args:
-      decode: token ids -> text.
-      normalize: text as it is scored.
+      decode: maps token ids to text.
+      normalize: changes text before it is scored.
     """
 
     def __init__(self, decode: Callable[[List[int]], str], normalize: Callable[[str], str]) -> None:
         self.decode = decode
         self.normalize = normalize
 
-    def __call__(self, model: Any, batches: Iterable[Mapping[str, Any]], max_cuts: int) -> WordErrors:
+    def __call__(self, model: AsrModel, batches: Iterable[Mapping[str, Any]], max_cuts: int) -> WordErrors:
         """Decode the first ``max_cuts`` utterances of ``batches``; ``model`` is in evaluation mode.
 
         A causal model that trains with several chunk sizes is decoded with the first of them.
@@ -46,24 +55,19 @@ class GreedyErrors:
                 words = self.decode(hypothesis.tokens).split()
                 utterances.append(Utterance(str(len(utterances)), self.normalize(text).split(), words))
         counts = score_utterances(utterances).per_utterance
-        return WordErrors(sum(errors for errors, _ in counts), sum(words for _, words in counts), len(counts))
+        return WordErrors(
+            errors=sum(errors for errors, _ in counts),
+            words=sum(words for _, words in counts),
+            cuts=len(counts),
+        )
 
-    # no_grad, for what a module keeps from inference mode could not be used in training
+    # no_grad: what a module keeps from inference mode could not be used in training
     @torch.no_grad()
-    def _search(self, model: Any, batch: Mapping[str, Any], num: int) -> List[Any]:
-        sup = batch["supervisions"]
-        spans = list(zip(sup["start_frame"].tolist()[:num], sup["num_frames"].tolist()[:num]))
-        x, x_lens = collate(
-            [batch["inputs"][row, start : start + length] for row, (start, length) in enumerate(spans)]
-        )
+    def _search(self, model: AsrModel, batch: Mapping[str, Any], num: int) -> List[Hypothesis]:
+        """Search the first ``num`` utterances of a batch."""
+        x, x_lens = collate(list(itertools.islice(supervised_features(batch), num)))
         device = next(model.parameters()).device
-        x, x_lens = x.to(device), x_lens.to(device)
-        causal = bool(model.encoder.causal)
-        chunk_size = int(model.encoder.chunk_size[0]) if causal else -1
-        encoder_out, lens = model.forward_encoder(
-            *pad_for_encoder(x, x_lens, causal, chunk_size, model.geometry)
-        )
-        if causal and chunk_size > 0:
-            lens = torch.minimum(lens, searched_frames(x_lens, model.geometry))
+        chunk = Chunk(int(model.encoder.chunk_size[0]), -1) if model.encoder.causal else None
+        encoder_out, lens = encode_features(model, x.to(device), x_lens.to(device), chunk)
         search = greedy_search if model.use_transducer else ctc_greedy_search
-        return search(model, encoder_out, lens.to(torch.int64))
+        return search(model, encoder_out, lens)
