@@ -1,10 +1,11 @@
 """Encoding of batches for a search."""
 
-from typing import Any, Iterator, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Iterator, Optional, Protocol, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from asr_core.data.batch import Batch
 from asr_core.decoding.padding import pad_for_encoder, searched_frames
 from asr_core.encoders.chunk_options import Chunk
 from asr_core.encoders.protocol import FrameGeometry
@@ -21,7 +22,7 @@ class EncodingModel(Protocol):
         ...
 
 
-def supervised_features(batch: Mapping[str, Any]) -> Iterator[Tensor]:
+def supervised_features(batch: Batch) -> Iterator[Tensor]:
     """Yield the features (T, F) of each utterance of a batch of the data module."""
     sup = batch["supervisions"]
     spans = zip(sup["sequence_idx"].tolist(), sup["start_frame"].tolist(), sup["num_frames"].tolist())

@@ -17,6 +17,7 @@ NBestLists = List[List[Hypothesis]]
 # For each result, by its name, and each utterance the hypotheses, the best first. Methods that
 # rescore have one result for each weight of a model.
 Results = Dict[str, NBestLists]
+MakeStreamingSearch = Callable[[RecognitionModel, SearchOptions, Resources], StreamingSearch[Any]]
 
 
 class Head(enum.Enum):
@@ -106,7 +107,7 @@ class Method(KeywordOnly):
     references: Optional[Unit] = None
     attention_decoder: bool = False
     nbest: bool = False
-    stream: Optional[Callable[[RecognitionModel, SearchOptions, Resources], StreamingSearch[Any]]] = None
+    stream: Optional[MakeStreamingSearch] = None
 
 
 def of_answers(answers: Sequence[Hypothesis]) -> Results:

@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
+from asr_core.data.batch import Batch
 from asr_core.decoding.confidence import with_confidences
 from asr_core.decoding.encoding import collate, encode_features, supervised_features
 from asr_core.decoding.hypothesis import Hypothesis
@@ -14,17 +15,20 @@ from asr_core.decoding.method import BEST, Job, Results, Transcripts
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.options import DetailOptions
 from asr_core.decoding.output.utterance import Decoded, transcript_of
+from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import get_method
 from asr_core.decoding.resources import Resources
 from asr_core.encoders.chunk_options import Chunk
 
 # Texts of a batch -> what an oracle compares with
 MakeReferences = Callable[[Sequence[str]], Transcripts]
+# Row of the batch, tokens, timestamps
+_Identity = Tuple[int, Tuple[int, ...], Tuple[int, ...]]
 
 
 @torch.inference_mode()
 def encode(
-    model: Any,
+    model: RecognitionModel,
     x: Tensor,
     x_lens: Tensor,
     opts: SearchOptions,
@@ -75,7 +79,7 @@ class OfflineDecoder:
       device: where the model is.
     """
 
-    model: Any
+    model: RecognitionModel
     opts: SearchOptions
     chunk: Optional[Chunk] = None
     resources: Resources = Resources()
@@ -83,7 +87,7 @@ class OfflineDecoder:
     details: DetailOptions = DetailOptions()
     device: torch.device = torch.device("cpu")
 
-    def decode(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[Decoded]:
+    def decode(self, batches: Iterable[Batch]) -> Iterator[Decoded]:
         """Decode batches of :meth:`~asr_core.data.module.AsrDataModule.test_dataloader`.
 
         Confidences are made after the search, and their time is not counted.
@@ -122,7 +126,7 @@ class OfflineDecoder:
 
 def _with_confidences(job: Job, results: Results, details: DetailOptions) -> Results:
     """Return the results with confidences; a hypothesis of several results is evaluated once."""
-    places: Dict[Any, int] = {}
+    places: Dict[_Identity, int] = {}
     rows: List[int] = []
     hypotheses: List[Hypothesis] = []
     for lists in results.values():
@@ -147,5 +151,5 @@ def _each(lists: Sequence[Sequence[Hypothesis]]) -> Iterator[Tuple[int, Hypothes
             yield row, hypothesis
 
 
-def _identity(row: int, hypothesis: Hypothesis) -> Tuple[int, Tuple[int, ...], Tuple[int, ...]]:
+def _identity(row: int, hypothesis: Hypothesis) -> _Identity:
     return row, tuple(hypothesis.tokens), tuple(hypothesis.timestamps)

@@ -137,11 +137,8 @@ class StreamingModel(Protocol):
         ...
 
 
-class RecognitionModel(Transducer, CtcModel, AttentionModel, Protocol):
-    """A model as decoding methods get it; those of its heads that it lacks must not be asked for."""
-
-    @property
-    def geometry(self) -> FrameGeometry: ...
+class ModelWithHeads(Protocol):
+    """A model that tells which heads it has."""
 
     @property
     def use_transducer(self) -> bool: ...
@@ -151,6 +148,13 @@ class RecognitionModel(Transducer, CtcModel, AttentionModel, Protocol):
 
     @property
     def use_attention_decoder(self) -> bool: ...
+
+
+class RecognitionModel(Transducer, CtcModel, AttentionModel, ModelWithHeads, Protocol):
+    """A model as decoding methods get it; those of its heads that it lacks must not be asked for."""
+
+    @property
+    def geometry(self) -> FrameGeometry: ...
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Map features (N, T, F) and lengths (N,) to the encoder output (N, T', C) and its lengths."""

@@ -2,11 +2,12 @@
 
 import dataclasses
 import logging
-from typing import Any, Callable, Dict, FrozenSet, List
+from typing import Any, Dict, FrozenSet, List
 
-from asr_core.decoding.method import Head, Method
+from asr_core.decoding.method import Head, MakeStreamingSearch, Method
 from asr_core.decoding.methods import beam, ctc, fast_beam, graph
 from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.protocol import ModelWithHeads, RecognitionModel, StreamingSearch
 from asr_core.decoding.resources import Resource, Resources
 from asr_core.lm.options import LmOptions
 from asr_core.utils.errors import UserError
@@ -71,7 +72,7 @@ def _changed(opts: object, usual: object, except_for: FrozenSet[str] = frozenset
     return [n for n in names if n not in except_for and getattr(opts, n) != getattr(usual, n)]
 
 
-def check_streaming(method: Method) -> Callable[[Any, SearchOptions, Resources], Any]:
+def check_streaming(method: Method) -> MakeStreamingSearch:
     """Return the function that makes a method's search over streams.
 
     Raises:
@@ -83,7 +84,9 @@ def check_streaming(method: Method) -> Callable[[Any, SearchOptions, Resources],
     return method.stream
 
 
-def streaming_search(model: Any, opts: SearchOptions, resources: Resources = Resources()) -> Any:
+def streaming_search(
+    model: RecognitionModel, opts: SearchOptions, resources: Resources = Resources()
+) -> StreamingSearch[Any]:
     """Make the search over streams of the method that ``opts`` name.
 
     Raises:
@@ -92,7 +95,7 @@ def streaming_search(model: Any, opts: SearchOptions, resources: Resources = Res
     return check_streaming(get_method(opts.decoding_method))(model, opts, resources)
 
 
-def check_head(model: Any, method: Method) -> None:
+def check_head(model: ModelWithHeads, method: Method) -> None:
     """Refuse a method that searches a head which the model lacks.
 
     Raises:

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from typing import Any, Iterable, Iterator, List, Mapping, Tuple, Type
+from typing import TYPE_CHECKING, Iterable, Iterator, List, Mapping, Tuple, Type
 
 from torch import Tensor
 
+from asr_core.data.batch import Batch
 from asr_core.data.corpus import Corpus
 from asr_core.decoding.confidence import ConfidentSearch
 from asr_core.decoding.encoding import supervised_features
@@ -18,6 +19,9 @@ from asr_core.decoding.session import DecodingSession, SessionOptions
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import from_params
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
 _LOG_EVERY = 100  # utterances
 
@@ -45,7 +49,7 @@ def streaming_decode(
         searching = streaming_search(session.model, search, resources)
         if opts.details.write_confidence:
             searching = ConfidentSearch(searching, session.model, search, opts.details)
-        streams: StreamBatch[Any] = StreamBatch(session.model, searching, chunk.size, session.device)
+        streams: StreamBatch["Cut"] = StreamBatch(session.model, searching, chunk.size, session.device)
         loader = _TimedLoader(session.data.test_dataloader(cuts))
         start = time.perf_counter()
         decoded = _decode_set(streams, loader, streaming.num_decode_streams, name)
@@ -54,7 +58,7 @@ def streaming_decode(
 
 
 def _decode_set(
-    streams: StreamBatch[Any], loader: "_TimedLoader", num_streams: int, name: str
+    streams: StreamBatch["Cut"], loader: "_TimedLoader", num_streams: int, name: str
 ) -> List[Decoded]:
     """Decode all utterances of a test set."""
     decoded: List[Decoded] = []
@@ -72,11 +76,11 @@ class _TimedLoader:
       seconds: spent waiting for batches up to now.
     """
 
-    def __init__(self, batches: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = batches
         self.seconds = 0.0
 
-    def utterances(self) -> Iterator[Tuple[Any, Tensor]]:
+    def utterances(self) -> Iterator[Tuple["Cut", Tensor]]:
         """Yield (cut, features (T, F)) of each utterance."""
         begin = time.perf_counter()
         for batch in self._batches:

@@ -5,7 +5,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, Mapping, Optional, cast
 
 import torch
 
@@ -24,6 +24,7 @@ from asr_core.decoding.output.file_names import ResultFiles
 from asr_core.decoding.output.options import DetailOptions, ScoreOptions, check_details
 from asr_core.decoding.output.records import RecordFormatter
 from asr_core.decoding.output.utterance import Decoded
+from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import check_head, check_nbest, get_method
 from asr_core.decoding.resource_loading import load_resources
 from asr_core.decoding.resources import Resources
@@ -37,6 +38,9 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import flag, from_params
 from asr_core.utils.runtime import setup_cpu
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
 
 _FEATURES = ("sample_rate", "num_mel_bins", "feature_type")
 _TRIAL_CHUNK = 64  # 50-Hz frames that an encoder with unlimited chunks is tried with
@@ -126,17 +130,18 @@ class DecodingSession:
             check_nbest(self.method)
         self.test_sets = chosen_test_sets(corpus, opts.test)
         setup_cpu(opts.test.num_threads)
-        self.model, trained = load_checkpoint_model(opts.checkpoint, opts.model)
-        check_head(self.model, self.method)
+        model, trained = load_checkpoint_model(opts.checkpoint, opts.model)
+        check_head(model, self.method)
         self._exp_dir = Path(opts.checkpoint.exp_dir)
         self.tokenizer = find_tokenizer(opts.test.bpe_model, self._exp_dir, fallback=fallback_tokenizer)
-        check_vocabulary(self.tokenizer, self.model.vocab_size)
+        check_vocabulary(self.tokenizer, model.vocab_size)
         self.chunk = (_streaming_chunk if streaming else _offline_chunk)(opts.chunk, trained)
         data_opts = with_trained_features(opts.data, opts.features, trained)
         if self.chunk is not None:
-            set_chunk(self.model, self.chunk, data_opts.num_mel_bins)
+            set_chunk(model, self.chunk, data_opts.num_mel_bins)
         self.device = pick_device(opts.test.device)
-        self.model.to(self.device)
+        # to the type checker, the heads of an AsrModel are modules of any kind
+        self.model = cast(RecognitionModel, model.to(self.device))
         self.data = AsrDataModule(data_opts)
 
     @property
@@ -246,7 +251,7 @@ def with_trained_features(
     return dataclasses.replace(opts, **known)
 
 
-def chosen_test_sets(corpus: Corpus, opts: TestOptions) -> Dict[str, Any]:
+def chosen_test_sets(corpus: Corpus, opts: TestOptions) -> Dict[str, "CutSet"]:
     """Return the test sets to decode, by name.
 
     They are those of ``--test-sets``, or else those of ``--test-cuts``, or else all of the corpus.

@@ -1,15 +1,18 @@
 """Word errors of a quick search while a model trains."""
 
 import itertools
-from typing import Any, Callable, Iterable, List, Mapping, NamedTuple
+from typing import Callable, Iterable, List, NamedTuple, cast
 
 import torch
 
+from asr_core.data.batch import Batch
 from asr_core.decoding.ctc.greedy import ctc_greedy_search
 from asr_core.decoding.encoding import collate, encode_features, supervised_features
 from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.encoders.chunk_options import Chunk
+from asr_core.encoders.protocol import Encoder
 from asr_core.models.asr_model import AsrModel
 from asr_core.text.scoring import Utterance, score_utterances
 
@@ -40,7 +43,7 @@ class GreedyErrors:
         self.decode = decode
         self.normalize = normalize
 
-    def __call__(self, model: AsrModel, batches: Iterable[Mapping[str, Any]], max_cuts: int) -> WordErrors:
+    def __call__(self, model: AsrModel, batches: Iterable[Batch], max_cuts: int) -> WordErrors:
         """Decode the first ``max_cuts`` utterances of ``batches``; ``model`` is in evaluation mode.
 
         A causal model that trains with several chunk sizes is decoded with the first of them.
@@ -63,11 +66,12 @@ class GreedyErrors:
 
     # no_grad: what a module keeps from inference mode could not be used in training
     @torch.no_grad()
-    def _search(self, model: AsrModel, batch: Mapping[str, Any], num: int) -> List[Hypothesis]:
+    def _search(self, model: AsrModel, batch: Batch, num: int) -> List[Hypothesis]:
         """Search the first ``num`` utterances of a batch."""
         x, x_lens = collate(list(itertools.islice(supervised_features(batch), num)))
         device = next(model.parameters()).device
-        chunk = Chunk(int(model.encoder.chunk_size[0]), -1) if model.encoder.causal else None
+        encoder = cast(Encoder, model.encoder)
+        chunk = Chunk(encoder.chunk_size[0], -1) if encoder.causal else None
         encoder_out, lens = encode_features(model, x.to(device), x_lens.to(device), chunk)
         search = greedy_search if model.use_transducer else ctc_greedy_search
-        return search(model, encoder_out, lens)
+        return search(cast(RecognitionModel, model), encoder_out, lens)
