@@ -28,7 +28,7 @@ from asr_core.utils.options import from_params
 
 
 class TrainedModel(NamedTuple):
-    """What an export begins with.
+    """The input of an export.
 
     Attributes:
       model: averaged model, in evaluation mode.

@@ -67,8 +67,8 @@ def trace_model(model: AsrModel, feature_dim: int = 80) -> Dict[str, torch.jit.S
         )
     if is_recurrent(model.decoder):
         raise UserError(
-            "an LSTM prediction network has states, which a traced file cannot hold;"
-            " export.py --jit 1 exports it"
+            "an LSTM prediction network has states, which a traced file cannot hold; export.py "
+            "--jit 1 exports it"
         )
     model = inference_copy(model, streaming=True)
     decoder = cast(StatelessPredictor, model.decoder)

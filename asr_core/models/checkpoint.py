@@ -285,7 +285,7 @@ def model_options(
     common = defaults_of(CommonModelOptions)
     if ckpt.get("encoder", DEFAULT_ENCODER) != encoder:  # of another encoder only what all have in common
         recorded = {n: v for n, v in recorded.items() if n in common and n != "encoder"}
-    if free or not set(recorded) - {"context_size", "encoder"}:  # weights alone: the user describes them
+    if free or not set(recorded) - {"context_size", "encoder"}:  # bare weights, which the user describes
         return from_params(cls, {**recorded, **given})
     opts = from_params(cls, recorded)
     _refuse_contradictions(opts, from_params(cls, given), sorted(given, key=lambda name: name in common))

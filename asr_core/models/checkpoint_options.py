@@ -19,13 +19,13 @@ class CheckpointOptions:
     )
     use_averaged_model: bool = option(
         True,
-        "average over all steps between the first and the last checkpoint, from the running averages "
-        "they hold",
+        "average over all steps between the first and the last checkpoint, from the running "
+        "averages they hold",
     )
     use_ema: bool = option(
         False,
-        "the exponential average of training's --ema-decay in place of the weights; with --avg above 1, "
-        "the mean of several checkpoints'",
+        "the exponential average of training's --ema-decay in place of the weights; with --avg "
+        "above 1, the mean of several checkpoints'",
         presets={True: {"use_ema": True, "use_averaged_model": False, "avg": 1}},
     )
     exp_dir: str = option("zipformer/exp", "folder of the checkpoints; results go there too")

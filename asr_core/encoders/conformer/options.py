@@ -93,13 +93,11 @@ class ConformerOptions(ChunkOptions):
     model_size: str = option(
         "",
         "Preset of the sizes below: test, s (144 wide), m (256), l (512; 115 M parameters in the "
-        "encoder), the same with -rnnt and an LSTM "
-        "predictor of width 640 (test: 8), icefall (12 layers, narrow front end, scaled as icefall "
-        "does), hybrid-small, hybrid-large (12 "
-        "layers on --front-end vgg-stack, in widths of hybrid systems: 256, attention to the left "
-        "alone, no positions; 512, learned key "
-        "shifts, layer norm in the convolution, CTC after the 6th layer). Options given besides "
-        "win.",
+        "encoder), the same with -rnnt and an LSTM predictor of width 640 (test: 8), icefall (12 "
+        "layers, narrow front end, scaled as icefall does), hybrid-small, hybrid-large (12 layers "
+        "on --front-end vgg-stack, in widths of hybrid systems: 256, attention to the left only, "
+        "no positions; 512, learned key shifts, layer norm in the convolution, CTC after the 6th "
+        "layer). Explicit options win over it.",
         choices=["", *PRESETS],
         presets={name: {**_LARGE, **sizes} for name, sizes in PRESETS.items()},
     )
@@ -117,8 +115,8 @@ class ConformerOptions(ChunkOptions):
     front_end: str = option(
         _LARGE["front_end"],
         "conv: two convolutions of stride 2; narrow: three of 8, 32 and 128 channels, stride 4 in "
-        "all; stack: groups of three frames; "
-        "vgg-stack: the same after three convolutions of 32 and 64 channels.",
+        "all; stack: groups of three frames; vgg-stack: the same after three convolutions of 32 "
+        "and 64 channels.",
         choices=["conv", "narrow", "stack", "vgg-stack"],
     )
     front_end_channels: int = option(
@@ -153,8 +151,7 @@ class ConformerOptions(ChunkOptions):
     position: str = option(
         "xl",
         "How attention knows where frames stand: xl (encoded offsets, as Transformer-XL), "
-        "key_shift (a learned vector for each offset, "
-        "added to the keys), none.",
+        "key_shift (a learned vector for each offset, added to the keys), none.",
         choices=["xl", "key_shift", "none"],
     )
     position_clip: int = option(

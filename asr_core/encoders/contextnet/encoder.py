@@ -307,7 +307,8 @@ class ContextNet(FrameCausalEncoder):
           x_lens: (N,) valid frames.
 
         Returns:
-          (N, ceil(T / factor), output_dim) and the lengths, divided and rounded up alike.
+          (N, ceil(T / factor), output_dim) and the lengths, divided and rounded up
+            in the same way.
         """
         pad_mask = make_pad_mask(x_lens.to(x.device), x.size(1)).t()
         x = x.transpose(0, 1).masked_fill(pad_mask.unsqueeze(2), 0.0)

@@ -48,7 +48,7 @@ class ContextNetOptions(ChunkOptions):
     se_ratio: int = option(8, "How much narrower the squeeze-and-excitation modules are inside.", at_least=1)
     padding: str = option(
         "causal",
-        "What convolutions see: the past (causal) or both sides alike (same).",
+        "Frames that convolutions see: the past (causal) or both sides equally (same).",
         choices=["causal", "same"],
     )
     causal: bool = option(

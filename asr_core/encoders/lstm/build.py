@@ -16,7 +16,7 @@ def build(opts: LstmOptions, feature_dim: int) -> Tuple[Conv2dSubsamplingNarrow,
       UserError: the encoder was asked to see the future.
     """
     if not opts.causal:
-        raise UserError("--causal 0: an LSTM sees the past alone, leave it out")
+        raise UserError("--causal 0: an LSTM sees only the past; leave it out")
     encoder = LstmEncoder(
         num_layers=opts.num_encoder_layers,
         encoder_dim=opts.encoder_dim,

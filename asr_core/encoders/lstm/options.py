@@ -19,4 +19,4 @@ class LstmOptions(ChunkOptions):
     )
     dim_feedforward: int = option(2048, "Width inside the feed-forward modules.", at_least=1)
     dropout: float = option(0.1, "Dropout of what the parts of each layer add.", at_least=0, below=1)
-    causal: bool = option(True, "An LSTM sees the past alone: nothing else is possible.")
+    causal: bool = option(True, "An LSTM sees only the past: nothing else is possible.")

@@ -59,8 +59,7 @@ class ZipformerOptions(ChunkOptions):
     model_size: str = option(
         "",
         "Preset of the sizes below: tiny (3.6 M parameters), small (23 M), medium (66 M), large "
-        "(148 M), "
-        "streaming (medium and causal). Options given besides win.",
+        "(148 M), streaming (medium and causal). Explicit options win over it.",
         choices=["", *PRESETS],
         presets={name: {**_MEDIUM, **sizes} for name, sizes in PRESETS.items()},
     )

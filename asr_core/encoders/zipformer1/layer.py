@@ -123,7 +123,7 @@ class ZipformerEncoderLayer(nn.Module):
         # Modules that mix frames are sometimes left out of the first 2000 batches, so that training
         # begins with those that do not.
         self.module_skip_rate = ScheduledFloat((0.0, 0.2), (2000.0, 0.0))
-        # The bypass must not let the input through alone: the layer's share is at least 0.75 at
+        # The bypass must not pass the input only: the layer's share is at least 0.75 at
         # first, which drives all layers to learn, and 0.25 after 20000 batches.
         self.bypass_min = ScheduledFloat((0.0, 0.75), (20000.0, 0.25))
         self.bypass_scale = nn.Parameter(torch.tensor(0.5))

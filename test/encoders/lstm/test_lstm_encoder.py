@@ -78,7 +78,7 @@ def test_intermediate_ctc_hears_the_layers():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (dict(causal=False), "sees the past alone"),
+        (dict(causal=False), "sees only the past"),
         (dict(chunk_size="15"), "must be a multiple of 2"),
         (dict(num_encoder_layers=0), "must be at least 1"),
         (dict(dropout=1.0), "dropout"),
