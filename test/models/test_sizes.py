@@ -111,3 +111,12 @@ def test_options_besides_a_preset_win():
 def test_contradictions_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         on_meta(**options)
+
+
+def test_explicit_values_win_over_a_preset_even_if_they_are_the_defaults():
+    given = {"model_size": "tiny", "joiner_dim": 512, "num_encoder_layers": "2,2,3,4"}
+    opts = from_params(ModelOptions, given)
+    assert (opts.joiner_dim, opts.num_encoder_layers) == (512, (2, 2, 3, 4))
+    assert (opts.decoder_dim, opts.encoder_dim, opts.model_size) == (128, (96, 128, 128, 128), "")
+    with pytest.raises(ValueError, match="from_params"):
+        build_model(ModelOptions(model_size="tiny"), vocab_size=500)
