@@ -8,6 +8,7 @@ from torch import Tensor
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.padding import searched_frames, streaming_windows
 from asr_core.encoders.protocol import FrameGeometry
+from asr_core.encoders.states import select_states, stack_states
 
 K = TypeVar("K")
 
@@ -91,11 +92,7 @@ class StreamBatch(Generic[K]):
         if not new:
             return
         states = self._encoder.get_init_states(len(new), self._device)
-        self._states = (
-            [torch.cat(pair, dim=d) for *pair, d in zip(self._states, states, self._dims)]
-            if self.streams
-            else list(states)
-        )
+        self._states = stack_states([self._states, states], self._dims) if self.streams else list(states)
         self.streams += new
 
     @torch.inference_mode()
@@ -114,7 +111,7 @@ class StreamBatch(Generic[K]):
         if ended:
             kept = [i for i, s in enumerate(self.streams) if not s.finished]
             index = torch.tensor(kept, dtype=torch.int64, device=self._device)
-            self._states = [state.index_select(d, index) for state, d in zip(self._states, self._dims)]
+            self._states = select_states(self._states, self._dims, index)
             self.streams = [self.streams[i] for i in kept]
         return ended
 

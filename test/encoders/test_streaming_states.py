@@ -7,7 +7,7 @@ import torch
 
 from asr_core.encoders import Zipformer2
 from asr_core.encoders.protocol import StreamingEncoder
-from asr_core.encoders.states import stack_states, unstack_states
+from asr_core.encoders.states import select_states, stack_states
 from asr_core.nn.masks import chunk_mask, make_pad_mask
 from asr_core.utils.errors import UserError
 
@@ -63,7 +63,7 @@ def test_streams_can_be_joined_and_split_at_any_time():
         for c in range(4):
             out, out_lens, states = model.streaming_forward(x[c], lens, stack_states(per_stream, dims))
             assert out_lens.tolist() == [4, 4, 4]
-            per_stream = unstack_states(states, dims)
+            per_stream = [select_states(states, dims, torch.tensor([n])) for n in range(3)]
             outs.append(out)
     together = torch.cat(outs, 1)
     for n, (out, states) in enumerate(alone):
@@ -73,7 +73,7 @@ def test_streams_can_be_joined_and_split_at_any_time():
     with pytest.raises(ValueError):
         stack_states([states[:-1]], dims)
     with pytest.raises(ValueError):
-        unstack_states(states[:-1], dims)
+        select_states(states[:-1], dims, torch.tensor([0]))
 
 
 def test_state_shapes():

@@ -7,7 +7,7 @@ import torch
 from small_zipformer1 import OPTIONS, features, model_of, stream
 
 from asr_core.encoders.protocol import FrontEnd, StreamingEncoder
-from asr_core.encoders.states import stack_states, unstack_states
+from asr_core.encoders.states import select_states, stack_states
 from asr_core.export.torchscript import script_model
 from asr_core.models.build import build_model
 from asr_core.nn.scaling import set_batch_count
@@ -127,7 +127,7 @@ def test_streams_of_a_batch_equal_single_ones():
     out, _, states = model.streaming_forward(window, torch.tensor([39, 39]), states)
     torch.testing.assert_close(out[0], alone[0][0, 8:16], atol=1e-10, rtol=0)
     torch.testing.assert_close(out[1], alone[1][0, :8], atol=1e-10, rtol=0)
-    _, second = unstack_states(states, dims)
+    second = select_states(states, dims, torch.tensor([1]))
     out, _, _ = model.streaming_forward(x[1:, 32:71], torch.tensor([39]), second)
     torch.testing.assert_close(out[0], alone[1][0, 8:16], atol=1e-10, rtol=0)
 
