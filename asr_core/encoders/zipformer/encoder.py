@@ -201,6 +201,9 @@ class Zipformer2(ChunkedEncoder):
         The same sequences lose channels in all stacks, and for all frames: otherwise the hidden
         channels could be recovered from other stacks or neighbouring frames.
         """
+        # One of eight sequences loses all channels that may be masked, one more of eight the last
+        # half of them. The unmasked ones learn to do the essential work, so they must not be few:
+        # fewer than about 200 cost accuracy.
         kept = torch.rand((2, x.size(1), 1), device=x.device) > 0.125
         keep1 = kept[0].to(x.dtype)
         keep2 = (kept[0] & kept[1]).to(x.dtype)

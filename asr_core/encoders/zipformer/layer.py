@@ -87,12 +87,15 @@ class Zipformer2EncoderLayer(nn.Module):
         self.conv_module1 = ConvolutionModule(embed_dim, cnn_module_kernel, causal)
         self.conv_module2 = ConvolutionModule(embed_dim, cnn_module_kernel, causal)
         self.norm = BiasNorm(embed_dim)
-        # Before and after the norm, channels stay nearly zero-centred and of moderate size: a
-        # channel with a large offset would dominate BiasNorm's root mean square and carry nothing.
+        # Before the norm and at the output, channels stay nearly zero-centred and of moderate size
+        # (appendix A.2): a large offset would dominate BiasNorm's root mean square, and carry
+        # nothing.
         self.balancer1 = Balancer(embed_dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0)
         self.balancer_na = self._branch_balancer(ScheduledFloat((0.0, 0.004), (4000.0, 0.02)), 100.0)
         self.balancer_ff2 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.1), default=0.0), 2.0)
         self.balancer_ff3 = self._branch_balancer(ScheduledFloat((0.0, 0.0), (4000.0, 0.2), default=0.0), 4.0)
+        # The limit triples over 20000 batches: whitening matters while directions form, and should
+        # not get in the way of a model that has settled.
         self.whiten = Whiten(
             1, whitening_limit=whitening_limit(4.0, ratio=3.0), prob=(0.025, 0.25), grad_scale=0.01
         )
