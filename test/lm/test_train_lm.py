@@ -103,9 +103,9 @@ def test_perplexity_falls_and_the_model_scores(lm_type, data, tmp_path):
     losses = train(data, tmp_path, lm_type, "--num-epochs", 6)
     assert len(losses["valid"]) == 6 and losses["valid"][-1] < 0.6 * losses["train"][0]
     log = next((tmp_path / "log").glob("log-train*")).read_text()
-    told = [float(m) for m in re.findall(r"validation: perplexity ([\d.]+) per token", log)]
+    logged = [float(m) for m in re.findall(r"validation: perplexity ([\d.]+) per token", log)]
     assert re.search(r"rate: [\d.]+ tokens/s,", log) and "s/s" not in log.replace("tokens/s", "")
-    assert told == pytest.approx([math.exp(loss) for loss in losses["valid"]], rel=1e-3)
+    assert logged == pytest.approx([math.exp(loss) for loss in losses["valid"]], rel=1e-3)
     lm = load_lm(LmOptions(lm_exp_dir=str(tmp_path), lm_epoch=6), V, lm_type=lm_type)
     valid = counting_sentences(30, 1)
     mean = -float(lm.sentence_log_probs(valid).sum()) / sum(len(s) + 1 for s in valid)
@@ -211,16 +211,16 @@ def test_mistakes_end_with_one_line(options, words, data, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_programs_of_the_recipe_say_their_defaults():
+def test_help_shows_the_defaults_of_the_recipe():
     for lm_type, words in (
         ("rnn", ("default: 2048", "rnn_lm/exp")),
         ("transformer", ("default: 768", "transformer_lm/exp")),
     ):
         command = [sys.executable, ROOT / f"egs/librispeech/ASR/{lm_type}_lm/train.py", "--help"]
-        told = subprocess.run(
+        shown = subprocess.run(
             command, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}
         ).stdout
-        assert all(w in told for w in words) and "--prune-range" not in told
-        assert ("--nhead" in told) == (lm_type == "transformer") and ("--hidden-dim" in told) == (
+        assert all(w in shown for w in words) and "--prune-range" not in shown
+        assert ("--nhead" in shown) == (lm_type == "transformer") and ("--hidden-dim" in shown) == (
             lm_type == "rnn"
         )

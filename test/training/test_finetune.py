@@ -64,7 +64,7 @@ def test_it_starts_from_the_checkpoint_whose_configuration_it_takes(trained, tun
             torch.testing.assert_close(value.float(), before["model"][key], atol=1e-5, rtol=1e-5)
 
 
-def test_help_says_what_it_does(tune, capsys):
+def test_help_names_the_program(tune, capsys):
     assert tune("--help") == 0
     assert "Fine-tune a model on tiny." in " ".join(capsys.readouterr().out.split())
 
@@ -152,7 +152,7 @@ def test_other_cuts_and_several_validation_sets(trained, tune, prepared, tmp_pat
     assert min(first, own) < both < max(first, own)
 
 
-def test_mistakes_are_told_in_one_line(trained, tune, tmp_path, capfd):
+def test_mistakes_end_with_one_line(trained, tune, tmp_path, capfd):
     start = ("--finetune-ckpt", str(trained / "epoch-1.pt"))
     state = read_whole(trained / "epoch-1.pt")
     torch.save({"model": state["model"]}, tmp_path / "alone.pt")
