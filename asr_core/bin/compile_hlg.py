@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.bin.compile_lg import CompileLgOptions, compile_with
+from asr_core.bin.compile_lg import CompileLgOptions
+from asr_core.cli.program import run_program
+from asr_core.utils.log import setup_logger
 from asr_core.utils.options import option
+from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -18,7 +21,15 @@ class CompileHlgOptions(CompileLgOptions):
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    compile_with(CompileHlgOptions, __doc__, "HLG", argv)
+    opts = parse_options(CompileHlgOptions, __doc__, argv)
+    setup_logger()
+    run_program(lambda: _run(opts))
+
+
+def _run(opts: CompileHlgOptions) -> None:
+    from asr_core.decoding.graph.compile import write_hlg
+
+    write_hlg(opts.lang_dir, opts.lm, opts.lm_dir, opts.modified)
 
 
 if __name__ == "__main__":

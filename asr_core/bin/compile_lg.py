@@ -1,11 +1,12 @@
 """Compose a lexicon and a grammar into the graph LG.fst.txt that fast_beam_search_LG decodes with. Needs kaldifst."""
 
-import logging
 from dataclasses import dataclass
-from typing import Any, Optional, Sequence, Type
+from typing import Optional, Sequence
 
 from asr_core.cli.program import run_program
-from asr_core.utils.options import Parser, add_options, from_params, option
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import option
+from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -23,40 +24,15 @@ class CompileLgOptions:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    compile_with(CompileLgOptions, __doc__, "LG", argv)
-
-
-def compile_with(options: Type[CompileLgOptions], doc: str, name: str, argv: Optional[Sequence[str]]) -> None:
-    """Parse the command line of a program that composes a graph, and run it.
-
-    Args:
-      options: the program's.
-      doc: what it does.
-      name: of the graph, LG or HLG.
-      argv: the command line, by default this process'.
-    """
-    from asr_core.utils.log import setup_logger
-
-    parser = Parser(doc)
-    add_options(parser, options)
-    opts = from_params(options, parser.parse_args(argv))
+    opts = parse_options(CompileLgOptions, __doc__, argv)
     setup_logger()
-    run_program(lambda: _run(opts, name))
+    run_program(lambda: _run(opts))
 
 
-def _run(opts: Any, name: str) -> None:
-    from pathlib import Path
+def _run(opts: CompileLgOptions) -> None:
+    from asr_core.decoding.graph.compile import write_lg
 
-    from asr_core.decoding.graph.compile import compile_hlg, compile_lg, find_grammar
-
-    grammar, path = find_grammar(opts.lm, opts.lm_dir), Path(opts.lang_dir) / f"{name}.fst.txt"
-    graph = (
-        compile_hlg(opts.lang_dir, grammar, opts.modified)
-        if name == "HLG"
-        else compile_lg(opts.lang_dir, grammar)
-    )
-    graph.write(path)
-    logging.info("%s: %d states, %d arcs", path, graph.num_states, graph.num_arcs)
+    write_lg(opts.lang_dir, opts.lm, opts.lm_dir)
 
 
 if __name__ == "__main__":

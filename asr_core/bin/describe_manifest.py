@@ -1,27 +1,31 @@
 """Print statistics of cut manifests: amounts, durations, words, tokens."""
 
-from typing import Optional, Sequence
+from dataclasses import dataclass
+from typing import Optional, Sequence, Tuple
 
 from asr_core.cli.program import run_program
-from asr_core.utils.options import Parser
+from asr_core.utils.options import option
+from asr_core.utils.parsing import parse_options
+
+
+@dataclass
+class DescribeOptions:
+    """Manifests to describe."""
+
+    manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True)
+    bpe_model: str = option("", "count the tokens of this tokenizer too")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    parser = Parser(__doc__)
-    parser.add_argument("manifests", nargs="+", help="cut manifests, .jsonl.gz")
-    parser.add_argument("--bpe-model", default="", help="count the tokens of this tokenizer too")
-    args = parser.parse_args(argv)
+    opts = parse_options(DescribeOptions, __doc__, argv)
+    run_program(lambda: _run(opts))
 
-    def body() -> None:
-        from asr_core.data.manifest import describe_cuts, iterate_cuts
-        from asr_core.text.tokenizer import Tokenizer
 
-        tokenizer = Tokenizer.load(args.bpe_model) if args.bpe_model else None
-        for path in args.manifests:
-            print(f"{path}\n{describe_cuts(iterate_cuts(path), tokenizer)}\n")
+def _run(opts: DescribeOptions) -> None:
+    from asr_core.data.manifest_checks import describe_manifests
 
-    run_program(body)
+    describe_manifests(opts.manifests, opts.bpe_model)
 
 
 if __name__ == "__main__":

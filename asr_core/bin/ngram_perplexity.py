@@ -4,33 +4,28 @@ from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from asr_core.cli.program import run_program
-from asr_core.utils.options import Parser, add_options, from_params, option
+from asr_core.utils.options import option
+from asr_core.utils.parsing import parse_options
 
 
 @dataclass
 class PerplexityOptions:
     """Model and text."""
 
-    lm: str = option("", "language model in ARPA format, .gz or plain")
-    text: str = option("", "text, one sentence a line, words separated by spaces")
+    lm: str = option("", "language model in ARPA format, .gz or plain", needed=True)
+    text: str = option("", "text, one sentence a line, words separated by spaces", needed=True)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    parser = Parser(__doc__)
-    add_options(parser, PerplexityOptions)
-    opts = from_params(PerplexityOptions, parser.parse_args(argv))
-    if not opts.lm or not opts.text:
-        parser.error("--lm and --text are needed")
+    opts = parse_options(PerplexityOptions, __doc__, argv)
     run_program(lambda: _run(opts))
 
 
 def _run(opts: PerplexityOptions) -> None:
-    from asr_core.lm.ngram import NgramLm
-    from asr_core.lm.perplexity import perplexity
-    from asr_core.lm.symbols import text_lines
+    from asr_core.lm.perplexity import ngram_perplexity_of_files
 
-    print(perplexity(NgramLm.from_arpa(opts.lm), (words for _, words in text_lines(opts.text))))
+    print(ngram_perplexity_of_files(opts.lm, opts.text))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Make cut manifests and the transcripts of the training part from TSV files (audio-path<TAB>transcript)."""
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 from asr_core.cli.program import run_program
-from asr_core.utils.options import Parser, add_options, from_params, option
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import Parser, option
+from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -26,41 +26,35 @@ class TsvOptions:
     sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
     nj: int = option(2, "number of threads that read audio")
 
-
-def prepare(opts: TsvOptions) -> None:
-    """Run the program with ``opts``."""
-    from asr_core.data.manifest import write_cuts
-    from asr_core.data.tsv import cuts_of_lines, read_tsv
-    from asr_core.utils.files import write_text_atomic
-
-    given = [part for part in ("train", "valid", "test") if getattr(opts, part)]
-    lines = {part: read_tsv(getattr(opts, part), opts.on_bad_line, opts.normalize) for part in given}
-    made = {part: cuts_of_lines(lines[part], opts.sample_rate, opts.nj) for part in given}
-    for part, (cuts, left_out) in made.items():
-        target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
-        if part == "train" and opts.transcript:
-            write_text_atomic(opts.transcript, "".join(f"{c.supervisions[0].text}\n" for c in cuts))
-        write_cuts(cuts, target)
-        logging.info(
-            "%s: %d cuts, %.2f hours, %d left out",
-            target,
-            len(cuts),
-            sum(c.duration for c in cuts) / 3600,
-            left_out,
-        )
+    @property
+    def files(self) -> Dict[str, str]:
+        """The TSV files that were given, by part."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {part: path for part, path in parts.items() if path}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    from asr_core.utils.log import setup_logger
-
-    parser = Parser(__doc__)
-    add_options(parser, TsvOptions)
-    opts = from_params(TsvOptions, parser.parse_args(argv))
-    if not (opts.train or opts.valid or opts.test):
-        parser.error("give --train, --valid or --test")
+    opts = parse_options(TsvOptions, __doc__, argv)
+    if not opts.files:
+        Parser("").error("give --train, --valid or --test")
     setup_logger()
-    run_program(lambda: prepare(opts))
+    run_program(lambda: _run(opts))
+
+
+def _run(opts: TsvOptions) -> None:
+    from asr_core.data.tsv import write_tsv_manifests
+
+    write_tsv_manifests(
+        opts.files,
+        opts.output_dir,
+        prefix=opts.prefix,
+        transcript=opts.transcript,
+        normalize=opts.normalize,
+        on_bad_line=opts.on_bad_line,
+        sample_rate=opts.sample_rate,
+        nj=opts.nj,
+    )
 
 
 if __name__ == "__main__":

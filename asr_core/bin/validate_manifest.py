@@ -1,73 +1,34 @@
-"""Check cut manifests; exit status 1 and the problems found if any cut is unfit. With --bpe-model, print statistics too."""
+"""Check cut manifests; exit status 1 and the problems if any cut is unfit. With --bpe-model, print statistics too."""
 
-import logging
-from typing import Any, Iterator, Optional, Sequence
+from dataclasses import dataclass
+from typing import Optional, Sequence, Tuple
 
 from asr_core.cli.program import run_program
-from asr_core.utils.errors import UserError
-from asr_core.utils.options import Parser, str2bool
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import option
+from asr_core.utils.parsing import parse_options
 
 
-def validate(path: str, read_data: bool) -> None:
-    """Check one manifest.
+@dataclass
+class ValidateOptions:
+    """Manifests to check."""
 
-    Raises:
-      UserError: it has problems.
-    """
-    from asr_core.data.manifest import iterate_cuts, validate_cuts
-
-    number = 0
-
-    def counted() -> Iterator[Any]:
-        nonlocal number
-        for cut in iterate_cuts(path):
-            number += 1
-            yield cut
-
-    problems = validate_cuts(counted(), read_data)
-    for problem, ids in problems.items():
-        logging.error(
-            "%s: %d cuts: %s (%s)",
-            path,
-            len(ids),
-            problem,
-            ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else ""),
-        )
-    if problems:
-        raise UserError(
-            f"{path}: {len({i for ids in problems.values() for i in ids})} of {number} cuts are unfit, see above"
-        )
-    if number == 0:
-        raise UserError(f"{path}: no cuts")
-    logging.info("%s: %d cuts are fine", path, number)
+    manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True)
+    read_data: bool = option(False, "read all features or audio too")
+    bpe_model: str = option("", "print statistics of the cuts, and of these tokens in them")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    from asr_core.utils.log import setup_logger
-
-    parser = Parser(__doc__)
-    parser.add_argument("manifests", nargs="+", help="cut manifests, .jsonl.gz")
-    parser.add_argument(
-        "--read-data", type=str2bool, default=False, metavar="BOOL", help="read all features or audio too"
-    )
-    parser.add_argument(
-        "--bpe-model", default="", help="print statistics of the cuts, and of these tokens in them"
-    )
-    args = parser.parse_args(argv)
+    opts = parse_options(ValidateOptions, __doc__, argv)
     setup_logger()
+    run_program(lambda: _run(opts))
 
-    def body() -> None:
-        from asr_core.data.manifest import describe_cuts, iterate_cuts
-        from asr_core.text.tokenizer import Tokenizer
 
-        tokenizer = Tokenizer.load(args.bpe_model) if args.bpe_model else None
-        for path in args.manifests:
-            validate(path, args.read_data)
-            if tokenizer is not None:
-                print(f"{path}\n{describe_cuts(iterate_cuts(path), tokenizer)}\n", flush=True)
+def _run(opts: ValidateOptions) -> None:
+    from asr_core.data.manifest_checks import validate_manifests
 
-    run_program(body)
+    validate_manifests(opts.manifests, read_data=opts.read_data, bpe_model=opts.bpe_model)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
 """Writing Lhotse Shar: numbered shards, each a manifest of cuts and tar files of their data."""
 
 import json
+import logging
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Dict, NamedTuple
 
 from lhotse.shar import SharWriter
 
-from asr_core.data.manifest import count_lines, cuts_of_span, digest_of
+from asr_core.data.manifest import cuts_of_span
+from asr_core.data.manifest_lines import count_lines, digest_of, open_lines
 from asr_core.data.open_cuts import shar_record, shar_started
 from asr_core.data.parallel import process_map
+from asr_core.data.stream import view_of_line
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import write_text_atomic
+from asr_core.utils.files import PathLike, write_text_atomic
 
 _PATTERN = "{}.{:06d}.{}"
 
@@ -31,6 +35,29 @@ class _Job(NamedTuple):
     def target(self) -> Path:
         """The shard's manifest, which is written last."""
         return Path(self.folder) / _PATTERN.format("cuts", self.number, "jsonl.gz")
+
+
+def shar_fields(
+    source: PathLike, data: str = "", *, features_format: str = "numpy", audio_format: str = "flac"
+) -> Dict[str, str]:
+    """Return the fields that :func:`write_shar` is to store.
+
+    Args:
+      source: cut manifest.
+      data: "features", "audio", or "": features if the first cut has them, else audio.
+      features_format: "numpy" or "lilcom".
+      audio_format: "flac", "wav" or "original".
+
+    Raises:
+      UserError: the manifest is missing or damaged, or the package that a format needs.
+    """
+    if features_format == "lilcom" and find_spec("lilcom") is None:
+        raise UserError("--features-format lilcom needs the package lilcom: pip install lilcom")
+    if not data:
+        with open_lines(source) as lines:
+            first = next(iter(lines), None)
+        data = "features" if first and view_of_line(first).has_features else "audio"
+    return {"features": features_format} if data == "features" else {"recording": audio_format}
 
 
 def write_shar(
@@ -74,6 +101,7 @@ def write_shar(
     for _ in process_map(_write_shard, waiting, min(nj, len(waiting))):
         pass
     os.replace(shar_started(folder), record)
+    logging.info("%s: %d shards with %s", folder, len(jobs), ", ".join(fields))
     return len(jobs)
 
 

@@ -18,7 +18,7 @@ from lhotse.shar.readers.lazy import LazySharIterator
 
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef, at_speed
 from asr_core.data.filter import CutFilter, CutLike, CutSummary, SupervisionSummary
-from asr_core.data.manifest import open_lines
+from asr_core.data.manifest_lines import open_lines
 
 _CHUNK = 512  # cuts that are tokenized together: enough for SentencePiece to work at full speed
 _DROPPED = -1.0  # stands for the duration of a cut that cannot be used

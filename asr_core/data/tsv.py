@@ -4,17 +4,17 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import soundfile
 from lhotse import CutSet
 from lhotse.cut import MonoCut
 
 from asr_core.data.features import read_audio
-from asr_core.data.manifest import make_cut
+from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.text.normalize import normalize_text
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.files import PathLike, write_text_atomic
 
 _SHOWN = 5
 
@@ -34,6 +34,43 @@ class TsvLine:
     number: int
     audio: Path
     text: str
+
+
+def write_tsv_manifests(
+    files: Mapping[str, PathLike],
+    output_dir: PathLike,
+    *,
+    prefix: str,
+    transcript: PathLike = "",
+    normalize: str = "none",
+    on_bad_line: str = "error",
+    sample_rate: int = 16000,
+    nj: int = 1,
+) -> None:
+    """Write the cut manifests of TSV files.
+
+    Args:
+      files: the TSV file of each part.
+      output_dir: folder for ``<prefix>_cuts_<part>.jsonl.gz``.
+      prefix: how the names of the manifests begin.
+      transcript: also write the transcripts of the part "train" to this file, one a line; "": do
+        not.
+      normalize, on_bad_line: see :func:`read_tsv`.
+      sample_rate, nj: see :func:`cuts_of_lines`.
+
+    Raises:
+      UserError: a file is malformed, or none of its recordings can be read; nothing is written
+        then.
+    """
+    lines = {part: read_tsv(path, on_bad_line, normalize) for part, path in files.items()}
+    made = {part: cuts_of_lines(some, sample_rate, nj) for part, some in lines.items()}
+    for part, (cuts, left_out) in made.items():
+        target = Path(output_dir) / f"{prefix}_cuts_{part}.jsonl.gz"
+        if part == "train" and transcript:
+            write_text_atomic(transcript, "".join(f"{c.supervisions[0].text}\n" for c in cuts))
+        write_cuts(cuts, target)
+        hours = sum(c.duration for c in cuts) / 3600
+        logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), hours, left_out)
 
 
 def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none") -> List[TsvLine]:

@@ -20,7 +20,7 @@ from asr_core.export.traced import export_traced
 from asr_core.lm.options import LmOptions
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.checkpoint_options import CheckpointOptions
-from asr_core.text.tokenizer import Tokenizer, write_tokens
+from asr_core.text.tokenizer import Tokenizer, format_tokens
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 from asr_core.utils.log import setup_logger
@@ -60,7 +60,7 @@ def load_trained(params: Mapping[str, object], fallback_tokens: str) -> TrainedM
     tokenizer = find_tokenizer(given, exp_dir, fallback=fallback_tokens)
     check_vocabulary(tokenizer, model.vocab_size)
     if not (exp_dir / "tokens.txt").is_file():
-        write_text_atomic(exp_dir / "tokens.txt", write_tokens(tokenizer.pieces))
+        write_text_atomic(exp_dir / "tokens.txt", format_tokens(tokenizer.pieces))
     return TrainedModel(model, trained, tokenizer, exp_dir)
 
 

@@ -1,5 +1,6 @@
-"""Training data of token language models: a text in tokens as flat integer tensors in one file."""
+"""Training data of token language models: a text in tokens, as flat integer tensors in one file."""
 
+import logging
 from array import array
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
@@ -10,19 +11,19 @@ import torch
 from asr_core.lm.symbols import text_lines
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
 
 
 class LmArchive(NamedTuple):
-    """A text whose words are spelt in tokens.
+    """A text whose words are spelt in tokens; W different words, S sentences.
 
-    Saved as a dict of tensors under these names. The list number i of a ragged pair is
+    It is saved as a dict of tensors under these names. List number i of a ragged pair is
     ``values[offsets[i] : offsets[i + 1]]``.
 
     Attributes:
-      words: int32, tokens of all different words, one after the other.
+      words: (sum of lengths,) int32, tokens of all different words, one after the other.
       words_offsets: (W + 1,) int64, where each word's tokens begin.
-      sentences: int32, words (numbers 0 .. W-1) of all sentences, one after the other.
+      sentences: (sum of lengths,) int32, words (numbers 0 to W - 1) of all sentences.
       sentences_offsets: (S + 1,) int64, where each sentence's words begin.
       sentence_lengths: (S,) int32, tokens of each sentence.
     """
@@ -35,10 +36,14 @@ class LmArchive(NamedTuple):
 
     @property
     def num_sentences(self) -> int:
+        """S, the number of sentences."""
         return len(self.sentence_lengths)
 
     def tokens_of(self, sentences: torch.Tensor) -> torch.Tensor:
-        """The token ids (int64) of sentences (M,), one after the other; ``sentence_lengths[sentences]`` tells them apart."""
+        """Return the token ids (sum of lengths,) int64 of sentences (M,), one after the other.
+
+        Their lengths are ``sentence_lengths[sentences]``.
+        """
         words = _pick(self.sentences, self.sentences_offsets, sentences)
         return _pick(self.words, self.words_offsets, words.long()).long()
 
@@ -52,7 +57,7 @@ class LmArchive(NamedTuple):
         """Read an archive.
 
         Raises:
-          UserError: the file is missing or damaged, or something else.
+          UserError: the file is missing, damaged, or something else.
         """
         if not Path(path).is_file():
             raise UserError(f"no language-model data {path}; the recipe's prepare.sh makes it in stage 8")
@@ -60,39 +65,40 @@ class LmArchive(NamedTuple):
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as e:  # unpickling garbage raises anything
             reason = str(e).strip().splitlines()
-            raise UserError(
-                f"{path} is damaged or no language-model data: {reason[0] if reason else type(e).__name__}"
-            ) from e
+            shown = reason[0] if reason else type(e).__name__
+            raise UserError(f"{path} is damaged or no language-model data: {shown}") from e
         if not isinstance(content, dict) or set(content) != set(cls._fields):
             raise UserError(f"{path} is no language-model data of prepare_lm_data; make it again")
         return cls(**content)
 
     def sort(self) -> "LmArchive":
-        """Longest sentences first, by tokens; equally long ones stay in order."""
+        """Return the archive with the longest sentences, in tokens, first; ties stay in order."""
         order = torch.sort(self.sentence_lengths, descending=True, stable=True).indices
         counts = self.sentences_offsets.diff()[order]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         sentences = _pick(self.sentences, self.sentences_offsets, order)
-        return self._replace(
-            sentences=sentences, sentences_offsets=offsets, sentence_lengths=self.sentence_lengths[order]
-        )
+        lengths = self.sentence_lengths[order]
+        return self._replace(sentences=sentences, sentences_offsets=offsets, sentence_lengths=lengths)
 
     def statistics(self) -> str:
-        """A few lines on sizes and lengths, for people."""
+        """Return a few lines about sizes and lengths, for people."""
         lengths = self.sentence_lengths.numpy()
-        shown = (
-            [f"{p}%: {int(np.percentile(lengths, p, method='higher'))}" for p in (25, 50, 75, 90, 99, 100)]
-            if len(lengths)
-            else []
-        )
+        mean, shown = 0.0, []
+        if len(lengths):
+            mean = lengths.mean()
+            for p in (25, 50, 75, 90, 99, 100):
+                shown.append(f"{p}%: {int(np.percentile(lengths, p, method='higher'))}")
         return (
-            f"sentences: {len(lengths)}\nwords: {len(self.sentences)}\ndifferent words: {len(self.words_offsets) - 1}\n"
-            f"tokens: {int(lengths.sum())}\ntokens in a sentence: mean {lengths.mean() if len(lengths) else 0:.2f}, {', '.join(shown)}\n"
+            f"sentences: {len(lengths)}\n"
+            f"words: {len(self.sentences)}\n"
+            f"different words: {len(self.words_offsets) - 1}\n"
+            f"tokens: {int(lengths.sum())}\n"
+            f"tokens in a sentence: mean {mean:.2f}, {', '.join(shown)}\n"
         )
 
 
 def _pick(values: torch.Tensor, offsets: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-    """``values[offsets[i] : offsets[i + 1]]`` of all ``items`` i, one after the other."""
+    """Return ``values[offsets[i] : offsets[i + 1]]`` of all ``items`` i (M,), concatenated."""
     begin = offsets[items]
     counts = offsets[items + 1] - begin
     shift = begin - (counts.cumsum(0) - counts)
@@ -127,16 +133,45 @@ def build_archive(text: PathLike, tokenizer: Tokenizer) -> LmArchive:
     )
 
 
+def write_archives(
+    text: PathLike,
+    bpe_model: PathLike,
+    target: PathLike,
+    *,
+    in_order: PathLike = "",
+    statistics: PathLike = "",
+) -> None:
+    """Write a text as an archive.
+
+    Args:
+      text: one sentence a line.
+      bpe_model: the tokenizer.
+      target: the archive to write.
+      in_order: also write it with the longest sentences first; "": do not.
+      statistics: also write a text file about sizes and lengths; "": do not.
+
+    Raises:
+      UserError: see :func:`build_archive`.
+    """
+    archive = build_archive(text, Tokenizer.load(bpe_model))
+    archive.save(target)
+    if in_order:
+        archive.sort().save(in_order)
+    if statistics:
+        write_text_atomic(statistics, archive.statistics())
+    logging.info("%s: %s", target, archive.statistics().replace("\n", "; "))
+
+
 def batches_of(lengths: Sequence[int], batch_size: int, longest: int) -> List[List[int]]:
-    """Sentences in batches of at most ``batch_size``, similar lengths together; those over ``longest`` tokens are left out.
+    """Group sentences of similar lengths into batches.
 
     Args:
       lengths: tokens of each sentence.
-      batch_size: sentences in a batch.
-      longest: the longest sentence that is used.
+      batch_size: most sentences of a batch.
+      longest: sentences of more tokens are left out.
 
     Returns:
-      Indices of sentences; the same for the same arguments.
+      Indices of the sentences of each batch, the longest first; the same for the same arguments.
     """
     array_of = np.asarray(lengths)
     order = np.argsort(-array_of, kind="stable")

@@ -1,6 +1,6 @@
-"""Binary n-gram models of KenLM (https://kheafield.com/code/kenlm), which are mapped into memory and not read."""
+"""Binary n-gram models of KenLM (https://kheafield.com/code/kenlm), mapped into memory."""
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -10,30 +10,35 @@ from asr_core.lm.symbols import EOS, UNKNOWN
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
+if TYPE_CHECKING:
+    import kenlm
+
 _MAGIC = b"mmap lm http://kheafield.com/code"
 _Reached = Dict[Tuple[int, int], Tuple[float, int]]
-_MOST_REACHED = 1 << 20
+_MOST_REACHED = 1 << 20  # look-ups that are remembered: some 100 MB
 
 
 def read_ngram(path: PathLike, symbols: Optional[Mapping[str, int]] = None) -> NgramLm:
-    """An n-gram model from an ARPA file, or from KenLM's binary form of one, whichever it is.
+    """Read an n-gram model from an ARPA file or from KenLM's binary form of one.
 
     Args:
       path: the file.
-      symbols: ids of the words. An ARPA file can do without: its words are numbered as they come.
+      symbols: ids of the words. For an ARPA file they may be left out: its words are then numbered
+        in their order.
 
     Raises:
-      UserError: the file is missing or damaged; or it is binary, and there are no symbols or KenLM is not installed.
+      UserError: the file is missing or damaged; or it is binary, and there are no symbols or KenLM
+        is not installed.
     """
     if not is_kenlm_binary(path):
         return NgramLm.from_arpa(path, symbols)
     if symbols is None:
-        raise UserError(f"{path} is a binary of KenLM, which does not tell its words: a symbol table must")
+        raise UserError(f"{path} is a binary of KenLM, which does not list its words: give a symbol table")
     return KenlmNgram(path, symbols)
 
 
 def is_kenlm_binary(path: PathLike) -> bool:
-    """Whether a file begins like a binary of KenLM; False for one that cannot be read."""
+    """Return whether a file begins like a binary of KenLM; False for one that cannot be read."""
     try:
         with open(path, "rb") as f:
             return f.read(len(_MAGIC)) == _MAGIC
@@ -42,9 +47,10 @@ def is_kenlm_binary(path: PathLike) -> bool:
 
 
 class KenlmNgram(NgramLm):
-    """A model that KenLM keeps; the same scores as :class:`~asr_core.lm.ngram.NgramLm` has from the ARPA file, but no automaton.
+    """A model that KenLM holds, without an automaton.
 
-    States are numbers of the histories met so far, and stay valid; look-ups that were made before are remembered.
+    Its scores are those that :class:`~asr_core.lm.ngram.NgramLm` has from the ARPA file. States are
+    numbers of the histories met so far, and stay valid; earlier look-ups are remembered.
 
     Args:
       path: a file that KenLM can load.
@@ -62,7 +68,7 @@ class KenlmNgram(NgramLm):
                 f"{path} is a binary of KenLM, which is not installed: pip install kenlm"
             ) from None
         try:
-            self._model: Any = kenlm.Model(str(path))
+            self._model: "kenlm.Model" = kenlm.Model(str(path))
         except (OSError, RuntimeError, ValueError) as e:
             raise UserError(f"KenLM cannot load {path}: {e}") from e
         self._new_state = kenlm.State
@@ -71,27 +77,28 @@ class KenlmNgram(NgramLm):
         begin, nothing = kenlm.State(), kenlm.State()
         self._model.BeginSentenceWrite(begin)
         self._model.NullContextWrite(nothing)
-        self._states: List[Any] = [nothing]
-        self._numbers: Dict[Any, int] = {nothing: 0}
+        self._states: "List[kenlm.State]" = [nothing]
+        self._numbers: "Dict[kenlm.State, int]" = {nothing: 0}
         self._begin = self._number(begin)
         self._reached: _Reached = {}
 
     @property
     def num_states(self) -> int:
+        """Number of the histories met so far."""
         return len(self._states)
 
-    def _number(self, state: Any) -> int:
+    def _number(self, state: "kenlm.State") -> int:
         if state not in self._numbers:
             self._numbers[state] = len(self._states)
             self._states.append(state)
         return self._numbers[state]
 
     def initial_state(self, bos: bool = True) -> int:
-        """See :class:`NgramLm`."""
+        """See :class:`~asr_core.lm.ngram.NgramLm`."""
         return self._begin if bos else 0
 
     def score(self, state: int, token: int) -> Tuple[float, int]:
-        """See :class:`NgramLm`."""
+        """See :class:`~asr_core.lm.ngram.NgramLm`."""
         found = self._reached.get((state, token))
         if found is None:
             after = self._new_state()
@@ -104,15 +111,15 @@ class KenlmNgram(NgramLm):
         return found
 
     def score_batch(self, states: np.ndarray, tokens: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """See :class:`NgramLm`."""
+        """See :class:`~asr_core.lm.ngram.NgramLm`."""
         pairs = [self.score(state, token) for state, token in zip(states.tolist(), tokens.tolist())]
         log_probs, after = zip(*pairs) if pairs else ((), ())
         return np.array(log_probs, dtype=np.float32), np.array(after, dtype=np.int32)
 
     def final_score(self, state: int) -> float:
-        """See :class:`NgramLm`."""
+        """See :class:`~asr_core.lm.ngram.NgramLm`."""
         return self._model.BaseScore(self._states[state], EOS, self._new_state()) * LN10
 
     def is_known(self, token: int) -> bool:
-        """See :class:`NgramLm`."""
+        """See :class:`~asr_core.lm.ngram.NgramLm`."""
         return self._names.get(token, UNKNOWN[0]) in self._model

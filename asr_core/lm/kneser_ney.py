@@ -1,34 +1,36 @@
 """Interpolated modified Kneser-Ney estimation of n-gram models.
 
-Chen and Goodman, "An empirical study of smoothing techniques for language modeling", 1999, sections 4.1.6 and 4.1.7.
+Kneser and Ney, "Improved backing-off for m-gram language modeling", ICASSP 1995; Chen and Goodman,
+"An empirical study of smoothing techniques for language modeling", 1999, sections 4.1.6 and 4.1.7.
 """
 
-import gzip
 import logging
 from array import array
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
+from typing import BinaryIO, Dict, Iterator, List, Tuple
 
 import numpy as np
 
-from asr_core.lm.arpa import Arpa
+from asr_core.lm.arpa import Arpa, write_arpa
 from asr_core.lm.symbols import BOS, EOS, UNKNOWN
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.files import PathLike, open_binary
 
-_AT_ONCE = 1 << 22  # positions of the text whose n-grams are counted in one go
-_FIXED = (0.5, 1.0, 1.5)
+_AT_ONCE = 1 << 22  # positions of the text whose n-grams are counted at once, to bound memory
+_FIXED = (0.5, 1.0, 1.5)  # discounts of counts 1, 2 and 3 or more, for texts too small to estimate them
 _BOS, _EOS, _UNK = 0, 1, 2
 
 
-class Counts(NamedTuple):
-    """The different k-grams of a text, in the order of their keys; ``key = prefix * V + word``.
+@dataclass(frozen=True)
+class Counts:
+    """The different k-grams of a text, in the order of their keys ``prefix * V + word``.
 
     Attributes:
-      prefix: (n,) number of the (k-1)-gram that each begins with; 0 for unigrams.
-      word: (n,) its last word.
-      suffix: (n,) number of the (k-1)-gram that it ends with; 0 for unigrams.
-      count: (n,) how often it occurs.
+      prefix: (n,) int32, number of the (k-1)-gram that each begins with; 0 for unigrams.
+      word: (n,) int32, its last word.
+      suffix: (n,) int32, number of the (k-1)-gram that it ends with; 0 for unigrams.
+      count: (n,) int64, how often it occurs.
     """
 
     prefix: np.ndarray
@@ -40,8 +42,9 @@ class Counts(NamedTuple):
 def estimate(path: PathLike, order: int) -> Arpa:
     """Estimate an n-gram model from a text, one sentence a line, words separated by white space.
 
-    Unigrams are interpolated with the uniform distribution over all words, ``</s>`` and ``<unk>``, so every word has a
-    probability, unknown ones too. N-grams that begin with ``<s>`` use plain counts in lower orders, as nothing precedes them.
+    Unigrams are interpolated with the uniform distribution over all words, ``</s>`` and ``<unk>``,
+    so that every word has a probability, unknown ones too. N-grams that begin with ``<s>`` use
+    plain counts in lower orders, as nothing precedes them.
 
     Args:
       path: the text, ``.gz`` or plain.
@@ -50,26 +53,36 @@ def estimate(path: PathLike, order: int) -> Arpa:
     Raises:
       UserError: the text is missing, empty or not UTF-8, or contains ``<s>`` or ``</s>``.
     """
-    if order < 1:
-        raise UserError(f"--ngram-order must be at least 1, got {order}")
     symbols, stream = read_text(path)
     tables = count_ngrams(stream, len(symbols), order)
     del stream
     return _estimate(tables, symbols)
 
 
+def estimate_to_file(text: PathLike, order: int, target: PathLike) -> None:
+    """Write the model of a text as an ARPA file; arguments and errors as :func:`estimate`."""
+    arpa = estimate(text, order)
+    write_arpa(target, arpa)
+    counts = ", ".join(f"{len(words)} {k}-grams" for k, words in enumerate(arpa.words, 1))
+    logging.info("%s: %s", target, counts)
+
+
 def read_text(path: PathLike) -> Tuple[Dict[str, int], np.ndarray]:
-    """Words of a text and their ids, ``<s>`` = 0, ``</s>`` = 1, ``<unk>`` = 2, and the whole text as ids (int32), ends marked."""
+    """Read a text; return the ids of its words, and all of it as ids (L,) int32.
+
+    ``<s>`` is 0, ``</s>`` 1, ``<unk>`` 2; the first two stand around each sentence.
+    """
     path = Path(path)
     ids: Dict[bytes, int] = {BOS.encode(): _BOS, EOS.encode(): _EOS, UNKNOWN[0].encode(): _UNK}
     stream = array("i")
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
+        with open_binary(path) as f:
             for number, words in _sentences(f):
                 line = [ids.setdefault(word, len(ids)) for word in words]
                 if line and min(line) < _UNK:
                     raise UserError(
-                        f"{path}:{number}: the text contains {BOS} or {EOS}, which mark the ends of sentences: remove them"
+                        f"{path}:{number}: the text contains {BOS} or {EOS}, "
+                        "which mark the ends of sentences: remove them"
                     )
                 if line:
                     stream.append(_BOS)
@@ -89,14 +102,18 @@ def _sentences(file: BinaryIO) -> Iterator[Tuple[int, List[bytes]]]:
 
 
 def count_ngrams(stream: np.ndarray, vocab_size: int, order: int) -> List[Counts]:
-    """Count the n-grams of each order up to ``order`` in a text of ids (see :func:`read_text`).
+    """Count the n-grams of each order up to ``order`` in a text.
 
     Memory: 8 bytes for each word of the text, 40 for each different n-gram.
+
+    Args:
+      stream: (L,) int32, the text as ids, see :func:`read_text`.
+      vocab_size: V, the number of ids.
+      order: length of the longest n-grams.
     """
     tables: List[Counts] = []
-    numbers = np.zeros(
-        len(stream), dtype=np.int32
-    )  # of the (k-1)-gram that starts at each place; -1: it crosses a sentence's end
+    # (L,), number of the (k-1)-gram that starts at each place; -1: it crosses a sentence's end.
+    numbers = np.zeros(len(stream), dtype=np.int32)
     keys_before = np.zeros(0, dtype=np.int64)
     for k in range(1, order + 1):
         keys, counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -125,7 +142,7 @@ def count_ngrams(stream: np.ndarray, vocab_size: int, order: int) -> List[Counts
 
 
 def _keys(stream: np.ndarray, numbers: np.ndarray, begin: int, k: int, vocab_size: int) -> np.ndarray:
-    """Keys of the k-grams that start at ``begin`` and the places after it; -1 where a sentence ends within."""
+    """Return the keys of the k-grams from ``begin`` on; -1 where a sentence ends within."""
     end = min(begin + _AT_ONCE, len(stream) - k + 1)
     prefix, word = numbers[begin:end].astype(np.int64), stream[begin + k - 1 : end + k - 1]
     crosses = (prefix < 0) | ((word == _BOS) & (k > 1))
@@ -135,6 +152,7 @@ def _keys(stream: np.ndarray, numbers: np.ndarray, begin: int, k: int, vocab_siz
 def _merge(
     keys: np.ndarray, counts: np.ndarray, more: np.ndarray, more_counts: np.ndarray
 ) -> Tuple[np.ndarray, np.ndarray]:
+    """Add up the counts of two lists of keys (n,) and (m,), both ascending."""
     if not len(keys):
         return more, more_counts
     merged, where = np.unique(np.concatenate([keys, more]), return_inverse=True)
@@ -142,22 +160,30 @@ def _merge(
 
 
 def adjusted_counts(tables: List[Counts], k: int) -> np.ndarray:
-    """What Kneser-Ney counts for each k-gram: occurrences in the highest order, else the different words that precede it."""
+    """Return the Kneser-Ney count (n,) of each k-gram.
+
+    In the highest order that is its number of occurrences, in lower ones the number of different
+    words that precede it (Kneser and Ney 1995).
+    """
     table = tables[k - 1]
     if k == len(tables):
         return table.count
     preceded = np.bincount(tables[k].suffix, minlength=len(table.word))
-    return np.where(
-        preceded > 0, preceded, table.count
-    )  # nothing precedes <s>: its n-grams keep their plain counts
+    # Nothing precedes <s>: its n-grams keep their plain counts.
+    return np.where(preceded > 0, preceded, table.count)
 
 
 def discounts(adjusted: np.ndarray, order: int) -> np.ndarray:
-    """Amounts (4,) taken from counts 0, 1, 2 and 3 or more.
+    """Return the discounts (4,) of counts 0, 1, 2 and 3 or more.
 
-    Chen and Goodman's D1, D2, D3+ from the numbers n1 .. n4 of n-grams counted once .. four times. Where the text is too small
-    for that (one of them is 0, or a discount is outside (0, count)), one discount n1 / (n1 + 2 n2) for all, and where that cannot be
-    told either, 0.5, 1 and 1.5.
+    They are Chen and Goodman's D1, D2, D3+ (section 4.1.7) from the numbers n1 to n4 of n-grams
+    counted once to four times. Where the text is too small for that (one of them is 0, or a
+    discount is outside (0, count)), there is one discount n1 / (n1 + 2 n2) for all, and where n1 or
+    n2 is 0, too, fixed values.
+
+    Args:
+      adjusted: (n,) counts, see :func:`adjusted_counts`.
+      order: of the n-grams, for the log.
     """
     n1, n2, n3, n4 = (int((adjusted == c).sum()) for c in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) > 0:
@@ -169,11 +195,16 @@ def discounts(adjusted: np.ndarray, order: int) -> np.ndarray:
         y = n1 / (n1 + 2 * n2)
         logging.info("%d-grams: too little text for three discounts; one of %.4g", order, y)
         return np.array([0.0, y, y, y])
-    logging.info("%d-grams: too little text to find discounts; %s", order, _FIXED)
+    logging.info("%d-grams: too little text to estimate discounts; %s", order, _FIXED)
     return np.array([0.0, *_FIXED])
 
 
 def _estimate(tables: List[Counts], symbols: Dict[str, int]) -> Arpa:
+    """Estimate the model from the counts of all orders.
+
+    p(w | h) = (c(hw) - D) / c(h) + gamma(h) p(w | h without its first word), and gamma(h), the
+    back-off weight of h, is the share of the discounts in c(h).
+    """
     order, size = len(tables), len(symbols)
     arpa = Arpa(symbols, [], [], [])
     words = np.zeros((1, 0), dtype=np.int32)
@@ -189,9 +220,8 @@ def _estimate(tables: List[Counts], symbols: Dict[str, int]) -> Arpa:
         histories = len(words)
         total = np.bincount(table.prefix, weights=counted, minlength=histories)
         gamma = np.bincount(table.prefix, weights=taken, minlength=histories) / np.maximum(total, 1.0)
-        prob = (counted - taken) / np.maximum(total, 1.0)[table.prefix] + gamma[table.prefix] * lower[
-            table.suffix
-        ]
+        prob = (counted - taken) / np.maximum(total, 1.0)[table.prefix]
+        prob += gamma[table.prefix] * lower[table.suffix]
         words = np.concatenate([words[table.prefix], table.word[:, None]], axis=1)
         arpa.words.append(words)
         probs.append(prob)
@@ -209,7 +239,7 @@ def _estimate(tables: List[Counts], symbols: Dict[str, int]) -> Arpa:
 
 
 def _finish_unigrams(arpa: Arpa, unknown: float) -> None:
-    """``<s>`` has no probability; ``<unk>`` has its share of the uniform distribution unless the text contains it."""
+    """Give ``<s>`` no probability, and ``<unk>`` that of ``unknown`` unless the text has it."""
     is_bos = arpa.words[0][:, 0] == _BOS
     arpa.log_probs[0][is_bos] = -99.0 * np.log(10.0)
     if not (arpa.words[0] == _UNK).any():

@@ -1,22 +1,22 @@
-"""Pronunciation lexica: how words are spelt in phones or tokens, disambiguation symbols, and L as OpenFst text."""
+"""Pronunciation lexica: words in phones or tokens, disambiguation, and L as OpenFst text."""
 
 import math
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from asr_core.lm.symbols import DISAMBIG, EPS, text_lines
 from asr_core.text.tokenizer import is_disambig
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, write_text_atomic
+from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
 
-Lexicon = List[
-    Tuple[str, List[str]]
-]  # words, each with the tokens of one pronunciation; a word may come more than once
+# Words, each with the tokens of one pronunciation; a word may occur more than once.
+Lexicon = List[Tuple[str, List[str]]]
 
 
 class Arc(NamedTuple):
-    """An arc of L: it reads a token and writes a word; ``<eps>`` is nothing."""
+    """An arc of L: it reads a token and writes a word, either of them perhaps ``<eps>``."""
 
     source: int
     dest: int
@@ -26,7 +26,7 @@ class Arc(NamedTuple):
 
 
 def read_lexicon(path: PathLike) -> Lexicon:
-    """Read a lexicon: ``word token token ...`` a line. Repeated lines are read once.
+    """Read a lexicon of lines ``word token token ...``; repeated lines count once.
 
     Raises:
       UserError: the file is missing or empty, or a line has no pronunciation or a reserved symbol.
@@ -49,16 +49,18 @@ def write_lexicon(path: PathLike, lexicon: Lexicon) -> None:
 
 
 def add_disambig_symbols(lexicon: Lexicon) -> Tuple[Lexicon, int]:
-    """Tell words apart that sound alike, or like the beginning of another: the first such gets ``#1`` at its end, and so on.
+    """Disambiguate words that sound alike, or like the beginning of another.
 
-    Mohri, Pereira and Riley, "Speech recognition with weighted finite-state transducers", 2008, section 3.3.
+    The first of each such group gets ``#1`` at its end, the next ``#2``, and so on, so that the
+    lexicon can be determinised. Mohri, Pereira and Riley, "Speech recognition with weighted
+    finite-state transducers", 2008, section 3.3.
 
     Returns:
-      The lexicon with these symbols, and the highest number used (0: none).
+      The lexicon with these symbols, and the highest number in use (0: none).
     """
     times = Counter(tuple(tokens) for _, tokens in lexicon)
     beginnings = {pron[:i] for pron in times for i in range(1, len(pron))}
-    used: Counter = Counter()
+    used: "Counter[Tuple[str, ...]]" = Counter()
     out: Lexicon = []
     for word, tokens in lexicon:
         pron = tuple(tokens)
@@ -70,29 +72,29 @@ def add_disambig_symbols(lexicon: Lexicon) -> Tuple[Lexicon, int]:
 
 
 def phone_table(lexicon: Lexicon, max_disambig: int) -> List[str]:
-    """Symbols of a phone lexicon's ``tokens.txt``: ``<eps>``, the phones sorted, ``#0`` ... ``#max_disambig``."""
-    return [
-        EPS,
-        *sorted({token for _, tokens in lexicon for token in tokens}),
-        *disambig_symbols(max_disambig),
-    ]
+    """Return the symbols of a phone lexicon's ``tokens.txt``.
+
+    They are ``<eps>``, the phones sorted, ``#0`` ... ``#max_disambig``.
+    """
+    phones = {token for _, tokens in lexicon for token in tokens}
+    return [EPS, *sorted(phones), *disambig_symbols(max_disambig)]
 
 
 def disambig_symbols(max_disambig: int) -> List[str]:
-    """``#0`` ... ``#max_disambig``."""
+    """Return the symbols ``#0`` ... ``#max_disambig``."""
     return [f"#{i}" for i in range(max_disambig + 1)]
 
 
 def lexicon_arcs(lexicon: Lexicon, silence: str = "", silence_prob: float = 0.5) -> Tuple[List[Arc], int]:
-    """The arcs of L, and its loop state: where words begin and end, and the only final state.
+    """Return the arcs of L and its loop state, where words begin and end, and the only final state.
 
-    With ``silence``, state 0 is the start, 1 the loop, 2 comes before an optional silence, which is possible at the start and
-    after every word. Without, state 0 is both start and loop.
+    With ``silence``, state 0 is the start, 1 the loop, and 2 precedes an optional silence, which is
+    possible at the start and after every word. Without, state 0 is both start and loop.
 
     Args:
       lexicon: words and their tokens.
-      silence: the token of silence, or "" for none.
-      silence_prob: how likely silence is, in (0, 1).
+      silence: the token of silence; "": none.
+      silence_prob: probability of silence, in (0, 1).
     """
     arcs: List[Arc] = []
     loop, ends = 0, [(0, 0.0)]
@@ -113,14 +115,15 @@ def lexicon_arcs(lexicon: Lexicon, silence: str = "", silence_prob: float = 0.5)
 
 
 def with_self_loops(arcs: Sequence[Arc]) -> List[Arc]:
-    """``arcs`` and a ``#0`` loop at each state that writes a word: there backoff arcs of a grammar pass through."""
+    """Add a ``#0`` loop at each state that writes a word, for a grammar's back-off arcs."""
     writing = sorted({arc.source for arc in arcs if arc.word != EPS})
     return [*arcs, *(Arc(state, state, DISAMBIG, DISAMBIG, 0.0) for state in writing)]
 
 
 def openfst_text(arcs: Iterable[Arc], final: int, tokens: Mapping[str, int], words: Mapping[str, int]) -> str:
-    """Arcs as OpenFst text: ``source dest ilabel olabel cost`` lines sorted by source, then the final state's.
+    """Return arcs as OpenFst text.
 
+    Lines ``source dest ilabel olabel cost``, sorted by source, precede the line of the final state.
     ``<eps>`` is label 0 on both sides, whatever ``tokens`` calls its symbol 0.
 
     Raises:
@@ -130,9 +133,8 @@ def openfst_text(arcs: Iterable[Arc], final: int, tokens: Mapping[str, int], wor
     try:
         for arc in sorted(arcs, key=lambda arc: arc.source):
             token = 0 if arc.token == EPS else tokens[arc.token]
-            lines.append(
-                f"{arc.source}\t{arc.dest}\t{token}\t{0 if arc.word == EPS else words[arc.word]}\t{arc.cost:.7g}\n"
-            )
+            word = 0 if arc.word == EPS else words[arc.word]
+            lines.append(f"{arc.source}\t{arc.dest}\t{token}\t{word}\t{arc.cost:.7g}\n")
     except KeyError as e:
         raise UserError(f"the lexicon has {e.args[0]!r}, which is in no symbol table") from None
     return "".join([*lines, f"{final}\t0\n"])
@@ -156,26 +158,52 @@ def write_graphs(
 
 
 def write_k2_graphs(lang_dir: PathLike) -> bool:
-    """Write ``L.pt`` and ``L_disambig.pt`` beside the texts if k2 is installed; returns whether it is."""
+    """Write ``L.pt`` and ``L_disambig.pt`` if k2 is installed; return whether it is."""
     try:
         import k2
         import torch
     except ImportError:
         return False
-    from asr_core.utils.files import atomic_path
-
     for name in ("L", "L_disambig"):
-        fsa = k2.Fsa.from_openfst(
-            (Path(lang_dir) / f"{name}.fst.txt").read_text(encoding="utf-8"), acceptor=False
-        )
+        text = (Path(lang_dir) / f"{name}.fst.txt").read_text(encoding="utf-8")
+        fsa = k2.Fsa.from_openfst(text, acceptor=False)
         with atomic_path(Path(lang_dir) / f"{name}.pt") as tmp:
             torch.save(fsa.as_dict(), tmp)
     return True
 
 
 def first_pronunciations(lexicon: Lexicon) -> Dict[str, List[str]]:
-    """The tokens of each word; where it has more than one pronunciation, the first."""
+    """Return the tokens of each word; where it has more than one pronunciation, the first."""
     out: Dict[str, List[str]] = {}
     for word, tokens in lexicon:
         out.setdefault(word, tokens)
     return out
+
+
+def spelled_lines(lexicon: PathLike, text: PathLike, oov: str = "<UNK>") -> Iterator[str]:
+    """Yield the lines of a text with each word replaced by the tokens of its first pronunciation.
+
+    Args:
+      lexicon: a lexicon's file.
+      text: one sentence a line, words separated by spaces.
+      oov: the lexicon's word that stands for words it does not have.
+
+    Raises:
+      UserError: a file is missing or malformed, or the lexicon has no ``oov``.
+    """
+    entries = first_pronunciations(read_lexicon(lexicon))
+    spelled = {word: " ".join(tokens) for word, tokens in entries.items()}
+    if oov not in spelled:
+        raise UserError(f"{lexicon} has no {oov}: give --oov, the word that stands for unknown ones")
+    for _, words in text_lines(text):
+        yield " ".join([spelled.get(word, spelled[oov]) for word in words]) + "\n"
+
+
+def write_spelled_text(lexicon: PathLike, text: PathLike, target: PathLike = "", oov: str = "<UNK>") -> None:
+    """Write the lines of :func:`spelled_lines` to a file; ``target`` "": to standard output."""
+    lines = spelled_lines(lexicon, text, oov)
+    if not target:
+        sys.stdout.writelines(lines)
+        return
+    with atomic_path(target) as tmp, open(tmp, "w", encoding="utf-8") as f:
+        f.writelines(lines)

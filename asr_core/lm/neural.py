@@ -1,7 +1,7 @@
-"""Neural language models over tokens: an LSTM and a causal transformer with one interface for scoring and search."""
+"""Neural language models over tokens: an LSTM and a causal transformer with one interface."""
 
 import math
-from typing import List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -17,59 +17,71 @@ States = Tuple[Tensor, ...]
 
 
 class NeuralLm(nn.Module):
-    """What both models share: the loss, scores of sentences, and states that a search can pick from.
+    """Base of both models: the loss, scores of sentences, and states that a search can select.
 
-    States are tensors with the batch in dimension 1; N histories have one set of them.
+    The states of N histories are one tuple of tensors, with the histories in dimension 1.
 
     Attributes:
       vocab_size: V, the number of tokens.
     """
 
     vocab_size: int
+    if TYPE_CHECKING:  # TorchScript would take the annotation of a submodule for an interface
+        output_linear: nn.Linear
 
     def hidden(
         self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]
     ) -> Tuple[Tensor, States]:
-        """What the output layer sees (N, L, C) after each of ``tokens`` (N, L), and the states after the first ``lens`` (N,).
+        """Compute the input of the output layer at each token, and the states at the end.
 
-        With ``lens`` None nobody wants the states, and there are none.
+        Args:
+          tokens: (N, L) int64.
+          lens: (N,) how many tokens of each row count; None: states are not wanted, and none are
+            returned.
+          states: those before the tokens; None at the start of a sentence.
+
+        Returns:
+          (N, L, C) and the states after the first ``lens`` tokens.
         """
         raise NotImplementedError
 
     @torch.jit.unused
     def forward(self, x: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
-        """Negative log probability of each next token.
+        """Return the negative log-probability of each next token.
 
         Args:
           x: (N, L) int64, the history: ``<sos/eos>`` and the sentence.
-          y: (N, L) int64, what comes next: the sentence and ``<sos/eos>``.
+          y: (N, L) int64, the next tokens: the sentence and ``<sos/eos>``.
           lengths: (N,) valid positions, at least 1.
 
         Returns:
-          (N, L) float32, natural, zero where a sentence has ended.
+          (N, L) float32, natural logarithms, zero where a sentence has ended.
         """
         return token_costs(self.output_linear(self.hidden(x, None, None)[0]), y, lengths)
 
     def score_tokens(
         self, tokens: Tensor, lens: Tensor, states: Optional[States] = None
     ) -> Tuple[Tensor, States]:
-        """Log probabilities of the token after each history.
+        """Return the log-probabilities of the token after each history.
 
         Args:
-          tokens: (N, L) int64, the tokens that follow the states; at the start of a sentence ``<sos/eos>`` and what follows it.
+          tokens: (N, L) int64, the tokens after the states; a sentence begins with ``<sos/eos>``.
           lens: (N,) how many of them count, at least 1.
-          states: what an earlier call returned (see :meth:`select_states`); None at the start of a sentence.
+          states: of an earlier call, see :meth:`select_states`; None at the start of a sentence.
 
         Returns:
-          Natural log probabilities (N, V) and the states after these tokens.
+          Natural log-probabilities (N, V) and the states after these tokens.
         """
-        hidden, states = self.hidden(tokens, lens, states)
-        last = hidden[torch.arange(len(lens), device=hidden.device), lens.to(hidden.device) - 1]
+        hidden, states = self.hidden(tokens, lens, states)  # (N, L, C)
+        last = hidden[torch.arange(len(lens), device=hidden.device), lens.to(hidden.device) - 1]  # (N, C)
         return self.output_linear(last).float().log_softmax(dim=-1), states
 
     @torch.no_grad()
     def sentence_log_probs(self, sentences: Sequence[Sequence[int]]) -> Tensor:
-        """Natural log probability (N,) of whole sentences of token ids, the end of the sentence included; may be empty ones."""
+        """Return the natural log-probability (N,) of whole sentences of token ids.
+
+        The end of the sentence is included; sentences may be empty.
+        """
         device = next(self.parameters()).device
         if not sentences:
             return torch.zeros(0, device=device)
@@ -78,12 +90,12 @@ class NeuralLm(nn.Module):
 
     @staticmethod
     def select_states(states: States, index: Tensor) -> States:
-        """The states of histories ``index`` (M,) out of N; an index may come more than once."""
+        """Return the states of histories ``index`` (M,) out of N; indices may be repeated."""
         return tuple(s.index_select(1, index) for s in states)
 
     @staticmethod
     def replace_states(states: States, index: Tensor, new: States) -> States:
-        """``states`` with those of histories ``index`` (M,) replaced by ``new``, which are of M histories."""
+        """Return ``states`` with those of histories ``index`` (M,) replaced by ``new``."""
         return tuple(_replace(s, index, n) for s, n in zip(states, new))
 
     @staticmethod
@@ -93,20 +105,37 @@ class NeuralLm(nn.Module):
 
 
 def token_costs(logits: Tensor, y: Tensor, lengths: Tensor) -> Tensor:
-    """Negative log probabilities (N, L), natural, of ``y`` (N, L) by ``logits`` (N, L, V); zero from ``lengths`` (N,) on."""
+    """Return the negative log-probability of each token.
+
+    Args:
+      logits: (N, L, V).
+      y: (N, L) int64, the tokens.
+      lengths: (N,) valid positions.
+
+    Returns:
+      (N, L) float32, natural logarithms, zero from ``lengths`` on.
+    """
     nll = F.cross_entropy(logits.float().transpose(1, 2), y, reduction="none")
     inside = torch.arange(y.size(1), device=y.device)[None, :] < lengths[:, None]
     return nll.masked_fill(~inside, 0.0)
 
 
 def pad_sentences(sentences: Sequence[Sequence[int]]) -> Tuple[Tensor, Tensor, Tensor]:
-    """Inputs (N, L), targets (N, L) and lengths (N,) of sentences, with ``<sos/eos>`` before and after each."""
+    """Return inputs (N, L), targets (N, L) and lengths (N,) of sentences.
+
+    ``<sos/eos>`` precedes each sentence in the inputs and follows it in the targets.
+    """
     flat = torch.tensor([token for sentence in sentences for token in sentence], dtype=torch.int64)
     return pad_tokens(flat, torch.tensor([len(sentence) for sentence in sentences]))
 
 
 def pad_tokens(tokens: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """:func:`pad_sentences` of sentences (sum of lengths,) one after the other, ``lengths`` (N,) tokens each."""
+    """Pad sentences that follow one another, see :func:`pad_sentences`.
+
+    Args:
+      tokens: (sum of lengths,) token ids.
+      lengths: (N,) tokens of each sentence.
+    """
     lens = lengths.long() + 1
     place = torch.arange(int(lens.max()))
     x = torch.full((len(lens), len(place)), SOS, dtype=torch.int64)
@@ -117,7 +146,7 @@ def pad_tokens(tokens: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor, Tensor]
 
 
 def _replace(states: Tensor, index: Tensor, new: Tensor) -> Tensor:
-    """Dimension 2 may have grown: histories of a transformer have as many positions as the longest."""
+    # Dimension 2 may differ: the histories of a transformer have as many positions as the longest.
     if states.dim() == 4 and states.size(2) != new.size(2):
         length = max(states.size(2), new.size(2))
         states, new = (F.pad(t, (0, 0, 0, length - t.size(2))) for t in (states, new))
@@ -129,15 +158,17 @@ def _tie(output: nn.Linear, embedding: nn.Embedding, tie_weights: bool, flags: s
         return
     if output.weight.shape != embedding.weight.shape:
         raise UserError(
-            f"weights can be tied only where {flags} are equal, got {output.in_features} and {embedding.embedding_dim}"
+            f"weights can be tied only where {flags} are equal, "
+            f"got {output.in_features} and {embedding.embedding_dim}"
         )
     output.weight = embedding.weight
 
 
 class RnnLm(NeuralLm):
-    """Embedding, LSTM layers, linear output (Mikolov et al. 2010; weights tied as in Press and Wolf 2017).
+    """Embedding, LSTM layers, linear output (Mikolov et al. 2010).
 
-    Parameters have icefall's names: ``input_embedding``, ``rnn``, ``output_linear``. The states are (h, c), each (layers, N, H).
+    Weights may be tied as in Press and Wolf 2017. Parameters have icefall's names:
+    ``input_embedding``, ``rnn``, ``output_linear``. The states are (h, c), each (layers, N, H).
 
     Args:
       vocab_size: number of tokens.
@@ -160,9 +191,14 @@ class RnnLm(NeuralLm):
 
     @classmethod
     def from_options(cls, opts: LmOptions) -> "RnnLm":
-        """A model of the sizes in ``opts``."""
-        sizes = (opts.rnn_lm_embedding_dim, opts.rnn_lm_hidden_dim, opts.rnn_lm_num_layers)
-        return cls(opts.lm_vocab_size, *sizes, opts.rnn_lm_tie_weights)
+        """Return a model of the sizes in ``opts``."""
+        return cls(
+            opts.lm_vocab_size,
+            embedding_dim=opts.rnn_lm_embedding_dim,
+            hidden_dim=opts.rnn_lm_hidden_dim,
+            num_layers=opts.rnn_lm_num_layers,
+            tie_weights=opts.rnn_lm_tie_weights,
+        )
 
     def hidden(
         self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]
@@ -175,7 +211,8 @@ class RnnLm(NeuralLm):
         lens = lens.to("cpu")
         if bool((lens == tokens.size(1)).all()):
             return out, after
-        # the states must be those after the last token that counts: padding may not run through the layers
+        # The states must be those after the last token that counts, so the LSTM must not see
+        # padding.
         packed = pack_padded_sequence(embedded, lens, batch_first=True, enforce_sorted=False)
         return out, self.rnn(packed, states)[1]
 
@@ -183,7 +220,8 @@ class RnnLm(NeuralLm):
 class TransformerLm(NeuralLm):
     """Causal transformer, pre-norm, with sinusoidal positions (Vaswani et al. 2017).
 
-    The states are the keys and values of all layers, (2 * layers, N, T, C), and the number of tokens so far, (1, N).
+    The states are the keys and values of all layers, (2 * layers, N, T, C), and the number of
+    tokens so far, (1, N).
 
     Args:
       vocab_size: number of tokens.
@@ -193,7 +231,7 @@ class TransformerLm(NeuralLm):
       nhead: attention heads.
       num_layers: depth.
       tie_weights: one matrix for the embeddings and the output layer.
-      dropout: share of the activations set to zero in training.
+      dropout: probability that an activation is set to zero in training.
 
     Raises:
       UserError: the heads do not divide the width, or weights are to be tied but the widths differ.
@@ -230,19 +268,15 @@ class TransformerLm(NeuralLm):
 
     @classmethod
     def from_options(cls, opts: LmOptions) -> "TransformerLm":
-        """A model of the sizes in ``opts``."""
-        o = opts
-        widths = (
-            o.transformer_lm_encoder_dim,
-            o.transformer_lm_embedding_dim,
-            o.transformer_lm_dim_feedforward,
-        )
+        """Return a model of the sizes in ``opts``."""
         return cls(
-            o.lm_vocab_size,
-            *widths,
-            o.transformer_lm_nhead,
-            o.transformer_lm_num_layers,
-            o.transformer_lm_tie_weights,
+            opts.lm_vocab_size,
+            d_model=opts.transformer_lm_encoder_dim,
+            embedding_dim=opts.transformer_lm_embedding_dim,
+            dim_feedforward=opts.transformer_lm_dim_feedforward,
+            nhead=opts.transformer_lm_nhead,
+            num_layers=opts.transformer_lm_num_layers,
+            tie_weights=opts.transformer_lm_tie_weights,
         )
 
     def hidden(
@@ -263,32 +297,34 @@ class TransformerLm(NeuralLm):
 
     @staticmethod
     def join_states(parts: Sequence[States]) -> States:
-        """See :class:`NeuralLm`; the histories of the groups may differ in length, and are padded."""
+        """See :class:`NeuralLm`; histories that differ in length are padded."""
         longest = max(past.size(2) for past, _ in parts)
         padded = [F.pad(past, (0, 0, 0, longest - past.size(2))) for past, _ in parts]
         return torch.cat(padded, dim=1), torch.cat([done for _, done in parts], dim=1)
 
     def attend(self, tokens: Tensor, done: Tensor, past: Tensor) -> Tuple[Tensor, List[Tensor]]:
-        """All layers.
+        """Run all layers.
 
         Args:
           tokens: (N, L).
-          done: (N,) tokens before them.
-          past: (2 * layers, N, T, C) keys and values of those, of each history at the first places.
+          done: (N,) number of tokens before them.
+          past: (2 * layers, N, T, C) keys and values of those, each history's at its first
+            positions.
 
         Returns:
-          What the output layer sees, (N, L, C), and the layers' keys and values, each (N, T + L, C).
+          The input of the output layer, (N, L, C), and the layers' keys and values, each (N, T + L,
+          C).
         """
         n, length = tokens.shape
-        # a history shorter than the longest leaves a gap between its keys and the new ones: masked, so it does no harm
+        # A history shorter than the longest leaves a gap between its keys and the new ones; the
+        # mask excludes it.
         positions = done[:, None] + torch.arange(length, device=tokens.device)
         x = self.embed(self.input_embedding(tokens)) * self.d_model**0.5
         x = self.dropout(x + sinusoids(positions, self.d_model).to(x.dtype))
         old = torch.arange(past.size(2), device=tokens.device)[None, None, :] < done[:, None, None]
         causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-        mask = torch.cat([old.expand(n, length, past.size(2)), causal.expand(n, length, length)], dim=2)[
-            :, None
-        ]
+        mask = torch.cat([old.expand(n, length, past.size(2)), causal.expand(n, length, length)], dim=2)
+        mask = mask[:, None]  # (N, 1, L, T + L)
         kept: List[Tensor] = []
         for i, layer in enumerate(self.layers):
             x, keys, values = layer(x, mask, past[2 * i], past[2 * i + 1])
@@ -297,19 +333,32 @@ class TransformerLm(NeuralLm):
 
 
 def _compact(cache: Tensor, done: Tensor, lens: Tensor, past: int) -> Tensor:
-    """Move each history's new keys up to its old ones; from (K, N, past + L, C) to (K, N, longest history, C)."""
+    """Close the gap between each history's old and new keys.
+
+    Args:
+      cache: (K, N, past + L, C), old and new keys and values.
+      done: (N,) number of old tokens of each history.
+      lens: (N,) number of new tokens of each history.
+      past: T, positions of the old ones.
+
+    Returns:
+      (K, N, longest history, C).
+    """
     longest = int((done + lens).max())
     if past == 0:
         return cache[:, :, :longest]
     position = torch.arange(longest, device=done.device)[None, :]
-    source = torch.where(position < done[:, None], position, past + position - done[:, None]).clamp(
-        max=cache.size(2) - 1
-    )
+    source = torch.where(position < done[:, None], position, past + position - done[:, None])
+    source = source.clamp(max=cache.size(2) - 1)  # (N, longest)
     return cache.gather(2, source[None, :, :, None].expand(cache.size(0), -1, -1, cache.size(3)))
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """Sines and cosines (..., dim) of ``positions`` (...), wavelengths from 2 pi to 20000 pi."""
+    """Return sines and cosines (..., dim) of ``positions`` (...).
+
+    The wavelengths go from 2 pi to 20000 pi: Vaswani et al. 2017, section 3.5, but with sine and
+      cosine of a wavelength side by side.
+    """
     rates = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-math.log(10000.0) / dim))
     angles = positions[..., None].float() * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
@@ -333,10 +382,20 @@ class _Layer(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, past_keys: Tensor, past_values: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """x (N, L, C), mask (N, 1, L, T + L) true where attended; past (N, T, C). Returns the output, keys and values (N, T + L, C)."""
+        """Run the layer.
+
+        Args:
+          x: (N, L, C).
+          mask: (N, 1, L, T + L), true where attended.
+          past_keys, past_values: (N, T, C).
+
+        Returns:
+          The output (N, L, C), and keys and values (N, T + L, C).
+        """
         query, keys, values = self.in_proj(self.norm_attention(x)).chunk(3, dim=-1)
         keys = torch.cat([past_keys.to(keys.dtype), keys], dim=1)
         values = torch.cat([past_values.to(values.dtype), values], dim=1)
+        # (N, heads, L, C / heads), and for keys and values T + L in place of L
         q, k, v = [t.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for t in (query, keys, values)]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
         x = x + self.dropout(self.out_proj(attended))

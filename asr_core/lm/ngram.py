@@ -1,4 +1,7 @@
-"""N-gram language models as flat automata: states are histories, arcs are words, backoff is followed where no arc fits."""
+"""N-gram language models as flat automata: states are histories, arcs are words.
+
+A word without an arc is looked up after backing off to a shorter history (Katz 1987).
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -23,10 +26,11 @@ class Automaton:
     Attributes:
       begin: (S + 1,) int64; the arcs of state s are ``begin[s] .. begin[s + 1]``.
       word, dest: (A,) int32; the word of each arc and the state it leads to.
-      weight: (A,) float32, natural log probability of each arc.
+      weight: (A,) float32, natural log-probability of each arc.
       backoff_state: (S,) int32, -1 for the root, which has no shorter history.
-      backoff_weight: (S,) float32.
-      final: (S,) float32, log probability of the sentence end, ``-inf`` where it is found by backing off.
+      backoff_weight: (S,) float32, natural log back-off weight.
+      final: (S,) float32, log-probability of the sentence end; ``-inf``: it is found by backing
+        off.
       start: the state after ``<s>``; the root where the model does not know ``<s>``.
       root: the state of the empty history.
     """
@@ -43,14 +47,15 @@ class Automaton:
 
 
 class NgramLm:
-    """An n-gram model over integer tokens, with backoff.
+    """A back-off n-gram model over integer tokens.
 
-    A state is an integer that stands for a history. All log probabilities are natural. Tokens that the model does not know
-    get the probability of its ``<unk>``, or ``10^-100`` where it has none, and forget the history.
+    A state is an integer that stands for a history. All log-probabilities are natural. Tokens that
+    the model does not know have the probability of its ``<unk>``, or ``10^-100`` where it has none,
+    and the history after them is empty.
 
     Args:
       automaton: its arrays.
-      symbols: id of each word; ``</s>`` may be asked for like a word if it is among them.
+      symbols: id of each word; if ``</s>`` is among them, it may be scored like a word.
 
     Attributes:
       automaton, symbols: as given.
@@ -64,14 +69,12 @@ class NgramLm:
         size = int(max([*self.symbols.values(), *(a.word[first:last].tolist() or [-1])], default=-1)) + 1
         root_arc = np.full(size, -1, dtype=np.int32 if len(a.word) < 2**31 else np.int64)
         root_arc[a.word[first:last]] = np.arange(first, last)
-        unknown = [
-            self.symbols[name]
-            for name in UNKNOWN
-            if name in self.symbols and root_arc[self.symbols[name]] >= 0
-        ]
+        named = [self.symbols[name] for name in UNKNOWN if name in self.symbols]
+        unknown = [i for i in named if root_arc[i] >= 0]
+        self._root_arc, self._eos = root_arc, self.symbols.get(EOS, -1)
         self._tables = (
             a.begin, a.word, a.dest, a.weight, a.backoff_state, a.backoff_weight, a.final, root_arc,
-            unknown[0] if unknown else -1, self.symbols.get(EOS, -1), a.root, _UNKNOWN_LOG_PROB,
+            unknown[0] if unknown else -1, self._eos, a.root, _UNKNOWN_LOG_PROB,
         )  # fmt: skip
 
     @classmethod
@@ -90,43 +93,43 @@ class NgramLm:
         """Build the automaton of an ARPA file's contents.
 
         Raises:
-          UserError: an n-gram comes twice, or its history or last word is not in the file.
+          UserError: an n-gram is repeated, or its history or last word is not in the file.
         """
         return cls(_Builder(arpa).build(), arpa.symbols)
 
     @property
     def num_states(self) -> int:
+        """S, the number of states."""
         return len(self.automaton.backoff_state)
 
     def initial_state(self, bos: bool = True) -> int:
-        """The state at the start of a sentence, or that of the empty history."""
+        """Return the state at the start of a sentence; without ``bos``, of the empty history."""
         return self.automaton.start if bos else self.automaton.root
 
     def score(self, state: int, token: int) -> Tuple[float, int]:
-        """Log probability of ``token`` after ``state``, and the state that follows."""
+        """Return the log-probability of ``token`` after ``state``, and the state that follows."""
         log_prob, state = query(*self._tables, state, token)
         return float(log_prob), int(state)
 
     def score_batch(self, states: np.ndarray, tokens: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """:meth:`score` of M pairs at once.
+        """Score M pairs at once.
 
         Args:
           states: (M,) integers.
           tokens: (M,) integers.
 
         Returns:
-          Log probabilities (M,) float32 and states (M,) int32.
+          Log-probabilities (M,) float32 and states (M,) int32.
         """
         states = np.ascontiguousarray(states, dtype=np.int32)
         tokens = np.ascontiguousarray(tokens, dtype=np.int32)
         if states.shape != tokens.shape or states.ndim != 1:
-            raise ValueError(
-                f"states and tokens must have one shape (M,), got {states.shape} and {tokens.shape}"
-            )
+            shapes = f"{states.shape} and {tokens.shape}"
+            raise ValueError(f"states and tokens must have one shape (M,), got {shapes}")
         return query_batch(*self._tables, states, tokens)
 
     def final_score(self, state: int) -> float:
-        """Log probability that the sentence ends after ``state``; ``-inf`` if the model knows no sentence end."""
+        """Return the log-probability that the sentence ends here; ``-inf`` without ``</s>``."""
         a, total = self.automaton, 0.0
         while a.final[state] == NO_FINAL and a.backoff_state[state] >= 0:
             total += float(a.backoff_weight[state])
@@ -134,7 +137,7 @@ class NgramLm:
         return total + float(a.final[state])
 
     def sentence_log_prob(self, tokens: Iterable[int], bos: bool = True, eos: bool = True) -> float:
-        """Log probability of a whole sentence of token ids."""
+        """Return the log-probability of a whole sentence of token ids."""
         state, total = self.initial_state(bos), 0.0
         for token in tokens:
             log_prob, state = self.score(state, token)
@@ -142,16 +145,17 @@ class NgramLm:
         return total + self.final_score(state) if eos else total
 
     def is_known(self, token: int) -> bool:
-        """Whether the model has a probability of its own for ``token``."""
-        root_arc, eos = self._tables[7], self._tables[9]
-        return 0 <= token < len(root_arc) and bool(root_arc[token] >= 0 or token == eos)
+        """Return whether the model has a probability of its own for ``token``."""
+        in_table = 0 <= token < len(self._root_arc)
+        return in_table and bool(self._root_arc[token] >= 0 or token == self._eos)
 
 
 class _Builder:
-    """From lists of n-grams to the arrays.
+    """Builder of the arrays from lists of n-grams.
 
-    State 0 is the empty history, and each n-gram shorter than the order is a state: the arc that adds its last word is
-    number ``state - 1``, because arcs and states are both sorted by (history, word), short histories first.
+    State 0 is the empty history, and each n-gram shorter than the order is a state: the arc that
+    adds its last word is number ``state - 1``, because arcs and states are both sorted by (history,
+    word), short histories first.
     """
 
     def __init__(self, arpa: Arpa) -> None:
@@ -166,6 +170,7 @@ class _Builder:
         self.ends: List[Tuple[np.ndarray, np.ndarray]] = []
 
     def build(self) -> Automaton:
+        """Add all orders and return the automaton."""
         for order in range(1, self.arpa.order + 1):
             self._add(order)
         states = len(self.backoff_state)
@@ -190,28 +195,25 @@ class _Builder:
         return _without_detours(automaton)
 
     def _find(self, states: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """The state after each word; -1 where there is no such n-gram."""
+        """Return the states (M,) after states (M,) and words (M,); -1: no such n-gram."""
         keys = states * self.size + words
         at = np.searchsorted(self.keys, keys)
+        inside = at < len(self.keys)
         found = np.zeros(len(keys), dtype=bool)
-        found[at < len(self.keys)] = self.keys[at[at < len(self.keys)]] == keys[at < len(self.keys)]
+        found[inside] = self.keys[at[inside]] == keys[inside]
         return np.where(found, at + 1, -1)
 
     def _add(self, order: int) -> None:
-        words = self.arpa.words[order - 1].astype(np.int64)
-        states = np.zeros(len(words), dtype=np.int64)
-        for k in range(order - 1):
-            states = self._find(states, words[:, k])
-            if (states < 0).any():
-                row = int(np.argmax(states < 0))
-                raise UserError(f"the history of {self._name(words[row])} is not among the {k + 1}-grams")
+        """Add the n-grams of one order: arcs, and states unless it is the highest order."""
+        words = self.arpa.words[order - 1].astype(np.int64)  # (n, order)
+        states = self._histories(words)
         keys = states * self.size + words[:, -1]
         by_key = np.argsort(keys, kind="stable")
         keys, states, words = keys[by_key], states[by_key], words[by_key]
         log_probs, backoffs = self.arpa.log_probs[order - 1][by_key], self.arpa.backoffs[order - 1][by_key]
         twice = np.flatnonzero(np.diff(keys) == 0)
         if len(twice):
-            raise UserError(f"{self._name(words[twice[0]])} comes twice")
+            raise UserError(f"{self._name(words[twice[0]])} is there twice")
         is_end = words[:, -1] == self.arpa.symbols.get(EOS, -1)
         self.ends.append((states[is_end], log_probs[is_end]))
         keep = ~is_end
@@ -226,8 +228,24 @@ class _Builder:
         self.weight.append(log_probs[keep])
         self.keys = np.concatenate([self.keys, keys[keep]])
 
+    def _histories(self, words: np.ndarray) -> np.ndarray:
+        """Return the state (n,) of the history of each n-gram (n, order)."""
+        states = np.zeros(len(words), dtype=np.int64)
+        for k in range(words.shape[1] - 1):
+            states = self._find(states, words[:, k])
+            if (states < 0).any():
+                row = int(np.argmax(states < 0))
+                raise UserError(f"the history of {self._name(words[row])} is not among the {k + 1}-grams")
+        return states
+
     def _shorter(self, states: np.ndarray, words: np.ndarray, order: int) -> np.ndarray:
-        """The state of the longest proper suffix of each n-gram (history ``states``, last word ``words[:, -1]``)."""
+        """Return the state (n,) of the longest proper suffix of each n-gram.
+
+        Args:
+          states: (n,) its history.
+          words: (n, order) its words.
+          order: its length.
+        """
         if order == 1:
             return np.zeros(len(words), dtype=np.int64)
         histories = self.backoff_state[states]
@@ -247,9 +265,9 @@ class _Builder:
 
 
 def _without_detours(a: Automaton) -> Automaton:
-    """Lead arcs past states that only back off at no cost: equal histories are equal states then.
+    """Lead arcs past states that only back off at no cost: equivalent histories become one.
 
-    The states stay where they are, so that numbers need not change; nothing leads to them any more.
+    Such states stay, because the numbers of others must not change, but nothing leads to them.
     """
     idle = (np.diff(a.begin) == 0) & (a.final == NO_FINAL) & (a.backoff_weight == 0) & (a.backoff_state >= 0)
     target = np.where(idle, a.backoff_state, np.arange(len(idle))).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Compiled look-up in the arrays of an n-gram automaton (see :class:`asr_core.lm.ngram.Automaton`)."""
+"""Compiled look-up in the arrays of an :class:`asr_core.lm.ngram.Automaton`."""
 
 from typing import Tuple
 
@@ -9,10 +9,19 @@ from numba import njit
 @njit(cache=True)
 def query(  # noqa: PLR0913 - the arrays of one automaton
     begin: np.ndarray, word: np.ndarray, dest: np.ndarray, weight: np.ndarray, backoff_state: np.ndarray,
-    backoff_weight: np.ndarray, final: np.ndarray, root_arc: np.ndarray, unk: int, eos: int, root: int, unk_log_prob: float,
-    state: int, token: int,
+    backoff_weight: np.ndarray, final: np.ndarray, root_arc: np.ndarray, unk: int, eos: int, root: int,
+    unk_log_prob: float, state: int, token: int,
 ) -> Tuple[float, int]:  # fmt: skip
-    """Log probability of ``token`` after ``state`` and the state that follows; ``root_arc`` is the root's arc of each word."""
+    """Return the log-probability of ``token`` after ``state``, and the state that follows.
+
+    Args:
+      begin, word, dest, weight, backoff_state, backoff_weight, final: the automaton.
+      root_arc: (V,), the root's arc of each word; -1: none.
+      unk, eos: ids of ``<unk>`` and ``</s>``; -1: none.
+      root: state of the empty history.
+      unk_log_prob: log-probability of unknown words if there is no ``<unk>``.
+      state, token: the question.
+    """
     total = 0.0
     if token == eos and token >= 0:
         while final[state] == -np.inf and backoff_state[state] >= 0:
@@ -42,15 +51,15 @@ def query(  # noqa: PLR0913 - the arrays of one automaton
 @njit(cache=True)
 def query_batch(  # noqa: PLR0913 - the arrays of one automaton
     begin: np.ndarray, word: np.ndarray, dest: np.ndarray, weight: np.ndarray, backoff_state: np.ndarray,
-    backoff_weight: np.ndarray, final: np.ndarray, root_arc: np.ndarray, unk: int, eos: int, root: int, unk_log_prob: float,
-    states: np.ndarray, tokens: np.ndarray,
+    backoff_weight: np.ndarray, final: np.ndarray, root_arc: np.ndarray, unk: int, eos: int, root: int,
+    unk_log_prob: float, states: np.ndarray, tokens: np.ndarray,
 ) -> Tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """:func:`query` of M states and tokens."""
+    """Answer :func:`query` for states (M,) and tokens (M,); both results are (M,)."""
     log_probs = np.empty(len(states), dtype=np.float32)
     followers = np.empty(len(states), dtype=np.int32)
     for i in range(len(states)):
         log_probs[i], followers[i] = query(
-            begin, word, dest, weight, backoff_state, backoff_weight, final, root_arc, unk, eos, root, unk_log_prob,
-            states[i], tokens[i],
+            begin, word, dest, weight, backoff_state, backoff_weight, final, root_arc, unk, eos, root,
+            unk_log_prob, states[i], tokens[i],
         )  # fmt: skip
     return log_probs, followers

@@ -1,7 +1,7 @@
-"""Symbol tables of language models and graphs: ``words.txt`` and ``tokens.txt`` with their special symbols."""
+"""Symbol tables of language models and graphs: ``words.txt`` and ``tokens.txt``."""
 
 from pathlib import Path
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, Iterable, Iterator, List, Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -9,15 +9,15 @@ from asr_core.utils.files import PathLike
 EPS = "<eps>"
 BOS = "<s>"
 EOS = "</s>"
-UNKNOWN = ("<unk>", "<UNK>")  # the names that language models give to words they do not know
-DISAMBIG = "#0"  # the symbol on backoff arcs of a grammar
+UNKNOWN = ("<unk>", "<UNK>")  # names of unknown words in language models
+DISAMBIG = "#0"  # the symbol on back-off arcs of a grammar
 
 
 def read_symbols(path: PathLike) -> Dict[str, int]:
     """Read a symbol table: one ``symbol id`` pair a line; ids need not be dense.
 
     Raises:
-      UserError: the file is missing, a line is malformed, or a symbol or an id comes twice.
+      UserError: the file is missing, a line is malformed, or a symbol or an id is repeated.
     """
     path = Path(path)
     try:
@@ -38,12 +38,12 @@ def read_symbols(path: PathLike) -> Dict[str, int]:
 
 
 def format_symbols(symbols: Iterable[str]) -> str:
-    """The text of a symbol table for ``symbols`` in the order of their ids, from 0."""
+    """Return the text of a symbol table for ``symbols`` in the order of their ids, from 0."""
     return "".join(f"{symbol} {i}\n" for i, symbol in enumerate(symbols))
 
 
 def words_table(words: Iterable[str]) -> List[str]:
-    """Symbols of a ``words.txt``: ``<eps>``, the words sorted, ``#0``, ``<s>``, ``</s>``.
+    """Return the symbols of ``words.txt``: ``<eps>``, the words sorted, ``#0``, ``<s>``, ``</s>``.
 
     Raises:
       UserError: one of the special symbols is among the words.
@@ -55,8 +55,8 @@ def words_table(words: Iterable[str]) -> List[str]:
     return [EPS, *sorted(known), DISAMBIG, BOS, EOS]
 
 
-def text_lines(path: PathLike) -> Iterable[Tuple[int, List[str]]]:
-    """Pairs of line number and words of a text file; empty lines are left out.
+def text_lines(path: PathLike) -> Iterator[Tuple[int, List[str]]]:
+    """Yield line number and words of each line of a text file; empty lines are left out.
 
     Raises:
       UserError: the file is missing or not UTF-8.

@@ -1,13 +1,14 @@
-"""A scored test set as one HTML page that needs nothing else: no network, no further files but the audio it links to."""
+"""A scored test set as one HTML page that needs neither network nor other files than audio."""
 
 from html import escape
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypedDict, cast
 
 from asr_core.text.scoring import NO_WORD, Score, Utterance, count_errors
 from asr_core.text.tables import UNKNOWN_SPEAKER, Row, most_frequent, rate_header, rate_row, speaker_table
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 90rem; padding: 0 1rem; color: #222; background: #fff }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 90rem; padding: 0 1rem }
+body { color: #222; background: #fff }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
 th.n, td.n { text-align: right; font-variant-numeric: tabular-nums }
@@ -22,19 +23,27 @@ input[type=search] { width: 24rem; padding: .3rem }
 
 _SCRIPT = """
 'use strict';
-function value(row, i) { const v = row.cells[i].dataset.v; return v === undefined ? row.cells[i].textContent : Number(v); }
+function value(row, i) {
+  const v = row.cells[i].dataset.v;
+  return v === undefined ? row.cells[i].textContent : Number(v);
+}
 document.querySelectorAll('table.sortable').forEach(table => {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   heads.forEach((head, i) => head.addEventListener('click', () => {
-    const up = head.getAttribute('aria-sort') === 'descending' || (!head.hasAttribute('aria-sort') && !head.classList.contains('n'));
+    const before = head.getAttribute('aria-sort');
+    const up = before === 'descending' || (before === null && !head.classList.contains('n'));
     heads.forEach(other => other.removeAttribute('aria-sort'));
     head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
     const rows = [...body.rows].map(row => [value(row, i), row]);
-    rows.sort((a, b) => { const c = typeof a[0] === 'number' ? a[0] - b[0] : a[0].localeCompare(b[0]); return up ? c : -c; });
+    rows.sort((a, b) => {
+      const c = typeof a[0] === 'number' ? a[0] - b[0] : a[0].localeCompare(b[0]);
+      return up ? c : -c;
+    });
     body.append(...rows.map(pair => pair[1]));
   }));
 });
-const query = document.getElementById('filter'), wrong = document.getElementById('wrong'), shown = document.getElementById('shown');
+const query = document.getElementById('filter'), wrong = document.getElementById('wrong');
+const shown = document.getElementById('shown');
 function filter() {
   const wanted = query.value.toLowerCase().split(/\\s+/).filter(Boolean);
   let count = 0;
@@ -58,10 +67,24 @@ document.addEventListener('play', event => {
 
 
 class Player(NamedTuple):
-    """Sound of an utterance: what the player's ``src`` is, and at which second of it the utterance begins."""
+    """Audio of an utterance.
+
+    Attributes:
+      src: address of the audio.
+      start: seconds in it at which the utterance begins.
+    """
 
     src: str
     start: float = 0.0
+
+
+class Word(TypedDict, total=False):
+    """A word of a hypothesis, with its times in seconds and perhaps its confidence."""
+
+    word: str
+    start: Optional[float]
+    end: float
+    confidence: float
 
 
 def render(
@@ -70,21 +93,22 @@ def render(
     utterances: Sequence[Utterance],
     score: Score,
     players: Mapping[str, Player] = {},
-    words: Mapping[str, Sequence[Mapping[str, object]]] = {},
+    words: Mapping[str, Sequence[Word]] = {},
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-      title: what was decoded, and how.
-      name: of the test set.
-      utterances, score: its utterances.
-      players: sound by utterance id; others get no player.
-      words: for each utterance id the words of the hypothesis with ``start``, ``end`` and perhaps ``confidence``.
+      title: title of the page.
+      name: name of the test set.
+      utterances, score: its utterances and their score.
+      players: audio by utterance id; others get no player.
+      words: the words of the hypotheses by utterance id.
     """
     frequent = most_frequent(score)
     parts = [
         "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head><body>',
+        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
         _table([rate_header(cer=True), rate_row(name, utterances, score, cer=True)], 1),
         "<h2>Speakers</h2>",
@@ -99,9 +123,11 @@ def render(
         '<label><input type="checkbox" id="wrong"> only those with errors</label> '
         f'<span id="shown">{len(utterances)}</span> of {len(utterances)} shown. '
         'Marks: <span class="w sub"><del>spoken</del> <ins>recognised</ins></span> substitution, '
-        '<span class="w del"><del>spoken</del></span> deletion, <span class="w ins"><ins>recognised</ins></span> insertion.</p>',
-        '<table id="utterances" class="sortable"><thead><tr><th>utterance</th><th>speaker</th><th class="n">words</th>'
-        '<th class="n">errors</th><th class="n">rate %</th><th>alignment</th><th>audio</th></tr></thead><tbody>',
+        '<span class="w del"><del>spoken</del></span> deletion, '
+        '<span class="w ins"><ins>recognised</ins></span> insertion.</p>',
+        '<table id="utterances" class="sortable"><thead><tr><th>utterance</th><th>speaker</th>'
+        '<th class="n">words</th><th class="n">errors</th><th class="n">rate %</th>'
+        "<th>alignment</th><th>audio</th></tr></thead><tbody>",
         *_rows(utterances, score, players, words),
         f"</tbody></table><script>{_SCRIPT}</script></body></html>",
     ]
@@ -112,7 +138,7 @@ def _rows(
     utterances: Sequence[Utterance],
     score: Score,
     players: Mapping[str, Player],
-    words: Mapping[str, Sequence[Mapping[str, object]]],
+    words: Mapping[str, Sequence[Word]],
 ) -> List[str]:
     speaker_of = {u.cut_id: u.speaker or UNKNOWN_SPEAKER for u in utterances}
     rows = []
@@ -122,17 +148,16 @@ def _rows(
         cells = [f"<td>{escape(cut_id)}</td><td>{escape(speaker_of[cut_id])}</td>"]
         cells += [f'<td class="n" data-v="{v}">{v}</td>' for v in (c.ref_len, c.errors)]
         cells.append(f'<td class="n" data-v="{rate or int(c.errors > 0) * 10**6}">{rate}</td>')
-        cells.append(
-            f"<td>{_alignment(pairs, words.get(cut_id))}</td><td>{_player(players.get(cut_id))}</td>"
-        )
+        cells.append(f"<td>{_alignment(pairs, words.get(cut_id))}</td>")
+        cells.append(f"<td>{_player(players.get(cut_id))}</td>")
         rows.append(f'<tr data-errors="{c.errors}">{"".join(cells)}</tr>')
     return rows
 
 
-def _alignment(pairs: Sequence[Tuple[str, str]], words: Optional[Sequence[Mapping[str, object]]]) -> str:
-    """Aligned words, coloured; those recognised tell their times, if there is one record for each of them."""
-    heard = sum(hyp != NO_WORD for _, hyp in pairs)
-    notes = iter(words if words is not None and len(words) == heard else [{}] * heard)
+def _alignment(pairs: Sequence[Tuple[str, str]], words: Optional[Sequence[Word]]) -> str:
+    """Return aligned words, coloured, with the times of recognised ones if they are known."""
+    recognised = sum(hyp != NO_WORD for _, hyp in pairs)
+    notes = iter(words if words is not None and len(words) == recognised else [Word()] * recognised)
     out = []
     for ref, hyp in pairs:
         extra = "" if hyp == NO_WORD else _note(next(notes))
@@ -140,14 +165,13 @@ def _alignment(pairs: Sequence[Tuple[str, str]], words: Optional[Sequence[Mappin
             out.append(f'<span class="w"{extra}>{escape(ref)}</span>')
             continue
         kind = "ins" if ref == NO_WORD else "del" if hyp == NO_WORD else "sub"
-        shown = [f"<del>{escape(ref)}</del>"] * (ref != NO_WORD) + [f"<ins>{escape(hyp)}</ins>"] * (
-            hyp != NO_WORD
-        )
+        shown = [f"<del>{escape(ref)}</del>"] * (ref != NO_WORD)
+        shown += [f"<ins>{escape(hyp)}</ins>"] * (hyp != NO_WORD)
         out.append(f'<span class="w {kind}"{extra}>{" ".join(shown)}</span>')
     return " ".join(out)
 
 
-def _note(word: Mapping[str, object]) -> str:
+def _note(word: Word) -> str:
     if word.get("start") is None:
         return ""
     text = f"{word['start']:.2f} to {word['end']:.2f} s"
@@ -164,7 +188,7 @@ def _player(player: Optional[Player]) -> str:
 
 
 def _table(rows: Sequence[Row], text_columns: int, kind: str = "") -> str:
-    """A table, header first; what follows the first ``text_columns`` are numbers."""
+    """Return a table, header first; the columns after the first ``text_columns`` are numbers."""
     head = "".join(f"<th{_number(i, text_columns)}>{escape(str(v))}</th>" for i, v in enumerate(rows[0]))
     body = [
         "<tr>" + "".join(_cell(i, v, text_columns) for i, v in enumerate(row)) + "</tr>" for row in rows[1:]
@@ -186,10 +210,10 @@ def _cell(column: int, value: object, text_columns: int) -> str:
 
 
 def _counts(entries: Sequence[Tuple[int, str]]) -> str:
-    rows: List[Row] = [("what", "count"), *((what, n) for n, what in entries)]
+    rows: List[Row] = [("what", "count"), *((words, n) for n, words in entries)]
     return _table(rows, 1, "sortable") if entries else "<p>none</p>"
 
 
-def words_by_id(records: Sequence[Mapping[str, object]]) -> Dict[str, Sequence[Mapping[str, object]]]:
-    """The words of records that decoding wrote, by utterance id."""
-    return {str(r["id"]): r["words"] for r in records if isinstance(r.get("words"), list)}  # type: ignore[misc]
+def words_by_id(records: Sequence[Mapping[str, object]]) -> Dict[str, Sequence[Word]]:
+    """Return the words of records that decoding wrote, by utterance id."""
+    return {str(r["id"]): cast(List[Word], r["words"]) for r in records if isinstance(r.get("words"), list)}

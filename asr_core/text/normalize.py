@@ -1,4 +1,7 @@
-"""Transcripts made comparable: white space, case, punctuation. Nothing here knows a language; characters go by their Unicode category."""
+"""Normalization that makes transcripts comparable: white space, case, punctuation.
+
+It holds for all languages: characters are told apart by their Unicode categories.
+"""
 
 import re
 import unicodedata
@@ -13,7 +16,7 @@ _NUMERIC = ".,:"  # kept between digits: 3.14, 1,000, 12:30
 
 
 def _no_punctuation(text: str) -> str:
-    """Punctuation and symbols become spaces, but not within a word or number; apostrophes are made alike."""
+    """Replace punctuation by spaces, but not within words and numbers; unify apostrophes."""
     out = []
     for i, ch in enumerate(text):
         if unicodedata.category(ch)[0] not in "PS":
@@ -31,7 +34,7 @@ def _is_letter(ch: str) -> bool:
 
 
 def _no_marks(text: str) -> str:
-    """Without accents: letters are taken apart and non-spacing marks dropped."""
+    """Remove accents: decompose letters and drop non-spacing marks."""
     return "".join(ch for ch in unicodedata.normalize("NFD", text) if unicodedata.category(ch) != "Mn")
 
 
@@ -50,24 +53,27 @@ def check_normalization(mode: str) -> None:
     """Refuse a mode that :func:`normalize_text` does not know.
 
     Raises:
-      UserError: naming it and what there is.
+      UserError: naming it and the known ones.
     """
     for name in mode.split("+"):
         if name not in NORMALIZERS:
             known = ", ".join(NORMALIZERS)
             raise UserError(
-                f"unknown normalization {name!r}; choose from {known}, several joined by +, e.g. no-tags+no-punct+lower"
+                f"unknown normalization {name!r}; choose from {known}, "
+                "several joined by +, e.g. no-tags+no-punct+lower"
             )
 
 
 def normalize_text(text: str, mode: str = "none") -> str:
-    """``text`` in Unicode form C with single spaces, and changed as ``mode`` says.
+    """Return ``text`` in Unicode form C with single spaces, normalized as ``mode`` says.
 
     Args:
       text: a transcript.
-      mode: names of :data:`NORMALIZERS` joined by ``+``, which are applied from left to right: ``none``, ``lower``, ``upper``,
-        ``nfkc`` (full-width and other compatible forms), ``no-tags`` (``<...>`` and ``[...]`` go), ``no-punct`` (punctuation and
-        symbols go, but for apostrophes and hyphens within words and what is within numbers), ``no-marks`` (accents go).
+      mode: names of :data:`NORMALIZERS` joined by ``+``, applied from left to right: ``none``,
+        ``lower``, ``upper``, ``nfkc`` (unify full-width and other compatible forms), ``no-tags``
+        (remove ``<...>`` and ``[...]``), ``no-punct`` (remove punctuation and symbols, but for
+        apostrophes and hyphens within words, and marks within numbers), ``no-marks`` (remove
+        accents).
 
     Raises:
       UserError: an unknown mode.

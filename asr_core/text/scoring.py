@@ -2,14 +2,25 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple, TypeVar
 
-_EMPTY = "*"  # stands for "no word" in the files
-NO_WORD = "\0"  # ... and in alignments, where a real "*" may occur
+import numpy as np
+from kaldialign import align
+
+T = TypeVar("T")
+_EMPTY = "*"  # stands for "no word" in files
+NO_WORD = "\0"  # stands for "no word" in alignments, where a real "*" may occur
 
 
 class Utterance(NamedTuple):
-    """One test utterance: its id, the words (or characters) spoken, those recognised, and who spoke, "" if nobody knows."""
+    """One test utterance.
+
+    Attributes:
+      cut_id: its id.
+      ref: words (or characters) of the reference.
+      hyp: words (or characters) of the hypothesis.
+      speaker: name of the speaker; "": unknown.
+    """
 
     cut_id: str
     ref: List[str]
@@ -24,7 +35,7 @@ class ErrorCounts:
     Attributes:
       ins, dels, subs: insertions, deletions, substitutions.
       ref_len: words in the references.
-      corr: words recognised.
+      corr: words recognised correctly.
     """
 
     ins: int = 0
@@ -35,52 +46,55 @@ class ErrorCounts:
 
     @property
     def errors(self) -> int:
+        """Insertions, deletions and substitutions together."""
         return self.ins + self.dels + self.subs
 
     @property
     def wer(self) -> float:
-        """Errors in percent of the reference words; without reference words 0 if there is no error, else infinity."""
+        """Word error rate in percent, see :func:`error_rate`."""
         return error_rate(self.errors, self.ref_len)
 
 
 @dataclass
 class Score:
-    """The alignment of all utterances and what follows from it.
+    """The alignment of all utterances, and counts that follow from it.
 
     Attributes:
       total: counts over all utterances.
       per_utterance: (errors, reference words) of each utterance, in order of their ids.
-      details: for each utterance its id and its alignment, pairs (ref word, hyp word) with "\\0" for none.
-      subs, ins, dels: how often each pair or word was concerned.
+      details: id and alignment of each utterance, see :func:`align_words`.
+      subs: number of substitutions of each pair of words (ref, hyp).
+      ins, dels: number of insertions and deletions of each word.
       words: for each word [correct, substituted in ref, substituted in hyp, inserted, deleted].
     """
 
     total: ErrorCounts = field(default_factory=ErrorCounts)
     per_utterance: List[Tuple[int, int]] = field(default_factory=list)
     details: List[Tuple[str, List[Tuple[str, str]]]] = field(default_factory=list)
-    subs: Counter = field(default_factory=Counter)
-    ins: Counter = field(default_factory=Counter)
-    dels: Counter = field(default_factory=Counter)
+    subs: "Counter[Tuple[str, str]]" = field(default_factory=Counter)
+    ins: "Counter[str]" = field(default_factory=Counter)
+    dels: "Counter[str]" = field(default_factory=Counter)
     words: Dict[str, List[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 5))
 
 
 def error_rate(errors: int, ref_len: int) -> float:
-    """Errors in percent of ``ref_len``; infinity for errors without reference words, 0 for none."""
+    """Return errors in percent of ``ref_len``; if that is 0, 0 or (with errors) infinity."""
     if ref_len == 0:
         return float("inf") if errors else 0.0
     return 100.0 * errors / ref_len
 
 
 def characters(words: Iterable[str]) -> List[str]:
-    """The characters of ``words`` without the spaces between them, for a character error rate."""
+    """Return the characters of ``words`` without spaces, for a character error rate."""
     return [ch for word in words for ch in word]
 
 
 def score_utterances(utterances: Iterable[Utterance]) -> Score:
-    """Align each hypothesis with its reference (kaldialign: least Levenshtein distance) and count.
+    """Align each hypothesis with its reference (least Levenshtein distance) and count errors.
 
     Args:
-      utterances: in any order; ids should be unique. Empty references and hypotheses are counted like any other.
+      utterances: in any order; ids should be unique. Empty references and hypotheses count like
+        others.
     """
     score = Score()
     for utterance in sorted(utterances, key=lambda u: u.cut_id):
@@ -93,7 +107,7 @@ def score_utterances(utterances: Iterable[Utterance]) -> Score:
 
 
 def count_errors(pairs: Sequence[Tuple[str, str]]) -> ErrorCounts:
-    """What an alignment, see :func:`align_words`, has of each kind."""
+    """Count the errors of an alignment, see :func:`align_words`."""
     score = Score()
     for ref, hyp in pairs:
         _count(score, ref, hyp)
@@ -102,14 +116,12 @@ def count_errors(pairs: Sequence[Tuple[str, str]]) -> ErrorCounts:
 
 
 def align_words(ref: Sequence[str], hyp: Sequence[str]) -> List[Tuple[str, str]]:
-    """Pairs (ref word, hyp word) of an alignment with the fewest errors, :data:`NO_WORD` for none."""
-    from kaldialign import align
-
+    """Return pairs (ref word, hyp word) with the fewest errors; :data:`NO_WORD` stands for none."""
     return align(list(ref), list(hyp), NO_WORD)
 
 
 def _count(score: Score, ref: str, hyp: str) -> int:
-    """Count one aligned pair; returns 1 if it is an error."""
+    """Count one aligned pair; return 1 if it is an error."""
     total, words = score.total, score.words
     if ref == NO_WORD:
         total.ins += 1
@@ -134,42 +146,40 @@ def _count(score: Score, ref: str, hyp: str) -> int:
 def bootstrap_interval(
     per_utterance: Sequence[Tuple[int, int]], level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Tuple[float, float]:
-    """Confidence interval of the error rate by resampling utterances with replacement.
+    """Return a confidence interval of the error rate, by resampling utterances with replacement.
 
-    Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+    Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
+    ICASSP 2004.
 
     Args:
-      per_utterance: (errors, reference words) of each.
-      level: probability that the interval is to hold.
+      per_utterance: (errors, reference words) of each utterance.
+      level: probability that the interval covers.
       resamples: number of resampled test sets.
-      seed: of the resampling, so that the same input gives the same interval.
+      seed: seed of the resampling.
 
     Returns:
-      Its lower and upper end in percent; (0, 0) without utterances.
+      Lower and upper end in percent; (0, 0) without utterances.
     """
-    import numpy as np
-
     if not per_utterance:
         return 0.0, 0.0
     rates = _resampled_rates([per_utterance], resamples, seed)[0]
     tail = 50.0 * (1 - level)
-    between = (
-        "linear" if np.isfinite(rates).all() else "nearest"
-    )  # nothing lies between a number and infinity
-    low, high = np.percentile(rates, [tail, 100 - tail], method=between)
+    # One cannot interpolate between a number and infinity.
+    finite = bool(np.isfinite(rates).all())
+    low, high = np.percentile(rates, [tail, 100 - tail], method="linear" if finite else "nearest")
     return float(low), float(high)
 
 
 def probability_of_improvement(
     old: Sequence[Tuple[int, int]], new: Sequence[Tuple[int, int]], resamples: int = 2000, seed: int = 0
 ) -> float:
-    """How probable it is that the new system's error rate is below the old one's on other utterances of the same kind.
+    """Return the probability that the new system's error rate is below the old one's.
 
-    Both are resampled together (Bisani and Ney 2004); where they are equal each has half of the probability.
+    Both are resampled together (Bisani and Ney 2004); a tie counts half.
 
     Args:
       old, new: (errors, reference words) of the same utterances in the same order.
-      resamples, seed: as of :func:`bootstrap_interval`.
+      resamples, seed: see :func:`bootstrap_interval`.
     """
     if len(old) != len(new):
         raise ValueError(f"{len(old)} and {len(new)} utterances cannot be compared")
@@ -186,9 +196,14 @@ def difference_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Tuple[float, float]:
-    """Confidence interval of the new system's error rate minus the old one's, both resampled together; arguments as above."""
-    import numpy as np
+    """Return a confidence interval of the new system's error rate minus the old one's, in percent.
 
+    Both are resampled together.
+
+    Args:
+      old, new: (errors, reference words) of the same utterances in the same order.
+      level, resamples, seed: see :func:`bootstrap_interval`.
+    """
     if len(old) != len(new):
         raise ValueError(f"{len(old)} and {len(new)} utterances cannot be compared")
     if not old:
@@ -202,40 +217,42 @@ def difference_interval(
     return float(low), float(high)
 
 
-def _resampled_rates(systems: Sequence[Sequence[Tuple[int, int]]], resamples: int, seed: int) -> Any:
-    """Error rates (systems, resamples) of resampled test sets, the same utterances for all systems."""
-    import numpy as np
-
-    data = np.asarray(systems, dtype=np.int64)  # (systems, utterances, 2)
+def _resampled_rates(systems: Sequence[Sequence[Tuple[int, int]]], resamples: int, seed: int) -> np.ndarray:
+    """Return error rates (S, R) of S systems on R resampled test sets, the same for all."""
+    data = np.asarray(systems, dtype=np.int64)  # (S, utterances, 2)
     rng = np.random.default_rng(seed)
     rates = np.empty((len(data), resamples))
     for i in range(resamples):
-        for row, (errors, ref_len) in enumerate(
-            data[:, rng.integers(0, data.shape[1], data.shape[1])].sum(axis=1)
-        ):
+        drawn = rng.integers(0, data.shape[1], data.shape[1])
+        for row, (errors, ref_len) in enumerate(data[:, drawn].sum(axis=1)):
             rates[row, i] = error_rate(int(errors), int(ref_len))
     return rates
 
 
 def summary_line(name: str, counts: ErrorCounts) -> str:
-    """One line for the log, ``[name] %WER 2.23% [1172 / 52576, 130 ins, 95 del, 947 sub ]``."""
+    """Return a line like ``[name] %WER 2.23% [1172 / 52576, 130 ins, 95 del, 947 sub ]``."""
     c = counts
     return f"[{name}] %WER {c.wer:.2f}% [{c.errors} / {c.ref_len}, {c.ins} ins, {c.dels} del, {c.subs} sub ]"
 
 
 def format_recogs(utterances: Iterable[Utterance]) -> str:
-    """The text of a ``recogs-*.txt``: two lines an utterance, sorted by id."""
+    """Return the text of a ``recogs-*.txt``: two lines per utterance, sorted by id."""
     ordered = sorted(utterances, key=lambda u: u.cut_id)
     return "".join(f"{u.cut_id}:\tref={list(u.ref)}\n{u.cut_id}:\thyp={list(u.hyp)}\n" for u in ordered)
 
 
 def format_errs(score: Score) -> str:
-    """The text of an ``errs-*.txt``: totals, each utterance's alignment, and counts by pair and word, most frequent first."""
+    """Return the text of an ``errs-*.txt``: totals, alignments, and counts by pair and by word.
+
+    It is in the format of icefall's files, the most frequent first.
+    """
     c = score.total
     lines = [
         f"%WER = {c.wer:.2f}",
-        f"Errors: {c.ins} insertions, {c.dels} deletions, {c.subs} substitutions, over {c.ref_len} reference words ({c.corr} correct)",
-        "Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, DELETIONS:, INSERTIONS:, PER-WORD STATS:",
+        f"Errors: {c.ins} insertions, {c.dels} deletions, {c.subs} substitutions, "
+        f"over {c.ref_len} reference words ({c.corr} correct)",
+        "Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, DELETIONS:, "
+        "INSERTIONS:, PER-WORD STATS:",
         "",
         "PER-UTT DETAILS: corr or (ref->hyp)  ",
         *(f"{cut_id}:\t" + " ".join(_merged(pairs)) for cut_id, pairs in score.details),
@@ -251,27 +268,24 @@ def format_errs(score: Score) -> str:
         "",
         "PER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp",
     ]
-    for _, word, (corr, ref_sub, hyp_sub, ins, dels) in sorted(
-        ((sum(v[1:]), w, v) for w, v in score.words.items()), reverse=True
-    ):
-        lines.append(
-            f"{word}   {corr} {ref_sub + hyp_sub + ins + dels} {corr + ref_sub + dels} {corr + hyp_sub + ins}"
-        )
+    by_errors = sorted(((sum(v[1:]), w, v) for w, v in score.words.items()), reverse=True)
+    for errors, word, (corr, ref_sub, hyp_sub, ins, dels) in by_errors:
+        lines.append(f"{word}   {corr} {errors} {corr + ref_sub + dels} {corr + hyp_sub + ins}")
     return "\n".join(lines) + "\n"
 
 
 def format_wer_summary(results: Dict[str, float]) -> str:
-    """The text of a ``wer-summary-*.txt``: a line for each setting, best first."""
+    """Return the text of a ``wer-summary-*.txt``: a line for each setting, best first."""
     rows = sorted(results.items(), key=lambda item: item[1])
     return "settings\tWER\n" + "".join(f"{key}\t{round(value, 2)}\n" for key, value in rows)
 
 
-def _descending(counts: Counter) -> List[tuple]:
+def _descending(counts: "Counter[T]") -> List[Tuple[int, T]]:
     return sorted(((n, item) for item, n in counts.items()), reverse=True)
 
 
 def _merged(pairs: Sequence[Tuple[str, str]]) -> List[str]:
-    """Correct words as they are, each run of adjacent errors as one ``(ref->hyp)``."""
+    """Return correct words as they are, each run of adjacent errors as one ``(ref->hyp)``."""
     out: List[str] = []
     refs: List[str] = []
     hyps: List[str] = []

@@ -1,7 +1,8 @@
-"""What a scored test set tells in tables: by speaker, by character, by sentence, and which words are confused."""
+"""Tables of a scored test set: by speaker, by character, by sentence, and frequent errors."""
 
+import dataclasses
 from collections import defaultdict
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 from asr_core.text.scoring import (
     ErrorCounts,
@@ -27,23 +28,23 @@ class SpeakerRow(NamedTuple):
 
 
 def by_character(utterances: Sequence[Utterance]) -> Score:
-    """The score in characters, without the spaces between words."""
+    """Return the score in characters, without the spaces between words."""
     return score_utterances(u._replace(ref=characters(u.ref), hyp=characters(u.hyp)) for u in utterances)
 
 
 def sentence_accuracy(score: Score) -> float:
-    """Utterances without an error, in percent; 0 where there are none."""
+    """Return the share of utterances without an error, in percent; 0 if there are no utterances."""
     if not score.per_utterance:
         return 0.0
     return 100.0 * sum(errors == 0 for errors, _ in score.per_utterance) / len(score.per_utterance)
 
 
 def by_speaker(utterances: Sequence[Utterance], score: Score) -> List[SpeakerRow]:
-    """Errors of each speaker, the most errors per word first.
+    """Return the errors of each speaker, the highest error rate first.
 
     Args:
       utterances: those of ``score``, in any order.
-      score: of :func:`~asr_core.text.scoring.score_utterances`.
+      score: their score, see :func:`~asr_core.text.scoring.score_utterances`.
     """
     speaker_of = {u.cut_id: u.speaker or UNKNOWN_SPEAKER for u in utterances}
     groups: Dict[str, List[ErrorCounts]] = defaultdict(list)
@@ -52,25 +53,28 @@ def by_speaker(utterances: Sequence[Utterance], score: Score) -> List[SpeakerRow
     rows = []
     for speaker, each in groups.items():
         right = sum(c.errors == 0 for c in each)
-        total = ErrorCounts(
-            *(sum(getattr(c, name) for c in each) for name in ("ins", "dels", "subs", "ref_len", "corr"))
-        )
+        names = [f.name for f in dataclasses.fields(ErrorCounts)]
+        total = ErrorCounts(**{name: sum(getattr(c, name) for c in each) for name in names})
         rows.append(SpeakerRow(speaker, len(each), right, total))
     return sorted(rows, key=lambda row: (-row.counts.wer, row.speaker))
 
 
 def most_frequent(score: Score, most: int = 30) -> Dict[str, List[Tuple[int, str]]]:
-    """The most frequent substitutions, deletions and insertions: (how often, what), by kind."""
+    """Return the most frequent errors of each kind, each as (count, words)."""
     subs = {f"{ref} -> {hyp}": n for (ref, hyp), n in score.subs.items()}
-    kinds = {"substitutions": subs, "deletions": score.dels, "insertions": score.ins}
+    kinds: Dict[str, Mapping[str, int]] = {
+        "substitutions": subs,
+        "deletions": score.dels,
+        "insertions": score.ins,
+    }
     return {
-        kind: sorted(((n, what) for what, n in counts.items()), key=lambda x: (-x[0], x[1]))[:most]
+        kind: sorted(((n, words) for words, n in counts.items()), key=lambda x: (-x[0], x[1]))[:most]
         for kind, counts in kinds.items()
     }
 
 
 def format_columns(rows: Sequence[Row]) -> List[str]:
-    """Rows as lines of aligned columns, the first to the left; a rule below the first row, the header."""
+    """Return rows as lines of aligned columns, the first to the left; the first row is a header."""
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(str(v).ljust(w) if i == 0 else str(v).rjust(w) for i, (v, w) in enumerate(zip(row, widths)))
@@ -80,61 +84,55 @@ def format_columns(rows: Sequence[Row]) -> List[str]:
 
 
 def rate_columns(score: Score) -> Tuple[str, str]:
-    """An error rate in percent and its 95 % bootstrap interval, as a table shows them."""
+    """Return an error rate in percent and its 95 % bootstrap interval, as a table shows them."""
     low, high = bootstrap_interval(score.per_utterance)
     return f"{score.total.wer:.2f}", f"{low:.2f} .. {high:.2f}"
 
 
 def rate_header(cer: bool = False) -> Row:
-    """The header of a table of :func:`rate_row`."""
-    return (
-        "test set",
-        "utts",
-        "words",
-        "WER %",
-        "95 % interval",
-        "sub",
-        "del",
-        "ins",
-        *(("CER %", "right %") if cer else ()),
-    )
+    """Return the header of a table of :func:`rate_row`."""
+    header = ("test set", "utts", "words", "WER %", "95 % interval", "sub", "del", "ins")
+    return (*header, "CER %", "right %") if cer else header
 
 
 def rate_row(name: str, utterances: Sequence[Utterance], score: Score, cer: bool = False) -> Row:
-    """A test set's row: counts, rate and interval; with ``cer`` the character error rate and the utterances without an error, too."""
+    """Return the row of a test set: counts, error rate and its interval.
+
+    With ``cer``, the character error rate and the share of utterances without an error follow.
+    """
     c = score.total
     more = (f"{by_character(utterances).total.wer:.2f}", f"{sentence_accuracy(score):.2f}") if cer else ()
     return (name, len(score.per_utterance), c.ref_len, *rate_columns(score), c.subs, c.dels, c.ins, *more)
 
 
 def format_scores(utterances: Sequence[Utterance], score: Score, unit: str = "word") -> str:
-    """The text of a ``scores-*.txt``: rates with intervals, errors by speaker, and the most frequent confusions.
+    """Return the text of a ``scores-*.txt``: rates, errors by speaker, frequent errors.
 
     Args:
       utterances, score: a test set.
-      unit: ``word``, or ``character`` where these are what the utterances consist of.
+      unit: ``word``, or ``character`` if the utterances consist of characters.
     """
     c = score.total
     rate, interval = rate_columns(score)
     lines = [
-        f"{unit} error rate: {rate} % (95 % interval {interval}): {c.errors} of {c.ref_len}, {c.subs} sub, {c.dels} del, {c.ins} ins"
+        f"{unit} error rate: {rate} % (95 % interval {interval}): {c.errors} of {c.ref_len}, "
+        f"{c.subs} sub, {c.dels} del, {c.ins} ins"
     ]
     if unit != "character":
         cer = by_character(utterances)
         rate, interval = rate_columns(cer)
-        lines.append(
-            f"character error rate: {rate} % (95 % interval {interval}): {cer.total.errors} of {cer.total.ref_len}"
-        )
+        counts = f"{cer.total.errors} of {cer.total.ref_len}"
+        lines.append(f"character error rate: {rate} % (95 % interval {interval}): {counts}")
     right = sum(errors == 0 for errors, _ in score.per_utterance)
     lines.append(f"sentences right: {sentence_accuracy(score):.2f} %: {right} of {len(score.per_utterance)}")
     lines += ["", "BY SPEAKER", *format_columns(speaker_table(utterances, score))]
     for kind, entries in most_frequent(score).items():
-        lines += ["", f"MOST FREQUENT {kind.upper()}", *(f"{n}   {what}" for n, what in entries)]
+        lines += ["", f"MOST FREQUENT {kind.upper()}", *(f"{n}   {words}" for n, words in entries)]
     return "\n".join(lines) + "\n"
 
 
 def speaker_table(utterances: Sequence[Utterance], score: Score) -> List[Row]:
-    """The rows of :func:`by_speaker` as a table shows them, header first."""
+    """Return the rows of :func:`by_speaker` as a table shows them, header first."""
     rows: List[Row] = [("speaker", "utts", "right", "words", "errors", "rate %", "sub", "del", "ins")]
     for speaker, count, right, c in by_speaker(utterances, score):
         rows.append((speaker, count, right, c.ref_len, c.errors, f"{c.wer:.2f}", c.subs, c.dels, c.ins))

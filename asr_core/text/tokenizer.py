@@ -1,10 +1,13 @@
 """Text to token ids and back: SentencePiece models, or a plain tokens.txt for decoding."""
 
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 BLANK = "<blk>"
 SOS_EOS = "<sos/eos>"
@@ -16,7 +19,8 @@ def read_tokens(path: PathLike) -> Dict[str, int]:
     """Read a ``tokens.txt``: one ``token id`` pair a line, separated by white space.
 
     Raises:
-      UserError: the file is missing, a line is malformed, an id comes twice, or the ids are not 0, 1, 2, ...
+      UserError: the file is missing, a line is malformed, an id is repeated, or the ids are not 0,
+        1, 2, ...
     """
     path = Path(path)
     try:
@@ -36,13 +40,13 @@ def read_tokens(path: PathLike) -> Dict[str, int]:
     return table
 
 
-def write_tokens(pieces: Iterable[str]) -> str:
-    """The text of a ``tokens.txt`` for ``pieces`` in id order."""
+def format_tokens(pieces: Iterable[str]) -> str:
+    """Return the text of a ``tokens.txt`` for ``pieces`` in the order of their ids."""
     return "".join(f"{piece} {i}\n" for i, piece in enumerate(pieces))
 
 
 class WordSpan(NamedTuple):
-    """A word and the places of its first and its last token."""
+    """A word and the positions of its first and its last token."""
 
     word: str
     first: int
@@ -50,9 +54,10 @@ class WordSpan(NamedTuple):
 
 
 def _spans(pieces: Iterable[Tuple[int, str]]) -> List[WordSpan]:
-    """The words that pieces, each with its place, spell; runs of byte pieces ``<0xE4>`` are read as UTF-8.
+    """Return the words that pieces, each with its position, spell.
 
-    ``\u2581`` opens a word, by itself or with its first letters.
+    Runs of byte pieces such as ``<0xE4>`` are read as UTF-8. ``\u2581`` opens a word, by itself or
+    with its first letters.
     """
     words: List[WordSpan] = []
     letters, first, last, opening = "", 0, 0, -1
@@ -70,30 +75,35 @@ def _spans(pieces: Iterable[Tuple[int, str]]) -> List[WordSpan]:
 
 
 def _texts(pieces: Iterable[Tuple[int, str]]) -> Iterator[Tuple[str, int, int]]:
-    """The text of each piece, or run of byte pieces, and the places of its first and last piece."""
+    """Yield the text of each piece or run of byte pieces, and its first and last position."""
     raw, begin, end = bytearray(), 0, 0
-    for place, piece in (*pieces, (0, "")):
+    for position, piece in (*pieces, (0, "")):
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            begin, end = (begin if raw else place), place
+            begin, end = (begin if raw else position), position
             raw.append(int(piece[3:5], 16))
             continue
         if raw:
             yield raw.decode("utf-8", errors="replace"), begin, end
             raw.clear()
-        yield piece, place, place
+        yield piece, position, position
 
 
 class Tokenizer:
-    """Token ids of texts, as a model sees them.
+    """Conversion between texts and token ids.
 
     Attributes:
       pieces: the tokens by id.
-      vocab_size: their number.
       blank_id: id of ``<blk>``.
-      unk_id: id of ``<unk>``, which stands for whatever the tokens cannot spell.
+      unk_id: id of ``<unk>``, which stands for everything that the tokens cannot spell.
+      path: the file it was loaded from.
     """
 
-    def __init__(self, pieces: Sequence[str], processor: object = None, path: str = "") -> None:
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        processor: "Optional[SentencePieceProcessor]" = None,
+        path: str = "",
+    ) -> None:
         self.pieces: List[str] = list(pieces)
         self.path = path
         self._processor = processor
@@ -106,14 +116,15 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """Number of tokens."""
         return len(self.pieces)
 
     @classmethod
     def load(cls, path: PathLike) -> "Tokenizer":
-        """Load ``bpe.model`` (SentencePiece), ``tokens.txt`` (decoding only), or the folder that holds one of them.
+        """Load ``bpe.model`` (SentencePiece), ``tokens.txt`` (decoding only), or a folder of either.
 
         Raises:
-          UserError: nothing is there, or the file is damaged.
+          UserError: there is no such file, or it is damaged.
         """
         path = Path(path)
         if path.is_dir():
@@ -125,9 +136,8 @@ class Tokenizer:
             raise UserError(f"no such tokenizer: {path}; the recipe's prepare.sh makes it in stage 5")
         if path.suffix == ".txt":
             table = read_tokens(path)
-            return cls(
-                [t for t in sorted(table, key=table.__getitem__) if not is_disambig(t)], None, str(path)
-            )
+            pieces = [t for t in sorted(table, key=table.__getitem__) if not is_disambig(t)]
+            return cls(pieces, None, str(path))
         import sentencepiece
 
         processor = sentencepiece.SentencePieceProcessor()
@@ -135,44 +145,47 @@ class Tokenizer:
             processor.load(str(path))
         except (RuntimeError, OSError) as e:
             raise UserError(f"{path} is not a SentencePiece model, or is damaged: {e}") from e
-        return cls(
-            [processor.id_to_piece(i) for i in range(processor.get_piece_size())], processor, str(path)
-        )
+        pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        return cls(pieces, processor, str(path))
 
     def encode(self, texts: Sequence[str]) -> List[List[int]]:
-        """Token ids of each text.
+        """Return the token ids of each text.
 
         Raises:
           UserError: this tokenizer was read from a tokens.txt, which can only decode.
         """
-        if self._processor is None:
-            raise UserError(f"{self.path} has no model to split text into tokens; give a bpe.model")
         if isinstance(texts, str):
             raise TypeError("encode() takes a list of texts")
-        return self._processor.encode(list(texts), out_type=int)
+        return self._encoder().encode(list(texts), out_type=int)
+
+    def _encoder(self) -> "SentencePieceProcessor":
+        if self._processor is None:
+            raise UserError(f"{self.path} has no model to split text into tokens; give a bpe.model")
+        return self._processor
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ``ids``; blanks and ``<sos/eos>`` are silent, ``<unk>`` is written as such."""
+        """Return the text of token ``ids``; ``<blk>`` and ``<sos/eos>`` are left out."""
         return " ".join(span.word for span in self.word_spans(ids))
 
     def word_spans(self, ids: Sequence[int]) -> List[WordSpan]:
-        """The words of :meth:`decode` and the tokens of each, as places in ``ids``."""
+        """Return the words of :meth:`decode` and the tokens of each, as positions in ``ids``."""
         unknown = f"{WORD_START}{UNK}{WORD_START}"
-        heard = ((place, token) for place, token in enumerate(map(int, ids)) if token not in self._silent)
         return _spans(
-            (place, unknown if token == self.unk_id else self.pieces[token]) for place, token in heard
+            (position, unknown if token == self.unk_id else self.pieces[token])
+            for position, token in enumerate(map(int, ids))
+            if token not in self._silent
         )
 
     def unknown_characters(self, text: str) -> str:
-        """The characters of ``text`` that the tokens cannot spell, each once, in order; empty if all can."""
+        """Return the characters of ``text`` that the tokens cannot spell, each once, in order."""
         if self.unk_id not in self.encode([text])[0]:
             return ""
-        pieces: Union[List[str], object] = self._processor.encode([text], out_type=str)[0]
+        pieces: List[str] = self._encoder().encode([text], out_type=str)[0]
         known = set(self.pieces)
         unknown = [ch for piece in pieces if piece not in known for ch in piece if ch != WORD_START]
         return "".join(dict.fromkeys(unknown))
 
 
 def is_disambig(token: str) -> bool:
-    """Whether ``token`` is one of ``#0``, ``#1``, ..., which graphs need and no model emits."""
+    """Return whether ``token`` is one of ``#0``, ``#1``, ..., which only graphs have."""
     return len(token) > 1 and token[0] == "#" and token[1:].isdigit()

@@ -1,4 +1,4 @@
-"""Training of SentencePiece tokenizers with the special tokens and files that the recipes use."""
+"""Training of SentencePiece tokenizers with the special tokens and files of the recipes."""
 
 import io
 import logging
@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 from typing import List, Optional
 
-from asr_core.text.tokenizer import BLANK, SOS_EOS, Tokenizer, write_tokens
+import sentencepiece
+
+from asr_core.text.tokenizer import BLANK, SOS_EOS, Tokenizer, format_tokens
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
 
-_NUM_SPECIAL = 3
+_NUM_SPECIAL = 3  # <blk>, <sos/eos>, <unk>
 
 
 def train_tokenizer(
@@ -22,16 +24,19 @@ def train_tokenizer(
     fit: bool = False,
     keep_text: bool = False,
 ) -> int:
-    """Train on ``transcript``; write ``<type>_<size>.{model,vocab}``, ``bpe.model`` and ``tokens.txt`` to ``lang_dir``.
+    """Train a tokenizer and write it to a folder.
 
-    Ids 0, 1, 2 are ``<blk>``, ``<sos/eos>``, ``<unk>``; all characters of the text are covered.
+    The files are ``<type>_<size>.model``, ``<type>_<size>.vocab``, ``bpe.model`` and
+    ``tokens.txt``. Ids 0, 1, 2 are ``<blk>``, ``<sos/eos>``, ``<unk>``; all characters of the text
+    are covered.
 
     Args:
       transcript: text file, one utterance a line.
       lang_dir: where to write; made if need be.
       vocab_size: number of tokens.
       model_type: ``unigram``, ``bpe`` or ``char``.
-      fit: where the text does not allow ``vocab_size``, take the nearest size that it does (and say so).
+      fit: if the text does not allow ``vocab_size``, take the nearest size that it does, and log
+        it.
       keep_text: no Unicode normalization inside the tokenizer.
 
     Returns:
@@ -50,7 +55,8 @@ def train_tokenizer(
             raise UserError(f"cannot train a tokenizer on {transcript}: {_reason(e)}") from e
         if not fit:
             raise UserError(
-                f"the text of {transcript} does not allow {vocab_size} {model_type} tokens; the nearest size is --vocab-size {nearest}"
+                f"the text of {transcript} does not allow {vocab_size} {model_type} tokens; "
+                f"the nearest size is --vocab-size {nearest}"
             ) from e
         logging.warning("the text does not allow %d %s tokens: using %d", vocab_size, model_type, nearest)
         vocab_size = nearest
@@ -60,20 +66,18 @@ def train_tokenizer(
         tmp.write_bytes(model)
     pieces = Tokenizer.load(named).pieces
     write_text_atomic(named.with_suffix(".vocab"), _vocab(model))
-    write_text_atomic(lang_dir / "tokens.txt", write_tokens(pieces))
+    write_text_atomic(lang_dir / "tokens.txt", format_tokens(pieces))
     with atomic_path(lang_dir / "bpe.model") as tmp:  # last: it marks the folder as complete
         shutil.copyfile(named, tmp)
+    logging.info("%s: %d %s tokens", lang_dir, len(pieces), model_type)
     return len(pieces)
 
 
 def _vocab(model: bytes) -> str:
-    """Lines of piece and log probability, as SentencePiece writes them beside its models."""
-    import sentencepiece
-
+    """Return lines of piece and log-probability, as SentencePiece writes them beside its models."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    return "".join(
-        f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}\n" for i in range(processor.get_piece_size())
-    )
+    ids = range(processor.get_piece_size())
+    return "".join(f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}\n" for i in ids)
 
 
 def _read_lines(path: Path) -> List[str]:
@@ -87,8 +91,7 @@ def _read_lines(path: Path) -> List[str]:
 
 
 def _train(lines: List[str], vocab_size: int, model_type: str, keep_text: bool) -> bytes:
-    import sentencepiece
-
+    """Train a model; return its file's content."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -96,7 +99,7 @@ def _train(lines: List[str], vocab_size: int, model_type: str, keep_text: bool) 
         vocab_size=vocab_size,
         model_type=model_type,
         character_coverage=1.0,
-        input_sentence_size=100_000_000,
+        input_sentence_size=100_000_000,  # as icefall: in practice, the whole text
         user_defined_symbols=[BLANK, SOS_EOS],
         unk_id=_NUM_SPECIAL - 1,
         bos_id=-1,
@@ -112,7 +115,11 @@ def _train(lines: List[str], vocab_size: int, model_type: str, keep_text: bool) 
 def _nearest_size(
     lines: List[str], wanted: int, model_type: str, keep_text: bool, message: str
 ) -> Optional[int]:
-    """The possible size nearest to the impossible ``wanted``, or None if no size works."""
+    """Return the possible size nearest to the impossible ``wanted``; None if no size works.
+
+    SentencePiece's error message hints at possible sizes; all characters and the special tokens are
+    one, too.
+    """
     characters = len({ch for line in lines for ch in line if not ch.isspace()}) + 1 + _NUM_SPECIAL
     hints = [int(n) for n in re.findall(r"\d+", message) if _NUM_SPECIAL < int(n) < 1_000_000]
     for size in sorted({*hints, characters} - {wanted}, key=lambda n: abs(n - wanted)):
@@ -122,7 +129,7 @@ def _nearest_size(
 
 
 def _grow(lines: List[str], possible: int, wanted: int, model_type: str, keep_text: bool) -> int:
-    """The size nearest to ``wanted`` by bisection between a possible and an impossible one."""
+    """Bisect between a possible and an impossible size; return the possible one nearest to it."""
     while abs(wanted - possible) > 1:
         middle = (possible + wanted) // 2
         if _possible(lines, middle, model_type, keep_text):

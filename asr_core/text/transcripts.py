@@ -1,4 +1,4 @@
-"""Transcripts of test sets from files of many kinds."""
+"""Reading transcripts of test sets from files of many kinds."""
 
 import ast
 import gzip
@@ -16,12 +16,12 @@ _RECOGS_REF, _RECOGS_HYP = ":\tref=", ":\thyp="
 
 
 class Transcripts(NamedTuple):
-    """What a file holds, by utterance id.
+    """The content of a file, by utterance id.
 
     Attributes:
-      texts: the hypotheses; of a file that has one text for each utterance, these.
-      refs: the references, where the file has both.
-      speakers: where the file tells.
+      texts: the hypotheses, or the only text of each utterance.
+      refs: the references, if the file has both.
+      speakers: the speakers, if the file has them.
     """
 
     texts: Dict[str, str]
@@ -30,12 +30,14 @@ class Transcripts(NamedTuple):
 
 
 def read_transcripts(path: PathLike) -> Transcripts:
-    """Read ``recogs-*.txt``, ``timestamps-*.jsonl`` or ``nbest-*.jsonl`` of a decoding, a cut manifest, TSV, or plain text.
+    """Read transcripts from a file of any known kind.
 
-    TSV has ``id<tab>text`` lines, plain text ``id word word ...``; JSON lines have ``id`` and ``text`` at least. Any may be gzipped.
+    That is ``recogs-*.txt``, ``timestamps-*.jsonl`` or ``nbest-*.jsonl`` of a decoding, a cut
+    manifest, TSV (``id<tab>text`` lines), or plain text (``id word word ...``). JSON lines have at
+    least ``id`` and ``text``. Any of them may be compressed by gzip.
 
     Raises:
-      UserError: it is missing or damaged, or an id comes twice.
+      UserError: it is missing or damaged, or an id is repeated.
     """
     path = Path(path)
     lines = [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
@@ -43,20 +45,17 @@ def read_transcripts(path: PathLike) -> Transcripts:
     if not lines:
         raise UserError(f"{path} is empty")
     first = lines[0][1]
-    read = (
-        _read_json
-        if first.startswith("{")
-        else _read_recogs
-        if _RECOGS_REF in first or _RECOGS_HYP in first
-        else _read_text
-    )
+    read = _read_text
+    if first.startswith("{"):
+        read = _read_json
+    elif _RECOGS_REF in first or _RECOGS_HYP in first:
+        read = _read_recogs
     for number, line in lines:
         try:
             read(line, out)
         except (ValueError, SyntaxError, KeyError, TypeError, AttributeError) as e:
-            raise UserError(
-                f"{path}:{number}: {e if isinstance(e, ValueError) else 'damaged'}: {line[:80]!r}"
-            ) from e
+            reason = e if isinstance(e, ValueError) else "damaged"
+            raise UserError(f"{path}:{number}: {reason}: {line[:80]!r}") from e
     return out
 
 
@@ -70,7 +69,7 @@ def _lines(path: Path) -> List[str]:
 
 def _put(texts: Dict[str, str], key: str, text: str) -> None:
     if key in texts:
-        raise ValueError(f"{key} comes twice")
+        raise ValueError(f"{key} is there twice")
     texts[key] = text
 
 
@@ -91,7 +90,8 @@ def _read_json(line: str, out: Transcripts) -> None:
         speaker: Optional[str] = supervisions[0].get("speaker") if supervisions else None
     else:
         nbest = record.get("nbest")
-        _put(out.texts, key, record["text"] if nbest is None else nbest[0]["text"] if nbest else "")
+        best = record if nbest is None else nbest[0] if nbest else {"text": ""}
+        _put(out.texts, key, best["text"])
         speaker = record.get("speaker")
         if "ref" in record:
             out.refs[key] = record["ref"]
@@ -112,17 +112,17 @@ def utterances_of(
     by_character: bool = False,
     missing: bool = False,
 ) -> List[Utterance]:
-    """References and hypotheses side by side.
+    """Pair references and hypotheses.
 
     Args:
       refs, hyps: texts by utterance id.
       speakers: by utterance id, where they are known.
-      mode: how both are changed first, see :func:`~asr_core.text.normalize.normalize_text`.
-      by_character: in characters, not words.
-      missing: an utterance without hypothesis counts as one of no words.
+      mode: normalization of both, see :func:`~asr_core.text.normalize.normalize_text`.
+      by_character: split into characters rather than words.
+      missing: take an utterance without hypothesis as one of no words.
 
     Raises:
-      UserError: the utterances are not the same.
+      UserError: the utterances differ.
     """
     lacking, strange = sorted(refs.keys() - hyps.keys()), sorted(hyps.keys() - refs.keys())
     if strange:
@@ -131,7 +131,8 @@ def utterances_of(
         )
     if lacking and not missing:
         raise UserError(
-            f"{len(lacking)} of {len(refs)} references have no hypothesis, e.g. {lacking[0]}; --missing-as-empty 1 counts them"
+            f"{len(lacking)} of {len(refs)} references have no hypothesis, e.g. {lacking[0]}; "
+            "--missing-as-empty 1 counts them"
         )
 
     def units(text: str) -> List[str]:
@@ -145,13 +146,13 @@ def utterances_of(
 
 
 def pair_of(files: Sequence[Transcripts]) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """References and speakers: of the first file that has them."""
+    """Return references and speakers, each from the first file that has them."""
     refs = next((f.refs for f in files if f.refs), {})
     return refs, {key: speaker for f in reversed(files) for key, speaker in f.speakers.items()}
 
 
 def read_records(path: PathLike) -> List[Dict[str, Any]]:
-    """The records of a file of JSON lines that decoding wrote.
+    """Read a file of JSON lines that decoding wrote.
 
     Raises:
       UserError: it is missing or damaged.

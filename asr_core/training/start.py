@@ -9,7 +9,7 @@ from asr_core.data.corpus import Corpus
 from asr_core.data.features import describe_features
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.models.options import options_of
-from asr_core.text.tokenizer import Tokenizer, write_tokens
+from asr_core.text.tokenizer import Tokenizer, format_tokens
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.distributed.launch import RankInfo
 from asr_core.training.distributed.world import SingleProcess, run_in_group
@@ -120,7 +120,7 @@ def _record_options(params: Mapping[str, Any]) -> None:
 
 def _copy_tokenizer(tokenizer: Tokenizer, exp_dir: Path) -> None:
     """Copy the tokenizer beside the checkpoints, where decoding and export look for it."""
-    write_text_atomic(exp_dir / "tokens.txt", write_tokens(tokenizer.pieces))
+    write_text_atomic(exp_dir / "tokens.txt", format_tokens(tokenizer.pieces))
     source, target = Path(tokenizer.path), exp_dir / "bpe.model"
     if source.suffix == ".model" and source.resolve() != target.resolve():
         with atomic_path(target) as tmp:

@@ -5,11 +5,11 @@ from typing import Callable, Mapping
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
-    """Return the ``__getattr__`` of a package whose names live in modules that are slow to import (PEP 562).
+    """Return the ``__getattr__`` of a package whose modules are slow to import (PEP 562).
 
     Args:
       package: the package's ``__name__``.
-      modules: the module of each exported name, relative to the package: ``{"Conformer": ".encoder"}``.
+      modules: module of each exported name, relative to the package: ``{"Conformer": ".encoder"}``.
     """
 
     def __getattr__(name: str) -> object:

@@ -7,29 +7,39 @@ import argparse
 import dataclasses
 import difflib
 import json
-import math
 import typing
 from pathlib import Path
 from typing import (
     Any,
     Callable,
+    ClassVar,
     Collection,
     Dict,
     List,
     Mapping,
     NoReturn,
     Optional,
+    Protocol,
     Sequence,
     Set,
     Tuple,
     Type,
     TypeVar,
+    Union,
 )
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.option_values import Bounds, int_tuple, str2bool, str_tuple
 
 T = TypeVar("T")
+O = TypeVar("O", bound="OptionsInstance")
 Presets = Mapping[Any, Mapping[str, Any]]
+
+
+class OptionsInstance(Protocol):
+    """An instance of a dataclass of options."""
+
+    __dataclass_fields__: ClassVar[Dict[str, Any]]
 
 
 class AttributeDict(dict):
@@ -53,72 +63,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def str2bool(text: object) -> bool:
-    """Read yes/true/t/y/1 and no/false/f/n/0, whatever the case."""
-    if isinstance(text, bool):
-        return text
-    low = str(text).lower()
-    if low in ("yes", "true", "t", "y", "1"):
-        return True
-    if low in ("no", "false", "f", "n", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected a boolean such as 1, 0, true or false, got {text!r}")
-
-
-def int_tuple(text: object) -> Tuple[int, ...]:
-    """Read a comma-separated list of integers: ``"2,2,3"`` -> ``(2, 2, 3)``, ``""`` -> ``()``."""
-    if isinstance(text, (list, tuple)):
-        return tuple(int(part) for part in text)
-    try:
-        return tuple(int(part) for part in str(text).split(",")) if str(text).strip() else ()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected integers separated by commas, got {text!r}") from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """The numbers that an option accepts.
-
-    Attributes:
-      at_least, above: lower bounds, inclusive and exclusive.
-      at_most, below: upper bounds, inclusive and exclusive.
-      unless: a value outside the bounds that is accepted, too, such as 0 for "never".
-    """
-
-    at_least: Optional[float] = None
-    above: Optional[float] = None
-    at_most: Optional[float] = None
-    below: Optional[float] = None
-    unless: Optional[float] = None
-
-    def accept(self, value: float) -> bool:
-        """Tell whether ``value`` is within the bounds; NaN never is."""
-        return value == self.unless or (
-            value == value
-            and (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
-        limits = [
-            f"{text} {getattr(self, name):g}"
-            for name, text in words.items()
-            if getattr(self, name) not in (None, math.inf, -math.inf)
-        ]
-        if math.inf in (self.at_most, self.below):
-            limits.append("finite")
-        return " and ".join(limits) + (f", or {self.unless:g}" if self.unless is not None else "")
-
-
 def option(
-    default: Any,
+    default: T,
     help: str,
     *,
-    choices: Optional[Collection[Any]] = None,
-    type: Optional[Callable[[str], Any]] = None,
+    choices: Optional[Collection[object]] = None,
+    type: Optional[Callable[[str], object]] = None,
     aliases: Sequence[str] = (),
     presets: Optional[Presets] = None,
     at_least: Optional[float] = None,
@@ -126,7 +76,9 @@ def option(
     at_most: Optional[float] = None,
     below: Optional[float] = None,
     unless: Optional[float] = None,
-) -> Any:
+    needed: bool = False,
+    positional: bool = False,
+) -> T:
     """Declare a dataclass field that is also a command-line option.
 
     Args:
@@ -139,6 +91,8 @@ def option(
         given besides win.
       at_least, above, at_most, below, unless: see :class:`Bounds`; of a list, they hold for each
         entry. ``None`` is always accepted.
+      needed: whether the user must give it, see :func:`~asr_core.utils.parsing.parse_options`.
+      positional: whether its values, one or more, are arguments without ``--name``.
     """
     bounds = Bounds(at_least, above, at_most, below, unless)
     meta = {
@@ -148,11 +102,13 @@ def option(
         "aliases": tuple(aliases),
         "presets": presets,
         "bounds": bounds if bounds != Bounds() else None,
+        "needed": needed,
+        "positional": positional,
     }
     return dataclasses.field(default=default, metadata=meta)
 
 
-def check_values(opts: Any) -> None:
+def check_values(opts: OptionsInstance) -> None:
     """Check the fields of an options dataclass against the choices and bounds they declare.
 
     Raises:
@@ -173,7 +129,7 @@ def check_values(opts: Any) -> None:
                     raise UserError(f"{flag(field.name)} must be {bounds}, got {number}")
 
 
-def from_params(cls: Type[T], params: Any) -> T:
+def from_params(cls: Type[O], params: Union[Mapping[str, Any], argparse.Namespace]) -> O:
     """Build dataclass ``cls`` from the entries of ``params`` that carry its fields' names.
 
     A preset named there fills in what ``params`` leaves out; lists may be text, as on the command
@@ -189,9 +145,9 @@ def from_params(cls: Type[T], params: Any) -> T:
     values = expand_presets(cls, params if isinstance(params, Mapping) else vars(params))
     hints = typing.get_type_hints(cls)
     for name, value in values.items():
-        if _is_int_tuple(hints[name]) and not isinstance(value, tuple):
+        if _is_tuple(hints[name]) and not isinstance(value, tuple):
             try:
-                values[name] = int_tuple(value)
+                values[name] = _converter(hints[name])(value)
             except argparse.ArgumentTypeError as e:
                 raise UserError(f"{flag(name)}: {e}") from e
     opts = cls(**values)
@@ -199,12 +155,12 @@ def from_params(cls: Type[T], params: Any) -> T:
     return opts
 
 
-def expand_presets(cls: type, given: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the entries of ``given`` that are fields of ``cls``, and what the presets among them stand for.
+def expand_presets(cls: Type[OptionsInstance], given: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the entries of ``given`` that are fields of ``cls``, its presets expanded.
 
     An entry of ``given`` wins over a preset's. The preset's own option becomes its default.
     """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a type cannot say "of a dataclass"
+    fields = dataclasses.fields(cls)
     values = {f.name: given[f.name] for f in fields if f.name in given}
     presets = {f.name: (f.metadata["presets"], f.default) for f in fields if f.metadata.get("presets")}
     implied, recorded = _expand(presets, values)
@@ -212,7 +168,7 @@ def expand_presets(cls: type, given: Mapping[str, Any]) -> Dict[str, Any]:
     return {**{k: v for k, v in implied.items() if k in names}, **values, **recorded}
 
 
-def defaults_of(cls: type) -> Dict[str, Any]:
+def defaults_of(cls: Type[OptionsInstance]) -> Dict[str, Any]:
     """Return the default of each field of dataclass ``cls``, by name."""
     return {f.name: f.default for f in dataclasses.fields(cls)}
 
@@ -235,10 +191,10 @@ def _expand(
 
 
 def peek(argv: Optional[Sequence[str]], name: str, default: str) -> str:
-    """Return the value of option ``--name`` on a command line, before the parser that depends on it is made.
+    """Return the value of option ``--name``, before the parser that depends on it is made.
 
     Args:
-      argv: the command line; None is the process' own.
+      argv: the command line; None: the process' own.
       name: the option, written out on the command line.
       default: if it is not there.
     """
@@ -249,18 +205,20 @@ def peek(argv: Optional[Sequence[str]], name: str, default: str) -> str:
 
 def add_options(
     parser: argparse.ArgumentParser,
-    cls: type,
+    cls: Type[OptionsInstance],
     defaults: Optional[Mapping[str, Any]] = None,
     only: Optional[Collection[str]] = None,
     choices: Optional[Mapping[str, Collection[Any]]] = None,
 ) -> None:
-    """Add one argument for each field of dataclass ``cls``, in a group titled by the first line of its docstring.
+    """Add one argument for each field of dataclass ``cls``, in a group of its own.
+
+    The first line of the dataclass's docstring is the title of the group.
 
     Args:
       parser: where to add them.
       cls: a dataclass whose fields were made by :func:`option`.
       defaults: defaults of this program or recipe, by field name, in place of the fields' own.
-      only: names of the fields that this program has a use for; by default all.
+      only: names of the fields that this program uses; by default all.
       choices: narrower choices of this program, by field name.
     """
     group = parser.add_argument_group((cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip("."))
@@ -269,6 +227,9 @@ def add_options(
         if only is not None and field.name not in only:
             continue
         meta = field.metadata
+        if meta["positional"]:
+            group.add_argument(field.name, nargs="+", help=meta["help"])
+            continue
         allowed = (choices or {}).get(field.name, meta["choices"])
         group.add_argument(
             flag(field.name),
@@ -284,21 +245,24 @@ def add_options(
             parser.presets[field.name] = (meta["presets"], field.default)
 
 
-def _is_int_tuple(hint: Any) -> bool:
+def _is_tuple(hint: object) -> bool:
     return typing.get_origin(hint) is tuple
 
 
-def _converter(hint: Any) -> Callable[[str], Any]:
+def _converter(hint: object) -> Callable[[str], object]:
     if typing.get_origin(hint) is typing.Union:  # Optional[X]
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    if _is_int_tuple(hint):
-        return int_tuple
-    return str2bool if hint is bool else hint
+    if _is_tuple(hint):
+        return int_tuple if typing.get_args(hint)[0] is int else str_tuple
+    if hint is bool:
+        return str2bool
+    assert callable(hint)  # int, float or str
+    return hint
 
 
-def _metavar(hint: Any) -> str:
+def _metavar(hint: object) -> str:
     name = getattr(_converter(hint), "__name__", "VALUE")
-    return {"str2bool": "BOOL", "int_tuple": "INT,..."}.get(name, name.upper())
+    return {"str2bool": "BOOL", "int_tuple": "INT,...", "str_tuple": "NAME,..."}.get(name, name.upper())
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -318,7 +282,10 @@ def _as_text(entries: Tuple[Any, ...]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with defaults shown, unambiguous prefixes allowed, and errors of one line that name the nearest option."""
+    """argparse's parser with defaults shown, prefixes allowed, and errors of one line.
+
+    The error about an unknown option names the nearest one.
+    """
 
     def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=True, **kwargs)
@@ -329,7 +296,9 @@ class Parser(argparse.ArgumentParser):
         """The names of all options, as in the parsed namespace."""
         return {action.dest for action in self._actions}
 
-    def parse_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]  # argparse's overloads are for namespaces of other classes
+        self, args: Optional[Sequence[str]] = None, namespace: Optional[argparse.Namespace] = None
+    ) -> argparse.Namespace:
         """Parse; a preset gives the defaults of the options that are not on the command line."""
         chosen = self._chosen_presets(args)
         implied, recorded = _expand(self.presets, chosen)
@@ -342,20 +311,22 @@ class Parser(argparse.ArgumentParser):
         return values
 
     def _chosen_presets(self, args: Optional[Sequence[str]]) -> Dict[str, Any]:
-        """The values of the options that have presets; other options, and errors, are left to the parser itself."""
+        """Return the values of the options that have presets.
+
+        Other options, and errors, are left to the parser itself.
+        """
         quiet = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         for name in self.presets:
             action = next(a for a in self._actions if a.dest == name)
-            quiet.add_argument(
-                *self._spellings(action), dest=name, type=action.type, nargs="?", default=action.default
-            )
+            spellings, converter = self._spellings(action), action.type or str
+            quiet.add_argument(*spellings, dest=name, type=converter, nargs="?", default=action.default)
         try:
             return vars(quiet.parse_known_args(args)[0])
         except (argparse.ArgumentError, argparse.ArgumentTypeError):
             return {}
 
     def _spellings(self, action: argparse.Action) -> List[str]:
-        """The option's spellings and their prefixes that mean no other option."""
+        """Return the option's spellings and their prefixes that mean no other option."""
         flags = self._option_string_actions
         prefixes = {text[:n] for text in action.option_strings for n in range(3, len(text))}
         unambiguous = {
@@ -378,16 +349,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def params_of(args: argparse.Namespace) -> AttributeDict:
-    """Return the parsed arguments as the record that checkpoints carry: paths and lists as their text."""
+    """Return the parsed arguments as checkpoints record them: paths and lists as their text."""
     return AttributeDict({name: as_recorded(value) for name, value in vars(args).items()})
 
 
-def record_of(opts: Any) -> Dict[str, Any]:
+def record_of(opts: OptionsInstance) -> Dict[str, Any]:
     """Return the fields of an options dataclass as checkpoints record them, by name."""
     return {field.name: as_recorded(getattr(opts, field.name)) for field in dataclasses.fields(opts)}
 
 
-def as_recorded(value: Any) -> Any:
+def as_recorded(value: object) -> object:
     """Return a value as checkpoints record it: paths and lists as their text."""
     if isinstance(value, tuple):
         return _as_text(value)

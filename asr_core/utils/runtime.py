@@ -10,7 +10,7 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def keep_memory() -> bool:
-    """Make glibc's malloc keep freed memory, where by default it returns large blocks to the kernel.
+    """Make glibc's malloc keep freed memory, rather than return it to the kernel.
 
     Each activation of a training step is freed in the backward pass. By default its memory goes
     back to the kernel, and the next step pays a page fault for every 4 KiB of it.
@@ -30,7 +30,7 @@ def keep_memory() -> bool:
 
 
 def share_cores() -> None:
-    """Shorten the busy waiting of the threads of tensor operations; call it before torch is imported.
+    """Shorten the busy waiting of torch's threads; to be called before torch is imported.
 
     libgomp's threads spin for some milliseconds before they sleep. Beside another busy process they
     thereby take the cores from threads that have work, which makes both ten times slower. Spinning

@@ -1,21 +1,14 @@
 """Small recordings and manifests that the tests of this folder share."""
 
-import numpy as np
+import random
+
 import pytest
 import soundfile
+from recordings import TEXTS, tone
 
 from asr_core.data.compute import compute_features
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.data.options import DataOptions
-
-TEXTS = ("one two", "three", "four five six", "seven eight nine zero")
-
-
-def tone(seconds: float, rate: int = 16000, pitch: float = 440.0, seed: int = 0) -> np.ndarray:
-    """A tone in some noise, (num_samples,) float32."""
-    n = round(seconds * rate)
-    noise = np.random.default_rng(seed).standard_normal(n)
-    return (0.3 * np.sin(2 * np.pi * pitch * np.arange(n) / rate) + 0.01 * noise).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +32,17 @@ def feature_cuts(audio_cuts):
     target = audio_cuts.parent.parent / "fbank" / audio_cuts.name
     compute_features(audio_cuts, target, DataOptions(), nj=1, progress=False)
     return target
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory):
+    """Three manifests of cuts without data: a with 30, b with 60, c with 10."""
+    folder = tmp_path_factory.mktemp("corpora")
+    for name, number in (("a", 30), ("b", 60), ("c", 10)):
+        rng = random.Random(number)
+        cuts = [
+            make_cut(f"{name}{i:02d}", "x.flac", int(16000 * rng.uniform(1, 5)), 16000, "x")
+            for i in range(number)
+        ]
+        write_cuts(cuts, folder / f"{name}.jsonl.gz")
+    return folder

@@ -1,23 +1,22 @@
-"""Storing features, checking manifests, noise."""
+"""Features of a part of a corpus: the same by any number of processes, resumed, stored and read back."""
 
-import gzip
 import os
 
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
+from lhotse import CutSet, RecordingSet, SupervisionSet
 from manifests import read_cuts
+from recordings import tone
 
-from asr_core.bin import combine_manifests, compute_fbank, download, prepare_noise, write_transcripts
+from asr_core.bin import compute_fbank
 from asr_core.data import compute
 from asr_core.data.compute import compute_features
-from asr_core.data.manifest import describe_cuts, make_cut, validate_cuts, write_cuts
+from asr_core.data.manifest import make_cut, write_cuts
+from asr_core.data.manifest_checks import validate_cuts
 from asr_core.data.options import DataOptions
 from asr_core.data.storage import FlatFeaturesReader, FlatFeaturesWriter, _OpenFiles
 from asr_core.utils.errors import UserError
-
-from .conftest import tone
 
 
 def test_storage_reads_back_whole_and_in_part(tmp_path):
@@ -188,97 +187,3 @@ def test_program_skips_what_exists(audio_cuts, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         compute_fbank.main([*arguments, "--parts", "none"])
     assert caught.value.code == 1 and "toy_cuts_none" in capsys.readouterr().err
-
-
-def test_validation_finds_each_problem(audio_cuts):
-    cuts = list(CutSet.from_file(audio_cuts))[:6]
-    assert not validate_cuts(cuts)
-    cuts[0].supervisions[0].text = " "
-    cuts[1].supervisions[0].duration += 1
-    cuts[2].supervisions[0].start = 0.1
-    cuts[3].supervisions.append(cuts[3].supervisions[0])
-    cuts[5].id = cuts[4].id
-    problems = validate_cuts(cuts)
-    text = " ".join(problems)
-    for words in ("no text", "ends 1.000 s after it", "starts at 0.1 s", "2 supervisions", "duplicate id"):
-        assert words in text
-
-
-def test_description(audio_cuts, tmp_path):
-    text = describe_cuts(read_cuts(audio_cuts))
-    assert (
-        "cuts                40" in text and "speakers            3" in text and "100, 10 different" in text
-    )
-    with pytest.raises(UserError, match="no such manifest"):
-        read_cuts(tmp_path / "none.jsonl.gz")
-    (tmp_path / "bad.jsonl.gz").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="damaged"):
-        read_cuts(tmp_path / "bad.jsonl.gz")
-
-
-def test_noise_windows(tmp_path):
-    (tmp_path / "n" / "deep").mkdir(parents=True)
-    soundfile.write(tmp_path / "n" / "deep" / "long.wav", tone(27.0, 8000), 8000)
-    soundfile.write(tmp_path / "n" / "short.flac", tone(2.0), 16000)
-    prepare_noise.main(
-        ["--noise-dir", str(tmp_path / "n"), "--output", str(tmp_path / "musan_cuts.jsonl.gz")]
-    )
-    cuts = read_cuts(tmp_path / "musan_cuts.jsonl.gz")
-    assert [round(c.duration) for c in cuts] == [10, 10, 7, 2]
-    assert all(c.sampling_rate == 16000 for c in cuts) and cuts[2].load_audio().shape[1] == 7 * 16000
-
-
-def test_noise_from_manifests_leaves_short_recordings_out(tmp_path):
-    for name, seconds in (("a", 27.0), ("b", 4.0)):
-        soundfile.write(tmp_path / f"{name}.wav", tone(seconds), 16000)
-        RecordingSet.from_items([Recording.from_file(tmp_path / f"{name}.wav")]).to_file(
-            tmp_path / f"{name}.jsonl.gz"
-        )
-    output = tmp_path / "musan_cuts.jsonl.gz"
-    recordings = f"{tmp_path}/a.jsonl.gz,{tmp_path}/b.jsonl.gz"
-    prepare_noise.main(["--recordings", recordings, "--keep-short", "0", "--output", str(output)])
-    assert [round(c.duration) for c in read_cuts(output)] == [10, 10, 7]
-
-
-def test_combining_shuffles_by_seed_alone(audio_cuts, tmp_path):
-    ids = [c.id for c in read_cuts(audio_cuts)]
-    orders = []
-    for name, arguments in {
-        "a": [],
-        "b": ["--shuffle", "1"],
-        "c": ["--shuffle", "1"],
-        "d": ["--shuffle", "1", "--seed", "7"],
-    }.items():
-        output = tmp_path / f"{name}.jsonl.gz"
-        combine_manifests.main([str(audio_cuts), str(audio_cuts), "--output", str(output), *arguments])
-        orders.append([c.id for c in CutSet.from_jsonl_lazy(output)])
-    assert orders[0] == ids + ids and orders[1] == orders[2] != orders[3] and orders[1] != orders[0]
-    assert all(sorted(order) == sorted(ids + ids) for order in orders)
-    assert (tmp_path / "b.jsonl.gz").read_bytes() == (tmp_path / "c.jsonl.gz").read_bytes()
-
-
-def test_transcripts_of_one_speed(audio_cuts, tmp_path, capsys):
-    cuts = CutSet.from_file(audio_cuts)
-    write_cuts([*cuts, *cuts.perturb_speed(0.9)], tmp_path / "c.jsonl.gz")
-    SupervisionSet.from_items(c.supervisions[0] for c in cuts).to_file(tmp_path / "s.jsonl.gz")
-    want = "".join(f"{c.supervisions[0].text}\n" for c in cuts)
-    write_transcripts.main(
-        [str(tmp_path / "c.jsonl.gz"), str(tmp_path / "s.jsonl.gz"), "--output", str(tmp_path / "t")]
-    )
-    assert (tmp_path / "t").read_text() == want + want
-    (tmp_path / "bad.jsonl.gz").write_bytes((tmp_path / "c.jsonl.gz").read_bytes()[:-30])
-    with pytest.raises(SystemExit):
-        write_transcripts.main([str(tmp_path / "bad.jsonl.gz"), "--output", str(tmp_path / "u")])
-    assert "is damaged" in capsys.readouterr().err and not (tmp_path / "u").exists()
-
-
-def test_download_unzips(tmp_path, capsys):
-    (tmp_path / "x.gz").write_bytes(gzip.compress(b"content"))
-    url = (tmp_path / "x.gz").as_uri()
-    download.main(["--url", url, "--output", str(tmp_path / "y"), "--gunzip", "1"])
-    assert (tmp_path / "y").read_bytes() == b"content" and not (tmp_path / "y.gz").exists()
-    download.main(["--url", url, "--output", str(tmp_path / "z.gz")])
-    assert (tmp_path / "z.gz").read_bytes() == (tmp_path / "x.gz").read_bytes()
-    with pytest.raises(SystemExit):
-        download.main(["--url", (tmp_path / "none").as_uri(), "--output", str(tmp_path / "n")])
-    assert "cannot download" in capsys.readouterr().err and not (tmp_path / "n").exists()

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from recordings import tone
 
 from asr_core.data.features import LOG_EPS, extract_features, load_audio
 from asr_core.utils.errors import UserError
-
-from .conftest import tone
 
 
 def kaldi_fbank(x: np.ndarray, rate: int = 16000, num_mel: int = 80) -> np.ndarray:

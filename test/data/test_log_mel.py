@@ -8,6 +8,7 @@ import soundfile
 import torch
 from lhotse import CutSet
 from manifests import read_cuts
+from recordings import tone
 
 from asr_core.bin import compute_fbank
 from asr_core.data.augment import MixNoise
@@ -17,8 +18,6 @@ from asr_core.data.log_mel import LogMel, num_frames
 from asr_core.data.module import AsrDataModule
 from asr_core.data.options import FEATURE_TYPES, DataOptions
 from asr_core.utils.errors import UserError
-
-from .conftest import tone
 
 
 def slow_log_mel(x, rate=16000, num_mel=80):

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from batches import data_options, ids, same
 from lhotse import CutSet
 from lhotse.dataset import K2SpeechRecognitionDataset
 
@@ -12,29 +13,14 @@ from asr_core.data.features import LOG_EPS
 from asr_core.data.filter import DropReport, subsampled_length
 from asr_core.data.manifest import write_cuts
 from asr_core.data.module import AsrDataModule
-from asr_core.data.options import DataOptions
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.text.train_tokenizer import train_tokenizer
 from asr_core.utils.errors import UserError
 
 
-def options(**kwargs) -> DataOptions:
-    return DataOptions(
-        **{"max_duration": 6.0, "num_buckets": 3, "num_workers": 0, "drop_last": False, **kwargs}
-    )
-
-
 def batches(path, epoch=1, skip=0, module=None, **kwargs):
-    module = module or AsrDataModule(options(**kwargs), seed=7)
+    module = module or AsrDataModule(data_options(**kwargs), seed=7)
     return list(module.train_dataloader(CutSet.from_jsonl_lazy(path), epoch, skip))
-
-
-def ids(batch):
-    return [c.id for c in batch["supervisions"]["cut"]]
-
-
-def same(a, b):
-    return ids(a) == ids(b) and torch.equal(a["inputs"], b["inputs"]) and a["batch_idx"] == b["batch_idx"]
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +59,10 @@ def test_the_callers_random_state_is_untouched(feature_cuts, noise, workers):
 
 def test_ranks_share_an_epoch(feature_cuts):
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
-    whole = list(AsrDataModule(options(), 7).train_dataloader(cuts, 1, bucket_run=3))
+    whole = list(AsrDataModule(data_options(), 7).train_dataloader(cuts, 1, bucket_run=3))
     for first in (0, 3):
         parts = [
-            list(AsrDataModule(options(), 7, rank=r, world_size=3).train_dataloader(cuts, 1, first))
+            list(AsrDataModule(data_options(), 7, rank=r, world_size=3).train_dataloader(cuts, 1, first))
             for r in range(3)
         ]
         assert len({len(part) for part in parts}) > 1 or len(whole) % 3 == 0
@@ -86,8 +72,8 @@ def test_ranks_share_an_epoch(feature_cuts):
 
 def test_ranks_share_the_validation_set(feature_cuts):
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
-    whole = list(AsrDataModule(options()).valid_dataloader(cuts))
-    parts = [list(AsrDataModule(options(), rank=r, world_size=2).valid_dataloader(cuts)) for r in (0, 1)]
+    whole = list(AsrDataModule(data_options()).valid_dataloader(cuts))
+    parts = [list(AsrDataModule(data_options(), rank=r, world_size=2).valid_dataloader(cuts)) for r in (0, 1)]
     assert (
         all(map(same, parts[0], whole[0::2]))
         and all(map(same, parts[1], whole[1::2]))
@@ -97,7 +83,7 @@ def test_ranks_share_the_validation_set(feature_cuts):
 
 def test_a_batch_is_like_lhotses(feature_cuts):
     cuts = CutSet.from_file(feature_cuts).subset(first=5)
-    module = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0))
+    module = AsrDataModule(data_options(bucketing_sampler=False, max_duration=100.0))
     (got,) = module.test_dataloader(cuts)
     want = K2SpeechRecognitionDataset(return_cuts=True)[cuts]
     assert torch.allclose(got["inputs"], want["inputs"], atol=1e-4)
@@ -112,9 +98,9 @@ def test_a_batch_is_like_lhotses(feature_cuts):
 
 def test_stored_and_computed_features_agree(feature_cuts):
     cuts = CutSet.from_file(feature_cuts).subset(first=6)
-    (stored,) = AsrDataModule(options(bucketing_sampler=False, max_duration=100.0)).test_dataloader(cuts)
+    (stored,) = AsrDataModule(data_options(bucketing_sampler=False, max_duration=100.0)).test_dataloader(cuts)
     (computed,) = AsrDataModule(
-        options(bucketing_sampler=False, max_duration=100.0, on_the_fly_feats=True)
+        data_options(bucketing_sampler=False, max_duration=100.0, on_the_fly_feats=True)
     ).test_dataloader(cuts)
     assert torch.allclose(
         stored["inputs"], computed["inputs"], atol=0.01
@@ -124,7 +110,7 @@ def test_stored_and_computed_features_agree(feature_cuts):
 def test_audio_batches(audio_cuts):
     cuts = CutSet.from_file(audio_cuts).subset(first=3)
     (batch,) = AsrDataModule(
-        options(bucketing_sampler=False, max_duration=100.0, input_strategy="AudioSamples")
+        data_options(bucketing_sampler=False, max_duration=100.0, input_strategy="AudioSamples")
     ).test_dataloader(cuts)
     want = sorted((c.num_samples for c in cuts), reverse=True)
     assert batch["supervisions"]["num_samples"].tolist() == want and batch["inputs"].shape == (3, want[0])
@@ -138,7 +124,9 @@ def test_spec_augment_masks_training_batches_only(feature_cuts):
     assert not any(torch.equal(a["inputs"], b["inputs"]) for a, b in zip(plain, masked))
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
     valid = {
-        i: x for b in AsrDataModule(options()).valid_dataloader(cuts) for i, x in zip(ids(b), b["inputs"])
+        i: x
+        for b in AsrDataModule(data_options()).valid_dataloader(cuts)
+        for i, x in zip(ids(b), b["inputs"])
     }
     first = plain[0]
     for i, x, n in zip(ids(first), first["inputs"], first["supervisions"]["num_frames"]):
@@ -158,7 +146,7 @@ def test_tail_silence_lengthens_some_training_cuts_only(feature_cuts):
         for i, row in zip(ids(batch), batch["inputs"]):
             assert (row[plain[i] :] == np.float32(LOG_EPS)).all() and (row[: plain[i]] > LOG_EPS).any()
     cuts = CutSet.from_jsonl_lazy(feature_cuts)
-    assert lengths(AsrDataModule(options(tail_silence_prob=0.5)).valid_dataloader(cuts)) == plain
+    assert lengths(AsrDataModule(data_options(tail_silence_prob=0.5)).valid_dataloader(cuts)) == plain
 
 
 def test_noise_raises_energy_and_keeps_ids(feature_cuts, noise):
@@ -213,7 +201,9 @@ def test_bad_cuts_are_dropped_and_counted(feature_cuts, tmp_path, caplog):
     for i, text in {1: "", 2: "one two three " * 30, 3: "one é"}.items():
         cuts[i].supervisions[0].text = text
     write_cuts(cuts, tmp_path / "c.jsonl.gz")
-    module = AsrDataModule(options(min_duration=0.55, max_utt_duration=1.95), 7, Tokenizer.load(tmp_path))
+    module = AsrDataModule(
+        data_options(min_duration=0.55, max_utt_duration=1.95), 7, Tokenizer.load(tmp_path)
+    )
     got = batches(tmp_path / "c.jsonl.gz", module=module)
     batches(tmp_path / "c.jsonl.gz", epoch=2, module=module)  # counts each cut once
     counts = module.dropped.counts()
@@ -224,7 +214,7 @@ def test_bad_cuts_are_dropped_and_counted(feature_cuts, tmp_path, caplog):
     assert sum(len(ids(b)) for b in got) == 40 - module.dropped.total
     assert caplog.text.count("cuts dropped") == 1 and "u02" in caplog.text
     caplog.clear()
-    other = AsrDataModule(options(min_duration=0.55), 7, rank=1, world_size=2)
+    other = AsrDataModule(data_options(min_duration=0.55), 7, rank=1, world_size=2)
     batches(tmp_path / "c.jsonl.gz", module=other)
     assert "cuts dropped" not in caplog.text and other.dropped.total == 0  # rank 0 tells it
 
@@ -257,7 +247,7 @@ def test_unreadable_audio_is_dropped_while_loading(audio_cuts, tmp_path):
     broken.write_bytes(b"fLaC")
     cuts[1].recording.sources[0].source = str(broken)
     cuts[2].recording.sources[0].source = str(tmp_path / "missing.flac")
-    module = AsrDataModule(options(max_duration=1.0, on_the_fly_feats=True, shuffle=False), 7)
+    module = AsrDataModule(data_options(max_duration=1.0, on_the_fly_feats=True, shuffle=False), 7)
     got = list(module.train_dataloader(CutSet.from_cuts(cuts), 1))
     assert sorted(sum(map(ids, got), [])) == [cuts[0].id, cuts[3].id]
     assert module.dropped.total == 2 and all("unreadable" in reason for reason in module.dropped.counts())

@@ -3,12 +3,11 @@
 import pytest
 import soundfile
 from manifests import read_cuts
+from recordings import tone
 
 from asr_core.bin import prepare_tsv
 from asr_core.data.tsv import cuts_of_lines, read_tsv
 from asr_core.utils.errors import UserError
-
-from .conftest import tone
 
 
 @pytest.fixture

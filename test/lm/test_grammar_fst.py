@@ -86,9 +86,9 @@ def test_labels_are_those_of_the_table(grammar):
         ("", "is empty"),
         ("0\t1\t2\n", ":1: expected 'source dest"),
         ("0\t1\t2\t3\t0.5\n", ":1: labels 2 and 3 differ"),
-        ("0\t1\t2\t2\t0.5\n", "every state but one must have one backoff arc"),
+        ("0\t1\t2\t2\t0.5\n", "every state but one must have one back-off arc"),
         ("0\t0\t2\t2\t0.5\n0\t0\t2\t2\t1.5\n", "two arcs with label 2"),
-        ("0\t1\t9\t0\t1\n1\t0\t9\t0\t1\n2\t0.5\n", "in a circle"),
+        ("0\t1\t9\t0\t1\n1\t0\t9\t0\t1\n2\t0.5\n", "form a circle"),
     ],
 )
 def test_damaged_texts_are_named(text, words, tmp_path):

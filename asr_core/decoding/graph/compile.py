@@ -134,3 +134,23 @@ def _kaldifst() -> ModuleType:
     except ImportError as e:
         raise UserError("composing graphs needs kaldifst: pip install kaldifst") from e
     return kaldifst
+
+
+def write_lg(lang_dir: PathLike, lm: str, lm_dir: PathLike) -> None:
+    """Write ``LG.fst.txt`` to a lang folder.
+
+    Args:
+      lang_dir: see :func:`compile_lg`.
+      lm, lm_dir: the grammar, see :func:`find_grammar`.
+    """
+    _write(compile_lg(lang_dir, find_grammar(lm, lm_dir)), Path(lang_dir) / "LG.fst.txt")
+
+
+def write_hlg(lang_dir: PathLike, lm: str, lm_dir: PathLike, modified: bool = False) -> None:
+    """Write ``HLG.fst.txt`` to a lang folder; arguments as for :func:`write_lg` and :func:`compile_hlg`."""
+    _write(compile_hlg(lang_dir, find_grammar(lm, lm_dir), modified), Path(lang_dir) / "HLG.fst.txt")
+
+
+def _write(graph: Fsa, path: Path) -> None:
+    graph.write(path)
+    logging.info("%s: %d states, %d arcs", path, graph.num_states, graph.num_arcs)

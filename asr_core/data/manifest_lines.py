@@ -1,0 +1,131 @@
+"""Manifests as lines of text: counting, joining, transcripts; nothing here builds a cut."""
+
+import contextlib
+import gzip
+import hashlib
+import json
+import random
+import re
+import tempfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Iterator, List, Sequence
+
+from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike, atomic_path, open_binary
+
+_OTHER_SPEED = re.compile(r"_sp\d+(\.\d+)?$")  # how lhotse marks the ids of cuts of changed speed
+
+
+@contextlib.contextmanager
+def open_lines(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a manifest, ``.jsonl.gz`` or ``.jsonl``, to read its lines as bytes.
+
+    Raises:
+      UserError: it is missing; or, while it is read, it turns out to be damaged.
+    """
+    try:
+        with open_binary(path) as f:
+            yield f
+    except FileNotFoundError as e:
+        raise UserError(f"no such manifest: {path}") from e
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise UserError(f"manifest {path} is damaged ({e}); remove it and run prepare.sh again") from e
+
+
+def count_lines(path: PathLike) -> int:
+    """Return the number of lines of a manifest; errors as :func:`open_lines`."""
+    with open_lines(path) as f:
+        return sum(1 for _ in f)
+
+
+def digest_of(path: PathLike) -> str:
+    """Return a digest of a file's content."""
+    with open(path, "rb") as f:
+        digest = hashlib.blake2b(digest_size=16)
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def combine_manifests(
+    inputs: Sequence[PathLike], target: PathLike, *, shuffle: bool = False, seed: int = 42
+) -> int:
+    """Write the lines of all ``inputs`` to one manifest, in order or shuffled.
+
+    The same input and seed give the same bytes. Memory holds the places of the lines only.
+
+    Args:
+      inputs: manifests.
+      target: manifest to write, ``.jsonl.gz``.
+      shuffle: whether to shuffle the lines.
+      seed: seed of their order.
+
+    Returns:
+      The number of lines.
+
+    Raises:
+      UserError: a manifest is missing or damaged.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=target.parent) as lines:
+        starts = _copy_lines(inputs, lines)
+        spans = list(zip(starts, starts[1:]))
+        if shuffle:
+            random.Random(seed).shuffle(spans)
+        with atomic_path(target) as tmp, open(tmp, "wb") as raw:
+            # Neither a name nor a time in the header: the same lines give the same bytes.
+            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as out:
+                for start, end in spans:
+                    lines.seek(start)
+                    out.write(lines.read(end - start))
+    return len(spans)
+
+
+def _copy_lines(inputs: Sequence[PathLike], target: BinaryIO) -> List[int]:
+    """Write all lines, uncompressed; return the place where each starts, and the end."""
+    starts = [0]
+    for path in inputs:
+        with open_lines(path) as f:
+            for line in f:
+                starts.append(starts[-1] + target.write(line if line.endswith(b"\n") else line + b"\n"))
+    return starts
+
+
+def texts_of(path: PathLike) -> Iterator[str]:
+    """Yield the transcripts of a manifest of supervisions or cuts, in order.
+
+    Empty transcripts and those of cuts of changed speed are left out.
+
+    Raises:
+      UserError: the manifest is missing or damaged.
+    """
+    with open_lines(path) as lines:
+        for line in lines:
+            item = json.loads(line)
+            if _OTHER_SPEED.search(item["id"]):
+                continue
+            for supervision in item.get("supervisions", [item] if "text" in item else []):
+                if text := (supervision.get("text") or "").strip():
+                    yield text
+
+
+def write_transcripts(inputs: Sequence[PathLike], target: PathLike) -> int:
+    """Write the transcripts of manifests to a text file, one a line, see :func:`texts_of`.
+
+    Returns:
+      The number of lines.
+
+    Raises:
+      UserError: a manifest is missing or damaged, or there are no transcripts.
+    """
+    number = 0
+    with atomic_path(target) as tmp, open(tmp, "w", encoding="utf-8") as out:
+        for path in inputs:
+            for text in texts_of(path):
+                out.write(f"{text}\n")
+                number += 1
+        if not number:
+            raise UserError(f"no transcripts in {', '.join(map(str, inputs))}")
+    return number

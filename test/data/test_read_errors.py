@@ -1,0 +1,74 @@
+"""Errors of reading: of one cut, which is dropped, or of the whole run; told apart by their type."""
+
+import pickle
+
+import numpy as np
+import pytest
+from batches import data_options, ids
+from lhotse import CutSet
+from manifests import read_cuts
+
+from asr_core.data.module import AsrDataModule
+from asr_core.data.read_errors import (
+    DroppedCut,
+    MissingPackage,
+    OtherFeatures,
+    UnreadableCut,
+    UnusableFeatures,
+    as_read_error,
+)
+from asr_core.data.storage import FlatFeaturesWriter
+from asr_core.utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "error, kind, message",
+    [
+        (ModuleNotFoundError("No module named 'lilcom'"), MissingPackage, "needs another package: No module"),
+        (OtherFeatures("not those of the model"), OtherFeatures, "not those of the model"),
+        (ValueError("first\n  \nsecond"), UnreadableCut, "unreadable (ValueError: first)"),
+        (OSError(), UnreadableCut, "unreadable (OSError)"),
+        (UserError("x" * 200), UnreadableCut, f"unreadable (UserError: {'x' * 160})"),
+    ],
+)
+def test_every_error_becomes_one_that_travels_between_processes(error, kind, message):
+    got = as_read_error(error)
+    again = pickle.loads(pickle.dumps(DroppedCut("a", got)))
+    assert type(got) is type(again.error) is kind
+    assert message in str(got) and str(again.error) == str(got) and again.cut_id == "a"
+    assert isinstance(got, UnusableFeatures) == (kind is not UnreadableCut)
+
+
+def damaged(feature_cuts, folder):
+    """Cuts of which the first has a file that is cut short, the second one that is missing, the third NaN."""
+    cuts = list(read_cuts(feature_cuts))[:5]
+    short = folder / "short.f16"
+    short.write_bytes(b"\0" * 10)
+    cuts[0].features.storage_path = str(short)
+    cuts[1].features.storage_path = str(folder / "missing.f16")
+    shape = (cuts[2].features.num_frames, cuts[2].features.num_features)
+    with FlatFeaturesWriter(str(folder / "nan.f16")) as writer:
+        cuts[2].features.storage_key = writer.write("x", np.full(shape, np.nan, dtype=np.float32))
+    cuts[2].features.storage_path = str(folder / "nan.f16")
+    cuts[2].features.start = cuts[2].start
+    return cuts
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_cuts_whose_features_are_damaged_are_dropped_with_their_reason(feature_cuts, tmp_path, workers):
+    cuts = damaged(feature_cuts, tmp_path)
+    module = AsrDataModule(data_options(num_workers=workers, bucketing_sampler=False))
+    (batch,) = module.test_dataloader(CutSet.from_cuts(cuts))
+    assert sorted(ids(batch)) == [cuts[3].id, cuts[4].id]
+    reasons = {i: reason for reason, some in module.dropped.ids.items() for i in some}
+    assert "is cut short" in reasons[cuts[0].id] and "cannot read features" in reasons[cuts[1].id]
+    assert reasons[cuts[2].id] == "unreadable (ValueError: not finite)"
+
+
+def test_a_set_of_which_nothing_can_be_read_gives_no_batch(feature_cuts, tmp_path, caplog):
+    cuts = damaged(feature_cuts, tmp_path)[:3]
+    module = AsrDataModule(data_options())
+    assert list(module.test_dataloader(CutSet.from_cuts(cuts))) == []
+    assert "test: no batch could be made; dropped: " in caplog.text
+    with pytest.raises(UserError, match="validation: no batch could be made"):
+        list(module.valid_dataloader(CutSet.from_cuts(cuts)))
