@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.cli.program import run_program
-from asr_core.utils.log import setup_logger
+from asr_core.cli.program import parse_and_run
 from asr_core.utils.options import option
-from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -26,9 +24,7 @@ class ArpaToFstOptions:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    opts = parse_options(ArpaToFstOptions, __doc__, argv)
-    setup_logger()
-    run_program(lambda: _run(opts))
+    parse_and_run(ArpaToFstOptions, __doc__, argv, _run)
 
 
 def _run(opts: ArpaToFstOptions) -> None:

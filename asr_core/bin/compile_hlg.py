@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from asr_core.bin.compile_lg import CompileLgOptions
-from asr_core.cli.program import run_program
-from asr_core.utils.log import setup_logger
+from asr_core.cli.program import parse_and_run
 from asr_core.utils.options import option
-from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -21,9 +19,7 @@ class CompileHlgOptions(CompileLgOptions):
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    opts = parse_options(CompileHlgOptions, __doc__, argv)
-    setup_logger()
-    run_program(lambda: _run(opts))
+    parse_and_run(CompileHlgOptions, __doc__, argv, _run)
 
 
 def _run(opts: CompileHlgOptions) -> None:

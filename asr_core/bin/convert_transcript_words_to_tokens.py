@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.cli.program import run_program
+from asr_core.cli.program import parse_and_run
 from asr_core.utils.options import option
-from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -20,8 +19,7 @@ class ConvertOptions:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    opts = parse_options(ConvertOptions, __doc__, argv)
-    run_program(lambda: _run(opts))
+    parse_and_run(ConvertOptions, __doc__, argv, _run, log=False)
 
 
 def _run(opts: ConvertOptions) -> None:

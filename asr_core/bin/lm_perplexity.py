@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.cli.program import run_program
+from asr_core.cli.program import parse_and_run
 from asr_core.lm.options import LmOptions
 from asr_core.utils.options import option
-from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -29,8 +28,7 @@ class LmPerplexityOptions:
 def main(lm_type: str = "", argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run; ``lm_type`` is the kind of model of a recipe's folder."""
     defaults = {"lm_type": lm_type, "exp_dir": f"{lm_type}_lm/exp"} if lm_type else None
-    opts = parse_options(LmPerplexityOptions, __doc__, argv, defaults=defaults)
-    run_program(lambda: _run(opts))
+    parse_and_run(LmPerplexityOptions, __doc__, argv, _run, defaults=defaults, log=False)
 
 
 def _run(opts: LmPerplexityOptions) -> None:

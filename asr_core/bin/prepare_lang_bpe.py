@@ -8,10 +8,8 @@ graph objects L.pt and L_disambig.pt are written only where k2 is installed.
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from asr_core.cli.program import run_program
-from asr_core.utils.log import setup_logger
+from asr_core.cli.program import parse_and_run
 from asr_core.utils.options import option
-from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -28,9 +26,7 @@ class LangBpeOptions:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    opts = parse_options(LangBpeOptions, __doc__, argv)
-    setup_logger()
-    run_program(lambda: _run(opts))
+    parse_and_run(LangBpeOptions, __doc__, argv, _run)
 
 
 def _run(opts: LangBpeOptions) -> None:

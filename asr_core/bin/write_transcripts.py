@@ -4,10 +4,8 @@ import logging
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
-from asr_core.cli.program import run_program
-from asr_core.utils.log import setup_logger
+from asr_core.cli.program import parse_and_run
 from asr_core.utils.options import option
-from asr_core.utils.parsing import parse_options
 
 
 @dataclass
@@ -20,9 +18,7 @@ class TranscriptOptions:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    opts = parse_options(TranscriptOptions, __doc__, argv)
-    setup_logger()
-    run_program(lambda: _run(opts))
+    parse_and_run(TranscriptOptions, __doc__, argv, _run)
 
 
 def _run(opts: TranscriptOptions) -> None:

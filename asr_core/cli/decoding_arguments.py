@@ -5,22 +5,15 @@ import dataclasses
 from typing import Collection, Mapping, Optional, Sequence, Type
 
 from asr_core.data.corpus import Corpus
-from asr_core.data.options import DataOptions
+from asr_core.data.options import DataOptions, FeatureOptions, TestDataOptions
 from asr_core.decoding.output.options import DetailOptions, ScoreOptions
 from asr_core.encoders.chunk_options import CHUNK_OPTIONS
 from asr_core.models.options import options_class
 from asr_core.utils.options import AttributeDict, Parser, add_options, params_of, peek
 
 # The form of the features is the checkpoint's unless it is given.
-_FEATURES = ("sample_rate", "num_mel_bins", "feature_type")
-_DATA = (
-    "manifest_dir",
-    "shar_dir",
-    "max_duration",
-    "bucketing_sampler",
-    "on_the_fly_feats",
-    "input_strategy",
-)
+_FEATURES = tuple(f.name for f in dataclasses.fields(FeatureOptions))
+_DATA = tuple(f.name for f in dataclasses.fields(TestDataOptions))
 # Options of training that icefall's decoding programs have, and published commands, too
 _UNUSED_DATA = (
     "num_buckets",
@@ -80,7 +73,7 @@ def add_data_options(parser: argparse.ArgumentParser, defaults: Mapping[str, obj
         parser,
         DataOptions,
         {**defaults, **dict.fromkeys(_FEATURES, argparse.SUPPRESS)},
-        only=(*_DATA, *_FEATURES, "num_workers", *_UNUSED_DATA),
+        only=(*_DATA, *_UNUSED_DATA),
     )
     hide_unused(parser, _UNUSED_DATA)
 

@@ -1,9 +1,12 @@
 """The frame of every program: one line for a user's mistake, exit statuses."""
 
 import sys
-from typing import Callable
+from typing import Callable, Mapping, Optional, Sequence, Type
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.log import setup_logger
+from asr_core.utils.options import OptionsT
+from asr_core.utils.parsing import parse_options
 from asr_core.utils.runtime import share_cores
 
 
@@ -25,3 +28,28 @@ def run_program(body: Callable[[], None]) -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+
+
+def parse_and_run(
+    options: Type[OptionsT],
+    description: Optional[str],
+    argv: Optional[Sequence[str]],
+    body: Callable[[OptionsT], None],
+    *,
+    defaults: Optional[Mapping[str, object]] = None,
+    log: bool = True,
+) -> None:
+    """Run a program whose options are one dataclass.
+
+    Args:
+      options: the dataclass, see :func:`~asr_core.utils.parsing.parse_options`.
+      description: of the program, for ``--help``.
+      argv: the command line; None: the process' own.
+      body: the program.
+      defaults: of the program, in place of the fields' own.
+      log: whether to log to the console; programs that print results do not.
+    """
+    opts = parse_options(options, description, argv, defaults=defaults)
+    if log:
+        setup_logger()
+    run_program(lambda: body(opts))

@@ -77,6 +77,7 @@ class _Job:
     opts: FeatureOptions
 
     def path(self, suffix: str) -> Path:
+        """Return the path of the shard's file with this suffix."""
         return Path(self.folder) / f"{self.number:04d}{suffix}"
 
 

@@ -26,7 +26,9 @@ def iterate_cuts(path: PathLike) -> Iterator["Cut"]:
     if not path.is_file():
         raise UserError(f"no such manifest: {path}")
     try:
-        yield from CutSet.from_file(path)
+        cuts = CutSet.from_file(path)
+        if cuts is not None:  # as lhotse makes of an empty file
+            yield from cuts
     except Exception as e:  # gzip, JSON and lhotse each have their own kinds
         raise UserError(f"manifest {path} is damaged: {type(e).__name__}: {e}") from e
 

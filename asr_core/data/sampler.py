@@ -46,6 +46,7 @@ class _Bucket:
         self.longest = 0.0
 
     def put(self, item: Item) -> None:
+        """Add a cut."""
         self.items.append(item)
         self.seconds += item[0]
         self.longest = max(self.longest, item[0])

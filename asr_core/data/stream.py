@@ -58,9 +58,11 @@ class _Indexed(CutStream):
 
     @property
     def tokens(self) -> int:
+        """See :class:`CutStream`."""
         return self._tokens
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
+        """See :class:`CutStream`."""
         if self._durations is not None:
             return ((seconds, ref) for seconds, ref in zip(self._durations, self._refs()) if seconds >= 0)
         return self._first_pass()
@@ -102,6 +104,7 @@ class LineStream(_Indexed):
         return view_of_line(ref.line, ref.speed) if isinstance(ref, (LineRef, SharRef)) else ref
 
     def with_speed(self, speed: float) -> "LineStream":
+        """See :class:`CutStream`."""
         return LineStream(self.path, self.keep, self.speed * speed)
 
 
@@ -119,6 +122,7 @@ class CutsStream(_Indexed):
         return ref  # a cut, which stands for itself
 
     def with_speed(self, speed: float) -> "CutsStream":
+        """See :class:`CutStream`."""
         return CutsStream(self.cuts.map(partial(at_speed, speed=speed)), self.keep)
 
 
@@ -136,6 +140,7 @@ class _ShardStream(LineStream):
                 yield SharRef(line, self.fields, position, self.speed)
 
     def with_speed(self, speed: float) -> "_ShardStream":
+        """See :class:`CutStream`."""
         return _ShardStream(self.shard, self.keep, self.speed * speed)
 
 
@@ -151,15 +156,18 @@ class ChainStream(CutStream):
 
     @property
     def tokens(self) -> int:
+        """See :class:`CutStream`."""
         return sum(stream.tokens for stream in self.streams)
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
+        """See :class:`CutStream`."""
         streams = list(self.streams)
         if epoch is not None and self.shuffle_seed is not None:
             random.Random(f"{self.shuffle_seed} {epoch}").shuffle(streams)
         return chain.from_iterable(stream.items(epoch) for stream in streams)
 
     def with_speed(self, speed: float) -> "ChainStream":
+        """See :class:`CutStream`."""
         return ChainStream([stream.with_speed(speed) for stream in self.streams], self.shuffle_seed)
 
 
@@ -182,9 +190,11 @@ class MuxStream(CutStream):
 
     @property
     def tokens(self) -> int:
+        """See :class:`CutStream`."""
         return round(sum(stream.tokens * share for stream, share in zip(self.streams, self._shares)))
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
+        """See :class:`CutStream`."""
         rng = random.Random(self.seed if epoch is None else f"{self.seed} {epoch}")
         if epoch is None or not self.stop_early:
             yield from self._mixed([stream.items(epoch) for stream in self.streams], rng)
@@ -213,6 +223,7 @@ class MuxStream(CutStream):
         return drawn
 
     def with_speed(self, speed: float) -> "MuxStream":
+        """See :class:`CutStream`."""
         return MuxStream(
             [stream.with_speed(speed) for stream in self.streams], self.weights, self.seed, self.stop_early
         )

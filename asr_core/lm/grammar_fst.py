@@ -7,12 +7,12 @@ Mohri, Pereira and Riley, "Speech recognition with weighted finite-state transdu
 import logging
 from array import array
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional, Tuple
+from typing import List, Mapping, Optional
 
 import numpy as np
 
 from asr_core.lm.ngram import NO_FINAL, Automaton, NgramLm
-from asr_core.lm.symbols import BOS, DISAMBIG, read_symbols
+from asr_core.lm.symbols import BOS, DISAMBIG, read_symbols, text_lines
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path
 
@@ -133,7 +133,7 @@ def read_openfst_text(
     arcs, back, finals = array("i"), array("i"), array("i")
     arc_cost, back_cost, final_cost = array("f"), array("f"), array("f")
     start = -1
-    for number, fields in _lines(path):
+    for number, fields in text_lines(path):
         try:
             labels = [int(field) for field in fields[: 4 if len(fields) >= 4 else 1]]
             cost = float(fields[-1]) if len(fields) in (2, 5) else 0.0
@@ -174,17 +174,6 @@ def read_openfst_text(
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
     return NgramLm(automaton, symbols or {})
-
-
-def _lines(path: Path) -> Iterator[Tuple[int, List[str]]]:
-    try:
-        with open(path, encoding="utf-8") as f:
-            for number, line in enumerate(f, 1):
-                fields = line.split()
-                if fields:
-                    yield number, fields
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"cannot read the grammar {path}: {e}") from e
 
 
 def _table(values: "array[int]", columns: int) -> np.ndarray:

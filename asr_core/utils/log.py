@@ -11,6 +11,7 @@ class _BarAwareHandler(logging.Handler):
     """Handler that writes to stderr without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
         line = self.format(record)
         try:
             from tqdm import tqdm

@@ -32,7 +32,7 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.option_values import Bounds, int_tuple, str2bool, str_tuple
 
 T = TypeVar("T")
-O = TypeVar("O", bound="OptionsInstance")
+OptionsT = TypeVar("OptionsT", bound="OptionsInstance")
 Presets = Mapping[Any, Mapping[str, Any]]
 
 
@@ -129,7 +129,7 @@ def check_values(opts: OptionsInstance) -> None:
                     raise UserError(f"{flag(field.name)} must be {bounds}, got {number}")
 
 
-def from_params(cls: Type[O], params: Union[Mapping[str, Any], argparse.Namespace]) -> O:
+def from_params(cls: Type[OptionsT], params: Union[Mapping[str, Any], argparse.Namespace]) -> OptionsT:
     """Build dataclass ``cls`` from the entries of ``params`` that carry its fields' names.
 
     A preset named there fills in what ``params`` leaves out; lists may be text, as on the command

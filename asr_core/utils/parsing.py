@@ -4,16 +4,16 @@ import dataclasses
 from typing import Mapping, Optional, Sequence, Type
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.options import O, Parser, add_options, flag, from_params
+from asr_core.utils.options import OptionsT, Parser, add_options, flag, from_params
 
 
 def parse_options(
-    cls: Type[O],
+    cls: Type[OptionsT],
     description: Optional[str],
     argv: Optional[Sequence[str]] = None,
     *,
     defaults: Optional[Mapping[str, object]] = None,
-) -> O:
+) -> OptionsT:
     """Parse a command line into dataclass ``cls``.
 
     On a mistake the process ends with one line on stderr: with status 2 if argparse finds it or a

@@ -58,7 +58,7 @@ def test_what_a_file_is(arpa, tmp_path, monkeypatch):
     binary.write_bytes(b"mmap lm http://kheafield.com/code format version 5\n" + bytes(40))
     assert is_kenlm_binary(binary) and not is_kenlm_binary(arpa) and not is_kenlm_binary("/nowhere")
     assert type(read_ngram(arpa)) is NgramLm
-    with pytest.raises(UserError, match="does not tell its words"):
+    with pytest.raises(UserError, match="does not list its words"):
         read_ngram(binary)
     monkeypatch.setitem(sys.modules, "kenlm", None)
     with pytest.raises(UserError, match="pip install kenlm"):
