@@ -2,7 +2,6 @@
 
 import pytest
 
-from asr_core.text.normalize import normalize_text
 from asr_core.text.tokenizer import Tokenizer, read_tokens
 from asr_core.text.train_tokenizer import train_tokenizer
 from asr_core.utils.errors import UserError
@@ -96,10 +95,3 @@ def test_missing_and_damaged_files(tmp_path):
     (tmp_path / "text").write_text("\n \n")
     with pytest.raises(UserError, match="no text"):
         train_tokenizer(tmp_path / "text", tmp_path, 10)
-
-
-def test_normalize():
-    assert normalize_text("  A\u0308b \t c ") == "Äb c"
-    assert normalize_text("aÄ", "upper") == "AÄ" and normalize_text("AÄ", "lower") == "aä"
-    with pytest.raises(UserError, match="unknown normalization"):
-        normalize_text("a", "title")
