@@ -155,7 +155,7 @@ class RunCheckpoint:
     def _restore_rank(self, saved: List[Mapping[str, Any]]) -> None:
         """Restore what each rank has of its own.
 
-        With another number of ranks than before, their random sources start anew.
+        With another number of ranks than before, their random sources start afresh.
 
         Args:
           saved: what each rank saved, by rank.
@@ -172,7 +172,7 @@ class RunCheckpoint:
         logging.warning(
             "%d processes continue what %d began: epoch %d goes on after its first %d batches, none repeated "
             "or left out; a step consists of another number of batches from here on, and the random sources "
-            "of dropout start anew",
+            "of dropout start afresh",
             world.size,
             len(saved),
             state.epoch,
@@ -250,7 +250,7 @@ def find_start(
     if found is None and (numbered(exp_dir, "epoch") or numbered(exp_dir, "checkpoint")):
         raise UserError(
             f"every checkpoint in {exp_dir} is damaged; "
-            "to start anew, remove them or choose another --exp-dir"
+            "to start from scratch, remove them or choose another --exp-dir"
         )
     return found
 

@@ -7,7 +7,7 @@ in this order in this file. What it does, at what price, and with which exceptio
   weights, averages, optimizer, schedules, the place in the epoch and all random states are in each
   checkpoint, which is written whole or not at all. Records of steps that a killed run had not saved
   are dropped. With another number of processes than before, each batch is still used once, but
-  steps consist of other batches and dropout is drawn anew.
+  steps consist of other batches and dropout is drawn afresh.
 - *Several processes.* Each has batches of its own, and gradients are summed after the backward
   pass, so that N processes make the step of one with N batches (see
   :mod:`~asr_core.training.distributed.world`). Decisions that all must share (to skip, to stop, to
@@ -30,7 +30,7 @@ in this order in this file. What it does, at what price, and with which exceptio
 - *Validation* takes place every ``--valid-interval`` steps and at the end of each epoch, with the
   exponential mean if asked for. A signal interrupts it; it is repeated when the run continues.
 - *Signals.* SIGTERM and Ctrl-C end the run with a checkpoint, on all ranks after the same step. A
-  step of which only some batches were loaded is begun anew.
+  step of which only some batches were loaded is repeated.
 """
 
 import contextlib
@@ -168,7 +168,7 @@ class Trainer:
             if len(batches) == self.opts.accum_grad:
                 yield Step(batches, position)
                 batches = []
-        if batches and not self.stop:  # a step that a signal cut short is begun anew by the next run
+        if batches and not self.stop:  # a step that a signal cut short is repeated by the next run
             yield Step(batches, position)
 
     def _batches(self) -> Iterator[Batch]:
@@ -195,7 +195,7 @@ class Trainer:
             self.run.inf_check.new_step()
         share = self.progress.epoch_share(state.epoch_audio)
         parts.scheduler.step_batch(state.batch_idx_train, epoch_share=share)
-        with self.bad_batches.watch(step.batches, self.task.smaller_batches()):
+        with self.bad_batches.reporting_errors(step.batches, self.task.smaller_batches()):
             with self.run.noise.on(state.batch_idx_train, count):
                 info, bad = self._forward_backward(step)
             if not bad:

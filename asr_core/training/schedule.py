@@ -121,10 +121,7 @@ class Eden2(LRScheduler):
     The power is -1/2 because batches replace both of Eden's factors.
 
     Args:
-      optimizer: the optimizer.
-      lr_batches: B, the number of batches after which the rate falls noticeably.
-      warmup_batches: length of the linear rise at the start.
-      warmup_start: factor at the start of the rise.
+      optimizer, lr_batches, warmup_batches, warmup_start: see :class:`Eden`.
     """
 
     def __init__(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from asr_core.training.checkpoint import RunCheckpoint, TrainedParts, find_common_start, remove_leftovers
-from asr_core.training.distributed.device import autocast_dtype
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
@@ -21,6 +20,7 @@ from asr_core.training.optim.ema import ModelEma
 from asr_core.training.optim.stepper import Stepper
 from asr_core.training.optim.weight_noise import WeightNoise
 from asr_core.training.options import LoopOptions
+from asr_core.training.precision import autocast_dtype
 from asr_core.training.reporting.startup_report import report_disk, report_model
 from asr_core.training.state import TrainState, seed_everything
 from asr_core.training.task import Batch, EpochMetric, Task, TaskData
@@ -107,8 +107,7 @@ class TrainingRun:
             return self.task.compute_loss(self.parts.model, batch, self.state.batch_idx_train + 1).loss
 
     def resume(self) -> None:
-        """Continue from the newest whole checkpoint, or from the requested one; without any, start
-        anew.
+        """Continue from the newest whole or the requested checkpoint; without any, start afresh.
 
         Raises:
           UserError: the checkpoint is missing, damaged, or of another model.

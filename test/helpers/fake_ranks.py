@@ -1,6 +1,7 @@
-"""Runs of fake_run in several processes, one run for each argument after the folder; ranks are forked, which spares their imports.
+"""Runs of fake_run in several processes, one run per argument, which is a JSON object of options.
 
-Prints a JSON list: of each run its exit status, its seconds, and the one line that the launcher has to say, if any.
+Ranks are forked, which saves their imports. Prints a JSON list with the exit status of each run,
+its seconds, and the message of the launcher, if any.
 """
 
 import importlib
@@ -25,7 +26,7 @@ from asr_core.utils.options import from_params
 
 
 class Watched(fake_run.FakeRecipe):
-    """Notes which batches it trains on."""
+    """Records which batches it trains on."""
 
     def compute_loss(self, model, batch, batch_idx_train, reduction="sum"):
         if model.training and reduction == "sum":
@@ -37,7 +38,10 @@ class Watched(fake_run.FakeRecipe):
 
 
 class Plain(fake_run.FakeRecipe):
-    """Nothing random: what ranks compute together can be compared with one process that has all their batches."""
+    """A recipe without anything random.
+
+    Ranks together can so be compared with one process that has all their batches.
+    """
 
     def build_model(self):
         model = super().build_model()
@@ -54,7 +58,7 @@ class Plain(fake_run.FakeRecipe):
 
 
 def joined_batches(batch, cuts, epoch, skip_batches, bucket_run):
-    """Two batches as one."""
+    """Yield two batches as one."""
     for index in range(skip_batches, fake_run.BATCHES // 2):
         a, b = batch(epoch, 2 * index), batch(epoch, 2 * index + 1)
         supervisions = {k: a["supervisions"][k] + b["supervisions"][k] for k in ("text", "cut")}
@@ -72,7 +76,7 @@ RECIPES = {"watched": Watched, "plain": Plain}
 
 
 def body(rank_info, exp_dir, recipe, options):
-    """One rank."""
+    """Train as one rank."""
     logging.getLogger().handlers[:] = [logging.FileHandler(f"{exp_dir}/log-{rank_info.rank}")]
     params = fake_run.make_params(exp_dir, **options)
     return run_in_group(
@@ -83,7 +87,10 @@ def body(rank_info, exp_dir, recipe, options):
 
 
 def gradients(rank_info, exp_dir):
-    """One rank: gradients of a Zipformer on one of two batches, or on both if alone; rank 0 writes the sum to gradients-<size>.pt."""
+    """Compute gradients of a Zipformer as one rank, and write their sum to gradients-<size>.pt.
+
+    Each of two ranks has one batch; a single one has both.
+    """
 
     def body(world):
         recipe = ZipformerRecipe(fake_run.make_params(exp_dir), fake_run.CORPUS)
@@ -109,7 +116,7 @@ def gradients(rank_info, exp_dir):
 
 
 def attempt(exp_dir, recipe="watched", ranks=2, **options):
-    """A whole run; its exit status, its seconds, the launcher's line."""
+    """Train; return the exit status, the seconds, and the launcher's message."""
     began = time.monotonic()
     Path(exp_dir).mkdir(exist_ok=True, parents=True)
     if recipe == "gradients":

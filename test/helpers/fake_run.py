@@ -1,4 +1,8 @@
-"""A training run on a tiny model and made-up batches: for tests of the loop, in this process or in one that can be killed."""
+"""A training run on a tiny model and made-up batches, for tests of the loop.
+
+As a program, it trains once for each argument after the folder, each time in a process that may
+die.
+"""
 
 import logging
 import os
@@ -34,7 +38,10 @@ class Losses(NamedTuple):
 
 
 class FakeModel(nn.Module):
-    """Has all that makes exact resuming hard: dropout, python's random, a schedule, Whiten's and Balancer's own state."""
+    """A model with all that makes exact resuming hard.
+
+    That is dropout, Python's random, a schedule, and the states of Whiten and Balancer.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +67,10 @@ class FakeModel(nn.Module):
 
 
 class FakeData:
-    """Batches that depend on (epoch, index) alone, shared by the ranks. Batch ``bad`` has a NaN in its second utterance."""
+    """Batches that depend on (epoch, index) alone, shared by the ranks.
+
+    Those of ``bad_steps`` have a NaN in their second utterance.
+    """
 
     def __init__(self, params, rank=0, world_size=1) -> None:
         self.params = params
@@ -121,7 +131,7 @@ CORPUS = SimpleNamespace(train_cuts=lambda: [], valid_cuts=lambda: [])
 
 
 def make_params(exp_dir, **changes):
-    """Options of a run of 3 epochs that logs each batch."""
+    """Return the options of a run of 3 epochs that logs each step."""
     options = (LoopOptions, SpeechOptions, LossOptions, OptimizerOptions)
     params = AttributeDict({name: value for cls in options for name, value in defaults_of(cls).items()})
     params.update(
@@ -146,13 +156,13 @@ def make_params(exp_dir, **changes):
 
 
 def run(exp_dir, recipe=FakeRecipe, **changes):
-    """Train; returns the exit status."""
+    """Train; return the exit status."""
     params = make_params(exp_dir, **changes)
     return loop.train(recipe(params, CORPUS))
 
 
 def records(exp_dir, *left_out):
-    """The lines of metrics.jsonl without what depends on the clock, and without ``left_out``."""
+    """Return the lines of metrics.jsonl without ``left_out`` and what depends on the clock."""
     clock = {"rate", "time", *left_out}
     return [
         {k: v for k, v in record.items() if k not in clock}
@@ -168,7 +178,7 @@ def environment():
 
 
 def _die_while_saving(name):
-    """Let the process be killed when half of the checkpoint ``name`` is written."""
+    """Kill the process when half of the checkpoint ``name`` is written."""
     save = torch.save
 
     def dying(content, path):
@@ -181,7 +191,7 @@ def _die_while_saving(name):
 
 
 def _attempt(exp_dir, words):
-    """Train in a child process; returns its exit status, or minus the signal that killed it."""
+    """Train in a child process; return its exit status, or minus the signal that killed it."""
     pid = os.fork()
     if pid == 0:
         options = dict(word.split("=") for word in words)

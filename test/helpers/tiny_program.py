@@ -54,18 +54,18 @@ class ZipformerRecipe(fake_run.FakeRecipe):
         return data
 
 
+def arguments(prepared, exp_dir):
+    """Return the options that name data, tokenizer, folder and device."""
+    return [
+        *("--manifest-dir", str(prepared)),
+        *("--bpe-model", str(prepared / "bpe.model")),
+        *("--exp-dir", str(exp_dir)),
+        *("--device", "cpu"),
+    ]
+
+
 def train(prepared, exp_dir, *argv, recipe=None):
     """Run the program on the data of the fixture ``prepared``; return its exit status."""
-    fixed = [
-        "--manifest-dir",
-        str(prepared),
-        "--bpe-model",
-        str(prepared / "bpe.model"),
-        "--exp-dir",
-        str(exp_dir),
-        "--device",
-        "cpu",
-    ]
     defaults = {
         **TINY,
         "num_epochs": 2,
@@ -76,5 +76,5 @@ def train(prepared, exp_dir, *argv, recipe=None):
     }
     defaults.update(log_interval=1, average_period=1, num_threads=1, tensorboard=False)
     with pytest.raises(SystemExit) as ended:
-        main(Tiny, recipe, defaults=defaults, argv=[*fixed, *argv])
+        main(Tiny, recipe, defaults=defaults, argv=[*arguments(prepared, exp_dir), *argv])
     return ended.value.code

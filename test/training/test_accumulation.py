@@ -1,4 +1,4 @@
-"""--accum-grad: several batches that make one step equal one bigger batch, and a run continues at the steps' boundaries."""
+"""--accum-grad: several batches in one step equal one larger batch, and are resumed as a whole."""
 
 import signal
 
@@ -13,7 +13,7 @@ from asr_core.training.reporting.writers import read_metrics
 
 
 class Joined(fake_run.FakeRecipe):
-    """Without what is random; the batches of ``accum`` places are one if ``joined`` is set."""
+    """A recipe without anything random, in which ``joined`` batches in a row are one."""
 
     def build_model(self):
         model = super().build_model()

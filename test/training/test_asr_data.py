@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+from cut_batches import BATCHES
+
 from asr_core.training.asr_data import describe_cuts, find_extremes
 
 
@@ -17,21 +19,11 @@ def test_a_mixed_cut_is_described_by_its_first_recording():
     ]
 
 
-def cut(name, duration, text="x"):
-    return SimpleNamespace(id=name, duration=duration, supervisions=[SimpleNamespace(text=text)])
-
-
-BATCHES = [
-    (0, [cut("long", 20.0)]),
-    (1, [cut(f"short{i}", 0.5) for i in range(30)]),
-    (2, [cut(f"mid{i}", 5.0 - 0.1 * i) for i in range(5)]),
-    (3, [cut(f"talk{i}", 3.0, "x" * 30) for i in range(5)]),
-    (4, [cut("plain", 2.0)]),
-]
-
-
 def test_the_largest_batches_are_found():
     found = {trial.position: trial.reason for trial in find_extremes(BATCHES)}
     assert found == {
-        0: "the longest utterance", 1: "the most cuts", 2: "the most audio, padding counted, the most audio", 3: "the most text"
-    }  # fmt: skip
+        0: "the longest utterance",
+        1: "the most cuts",
+        2: "the most audio, padding counted, the most audio",
+        3: "the most text",
+    }

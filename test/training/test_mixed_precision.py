@@ -45,7 +45,8 @@ def test_a_collapsing_loss_scale_ends_the_run_with_advice_or_is_recovered_from(t
     options = dict(recipe=Overflowing, use_fp16=True, max_bad_batches=100, reset_interval=50)
     with pytest.raises(
         UserError,
-        match="the loss scale of float16 fell to .*doubled every 25 steps.*lower --base-lr .*0.005.*--use-bf16 1",
+        match="the loss scale of float16 fell to .*doubled every 25 steps.*lower --base-lr .*0.005"
+        ".*--use-bf16 1",
     ):
         fake_run.run(tmp_path / "a", **options)
     assert read_whole(tmp_path / "a" / "bad-model-0.pt")["grad_scaler"]["scale"] < 1e-5

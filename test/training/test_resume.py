@@ -154,7 +154,8 @@ def test_what_another_optimizer_or_schedule_left_is_refused(tmp_path):
     for changes, message in (
         (
             dict(optim="scaled_adam"),
-            "checkpoint-3.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot continue",
+            "checkpoint-3.pt is of a run with --optimizer adam, which --optimizer scaled_adam cannot "
+            "continue",
         ),
         (dict(optim="adamw"), "--optimizer adam, which --optimizer adamw cannot continue"),
         (
@@ -221,8 +222,9 @@ def test_a_checkpoint_of_another_model_is_refused(whole, tmp_path):
 
 def test_checkpoints_have_the_reference_keys(whole):
     content = read_whole(whole / "checkpoint-35.pt")
-    names = "model model_avg optimizer scheduler grad_scaler sampler average_period batch_idx_train cur_epoch best_valid_loss base_lr"
-    assert set(names.split()) <= set(content)
+    state = "model model_avg optimizer scheduler grad_scaler sampler"
+    values = "average_period batch_idx_train cur_epoch best_valid_loss base_lr"
+    assert {*state.split(), *values.split()} <= set(content)
     assert content["scheduler"] == {"epoch": 2, "batch": 35} and content["cur_epoch"] == 3
     assert content["model_avg"]["out.weight"].dtype == torch.float64
     assert read_whole(whole / "epoch-2.pt")["cur_epoch"] == 2

@@ -133,7 +133,7 @@ def test_loglinear_and_first_pieces():
         (dict(epoch_split=0), "--epoch-split must be at least 1"),
     ],
 )
-def test_mistakes_are_told_in_one_line(changes, message):
+def test_mistakes_are_reported_in_one_line(changes, message):
     with pytest.raises(UserError, match=message) as caught:
         from_params(OptimizerOptions, changes).validate()
     assert "\n" not in str(caught.value)

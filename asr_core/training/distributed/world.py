@@ -21,10 +21,10 @@ from typing import (
     Any,
     Callable,
     ContextManager,
-    Dict,
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     Tuple,
@@ -45,7 +45,7 @@ from asr_core.utils.errors import UserError
 # that two flat copies at a time are little beside the model. DistributedDataParallel uses 25 MiB.
 _BUCKET_BYTES = 32 << 20
 
-Batch = Dict[str, Any]
+Batch = Mapping[str, Any]
 T = TypeVar("T")
 
 

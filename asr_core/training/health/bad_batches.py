@@ -82,7 +82,7 @@ class BadBatches:
         return names
 
     @contextlib.contextmanager
-    def watch(self, batches: Sequence[Optional[Batch]], advice: str) -> Iterator[None]:
+    def reporting_errors(self, batches: Sequence[Optional[Batch]], advice: str) -> Iterator[None]:
         """Return a context that describes the batches of a step if it raises.
 
         The description is in bad-batch-<rank>.json; a line of the log names the cuts.

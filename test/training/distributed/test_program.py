@@ -13,6 +13,7 @@ from pathlib import Path
 import fake_run
 import pytest
 from fake_run import records
+from tiny_program import arguments
 
 from asr_core.training.distributed.launch import free_port
 
@@ -25,27 +26,19 @@ class Tiny(Corpus):
     name = "tiny"
 
 if __name__ == "__main__":
-    main(Tiny, defaults={**TINY, "on_the_fly_feats": True, "log_interval": 1, "average_period": 1, "max_duration": 3.0,
-                         "bucketing_sampler": False, "tensorboard": False})
+    data = {"on_the_fly_feats": True, "max_duration": 3.0, "bucketing_sampler": False}
+    loop = {"log_interval": 1, "average_period": 1, "tensorboard": False}
+    main(Tiny, defaults={**TINY, **data, **loop})
 """
 
 
 @contextlib.contextmanager
 def program(prepared, exp_dir, *launcher_and_more):
-    """The training program on real data, in a process group of its own, which has to be empty in the end."""
+    """Run the training program on real data, in a process group that has to be empty in the end."""
     script = exp_dir.parent / "train.py"
     script.write_text(SCRIPT)
     argv = [str(script) if word == "TRAIN" else word for word in launcher_and_more]
-    argv += [
-        "--manifest-dir",
-        str(prepared),
-        "--bpe-model",
-        str(prepared / "bpe.model"),
-        "--exp-dir",
-        str(exp_dir),
-        "--device",
-        "cpu",
-    ]
+    argv += arguments(prepared, exp_dir)
     run = subprocess.Popen(
         argv, env=fake_run.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -58,7 +51,7 @@ def program(prepared, exp_dir, *launcher_and_more):
 
 
 def group_of(process):
-    """Ids of the live processes in the process group of ``process``."""
+    """Return the ids of the live processes in the process group of ``process``."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Several processes: the same training as one, the same end after any interruption, no rank left waiting."""
+"""Several processes: the training of one, exact resuming, and no rank left waiting."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from asr_core.training.checkpoint import read_whole
 
 
 def attempts(*runs):
-    """(exit status, seconds, launcher's line) of each run, and what was printed."""
+    """Return exit status, seconds and launcher's message of each run, and what was printed."""
     argv = [sys.executable, str(Path(fake_run.__file__).with_name("fake_ranks.py")), *map(json.dumps, runs)]
     done = subprocess.run(argv, env=fake_run.environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -34,13 +34,16 @@ ADAM = dict(
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Whole runs, and runs that were disturbed in each way; all in one go, because starting costs the most."""
+    """Whole and disturbed runs, all in one go, because starting costs the most.
+
+    Returns the folders, the results by name, and what was printed.
+    """
     d = {
         name: str(tmp_path_factory.mktemp(name))
         for name in (
             "whole",
             "killed",
-            "told",
+            "stopped",
             "bad",
             "changed",
             "alone",
@@ -56,9 +59,9 @@ def runs(tmp_path_factory):
         "killed at 8": dict(exp_dir=d["killed"], die_at=8),  # batches, of 36; rank 1 has the even ones
         "killed at 19": dict(exp_dir=d["killed"], die_at=19),
         "killed, the end": dict(exp_dir=d["killed"]),
-        "told at 10": dict(exp_dir=d["told"], die_at=10, die_signal=int(signal.SIGTERM)),
-        "told at 27": dict(exp_dir=d["told"], die_at=27, die_signal=int(signal.SIGINT)),
-        "told, the end": dict(exp_dir=d["told"]),
+        "stopped at 10": dict(exp_dir=d["stopped"], die_at=10, die_signal=int(signal.SIGTERM)),
+        "stopped at 27": dict(exp_dir=d["stopped"], die_at=27, die_signal=int(signal.SIGINT)),
+        "stopped, the end": dict(exp_dir=d["stopped"]),
         "bad": dict(exp_dir=d["bad"], bad_steps=[4], unreadable_steps=[7, 9, 10, 24], num_epochs=2),
         "three": dict(exp_dir=d["changed"], ranks=3, max_steps=3),
         "then two": dict(exp_dir=d["changed"], ranks=2, num_epochs=1),
@@ -119,14 +122,14 @@ def test_a_killed_run_ends_the_others_and_continues_exactly(runs):
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(runs):
     folders, results, _ = runs
-    assert results["told at 10"][0] == 143 and results["told at 27"][0] == 130
+    assert results["stopped at 10"][0] == 143 and results["stopped at 27"][0] == 130
     assert (
-        Path(folders["told"]) / "checkpoint-4.pt"
-    ).is_file()  # rank 1 was told while it fetched batch 10, of step 5
-    assert (Path(folders["told"]) / "checkpoint-13.pt").is_file()
-    assert results["told, the end"][0] == 0
-    assert records(folders["told"]) == records(folders["whole"])
-    assert_same_weights(folders["told"], folders["whole"])
+        Path(folders["stopped"]) / "checkpoint-4.pt"
+    ).is_file()  # rank 1 got the signal while it fetched batch 10, of step 5
+    assert (Path(folders["stopped"]) / "checkpoint-13.pt").is_file()
+    assert results["stopped, the end"][0] == 0
+    assert records(folders["stopped"]) == records(folders["whole"])
+    assert_same_weights(folders["stopped"], folders["whole"])
 
 
 def assert_same_weights(one, other):
@@ -140,7 +143,8 @@ def test_a_bad_batch_of_one_rank_is_left_out_by_all(runs):
     assert results["bad"][0] == 0
     got = records(folders["bad"])
     steps = [(r["epoch"], r["batch"], r["batch_idx_train"]) for r in got if r["type"] == "train"]
-    # batches 3 and 4 (step 2) are skipped because of 4; of 7 and 8 one remains, of 9 and 10 none, which is no step; the last lacks one
+    # batches 3 and 4 (step 2) are skipped because of 4; of 7 and 8 one remains, of 9 and 10 none,
+    # which is no step; the last lacks one
     assert steps == [(1, 2, 1), (1, 6, 3), (1, 8, 4), (1, 12, 5), *((2, 2 * i, 5 + i) for i in range(1, 7))]
     assert [r["frames"] for r in got if r["type"] == "train"][:4] == [24, 24, 12, 24]
     assert got[-1]["skipped"] == 1
@@ -171,7 +175,7 @@ def test_another_number_of_processes_continues_with_the_batches_that_are_left(ru
     )
 
 
-def test_a_mistake_in_one_rank_is_told_once_and_ends_all(runs):
+def test_a_mistake_in_one_rank_is_printed_once_and_ends_all(runs):
     _, results, printed = runs
     assert results["mistake"][0] == 1 and results["mistake"][2] == ""
     assert printed.count("what one rank does not like") == printed.count("error:") == 1

@@ -1,4 +1,4 @@
-"""A polite end on SIGTERM and Ctrl-C."""
+"""A clean end on SIGTERM and Ctrl-C."""
 
 import os
 import signal

@@ -70,7 +70,7 @@ def test_what_means_that_memory_ran_out(error, yes):
 @pytest.mark.parametrize("error", [UserError("wrong"), PeerLost("gone")])
 def test_what_is_no_fault_of_a_batch_is_not_blamed_on_it(tmp_path, error):
     bad = BadBatches(tmp_path, SingleProcess(), TrainState(), Describing())
-    with pytest.raises(type(error)), bad.watch([["a"]], "advice"):
+    with pytest.raises(type(error)), bad.reporting_errors([["a"]], "advice"):
         raise error
     assert not list(tmp_path.iterdir())
 
@@ -80,7 +80,7 @@ def test_batches_of_a_failed_step_are_described_but_for_those_of_other_ranks(tmp
     with pytest.raises(
         UserError, match=r"out of memory at batch 0, inputs of shape \[\[2\], \[1\]\], cuts a, b, c"
     ):
-        with bad.watch([["a", "b"], None, ["c"]], "take fewer"):
+        with bad.reporting_errors([["a", "b"], None, ["c"]], "take fewer"):
             raise MemoryError("no room")
     found = json.loads((tmp_path / "bad-batch-1.json").read_text())
     assert found["error"] == "MemoryError: no room" and found["shapes"] == [[2], [1]] and found["epoch"] == 3
@@ -151,7 +151,7 @@ def test_an_exception_in_a_step_leaves_the_batch_described(tmp_path, caplog):
     assert "batch 3 failed" in caplog.text and "cut-1-2-0, cut-1-2-1" in caplog.text
 
 
-def test_out_of_memory_in_a_step_is_told_in_one_line(tmp_path):
+def test_out_of_memory_in_a_step_is_reported_in_one_line(tmp_path):
     class Hungry(Failing):
         error = RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")
 
@@ -197,7 +197,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path, caplog, optim
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_validation_loss_that_is_not_finite_is_left_out_and_told(tmp_path, caplog):
+def test_a_validation_loss_that_is_not_finite_is_left_out_and_named(tmp_path, caplog):
     class BadValidation(fake_run.FakeRecipe):
         def build_datamodule(self):
             data = super().build_datamodule()

@@ -17,9 +17,14 @@ def test_statistics_of_an_axis():
         stats.add(torch.tensor(part))
     got = {name: values.numpy() for name, values in stats.values().items()}
     expected = {
-        "abs": abs(x).mean(0), "max": x.max(0), "min": x.min(0), "positive": (x > 0).mean(0), "value": x.mean(0),
-        "rms": np.sqrt((x * x).mean(0)), "eigs": np.sqrt(np.linalg.eigvalsh(x.T @ x / 50)),
-    }  # fmt: skip
+        "abs": abs(x).mean(0),
+        "max": x.max(0),
+        "min": x.min(0),
+        "positive": (x > 0).mean(0),
+        "value": x.mean(0),
+        "rms": np.sqrt((x * x).mean(0)),
+        "eigs": np.sqrt(np.linalg.eigvalsh(x.T @ x / 50)),
+    }
     assert set(got) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(got[name], values, rtol=1e-4, err_msg=name)

@@ -5,24 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cut_batches import BATCHES
 
 from asr_core.training.asr_data import batch_advice, find_extremes
 from asr_core.training.health.oom_scan import OomScan
 from asr_core.training.state import random_states
 from asr_core.utils.errors import UserError
-
-
-def cut(name, duration, text="x"):
-    return SimpleNamespace(id=name, duration=duration, supervisions=[SimpleNamespace(text=text)])
-
-
-BATCHES = [
-    (0, [cut("long", 20.0)]),
-    (1, [cut(f"short{i}", 0.5) for i in range(30)]),
-    (2, [cut(f"mid{i}", 5.0 - 0.1 * i) for i in range(5)]),
-    (3, [cut(f"talk{i}", 3.0, "x" * 30) for i in range(5)]),
-    (4, [cut("plain", 2.0)]),
-]
 
 
 def scan(limit, model):
@@ -52,11 +40,12 @@ def test_the_scan_leaves_everything_as_it_was():
     assert all(torch.equal(b, buffers[name]) for name, b in model.named_buffers())
 
 
-def test_memory_that_does_not_suffice_is_told_with_what_would():
+def test_memory_that_does_not_suffice_is_reported_with_what_would():
     model = torch.nn.Linear(8, 8)
     with pytest.raises(
         UserError,
-        match="with the most audio.*: 5 cuts, 24 s, .*--max-duration 25; 4 of its cuts fit, .*--max-duration 19",
+        match="with the most audio.*: 5 cuts, 24 s, .*--max-duration 25; 4 of its cuts fit, "
+        ".*--max-duration 19",
     ):
         scan(20.5, model).run(find_extremes(BATCHES)[1:])
     with pytest.raises(UserError, match="not even one of its cuts fits alone: lower --max-utt-duration"):

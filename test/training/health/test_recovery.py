@@ -126,8 +126,8 @@ def test_a_diverging_loss_is_noticed(tmp_path, caplog):
 
 def test_what_counts_as_divergence():
     def steps_until_trouble(losses, **options):
-        watch = DivergenceMonitor(LoopOptions(reset_interval=10, **options), TrainState())
-        return next((n for n, loss in enumerate(losses, 1) if watch.check(loss, 1.0, "")), None)
+        monitor = DivergenceMonitor(LoopOptions(reset_interval=10, **options), TrainState())
+        return next((n for n, loss in enumerate(losses, 1) if monitor.check(loss, 1.0, "")), None)
 
     assert steps_until_trouble([1.0] * 20 + [5.0] * 9 + [1.0] * 20) is None  # not for long enough
     assert steps_until_trouble([1.0] * 20 + [5.0] * 20) == 30
@@ -138,7 +138,7 @@ def test_what_counts_as_divergence():
 
 
 def test_a_low_loss_scale_is_noticed():
-    watch = DivergenceMonitor(LoopOptions(reset_interval=5), TrainState())
-    assert [bool(watch.check(1.0, 0.005, "")) for _ in range(5)] == [False] * 4 + [True]
-    assert watch.check(1.0, 1.0, "") is None and watch.state.low_scale_steps == 0
-    assert "fell to 5.0e-06" in watch.check(1.0, 5e-6, "").what
+    monitor = DivergenceMonitor(LoopOptions(reset_interval=5), TrainState())
+    assert [bool(monitor.check(1.0, 0.005, "")) for _ in range(5)] == [False] * 4 + [True]
+    assert monitor.check(1.0, 1.0, "") is None and monitor.state.low_scale_steps == 0
+    assert "fell to 5.0e-06" in monitor.check(1.0, 5e-6, "").what
