@@ -31,7 +31,15 @@ def prepared(tmp_path_factory):
     text = folder / "text"
     text.write_text("\n".join(" ".join(rng.choice(words, 3)) for _ in range(100)))
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "bpe"), vocab_size=18, model_type="bpe", unk_id=2, bos_id=-1, eos_id=-1,
-        user_defined_symbols=["<blk>", "<sos/eos>"], minloglevel=2, hard_vocab_limit=False,
-    )  # fmt: skip
+        input=str(text),
+        model_prefix=str(folder / "bpe"),
+        vocab_size=18,
+        model_type="bpe",
+        unk_id=2,
+        bos_id=-1,
+        eos_id=-1,
+        user_defined_symbols=["<blk>", "<sos/eos>"],
+        minloglevel=2,
+        hard_vocab_limit=False,
+    )
     return folder
