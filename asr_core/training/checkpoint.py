@@ -114,8 +114,7 @@ class RunCheckpoint:
         logging.info("Saved %s (%.1f MB)", path, path.stat().st_size / 1e6)
 
     def restore(self, content: Dict[str, Any], path: Path) -> None:
-        """Continue from what :meth:`save` wrote, or from a checkpoint of icefall's zipformer
-        recipe.
+        """Continue from what :meth:`save` wrote, or from a checkpoint of icefall's Zipformer.
 
         Args:
           content: the checkpoint.

@@ -13,20 +13,17 @@ in this order in this file. What it does, at what price, and with which exceptio
   :mod:`~asr_core.training.distributed.world`). Decisions that all must share (to skip, to stop, to
   go back) rest on values exchanged at each step.
 - *Accumulation.* ``--accum-grad`` batches per process make one step, in the memory of a single one.
-  All counters but the place in the epoch count steps. The last step of an epoch may have fewer
-  batches.
+  Counters count steps, except the place in the epoch. The last step may have fewer batches.
 - *Mixed precision.* float16 scales the loss; a step whose gradients overflow while the scale is
   above 1 is left out silently, which is how the scale finds its limit. bfloat16 needs no scale.
 - *Bad batches.* A loss or gradient that is not finite skips the step on all ranks and names the
   cuts. Too many in a row, a collapsing loss scale or a diverging loss end the run with advice, or
   with ``--auto-recover`` return it to good weights (see :mod:`~asr_core.training.health.recovery`).
 - *Averages.* The mean of the weights at every ``--average-period`` steps and, with ``--ema-decay``,
-  an exponential mean over all steps; each takes twice the memory of the weights, as it is in
-  float64.
+  an exponential mean over all steps; each is in float64, twice the memory of the weights.
 - *Schedules of modules* (dropout, limits of balancers) follow a counter of reference batches, which
   does not depend on the size of batches and the number of processes.
-- *Variational noise* is on the weights in forward and backward alone; the step moves the clean
-  weights.
+- *Variational noise* is on the weights in forward and backward alone; the step moves clean ones.
 - *Validation* takes place every ``--valid-interval`` steps and at the end of each epoch, with the
   exponential mean if asked for. A signal interrupts it; it is repeated when the run continues.
 - *Signals.* SIGTERM and Ctrl-C end the run with a checkpoint, on all ranks after the same step. A
@@ -156,8 +153,7 @@ class Trainer:
         if not self.stop:
             self._end_epoch()
 
-    # -- batches
-    # -------------------------------------------------------------------------------------
+    # -- batches ---------------------------------------------------------------------------------
 
     def _steps(self) -> Iterator[Step]:
         """Yield the rest of the epoch, ``--accum-grad`` batches of each rank at a time."""
@@ -177,13 +173,11 @@ class Trainer:
         try:
             yield from self.data.train_batches(state.epoch, state.batches_done, state.bucket_run)
         except RuntimeError:
-            # A signal to the process group also kills the loader's processes, which is no error
-            # then.
+            # A signal to the whole process group kills the loader's processes too.
             if not self.stop.signum:
                 raise
 
-    # -- a step
-    # --------------------------------------------------------------------------------------
+    # -- a step ----------------------------------------------------------------------------------
 
     def _train_step(self, step: Step) -> None:
         """Make one step on the batches of all ranks."""
@@ -302,8 +296,7 @@ class Trainer:
             )
         )
 
-    # -- validation
-    # ----------------------------------------------------------------------------------
+    # -- validation ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -375,8 +368,7 @@ class Trainer:
         sums = [sum(column) for column in zip(*self.world.exchange(counts))]
         self.logger.measurement(metric.result(sums), time.monotonic() - began)
 
-    # -- checkpoints
-    # ---------------------------------------------------------------------------------
+    # -- checkpoints -----------------------------------------------------------------------------
 
     def _save_batch_checkpoint(self) -> None:
         """Save the run after a step, and remove the oldest of such checkpoints."""

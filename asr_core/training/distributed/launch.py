@@ -44,8 +44,7 @@ class RankInfo:
       local_rank: number of this process on its machine, which is also the number of its GPU.
       local_size: number of processes on this machine.
       address: where rank 0 listens, as ``init_method`` of ``torch.distributed``.
-      spawned: whether :func:`spawn` started this process, supervises it and reports which rank
-        died.
+      spawned: whether :func:`spawn` started this process and reports which rank died.
     """
 
     rank: int = 0
@@ -161,8 +160,7 @@ def spawn(body: Callable[..., int], args: Sequence[object], size: int, port: int
             raise UserError(f"--master-port {port} is taken on this machine: give another one, or none")
         print(f"port {port} is taken: the processes meet at {chosen}", file=sys.stderr)
     if sys.platform.startswith("linux"):
-        # Gloo would look up the host's name, which does not always resolve to an address of this
-        # machine.
+        # Gloo would look up the host's name, which need not resolve to this machine.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     context = get_context("spawn")
     ranks: List[BaseProcess] = []
@@ -177,8 +175,7 @@ def spawn(body: Callable[..., int], args: Sequence[object], size: int, port: int
         )
         process_args = (os.getpid(), info, body, *args)
         ranks.append(context.Process(target=_rank_main, args=process_args, name=f"rank {rank}"))
-    # Ranks inherit that Ctrl-C is ignored: until they are ready for it, only the launcher forwards
-    # it.
+    # Ranks inherit this: until they handle Ctrl-C themselves, the launcher alone forwards it.
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for process in ranks:
@@ -197,8 +194,7 @@ def _rank_main(launcher_pid: int, rank_info: RankInfo, body: Callable[..., int],
         os._exit(EXIT_PEER_LOST)
     from tqdm import tqdm
 
-    # tqdm's default lock holds a semaphore of the system, which os._exit below would report as
-    # leaked.
+    # tqdm's default lock is a semaphore of the system, which would be reported as leaked.
     tqdm.set_lock(threading.RLock())
     status = body(rank_info, *args)
     logging.shutdown()

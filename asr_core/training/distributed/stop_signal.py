@@ -10,8 +10,9 @@ Handler = Union[Callable[[int, Optional[FrameType]], object], int, None]  # what
 
 
 class StopRequest:
-    """A context in which SIGTERM and Ctrl-C only set ``signum``; a second Ctrl-C interrupts at
-    once.
+    """A context in which SIGTERM and Ctrl-C only set ``signum``.
+
+    A second Ctrl-C interrupts at once.
 
     It is true once the processes that train together have agreed to stop, which they do at the same
     step; see :meth:`agree`. Data-loader processes forked inside the context inherit the handlers,

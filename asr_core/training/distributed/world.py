@@ -138,8 +138,7 @@ class SingleProcess:
         position = first
         upcoming = next(batches, None)
         while True:
-            # A batch further on in the epoch waits for its step: those before it could not be read
-            # here.
+            # A batch from further on waits for its step: those before it could not be read.
             is_due = upcoming is not None and upcoming.get("batch_idx", position) <= position + self.rank
             rows = self.exchange([is_due, upcoming is None, stop.signum])
             stop.agree(max(int(row[2]) for row in rows))
@@ -239,8 +238,7 @@ class ProcessGroup(SingleProcess):
                     if p.grad is None:
                         p.grad = torch.zeros_like(p)
                     grads.append(p.grad)
-            # One bucket travels while the next is flattened; never more than two flat copies are
-            # held.
+            # One bucket travels while the next is flattened: at most two flat copies at a time.
             pending: Optional[_PendingSum] = None
             for bucket in _buckets(grads):
                 flat = torch.cat([grad.reshape(-1) for grad in bucket])

@@ -107,8 +107,7 @@ class GoodPoint:
       name: in words, for the log.
       weights: state dict of the model.
       optimizer: state dict of the optimizer, or None to begin with empty moments.
-      batch: step after which the weights were good, or None if they are the present running
-        average.
+      batch: step after which the weights were good, or None for the running average.
       average: the running average of that time.
     """
 
@@ -129,8 +128,7 @@ class _SavedPoint:
 
 
 class Recovery:
-    """Ends a run that fails with advice, or lets it go back and continue with a lower learning
-    rate.
+    """Ends a failing run with advice, or continues it from good weights at a lower rate.
 
     Args:
       ckpt: the run. Its optimizer must still have the learning rates of the options.

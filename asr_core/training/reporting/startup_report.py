@@ -121,8 +121,7 @@ def report_model(model: nn.Module) -> None:
 def report_disk(
     model: nn.Module, exp_dir: Path, num_epochs: int, keep_last_k: int, averages: int = 1
 ) -> None:
-    """Log the disk space that checkpoints will take besides the present ones; warn if there is too
-    little.
+    """Log the disk space that further checkpoints will take; warn if there is too little.
 
     Each checkpoint holds the weights, two moments of them, and their averages in float64. There
     will be one per epoch, ``keep_last_k`` of single batches, the two best (links to those of
