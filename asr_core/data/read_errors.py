@@ -44,10 +44,12 @@ def as_read_error(e: Exception) -> ReadError:
     """Return the read error that stands for ``e``, whatever reader raised it.
 
     Readers' own exceptions do not all survive the way from a loader process to the main process;
-    these do.
+    these do. They are new and have no traceback: where tracebacks are pickled, too (tblib, which
+    Dask installs, does so), one would keep the frames alive that receive it, and with them the
+    loader.
     """
     if isinstance(e, UnusableFeatures):
-        return e
+        return type(e)(str(e))
     if isinstance(e, ImportError):
         return MissingPackage(f"stored in a form that needs another package: {e}")
     return UnreadableCut(short_reason(e))

@@ -105,17 +105,10 @@ def test_features_of_another_program_are_not_removed(audio_cuts, tmp_path):
 
 def test_a_dask_cluster_computes_the_same(audio_cuts, tmp_path):
     distributed = pytest.importorskip("dask.distributed", reason="pip install 'dask[distributed]'")
-    import dask
-
     here, _ = computed(audio_cuts, tmp_path / "1" / "toy_cuts_train.jsonl.gz")
-    # Dask's profiler would keep frames of this process, and with them the loaders of later tests.
-    quiet = dask.config.set({"distributed.worker.profile.enabled": False})
-    with (
-        quiet,
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
-    ):
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
         arguments = [
             "--src-dir",
             str(audio_cuts.parent),

@@ -39,6 +39,14 @@ def test_every_error_becomes_one_that_travels_between_processes(error, kind, mes
     assert isinstance(got, UnusableFeatures) == (kind is not UnreadableCut)
 
 
+def test_no_traceback_travels_along():
+    try:
+        raise OtherFeatures("not those of the model")
+    except OtherFeatures as e:
+        got = as_read_error(e)
+    assert got.__traceback__ is None and got.__context__ is None and got.__cause__ is None
+
+
 def damaged(feature_cuts, folder):
     """Cuts of which the first has a file that is cut short, the second one that is missing, the third NaN."""
     cuts = list(read_cuts(feature_cuts))[:5]
