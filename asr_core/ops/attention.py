@@ -1,17 +1,22 @@
 """Attention weights with relative positions, and the softmax that keeps only its output."""
 
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
-from asr_core.ops.cpu.dispatch import usable
+from asr_core.ops.context import Context
+from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
 
-MASKED_SCORE = -1000.0  # finite, so that a row without any valid key stays finite
+if HAS_NUMBA:
+    from asr_core.ops.cpu import attention as kernels
+
+MASKED_SCORE = -1000.0  # finite, so that a row without any visible key stays finite
+_GRAIN = 16384  # scores worth a thread
 
 
 def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
-    """View of position scores (..., T, L) by offset as scores (..., T, num_keys) by key.
+    """View position scores by offset, (H, N, T, L), as scores by key, (H, N, T, num_keys).
 
     Entry (t, s) of the result is entry (t, T - 1 - t + s) of ``scores``, with ``L = T - 1 + num_keys``.
     The input's last two axes must be contiguous.
@@ -32,7 +37,7 @@ def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
 def attention_weights_plain(
     q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]
 ) -> Tensor:
-    """The formula of :func:`attention_weights` in plain operations (for scripting and tracing)."""
+    """Return the weights (H, N, T, S) of :func:`attention_weights` by plain operations (for scripting and tracing)."""
     scores = torch.matmul(q, k.transpose(2, 3))
     if p is not None:
         scores = scores + relative_shift(torch.matmul(p, pos.unsqueeze(1).transpose(2, 3)), k.size(2))
@@ -42,11 +47,11 @@ def attention_weights_plain(
 
 
 class _AttentionWeights(torch.autograd.Function):
-    """Keeps its inputs and the weights, no scores; the first head's weights are returned apart, for a gradient of their own."""
+    """Keeps its inputs and the weights (H, N, T, S), no scores; the first head's weights are a second output, with its own gradient."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         q: Tensor,
         k: Tensor,
         p: Optional[Tensor],
@@ -77,7 +82,7 @@ class _AttentionWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any, grad: Optional[Tensor], grad_first: Optional[Tensor]
+        ctx: Context, grad: Optional[Tensor], grad_first: Optional[Tensor]
     ) -> Tuple[Optional[Tensor], ...]:
         q, k, p, pos, mask, excess, weights = ctx.saved_tensors
         if grad is None:
@@ -97,13 +102,11 @@ class _AttentionWeights(torch.autograd.Function):
 def _softmax_backward(
     weights: Tensor, grad: Tensor, grad_first: Optional[Tensor], mask: Optional[Tensor]
 ) -> Tensor:
+    """Return the gradient of the scores (H, N, T, S), in float32 at least."""
     if grad_first is not None:
         grad = torch.cat([grad[:1] + grad_first, grad[1:]])
-    w, g = (
-        (weights.float(), grad.float())
-        if weights.dtype in (torch.float16, torch.bfloat16)
-        else (weights, grad)
-    )
+    half = weights.dtype in (torch.float16, torch.bfloat16)
+    w, g = (weights.float(), grad.float()) if half else (weights, grad)
     g = torch.ops.aten._softmax_backward_data(g, w, -1, w.dtype)
     if mask is not None:
         g.masked_fill_(mask, 0.0)
@@ -113,6 +116,7 @@ def _softmax_backward(
 def _positions_backward(
     g: Tensor, p: Optional[Tensor], pos: Tensor
 ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    """Return the gradients of p (H, N, T, P) and pos (H, L, P) from that of the scores, g (H, N, T, S)."""
     if p is None:
         return None, None
     by_offset = g.new_zeros((*g.shape[:3], pos.shape[1]))
@@ -121,8 +125,8 @@ def _positions_backward(
     return dp, torch.matmul(by_offset.flatten(1, 2).transpose(1, 2), p.flatten(1, 2))
 
 
-def _mask_of_kernels(mask: Optional[Tensor]) -> Tuple[Any, int, int]:
-    """The mask, made (N or 1, T or 1, S), and its first two sizes."""
+def _mask_of_kernels(mask: Optional[Tensor]) -> Tuple[Union[Tensor, int], int, int]:
+    """Return the mask with three axes, (N or 1, T or 1, S), or 0 for none, and its first two sizes."""
     if mask is None:
         return 0, 1, 1
     mask = mask[(None,) * (3 - mask.dim())].contiguous()
@@ -130,15 +134,25 @@ def _mask_of_kernels(mask: Optional[Tensor]) -> Tuple[Any, int, int]:
 
 
 def _softmax_on_cpu(scores: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]) -> Tensor:
-    from asr_core.ops.cpu import attention as kernels
-
+    """Return softmax over keys of scores (H, N, T, S) plus position scores."""
     heads, batch, queries, keys = scores.shape
-    by_channel = pos.transpose(1, 2).contiguous()
-    bytes_, *mask_sizes = _mask_of_kernels(mask)
+    bytes_, mask_batch, mask_queries = _mask_of_kernels(mask)
     out = torch.empty_like(scores)
-    sizes = [batch, queries, keys, 0 if p is None else p.size(3), pos.size(1), *mask_sizes]
-    args = [scores, scores if p is None else p, by_channel, bytes_, out, *sizes]
-    kernels.positions_and_softmax(heads * batch * queries, max(1, 16384 // keys), args)
+    args = kernels.Softmax(
+        scores=scores,
+        p=0 if p is None else p,
+        pos=pos.transpose(1, 2).contiguous(),
+        mask=bytes_,
+        out=out,
+        N=batch,
+        T=queries,
+        S=keys,
+        P=0 if p is None else p.size(3),
+        L=pos.size(1),
+        NM=mask_batch,
+        TM=mask_queries,
+    )
+    kernels.positions_and_softmax(heads * batch * queries, max(1, _GRAIN // keys), args)
     return out
 
 
@@ -150,18 +164,33 @@ def _softmax_backward_on_cpu(
     pos: Tensor,
     mask: Optional[Tensor],
 ) -> Tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
-    from asr_core.ops.cpu import attention as kernels
-
+    """Return the gradients of the scores (H, N, T, S), of p (H, N, T, P) and of pos (H, L, P)."""
     heads, batch, queries, keys = weights.shape
     width = 0 if p is None else p.size(3)
-    by_channel = pos.transpose(1, 2).contiguous()
-    bytes_, *mask_sizes = _mask_of_kernels(mask)
-    grad, first = grad.contiguous(), 0 if grad_first is None else grad_first.contiguous()
+    bytes_, mask_batch, mask_queries = _mask_of_kernels(mask)
     g, dp = torch.empty_like(weights), weights.new_empty(heads, batch, queries, width)
-    dpos = weights.new_zeros(heads, batch, width, pos.size(1))
-    sizes = [batch, queries, keys, width, pos.size(1), *mask_sizes]
-    args = [weights, grad, first, weights if p is None else p, by_channel, bytes_, g, dp, dpos, *sizes]
-    kernels.positions_and_softmax_backward(heads * batch, max(1, 16384 // (queries * keys)), args)
+    dpos = weights.new_zeros(
+        heads, batch, width, pos.size(1)
+    )  # a sum per utterance, so that threads share none
+    args = kernels.SoftmaxBackward(
+        weights=weights,
+        grad=grad.contiguous(),
+        first=0 if grad_first is None else grad_first.contiguous(),
+        p=0 if p is None else p,
+        pos=pos.transpose(1, 2).contiguous(),
+        mask=bytes_,
+        dscores=g,
+        dp=dp,
+        dpos=dpos,
+        N=batch,
+        T=queries,
+        S=keys,
+        P=width,
+        L=pos.size(1),
+        NM=mask_batch,
+        TM=mask_queries,
+    )
+    kernels.positions_and_softmax_backward(heads * batch, max(1, _GRAIN // (queries * keys)), args)
     return (g, None, None) if p is None else (g, dp, dpos.sum(dim=1).transpose(1, 2))
 
 
@@ -174,7 +203,7 @@ def attention_weights(
     limit: float = 25.0,
     penalty: float = 0.0,
 ) -> Tuple[Tensor, Tensor]:
-    """Softmax over keys of ``q . k + p . pos``.
+    """Return the softmax over keys of ``q . k + p . pos`` (Dai et al. 2019, "Transformer-XL", without its biases).
 
     Args:
       q: (H, N, T, D) queries.
@@ -182,10 +211,11 @@ def attention_weights(
       p: (H, N, T, P) positional queries, or None to leave positions out.
       pos: (H, T - 1 + S, P) projected positional encoding, by offset.
       mask: boolean (N or 1, T or 1, S), True where a key must not be seen. None: all are seen.
-      limit: scores whose magnitude exceeds it are penalised ...
-      penalty: ... by so much gradient; 0 for none.
+      limit: scores whose magnitude exceeds it get a penalty: a softmax of scores that far apart has no gradient to learn from.
+      penalty: size of the penalty's gradient; 0 for none.
 
     Returns:
-      The weights (H, N, T, S), and those of the first head again, (1, N, T, S): what uses one head alone should take these.
+      The weights (H, N, T, S), and those of the first head again, (1, N, T, S), for users of one head: their gradient then needs no
+      zeros for the other heads.
     """
     return _AttentionWeights.apply(q, k, p, pos, mask, limit, penalty)

@@ -1,19 +1,27 @@
-"""Gradient of the activation balancer (Yao et al. 2023, section 3.4), without nested autograd."""
+"""Gradient of the activation balancer (Yao et al. 2023, appendix A.2.1), in closed form instead of by nested autograd."""
 
-from typing import Any, Tuple
+from typing import Tuple
 
 import torch
 from torch import Tensor
 
-from asr_core.ops.cpu.dispatch import like, rows_of, usable
+from asr_core.ops.context import Context
+from asr_core.ops.cpu.dispatch import HAS_NUMBA, like, rows_of, usable
 
+if HAS_NUMBA:
+    from asr_core.ops.cpu import rows as kernels
+
+# (lowest mean/stddev, highest mean/stddev, lowest rms, highest rms) of a channel
 Bounds = Tuple[float, float, float, float]
+# Rows whose float32 sums make one partial sum; the partial sums are added up in float64, so that long batches lose no digits.
+_PART = 512
+_GRAIN = 16384  # elements worth a thread
 
 
 def balancer_coefficients(
     mean: Tensor, mean_sq: Tensor, bounds: Bounds, grad_scale: float
 ) -> Tuple[Tensor, Tensor]:
-    """Per-channel ``(a, b)`` such that the normalised gradient of the balancer's loss at ``x`` is ``a + b * x``.
+    """Return (C,) coefficients ``a, b`` with which the normalised gradient of the balancer's loss at ``x`` is ``a + b * x``.
 
     With m = mean / stddev, r = rms, the loss of a channel is ``|m - clamp(m, m_lo, m_hi)| + |log(clamp(r, r_lo, r_hi) / r)|``;
     both terms are functions of mean and mean square alone, so the gradient is affine in x and its rms has a closed form.
@@ -44,22 +52,22 @@ class _BalanceGradient(torch.autograd.Function):
     """Identity whose gradient pushes channel statistics back into their bounds."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
+    def forward(ctx: Context, x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.args = (bounds, grad_scale, channel_dim)
+        ctx.bounds, ctx.grad_scale, ctx.channel_dim = bounds, grad_scale, channel_dim
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> Tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        return apply_balancer(grad, x, *ctx.args), None, None, None
+        return apply_balancer(grad, x, ctx.bounds, ctx.grad_scale, ctx.channel_dim), None, None, None
 
 
 def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
-    """``grad + |grad| * (a + b * x)`` with the coefficients of :func:`balancer_coefficients` of ``x``; same shape as ``x``."""
+    """Return ``grad + |grad| * (a + b * x)``, (..., C, ...) like ``x``, with the coefficients of :func:`balancer_coefficients`."""
     rows = rows_of(x, channel_dim) if usable(x, grad) else None
     if rows is not None:
-        return _apply_on_cpu(like(grad, x), x, rows, bounds, grad_scale, channel_dim)
+        return _apply_on_cpu(like(grad, x), x, rows, bounds, grad_scale)
     channel_dim %= x.dim()
     dims = [d for d in range(x.dim()) if d != channel_dim]
     xf = x if x.dtype == torch.float64 else x.float()
@@ -71,20 +79,21 @@ def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, c
     return torch.addcmul(grad.to(push.dtype), grad.abs().to(push.dtype), push).to(grad.dtype)
 
 
-def _apply_on_cpu(
-    grad: Tensor, x: Tensor, rows: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int
-) -> Tensor:
-    """:func:`apply_balancer` by the fused kernels: one pass for the statistics, one for the result."""
-    from asr_core.ops.cpu import rows as kernels
-
+def _apply_on_cpu(grad: Tensor, x: Tensor, rows: Tensor, bounds: Bounds, grad_scale: float) -> Tensor:
+    """Apply the balancer by fused kernels: one pass over ``rows`` (R, C) for the statistics, one for the result."""
     num_rows, channels = rows.shape
-    parts = -(-num_rows // 512)  # float32 sums of at most 512 rows, added up in float64
+    parts = -(-num_rows // _PART)
     sums = x.new_zeros(parts, 2, channels)
-    kernels.channel_sums(parts, max(1, 16384 // (512 * channels)), [rows, sums, num_rows, channels, parts])
+    kernels.channel_sums(
+        parts,
+        max(1, _GRAIN // (_PART * channels)),
+        kernels.ChannelSums(rows, sums, R=num_rows, C=channels, P=parts),
+    )
     mean, mean_sq = (sums.double().sum(0) / num_rows).unbind(0)
     a, b = balancer_coefficients(mean, mean_sq, bounds, grad_scale)
     out = torch.empty_like(x)
-    kernels.balance(num_rows, max(1, 16384 // channels), [x, grad, out, a.float(), b.float(), channels])
+    args = kernels.Balance(x=x, dy=grad, dx=out, a=a.float(), b=b.float(), C=channels)
+    kernels.balance(num_rows, max(1, _GRAIN // channels), args)
     return out
 
 
@@ -92,9 +101,12 @@ def balance_gradient(x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: 
     """Return ``x`` unchanged; in the backward pass add the balancer's gradient.
 
     Args:
-      x: any shape; statistics are taken over all axes but ``channel_dim``.
-      bounds: (lowest mean/stddev, highest mean/stddev, lowest rms, highest rms).
+      x: (..., C, ...); statistics are taken over all axes but ``channel_dim``.
+      bounds: see :data:`Bounds`.
       grad_scale: size of what is added, relative to each element's own gradient.
-      channel_dim: the axis of channels.
+      channel_dim: the axis of the C channels.
+
+    Returns:
+      (..., C, ...)
     """
     return _BalanceGradient.apply(x, bounds, grad_scale, channel_dim)

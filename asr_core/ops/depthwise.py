@@ -1,88 +1,88 @@
 """Depthwise convolutions over time with the channels innermost: no transposition, and a kernel of our own on the CPU."""
 
-from typing import Any, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr_core.ops.cpu.dispatch import usable
+from asr_core.ops.context import Context
+from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
 
-_PARTS = 8  # partial sums of the weight gradient, so that threads share nothing
+if HAS_NUMBA:
+    from asr_core.ops.cpu import depthwise as kernels
+
+_PARTS = 8  # partial sums of the weight gradient, so that threads share none
+_GRAIN = 16384  # elements of a frame worth a thread
 
 
 def depthwise_conv1d_plain(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int) -> Tensor:
-    """The formula of :func:`depthwise_conv1d` in torch's own operations (for scripting, tracing and other devices)."""
+    """Return :func:`depthwise_conv1d` of x (T, N, C) by torch's own operations (for scripting, tracing and other devices)."""
     num_frames, batch, channels = x.shape
     taps = weight.shape[2]
     if chunk > 0:
         num_chunks = (num_frames + chunk - 1) // chunk
         x = F.pad(x, (0, 0, 0, 0, 0, num_chunks * chunk - num_frames))
-        x = (
-            x.reshape(num_chunks, chunk, batch, channels)
-            .permute(0, 2, 3, 1)
-            .reshape(num_chunks * batch, channels, chunk)
-        )
-        y = F.conv1d(F.pad(x, (pad, taps - 1 - pad)), weight, bias, groups=channels)
-        y = (
-            y.reshape(num_chunks, batch, channels, chunk)
-            .permute(0, 3, 1, 2)
-            .reshape(num_chunks * chunk, batch, channels)
-        )
-        return y[:num_frames]
+        x = x.reshape(num_chunks, chunk, batch, channels).permute(0, 2, 3, 1)  # (chunks, N, C, chunk)
+        x = F.pad(x.reshape(num_chunks * batch, channels, chunk), (pad, taps - 1 - pad))
+        y = F.conv1d(x, weight, bias, groups=channels)
+        y = y.reshape(num_chunks, batch, channels, chunk).permute(0, 3, 1, 2)  # (chunks, chunk, N, C)
+        return y.reshape(num_chunks * chunk, batch, channels)[:num_frames]
     y = F.conv1d(F.pad(x.permute(1, 2, 0), (pad, taps - 1 - pad)), weight, bias, groups=channels)
     return y.permute(2, 0, 1)
 
 
 class _DepthwiseConv1d(torch.autograd.Function):
+    """Both directions by the CPU kernels; keeps x (T, N, C) and the weight (C, 1, K)."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int) -> Tensor:
+    def forward(
+        ctx: Context, x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int
+    ) -> Tensor:
         x = x.contiguous()
         ctx.save_for_backward(x, weight)
         ctx.args = (pad, chunk, bias is not None)
         return _correlate(x, weight, bias, pad, chunk, flip=False)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
-        from asr_core.ops.cpu import depthwise
-
+    def backward(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight = ctx.saved_tensors
         pad, chunk, has_bias = ctx.args
         dy = dy.contiguous()
         num_frames, batch, channels = x.shape
         taps = weight.shape[2]
         dweight, dbias = x.new_zeros(_PARTS, taps, channels), x.new_zeros(_PARTS, channels)
-        sizes = [num_frames, batch, channels, taps, pad, chunk, _PARTS]
-        depthwise.conv1d_weight_grad(_PARTS, 1, [x, dy, dweight, dbias, *sizes])
+        args = kernels.Conv1dWeightGrad(
+            x, dy, dweight, dbias, T=num_frames, N=batch, C=channels, K=taps, pad=pad, chunk=chunk, P=_PARTS
+        )
+        kernels.conv1d_weight_grad(_PARTS, 1, args)
         dx = _correlate(dy, weight, None, pad, chunk, flip=True) if ctx.needs_input_grad[0] else None
         return dx, dweight.sum(0).t().unsqueeze(1), dbias.sum(0) if has_bias else None, None, None
 
 
 def _correlate(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int, flip: bool) -> Tensor:
-    from asr_core.ops.cpu import depthwise
-
+    """Run the kernel on x (T, N, C): the convolution, or with ``flip`` the gradient of its input."""
     num_frames, batch, channels = x.shape
     y = torch.empty_like(x)
-    w = weight[:, 0].t().contiguous()
-    args = [
-        x,
-        w,
-        0 if bias is None else bias,
-        y,
-        num_frames,
-        batch,
-        channels,
-        weight.shape[2],
-        pad,
-        chunk,
-        int(flip),
-    ]
-    depthwise.conv1d(num_frames, max(1, 16384 // (batch * channels)), args)
+    args = kernels.Conv1d(
+        x=x,
+        w=weight[:, 0].t().contiguous(),
+        bias=0 if bias is None else bias,
+        y=y,
+        T=num_frames,
+        N=batch,
+        C=channels,
+        K=weight.shape[2],
+        pad=pad,
+        chunk=chunk,
+        flip=int(flip),
+    )
+    kernels.conv1d(num_frames, max(1, _GRAIN // (batch * channels)), args)
     return y
 
 
 def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int = 0) -> Tensor:
-    """Depthwise convolution along the first axis, ``y[t] = bias + sum_k weight[:, 0, k] * x[t + k - pad]``.
+    """Convolve each channel along the first axis, ``y[t] = bias + sum_k weight[:, 0, k] * x[t + k - pad]``.
 
     Frames outside the sequence count as zero; with ``chunk`` > 0 so do frames outside the chunk of ``chunk`` frames that
     t lies in.
@@ -105,38 +105,38 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
-    """torch's convolution forward; backward to the input as a forward with flipped weights, to the weights by our kernel."""
+    """torch's convolution of x (N, C, T, F); backward to the input it is one with flipped weights, to the weights our kernel."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _conv2d(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
-        from asr_core.ops.cpu import depthwise
-
+    def backward(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight = ctx.saved_tensors
         rows, dy_rows = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1).contiguous()
         batch, num_frames, width, channels = rows.shape
         kt, kf = weight.shape[2:]
         dweight, dbias = x.new_zeros(_PARTS, kt, kf, channels), x.new_zeros(_PARTS, channels)
-        sizes = [batch, num_frames, width, channels, kt, kf, _PARTS]
-        depthwise.conv2d_weight_grad(_PARTS, 1, [rows, dy_rows, dweight, dbias, *sizes])
-        dx = (
-            _conv2d(dy_rows.permute(0, 3, 1, 2), weight.flip(2, 3), None) if ctx.needs_input_grad[0] else None
+        args = kernels.Conv2dWeightGrad(
+            rows, dy_rows, dweight, dbias, N=batch, T=num_frames, F=width, C=channels, KT=kt, KF=kf, P=_PARTS
         )
+        kernels.conv2d_weight_grad(_PARTS, 1, args)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = _conv2d(dy_rows.permute(0, 3, 1, 2), weight.flip(2, 3), None)
         return dx, dweight.sum(0).permute(2, 0, 1).unsqueeze(1), dbias.sum(0)
 
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    return F.conv2d(
-        x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=weight.shape[0]
-    )
+    """Convolve x (N, C, T, F) by torch's own operation."""
+    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+    return F.conv2d(x, weight, bias, padding=padding, groups=weight.shape[0])
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    """Depthwise 2-D convolution that keeps the size, fast backward on the CPU.
+    """Convolve each channel along time and frequency, keeping the size; fast backward on the CPU.
 
     Args:
       x: (N, C, T, F), best in channels-last memory format.

@@ -1,60 +1,62 @@
 """Identities whose gradient keeps values within soft limits."""
 
-from typing import Any, Tuple
+import functools
+from typing import Callable, Tuple
 
 import torch
 from torch import Tensor
 
+from asr_core.ops.context import Context
 
-class _LimitValue(torch.autograd.Function):
-    """Turns the gradient around where a step would carry an element further out of [low, high]."""
+_Rule = Callable[[Tensor, Tensor], Tensor]  # gradient and x -> the gradient to hand on
+
+
+class _ChangeGradient(torch.autograd.Function):
+    """Identity whose gradient is changed by a rule that sees the value, too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: Context, x: Tensor, rule: _Rule) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.limits = (low, high)
+        ctx.rule = rule
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> Tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        low, high = ctx.limits
-        outward = ((grad > 0) & (x < low)) | ((grad < 0) & (x > high))
-        return torch.where(outward, -grad, grad), None, None
+        return ctx.rule(grad, x), None
 
 
 def limit_value(x: Tensor, low: float, high: float) -> Tensor:
     """Return ``x``; its gradient changes sign for elements outside ``[low, high]`` that it would push further out."""
-    return _LimitValue.apply(x, low, high)
+    return _ChangeGradient.apply(x, functools.partial(_turn_outward, low=low, high=high))
 
 
-class _PenalizeLarge(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, limit: float, penalty: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.args = (limit, penalty)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        limit, penalty = ctx.args
-        return grad + penalty * (x.sign() * (x.abs() > limit)).to(grad.dtype), None, None
+def _turn_outward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """Turn the gradient around where a step against it would carry ``x`` further out of ``[low, high]``."""
+    outward = ((grad > 0) & (x < low)) | ((grad < 0) & (x > high))
+    return torch.where(outward, -grad, grad)
 
 
 def penalize_large(x: Tensor, limit: float, penalty: float) -> Tensor:
     """Return ``x``; its gradient gets that of ``penalty * sum(max(|x| - limit, 0))``."""
-    return _PenalizeLarge.apply(x, limit, penalty)
+    return _ChangeGradient.apply(x, functools.partial(_push_inward, limit=limit, penalty=penalty))
+
+
+def _push_inward(grad: Tensor, x: Tensor, limit: float, penalty: float) -> Tensor:
+    """Add ``penalty`` times the sign of the elements beyond the limit."""
+    return grad + penalty * (x.sign() * (x.abs() > limit)).to(grad.dtype)
 
 
 class _ScaleGrad(torch.autograd.Function):
+    """Identity that scales the gradient, and keeps nothing."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: float) -> Tensor:
+    def forward(ctx: Context, x: Tensor, alpha: float) -> Tensor:
         ctx.alpha = alpha
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None]:
+    def backward(ctx: Context, grad: Tensor) -> Tuple[Tensor, None]:
         return grad * ctx.alpha, None
 
 

@@ -1,36 +1,58 @@
-"""The two Swoosh activations of Zipformer (Yao et al. 2023, section 3.4)."""
+"""The activations SwooshL and SwooshR of Zipformer (Yao et al. 2023, section 3.4).
 
-from typing import Any, Tuple
+Both are ``log(1 + exp(x - offset)) - 0.08 x - constant``. Swish saturates at zero for very negative inputs, where a unit gets no
+gradient any more and stays dead. Here the slope far to the left is -0.08, small but never zero, so every unit can come back.
+
+- SwooshR (offset 1) passes through the origin: its constant 0.313261687 is log(1 + 1 / e). It stands in convolutions and in the front
+  end, and behaves like Swish near zero.
+- SwooshL (offset 4) bends further to the right: a unit is off unless its input is large. It stands where most units should be off
+  (feed-forward modules, ConvNeXt). Its constant 0.035 makes the value at zero
+  nearly 0 (-0.017).
+"""
+
+from typing import Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asr_core.ops.cpu.dispatch import dense, like, usable
+from asr_core.ops.context import Context
+from asr_core.ops.cpu.dispatch import HAS_NUMBA, dense, like, usable
+
+if HAS_NUMBA:
+    from asr_core.ops.cpu import activations as kernels
 
 # name -> (offset, constant) of log(1 + exp(x - offset)) - 0.08 x - constant
 SWOOSH = {"SwooshL": (4.0, 0.035), "SwooshR": (1.0, 0.313261687)}
 
 
-def swoosh_forward(x: Tensor, offset: float, constant: float) -> Tensor:
-    """``log(1 + exp(x - offset)) - 0.08 x - constant``, without autograd; ``x`` dense, the result laid out like it."""
-    if usable(x):
-        from asr_core.ops.cpu import activations
+def swoosh_plain(x: Tensor, offset: float, constant: float) -> Tensor:
+    """Apply the formula in torch's own operations (for scripting and tracing); any shape."""
+    return F.softplus(x - offset) - 0.08 * x - constant
 
+
+def swoosh_forward(x: Tensor, offset: float, constant: float) -> Tensor:
+    """Apply the formula without autograd to a dense ``x`` (N, ..., C); the result is laid out like it."""
+    if usable(x):
         y = torch.empty_like(x)
-        activations.swoosh_forward(x.numel(), activations.GRAIN, [x, y], [offset, constant])
+        args = kernels.SwooshForward(x, 0, y, M=1, offset=offset, constant=constant)
+        kernels.swoosh_forward(x.numel(), kernels.GRAIN, args)
         return y
     return F.softplus(x - offset).sub_(x, alpha=0.08).sub_(constant)
 
 
 def swoosh_backward(x: Tensor, dy: Tensor, offset: float) -> Tensor:
-    """Gradient of the input where ``dy`` is that of :func:`swoosh_forward`'s output; ``x`` dense, the result laid out like it."""
+    """Return the gradient of the input (N, ..., C) of :func:`swoosh_forward`, laid out like the dense ``x``.
+
+    Args:
+      x: (N, ..., C), the input.
+      dy: (N, ..., C), the gradient of the output.
+      offset: of the activation.
+    """
     dy = like(dy, x)
     if usable(x, dy):
-        from asr_core.ops.cpu import activations
-
         dx = torch.empty_like(x)
-        activations.swoosh_backward(x.numel(), activations.GRAIN, [x, dy, dx], [offset])
+        kernels.swoosh_backward(x.numel(), kernels.GRAIN, kernels.SwooshBackward(x, dy, dx, offset=offset))
         return dx
     return torch.sigmoid(x - offset).sub_(0.08).mul_(dy)
 
@@ -39,27 +61,27 @@ class _Swoosh(torch.autograd.Function):
     """Keeps only its input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, offset: float, constant: float) -> Tensor:
+    def forward(ctx: Context, x: Tensor, offset: float, constant: float) -> Tensor:
         x = dense(x)
         ctx.save_for_backward(x)
         ctx.offset = offset
         return swoosh_forward(x, offset, constant)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tuple[Tensor, None, None]:
+    def backward(ctx: Context, dy: Tensor) -> Tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         return swoosh_backward(x, dy, ctx.offset), None, None
 
 
 def swoosh_l(x: Tensor) -> Tensor:
-    """``log(1 + exp(x - 4)) - 0.08 x - 0.035``, elementwise; any shape."""
+    """Apply ``log(1 + exp(x - 4)) - 0.08 x - 0.035`` to each element; any shape."""
     if torch.jit.is_scripting() or torch.jit.is_tracing():
-        return F.softplus(x - 4.0) - 0.08 * x - 0.035
-    return _Swoosh.apply(x, *SWOOSH["SwooshL"])
+        return swoosh_plain(x, 4.0, 0.035)
+    return _Swoosh.apply(x, 4.0, 0.035)
 
 
 def swoosh_r(x: Tensor) -> Tensor:
-    """``log(1 + exp(x - 1)) - 0.08 x - 0.313261687``, elementwise; any shape."""
+    """Apply ``log(1 + exp(x - 1)) - 0.08 x - 0.313261687`` to each element; any shape."""
     if torch.jit.is_scripting() or torch.jit.is_tracing():
-        return F.softplus(x - 1.0) - 0.08 * x - 0.313261687
-    return _Swoosh.apply(x, *SWOOSH["SwooshR"])
+        return swoosh_plain(x, 1.0, 0.313261687)
+    return _Swoosh.apply(x, 1.0, 0.313261687)

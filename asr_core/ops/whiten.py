@@ -1,45 +1,64 @@
-"""Gradient of the whitening metric (Yao et al. 2023, section 3.4), without nested autograd."""
+"""Gradient of the whitening metric (Yao et al. 2023, appendix A.2.2), in closed form instead of by nested autograd."""
 
-from typing import Any, Callable, Tuple
+from typing import Callable, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
 
+from asr_core.ops.context import Context
+
+
+class _Covariance(NamedTuple):
+    """Statistics of M samples of G groups of c channels.
+
+    Attributes:
+      samples: (G, M, c), with mean 0.
+      covar: (G, c, c), the sums of their products.
+      mean_diag: scalar, the mean of the diagonals of ``covar``.
+      metric: scalar, see :func:`whitening_metric`.
+    """
+
+    samples: Tensor
+    covar: Tensor
+    mean_diag: Tensor
+    metric: Tensor
+
 
 def whitening_metric(x: Tensor, num_groups: int) -> Tensor:
-    """How far the covariance of each group of channels is from a multiple of the identity; at least 1.
+    """Return how far the covariance of each group of channels is from a multiple of the identity; at least 1.
+
+    With the covariance C of c channels it is ``(sum of C^2 / c) / (trace of C / c)^2``: the mean square of the eigenvalues over the
+    square of their mean, without computing eigenvalues.
 
     Args:
       x: (..., C); all leading axes are samples.
       num_groups: groups into which the C channels are split.
 
     Returns:
-      A scalar: mean square of the eigenvalues over the square of their mean.
+      A scalar.
     """
-    centred, covar = _covariance(x, num_groups)
-    return _metric(covar)[0]
+    return _covariance(x, num_groups).metric
 
 
-def _covariance(x: Tensor, num_groups: int) -> Tuple[Tensor, Tensor]:
+def _covariance(x: Tensor, num_groups: int) -> _Covariance:
+    """Take the statistics of x (..., C), in float32 at least."""
     rows = x.reshape(-1, x.shape[-1])
     rows = rows if rows.dtype == torch.float64 else rows.float()
     rows = rows - rows.mean(dim=0)
-    grouped = rows.view(rows.shape[0], num_groups, -1).transpose(0, 1)  # (G, M, c)
-    return grouped, torch.matmul(grouped.transpose(1, 2), grouped)
-
-
-def _metric(covar: Tensor) -> Tuple[Tensor, Tensor]:
+    samples = rows.view(rows.shape[0], num_groups, -1).transpose(0, 1)  # (G, M, c)
+    covar = torch.matmul(samples.transpose(1, 2), samples)  # (G, c, c)
     num_channels = covar.shape[0] * covar.shape[1]
     mean_diag = covar.diagonal(dim1=1, dim2=2).sum() / num_channels
-    return covar.square().sum() / num_channels / (mean_diag * mean_diag + 1e-20), mean_diag
+    metric = covar.square().sum() / num_channels / (mean_diag * mean_diag + 1e-20)  # silence has covariance 0
+    return _Covariance(samples, covar, mean_diag, metric)
 
 
 class _WhitenGradient(torch.autograd.Function):
-    """Identity whose gradient pulls the covariance towards a multiple of the identity."""
+    """Identity whose gradient pulls the covariance of x (..., C) towards a multiple of the identity."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         x: Tensor,
         num_groups: int,
         limit: float,
@@ -47,44 +66,34 @@ class _WhitenGradient(torch.autograd.Function):
         report: Callable[[Tensor], None],
     ) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.args = (num_groups, limit, grad_scale, report)
+        ctx.num_groups, ctx.limit, ctx.grad_scale, ctx.report = num_groups, limit, grad_scale, report
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> Tuple[Tensor, None, None, None, None]:
         (x,) = ctx.saved_tensors
-        num_groups, limit, grad_scale, report = ctx.args
         with torch.autocast(grad.device.type, enabled=False):
-            grouped, covar = _covariance(x, num_groups)
-            metric, mean_diag = _metric(covar)
-            exceeded = metric >= limit
-            report(exceeded)
-            return (
-                _add_penalty(grad, grouped, covar, metric, mean_diag, exceeded, grad_scale),
-                None,
-                None,
-                None,
-                None,
-            )
+            statistics = _covariance(x, ctx.num_groups)
+            exceeded = statistics.metric >= ctx.limit
+            ctx.report(exceeded)
+            return _add_penalty(grad, statistics, exceeded, ctx.grad_scale), None, None, None, None
 
 
-def _add_penalty(
-    grad: Tensor,
-    grouped: Tensor,
-    covar: Tensor,
-    metric: Tensor,
-    mean_diag: Tensor,
-    exceeded: Tensor,
-    grad_scale: float,
-) -> Tensor:
+def _add_penalty(grad: Tensor, statistics: _Covariance, exceeded: Tensor, grad_scale: float) -> Tensor:
+    """Add the metric's gradient to ``grad`` (..., C) where the boolean scalar ``exceeded`` is true.
+
+    With X the samples, C = X'X and D the mean of C's diagonal, the metric is sum(C^2) / (G c) / D^2, and its gradient is proportional to
+    X (C - metric D I).
+    """
     if exceeded.device.type == "cpu" and not bool(exceeded):
-        return grad
-    # metric = sum(C^2) / (G c) / D^2 with C = X'X, D = mean diag C, so its gradient is proportional to X (C - metric * D * I)
-    direction = covar - metric * mean_diag * torch.eye(covar.shape[1], dtype=covar.dtype, device=covar.device)
+        return grad  # on an accelerator the question would make it wait
+    samples, covar, mean_diag, metric = statistics
+    identity = torch.eye(covar.shape[1], dtype=covar.dtype, device=covar.device)
+    direction = covar - metric * mean_diag * identity  # (G, c, c)
     norm = (torch.matmul(covar, direction) * direction).sum().clamp(min=0).sqrt()  # |X M| from M'X'X M
     gradf = grad.to(covar.dtype)
     scale = grad_scale * torch.linalg.vector_norm(gradf) / (norm + 1e-20) * exceeded.to(covar.dtype)
-    push = torch.matmul(grouped, direction * scale).transpose(0, 1).reshape(grad.shape)
+    push = torch.matmul(samples, direction * scale).transpose(0, 1).reshape(grad.shape)  # (..., C)
     return (gradf + push).to(grad.dtype)
 
 
@@ -98,6 +107,6 @@ def whiten_gradient(
       num_groups: groups of channels that are whitened separately.
       limit: the metric below which nothing is added.
       grad_scale: norm of what is added, relative to the norm of the incoming gradient.
-      report: called in the backward pass with a boolean scalar tensor: did the metric reach the limit?
+      report: called in the backward pass with a boolean scalar tensor: whether the metric reached the limit.
     """
     return _WhitenGradient.apply(x, num_groups, limit, grad_scale, report)

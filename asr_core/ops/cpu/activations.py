@@ -1,103 +1,164 @@
-"""Swoosh activations and their gradients as one pass over memory each."""
+"""Swoosh and DoubleSwish, and their gradients, as one pass over memory each.
+
+No output may share memory with an input: LLVM then falls back to one element at a time.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from asr_core.ops.cpu.parallel import arguments, f32_array, kernel, next_piece
+from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece
 from asr_core.ops.cpu.vector import sigmoid, softplus
 
 f32 = np.float32
-GRAIN = 8192
-# No output may share memory with an input: LLVM then falls back to one element at a time.
+GRAIN = 8192  # elements worth a thread: some microseconds of work, against about one to start it
 
 
 @njit(inline="always")
-def value(x, offset, constant):  # noqa: ANN001, ANN201
-    """log(1 + exp(x - offset)) - 0.08 x - constant."""
+def swoosh(x: float, offset: float, constant: float) -> float:
+    """Return log(1 + exp(x - offset)) - 0.08 x - constant."""
     return softplus(x - offset) - f32(0.08) * x - constant
 
 
 @njit(inline="always")
-def slope(x, offset):  # noqa: ANN001, ANN201
-    """The derivative of :func:`value`: sigmoid(x - offset) - 0.08."""
+def swoosh_slope(x: float, offset: float) -> float:
+    """Return the derivative of :func:`swoosh`, sigmoid(x - offset) - 0.08."""
     return sigmoid(x - offset) - f32(0.08)
 
 
-@kernel(n_args=2, n_floats=2)
-def swoosh_forward(data):  # noqa: ANN001, ANN201
-    """args: x, y (any shape); floats: offset, constant. y = value(x)."""
-    args, floats = arguments(data, 2, 2)
-    offset, constant = f32(floats[0]), f32(floats[1])
+@njit(inline="always")
+def double_swish_slope(x: float) -> float:
+    """Return the derivative of x s with s = sigmoid(x - 1), which is s + x s (1 - s)."""
+    s = sigmoid(x - f32(1.0))
+    return s + x * s * (f32(1.0) - s)
+
+
+class Forward(NamedTuple):
+    """Value of an activation of M elements: x (M,) and y (M,)."""
+
+    x: Address
+    y: Address
+
+
+class Backward(NamedTuple):
+    """Gradient of an activation of M elements: x (M,), dy (M,) and dx (M,)."""
+
+    x: Address
+    dy: Address
+    dx: Address
+
+
+class SwooshForward(NamedTuple):
+    """Value of Swoosh: x (R, M), mask (M,) or 0 for none, y (R, M)."""
+
+    x: Address
+    mask: Address
+    y: Address
+    M: int
+    offset: float
+    constant: float
+
+
+class SwooshBackward(NamedTuple):
+    """Gradient of Swoosh: x (M,), dy (M,) and dx (M,)."""
+
+    x: Address
+    dy: Address
+    dx: Address
+    offset: float
+
+
+class SwooshBoth(NamedTuple):
+    """Value and gradient of Swoosh: x (R, M), dy (R, M), mask (M,) or 0 for none, y (R, M), dx (R, M)."""
+
+    x: Address
+    dy: Address
+    mask: Address
+    y: Address
+    dx: Address
+    M: int
+    offset: float
+    constant: float
+
+
+@kernel(SwooshForward)
+def swoosh_forward(data: Pointer) -> None:
+    """Compute y = swoosh(x) mask; a kernel row is a row of x (R, M), the same mask (M,) holds for every one."""
+    a = fields(SwooshForward, data)
+    offset, constant, M = f32(a.offset), f32(a.constant), a.M
     begin, end = next_piece(data)
     while begin < end:
-        n = end - begin
-        x, y = f32_array(args[0] + 4 * begin, n), f32_array(args[1] + 4 * begin, n)
-        for i in range(n):
-            y[i] = value(x[i], offset, constant)
+        if a.mask == 0:
+            n = (end - begin) * M
+            x, y = f32_array(a.x + 4 * begin * M, n), f32_array(a.y + 4 * begin * M, n)
+            for i in range(n):
+                y[i] = swoosh(x[i], offset, constant)
+        else:
+            mask = f32_array(a.mask, M)
+            for r in range(begin, end):
+                x, y = f32_array(a.x + 4 * r * M, M), f32_array(a.y + 4 * r * M, M)
+                for i in range(M):
+                    y[i] = swoosh(x[i], offset, constant) * mask[i]
         begin, end = next_piece(data)
 
 
-@kernel(n_args=3, n_floats=1)
-def swoosh_backward(data):  # noqa: ANN001, ANN201
-    """args: x, dy, dx (any shape); floats: offset. dx = dy slope(x)."""
-    args, floats = arguments(data, 3, 1)
-    offset = f32(floats[0])
+@kernel(SwooshBackward)
+def swoosh_backward(data: Pointer) -> None:
+    """Compute dx = dy swoosh_slope(x); a kernel row is an element."""
+    a = fields(SwooshBackward, data)
+    offset = f32(a.offset)
     begin, end = next_piece(data)
     while begin < end:
-        n = end - begin
-        x, dy, dx = (
-            f32_array(args[0] + 4 * begin, n),
-            f32_array(args[1] + 4 * begin, n),
-            f32_array(args[2] + 4 * begin, n),
-        )
-        for i in range(n):
-            dx[i] = dy[i] * slope(x[i], offset)
+        x, dy = f32_array(a.x + 4 * begin, end - begin), f32_array(a.dy + 4 * begin, end - begin)
+        dx = f32_array(a.dx + 4 * begin, end - begin)
+        for i in range(x.size):
+            dx[i] = dy[i] * swoosh_slope(x[i], offset)
         begin, end = next_piece(data)
 
 
-@kernel(n_args=4, n_floats=2)
-def swoosh_masked_forward(data):  # noqa: ANN001, ANN201
-    """args: x, mask (M,), y, M; rows of M elements; floats: offset, constant. y = value(x) mask, the mask the same for every row."""
-    args, floats = arguments(data, 4, 2)
-    offset, constant, M = f32(floats[0]), f32(floats[1]), args[3]
-    mask = f32_array(args[1], M)
+@kernel(SwooshBoth)
+def swoosh_both(data: Pointer) -> None:
+    """Compute y = swoosh(x) mask and dx = dy mask swoosh_slope(x); rows as in :func:`swoosh_forward`."""
+    a = fields(SwooshBoth, data)
+    offset, constant, M = f32(a.offset), f32(a.constant), a.M
     begin, end = next_piece(data)
     while begin < end:
         for r in range(begin, end):
-            x, y = f32_array(args[0] + 4 * r * M, M), f32_array(args[2] + 4 * r * M, M)
-            for i in range(M):
-                y[i] = value(x[i], offset, constant) * mask[i]
+            x, dy = f32_array(a.x + 4 * r * M, M), f32_array(a.dy + 4 * r * M, M)
+            y, dx = f32_array(a.y + 4 * r * M, M), f32_array(a.dx + 4 * r * M, M)
+            if a.mask == 0:
+                for i in range(M):
+                    y[i] = swoosh(x[i], offset, constant)
+                    dx[i] = dy[i] * swoosh_slope(x[i], offset)
+            else:
+                mask = f32_array(a.mask, M)
+                for i in range(M):
+                    y[i] = swoosh(x[i], offset, constant) * mask[i]
+                    dx[i] = dy[i] * mask[i] * swoosh_slope(x[i], offset)
         begin, end = next_piece(data)
 
 
-@kernel(n_args=6, n_floats=2)
-def swoosh_masked_both(data):  # noqa: ANN001, ANN201
-    """args: x, dy, mask (M,), y, dx, M; floats: offset, constant. y as above and dx = dy mask slope(x)."""
-    args, floats = arguments(data, 6, 2)
-    offset, constant, M = f32(floats[0]), f32(floats[1]), args[5]
-    mask = f32_array(args[2], M)
+@kernel(Forward)
+def double_swish_forward(data: Pointer) -> None:
+    """Compute y = x sigmoid(x - 1); a kernel row is an element."""
+    a = fields(Forward, data)
     begin, end = next_piece(data)
     while begin < end:
-        for r in range(begin, end):
-            x, dy = f32_array(args[0] + 4 * r * M, M), f32_array(args[1] + 4 * r * M, M)
-            y, dx = f32_array(args[3] + 4 * r * M, M), f32_array(args[4] + 4 * r * M, M)
-            for i in range(M):
-                y[i] = value(x[i], offset, constant) * mask[i]
-                dx[i] = dy[i] * mask[i] * slope(x[i], offset)
+        x, y = f32_array(a.x + 4 * begin, end - begin), f32_array(a.y + 4 * begin, end - begin)
+        for i in range(x.size):
+            y[i] = x[i] * sigmoid(x[i] - f32(1.0))
         begin, end = next_piece(data)
 
 
-@kernel(n_args=4, n_floats=2)
-def swoosh_both(data):  # noqa: ANN001, ANN201
-    """args: x, dy, y, dx (any shape); floats: offset, constant. Value and gradient in one pass."""
-    args, floats = arguments(data, 4, 2)
-    offset, constant = f32(floats[0]), f32(floats[1])
+@kernel(Backward)
+def double_swish_backward(data: Pointer) -> None:
+    """Compute dx = dy double_swish_slope(x); a kernel row is an element."""
+    a = fields(Backward, data)
     begin, end = next_piece(data)
     while begin < end:
-        n = end - begin
-        x, dy = f32_array(args[0] + 4 * begin, n), f32_array(args[1] + 4 * begin, n)
-        y, dx = f32_array(args[2] + 4 * begin, n), f32_array(args[3] + 4 * begin, n)
-        for i in range(n):
-            y[i] = value(x[i], offset, constant)
-            dx[i] = dy[i] * slope(x[i], offset)
+        x, dy = f32_array(a.x + 4 * begin, end - begin), f32_array(a.dy + 4 * begin, end - begin)
+        dx = f32_array(a.dx + 4 * begin, end - begin)
+        for i in range(x.size):
+            dx[i] = dy[i] * double_swish_slope(x[i])
         begin, end = next_piece(data)

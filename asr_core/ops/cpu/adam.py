@@ -1,25 +1,46 @@
-"""ScaledAdam's two passes over all parameters of a model."""
+"""The two passes of ScaledAdam over all parameters of a model, which lie scattered in memory as S pieces."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import arguments, f32_array, f64_array, i64_array, kernel, next_piece
+from asr_core.ops.cpu.parallel import (
+    Address,
+    Pointer,
+    f32_array,
+    f64_array,
+    fields,
+    i64_array,
+    kernel,
+    next_piece,
+)
 
 f32 = np.float32
 
 
-@kernel(n_args=4)
-def gradient_sums(data):  # noqa: ANN001, ANN201
-    """args: addresses of parameters and of gradients (S,) int64, sizes (S,) int64, sums (S, 3) float64; rows are 0...S.
+class GradientSums(NamedTuple):
+    """Sums over pieces of parameters p with gradients g.
 
-    S pieces of parameters p with gradients g; sums of g^2, p g and p^2.
+    Addresses of the pieces p_at (S,) int64 and g_at (S,) int64, their numbers of elements sizes (S,) int64; sums (S, 3) float64, of
+    g^2, p g and p^2.
     """
-    args, floats = arguments(data, 4, 1)
+
+    p_at: Address
+    g_at: Address
+    sizes: Address
+    sums: Address
+
+
+@kernel(GradientSums)
+def gradient_sums(data: Pointer) -> None:
+    """Add up g^2, p g and p^2; a kernel row is one of the S pieces."""
+    a = fields(GradientSums, data)
     begin, end = next_piece(data)
     while begin < end:
-        p_at, g_at, sizes = i64_array(args[0], end), i64_array(args[1], end), i64_array(args[2], end)
+        p_at, g_at, sizes = i64_array(a.p_at, end), i64_array(a.g_at, end), i64_array(a.sizes, end)
         for s in range(begin, end):
             p, g = f32_array(p_at[s], sizes[s]), f32_array(g_at[s], sizes[s])
-            sums = f64_array(args[3] + 24 * s, 3)
+            sums = f64_array(a.sums + 24 * s, 3)
             gg, pg, pp = f32(0.0), f32(0.0), f32(0.0)
             for i in range(sizes[s]):
                 gg += g[i] * g[i]
@@ -29,38 +50,47 @@ def gradient_sums(data):  # noqa: ANN001, ANN201
         begin, end = next_piece(data)
 
 
-@kernel(n_args=6, n_floats=5)
-def adam_step(data):  # noqa: ANN001, ANN201
-    """args: addresses (S,) int64 of parameters, gradients, squared averages, momenta; sizes (S,) int64; rates (S, 2) float64.
+class AdamStep(NamedTuple):
+    """A step of pieces of parameters p with gradients g, averages v of the squared gradient and momenta m.
 
-    floats: beta1, beta2, weight of g^2, factor on the root of the squared average, eps; rows are 0...S.
-    v = beta2 v + weight g^2; m = beta1 m + rate0 g / (factor sqrt(v) + eps) + rate1 p; p += m.
+    Addresses of the pieces p_at, g_at, v_at, m_at (S,) int64, their numbers of elements sizes (S,) int64, and rates (S, 2) float64: the
+    rate of each piece and its growth.
+
+    Attributes:
+      weight: of the squared gradient in the average.
+      factor: on the root of the average, which corrects its bias.
     """
-    args, floats = arguments(data, 6, 5)
-    beta1, beta2, weight, factor, eps = (
-        f32(floats[0]),
-        f32(floats[1]),
-        f32(floats[2]),
-        f32(floats[3]),
-        f32(floats[4]),
-    )
+
+    p_at: Address
+    g_at: Address
+    v_at: Address
+    m_at: Address
+    sizes: Address
+    rates: Address
+    beta1: float
+    beta2: float
+    weight: float
+    factor: float
+    eps: float
+
+
+@kernel(AdamStep)
+def adam_step(data: Pointer) -> None:
+    """Update averages, momenta and parameters; a kernel row is one of the S pieces.
+
+    v = beta2 v + weight g^2; m = beta1 m + rate g / (factor sqrt(v) + eps) + growth p; p += m.
+    """
+    a = fields(AdamStep, data)
+    beta1, beta2, weight = f32(a.beta1), f32(a.beta2), f32(a.weight)
+    factor, eps = f32(a.factor), f32(a.eps)
     begin, end = next_piece(data)
     while begin < end:
-        p_at, g_at, v_at, m_at = (
-            i64_array(args[0], end),
-            i64_array(args[1], end),
-            i64_array(args[2], end),
-            i64_array(args[3], end),
-        )
-        sizes = i64_array(args[4], end)
+        p_at, g_at, sizes = i64_array(a.p_at, end), i64_array(a.g_at, end), i64_array(a.sizes, end)
+        v_at, m_at = i64_array(a.v_at, end), i64_array(a.m_at, end)
         for s in range(begin, end):
-            p, g, v, m = (
-                f32_array(p_at[s], sizes[s]),
-                f32_array(g_at[s], sizes[s]),
-                f32_array(v_at[s], sizes[s]),
-                f32_array(m_at[s], sizes[s]),
-            )
-            rates = f64_array(args[5] + 16 * s, 2)
+            p, g = f32_array(p_at[s], sizes[s]), f32_array(g_at[s], sizes[s])
+            v, m = f32_array(v_at[s], sizes[s]), f32_array(m_at[s], sizes[s])
+            rates = f64_array(a.rates + 16 * s, 2)
             rate, growth = f32(rates[0]), f32(rates[1])
             for i in range(sizes[s]):
                 v[i] = beta2 * v[i] + weight * g[i] * g[i]

@@ -1,55 +1,79 @@
 """Kernels of attention weights: what comes between the two matrix products, one pass over the scores in each direction."""
 
-import numpy as np
+from typing import NamedTuple
 
-from asr_core.ops.cpu.parallel import arguments, f32_array, kernel, next_piece, u8_array
+import numpy as np
+from numba import njit
+
+from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece, u8_array
 from asr_core.ops.cpu.vector import exp
 
 f32 = np.float32
 
 
-@kernel(n_args=12)
-def positions_and_softmax(data):  # noqa: ANN001, ANN201
-    """Softmax over keys of scores plus position scores; rows are (h * N + n) * T + t.
+MASKED_SCORE = f32(-1000.0)  # finite, so that a row without any visible key stays finite
 
-    args: scores (H, N, T, S), p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0, out (H, N, T, S), N, T, S, P, L, NM, TM.
+
+@njit(inline="always")
+def _largest(x: np.ndarray) -> float:
+    """Return the maximum of x (S,), four at a time: a single maximum is a chain of dependent steps."""
+    m0, m1, m2, m3 = x[0], x[0], x[0], x[0]
+    for j in range(x.size // 4):
+        m0 = x[4 * j] if x[4 * j] > m0 else m0
+        m1 = x[4 * j + 1] if x[4 * j + 1] > m1 else m1
+        m2 = x[4 * j + 2] if x[4 * j + 2] > m2 else m2
+        m3 = x[4 * j + 3] if x[4 * j + 3] > m3 else m3
+    for s in range(x.size // 4 * 4, x.size):
+        m0 = x[s] if x[s] > m0 else m0
+    return max(max(m0, m1), max(m2, m3))
+
+
+class Softmax(NamedTuple):
+    """Softmax over keys of scores plus position scores.
+
+    scores (H, N, T, S), p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0, with NM 1 or N and TM 1 or T; out (H, N, T, S).
     """
-    args, floats = arguments(data, 12, 1)
-    N, T, S, P, L, NM, TM = args[5], args[6], args[7], args[8], args[9], args[10], args[11]
+
+    scores: Address
+    p: Address
+    pos: Address
+    mask: Address
+    out: Address
+    N: int
+    T: int
+    S: int
+    P: int
+    L: int
+    NM: int
+    TM: int
+
+
+@kernel(Softmax)
+def positions_and_softmax(data: Pointer) -> None:
+    """Compute out = softmax(scores + p . pos, shifted); a kernel row is a query, (h * N + n) * T + t."""
+    a = fields(Softmax, data)
+    N, T, S, P, L, NM, TM = a.N, a.T, a.S, a.P, a.L, a.NM, a.TM
     begin, end = next_piece(data)
     while begin < end:
         for r in range(begin, end):
             t, n, h = r % T, (r // T) % N, r // (T * N)
-            x, y = f32_array(args[0] + 4 * r * S, S), f32_array(args[4] + 4 * r * S, S)
-            p = f32_array(args[1] + 4 * r * P, P)
+            x, y = f32_array(a.scores + 4 * r * S, S), f32_array(a.out + 4 * r * S, S)  # (S,)
+            p = f32_array(a.p + 4 * r * P, P)
             for s in range(S):
                 y[s] = x[s]
             for d in range(P):
-                pos, factor = f32_array(args[2] + 4 * ((h * P + d) * L + T - 1 - t), S), p[d]
+                pos, factor = f32_array(a.pos + 4 * ((h * P + d) * L + T - 1 - t), S), p[d]
                 for s in range(S):
                     y[s] += factor * pos[s]
-            if args[3] != 0:
-                mask = u8_array(args[3] + (min(n, NM - 1) * TM + min(t, TM - 1)) * S, S)
+            if a.mask != 0:
+                mask = u8_array(a.mask + (min(n, NM - 1) * TM + min(t, TM - 1)) * S, S)
                 for s in range(S):
-                    y[s] = f32(-1000.0) if mask[s] else y[s]
-            m0, m1, m2, m3 = (
-                y[0],
-                y[0],
-                y[0],
-                y[0],
-            )  # four at a time: a single maximum is a chain of dependent steps
-            for j in range(S // 4):
-                m0 = y[4 * j] if y[4 * j] > m0 else m0
-                m1 = y[4 * j + 1] if y[4 * j + 1] > m1 else m1
-                m2 = y[4 * j + 2] if y[4 * j + 2] > m2 else m2
-                m3 = y[4 * j + 3] if y[4 * j + 3] > m3 else m3
-            for s in range(S // 4 * 4, S):
-                m0 = y[s] if y[s] > m0 else m0
-            top = max(max(m0, m1), max(m2, m3))
+                    y[s] = MASKED_SCORE if mask[s] else y[s]
+            top = _largest(y)
             total = f32(0.0)
             for s in range(S):
                 v = y[s] - top
-                e = f32(0.0) if v < f32(-80.0) else exp(v)  # exact zeros tell later what was masked
+                e = f32(0.0) if v < f32(-80.0) else exp(v)  # e^-80 is lost in any sum that holds a 1
                 y[s] = e
                 total += e
             inv = f32(1.0) / total
@@ -58,29 +82,47 @@ def positions_and_softmax(data):  # noqa: ANN001, ANN201
         begin, end = next_piece(data)
 
 
-@kernel(n_args=16)
-def positions_and_softmax_backward(data):  # noqa: ANN001, ANN201
-    """Gradient of the scores and of the positions; rows are pairs h * N + n.
+class SoftmaxBackward(NamedTuple):
+    """Gradients of :class:`Softmax`.
 
-    args: weights, their gradient, first (N, T, S): a further gradient of the first head's or 0, p (H, N, T, P), pos (H, P, L),
-    mask (NM, TM, S) bytes or 0, dscores (H, N, T, S), dp (H, N, T, P), dpos (H, N, P, L) zeroed, N, T, S, P, L, NM, TM.
+    weights (H, N, T, S), their gradient grad (H, N, T, S) and a further one of the first head's alone, first (N, T, S) or 0;
+    p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0; dscores (H, N, T, S), dp (H, N, T, P), dpos (H, N, P, L) zeroed.
     """
-    args, floats = arguments(data, 16, 1)
-    N, T, S, P, L, NM, TM = args[9], args[10], args[11], args[12], args[13], args[14], args[15]
+
+    weights: Address
+    grad: Address
+    first: Address
+    p: Address
+    pos: Address
+    mask: Address
+    dscores: Address
+    dp: Address
+    dpos: Address
+    N: int
+    T: int
+    S: int
+    P: int
+    L: int
+    NM: int
+    TM: int
+
+
+@kernel(SoftmaxBackward)
+def positions_and_softmax_backward(data: Pointer) -> None:
+    """Compute the gradients of the scores, of p and of pos; a kernel row is a pair h * N + n."""
+    a = fields(SoftmaxBackward, data)
+    N, T, S, P, L, NM, TM = a.N, a.T, a.S, a.P, a.L, a.NM, a.TM
     begin, end = next_piece(data)
     while begin < end:
         for i in range(begin, end):
             n, h = i % N, i // N
             for t in range(T):
                 r = i * T + t
-                w, g, ds = (
-                    f32_array(args[0] + 4 * r * S, S),
-                    f32_array(args[1] + 4 * r * S, S),
-                    f32_array(args[6] + 4 * r * S, S),
-                )
+                w, g = f32_array(a.weights + 4 * r * S, S), f32_array(a.grad + 4 * r * S, S)  # (S,)
+                ds = f32_array(a.dscores + 4 * r * S, S)
                 dot = f32(0.0)
-                if h == 0 and args[2] != 0:
-                    g0 = f32_array(args[2] + 4 * r * S, S)
+                if h == 0 and a.first != 0:
+                    g0 = f32_array(a.first + 4 * r * S, S)
                     for s in range(S):
                         dot += w[s] * (g[s] + g0[s])
                     for s in range(S):
@@ -90,14 +132,14 @@ def positions_and_softmax_backward(data):  # noqa: ANN001, ANN201
                         dot += w[s] * g[s]
                     for s in range(S):
                         ds[s] = w[s] * (g[s] - dot)
-                if args[5] != 0:
-                    mask = u8_array(args[5] + (min(n, NM - 1) * TM + min(t, TM - 1)) * S, S)
+                if a.mask != 0:
+                    mask = u8_array(a.mask + (min(n, NM - 1) * TM + min(t, TM - 1)) * S, S)
                     for s in range(S):
                         ds[s] = f32(0.0) if mask[s] else ds[s]
-                p, dp = f32_array(args[3] + 4 * r * P, P), f32_array(args[7] + 4 * r * P, P)
+                p, dp = f32_array(a.p + 4 * r * P, P), f32_array(a.dp + 4 * r * P, P)
                 for d in range(P):
-                    pos = f32_array(args[4] + 4 * ((h * P + d) * L + T - 1 - t), S)
-                    dpos = f32_array(args[8] + 4 * ((i * P + d) * L + T - 1 - t), S)
+                    pos = f32_array(a.pos + 4 * ((h * P + d) * L + T - 1 - t), S)
+                    dpos = f32_array(a.dpos + 4 * ((i * P + d) * L + T - 1 - t), S)
                     factor, total = p[d], f32(0.0)
                     for s in range(S):
                         total += ds[s] * pos[s]

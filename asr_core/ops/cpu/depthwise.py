@@ -1,140 +1,156 @@
 """Depthwise convolutions with the channels innermost, so that every tap is a vector operation and nothing is transposed.
 
 1-D: x (T, N, C) along T; weights (K, C). With ``chunk`` > 0 a tap never leaves its chunk of that many frames.
-2-D: x (N, T, F, C) along T and F; weights (KT, KF, C), both odd, zero padding that keeps the size.
+2-D: x (N, T, F, C) along T and F; weights (KT, KF, C), both odd, zero padding that keeps the size. Only the gradient of its weights
+is here: in the other directions torch is as fast.
+
+The gradient with respect to the input is the convolution of dy with the taps in reverse order (``flip``) and without bias.
 """
 
-import numpy as np
+from typing import NamedTuple, Tuple
 
-from asr_core.ops.cpu.parallel import arguments, f32_array, kernel, next_piece
+import numpy as np
+from numba import njit
+
+from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece
 
 f32 = np.float32
 
 
-@kernel(n_args=11)
-def conv1d(data):  # noqa: ANN001, ANN201
-    """args: x (T, N, C), w (K, C), bias (C,), y (T, N, C), T, N, C, K, pad, chunk, flip; rows are frames t.
+@njit(inline="always")
+def _multiply_add(out: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    """Add x (C,) times y (C,) to out (C,)."""
+    for c in range(out.size):
+        out[c] += x[c] * y[c]
 
-    y[t] = bias + sum_k w[k] x[t + k - pad]; with flip the taps run backwards, y[t] = sum_k w[k] x[t - k + pad],
-    which is the gradient with respect to the input (bias 0: its address).
-    """
-    args, floats = arguments(data, 11, 1)
-    T, N, C, K, pad, chunk, flip = args[4], args[5], args[6], args[7], args[8], args[9], args[10]
-    row = N * C
-    x, w, y = f32_array(args[0], T * row), f32_array(args[1], K * C), f32_array(args[3], T * row)
-    bias = f32_array(args[2], C)
+
+@njit(inline="always")
+def _add(out: np.ndarray, x: np.ndarray) -> None:
+    """Add x (C,) to out (C,)."""
+    for c in range(out.size):
+        out[c] += x[c]
+
+
+@njit(inline="always")
+def _chunk_of(t: int, chunk: int, T: int) -> Tuple[int, int]:
+    """Return the frames [low, high) that frame t of T may see."""
+    low = (t // chunk) * chunk if chunk > 0 else 0
+    return low, min(T, low + chunk) if chunk > 0 else T
+
+
+class Conv1d(NamedTuple):
+    """x (T, N, C), w (K, C), bias (C,) or 0, y (T, N, C); ``pad`` zeros before the first frame."""
+
+    x: Address
+    w: Address
+    bias: Address
+    y: Address
+    T: int
+    N: int
+    C: int
+    K: int
+    pad: int
+    chunk: int
+    flip: int
+
+
+@kernel(Conv1d)
+def conv1d(data: Pointer) -> None:
+    """Compute y[t] = bias + sum_k w[k] x[t + k - pad], with flip x[t - k + pad]; a kernel row is a frame."""
+    a = fields(Conv1d, data)
+    T, C, pad, flip = a.T, a.C, a.pad, a.flip
+    row = a.N * C
+    x, w, y = f32_array(a.x, T * row), f32_array(a.w, a.K * C), f32_array(a.y, T * row)
+    bias = f32_array(a.bias, C)
     begin, end = next_piece(data)
     while begin < end:
         for t in range(begin, end):
-            low = (t // chunk) * chunk if chunk > 0 else 0
-            high = min(T, low + chunk) if chunk > 0 else T
-            for n in range(N):
+            low, high = _chunk_of(t, a.chunk, T)
+            for n in range(a.N):
                 out = y[t * row + n * C : t * row + (n + 1) * C]
                 for c in range(C):
-                    out[c] = bias[c] if args[2] != 0 else f32(0.0)
-                for k in range(K):
+                    out[c] = bias[c] if a.bias != 0 else f32(0.0)
+                for k in range(a.K):
                     s = t - k + pad if flip else t + k - pad
                     if s >= low and s < high:
-                        v, u = w[k * C : (k + 1) * C], x[s * row + n * C : s * row + (n + 1) * C]
-                        for c in range(C):
-                            out[c] += v[c] * u[c]
+                        _multiply_add(out, w[k * C : (k + 1) * C], x[s * row + n * C : s * row + (n + 1) * C])
         begin, end = next_piece(data)
 
 
-@kernel(n_args=11)
-def conv1d_weight_grad(data):  # noqa: ANN001, ANN201
-    """args: x (T, N, C), dy (T, N, C), dw (P, K, C), db (P, C), T, N, C, K, pad, chunk, P; rows are 0...P, a part of the frames each.
+class Conv1dWeightGrad(NamedTuple):
+    """x (T, N, C), dy (T, N, C); dw (P, K, C) and db (P, C), sums over P parts of the frames, zeroed."""
 
-    dw[p, k] = sum over the p-th part's t and all n of dy[t] x[t + k - pad]; db[p] likewise of dy[t]. Both start at zero.
-    """
-    args, floats = arguments(data, 11, 1)
-    T, N, C, K, pad, chunk, P = args[4], args[5], args[6], args[7], args[8], args[9], args[10]
-    row = N * C
-    x, dy = f32_array(args[0], T * row), f32_array(args[1], T * row)
+    x: Address
+    dy: Address
+    dw: Address
+    db: Address
+    T: int
+    N: int
+    C: int
+    K: int
+    pad: int
+    chunk: int
+    P: int
+
+
+@kernel(Conv1dWeightGrad)
+def conv1d_weight_grad(data: Pointer) -> None:
+    """Add dy[t] x[t + k - pad] to dw[p, k] and dy[t] to db[p] for the frames t of part p; a kernel row is a part."""
+    a = fields(Conv1dWeightGrad, data)
+    T, C, K, pad, P = a.T, a.C, a.K, a.pad, a.P
+    row = a.N * C
+    x, dy = f32_array(a.x, T * row), f32_array(a.dy, T * row)
     begin, end = next_piece(data)
     while begin < end:
         for p in range(begin, end):
-            dw, db = f32_array(args[2] + 4 * p * K * C, K * C), f32_array(args[3] + 4 * p * C, C)
+            dw, db = f32_array(a.dw + 4 * p * K * C, K * C), f32_array(a.db + 4 * p * C, C)
             for t in range(p * T // P, (p + 1) * T // P):
-                low = (t // chunk) * chunk if chunk > 0 else 0
-                high = min(T, low + chunk) if chunk > 0 else T
-                for n in range(N):
+                low, high = _chunk_of(t, a.chunk, T)
+                for n in range(a.N):
                     g = dy[t * row + n * C : t * row + (n + 1) * C]
-                    for c in range(C):
-                        db[c] += g[c]
+                    _add(db, g)
                     for k in range(K):
                         s = t + k - pad
                         if s >= low and s < high:
-                            v, u = dw[k * C : (k + 1) * C], x[s * row + n * C : s * row + (n + 1) * C]
-                            for c in range(C):
-                                v[c] += g[c] * u[c]
+                            u = x[s * row + n * C : s * row + (n + 1) * C]
+                            _multiply_add(dw[k * C : (k + 1) * C], g, u)
         begin, end = next_piece(data)
 
 
-@kernel(n_args=10)
-def conv2d(data):  # noqa: ANN001, ANN201
-    """args: x (N, T, F, C), w (KT, KF, C), bias (C,) or 0, y (N, T, F, C), T, F, C, KT, KF, flip; rows are frames n * T + t.
+class Conv2dWeightGrad(NamedTuple):
+    """x (N, T, F, C), dy (N, T, F, C); dw (P, KT, KF, C) and db (P, C), sums over P parts of the frames, zeroed."""
 
-    y[t, f] = bias + sum w[i, j] x[t + i - KT // 2, f + j - KF // 2]; flip reverses both taps (the gradient of the input).
-    """
-    args, floats = arguments(data, 10, 1)
-    T, F, C, KT, KF, flip = args[4], args[5], args[6], args[7], args[8], args[9]
-    row = F * C
-    w = f32_array(args[1], KT * KF * C)
-    bias = f32_array(args[2], C)
-    begin, end = next_piece(data)
-    while begin < end:
-        for r in range(begin, end):
-            n, t = r // T, r % T
-            x = f32_array(args[0] + 4 * n * T * row, T * row)
-            y = f32_array(args[3] + 4 * r * row, row)
-            for f in range(F):
-                out = y[f * C : (f + 1) * C]
-                for c in range(C):
-                    out[c] = bias[c] if args[2] != 0 else f32(0.0)
-                for i in range(KT):
-                    s = t + i - KT // 2
-                    if s < 0 or s >= T:
-                        continue
-                    for j in range(KF):
-                        q = f + j - KF // 2
-                        if q < 0 or q >= F:
-                            continue
-                        tap = (KT - 1 - i) * KF + KF - 1 - j if flip else i * KF + j
-                        v, u = w[tap * C : (tap + 1) * C], x[s * row + q * C : s * row + (q + 1) * C]
-                        for c in range(C):
-                            out[c] += v[c] * u[c]
-        begin, end = next_piece(data)
+    x: Address
+    dy: Address
+    dw: Address
+    db: Address
+    N: int
+    T: int
+    F: int
+    C: int
+    KT: int
+    KF: int
+    P: int
 
 
-@kernel(n_args=11)
-def conv2d_weight_grad(data):  # noqa: ANN001, ANN201
-    """args: x, dy (N, T, F, C), dw (P, KT, KF, C), db (P, C), N, T, F, C, KT, KF, P; rows are 0...P, a part of the frames each."""
-    args, floats = arguments(data, 11, 1)
-    N, T, F, C, KT, KF, P = args[4], args[5], args[6], args[7], args[8], args[9], args[10]
-    row, frames = F * C, N * T
+@kernel(Conv2dWeightGrad)
+def conv2d_weight_grad(data: Pointer) -> None:
+    """Add dy[t, f] x[t + i - KT // 2, f + j - KF // 2] to dw[p, i, j] and dy to db[p]; a kernel row is a part of the N T frames."""
+    a = fields(Conv2dWeightGrad, data)
+    T, F, C, KT, KF, P = a.T, a.F, a.C, a.KT, a.KF, a.P
+    row, frames = F * C, a.N * T
     begin, end = next_piece(data)
     while begin < end:
         for p in range(begin, end):
-            dw, db = f32_array(args[2] + 4 * p * KT * KF * C, KT * KF * C), f32_array(args[3] + 4 * p * C, C)
+            dw, db = f32_array(a.dw + 4 * p * KT * KF * C, KT * KF * C), f32_array(a.db + 4 * p * C, C)
             for r in range(p * frames // P, (p + 1) * frames // P):
                 n, t = r // T, r % T
-                x = f32_array(args[0] + 4 * n * T * row, T * row)
-                dy = f32_array(args[1] + 4 * r * row, row)
+                x, dy = f32_array(a.x + 4 * n * T * row, T * row), f32_array(a.dy + 4 * r * row, row)
                 for f in range(F):
                     g = dy[f * C : (f + 1) * C]
-                    for c in range(C):
-                        db[c] += g[c]
-                    for i in range(KT):
-                        s = t + i - KT // 2
-                        if s < 0 or s >= T:
-                            continue
-                        for j in range(KF):
-                            q = f + j - KF // 2
-                            if q < 0 or q >= F:
-                                continue
-                            v = dw[(i * KF + j) * C : (i * KF + j + 1) * C]
-                            u = x[s * row + q * C : s * row + (q + 1) * C]
-                            for c in range(C):
-                                v[c] += g[c] * u[c]
+                    _add(db, g)
+                    for i in range(max(0, KT // 2 - t), min(KT, KT // 2 + T - t)):
+                        for j in range(max(0, KF // 2 - f), min(KF, KF // 2 + F - f)):
+                            at = (t + i - KT // 2) * row + (f + j - KF // 2) * C
+                            _multiply_add(dw[(i * KF + j) * C : (i * KF + j + 1) * C], g, x[at : at + C])
         begin, end = next_piece(data)

@@ -1,4 +1,7 @@
-"""When a fused CPU kernel may be used in place of the plain torch form."""
+"""Conditions under which a fused CPU kernel may replace the plain torch form.
+
+The kernels need numba, which is optional: modules that use them import them at their top, under ``if HAS_NUMBA``.
+"""
 
 import functools
 import os
@@ -7,21 +10,22 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+try:
+    import numba  # noqa: F401
+
+    HAS_NUMBA = True
+except ImportError:
+    HAS_NUMBA = False
+
 
 @functools.lru_cache(maxsize=None)
 def available() -> bool:
-    """Whether numba can be imported and ``ASR_CORE_CPU_KERNELS`` is not 0."""
-    if os.environ.get("ASR_CORE_CPU_KERNELS", "1") == "0":
-        return False
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Return whether numba can be imported and ``ASR_CORE_CPU_KERNELS`` is not 0."""
+    return HAS_NUMBA and os.environ.get("ASR_CORE_CPU_KERNELS", "1") != "0"
 
 
 def usable(*tensors: Optional[Tensor]) -> bool:
-    """Whether all ``tensors`` (None allowed) are float32 on the CPU and the kernels are available."""
+    """Return whether all ``tensors`` (None allowed) are float32 on the CPU and the kernels are available."""
     return (
         all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
         and available()
@@ -29,18 +33,18 @@ def usable(*tensors: Optional[Tensor]) -> bool:
 
 
 def like(x: Tensor, reference: Tensor) -> Tensor:
-    """``x`` laid out in memory as ``reference`` is (``reference`` dense), so that one index serves both."""
+    """Return ``x`` laid out in memory as ``reference`` is (``reference`` dense), so that one index serves both."""
     return x if x.stride() == reference.stride() else torch.empty_like(reference).copy_(x)
 
 
 def dense(x: Tensor) -> Tensor:
-    """``x`` itself where its elements fill memory without gaps (contiguous or channels last), else a contiguous copy."""
+    """Return ``x`` itself where its elements fill memory without gaps (contiguous or channels last), else a contiguous copy."""
     if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.contiguous()
 
 
 def rows_of(x: Tensor, channel_dim: int) -> Optional[Tensor]:
-    """A (rows, C) view of ``x`` with the channels innermost, or None where memory is not laid out so."""
+    """Return a view of ``x`` with the channels innermost, (R, C), or None where memory is not laid out so."""
     last = x.movedim(channel_dim, -1)
     return last.reshape(-1, last.shape[-1]) if last.is_contiguous() else None

@@ -1,104 +1,138 @@
-"""Runs numba-compiled kernels on torch's own OpenMP threads.
+"""Kernels compiled by numba that run on torch's own OpenMP threads.
 
 Torch and numba each keep a pool of threads that wait for work by spinning; on a machine with few cores two pools steal time
 from each other. A kernel here is a C function of one argument, so the pool that torch already has can run it: libgomp's
 ``GOMP_parallel`` is called with its address. Where no libgomp is found, Python threads run it (the GIL is released).
 
-A kernel takes its work piece by piece until none is left::
+A kernel names its parameters in a NamedTuple and takes its rows piece by piece until none is left::
 
-    @kernel(n_args=3, n_floats=1)
-    def scale(data):
-        args, floats = arguments(data, 3, 1)
+    class Scale(NamedTuple):
+        x: Address  # any shape, R elements
+        y: Address  # as x
+        factor: float  # floats stand last
+
+    @kernel(Scale)
+    def scale(data: Pointer) -> None:
+        a = fields(Scale, data)
         begin, end = next_piece(data)
         while begin < end:
-            x, y = f32_array(args[0] + 4 * begin, end - begin), f32_array(args[1] + 4 * begin, end - begin)
+            x, y = f32_array(a.x + 4 * begin, end - begin), f32_array(a.y + 4 * begin, end - begin)
             for i in range(end - begin):
-                y[i] = np.float32(floats[0]) * x[i]
+                y[i] = np.float32(a.factor) * x[i]
             begin, end = next_piece(data)
 
-    scale(total=x.numel(), grain=16384, args=[x, y, 0], floats=[2.0])
+    scale(x.numel(), 16384, Scale(x, y, factor=2.0))
 """
 
 import ctypes
 import functools
 import logging
+import typing
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Generic, NewType, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from numba.core.base import BaseContext
+from numba.core.ccallback import CFunc
+from numba.extending import intrinsic, overload
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
-# Header of the data block: next piece, number of pieces, rows per piece, rows in all, address of the float parameters.
-HEADER = 5
+# The entries of a data block that come before the kernel's parameters: next piece, number of pieces, rows per piece, rows in all.
+HEADER = 4
 # Reassociation and contraction let loops vectorise; NaN and infinity keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
+# The address of a kernel's data block, all that a kernel is called with.
+Pointer = NewType("Pointer", int)
+# A kernel's parameter that is a contiguous tensor for the caller (0: none) and its address, an int, inside the kernel.
+Address = Any
+# Makes the array of a number of elements at an address: f32_array or f64_array.
+ArrayAt = Callable[[int, int], np.ndarray]
+Values = Sequence[ir.Value]  # of LLVM
+# The NamedTuple of a kernel's parameters.
+Parameters = TypeVar("Parameters", bound=Tuple[Any, ...])
+
 
 @intrinsic
-def _fetch_add(typingctx, pointer):  # noqa: ANN001, ANN202
+def _fetch_add(typingctx: object, pointer: types.Type) -> Tuple[object, Callable]:
     """Add 1 to the int64 at ``pointer`` in one indivisible step; return what it held."""
 
-    def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context: BaseContext, builder: ir.IRBuilder, signature: object, args: Values) -> ir.Value:
         return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(pointer), codegen
 
 
-def _pointer_intrinsic(element: Any) -> Callable:
-    @intrinsic
-    def as_pointer(typingctx, address):  # noqa: ANN001, ANN202
-        target = types.CPointer(element)
+@intrinsic
+def _as_f64_pointer(typingctx: object, pointer: types.Type) -> Tuple[object, Callable]:
+    """The same pointer, to float64."""
+    target = types.CPointer(types.float64)
 
-        def codegen(context, builder, signature, args):  # noqa: ANN001, ANN202
+    def codegen(context: BaseContext, builder: ir.IRBuilder, signature: object, args: Values) -> ir.Value:
+        return builder.bitcast(args[0], context.get_value_type(target))
+
+    return target(pointer), codegen
+
+
+def _array_at(element: types.Type) -> ArrayAt:
+    """A compiled function (address, size) -> the array of ``size`` elements at ``address``."""
+    target = types.CPointer(element)
+
+    @intrinsic
+    def as_pointer(typingctx: object, address: types.Type) -> Tuple[object, Callable]:
+        def codegen(context: BaseContext, builder: ir.IRBuilder, signature: object, args: Values) -> ir.Value:
             return builder.inttoptr(args[0], context.get_value_type(target))
 
         return target(types.int64), codegen
 
-    return as_pointer
+    @njit(inline="always")
+    def array_at(address: int, size: int) -> np.ndarray:
+        return carray(as_pointer(address), size)
+
+    return array_at
 
 
-_f32_pointer, _f64_pointer, _i64_pointer = (
-    _pointer_intrinsic(t) for t in (types.float32, types.float64, types.int64)
-)
-_u8_pointer = _pointer_intrinsic(types.uint8)
+f32_array = _array_at(types.float32)
+f64_array = _array_at(types.float64)
+i64_array = _array_at(types.int64)
+u8_array = _array_at(types.uint8)  # bytes, booleans
+
+
+def fields(kind: Type[Parameters], data: Pointer) -> Parameters:
+    """Return the parameters that the kernel was called with, inside the kernel: a NamedTuple ``kind`` of int64 and float64."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(fields, inline="always")
+def _fields(kind: types.NamedTupleClass, data: Pointer) -> Callable:
+    cls = kind.instance_class
+    num_floats = _num_floats(cls)
+    num_ints = len(cls._fields) - num_floats
+    middle, end = HEADER + num_ints, HEADER + num_ints + num_floats
+
+    def read_ints(kind: types.NamedTupleClass, data: Pointer) -> Tuple:
+        return cls(*to_fixed_tuple(carray(data, end)[HEADER:], num_ints))
+
+    def read_both(kind: types.NamedTupleClass, data: Pointer) -> Tuple:
+        ints, floats = carray(data, end)[HEADER:middle], carray(_as_f64_pointer(data), end)[middle:]
+        return cls(*(to_fixed_tuple(ints, num_ints) + to_fixed_tuple(floats, num_floats)))
+
+    return read_both if num_floats else read_ints
+
+
+def _num_floats(cls: type) -> int:
+    """The number of float parameters, which must be the last ones."""
+    is_float = [hint is float for hint in typing.get_type_hints(cls).values()]
+    if is_float != sorted(is_float):
+        raise TypeError(f"{cls.__name__}: a kernel's float parameters must stand last")
+    return sum(is_float)
 
 
 @njit(inline="always")
-def f32_array(address, size):  # noqa: ANN001, ANN201
-    """The float32 array of ``size`` elements at ``address``."""
-    return carray(_f32_pointer(address), size)
-
-
-@njit(inline="always")
-def f64_array(address, size):  # noqa: ANN001, ANN201
-    """The float64 array of ``size`` elements at ``address``."""
-    return carray(_f64_pointer(address), size)
-
-
-@njit(inline="always")
-def i64_array(address, size):  # noqa: ANN001, ANN201
-    """The int64 array of ``size`` elements at ``address``."""
-    return carray(_i64_pointer(address), size)
-
-
-@njit(inline="always")
-def u8_array(address, size):  # noqa: ANN001, ANN201
-    """The bytes (booleans) of which there are ``size`` at ``address``."""
-    return carray(_u8_pointer(address), size)
-
-
-@njit(inline="always")
-def arguments(data, n_args, n_floats):  # noqa: ANN001, ANN201
-    """The integer arguments (addresses of tensors, sizes) and the float64 parameters of a kernel's data block."""
-    head = carray(data, HEADER + n_args)
-    return head[HEADER:], f64_array(head[4], n_floats)
-
-
-@njit(inline="always")
-def next_piece(data):  # noqa: ANN001, ANN201
+def next_piece(data: Pointer) -> Tuple[int, int]:
     """Take the next rows [begin, end) of the work; begin >= end when none are left."""
     head = carray(data, HEADER)
     begin = _fetch_add(data) * head[2]
@@ -106,60 +140,66 @@ def next_piece(data):  # noqa: ANN001, ANN201
 
 
 @functools.lru_cache(maxsize=None)
-def _say_once() -> None:
+def _announce_compilation() -> None:
     logging.info("compiling CPU kernels: half a minute, the first time they are used on this machine")
 
 
-class Kernel:
-    """A compiled kernel; made by :func:`kernel`, compiled (or read from numba's cache) at the first call."""
+class Kernel(Generic[Parameters]):
+    """A compiled kernel; made by :func:`kernel`, compiled (or read from numba's cache) at the first call.
 
-    def __init__(self, function: Callable, n_args: int, n_floats: int) -> None:
-        self._function, self._n_args, self._n_floats = function, n_args, n_floats
+    Args:
+      function: the kernel in Python, of one argument.
+      kind: NamedTuple of its parameters.
+    """
+
+    def __init__(self, function: Callable[[Pointer], None], kind: Type[Parameters]) -> None:
+        self._function = function
+        self._num_floats = _num_floats(kind)
         functools.update_wrapper(self, function)
 
     @functools.cached_property
-    def _address(self) -> int:
+    def _compiled(self) -> CFunc:
+        """What numba made of the function; kept, as its code lives as long as it does."""
         signature = types.void(types.CPointer(types.int64))
+        options: Any = {"nopython": True, "fastmath": FAST, "error_model": "numpy"}
         try:
-            self._compiled = cfunc(signature, nopython=True, cache=True, fastmath=FAST, error_model="numpy")(
-                self._function
-            )
+            compiled = cfunc(signature, cache=True, **options)(self._function)
         except RuntimeError:  # numba finds no folder for its cache that may be written to
-            self._compiled = cfunc(signature, nopython=True, fastmath=FAST, error_model="numpy")(
-                self._function
-            )
-        if not self._compiled.cache_hits:
-            _say_once()
+            compiled = cfunc(signature, **options)(self._function)
+        if not compiled.cache_hits:
+            _announce_compilation()
+        return compiled
+
+    @functools.cached_property
+    def _address(self) -> int:
         return self._compiled.address
 
-    def __call__(self, total: int, grain: int, args: Sequence[Any], floats: Sequence[float] = ()) -> None:
+    def __call__(self, total: int, grain: int, args: Parameters) -> None:
         """Process rows 0...total.
 
         Args:
           total: number of rows; 0 does nothing.
           grain: the least number of rows worth a thread of their own.
-          args: contiguous tensors (their addresses are passed) and integers, in the kernel's order.
-          floats: its float parameters.
+          args: parameters, whose tensors are contiguous (their addresses are passed).
         """
-        if len(args) != self._n_args or len(floats) != self._n_floats:
-            raise ValueError(f"{self.__name__} takes {self._n_args} arguments and {self._n_floats} floats")
         if total <= 0:
             return
         threads = min(torch.get_num_threads(), -(-total // grain))
         rows = (
-            total
-            if threads <= 1
-            else max(1, min(-(-total // threads), max(grain, -(-total // (4 * threads)))))
+            total  # per piece; with several threads four pieces for each, so that a slow thread takes fewer
         )
-        params = np.array(floats if floats else (0.0,), dtype=np.float64)
-        values = [a if isinstance(a, int) else a.data_ptr() for a in args]
-        data = np.array([0, -(-total // rows), rows, total, params.ctypes.data, *values], dtype=np.int64)
+        if threads > 1:
+            rows = max(1, min(-(-total // threads), max(grain, -(-total // (4 * threads)))))
+        num_ints = len(args) - self._num_floats
+        ints = [a if isinstance(a, int) else a.data_ptr() for a in args[:num_ints]]
+        data = np.array([0, -(-total // rows), rows, total, *ints, *[0] * self._num_floats], dtype=np.int64)
+        data.view(np.float64)[HEADER + num_ints :] = args[num_ints:]
         _launch(self._address, data.ctypes.data, threads)
 
 
-def kernel(n_args: int, n_floats: int = 0) -> Callable[[Callable], Kernel]:
-    """Make a :class:`Kernel` of a module-level function of one argument (see the module's example)."""
-    return lambda function: Kernel(function, n_args, n_floats)
+def kernel(kind: Type[Parameters]) -> Callable[[Callable[[Pointer], None]], Kernel[Parameters]]:
+    """Make a :class:`Kernel` with the parameters ``kind`` of a module-level function (see the module's example)."""
+    return lambda function: Kernel(function, kind)
 
 
 @functools.lru_cache(maxsize=None)

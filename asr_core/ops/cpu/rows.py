@@ -1,60 +1,91 @@
 """Kernels over rows of C channels: statistics of channels, the balancer's gradient, BiasNorm."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from asr_core.ops.cpu.parallel import arguments, f32_array, kernel, next_piece
+from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece
 
 f32 = np.float32
-PART = 64  # rows whose contributions to a gradient are summed into one partial sum
+PART = 64  # rows whose contributions to a gradient make one partial sum, so that threads share no sum
 
 
-@kernel(n_args=5)
-def channel_sums(data):  # noqa: ANN001, ANN201
-    """args: x (R, C), sums (P, 2, C) zeroed, R, C, P; rows are 0...P, a part of the R each. Sums of x and of x^2."""
-    args, floats = arguments(data, 5, 1)
-    R, C, P = args[2], args[3], args[4]
+class ChannelSums(NamedTuple):
+    """Sums of x and of x^2 over P parts of the rows: x (R, C), sums (P, 2, C) zeroed."""
+
+    x: Address
+    sums: Address
+    R: int
+    C: int
+    P: int
+
+
+@kernel(ChannelSums)
+def channel_sums(data: Pointer) -> None:
+    """Add up x and x^2 of each channel; a kernel row is one of the P parts."""
+    a = fields(ChannelSums, data)
+    R, C, P = a.R, a.C, a.P
     begin, end = next_piece(data)
     while begin < end:
         for p in range(begin, end):
-            total, square = f32_array(args[1] + 8 * p * C, C), f32_array(args[1] + 8 * p * C + 4 * C, C)
+            total, square = f32_array(a.sums + 8 * p * C, C), f32_array(a.sums + 8 * p * C + 4 * C, C)
             for r in range(p * R // P, (p + 1) * R // P):
-                x = f32_array(args[0] + 4 * r * C, C)
+                x = f32_array(a.x + 4 * r * C, C)
                 for c in range(C):
                     total[c] += x[c]
                     square[c] += x[c] * x[c]
         begin, end = next_piece(data)
 
 
-@kernel(n_args=6)
-def balance(data):  # noqa: ANN001, ANN201
-    """args: x (R, C), g (R, C), out (R, C), a (C,), b (C,), C. out = g + |g| (a + b x)."""
-    args, floats = arguments(data, 6, 1)
-    C = args[5]
-    a, b = f32_array(args[3], C), f32_array(args[4], C)
+class Balance(NamedTuple):
+    """The balancer's gradient: x (R, C), dy (R, C), dx (R, C), coefficients a (C,) and b (C,)."""
+
+    x: Address
+    dy: Address
+    dx: Address
+    a: Address
+    b: Address
+    C: int
+
+
+@kernel(Balance)
+def balance(data: Pointer) -> None:
+    """Compute dx = dy + |dy| (a + b x); a kernel row is one of the R rows."""
+    k = fields(Balance, data)
+    C = k.C
+    a, b = f32_array(k.a, C), f32_array(k.b, C)
     begin, end = next_piece(data)
     while begin < end:
         for r in range(begin, end):
-            x, g, out = (
-                f32_array(args[0] + 4 * r * C, C),
-                f32_array(args[1] + 4 * r * C, C),
-                f32_array(args[2] + 4 * r * C, C),
-            )
+            x, dy = f32_array(k.x + 4 * r * C, C), f32_array(k.dy + 4 * r * C, C)
+            dx = f32_array(k.dx + 4 * r * C, C)
             for c in range(C):
-                out[c] = g[c] + abs(g[c]) * (a[c] + b[c] * x[c])
+                dx[c] = dy[c] + abs(dy[c]) * (a[c] + b[c] * x[c])
         begin, end = next_piece(data)
 
 
-@kernel(n_args=5, n_floats=1)
-def bias_norm_forward(data):  # noqa: ANN001, ANN201
-    """args: x (R, C), bias (C,), y (R, C), inv_rms (R,), C; floats: scale. inv_rms = rms(x - bias)^-1; y = x inv_rms scale."""
-    args, floats = arguments(data, 5, 1)
-    C, scale = args[4], f32(floats[0])
-    bias = f32_array(args[1], C)
+class BiasNormForward(NamedTuple):
+    """BiasNorm: x (R, C), bias (C,), y (R, C), inv_rms (R,)."""
+
+    x: Address
+    bias: Address
+    y: Address
+    inv_rms: Address
+    C: int
+    scale: float
+
+
+@kernel(BiasNormForward)
+def bias_norm_forward(data: Pointer) -> None:
+    """Compute inv_rms = 1 / rms(x - bias) and y = x inv_rms scale; a kernel row is one of the R rows."""
+    a = fields(BiasNormForward, data)
+    C, scale = a.C, f32(a.scale)
+    bias = f32_array(a.bias, C)
     begin, end = next_piece(data)
     while begin < end:
-        inv_rms = f32_array(args[3], end)
+        inv_rms = f32_array(a.inv_rms, end)
         for r in range(begin, end):
-            x, y = f32_array(args[0] + 4 * r * C, C), f32_array(args[2] + 4 * r * C, C)
+            x, y = f32_array(a.x + 4 * r * C, C), f32_array(a.y + 4 * r * C, C)
             square = f32(0.0)
             for c in range(C):
                 square += (x[c] - bias[c]) * (x[c] - bias[c])
@@ -65,27 +96,39 @@ def bias_norm_forward(data):  # noqa: ANN001, ANN201
         begin, end = next_piece(data)
 
 
-@kernel(n_args=9, n_floats=1)
-def bias_norm_backward(data):  # noqa: ANN001, ANN201
-    """args: x, dy (R, C), bias (C,), inv_rms (R,), dx (R, C), dbias (P, C) and dscale (P,) zeroed, R, C; floats: scale.
+class BiasNormBackward(NamedTuple):
+    """Gradient of BiasNorm, by P = ceil(R / PART) parts of the rows.
 
-    Rows are 0...P, PART of the R each; dscale is the gradient of log(scale).
+    x (R, C), dy (R, C), bias (C,), inv_rms (R,), dx (R, C); dbias (P, C) and dscale (P,), the gradient of log(scale), zeroed.
     """
-    args, floats = arguments(data, 9, 1)
-    R, C, scale = args[7], args[8], f32(floats[0])
-    bias, inv_rms = f32_array(args[2], C), f32_array(args[3], R)
+
+    x: Address
+    dy: Address
+    bias: Address
+    inv_rms: Address
+    dx: Address
+    dbias: Address
+    dscale: Address
+    R: int
+    C: int
+    scale: float
+
+
+@kernel(BiasNormBackward)
+def bias_norm_backward(data: Pointer) -> None:
+    """Compute dx, dbias and dscale from dy; a kernel row is one of the P parts."""
+    a = fields(BiasNormBackward, data)
+    R, C, scale = a.R, a.C, f32(a.scale)
+    bias, inv_rms = f32_array(a.bias, C), f32_array(a.inv_rms, R)
     begin, end = next_piece(data)
     while begin < end:
         parts = (R + PART - 1) // PART
-        dscale = f32_array(args[6], parts)
+        dscale = f32_array(a.dscale, parts)
         for p in range(begin, end):
-            dbias = f32_array(args[5] + 4 * p * C, C)
+            dbias = f32_array(a.dbias + 4 * p * C, C)
             for r in range(p * PART, min(R, (p + 1) * PART)):
-                x, dy, dx = (
-                    f32_array(args[0] + 4 * r * C, C),
-                    f32_array(args[1] + 4 * r * C, C),
-                    f32_array(args[4] + 4 * r * C, C),
-                )
+                x, dy = f32_array(a.x + 4 * r * C, C), f32_array(a.dy + 4 * r * C, C)
+                dx = f32_array(a.dx + 4 * r * C, C)
                 factor = inv_rms[r] * scale
                 along = f32(0.0)
                 for c in range(C):

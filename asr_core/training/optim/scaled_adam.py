@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.training.optim.clipping import GradientClipper
-from asr_core.training.optim.stacked_parameters import CpuPasses, Stack, TorchPasses
+from asr_core.training.optim.stacked_parameters import CpuPasses, Stack, StepSizes, TorchPasses
 
 NamedParams = List[Tuple[str, nn.Parameter]]
 
@@ -194,12 +194,15 @@ class ScaledAdam(torch.optim.Optimizer):
         factor = correction**-0.5 if correction < 0.99 else 1.0  # later the correction is too small to matter
         new = 1 - beta1
         group.passes.step(
-            (beta1, beta2),
-            (1 - beta2) * clip * clip,
-            factor,
-            opts["eps"],
-            size * (-lr * clip * new),
-            growth * new,
+            StepSizes(
+                beta1=beta1,
+                beta2=beta2,
+                weight=(1 - beta2) * clip * clip,
+                factor=factor,
+                eps=opts["eps"],
+                rate=size * (-lr * clip * new),
+                growth=growth * new,
+            )
         )
         for stack, state in zip(group.stacks, group.states):
             state["step"] += 1
