@@ -52,44 +52,40 @@ which ``s_range`` contexts matter on each frame, and only for these is the joine
 Errors: ValueError for arguments that do not fit together. Second derivatives are not supported.
 """
 
-import importlib.util
-from types import ModuleType
-from typing import Callable, Optional, Union
+from typing import Callable, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
+from asr_core.ops.cpu.dispatch import HAS_NUMBA
 from asr_core.ops.rnnt import torch_backend, torchaudio_backend
-from asr_core.ops.rnnt.functions import Pruned, Pruning, Smoothed
+from asr_core.ops.rnnt.backend import RnntBackend
+from asr_core.ops.rnnt.functions import Pruned, Pruning, Scales, Smoothed
 from asr_core.ops.rnnt.lattice import RNNT_TYPES, Lattice
 from asr_core.ops.rnnt.projected import Output, Projected
 
+if HAS_NUMBA:
+    from asr_core.ops.rnnt import numba_backend
+
 BACKENDS = ("auto", "torch", "numba", "torchaudio")
 
-LossAndCounts = Union[Tensor, tuple[Tensor, tuple[Tensor, Tensor]]]
+LossAndCounts = Union[Tensor, Tuple[Tensor, Tuple[Tensor, Tensor]]]
 
 
 def tanh_of_sum(am: Tensor, lm: Tensor) -> Tensor:
-    """``tanh(am + lm)``, the usual joiner before its output layer."""
+    """Return ``tanh(am + lm)`` (M, J), the usual joiner before its output layer."""
     return torch.tanh(am + lm)
 
 
 def rnnt_loss(
-    logits: Tensor,
-    symbols: Tensor,
-    termination_symbol: int,
-    boundary: Optional[Tensor] = None,
-    rnnt_type: str = "regular",
-    delay_penalty: float = 0.0,
-    reduction: Optional[str] = "mean",
-    *,
-    fast_emit_lambda: float = 0.0,
-    backend: str = "auto",
-) -> Tensor:
-    """The loss of the full lattice.
+    logits: Tensor, symbols: Tensor, termination_symbol: int, boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
+    fast_emit_lambda: float = 0.0, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Compute the loss of the full lattice.
 
     Args:
-      logits: (B, T, S + 1, C), output of the joiner before softmax; see the module for the others.
+      logits: (B, T, S + 1, C), output of the joiner before softmax; the module describes the others.
 
     Returns:
       (B,) or a scalar, by ``reduction``.
@@ -99,11 +95,10 @@ def rnnt_loss(
             f"logits must be (B, T, S + 1, C) with S = {symbols.shape[-1]}, not {tuple(logits.shape)}"
         )
     logits = _computable(logits)
-    sizes, options = (
-        (logits.shape[0], logits.shape[1], logits.shape[3]),
-        (rnnt_type, delay_penalty, fast_emit_lambda),
+    sizes = (logits.shape[0], logits.shape[1], logits.shape[3])
+    lattice = _lattice(
+        sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
-    lattice = _lattice(sizes, symbols, termination_symbol, boundary, *options)
     if backend == "torchaudio":
         return _reduce(torchaudio_backend.full_loss(logits, lattice), reduction)
     first = lattice.symbols.new_zeros(logits.shape[:2])
@@ -111,24 +106,13 @@ def rnnt_loss(
 
 
 def rnnt_loss_projected(
-    am: Tensor,
-    lm: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    symbols: Tensor,
-    termination_symbol: int,
-    boundary: Optional[Tensor] = None,
-    rnnt_type: str = "regular",
-    delay_penalty: float = 0.0,
-    reduction: Optional[str] = "mean",
-    *,
-    combine: Callable[[Tensor, Tensor], Tensor] = tanh_of_sum,
-    factorised_blank: bool = False,
-    fast_emit_lambda: float = 0.0,
-    block_cells: Optional[int] = None,
-    backend: str = "auto",
-) -> Tensor:
-    """The loss of the full lattice, :func:`rnnt_loss`, from what a joiner makes its logits of, in little memory.
+    am: Tensor, lm: Tensor, weight: Tensor, bias: Tensor,
+    symbols: Tensor, termination_symbol: int, boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
+    combine: Callable[[Tensor, Tensor], Tensor] = tanh_of_sum, factorised_blank: bool = False,
+    fast_emit_lambda: float = 0.0, block_cells: Optional[int] = None, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Compute the loss of the full lattice, :func:`rnnt_loss`, from what a joiner makes its logits of, in little memory.
 
     The logits are ``combine(am[:, :, None], lm[:, None]) @ weight.T + bias``. They are never there all at once: blocks of cells are
     computed one after the other, and those that paths visit once more for the gradients. A cell takes 100 bytes at most,
@@ -137,7 +121,8 @@ def rnnt_loss_projected(
     Args:
       am: (B, T, J1), the projected encoder output.
       lm: (B, S + 1, J1), the projected output of the prediction network.
-      weight, bias: (C, J2), (C,), the linear map behind ``combine``.
+      weight: (C, J2), of the linear map behind ``combine``.
+      bias: (C,), of the linear map.
       combine: (M, J1), (M, J1) -> (M, J2), row by row and differentiable; it must not use other parameters.
       factorised_blank: whether the blank's logit gives its probability by a sigmoid and the others share the rest by a softmax
         (HAT, Variani et al. 2020).
@@ -150,8 +135,7 @@ def rnnt_loss_projected(
         raise ValueError(
             f"am must be (B, T, J) and lm (B, S + 1, J), not {tuple(am.shape)} and {tuple(lm.shape)}"
         )
-    if lm.shape[1] != symbols.shape[-1] + 1:
-        raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
+    _check_contexts(lm, symbols)
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise ValueError(
             f"weight must be (C, J) and bias (C,), not {tuple(weight.shape)} and {tuple(bias.shape)}"
@@ -166,42 +150,38 @@ def rnnt_loss_projected(
 
 
 def rnnt_loss_simple(
-    lm: Tensor,
-    am: Tensor,
-    symbols: Tensor,
-    termination_symbol: int,
-    boundary: Optional[Tensor] = None,
-    rnnt_type: str = "regular",
-    delay_penalty: float = 0.0,
-    reduction: Optional[str] = "mean",
-    return_grad: bool = False,
-    *,
-    fast_emit_lambda: float = 0.0,
-    backend: str = "auto",
-) -> LossAndCounts:
-    """The loss of the lattice with logits ``lm[:, None] + am[:, :, None]``: :func:`rnnt_loss_smoothed` with both scales 0."""
-    options = (boundary, rnnt_type, delay_penalty, reduction, return_grad)
-    given = {"fast_emit_lambda": fast_emit_lambda, "backend": backend}
-    return rnnt_loss_smoothed(lm, am, symbols, termination_symbol, 0.0, 0.0, *options, **given)
+    lm: Tensor, am: Tensor, symbols: Tensor, termination_symbol: int, boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean",
+    return_grad: bool = False, *, fast_emit_lambda: float = 0.0, backend: str = "auto",
+) -> LossAndCounts:  # fmt: skip
+    """Compute the loss of the lattice with logits ``lm[:, None] + am[:, :, None]`` (B, T, S + 1, C).
+
+    This is :func:`rnnt_loss_smoothed` with both scales 0.
+    """
+    return rnnt_loss_smoothed(
+        lm,
+        am,
+        symbols,
+        termination_symbol,
+        lm_only_scale=0.0,
+        am_only_scale=0.0,
+        boundary=boundary,
+        rnnt_type=rnnt_type,
+        delay_penalty=delay_penalty,
+        reduction=reduction,
+        return_grad=return_grad,
+        fast_emit_lambda=fast_emit_lambda,
+        backend=backend,
+    )
 
 
 def rnnt_loss_smoothed(
-    lm: Tensor,
-    am: Tensor,
-    symbols: Tensor,
-    termination_symbol: int,
-    lm_only_scale: float = 0.1,
-    am_only_scale: float = 0.1,
-    boundary: Optional[Tensor] = None,
-    rnnt_type: str = "regular",
-    delay_penalty: float = 0.0,
-    reduction: Optional[str] = "mean",
-    return_grad: bool = False,
-    *,
-    fast_emit_lambda: float = 0.0,
-    backend: str = "auto",
-) -> LossAndCounts:
-    """The loss of a lattice whose scores are interpolated from lm + am, lm alone and am alone (Kuang et al. 2022, section 2.3).
+    lm: Tensor, am: Tensor, symbols: Tensor, termination_symbol: int,
+    lm_only_scale: float = 0.1, am_only_scale: float = 0.1, boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean",
+    return_grad: bool = False, *, fast_emit_lambda: float = 0.0, backend: str = "auto",
+) -> LossAndCounts:  # fmt: skip
+    """Compute the loss of a lattice whose scores interpolate lm + am, lm alone and am alone (Kuang et al. 2022, section 2.3).
 
     The score of a label is ``(1 - lm_only_scale - am_only_scale)`` times its log-probability under logits lm + am, plus
     ``lm_only_scale`` times that under lm, plus ``am_only_scale`` times that under am + log(mean over the batch of softmax(lm)).
@@ -210,7 +190,8 @@ def rnnt_loss_smoothed(
     two maxima minus 87 (float32) or 708 (float64).
 
     Args:
-      lm: (B, S + 1, C), am: (B, T, C); see the module for the others.
+      lm: (B, S + 1, C), the contexts' part of the logits; the module describes the arguments that are not here.
+      am: (B, T, C), the frames' part.
       return_grad: whether to return the occupation counts too.
 
     Returns:
@@ -221,38 +202,29 @@ def rnnt_loss_smoothed(
         raise ValueError(
             f"lm must be (B, S + 1, C) and am (B, T, C), not {tuple(lm.shape)} and {tuple(am.shape)}"
         )
-    if lm.shape[1] != symbols.shape[-1] + 1:
-        raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
+    _check_contexts(lm, symbols)
     lm, am = _computable(lm), _computable(am)
     dtype = torch.promote_types(lm.dtype, am.dtype)
     lm, am = lm.to(dtype), am.to(dtype)
+    sizes = (am.shape[0], am.shape[1], am.shape[2])
     lattice = _lattice(
-        tuple(am.shape), symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
+        sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
-    loss, px_grad, py_grad = Smoothed.apply(
-        lm, am, lattice, lm_only_scale, am_only_scale, return_grad, _backend(backend, am)
-    )
+    scales = Scales(lm=lm_only_scale, am=am_only_scale)
+    loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, scales, return_grad, _backend(backend, am))
     loss = _reduce(loss, reduction)
     return (loss, (px_grad, py_grad)) if return_grad else loss
 
 
 def rnnt_loss_pruned(
-    logits: Tensor,
-    symbols: Tensor,
-    ranges: Tensor,
-    termination_symbol: int,
-    boundary: Optional[Tensor] = None,
-    rnnt_type: str = "regular",
-    delay_penalty: float = 0.0,
-    reduction: Optional[str] = "mean",
-    *,
-    fast_emit_lambda: float = 0.0,
-    backend: str = "auto",
-) -> Tensor:
-    """The loss over the paths that stay inside a window of contexts on each frame.
+    logits: Tensor, symbols: Tensor, ranges: Tensor, termination_symbol: int, boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
+    fast_emit_lambda: float = 0.0, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Compute the loss over the paths that stay inside a window of contexts on each frame.
 
     Args:
-      logits: (B, T, s_range, C), output of the joiner before softmax.
+      logits: (B, T, s_range, C), output of the joiner before softmax; the module describes the arguments that are not here.
       ranges: (B, T, s_range), the contexts of each frame: consecutive, from :func:`get_rnnt_prune_ranges`.
 
     Returns:
@@ -260,14 +232,14 @@ def rnnt_loss_pruned(
     """
     if logits.ndim != 4 or ranges.shape != logits.shape[:3]:
         raise ValueError(
-            f"logits must be (B, T, s_range, C) and ranges (B, T, s_range), not {tuple(logits.shape)}, {tuple(ranges.shape)}"
+            "logits must be (B, T, s_range, C) and ranges (B, T, s_range), "
+            f"not {tuple(logits.shape)}, {tuple(ranges.shape)}"
         )
     logits = _computable(logits)
-    sizes, options = (
-        (logits.shape[0], logits.shape[1], logits.shape[3]),
-        (rnnt_type, delay_penalty, fast_emit_lambda),
+    sizes = (logits.shape[0], logits.shape[1], logits.shape[3])
+    lattice = _lattice(
+        sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
-    lattice = _lattice(sizes, symbols, termination_symbol, boundary, *options)
     _check_within(ranges, 0, symbols.shape[-1], "ranges")
     s_begin = ranges[:, :, 0].to(torch.int64).contiguous()
     return _reduce(Pruned.apply(logits, s_begin, lattice, _backend(backend, logits)), reduction)
@@ -276,15 +248,16 @@ def rnnt_loss_pruned(
 def get_rnnt_prune_ranges(
     px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
 ) -> Tensor:
-    """The window of contexts of each frame that holds most of the lattice's probability.
+    """Choose the window of contexts of each frame that holds most of the lattice's probability.
 
     A window is chosen by the probability of the blanks in it minus that of the symbol that leads into it; then windows are
     moved so that they never go back and reach (S_b, T_b) by steps that a path can follow, that is at most ``s_range - 1`` contexts
     a frame, 1 in a modified lattice.
 
     Args:
-      px_grad, py_grad, as returned by :func:`rnnt_loss_smoothed`: (B, S, T + 1 or T) and (B, S + 1, T).
-      boundary: (B, 4).
+      px_grad: (B, S, T + 1) or (B, S, T), counts of the symbols from :func:`rnnt_loss_smoothed`.
+      py_grad: (B, S + 1, T), counts of the blanks.
+      boundary: (B, 4), see the module.
       s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for others.
 
     Returns:
@@ -312,22 +285,19 @@ def get_rnnt_prune_ranges(
 
 def do_rnnt_pruning(
     am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto"
-) -> tuple[Tensor, Tensor]:
+) -> Tuple[Tensor, Tensor]:
     """Bring encoder and predictor outputs into the shape that the joiner needs for :func:`rnnt_loss_pruned`.
 
     Args:
-      am: (B, T, C1), lm: (B, S + 1, C2), ranges: (B, T, s_range) from :func:`get_rnnt_prune_ranges`.
+      am: (B, T, C1), encoder output.
+      lm: (B, S + 1, C2), predictor output.
+      ranges: (B, T, s_range) from :func:`get_rnnt_prune_ranges`.
 
     Returns:
       (B, T, s_range, C1), a view of am that repeats each frame, and (B, T, s_range, C2), the rows of lm named by ranges.
     """
-    if (
-        am.ndim != 3
-        or lm.ndim != 3
-        or ranges.ndim != 3
-        or am.shape[:2] != ranges.shape[:2]
-        or lm.shape[0] != am.shape[0]
-    ):
+    three_axes = am.ndim == lm.ndim == ranges.ndim == 3
+    if not three_axes or am.shape[:2] != ranges.shape[:2] or lm.shape[0] != am.shape[0]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (am, lm, ranges))
         raise ValueError(
             f"am (B, T, C1), lm (B, S + 1, C2) and ranges (B, T, s_range) do not fit together: {shapes}"
@@ -339,26 +309,25 @@ def do_rnnt_pruning(
 
 
 def _computable(x: Tensor) -> Tensor:
-    """Half precision made float32; others as they are."""
+    """Return half precision as float32, others as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _backend(name: str, x: Tensor) -> ModuleType:
-    """The module that does the work on tensors like ``x``."""
+def _backend(name: str, x: Tensor) -> RnntBackend:
+    """Return the back end for tensors like ``x``."""
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
     if name == "torchaudio":
-        raise ValueError("back end torchaudio has the loss of all logits alone")
+        raise ValueError("back end torchaudio only computes rnnt_loss, from all logits")
     possible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if name == "numba" and not possible:
         raise ValueError(
             f"back end numba computes float32 and float64 on the CPU, not {x.dtype} on {x.device.type}"
         )
-    if name == "torch" or not possible or (name == "auto" and importlib.util.find_spec("numba") is None):
+    if name == "torch" or not possible or (name == "auto" and not HAS_NUMBA):
         return torch_backend
-    # only here, so that numba is needed by those who use it only
-    from asr_core.ops.rnnt import numba_backend
-
+    if not HAS_NUMBA:
+        raise ImportError("back end numba needs the package numba: pip install numba")
     return numba_backend
 
 
@@ -368,8 +337,14 @@ def _check_within(x: Tensor, least: int, most: int, name: str) -> None:
         raise ValueError(f"{name} must be in [{least}, {most}], found {x.min().item()} ... {x.max().item()}")
 
 
+def _check_contexts(lm: Tensor, symbols: Tensor) -> None:
+    """Refuse lm (B, S + 1, ...) that does not fit symbols (B, S)."""
+    if lm.shape[1] != symbols.shape[-1] + 1:
+        raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
+
+
 def _lattice(
-    sizes: tuple[int, ...],
+    sizes: Tuple[int, int, int],
     symbols: Tensor,
     blank: int,
     boundary: Optional[Tensor],
@@ -377,7 +352,7 @@ def _lattice(
     delay_penalty: float,
     fast_emit_lambda: float,
 ) -> Lattice:
-    """Checked arguments in the form that back ends take; ``sizes`` are B, T and C."""
+    """Check the arguments that all losses share; ``sizes`` are B, T and C."""
     num_batch, num_frames, num_columns = sizes
     if rnnt_type not in RNNT_TYPES:
         raise ValueError(f"rnnt_type must be one of {', '.join(RNNT_TYPES)}, not {rnnt_type!r}")
@@ -405,6 +380,7 @@ def _lattice(
 
 
 def _reduce(loss: Tensor, reduction: Optional[str]) -> Tensor:
+    """Reduce losses (B,) over the batch."""
     if reduction == "none":
         return loss
     if reduction == "mean":

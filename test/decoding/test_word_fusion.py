@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from forced_align import ctc_forced_align
 from toy_ctc import MODEL, add, collapse, frames
 from toy_scorers import CPU, scorer_sets
 from toy_search import random_batch, small_model
@@ -19,7 +20,6 @@ from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights
 from asr_core.decoding.transducer.internal_lm import InternalLmScorer
 from asr_core.decoding.transducer.modified_beam import modified_beam_search
 from asr_core.lm.ngram import NgramLm
-from asr_core.ops.forced_align import ctc_forced_align
 from asr_core.utils.errors import UserError
 
 PIECES = ["<blk>", "\u2581a", "b", "\u2581"]  # words: a, ab, abb, b, ...

@@ -16,19 +16,19 @@ GRAIN = 8192  # elements worth a thread: some microseconds of work, against abou
 
 
 @njit(inline="always")
-def swoosh(x: float, offset: float, constant: float) -> float:
+def swoosh(x: np.float32, offset: np.float32, constant: np.float32) -> np.float32:
     """Return log(1 + exp(x - offset)) - 0.08 x - constant."""
     return softplus(x - offset) - f32(0.08) * x - constant
 
 
 @njit(inline="always")
-def swoosh_slope(x: float, offset: float) -> float:
+def swoosh_slope(x: np.float32, offset: np.float32) -> np.float32:
     """Return the derivative of :func:`swoosh`, sigmoid(x - offset) - 0.08."""
     return sigmoid(x - offset) - f32(0.08)
 
 
 @njit(inline="always")
-def double_swish_slope(x: float) -> float:
+def double_swish_slope(x: np.float32) -> np.float32:
     """Return the derivative of x s with s = sigmoid(x - 1), which is s + x s (1 - s)."""
     s = sigmoid(x - f32(1.0))
     return s + x * s * (f32(1.0) - s)

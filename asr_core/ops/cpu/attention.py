@@ -15,7 +15,7 @@ MASKED_SCORE = f32(-1000.0)  # finite, so that a row without any visible key sta
 
 
 @njit(inline="always")
-def _largest(x: np.ndarray) -> float:
+def _largest(x: np.ndarray) -> np.float32:
     """Return the maximum of x (S,), four at a time: a single maximum is a chain of dependent steps."""
     m0, m1, m2, m3 = x[0], x[0], x[0], x[0]
     for j in range(x.size // 4):

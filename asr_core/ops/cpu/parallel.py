@@ -29,64 +29,40 @@ import functools
 import logging
 import typing
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Generic, NewType, Optional, Sequence, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 import torch
-from llvmlite import ir
 from numba import carray, cfunc, njit, types
-from numba.core.base import BaseContext
 from numba.core.ccallback import CFunc
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from asr_core.ops.cpu.intrinsics import as_f64_pointer, fetch_add, pointer_to
 
 # The entries of a data block that come before the kernel's parameters: next piece, number of pieces, rows per piece, rows in all.
 HEADER = 4
 # Reassociation and contraction let loops vectorise; NaN and infinity keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
-# The address of a kernel's data block, all that a kernel is called with.
-Pointer = NewType("Pointer", int)
+# To a kernel's data block: all that a kernel is called with.
+if TYPE_CHECKING:
+    Pointer = ctypes._Pointer[ctypes.c_int64]
+else:
+    Pointer = ctypes.POINTER(ctypes.c_int64)
 # A kernel's parameter that is a contiguous tensor for the caller (0: none) and its address, an int, inside the kernel.
 Address = Any
 # Makes the array of a number of elements at an address: f32_array or f64_array.
 ArrayAt = Callable[[int, int], np.ndarray]
-Values = Sequence[ir.Value]  # of LLVM
+# A parameter of a function that stands in for another when kernels are compiled: its type outside, its value in the compiled code.
+TypeOrValue = Any
 # The NamedTuple of a kernel's parameters.
 Parameters = TypeVar("Parameters", bound=Tuple[Any, ...])
 
 
-@intrinsic
-def _fetch_add(typingctx: object, pointer: types.Type) -> Tuple[object, Callable]:
-    """Add 1 to the int64 at ``pointer`` in one indivisible step; return what it held."""
-
-    def codegen(context: BaseContext, builder: ir.IRBuilder, signature: object, args: Values) -> ir.Value:
-        return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
-
-    return types.int64(pointer), codegen
-
-
-@intrinsic
-def _as_f64_pointer(typingctx: object, pointer: types.Type) -> Tuple[object, Callable]:
-    """The same pointer, to float64."""
-    target = types.CPointer(types.float64)
-
-    def codegen(context: BaseContext, builder: ir.IRBuilder, signature: object, args: Values) -> ir.Value:
-        return builder.bitcast(args[0], context.get_value_type(target))
-
-    return target(pointer), codegen
-
-
 def _array_at(element: types.Type) -> ArrayAt:
-    """A compiled function (address, size) -> the array of ``size`` elements at ``address``."""
-    target = types.CPointer(element)
-
-    @intrinsic
-    def as_pointer(typingctx: object, address: types.Type) -> Tuple[object, Callable]:
-        def codegen(context: BaseContext, builder: ir.IRBuilder, signature: object, args: Values) -> ir.Value:
-            return builder.inttoptr(args[0], context.get_value_type(target))
-
-        return target(types.int64), codegen
+    """Return a compiled function (address, size) -> the array of ``size`` elements at ``address``."""
+    as_pointer = pointer_to(element)
 
     @njit(inline="always")
     def array_at(address: int, size: int) -> np.ndarray:
@@ -107,18 +83,19 @@ def fields(kind: Type[Parameters], data: Pointer) -> Parameters:
 
 
 @overload(fields, inline="always")
-def _fields(kind: types.NamedTupleClass, data: Pointer) -> Callable:
+def _fields(kind: TypeOrValue, data: TypeOrValue) -> Callable:
     cls = kind.instance_class
     num_floats = _num_floats(cls)
     num_ints = len(cls._fields) - num_floats
     middle, end = HEADER + num_ints, HEADER + num_ints + num_floats
+    tuple_of: Any = to_fixed_tuple  # an intrinsic, whose annotations ask for the typing context too
 
-    def read_ints(kind: types.NamedTupleClass, data: Pointer) -> Tuple:
-        return cls(*to_fixed_tuple(carray(data, end)[HEADER:], num_ints))
+    def read_ints(kind: TypeOrValue, data: TypeOrValue) -> Tuple:
+        return cls(*tuple_of(carray(data, end)[HEADER:], num_ints))
 
-    def read_both(kind: types.NamedTupleClass, data: Pointer) -> Tuple:
-        ints, floats = carray(data, end)[HEADER:middle], carray(_as_f64_pointer(data), end)[middle:]
-        return cls(*(to_fixed_tuple(ints, num_ints) + to_fixed_tuple(floats, num_floats)))
+    def read_both(kind: TypeOrValue, data: TypeOrValue) -> Tuple:
+        ints, floats = carray(data, end)[HEADER:middle], carray(as_f64_pointer(data), end)[middle:]
+        return cls(*(tuple_of(ints, num_ints) + tuple_of(floats, num_floats)))
 
     return read_both if num_floats else read_ints
 
@@ -135,7 +112,7 @@ def _num_floats(cls: type) -> int:
 def next_piece(data: Pointer) -> Tuple[int, int]:
     """Take the next rows [begin, end) of the work; begin >= end when none are left."""
     head = carray(data, HEADER)
-    begin = _fetch_add(data) * head[2]
+    begin = fetch_add(data) * head[2]
     return begin, min(head[3], begin + head[2])
 
 
@@ -159,7 +136,7 @@ class Kernel(Generic[Parameters]):
 
     @functools.cached_property
     def _compiled(self) -> CFunc:
-        """What numba made of the function; kept, as its code lives as long as it does."""
+        """The compiled function, which owns the code at its address."""
         signature = types.void(types.CPointer(types.int64))
         options: Any = {"nopython": True, "fastmath": FAST, "error_model": "numpy"}
         try:
@@ -172,7 +149,9 @@ class Kernel(Generic[Parameters]):
 
     @functools.cached_property
     def _address(self) -> int:
-        return self._compiled.address
+        address = self._compiled.address
+        assert address is not None  # it is compiled
+        return address
 
     def __call__(self, total: int, grain: int, args: Parameters) -> None:
         """Process rows 0...total.
@@ -203,8 +182,8 @@ def kernel(kind: Type[Parameters]) -> Callable[[Callable[[Pointer], None]], Kern
 
 
 @functools.lru_cache(maxsize=None)
-def _gomp_parallel() -> Optional[Any]:
-    """``GOMP_parallel`` of the libgomp that torch uses, or None."""
+def _gomp_parallel() -> Optional[Callable[..., object]]:
+    """Return ``GOMP_parallel`` of the libgomp that torch uses, or None."""
     try:
         with open("/proc/self/maps") as f:
             paths = {line.split()[-1] for line in f if "libgomp" in line}
@@ -223,6 +202,7 @@ def _gomp_parallel() -> Optional[Any]:
 
 @functools.lru_cache(maxsize=None)
 def _python_threads() -> ThreadPoolExecutor:
+    """Return the threads that stand in for libgomp's."""
     return ThreadPoolExecutor(max_workers=64, thread_name_prefix="kernel")
 
 

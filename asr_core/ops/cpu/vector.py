@@ -1,33 +1,15 @@
 """Elementary functions of float32 that LLVM vectorises (calls to libm are not vectorised)."""
 
-from typing import Callable, Tuple
-
 import numpy as np
-from llvmlite import ir
-from numba import int32, njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from asr_core.ops.cpu.intrinsics import bits_float
 
 f32 = np.float32
 
 
-@intrinsic
-def float_bits(typingctx: object, value: types.Type) -> Tuple[object, Callable]:
-    """Return the bits of a float32 as an int32."""
-    return types.int32(types.float32), lambda context, builder, sig, args: builder.bitcast(
-        args[0], ir.IntType(32)
-    )
-
-
-@intrinsic
-def bits_float(typingctx: object, value: types.Type) -> Tuple[object, Callable]:
-    """Return the float32 that has these int32 bits."""
-    return types.float32(types.int32), lambda context, builder, sig, args: builder.bitcast(
-        args[0], ir.FloatType()
-    )
-
-
 @njit(inline="always")
-def exp(x: float) -> float:
+def exp(x: np.float32) -> np.float32:
     """Return e^x to 2 ulp for x in [-87, 88]; clamped outside, so below -87 it gives about 1e-38. NaN stays NaN."""
     x = f32(-87.0) if x < f32(-87.0) else x
     x = f32(88.0) if x > f32(88.0) else x
@@ -43,11 +25,12 @@ def exp(x: float) -> float:
     p = p * r + f32(1.66666655e-1)
     p = p * r + f32(0.5)
     p = p * r * r + r + f32(1.0)
-    return p * bits_float((int32(k) + int32(127)) << int32(23))
+    # 2^k by its bits: exponent k + 127, mantissa 0
+    return p * bits_float((np.int32(k) + np.int32(127)) << np.int32(23))
 
 
 @njit(inline="always")
-def log1p_unit(u: float) -> float:
+def log1p_unit(u: np.float32) -> np.float32:
     """Return log(1 + u) for u in [0, 1], from the series of 2 artanh(u / (2 + u)); error below 1e-7.
 
     The argument of artanh is at most 1/3, where the terms beyond the 15th power are below float32's resolution.
@@ -66,14 +49,14 @@ def log1p_unit(u: float) -> float:
 
 
 @njit(inline="always")
-def sigmoid(x: float) -> float:
+def sigmoid(x: np.float32) -> np.float32:
     """Return 1 / (1 + e^-x) without overflow."""
     u = exp(-abs(x))
     return (f32(1.0) if x >= f32(0.0) else u) / (f32(1.0) + u)
 
 
 @njit(inline="always")
-def softplus(x: float) -> float:
+def softplus(x: np.float32) -> np.float32:
     """Return log(1 + e^x) without overflow."""
     # (x + |x|) / 2 instead of max(x, 0): the latter's NaN rule would keep the loop from being vectorised
     return (x + abs(x)) * f32(0.5) + log1p_unit(exp(-abs(x)))

@@ -1,46 +1,58 @@
-"""The RNN-T losses as autograd functions with analytic gradients; the work is done by one of the back-end modules.
+"""The RNN-T losses as autograd functions with analytic gradients; a back end does the work.
 
 The gradient of a lattice's loss with respect to the score of an arc is minus the probability that a path takes this arc
 (its occupation count), so no operation of the recursion is recorded. An utterance whose loss is not finite has gradient 0.
 """
 
-from types import ModuleType
-from typing import Any, Optional
+from typing import ContextManager, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, Factors, Lattice, fold_forced_blanks
+from asr_core.ops.context import Context
+from asr_core.ops.rnnt.backend import Factors, RnntBackend
+from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, Band, Counts, Lattice, fold_forced_blanks
 
 
 def _times(scale: float, x: Tensor) -> Tensor:
-    """``scale * x``, and 0 for scale 0 whatever x is."""
+    """Return ``scale * x``, and 0 for scale 0 whatever x is."""
     return scale * x if scale != 0.0 else torch.zeros_like(x)
 
 
 def usable_gradient(grad_loss: Tensor, loss: Tensor) -> Tensor:
-    """The gradient of the losses that are finite, 0 for the others."""
+    """Return the gradient (B,) of the losses (B,) that are finite, 0 for the others."""
     return torch.where(torch.isfinite(loss), grad_loss, torch.zeros_like(grad_loss))
 
 
-def full_precision(x: Tensor) -> Any:
-    """Context without autocast, which would make the matrix products half precision."""
+def full_precision(x: Tensor) -> ContextManager[None]:
+    """Return a context without autocast, which would make the matrix products half precision."""
     return torch.autocast(x.device.type, enabled=False)
 
 
-def symbol_counts(occ_x: Tensor, lattice: Lattice) -> Tensor:
-    """The counts of the symbols as gradients use them: FastEmit (Yu et al. 2021) makes those of symbols, not of blanks, larger."""
-    return occ_x * (1.0 + lattice.fast_emit) if lattice.fast_emit != 0.0 else occ_x
+def symbol_counts(counts: Tensor, lattice: Lattice) -> Tensor:
+    """Return the counts of the symbols (B, T, ...) as gradients use them: FastEmit raises those of symbols, not of blanks."""
+    return counts * (1.0 + lattice.fast_emit) if lattice.fast_emit != 0.0 else counts
 
 
-def exp_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Exponentials of rows, scaled by their maxima.
+class Exponentials(NamedTuple):
+    """Exponentials of rows of logits, scaled by their maxima.
 
-    Returns:
-      e^(x - max) (..., C), the maxima (...), and the sums of the exponentials (...). A row with NaN, +inf or nothing but -inf
-      has exponentials 0, maximum NaN and sum 1.
+    A row with NaN, +inf or nothing but -inf has exponentials 0, maximum NaN and sum 1.
+
+    Attributes:
+      probs: (B, T, C), e^(x - maximum).
+      largest: (B, T), the maxima.
+      total: (B, T), the sums of the exponentials.
     """
+
+    probs: Tensor
+    largest: Tensor
+    total: Tensor
+
+
+def exp_rows(x: Tensor) -> Exponentials:
+    """Take the exponentials of the rows of x (B, T, C)."""
     largest = x.amax(dim=-1)
     probs = (x - largest.unsqueeze(-1)).exp_()
     total = probs.sum(dim=-1)
@@ -49,7 +61,49 @@ def exp_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bad = ~good
         probs.masked_fill_(bad.unsqueeze(-1), 0.0)
         largest, total = largest.masked_fill(bad, float("nan")), total.masked_fill(bad, 1.0)
-    return probs, largest, total
+    return Exponentials(probs, largest, total)
+
+
+class Scales(NamedTuple):
+    """Weights of the lm-only and am-only scores; the rest is the weight of their sum (Kuang et al. 2022, section 2.3)."""
+
+    lm: float
+    am: float
+
+    @property
+    def both(self) -> float:
+        """Weight of the log-probabilities under logits lm + am."""
+        return 1.0 - self.lm - self.am
+
+
+class _SmoothedTensors(NamedTuple):
+    """What the backward pass of :class:`Smoothed` needs of the forward pass.
+
+    Attributes:
+      loss: (B,).
+      am_probs: (B, T, C), see :class:`Exponentials`.
+      lm_probs: (B, S + 1, C), likewise, with their maxima and sums:
+      lm_max: (B, S + 1).
+      lm_sum: (B, S + 1).
+      unigram: (C,), the mean distribution of the contexts; None without an am-only part.
+      am_only: (B, T), normalisers of the am-only part; None without it.
+      symbol: (B, T + 1 or T, S), counts of the symbols; this and the next two are None if no gradient was wanted.
+      blank: (B, T, S + 1), counts of the blanks.
+      weights: (B, T, S + 1), weights of the normalisers.
+      dot: (B, T, S + 1), see :class:`Factors`; None without FastEmit.
+    """
+
+    loss: Tensor
+    am_probs: Tensor
+    lm_probs: Tensor
+    lm_max: Tensor
+    lm_sum: Tensor
+    unigram: Optional[Tensor]
+    am_only: Optional[Tensor]
+    symbol: Optional[Tensor]
+    blank: Optional[Tensor]
+    weights: Optional[Tensor]
+    dot: Optional[Tensor]
 
 
 class Smoothed(torch.autograd.Function):
@@ -57,189 +111,213 @@ class Smoothed(torch.autograd.Function):
 
     With c + l + a = 1 the score of label v at (s, t) is c (am_t + lm_s - N) + l (lm_s - L) + a (am_t + log u - A): N, L and A
     make each of the three a log-distribution over v; u is the mean over the batch's contexts of softmax(lm). N comes from a
-    matrix product of exponentials, so no array of B x T x S x C elements is ever made.
+    matrix product of exponentials, so no array (B, T, S, C) is ever made.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         lm: Tensor,
         am: Tensor,
         lattice: Lattice,
-        lm_scale: float,
-        am_scale: float,
+        scales: Scales,
         want_grad: bool,
-        backend: ModuleType,
-    ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+        backend: RnntBackend,
+    ) -> Tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+        want_grad = want_grad or any(ctx.needs_input_grad)
         with full_precision(am):
-            return Smoothed._forward(
-                ctx, lm.contiguous(), am.contiguous(), lattice, lm_scale, am_scale, want_grad, backend
-            )
-
-    @staticmethod
-    def _forward(
-        ctx: Any,
-        lm: Tensor,
-        am: Tensor,
-        lattice: Lattice,
-        lm_scale: float,
-        am_scale: float,
-        want_grad: bool,
-        backend: ModuleType,
-    ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
-        scale = 1.0 - lm_scale - am_scale
-        am_probs, am_max, _ = exp_rows(am)
-        lm_probs, lm_max, lm_sum = exp_rows(lm)
-        lm_symbol, lm_blank = (
-            lm[:, :-1].gather(2, lattice.symbols.unsqueeze(2)).squeeze(2),
-            lm[:, :, lattice.blank],
-        )
-        lm_norm = lm_sum.log() + lm_max
-        context_symbol, context_blank = (
-            _times(lm_scale, lm_symbol - lm_norm[:, :-1]),
-            _times(lm_scale, lm_blank - lm_norm),
-        )
-        frame, unigram, am_only = am_max, None, None
-        if am_scale != 0.0:
-            unigram = mean_distribution(lm_probs, lm_max, lm_sum)
-            am_only = torch.matmul(am_probs, unigram) + torch.finfo(am.dtype).tiny
-            frame = -am_scale * (am_only.log() + am_max)
-            context_symbol = context_symbol + am_scale * unigram.log()[lattice.symbols]
-            context_blank = context_blank + am_scale * unigram.log()[lattice.blank]
-        dot = torch.bmm(am_probs, lm_probs.transpose(1, 2)).add_(torch.finfo(am.dtype).tiny)
-        contexts = (context_symbol, context_blank)
-        factors = Factors(
-            am,
-            lm_symbol,
-            lm_blank,
-            am_max,
-            lm_max,
-            dot,
-            dot.log(),
-            *contexts,
-            frame,
-            scale=scale,
-            am_scale=am_scale,
-        )
-        total, occ_x, occ_y, weights = backend.simple_lattice(
-            factors, lattice, want_grad or any(ctx.needs_input_grad)
-        )
-        loss = total.to(am.dtype)
-        sums = dot if lattice.fast_emit != 0.0 else None
-        ctx.save_for_backward(
-            loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, sums
-        )
-        ctx.lattice, ctx.scales, ctx.backend = lattice, (scale, lm_scale, am_scale), backend
-        if occ_x is None:
-            return loss, None, None
-        px_grad, py_grad = occ_x.transpose(1, 2), occ_y.transpose(1, 2)
+            tensors = _smoothed_loss(lm.contiguous(), am.contiguous(), lattice, scales, want_grad, backend)
+        ctx.save_for_backward(*tensors)
+        ctx.lattice, ctx.scales, ctx.backend = lattice, scales, backend
+        if tensors.symbol is None or tensors.blank is None:
+            return tensors.loss, None, None
+        px_grad, py_grad = tensors.symbol.transpose(1, 2), tensors.blank.transpose(1, 2)
         ctx.mark_non_differentiable(px_grad, py_grad)
-        return loss, px_grad, py_grad
+        return tensors.loss, px_grad, py_grad
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Context, grad_loss: Tensor, *_: Tensor) -> Tuple[Optional[Tensor], ...]:
+        tensors = _SmoothedTensors._make(ctx.saved_tensors)
         with full_precision(grad_loss):
-            return (*Smoothed._backward(ctx, grad_loss), None, None, None, None, None)
-
-    @staticmethod
-    def _backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
-        loss, am_probs, lm_probs, lm_max, lm_sum, unigram, am_only, occ_x, occ_y, weights, dot = (
-            ctx.saved_tensors
-        )
-        scale, lm_scale, am_scale = ctx.scales
-        lattice, grad = ctx.lattice, usable_gradient(grad_loss, loss)
-        occ_y = fold_forced_blanks(occ_x, occ_y, lattice)
-        if dot is not None:
-            more = torch.nn.functional.pad(occ_x[:, : am_probs.shape[1]], (0, 1)) * (
-                scale * lattice.fast_emit
-            )
-            weights = (weights + more / dot).clamp_(max=LARGEST_WEIGHT)
-            occ_x = symbol_counts(occ_x, lattice)
-        weights = weights * grad[:, None, None]
-        frames = None  # weight of each frame's am-only normaliser
-        if am_scale != 0.0:
-            frames = (
-                am_scale * grad[:, None] * (occ_x.sum(2)[:, : am_probs.shape[1]] + occ_y.sum(2)) / am_only
-            )
-
-        am_grad = lm_grad = None
-        if ctx.needs_input_grad[1]:
-            product = torch.bmm(weights, lm_probs)
-            if frames is not None:
-                product += frames.unsqueeze(2) * unigram
-            am_grad = ctx.backend.am_gradient(
-                product, am_probs, occ_x, occ_y, (scale + am_scale) * grad, lattice
-            )
-        if ctx.needs_input_grad[0]:
-            lm_grad = torch.bmm(weights.transpose(1, 2), am_probs)
-            num_x, num_y = grad[:, None] * occ_x.sum(1), grad[:, None] * occ_y.sum(1)
-            num_all = num_y.clone()
-            num_all[:, :-1] += num_x
-            lm_grad += (lm_scale * num_all / lm_sum).unsqueeze(2)
-            lm_grad *= lm_probs
-            lm_grad[:, :-1].scatter_add_(
-                2, lattice.symbols.unsqueeze(2), -(scale + lm_scale) * num_x.unsqueeze(2)
-            )
-            lm_grad[:, :, lattice.blank] -= (scale + lm_scale) * num_y
-            if frames is not None:
-                of_unigram = torch.matmul(frames.reshape(-1), am_probs.reshape(-1, am_probs.shape[2]))
-                labels = torch.zeros_like(of_unigram).index_add_(
-                    0, lattice.symbols.reshape(-1), num_x.reshape(-1)
-                )
-                labels[lattice.blank] += num_y.sum()
-                lm_grad += mean_distribution_gradient(
-                    of_unigram - am_scale * labels / unigram, lm_probs, lm_max, lm_sum
-                )
-        return lm_grad, am_grad
+            grad = usable_gradient(grad_loss, tensors.loss)
+            lm_grad, am_grad = _smoothed_gradients(ctx, tensors, grad)
+        return lm_grad, am_grad, None, None, None, None
 
 
-def mean_distribution(probs: Tensor, largest: Tensor, total: Tensor) -> Tensor:
-    """Mean (C,) over all rows of the distributions ``probs / total``; rows that are none (their maximum is NaN) do not count."""
-    num_rows = torch.isfinite(largest).sum().clamp(min=1)
-    rows = probs.reshape(-1, probs.shape[-1])
-    return torch.matmul(total.reshape(-1).reciprocal(), rows) / num_rows + torch.finfo(probs.dtype).tiny
+def _smoothed_loss(
+    lm: Tensor, am: Tensor, lattice: Lattice, scales: Scales, want_grad: bool, backend: RnntBackend
+) -> _SmoothedTensors:
+    """Compute the losses; lm (B, S + 1, C) and am (B, T, C) are contiguous."""
+    tiny = torch.finfo(am.dtype).tiny
+    am_rows, lm_rows = exp_rows(am), exp_rows(lm)
+    lm_symbol = lm[:, :-1].gather(2, lattice.symbols.unsqueeze(2)).squeeze(2)  # (B, S)
+    lm_blank = lm[:, :, lattice.blank]  # (B, S + 1)
+    lm_norm = lm_rows.total.log() + lm_rows.largest  # (B, S + 1)
+    context_symbol = _times(scales.lm, lm_symbol - lm_norm[:, :-1])
+    context_blank = _times(scales.lm, lm_blank - lm_norm)
+    frame, unigram, am_only = am_rows.largest, None, None
+    if scales.am != 0.0:
+        unigram = mean_distribution(lm_rows)  # (C,)
+        am_only = torch.matmul(am_rows.probs, unigram) + tiny  # (B, T)
+        frame = -scales.am * (am_only.log() + am_rows.largest)
+        context_symbol = context_symbol + scales.am * unigram.log()[lattice.symbols]
+        context_blank = context_blank + scales.am * unigram.log()[lattice.blank]
+    dot = torch.bmm(am_rows.probs, lm_rows.probs.transpose(1, 2)).add_(tiny)  # (B, T, S + 1)
+    factors = Factors(
+        am=am,
+        lm_symbol=lm_symbol,
+        lm_blank=lm_blank,
+        am_max=am_rows.largest,
+        lm_max=lm_rows.largest,
+        dot=dot,
+        log_dot=dot.log(),
+        context_symbol=context_symbol,
+        context_blank=context_blank,
+        frame=frame,
+        scale=scales.both,
+        am_scale=scales.am,
+    )
+    result = backend.simple_lattice(factors, lattice, want_grad)
+    return _SmoothedTensors(
+        loss=result.loss.to(am.dtype),
+        am_probs=am_rows.probs,
+        lm_probs=lm_rows.probs,
+        lm_max=lm_rows.largest,
+        lm_sum=lm_rows.total,
+        unigram=unigram,
+        am_only=am_only,
+        symbol=None if result.counts is None else result.counts.symbol,
+        blank=None if result.counts is None else result.counts.blank,
+        weights=result.weights,
+        dot=dot if lattice.fast_emit != 0.0 else None,
+    )
 
 
-def mean_distribution_gradient(grad: Tensor, probs: Tensor, largest: Tensor, total: Tensor) -> Tensor:
-    """Backward of :func:`mean_distribution`: the gradient with respect to the logits of the rows."""
-    num_rows = torch.isfinite(largest).sum().clamp(min=1)
-    softmax = probs / total.unsqueeze(-1)
+def _smoothed_gradients(
+    ctx: Context, tensors: _SmoothedTensors, grad: Tensor
+) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    """Return the gradients of lm (B, S + 1, C) and am (B, T, C) from that of the losses, grad (B,)."""
+    lattice: Lattice = ctx.lattice
+    scales: Scales = ctx.scales
+    symbol, weights = tensors.symbol, tensors.weights
+    assert symbol is not None and tensors.blank is not None and weights is not None  # a gradient was wanted
+    num_frames = tensors.am_probs.shape[1]
+    blank = fold_forced_blanks(Counts(symbol, tensors.blank), lattice)
+    if tensors.dot is not None:
+        more = torch.nn.functional.pad(symbol[:, :num_frames], (0, 1)) * (scales.both * lattice.fast_emit)
+        weights = (weights + more / tensors.dot).clamp_(max=LARGEST_WEIGHT)
+        symbol = symbol_counts(symbol, lattice)
+    counts, weights = Counts(symbol, blank), weights * grad[:, None, None]
+    frames = None  # (B, T), weight of each frame's am-only normaliser
+    if tensors.am_only is not None and tensors.unigram is not None:
+        visits = symbol.sum(2)[:, :num_frames] + blank.sum(2)
+        frames = scales.am * grad[:, None] * visits / tensors.am_only
+    am_grad = lm_grad = None
+    if ctx.needs_input_grad[1]:
+        product = torch.bmm(weights, tensors.lm_probs)  # (B, T, C)
+        if frames is not None and tensors.unigram is not None:
+            product += frames.unsqueeze(2) * tensors.unigram
+        scale = (scales.both + scales.am) * grad
+        am_grad = ctx.backend.am_gradient(product, tensors.am_probs, counts, scale, lattice)
+    if ctx.needs_input_grad[0]:
+        lm_grad = _lm_gradient(tensors, counts, weights, frames, grad, lattice, scales)
+    return lm_grad, am_grad
+
+
+def _lm_gradient(
+    tensors: _SmoothedTensors,
+    counts: Counts,
+    weights: Tensor,
+    frames: Optional[Tensor],
+    grad: Tensor,
+    lattice: Lattice,
+    scales: Scales,
+) -> Tensor:
+    """Return the gradient of lm, (B, S + 1, C)."""
+    lm_grad = torch.bmm(weights.transpose(1, 2), tensors.am_probs)  # (B, S + 1, C)
+    num_x, num_y = (
+        grad[:, None] * counts.symbol.sum(1),
+        grad[:, None] * counts.blank.sum(1),
+    )  # (B, S), (B, S + 1)
+    num_all = num_y.clone()
+    num_all[:, :-1] += num_x
+    lm_grad += (scales.lm * num_all / tensors.lm_sum).unsqueeze(2)
+    lm_grad *= tensors.lm_probs
+    own = scales.both + scales.lm
+    lm_grad[:, :-1].scatter_add_(2, lattice.symbols.unsqueeze(2), -own * num_x.unsqueeze(2))
+    lm_grad[:, :, lattice.blank] -= own * num_y
+    if frames is not None and tensors.unigram is not None:
+        am_rows = tensors.am_probs.reshape(-1, tensors.am_probs.shape[2])  # (B T, C)
+        of_unigram = torch.matmul(frames.reshape(-1), am_rows)  # (C,)
+        labels = torch.zeros_like(of_unigram)
+        labels.index_add_(0, lattice.symbols.reshape(-1), num_x.reshape(-1))
+        labels[lattice.blank] += num_y.sum()
+        lm_rows = Exponentials(tensors.lm_probs, tensors.lm_max, tensors.lm_sum)
+        lm_grad += mean_distribution_gradient(of_unigram - scales.am * labels / tensors.unigram, lm_rows)
+    return lm_grad
+
+
+def mean_distribution(rows: Exponentials) -> Tensor:
+    """Return the mean (C,) over all rows of their distributions; rows that have none (their maximum is NaN) do not count."""
+    num_rows = torch.isfinite(rows.largest).sum().clamp(min=1)
+    probs = rows.probs.reshape(-1, rows.probs.shape[-1])
+    mean = torch.matmul(rows.total.reshape(-1).reciprocal(), probs) / num_rows
+    return mean + torch.finfo(probs.dtype).tiny
+
+
+def mean_distribution_gradient(grad: Tensor, rows: Exponentials) -> Tensor:
+    """Return the gradient of the rows' logits (B, S + 1, C) from that of :func:`mean_distribution`, grad (C,)."""
+    num_rows = torch.isfinite(rows.largest).sum().clamp(min=1)
+    softmax = rows.probs / rows.total.unsqueeze(-1)
     return softmax * (grad - torch.matmul(softmax, grad).unsqueeze(-1)) / num_rows
 
 
+class _PrunedTensors(NamedTuple):
+    """What the backward pass of :class:`Pruned` needs: loss (B,), logits (B, T, R, C), and (B, T, R) norm and counts, if wanted."""
+
+    loss: Tensor
+    logits: Tensor
+    s_begin: Tensor
+    norm: Tensor
+    symbol: Optional[Tensor]
+    blank: Optional[Tensor]
+
+
 class Pruned(torch.autograd.Function):
-    """Loss of lattices of which each frame has only ``s_range`` contexts, from their logits (B, T, s_range, C)."""
+    """Loss of lattices of which each frame has only R contexts, from their logits (B, T, R, C)."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, s_begin: Tensor, lattice: Lattice, backend: ModuleType) -> Tensor:
-        px, py, norm = backend.pruned_scores(logits, s_begin, lattice)
-        total, occ_x, occ_y = backend.band_lattice(px, py, s_begin, lattice, ctx.needs_input_grad[0])
-        loss = total.to(logits.dtype)
-        ctx.save_for_backward(loss, logits, s_begin, norm, occ_x, occ_y)
+    def forward(
+        ctx: Context, logits: Tensor, s_begin: Tensor, lattice: Lattice, backend: RnntBackend
+    ) -> Tensor:
+        band = Band(lattice, s_begin)
+        scores = backend.pruned_scores(logits, band)
+        result = backend.band_lattice(scores, band, ctx.needs_input_grad[0])
+        symbol, blank = result.counts or (None, None)
+        loss = result.loss.to(logits.dtype)
+        ctx.save_for_backward(*_PrunedTensors(loss, logits, s_begin, scores.norm, symbol, blank))
         ctx.lattice, ctx.backend = lattice, backend
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], ...]:
-        loss, logits, s_begin, norm, occ_x, occ_y = ctx.saved_tensors
-        grad, occ_x = usable_gradient(grad_loss, loss), symbol_counts(occ_x, ctx.lattice)
-        return (
-            ctx.backend.pruned_gradient(logits, norm, occ_x, occ_y, s_begin, grad, ctx.lattice),
-            None,
-            None,
-            None,
-        )
+    def backward(ctx: Context, grad_loss: Tensor) -> Tuple[Optional[Tensor], ...]:
+        tensors = _PrunedTensors._make(ctx.saved_tensors)
+        assert tensors.symbol is not None and tensors.blank is not None  # a gradient was wanted
+        counts = Counts(symbol_counts(tensors.symbol, ctx.lattice), tensors.blank)
+        grad = usable_gradient(grad_loss, tensors.loss)
+        band = Band(ctx.lattice, tensors.s_begin)
+        return ctx.backend.pruned_gradient(tensors.logits, tensors.norm, counts, grad, band), None, None, None
 
 
 class Pruning(torch.autograd.Function):
-    """am (B, T, C1) and lm (B, S + 1, C2) seen through the windows ``ranges`` (B, T, s_range)."""
+    """am (B, T, C1) and lm (B, S + 1, C2) seen through the windows ``ranges`` (B, T, R)."""
 
     @staticmethod
     def forward(
-        ctx: Any, am: Tensor, lm: Tensor, ranges: Tensor, backend: ModuleType
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Context, am: Tensor, lm: Tensor, ranges: Tensor, backend: RnntBackend
+    ) -> Tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(ranges)
         ctx.num_contexts, ctx.backend = lm.shape[1], backend
@@ -248,9 +326,10 @@ class Pruning(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, am_grad: Optional[Tensor], lm_grad: Optional[Tensor]
-    ) -> tuple[Optional[Tensor], ...]:
+        ctx: Context, am_grad: Optional[Tensor], lm_grad: Optional[Tensor]
+    ) -> Tuple[Optional[Tensor], ...]:
         (ranges,) = ctx.saved_tensors
         am_grad = am_grad if ctx.needs_input_grad[0] else None
         lm_grad = lm_grad if ctx.needs_input_grad[1] else None
-        return (*ctx.backend.sum_contexts(am_grad, lm_grad, ranges, ctx.num_contexts), None, None)
+        am_sum, lm_sum = ctx.backend.sum_contexts(am_grad, lm_grad, ranges, ctx.num_contexts)
+        return am_sum, lm_sum, None, None

@@ -1,4 +1,4 @@
-"""What every back end is told about the lattices of a batch."""
+"""A batch of RNN-T lattices, as every back end gets it."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 RNNT_TYPES = ("regular", "modified", "constrained")
+# Stands for log(0) inside the recursions: finite, so that the difference of two of them is no NaN.
+NEVER = -1e30
+# Scores below this are sums that hold NEVER: no path leads there.
+UNREACHED = -1e29
 # Weights of the factorised normaliser stay below this, so that sums of them over a whole utterance stay finite in float32.
 LARGEST_WEIGHT = 1e34
 
@@ -26,7 +30,7 @@ class Lattice(NamedTuple):
     boundary: Tensor
     blank: int
     rnnt_type: str
-    delay_penalty: float
+    delay_penalty: float = 0.0
     fast_emit: float = 0.0
 
     @property
@@ -39,47 +43,62 @@ class Lattice(NamedTuple):
         """Whether a symbol is followed by a forced blank on the same frame."""
         return self.rnnt_type == "constrained"
 
+    def inside(self, num_frames: int, num_contexts: int) -> Tensor:
+        """Return which cells (B, T, S + 1) lie within the boundary."""
+        s_first, t_first, s_last, t_last = (limit[:, None, None] for limit in self.boundary.unbind(1))
+        frames = torch.arange(num_frames, device=self.boundary.device)[:, None]
+        contexts = torch.arange(num_contexts, device=self.boundary.device)
+        return (frames >= t_first) & (frames < t_last) & (contexts >= s_first) & (contexts <= s_last)
 
-class Factors(NamedTuple):
-    """Scores of lattices whose logits are sums of a frame's and a context's part.
 
-    The score of a label v (``symbols[s]`` or the blank) at (s, t) is ::
-
-        scale ((am[t, v] + lm[s, v]) - (log_dot[t, s] + lm_max[s] + am_max[t])) + context[s] + am_scale am[t, v] + frame[t]
+class Band(NamedTuple):
+    """Lattices of which each frame has only a window of consecutive contexts (Kuang et al. 2022, section 2.4).
 
     Attributes:
-      am: (B, T, C).
-      lm_symbol, lm_blank: (B, S), (B, S + 1), lm at the next symbol and at the blank.
-      am_max, lm_max: (B, T), (B, S + 1), the maxima that have been subtracted before taking exponentials.
-      dot, log_dot: (B, T, S + 1), sums over the vocabulary of the products of these exponentials, and their logarithms.
-      context_symbol, context_blank: (B, S), (B, S + 1).
-      frame: (B, T).
-      scale, am_scale: numbers.
+      lattice: labels and limits.
+      s_begin: (B, T) int64, the first context of each frame's window.
     """
 
-    am: Tensor
-    lm_symbol: Tensor
-    lm_blank: Tensor
-    am_max: Tensor
-    lm_max: Tensor
-    dot: Tensor
-    log_dot: Tensor
-    context_symbol: Tensor
-    context_blank: Tensor
-    frame: Tensor
-    scale: float
-    am_scale: float
+    lattice: Lattice
+    s_begin: Tensor
+
+    def positions(self, s_range: int) -> Tensor:
+        """Return the context of each cell of the band, (B, T, s_range)."""
+        return self.s_begin.unsqueeze(2) + torch.arange(s_range, device=self.s_begin.device)
+
+    def labels(self, s_range: int) -> Tensor:
+        """Return the symbol that follows each cell of the band, (B, T, s_range); the blank at s = S."""
+        symbols = torch.nn.functional.pad(
+            self.lattice.symbols, (0, 1), value=self.lattice.blank
+        )  # (B, S + 1)
+        where = self.positions(s_range)
+        return symbols.unsqueeze(1).expand(-1, where.shape[1], -1).gather(2, where)
 
 
-def fold_forced_blanks(occ_x: Tensor, occ_y: Tensor, lattice: Lattice) -> Tensor:
-    """Occupation counts of all blanks, the forced ones of a constrained lattice included.
+class Counts(NamedTuple):
+    """Occupation counts of arcs: the probability that a path takes the arc, minus the derivative of the loss by its score.
+
+    The second and third axes are frames and contexts, of which a back end may have one more than there are symbols or frames; those have
+    count 0.
+
+    Attributes:
+      symbol: (B, T, S), of the symbols.
+      blank: (B, T, S + 1), of the blanks.
+    """
+
+    symbol: Tensor
+    blank: Tensor
+
+
+def fold_forced_blanks(counts: Counts, lattice: Lattice) -> Tensor:
+    """Return the counts of all blanks (B, T, S + 1), the forced ones of a constrained lattice included.
 
     Args:
-      occ_x: (B, T, >= S) counts of the symbols; only the first S of the last axis are used.
-      occ_y: (B, T, S + 1) counts of the blanks that are arcs of their own.
+      counts: of the symbols (B, T, >= S), of which the first S are used, and of the blanks that are arcs of their own (B, T, S + 1).
+      lattice: the lattices.
     """
     if not lattice.constrained:
-        return occ_y
-    forced = torch.zeros_like(occ_y)
-    forced[:, :, 1:] = occ_x[:, :, : occ_y.shape[2] - 1]
-    return occ_y + forced
+        return counts.blank
+    forced = torch.zeros_like(counts.blank)
+    forced[:, :, 1:] = counts.symbol[:, :, : forced.shape[2] - 1]
+    return counts.blank + forced

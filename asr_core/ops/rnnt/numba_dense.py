@@ -1,36 +1,131 @@
-"""CPU kernels of the simple (factorised) RNN-T loss; what they compute is said in the torch back end."""
+"""CPU kernels of the simple (factorised) RNN-T loss; the functions of the torch back end define what they compute.
+
+Inside compiled functions x is the arc of a symbol, y that of a blank. ``skew`` is 1 in a regular lattice, whose rows of the recursion are
+the diagonals frame + context; a modified one has a row per frame. NaN among the scores must come through, so comparisons are written
+such that they are false for it.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import arguments, f32_array, f64_array, i64_array, kernel, next_piece
-from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT
-from asr_core.ops.rnnt.numba_math import NEVER, UNREACHED, compiled, compiled_exactly, exp, log1p
+from asr_core.ops.cpu.parallel import (
+    Address,
+    ArrayAt,
+    Pointer,
+    f32_array,
+    f64_array,
+    fields,
+    i64_array,
+    kernel,
+    next_piece,
+)
+from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, NEVER, UNREACHED
+from asr_core.ops.rnnt.numba_math import Limits, compiled, compiled_exactly, exp, limits_of, log1p
+
+
+class SimpleLattice(NamedTuple):
+    """Factorised lattices; their parts are those of :class:`asr_core.ops.rnnt.backend.Factors`.
+
+    am (B, T, C); contexts (B, 5, S + 1): lm_symbol, lm_blank, lm_max, context_symbol, context_blank; frames (B, 2, T): am_max, frame;
+    dot (B, T, S + 1) and log_dot (B, T, S + 1); symbols (B, S) and boundary (B, 4) int64; losses (B,) float64; counts occ_x (B, rows, S)
+    and occ_y (B, T, S + 1), and weights (B, T, S + 1), all three only with ``want_grad``. Elements have ``itemsize`` bytes, where nothing
+    else is said.
+    """
+
+    am: Address
+    contexts: Address
+    frames: Address
+    dot: Address
+    log_dot: Address
+    symbols: Address
+    boundary: Address
+    losses: Address
+    occ_x: Address
+    occ_y: Address
+    weights: Address
+    itemsize: int
+    T: int
+    S: int
+    C: int
+    rows: int
+    blank: int
+    skew: int
+    constrained: int
+    want_grad: int
+    scale: float
+    am_scale: float
+    delay_penalty: float
+
+
+class _Contexts(NamedTuple):
+    """The contexts' parts of the scores, (S + 1,) each, or those inside the boundary."""
+
+    lm_symbol: np.ndarray
+    lm_blank: np.ndarray
+    lm_max: np.ndarray
+    symbol: np.ndarray
+    blank: np.ndarray
+
+
+class _Frame(NamedTuple):
+    """One frame: am (C,), its maximum and part of the scores, and log_dot (S + 1,), as far as it is inside the boundary."""
+
+    am: np.ndarray
+    am_max: float
+    offset: float
+    log_dot: np.ndarray
+
+
+class _Utterance(NamedTuple):
+    """One utterance: am (T, C), contexts (5, S + 1), frames (2, T), dot (T, S + 1), log_dot (T, S + 1), symbols (S,)."""
+
+    am: np.ndarray
+    contexts: np.ndarray
+    frames: np.ndarray
+    dot: np.ndarray
+    log_dot: np.ndarray
+    symbols: np.ndarray
+
+
+class _Results(NamedTuple):
+    """Where one utterance's results go: occ_x (rows, S), occ_y (T, S + 1), weights (T, S + 1)."""
+
+    occ_x: np.ndarray
+    occ_y: np.ndarray
+    weights: np.ndarray
 
 
 @compiled_exactly
-def _frame_scores(frame, labels, contexts, frames, log_dot, early, options, scales, px, py):  # noqa: ANN001, ANN202
-    """Scores of the arcs that leave the cells of one frame."""
-    dtype = frame.dtype.type
-    blank, constrained = options[0], options[2]
-    scale, am_scale = dtype(scales[0]), dtype(scales[1])
-    lm_symbol, lm_blank, lm_max, context_symbol, context_blank = contexts
-    am_max, offset = frames
-    am_blank = frame[blank]
+def _frame_scores(
+    frame: _Frame,
+    labels: np.ndarray,
+    near: _Contexts,
+    early: float,
+    a: SimpleLattice,
+    px: np.ndarray,
+    py: np.ndarray,
+) -> None:
+    """Write the scores of the arcs that leave the cells of one frame: px (S,) and py (S + 1,); labels (S,)."""
+    am = frame.am
+    dtype = am.dtype.type
+    scale, am_scale = dtype(a.scale), dtype(a.am_scale)
+    am_blank = am[a.blank]
     for i in range(py.size):
-        norm = (log_dot[i] + lm_max[i]) + am_max
-        py[i] = ((am_blank + lm_blank[i]) - norm) * scale + context_blank[i]
+        norm = (frame.log_dot[i] + near.lm_max[i]) + frame.am_max
+        py[i] = ((am_blank + near.lm_blank[i]) - norm) * scale + near.blank[i]
         if i < px.size:
-            px[i] = ((frame[labels[i]] + lm_symbol[i]) - norm) * scale + context_symbol[i]
+            px[i] = ((am[labels[i]] + near.lm_symbol[i]) - norm) * scale + near.symbol[i]
     if scale == dtype(0.0):
         # no part of lm + am, which may be infinite
-        py[:] = context_blank
-        px[:] = context_symbol[: px.size]
+        py[:] = near.blank
+        px[:] = near.symbol[: px.size]
     if am_scale != dtype(0.0):
         for i in range(py.size):
-            py[i] += am_scale * am_blank + offset
+            py[i] += am_scale * am_blank + frame.offset
         for i in range(px.size):
-            px[i] += am_scale * frame[labels[i]] + offset
-    if constrained:
+            px[i] += am_scale * am[labels[i]] + frame.offset
+    if a.constrained:
         for i in range(px.size):
             px[i] += py[i + 1]
     for i in range(px.size):
@@ -38,27 +133,30 @@ def _frame_scores(frame, labels, contexts, frames, log_dot, early, options, scal
 
 
 @compiled
-def _arrivals(am, contexts, frames, log_dot, symbols, limits, options, scales, x, y):  # noqa: ANN001, ANN202
-    """Fill x and y (rows, contexts): scores of the arcs that arrive at each cell; row = frame (+ context in a skewed lattice)."""
-    dtype = am.dtype.type
-    never, penalty, skew = dtype(NEVER), dtype(scales[2]), options[1]
+def _arrivals(u: _Utterance, limits: Limits, a: SimpleLattice, x: np.ndarray, y: np.ndarray) -> None:
+    """Fill x (rows, W) and y (rows, W) with the scores of the arcs that arrive at each cell.
+
+    A row is a frame, or in a skewed lattice frame + context.
+    """
+    dtype = u.am.dtype.type
+    never, penalty, skew = dtype(NEVER), dtype(a.delay_penalty), a.skew
     s_first, t_first, s_last, t_last = limits
     num = s_last - s_first
-    px, py = np.empty(num, am.dtype), np.empty(num + 1, am.dtype)
-    near = (
-        contexts[0, s_first : s_last + 1],
-        contexts[1, s_first : s_last + 1],
-        contexts[2, s_first : s_last + 1],
-        contexts[3, s_first : s_last + 1],
-        contexts[4, s_first : s_last + 1],
+    px, py = np.empty(num, u.am.dtype), np.empty(num + 1, u.am.dtype)
+    near = _Contexts(
+        u.contexts[0, s_first : s_last + 1],
+        u.contexts[1, s_first : s_last + 1],
+        u.contexts[2, s_first : s_last + 1],
+        u.contexts[3, s_first : s_last + 1],
+        u.contexts[4, s_first : s_last + 1],
     )
-    labels = symbols[s_first:s_last]
+    labels = u.symbols[s_first:s_last]
     x[:] = never
     y[:] = never
     for t in range(t_first, t_last):
         early = penalty * (dtype(t_last - 1) * dtype(0.5) - dtype(t))
-        logs = log_dot[t, s_first : s_last + 1]
-        _frame_scores(am[t], labels, near, (frames[0, t], frames[1, t]), logs, early, options, scales, px, py)
+        frame = _Frame(u.am[t], u.frames[0, t], u.frames[1, t], u.log_dot[t, s_first : s_last + 1])
+        _frame_scores(frame, labels, near, early, a, px, py)
         row = t - t_first + 1
         for i in range(num + 1):
             y[row + i * skew, i] = never if py[i] < never else py[i]
@@ -67,8 +165,11 @@ def _arrivals(am, contexts, frames, log_dot, symbols, limits, options, scales, x
 
 
 @compiled_exactly
-def _forward_row(before, after, x, y):  # noqa: ANN001, ANN202
-    """One row of the recursion; the scores in x and y are replaced by the shares of the two arcs. before[0] stands left of it."""
+def _forward_row(before: np.ndarray, after: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    """Go on by one row, from the scores before (W + 1,) to after (W + 1,), of which the first stands left of the lattice.
+
+    The shares of the two arcs that arrive at each cell replace the arcs' scores in x (W,) and y (W,).
+    """
     for i in range(x.size):
         by_x, by_y = before[i] + x[i], before[i + 1] + y[i]
         total = (by_x if by_x > by_y else by_y) + log1p(exp(-abs(by_x - by_y)))
@@ -78,8 +179,8 @@ def _forward_row(before, after, x, y):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _recursion(x, y, want_grad):  # noqa: ANN001, ANN202
-    """Total score of the last cell; with want_grad, x and y become occupation counts of the arcs."""
+def _recursion(x: np.ndarray, y: np.ndarray, want_grad: bool) -> float:
+    """Return the total score of the last cell; with want_grad, x (rows, W) and y (rows, W) become occupation counts of the arcs."""
     num_rows, width = x.shape
     before, after = np.empty(width + 1, x.dtype), np.empty(width + 1, x.dtype)
     before[:] = x.dtype.type(NEVER)
@@ -88,7 +189,7 @@ def _recursion(x, y, want_grad):  # noqa: ANN001, ANN202
     for n in range(1, num_rows):
         _forward_row(before, after, x[n], y[n])
         before, after = after, before
-    total = before[width]
+    total = float(before[width])
     if not want_grad or not total > UNREACHED:
         return total
     count = np.zeros(width + 1, x.dtype)
@@ -105,21 +206,18 @@ def _recursion(x, y, want_grad):  # noqa: ANN001, ANN202
 
 
 @compiled
-def _counts(x, y, dot, limits, options, scales, occ_x, occ_y, weights):  # noqa: ANN001, ANN202
-    """Counts by frame and context, and the weights of the normalisers, from those by arrival (the reverse of _arrivals)."""
-    dtype = dot.dtype.type
-    skew, constrained = options[1], options[2]
-    scale, largest = dtype(scales[0]), dtype(LARGEST_WEIGHT)
+def _counts(
+    x: np.ndarray, y: np.ndarray, u: _Utterance, limits: Limits, a: SimpleLattice, to: _Results
+) -> None:
+    """Sort counts by arrival, x (rows, W) and y (rows, W), by frame and context (the reverse of _arrivals); compute the weights."""
+    dtype = u.dot.dtype.type
+    skew, scale, largest = a.skew, dtype(a.scale), dtype(LARGEST_WEIGHT)
     s_first, t_first, s_last, t_last = limits
     num = s_last - s_first
     for t in range(t_first, t_last):
         row = t - t_first + 1
-        to_x, to_y, to_weight = (
-            occ_x[t, s_first:s_last],
-            occ_y[t, s_first : s_last + 1],
-            weights[t, s_first : s_last + 1],
-        )
-        sums = dot[t, s_first : s_last + 1]
+        to_x, to_y = to.occ_x[t, s_first:s_last], to.occ_y[t, s_first : s_last + 1]
+        to_weight, sums = to.weights[t, s_first : s_last + 1], u.dot[t, s_first : s_last + 1]
         for i in range(num):
             to_x[i] = x[row + i * skew, i + 1]
         for i in range(num + 1):
@@ -127,7 +225,7 @@ def _counts(x, y, dot, limits, options, scales, occ_x, occ_y, weights):  # noqa:
             to_weight[i] = to_y[i]
         for i in range(num):
             to_weight[i] += to_x[i]
-        if constrained:
+        if a.constrained:
             for i in range(num):
                 to_weight[i + 1] += to_x[i]
         for i in range(num + 1):
@@ -136,118 +234,98 @@ def _counts(x, y, dot, limits, options, scales, occ_x, occ_y, weights):  # noqa:
 
 
 @compiled
-def _utterance(
-    am, contexts, frames, dot, log_dot, symbols, limits, options, scales, want_grad, occ_x, occ_y, weights
-):  # noqa: ANN001, ANN202
-    s_first, t_first, s_last, t_last = limits
-    num = s_last - s_first
-    rows = t_last - t_first + options[1] * num + 1
-    x, y = np.empty((rows, num + 1), am.dtype), np.empty((rows, num + 1), am.dtype)
-    _arrivals(am, contexts, frames, log_dot, symbols, limits, options, scales, x, y)
-    total = _recursion(x, y, want_grad)
-    if want_grad:
-        occ_x[:] = 0
-        occ_y[:] = 0
-        weights[:] = 0
+def _utterance_loss(a: SimpleLattice, b: int, array_at: ArrayAt) -> float:
+    """Return the loss of utterance b, and write its results; ``array_at`` fits the elements."""
+    T, S, C, cells = a.T, a.S, a.C, a.T * (a.S + 1)
+    limits = limits_of(a.boundary, b)
+    at_dot, at_x = a.itemsize * b * cells, a.itemsize * b * a.rows * S
+    u = _Utterance(
+        array_at(a.am + a.itemsize * b * T * C, T * C).reshape(T, C),
+        array_at(a.contexts + a.itemsize * 5 * b * (S + 1), 5 * (S + 1)).reshape(5, S + 1),
+        array_at(a.frames + a.itemsize * 2 * b * T, 2 * T).reshape(2, T),
+        array_at(a.dot + at_dot, cells).reshape(T, S + 1),
+        array_at(a.log_dot + at_dot, cells).reshape(T, S + 1),
+        i64_array(a.symbols + 8 * b * S, S),
+    )
+    num = limits.s_last - limits.s_first
+    rows = limits.t_last - limits.t_first + a.skew * num + 1
+    x, y = np.empty((rows, num + 1), u.am.dtype), np.empty((rows, num + 1), u.am.dtype)
+    _arrivals(u, limits, a, x, y)
+    total = _recursion(x, y, a.want_grad != 0)
+    if a.want_grad:
+        to = _Results(
+            array_at(a.occ_x + at_x, a.rows * S).reshape(a.rows, S),
+            array_at(a.occ_y + at_dot, cells).reshape(T, S + 1),
+            array_at(a.weights + at_dot, cells).reshape(T, S + 1),
+        )
+        to.occ_x[:] = 0
+        to.occ_y[:] = 0
+        to.weights[:] = 0
         if total > UNREACHED:
-            _counts(x, y, dot, limits, options, scales, occ_x, occ_y, weights)
+            _counts(x, y, u, limits, a, to)
     return np.inf if total <= UNREACHED else -np.float64(total)
 
 
-@kernel(n_args=19, n_floats=3)
-def simple_lattice(data):  # noqa: ANN001, ANN201
-    """One utterance a row.
-
-    args: bytes per element, T, S, C, rows of occ_x, blank, skew, constrained, want_grad, am (B, T, C), context parts (B, 5, S + 1),
-    am_max and frame (B, 2, T), dot and its logarithm (B, T, S + 1), symbols (B, S), boundary (B, 4), losses (B,) float64,
-    occ_x (B, rows, S), then one block of occ_y and weights (2, B, T, S + 1); floats: scale, am_scale, delay penalty.
-    """
-    args, scales = arguments(data, 19, 3)
-    size, frames, num, columns, x_rows = args[0], args[1], args[2], args[3], args[4]
-    options, want_grad = (args[5], args[6], args[7]), args[8] != 0
-    width, cells = num + 1, frames * (num + 1)
-    total = data[3]
+@kernel(SimpleLattice)
+def simple_lattice(data: Pointer) -> None:
+    """Compute losses, counts and weights; a kernel row is an utterance."""
+    a = fields(SimpleLattice, data)
     begin, end = next_piece(data)
     while begin < end:
+        losses = f64_array(a.losses, end)
         for b in range(begin, end):
-            symbols, row = i64_array(args[14] + 8 * b * num, num), i64_array(args[15] + 32 * b, 4)
-            limits = (row[0], row[1], row[2], row[3])
-            loss = f64_array(args[16] + 8 * b, 1)
-            at_am, at_context, at_frame = (
-                size * b * frames * columns,
-                size * 5 * b * width,
-                size * 2 * b * frames,
+            losses[b] = (
+                _utterance_loss(a, b, f32_array) if a.itemsize == 4 else _utterance_loss(a, b, f64_array)
             )
-            at_dot, at_x, at_weight = size * b * cells, size * b * x_rows * num, size * (total + b) * cells
-            if size == 4:
-                loss[0] = _utterance(
-                    f32_array(args[9] + at_am, frames * columns).reshape(frames, columns),
-                    f32_array(args[10] + at_context, 5 * width).reshape(5, width),
-                    f32_array(args[11] + at_frame, 2 * frames).reshape(2, frames),
-                    f32_array(args[12] + at_dot, cells).reshape(frames, width),
-                    f32_array(args[13] + at_dot, cells).reshape(frames, width),
-                    symbols,
-                    limits,
-                    options,
-                    scales,
-                    want_grad,
-                    f32_array(args[17] + at_x, x_rows * num).reshape(x_rows, num),
-                    f32_array(args[18] + at_dot, cells).reshape(frames, width),
-                    f32_array(args[18] + at_weight, cells).reshape(frames, width),
-                )
-            else:
-                loss[0] = _utterance(
-                    f64_array(args[9] + at_am, frames * columns).reshape(frames, columns),
-                    f64_array(args[10] + at_context, 5 * width).reshape(5, width),
-                    f64_array(args[11] + at_frame, 2 * frames).reshape(2, frames),
-                    f64_array(args[12] + at_dot, cells).reshape(frames, width),
-                    f64_array(args[13] + at_dot, cells).reshape(frames, width),
-                    symbols,
-                    limits,
-                    options,
-                    scales,
-                    want_grad,
-                    f64_array(args[17] + at_x, x_rows * num).reshape(x_rows, num),
-                    f64_array(args[18] + at_dot, cells).reshape(frames, width),
-                    f64_array(args[18] + at_weight, cells).reshape(frames, width),
-                )
         begin, end = next_piece(data)
 
 
+class AmGradient(NamedTuple):
+    """The gradient of the frames' part: grad (B, T, C), which holds a product, and probs (B, T, C).
+
+    Counts occ_x (B, rows, S) and occ_y (B, T, S + 1); symbols (B, S) int64, scale (B,). Elements have ``itemsize`` bytes.
+    """
+
+    grad: Address
+    probs: Address
+    occ_x: Address
+    occ_y: Address
+    symbols: Address
+    scale: Address
+    itemsize: int
+    T: int
+    S: int
+    C: int
+    rows: int
+    blank: int
+
+
 @compiled
-def _am_gradient_row(grad, probs, occ_x, occ_y, symbols, blank, scale):  # noqa: ANN001, ANN202
-    for v in range(grad.size):
+def _frame_gradient(a: AmGradient, row: int, array_at: ArrayAt) -> None:
+    """Multiply grad (C,) of frame ``row`` = b * T + t by probs (C,), and subtract the scaled counts."""
+    S, C, b, t = a.S, a.C, row // a.T, row % a.T
+    grad, probs = array_at(a.grad + a.itemsize * row * C, C), array_at(a.probs + a.itemsize * row * C, C)
+    occ_x = array_at(a.occ_x + a.itemsize * (b * a.rows + t) * S, S)
+    occ_y = array_at(a.occ_y + a.itemsize * row * (S + 1), S + 1)
+    symbols, scale = i64_array(a.symbols + 8 * b * S, S), array_at(a.scale + a.itemsize * b, 1)[0]
+    for v in range(C):
         grad[v] *= probs[v]
-    blanks = scale * occ_y[occ_y.size - 1]
-    for s in range(symbols.size):
+    blanks = scale * occ_y[S]
+    for s in range(S):
         grad[symbols[s]] -= scale * occ_x[s]
         blanks += scale * occ_y[s]
-    grad[blank] -= blanks
+    grad[a.blank] -= blanks
 
 
-@kernel(n_args=12)
-def am_gradient(data):  # noqa: ANN001, ANN201
-    """One frame a row.
-
-    args: bytes per element, T, S, C, rows of occ_x, blank, grad (B, T, C), probs (B, T, C), occ_x (B, rows, S), occ_y (B, T, S + 1),
-    symbols (B, S), scale (B,).
-    """
-    args, _ = arguments(data, 12, 1)
-    size, frames, num, columns, x_rows, blank = args[0], args[1], args[2], args[3], args[4], args[5]
+@kernel(AmGradient)
+def am_gradient(data: Pointer) -> None:
+    """Complete grad; a kernel row is a frame b * T + t."""
+    a = fields(AmGradient, data)
     begin, end = next_piece(data)
     while begin < end:
         for row in range(begin, end):
-            b, t = row // frames, row % frames
-            at, at_x, at_y = size * row * columns, size * (b * x_rows + t) * num, size * row * (num + 1)
-            symbols = i64_array(args[10] + 8 * b * num, num)
-            if size == 4:
-                grad, probs = f32_array(args[6] + at, columns), f32_array(args[7] + at, columns)
-                occ_x, occ_y = f32_array(args[8] + at_x, num), f32_array(args[9] + at_y, num + 1)
-                _am_gradient_row(grad, probs, occ_x, occ_y, symbols, blank, f32_array(args[11] + 4 * b, 1)[0])
+            if a.itemsize == 4:
+                _frame_gradient(a, row, f32_array)
             else:
-                grad64, probs64 = f64_array(args[6] + at, columns), f64_array(args[7] + at, columns)
-                occ_x64, occ_y64 = f64_array(args[8] + at_x, num), f64_array(args[9] + at_y, num + 1)
-                _am_gradient_row(
-                    grad64, probs64, occ_x64, occ_y64, symbols, blank, f64_array(args[11] + 8 * b, 1)[0]
-                )
+                _frame_gradient(a, row, f64_array)
         begin, end = next_piece(data)

@@ -1,14 +1,52 @@
-"""CPU kernels of the pruning and of its windows; what they compute is said in the torch back end."""
+"""CPU kernels of the pruning and of its windows; the functions of the torch back end define what they compute."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import arguments, f32_array, f64_array, i64_array, kernel, next_piece
+from asr_core.ops.cpu.parallel import (
+    Address,
+    ArrayAt,
+    Pointer,
+    f32_array,
+    f64_array,
+    fields,
+    i64_array,
+    kernel,
+    next_piece,
+)
 from asr_core.ops.rnnt.numba_math import compiled
 
 
+class PruneRanges(NamedTuple):
+    """Choice of windows of R contexts that move by at most ``most`` a frame.
+
+    Counts occ_x (B, rows, S) and occ_y (B, T, S + 1) with elements of ``itemsize`` bytes, boundary (B, 4) and begins (B, T) int64.
+    """
+
+    occ_x: Address
+    occ_y: Address
+    boundary: Address
+    begins: Address
+    itemsize: int
+    T: int
+    S: int
+    rows: int
+    R: int
+    most: int
+
+
 @compiled
-def _window_begins(occ_x, occ_y, s_last, t_last, s_range, most, begins):  # noqa: ANN001, ANN202
-    """Best first context of each frame, then made monotonic with steps of at most ``most``."""
+def _window_begins(
+    occ_x: np.ndarray,
+    occ_y: np.ndarray,
+    s_last: int,
+    t_last: int,
+    s_range: int,
+    most: int,
+    begins: np.ndarray,
+) -> None:
+    """Choose the best first context of each frame, begins (T,), then make them monotonic with steps of at most ``most``."""
     frames, contexts = occ_y.shape
     num_begins = contexts - s_range + 1
     inside = np.empty(num_begins, occ_y.dtype)
@@ -40,96 +78,121 @@ def _window_begins(occ_x, occ_y, s_last, t_last, s_range, most, begins):  # noqa
         begins[t] = most * t - max(slack, 0)
 
 
-@kernel(n_args=10)
-def prune_ranges(data):  # noqa: ANN001, ANN201
-    """One utterance a row.
-
-    args: bytes per element, T, S, rows of occ_x, s_range, most steps a frame, occ_x (B, rows, S), occ_y (B, T, S + 1),
-    boundary (B, 4), begins (B, T).
-    """
-    args, _ = arguments(data, 10, 1)
-    size, frames, num, x_rows, s_range, most = args[0], args[1], args[2], args[3], args[4], args[5]
-    n_x, n_y = x_rows * num, frames * (num + 1)
+@kernel(PruneRanges)
+def prune_ranges(data: Pointer) -> None:
+    """Choose the windows; a kernel row is an utterance."""
+    a = fields(PruneRanges, data)
+    S, n_x, n_y = a.S, a.rows * a.S, a.T * (a.S + 1)
     begin, end = next_piece(data)
     while begin < end:
         for b in range(begin, end):
-            limits, begins = i64_array(args[8] + 32 * b, 4), i64_array(args[9] + 8 * b * frames, frames)
-            at_x, at_y = args[6] + size * b * n_x, args[7] + size * b * n_y
-            if size == 4:
+            limits, begins = i64_array(a.boundary + 32 * b, 4), i64_array(a.begins + 8 * b * a.T, a.T)
+            at_x, at_y = a.occ_x + a.itemsize * b * n_x, a.occ_y + a.itemsize * b * n_y
+            if a.itemsize == 4:
                 occ_x, occ_y = (
-                    f32_array(at_x, n_x).reshape(x_rows, num),
-                    f32_array(at_y, n_y).reshape(frames, num + 1),
+                    f32_array(at_x, n_x).reshape(a.rows, S),
+                    f32_array(at_y, n_y).reshape(a.T, S + 1),
                 )
-                _window_begins(occ_x, occ_y, limits[2], limits[3], s_range, most, begins)
+                _window_begins(occ_x, occ_y, limits[2], limits[3], a.R, a.most, begins)
             else:
                 occ_x64, occ_y64 = (
-                    f64_array(at_x, n_x).reshape(x_rows, num),
-                    f64_array(at_y, n_y).reshape(frames, num + 1),
+                    f64_array(at_x, n_x).reshape(a.rows, S),
+                    f64_array(at_y, n_y).reshape(a.T, S + 1),
                 )
-                _window_begins(occ_x64, occ_y64, limits[2], limits[3], s_range, most, begins)
+                _window_begins(occ_x64, occ_y64, limits[2], limits[3], a.R, a.most, begins)
         begin, end = next_piece(data)
 
 
-@kernel(n_args=6)
-def gather_contexts(data):  # noqa: ANN001, ANN201
-    """One row (b, t, r) a row. args: 4-byte words per row of lm, T * s_range, S + 1, lm, ranges, out."""
-    args, _ = arguments(data, 6, 1)
-    words, per_utterance, contexts = args[0], args[1], args[2]
+class GatherContexts(NamedTuple):
+    """Rows of lm at ranges: lm (B, S + 1, W), ranges (B, T, R) int64, out (B, T, R, W), all but ranges in words of 4 bytes."""
+
+    lm: Address
+    ranges: Address
+    out: Address
+    words: int
+    per_utterance: int
+    contexts: int
+
+
+@kernel(GatherContexts)
+def gather_contexts(data: Pointer) -> None:
+    """Copy the rows; a kernel row is one of the B T R rows of out, of which an utterance has ``per_utterance``."""
+    a = fields(GatherContexts, data)
+    words = a.words
     begin, end = next_piece(data)
     while begin < end:
-        ranges = i64_array(args[4], end)
+        ranges = i64_array(a.ranges, end)
         for row in range(begin, end):
-            source = (row // per_utterance) * contexts + ranges[row]
-            x, y = f32_array(args[3] + 4 * source * words, words), f32_array(args[5] + 4 * row * words, words)
+            source = (row // a.per_utterance) * a.contexts + ranges[row]
+            x, y = f32_array(a.lm + 4 * source * words, words), f32_array(a.out + 4 * row * words, words)
             for i in range(words):
                 y[i] = x[i]
         begin, end = next_piece(data)
 
 
+class SumContexts(NamedTuple):
+    """Sums of gradients over windows of R contexts, by blocks of ``width`` columns.
+
+    am_grad (B, T, R, C) or 0, lm_grad (B, T, R, C) or 0, ranges (B, T, R) int64, am_sum (B, T, C), lm_sum (B, contexts, C) zeroed, with
+    elements of ``itemsize`` bytes.
+    """
+
+    am_grad: Address
+    lm_grad: Address
+    ranges: Address
+    am_sum: Address
+    lm_sum: Address
+    itemsize: int
+    T: int
+    R: int
+    contexts: int
+    C: int
+    width: int
+
+
 @compiled
-def _add(x, y):  # noqa: ANN001, ANN202
+def _add(x: np.ndarray, y: np.ndarray) -> None:
+    """Add x (C,) to y (C,)."""
     for i in range(x.size):
         y[i] += x[i]
 
 
 @compiled
-def _copy(x, y):  # noqa: ANN001, ANN202
+def _copy(x: np.ndarray, y: np.ndarray) -> None:
+    """Copy x (C,) to y (C,)."""
     for i in range(x.size):
         y[i] = x[i]
 
 
-@kernel(n_args=11)
-def sum_contexts(data):  # noqa: ANN001, ANN201
-    """One block of columns of one utterance a row.
+@compiled
+def _sum_block(a: SumContexts, b: int, first: int, array_at: ArrayAt) -> None:
+    """Sum the columns of utterance b from ``first`` on."""
+    n, size = min(a.width, a.C - first), a.itemsize
+    cells = a.T * a.R
+    ranges = i64_array(a.ranges + 8 * b * cells, cells)
+    for cell in range(cells):
+        source = size * ((b * cells + cell) * a.C + first)
+        if a.lm_grad != 0:
+            to_lm = a.lm_sum + size * ((b * a.contexts + ranges[cell]) * a.C + first)
+            _add(array_at(a.lm_grad + source, n), array_at(to_lm, n))
+        if a.am_grad != 0:
+            to_am = a.am_sum + size * ((b * a.T + cell // a.R) * a.C + first)
+            if cell % a.R == 0:
+                _copy(array_at(a.am_grad + source, n), array_at(to_am, n))
+            else:
+                _add(array_at(a.am_grad + source, n), array_at(to_am, n))
 
-    args: bytes per element, T, s_range, S + 1, C, columns per block, am_grad, lm_grad (B, T, s_range, C) (0: not wanted), ranges
-    (B, T, s_range), am_sum (B, T, C), lm_sum (B, S + 1, C) zeroed.
-    """
-    args, _ = arguments(data, 11, 1)
-    size, frames, s_range, contexts, columns, width = args[0], args[1], args[2], args[3], args[4], args[5]
-    blocks = (columns + width - 1) // width
+
+@kernel(SumContexts)
+def sum_contexts(data: Pointer) -> None:
+    """Sum the gradients; a kernel row is a block of columns of an utterance."""
+    a = fields(SumContexts, data)
+    blocks = (a.C + a.width - 1) // a.width
     begin, end = next_piece(data)
     while begin < end:
         for row in range(begin, end):
-            b, first = row // blocks, (row % blocks) * width
-            n = min(width, columns - first)
-            ranges = i64_array(args[8] + 8 * b * frames * s_range, frames * s_range)
-            for cell in range(frames * s_range):
-                source = size * ((b * frames * s_range + cell) * columns + first)
-                to_am = args[9] + size * ((b * frames + cell // s_range) * columns + first)
-                to_lm = args[10] + size * ((b * contexts + ranges[cell]) * columns + first)
-                if size == 4:
-                    if args[7] != 0:
-                        _add(f32_array(args[7] + source, n), f32_array(to_lm, n))
-                    if args[6] != 0 and cell % s_range == 0:
-                        _copy(f32_array(args[6] + source, n), f32_array(to_am, n))
-                    elif args[6] != 0:
-                        _add(f32_array(args[6] + source, n), f32_array(to_am, n))
-                else:
-                    if args[7] != 0:
-                        _add(f64_array(args[7] + source, n), f64_array(to_lm, n))
-                    if args[6] != 0 and cell % s_range == 0:
-                        _copy(f64_array(args[6] + source, n), f64_array(to_am, n))
-                    elif args[6] != 0:
-                        _add(f64_array(args[6] + source, n), f64_array(to_am, n))
+            if a.itemsize == 4:
+                _sum_block(a, row // blocks, (row % blocks) * a.width, f32_array)
+            else:
+                _sum_block(a, row // blocks, (row % blocks) * a.width, f64_array)
         begin, end = next_piece(data)

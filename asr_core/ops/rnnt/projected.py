@@ -11,24 +11,25 @@ and of a factorised blank (Variani et al. 2020, "Hybrid autoregressive transduce
     blank: sigmoid(z_blank) (c_x + c_y) - c_y;  others: softmax of the others (z) c_x - c_x [v]
 """
 
-from types import ModuleType
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asr_core.ops.rnnt import torch_backend
+from asr_core.ops.context import Context
+from asr_core.ops.rnnt.backend import BandScores, RnntBackend
 from asr_core.ops.rnnt.functions import full_precision, symbol_counts, usable_gradient
-from asr_core.ops.rnnt.lattice import Lattice
+from asr_core.ops.rnnt.lattice import Band, Counts, Lattice
 
-# Floating-point numbers that a block's hidden vectors and logits may be, on the CPU (whose caches they should fit) and elsewhere.
+# Numbers that a block's hidden vectors and logits may hold: 16 MB on the CPU, whose caches they should fit; elsewhere 256 MB, enough to
+# keep a GPU busy.
 _CPU_BLOCK, _OTHER_BLOCK = 1 << 22, 1 << 26
 
 
 class Output(NamedTuple):
-    """How a joiner makes logits of its projections.
+    """The way from a joiner's projections to its logits.
 
     Attributes:
       combine: (M, J1), (M, J1) -> (M, J2), row by row.
@@ -41,135 +42,161 @@ class Output(NamedTuple):
     block_cells: Optional[int]
 
 
+class _Cells(NamedTuple):
+    """A block of M cells: their utterances b (M,), frames t (M,) and contexts s (M,)."""
+
+    b: Tensor
+    t: Tensor
+    s: Tensor
+
+
+class _Rows(NamedTuple):
+    """The logits of a block of cells, and what belongs to them.
+
+    Attributes:
+      logits: (M, C); functions that take them may change them.
+      labels: (M,), the symbol that follows each cell.
+      blank: the blank.
+      factorised: see :class:`Output`.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    blank: int
+    factorised: bool
+
+    def without_blank(self) -> Tensor:
+        """Leave the blank out of the logits if it is factorised; return its logits (M,) as they were."""
+        of_blank = self.logits[:, self.blank].clone()
+        if self.factorised:
+            self.logits[:, self.blank] = float("-inf")
+        return of_blank
+
+    def band(self) -> Band:
+        """Return the cells as the frames of one lattice with a window of one context each."""
+        num = self.labels.shape[0]
+        boundary = self.labels.new_tensor([[0, 0, num, num]])
+        lattice = Lattice(self.labels.unsqueeze(0), boundary, self.blank, "regular")
+        return Band(lattice, torch.arange(num, device=self.labels.device).unsqueeze(0))
+
+
+class _Tensors(NamedTuple):
+    """What the backward pass of :class:`Projected` needs: its arguments, loss (B,), and (B, T, S + 1) norm and counts, if wanted."""
+
+    loss: Tensor
+    am: Tensor
+    lm: Tensor
+    weight: Tensor
+    bias: Tensor
+    norm: Tensor
+    symbol: Optional[Tensor]
+    blank: Optional[Tensor]
+
+
 class Projected(torch.autograd.Function):
     """Losses (B,) of lattices with logits ``combine(am[b, t], lm[b, s]) weight^T + bias``; am (B, T, J1), lm (B, S + 1, J1)."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         am: Tensor,
         lm: Tensor,
         weight: Tensor,
         bias: Tensor,
         lattice: Lattice,
         output: Output,
-        backend: ModuleType,
+        backend: RnntBackend,
     ) -> Tensor:
         with full_precision(am):
             shape = (am.shape[0], am.shape[1], lm.shape[1])
-            # the compiled back end keeps scores in float64
-            px, py, norm = am.new_zeros(
-                3, *shape, dtype=am.dtype if backend is torch_backend else torch.float64
-            ).unbind(0)
+            dtype = backend.score_dtype or am.dtype
+            scores = BandScores._make(am.new_zeros(3, *shape, dtype=dtype).unbind(0))  # (B, T, S + 1) each
             labels = F.pad(lattice.symbols, (0, 1), value=lattice.blank)
-            for b, t, s in _blocks(_inside(shape, lattice), am, weight, output):
-                logits = torch.addmm(bias, output.combine(am[b, t], lm[b, s]), weight.t())
-                px[b, t, s], py[b, t, s], norm[b, t, s] = _scores(
-                    logits, labels[b, s], lattice.blank, output.factorised, backend
-                )
-            begins = lattice.symbols.new_zeros(shape[:2])
-            total, occ_x, occ_y = backend.band_lattice(px, py, begins, lattice, any(ctx.needs_input_grad))
-            loss = total.to(am.dtype)
-            if occ_x is not None:
-                occ_x, occ_y = occ_x.to(norm.dtype), occ_y.to(norm.dtype)
-            ctx.save_for_backward(loss, am, lm, weight, bias, norm, occ_x, occ_y)
+            for cells in _blocks(lattice.inside(shape[1], shape[2]), am, weight, output):
+                b, t, s = cells
+                logits = torch.addmm(bias, output.combine(am[b, t], lm[b, s]), weight.t())  # (M, C)
+                block = _scores(_Rows(logits, labels[b, s], lattice.blank, output.factorised), backend)
+                for whole, part in zip(scores, block):
+                    whole[cells] = part
+            band = Band(lattice, lattice.symbols.new_zeros(shape[:2]))
+            result = backend.band_lattice(scores, band, any(ctx.needs_input_grad))
+            loss = result.loss.to(am.dtype)
+            symbol, blank = (count.to(dtype) for count in result.counts) if result.counts else (None, None)
+            ctx.save_for_backward(*_Tensors(loss, am, lm, weight, bias, scores.norm, symbol, blank))
             ctx.lattice, ctx.output, ctx.backend = lattice, output, backend
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Optional[Tensor], ...]:
-        loss, am, lm, weight, bias, norm, occ_x, occ_y = ctx.saved_tensors
-        lattice, output = ctx.lattice, ctx.output
-        grads = tuple(torch.zeros_like(x) for x in (am, lm, weight, bias))
-        am_rows, lm_rows = grads[0].view(-1, am.shape[2]), grads[1].view(-1, lm.shape[2])
-        with full_precision(am):
-            scale = usable_gradient(grad_loss, loss).to(norm.dtype)
-            # what all other cells could add is less than a rounding error of the sums
-            visited = occ_x + occ_y > 0.01 * torch.finfo(am.dtype).eps
-            occ_x = symbol_counts(occ_x, lattice)
-            labels = F.pad(lattice.symbols, (0, 1), value=lattice.blank)
-            for b, t, s in _blocks(visited, am, weight, output):
-                with torch.enable_grad():
-                    am_cells, lm_cells = (
-                        am[b, t].detach().requires_grad_(),
-                        lm[b, s].detach().requires_grad_(),
-                    )
-                    hidden = output.combine(am_cells, lm_cells)
-                logits = torch.addmm(bias, hidden.detach(), weight.t())
-                counts = (scale[b] * occ_x[b, t, s], scale[b] * occ_y[b, t, s])
-                grad = _gradient(
-                    logits, labels[b, s], norm[b, t, s], counts, lattice.blank, output.factorised, ctx.backend
-                )
-                grads[2].addmm_(grad.t(), hidden.detach())
-                grads[3].add_(grad.sum(dim=0))
-                am_grad, lm_grad = torch.autograd.grad(hidden, (am_cells, lm_cells), grad @ weight)
-                am_rows.index_add_(0, b * am.shape[1] + t, am_grad)
-                lm_rows.index_add_(0, b * lm.shape[1] + s, lm_grad)
-        return (*grads, None, None, None)
+    def backward(ctx: Context, grad_loss: Tensor) -> Tuple[Optional[Tensor], ...]:
+        tensors = _Tensors._make(ctx.saved_tensors)
+        with full_precision(tensors.am):
+            am_grad, lm_grad, weight_grad, bias_grad = _gradients(
+                tensors, grad_loss, ctx.lattice, ctx.output, ctx.backend
+            )
+        return am_grad, lm_grad, weight_grad, bias_grad, None, None, None
 
 
-def _inside(shape: tuple[int, int, int], lattice: Lattice) -> Tensor:
-    """Which cells (B, T, S + 1) lie inside the lattices."""
-    s_first, t_first, s_last, t_last = (limit[:, None, None] for limit in lattice.boundary.unbind(1))
-    frames = torch.arange(shape[1], device=lattice.boundary.device)[:, None]
-    contexts = torch.arange(shape[2], device=lattice.boundary.device)
-    return (frames >= t_first) & (frames < t_last) & (contexts >= s_first) & (contexts <= s_last)
+def _gradients(
+    tensors: _Tensors, grad_loss: Tensor, lattice: Lattice, output: Output, backend: RnntBackend
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of am (B, T, J1), lm (B, S + 1, J1), weight (C, J2) and bias (C,) from that of the losses (B,)."""
+    am, lm, weight, bias, norm = tensors.am, tensors.lm, tensors.weight, tensors.bias, tensors.norm
+    assert tensors.symbol is not None and tensors.blank is not None  # a gradient was wanted
+    am_grad, lm_grad = torch.zeros_like(am), torch.zeros_like(lm)
+    weight_grad, bias_grad = torch.zeros_like(weight), torch.zeros_like(bias)
+    am_rows, lm_rows = am_grad.view(-1, am.shape[2]), lm_grad.view(-1, lm.shape[2])
+    scale = usable_gradient(grad_loss, tensors.loss).to(norm.dtype)
+    # what all other cells could add is less than a rounding error of the sums
+    visited = tensors.symbol + tensors.blank > 0.01 * torch.finfo(am.dtype).eps
+    counts = Counts(symbol_counts(tensors.symbol, lattice), tensors.blank)
+    labels = F.pad(lattice.symbols, (0, 1), value=lattice.blank)
+    for cells in _blocks(visited, am, weight, output):
+        b, t, s = cells
+        with torch.enable_grad():
+            am_cells, lm_cells = am[b, t].detach().requires_grad_(), lm[b, s].detach().requires_grad_()
+            hidden = output.combine(am_cells, lm_cells)  # (M, J2)
+        logits = torch.addmm(bias, hidden.detach(), weight.t())  # (M, C)
+        own = Counts(scale[b] * counts.symbol[cells], scale[b] * counts.blank[cells])
+        rows = _Rows(logits, labels[b, s], lattice.blank, output.factorised)
+        grad = _gradient(rows, norm[cells], own, backend)
+        weight_grad.addmm_(grad.t(), hidden.detach())
+        bias_grad.add_(grad.sum(dim=0))
+        am_part, lm_part = torch.autograd.grad(hidden, (am_cells, lm_cells), grad @ weight)
+        am_rows.index_add_(0, b * am.shape[1] + t, am_part)
+        lm_rows.index_add_(0, b * lm.shape[1] + s, lm_part)
+    return am_grad, lm_grad, weight_grad, bias_grad
 
 
-def _blocks(cells: Tensor, am: Tensor, weight: Tensor, output: Output) -> Iterator[tuple[Tensor, ...]]:
-    """Indices (b, t, s) of the cells (B, T, S + 1) that are True, a block at a time."""
+def _blocks(cells: Tensor, am: Tensor, weight: Tensor, output: Output) -> Iterator[_Cells]:
+    """Walk the cells (B, T, S + 1) that are True, a block at a time."""
     most = _CPU_BLOCK if am.device.type == "cpu" else _OTHER_BLOCK
     size = output.block_cells or max(64, most // (weight.shape[0] + 2 * weight.shape[1] + 2 * am.shape[2]))
-    return (block.unbind(1) for block in cells.nonzero().split(size))
+    return (_Cells._make(block.unbind(1)) for block in cells.nonzero().split(size))
 
 
-def _row_lattice(labels: Tensor, blank: int) -> tuple[Tensor, Lattice]:
-    """M independent cells in the form of a pruned lattice with a window of one: the windows (1, M), and the lattice."""
-    num = labels.shape[0]
-    boundary = labels.new_tensor([[0, 0, num, num]])
-    return torch.arange(num, device=labels.device).unsqueeze(0), Lattice(
-        labels.unsqueeze(0), boundary, blank, "regular", 0.0
-    )
+def _scores(rows: _Rows, backend: RnntBackend) -> BandScores:
+    """Return log p(label), log p(blank) and the normaliser (of all or, factorised, of all but the blank), (M,) each."""
+    of_blank = rows.without_blank()
+    px, py, norm = (x.view(-1) for x in backend.pruned_scores(rows.logits[None, :, None], rows.band()))
+    if rows.factorised:
+        px, py = px + F.logsigmoid(-of_blank), F.logsigmoid(of_blank).to(py.dtype)
+    return BandScores(px, py, norm)
 
 
-def _scores(
-    logits: Tensor, labels: Tensor, blank: int, factorised: bool, backend: ModuleType
-) -> list[Tensor]:
-    """log p(label), log p(blank) and the normaliser (all or, factorised, all but the blank), (M,) each; changes ``logits`` (M, V)."""
-    of_blank = logits[:, blank].clone()
-    if factorised:
-        logits[:, blank] = float("-inf")
-    px, py, norm = (
-        x.view(-1) for x in backend.pruned_scores(logits[None, :, None], *_row_lattice(labels, blank))
-    )
-    return (
-        [px + F.logsigmoid(-of_blank), F.logsigmoid(of_blank).to(py.dtype), norm]
-        if factorised
-        else [px, py, norm]
-    )
-
-
-def _gradient(
-    logits: Tensor,
-    labels: Tensor,
-    norm: Tensor,
-    counts: tuple[Tensor, Tensor],
-    blank: int,
-    factorised: bool,
-    backend: ModuleType,
-) -> Tensor:
-    """Gradient (M, V) with respect to ``logits`` (M, V), which is changed, of cells with ``norm`` and counts of symbol and blank (M,)."""
-    of_blank = logits[:, blank].clone()
-    if factorised:
-        logits[:, blank] = float("-inf")
-    count_x, count_y = counts
-    begins, lattice = _row_lattice(labels, blank)
-    shaped = [
-        x[None, :, None].contiguous()
-        for x in (norm, count_x, torch.zeros_like(count_y) if factorised else count_y)
-    ]
-    grad = backend.pruned_gradient(logits[None, :, None], *shaped, begins, norm.new_ones(1), lattice)[0, :, 0]
-    if factorised:
-        grad[:, blank] = torch.sigmoid(of_blank) * (count_x + count_y).to(grad.dtype) - count_y.to(grad.dtype)
+def _gradient(rows: _Rows, norm: Tensor, counts: Counts, backend: RnntBackend) -> Tensor:
+    """Return the gradient of the logits (M, C), given their normalisers (M,) and counts (M,)."""
+    of_blank = rows.without_blank()
+    shared = Counts(counts.symbol, torch.zeros_like(counts.blank)) if rows.factorised else counts
+    shaped = Counts._make(count[None, :, None].contiguous() for count in shared)  # (1, M, 1)
+    grad = backend.pruned_gradient(
+        rows.logits[None, :, None],
+        norm[None, :, None].contiguous(),
+        shaped,
+        norm.new_ones(1),
+        rows.band(),
+    )[0, :, 0]
+    if rows.factorised:
+        both = (counts.symbol + counts.blank).to(grad.dtype)
+        grad[:, rows.blank] = torch.sigmoid(of_blank) * both - counts.blank.to(grad.dtype)
     return grad

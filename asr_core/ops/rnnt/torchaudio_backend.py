@@ -1,6 +1,6 @@
 """The full RNN-T loss by torchaudio, where it is installed and still has it (versions below 2.9)."""
 
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from asr_core.utils.errors import UserError
 
 
 def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
-    """Losses (B,) of logits (B, T, S + 1, C), float32, on the CPU or CUDA; paths are added up in float32.
+    """Compute the losses (B,) of logits (B, T, S + 1, C), float32, on the CPU or CUDA; paths are added up in float32.
 
     Raises:
       UserError: torchaudio lacks the loss.
-      ValueError: a lattice that it does not know.
+      ValueError: torchaudio does not support such a lattice.
     """
     if (
         not lattice.regular
@@ -23,7 +23,7 @@ def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
         or bool(lattice.boundary[:, :2].any())
     ):
         raise ValueError(
-            "back end torchaudio knows regular lattices from (0, 0) without delay penalty or FastEmit only"
+            "back end torchaudio supports only regular lattices from (0, 0) without delay penalty and FastEmit"
         )
     if logits.dtype != torch.float32:
         raise ValueError(f"back end torchaudio computes in float32, not {logits.dtype}")
@@ -32,14 +32,13 @@ def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
     num, frames = (lattice.boundary[:, i].int().contiguous() for i in (2, 3))
     # its lattices end where the longest utterance does
     most_frames, most = int(frames.max()), int(num.max())
-    logits, symbols = (
-        logits[:, :most_frames, : most + 1].contiguous(),
-        lattice.symbols[:, :most].int().contiguous(),
-    )
+    logits = logits[:, :most_frames, : most + 1].contiguous()
+    symbols = lattice.symbols[:, :most].int().contiguous()
     return _functional().rnnt_loss(logits, symbols, frames, num, blank=lattice.blank, reduction="none")
 
 
-def _functional() -> Any:
+def _functional() -> ModuleType:
+    """Return torchaudio's module with the loss."""
     try:
         from torchaudio import functional
     except ImportError as e:

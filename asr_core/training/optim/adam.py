@@ -1,5 +1,6 @@
-"""Adam and AdamW as this project uses them: decay for chosen parameters, states by name, options that a resumed run may change."""
+"""Adam and AdamW with decay for chosen parameters, states by name, and options that a resumed run may change."""
 
+import functools
 import logging
 import re
 from typing import Any, Dict, List
@@ -18,7 +19,7 @@ class _ByName(torch.optim.Optimizer):
         """Load the moments of each parameter by its name; all options of the groups, rates among them, stay this optimizer's.
 
         Raises:
-          ValueError: it is of other parameters.
+          ValueError: the state belongs to other parameters.
         """
         saved = {
             n: state_dict["state"].get(i)
@@ -43,7 +44,7 @@ class AdamW(_ByName, torch.optim.AdamW):
 
 
 def build_adam(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimizer:
-    """Adam or AdamW for all parameters of a model, with torch's fastest implementation for its device.
+    """Build Adam or AdamW for all parameters of a model, with torch's fastest implementation for its device.
 
     Args:
       model: modules' ``lr_scale`` multiply the rates, see :func:`get_parameter_groups_with_lrs`.
@@ -67,14 +68,15 @@ def build_adam(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimize
                 )
     _report(groups, opts)
     cls = Adam if opts.optim == "adam" else AdamW
-    kwargs = {"lr": opts.peak_lr(), "betas": opts.betas(), "eps": opts.adam_eps}
+    build = functools.partial(cls, groups, lr=opts.peak_lr(), betas=opts.betas(), eps=opts.adam_eps)
     try:
-        return cls(groups, fused=True, **kwargs)
+        return build(fused=True)
     except RuntimeError:  # an older torch, or a device for which it has no such kernel
-        return cls(groups, foreach=True, **kwargs)
+        return build(foreach=True)
 
 
 def _report(groups: List[Dict[str, Any]], opts: OptimizerOptions) -> None:
+    """Log which parameters decay."""
     option = f"--l2 {opts.l2:g}" if opts.optim == "adam" else f"--weight-decay {opts.weight_decay:g}"
     if not any(g["weight_decay"] for g in groups):
         logging.info("%s: without decay of the weights", opts.optim)

@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-
-from asr_core.ops.forced_align import ctc_forced_align
+from forced_align import ctc_forced_align
 
 
 def collapse(path):

@@ -1,6 +1,6 @@
 """The best alignment of given tokens under CTC (Viterbi)."""
 
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ def ctc_forced_align(
         state = torch.where((t < lens).unsqueeze(1), state - step, state)
     frames: List[List[int]] = []
     for sequence, states in zip(tokens, path.tolist()):
-        first = {}
+        first: Dict[int, int] = {}
         for t, at in enumerate(states):
             first.setdefault(at, t)
         frames.append([first.get(2 * u + 1, 0) for u in range(len(sequence))])
