@@ -1,4 +1,11 @@
-"""The module that keeps each channel's mean and magnitude within bounds."""
+"""The balancer, which keeps each channel's mean and magnitude within bounds (Yao et al. 2023,
+appendix A.2.1).
+
+A channel that is almost always negative, or almost always positive, or tiny, has nearly no gradient
+behind a Swoosh and does not come back by itself; one that is huge breaks float16 and drowns the
+others. The balancer lets all channels pass as they are, and adds a small gradient to those that are
+out of bounds.
+"""
 
 import math
 import random
@@ -11,26 +18,38 @@ from asr_core.ops.balancer import Bounds, balance_gradient
 
 
 def mean_of_positive(proportion: float) -> float:
-    """Mean over standard deviation at which about ``proportion`` of a bell-shaped variable is positive (a crude fit)."""
+    """Return the mean over the standard deviation of a bell-shaped variable of which about
+    ``proportion`` is positive.
+
+    A Gaussian's needs the inverse error function; a scaled artanh is close to it between 0.05 and
+    0.95, which is enough for a bound.
+    """
     x, eps = 2.0 * proportion - 1.0, 1e-10  # eps keeps 0 and 1 finite
     return 0.8139535143 * 0.5 * (math.log(1.0 + x + eps) - math.log(1.0 - x + eps))
 
 
 def rms_of_abs(mean_abs: float) -> float:
-    """Root mean square of a Gaussian variable whose mean magnitude is ``mean_abs``."""
-    return 1.25331413732 * mean_abs
+    """Return the root mean square of a Gaussian variable whose mean magnitude is ``mean_abs``."""
+    return 1.25331413732 * mean_abs  # sqrt(pi / 2)
 
 
 class Balancer(nn.Module):
-    """Identity that, in training, sometimes adds a gradient where a channel is out of bounds (Yao et al. 2023, section 3.4).
+    """Identity on (N, ..., C) that, in training, sometimes adds a gradient where a channel is out
+    of bounds.
+
+    The bounds are loose by default: they catch modules that go wrong, and leave those alone that
+    learn. Where a bound changes during training, it is loose at the beginning, when the statistics
+    still say little, or tight while modules have to come to life.
 
     Args:
-      num_channels: size of the axis of channels.
+      num_channels: C, size of the axis of channels.
       channel_dim: that axis.
       min_positive, max_positive: bounds on the proportion of positive values.
       min_abs, max_abs: bounds on the mean magnitude.
-      grad_scale: size of the added gradient relative to each element's own.
-      prob: how often it acts; by default 0.5 falling to 0.125 over 8000 batches.
+      grad_scale: size of the added gradient relative to each element's own: 4 % are felt over many
+        steps, and no step depends on it.
+      prob: how often it acts, since the statistics cost time; by default 0.5 falling to 0.125 over
+        8000 batches: most channels go wrong at the beginning.
     """
 
     def __init__(
@@ -53,11 +72,11 @@ class Balancer(nn.Module):
         self.prob = ScheduledFloat((0.0, 0.5), (8000.0, 0.125), default=0.4) if prob is None else prob
 
     def drawn(self, x: Tensor) -> bool:
-        """Whether to act on ``x`` this time; draws a random number where that is open."""
+        """Return whether to act on ``x`` this time; draws a random number where that is open."""
         return self.training and x.requires_grad and random.random() < float(self.prob)
 
     def bounds(self) -> Bounds:
-        """(lowest mean/stddev, highest mean/stddev, lowest rms, highest rms) at this moment."""
+        """Return the bounds as they are at this batch count."""
         return (
             mean_of_positive(float(self.min_positive)),
             mean_of_positive(float(self.max_positive)),
@@ -66,13 +85,13 @@ class Balancer(nn.Module):
         )
 
     def act(self, x: Tensor) -> Tensor:
-        """``x`` with the balancer's gradient attached."""
+        """Return ``x`` (N, ..., C) with the balancer's gradient attached."""
         return balance_gradient(x, self.bounds(), float(self.grad_scale), self.channel_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape with ``num_channels`` on ``channel_dim``, returned as it is."""
+        """Return x (N, ..., C), with the channels on ``channel_dim``, as it is."""
         return self.act(x) if self.drawn(x) else x
 
     def extra_repr(self) -> str:
-        """The size, for ``print(model)``."""
+        """Return the sizes for ``print(model)``."""
         return f"{self.num_channels}, channel_dim={self.channel_dim}"

@@ -1,22 +1,32 @@
-"""Batch normalisation that does not see padding."""
+"""Batch normalisation that does not see padding.
+
+With the padding among the frames, the statistics would depend on how utterances are put together in
+batches.
+"""
 
 import contextlib
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
-_GROUPS: List[Any] = []  # of processes that share statistics: the last one holds, see synchronised()
+from asr_core.ops.context import Context
+
+# Groups of processes that share statistics (None: all processes); the last one holds, see
+# synchronised().
+_GROUPS: List[Optional[ProcessGroup]] = []
 
 
 @contextlib.contextmanager
-def synchronised(group: Any = None) -> Iterator[None]:
-    """Within the block training steps take the statistics of batch norms over the batches of all processes.
+def synchronised(group: Optional[ProcessGroup] = None) -> Iterator[None]:
+    """Take the statistics of batch norms over the batches of all processes, in training steps
+    within the block.
 
-    Each of them must run the same steps forward, within the block, and backward.
+    Each process must run the same steps forward, within the block, and backward.
 
     Args:
-      group: of ``torch.distributed``; None is that of all processes.
+      group: the processes; None takes all.
     """
     _GROUPS.append(group)
     try:
@@ -26,10 +36,12 @@ def synchronised(group: Any = None) -> Iterator[None]:
 
 
 class MaskedBatchNorm1d(nn.Module):
-    """Batch normalisation over valid frames alone (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
+    """Batch normalisation over valid frames alone (Ioffe and Szegedy 2015,
+    https://arxiv.org/abs/1502.03167).
 
-    Mean and variance (biased, also in the running average) are those of the valid frames of the batch. Parameters and buffers have
-    the names of ``nn.BatchNorm1d``. Computed in float32 at least.
+    Mean and variance (biased, also in the running average) are those of the valid frames of the
+    batch. Parameters and buffers have the names of ``nn.BatchNorm1d``. Computed in float32 at
+    least.
 
     Args:
       num_features: size of the last axis.
@@ -51,11 +63,14 @@ class MaskedBatchNorm1d(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
-        """Normalise; padded frames become 0.
+        """Normalise x; padded frames become 0.
 
         Args:
-          x: (..., C).
-          pad_mask: x's shape without C, True at padding; None where there is none.
+          x: (N, T, C), or any (..., C).
+          pad_mask: (N, T), or x's shape without C, True at padding; None where there is none.
+
+        Returns:
+          (N, T, C)
         """
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             return self._train(x, pad_mask)
@@ -64,6 +79,7 @@ class MaskedBatchNorm1d(nn.Module):
         return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
 
     def _train(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        """Normalise x (N, T, C) by its own statistics, and let the running ones follow."""
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             y, mean, var = _BatchNorm.apply(wide, self.weight, self.bias, pad_mask, self.eps, _GROUPS[-1:])
@@ -74,22 +90,24 @@ class MaskedBatchNorm1d(nn.Module):
         return y.to(x.dtype)
 
     def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
+        """Return the sizes for ``print(model)``."""
         return f"{len(self.weight)}, eps={self.eps:g}, momentum={self.momentum:g}"
 
 
 class _BatchNorm(torch.autograd.Function):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias at valid frames, 0 elsewhere; keeps x and its statistics alone."""
+    """y = (x - mean) / sqrt(var + eps) * weight + bias at valid frames, 0 elsewhere; keeps x (N, T,
+    C) and its statistics alone.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: Context,
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
         pad_mask: Optional[Tensor],
         eps: float,
-        groups: List[Any],
+        groups: List[Optional[ProcessGroup]],
     ) -> Tuple[Tensor, Tensor, Tensor]:
         num, mean, var = _statistics(x, pad_mask, groups)
         inv_std = torch.rsqrt(var + eps)
@@ -101,11 +119,11 @@ class _BatchNorm(torch.autograd.Function):
         return y, mean, var
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> Tuple[Optional[Tensor], ...]:
+    def backward(ctx: Context, dy: Tensor, *_: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight, mean, inv_std, num, pad_mask = ctx.saved_tensors
         dy = _zero_padding(dy, pad_mask)
         normal = (x - mean) * inv_std
-        sums = torch.stack([_sum(dy), _sum(dy * normal)])
+        sums = torch.stack([_sum(dy), _sum(dy * normal)])  # (2, C)
         dbias, dweight = (
             sums.clone()
         )  # of this process: gradients of parameters are summed over processes later
@@ -115,8 +133,12 @@ class _BatchNorm(torch.autograd.Function):
         return dx, dweight, dbias, None, None, None
 
 
-def _statistics(x: Tensor, pad_mask: Optional[Tensor], groups: List[Any]) -> Tuple[Tensor, Tensor, Tensor]:
-    """Number of valid frames, their mean (C,) and biased variance (C,), over all processes of the group, if there is one."""
+def _statistics(
+    x: Tensor, pad_mask: Optional[Tensor], groups: List[Optional[ProcessGroup]]
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Return the number of valid frames, their mean (C,) and biased variance (C,), over all
+    processes of the group, if there is one.
+    """
     valid = x.numel() // x.size(-1) if pad_mask is None else (~pad_mask).sum()
     num = torch.as_tensor(valid, dtype=x.dtype, device=x.device)
     mean = _sum(_zero_padding(x, pad_mask)) / num.clamp(min=1)
@@ -134,8 +156,10 @@ def _statistics(x: Tensor, pad_mask: Optional[Tensor], groups: List[Any]) -> Tup
 
 
 def _sum(x: Tensor) -> Tensor:
+    """Sum x (N, T, C) over all axes but the last."""
     return x.flatten(0, -2).sum(dim=0)
 
 
 def _zero_padding(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+    """Return x (N, T, C) with zeros at padding (N, T)."""
     return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)

@@ -1,4 +1,6 @@
-"""Bypass, and the change of frame rate between stacks of Zipformer (Yao et al. 2023, section 3.1)."""
+"""Bypass, and the change of frame rate between stacks of Zipformer (Yao et al. 2023, sections 3.1
+and 3.2).
+"""
 
 from typing import Optional
 
@@ -9,12 +11,18 @@ from asr_core.nn.scaling import FloatLike, ScheduledFloat, limit_param_value
 
 
 class BypassModule(nn.Module):
-    """Learned interpolation between a module's input and output, per channel.
+    """Learned interpolation between a module's input and output, per channel: ``(1 - c) x_orig + c
+    x``.
+
+    The weight c of the output begins at 0.5. At first it must be at least 0.9, so that every module
+    has to learn something before the model may leave it out; over 20000 batches that bound falls to
+    0.2. The bounds are soft: a weight outside does not get further away.
 
     Args:
       embed_dim: number of channels.
       skip_rate: probability per sequence, in training, of taking the input alone.
-      scale_min, scale_max: soft limits of the weight of the output.
+      scale_min: lower soft limit of the weight of the output; None takes the schedule above.
+      scale_max: upper soft limit.
     """
 
     def __init__(
@@ -31,14 +39,15 @@ class BypassModule(nn.Module):
         self.scale_max = scale_max
 
     def forward(self, x_orig: Tensor, x: Tensor) -> Tensor:
-        """x_orig and x (T, N, C) -> (T, N, C)."""
+        """Interpolate x_orig (T, N, C) and x (T, N, C)."""
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return x_orig + (x - x_orig) * self.bypass_scale
         x = x.to(x_orig.dtype)
         return torch.lerp(x_orig, x, self._scale(x.shape[1]).to(x.dtype))
 
     def _scale(self, batch_size: int) -> Tensor:
-        scale = self.bypass_scale
+        """Return the weights of the output, (C,), or (N, C) where sequences skip the module."""
+        scale: Tensor = self.bypass_scale
         if not self.training:
             return scale
         scale = limit_param_value(scale, float(self.scale_min), float(self.scale_max))
@@ -49,7 +58,10 @@ class BypassModule(nn.Module):
 
 
 class SimpleDownsample(nn.Module):
-    """Weighted mean of each group of ``downsample`` frames, with learned weights that all channels share.
+    """Weighted mean of each group of ``downsample`` frames, with learned weights that all channels
+    share.
+
+    The weights are a softmax of biases that begin at 0, so training starts with the plain mean.
 
     Args:
       downsample: frames per group. The last group is filled by repeating the last frame.
@@ -61,7 +73,7 @@ class SimpleDownsample(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, N, C) -> (ceil(T / downsample), N, C)."""
+        """Reduce x (T, N, C) to (ceil(T / downsample), N, C)."""
         seq_len, batch_size, channels = x.size()
         ds = self.downsample
         num_groups = (seq_len + ds - 1) // ds
@@ -72,17 +84,14 @@ class SimpleDownsample(nn.Module):
 
 
 class SimpleUpsample(nn.Module):
-    """Repeats each frame ``upsample`` times."""
+    """Repetition of each frame ``upsample`` times."""
 
     def __init__(self, upsample: int) -> None:
         super().__init__()
         self.upsample = upsample
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (T, N, C) -> (T * upsample, N, C)."""
+        """Extend x (T, N, C) to (T * upsample, N, C)."""
         seq_len, batch_size, channels = x.size()
-        return (
-            x.unsqueeze(1)
-            .expand(seq_len, self.upsample, batch_size, channels)
-            .reshape(-1, batch_size, channels)
-        )
+        x = x.unsqueeze(1).expand(seq_len, self.upsample, batch_size, channels)
+        return x.reshape(-1, batch_size, channels)

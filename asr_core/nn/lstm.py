@@ -1,4 +1,4 @@
-"""A layer of an LSTM with projection and limited cells."""
+"""LSTM layers with projection and limited cells."""
 
 import warnings
 from typing import Final, Tuple
@@ -6,16 +6,17 @@ from typing import Final, Tuple
 import torch
 from torch import Tensor, nn
 
-# what torch says of its slower kernels where there is no faster one
+# torch's warnings about kernels that are slower than others, where there are no others
 warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
 class LstmLayer(nn.Module):
-    """One direction, one layer (Hochreiter and Schmidhuber 1997; projection: Sak et al. 2014, https://arxiv.org/abs/1402.1128).
+    """One direction, one layer (Hochreiter and Schmidhuber 1997; projection: Sak et al. 2014,
+    https://arxiv.org/abs/1402.1128).
 
-    ``c' = clip(sigmoid(f) c + sigmoid(i) tanh(g))``, ``h' = W_hr (sigmoid(o) tanh(c'))`` with the gates i, f, g, o from one matrix
-    on input and h, and one bias, which begins at 0.
+    ``c' = clip(sigmoid(f) c + sigmoid(i) tanh(g))``, ``h' = W_hr (sigmoid(o) tanh(c'))`` with the
+    gates i, f, g, o from one matrix on input and h, and one bias, which begins at 0.
 
     Args:
       input_size: width I of the input.
@@ -30,7 +31,8 @@ class LstmLayer(nn.Module):
         super().__init__()
         if min(input_size, hidden_size) < 1 or proj_size < 0 or cell_clip < 0:
             raise ValueError(
-                f"sizes must be positive, got {input_size}, {hidden_size}, {proj_size} and cell_clip {cell_clip}"
+                f"sizes of an LSTM must be positive, got {input_size}, {hidden_size}, {proj_size}, "
+                f"and cell_clip {cell_clip}"
             )
         self.hidden_size = hidden_size
         self.output_size = proj_size or hidden_size
@@ -44,12 +46,13 @@ class LstmLayer(nn.Module):
             self.weight_hr = nn.Parameter(torch.empty(proj_size, hidden_size).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """A sequence, in float32 whatever autocast says.
+        """Run over a sequence, in float32 even under autocast: errors of half precision add up over
+        the steps.
 
         Args:
           x: (N, T, I).
-          h: (N, P), the output before it.
-          c: (N, H), the cells before it.
+          h: (N, P), the output before the sequence.
+          c: (N, H), the cells before the sequence.
 
         Returns:
           outputs (N, T, P), the last output (N, P), the last cells (N, H).
@@ -60,14 +63,11 @@ class LstmLayer(nn.Module):
             return self._run(x.to(self.bias.dtype), h.to(self.bias.dtype), c.to(self.bias.dtype))
 
     def _run(self, x: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Run over x (N, T, I) by torch's kernel, or frame by frame where cells are limited."""
         if self.cell_clip > 0:
             return self._clipped(x, h, c)
-        weights = [
-            self.weight_ih,
-            self.weight_hh,
-            self.bias,
-            torch.zeros_like(self.bias),
-        ]  # torch wants two biases
+        no_bias = torch.zeros_like(self.bias)  # torch wants two biases
+        weights = [self.weight_ih, self.weight_hh, self.bias, no_bias]
         if self.has_projection:
             weights.append(self.weight_hr)
         y, h, c = torch.lstm(
@@ -76,6 +76,7 @@ class LstmLayer(nn.Module):
         return y, h.squeeze(0), c.squeeze(0)
 
     def _clipped(self, x: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Run over x (N, T, I) frame by frame; h (N, P), c (N, H)."""
         gates = torch.nn.functional.linear(x, self.weight_ih, self.bias)
         outputs = []
         for t in range(x.size(1)):
@@ -90,5 +91,6 @@ class LstmLayer(nn.Module):
         return torch.stack(outputs, dim=1), h, c
 
     def extra_repr(self) -> str:
-        """Sizes, for ``print(model)``."""
-        return f"{self.weight_ih.size(1)}, {self.hidden_size}, output_size={self.output_size}, cell_clip={self.cell_clip:g}"
+        """Return the sizes for ``print(model)``."""
+        sizes = f"{self.weight_ih.size(1)}, {self.hidden_size}, output_size={self.output_size}"
+        return f"{sizes}, cell_clip={self.cell_clip:g}"

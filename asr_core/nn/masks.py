@@ -1,4 +1,4 @@
-"""Padding and chunk masks. True means: must not be seen."""
+"""Padding and chunk masks, True at what must not be seen."""
 
 from typing import Optional
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def make_pad_mask(lengths: Tensor, max_len: int = 0) -> Tensor:
-    """Mask of padded frames.
+    """Return the mask of padded frames.
 
     Args:
       lengths: (N,) valid frames of each sequence.
@@ -22,7 +22,8 @@ def make_pad_mask(lengths: Tensor, max_len: int = 0) -> Tensor:
 
 
 def chunk_mask(num_frames: int, chunk_size: int, left_chunks: int, device: torch.device) -> Tensor:
-    """Mask of an encoder that sees its own chunk and ``left_chunks`` earlier ones (all of them when negative).
+    """Return the mask of an encoder that sees its own chunk and ``left_chunks`` earlier ones (all
+    of them when negative).
 
     Returns:
       (T, T) boolean, rows are queries and columns are keys.
@@ -36,7 +37,8 @@ def chunk_mask(num_frames: int, chunk_size: int, left_chunks: int, device: torch
 
 
 def cached_mask(processed: Tensor, left: int, pad_mask: Tensor) -> Tensor:
-    """Mask of the keys of a chunk: ``left`` cached frames, the oldest first, of which a new stream has none, and the chunk's own.
+    """Return the mask of a chunk's keys: ``left`` cached frames, the oldest first, of which a new
+    stream has none, and the chunk's own.
 
     Args:
       processed: (N,) frames that each stream has behind it.
@@ -51,13 +53,15 @@ def cached_mask(processed: Tensor, left: int, pad_mask: Tensor) -> Tensor:
 
 
 def future_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-    """Mask (num_queries, num_keys) of an encoder that sees no later frame; the last query stands at the last key."""
+    """Return the mask (T, S) of an encoder that sees no later frame: T queries, S keys, the last
+    query at the last key.
+    """
     query = torch.arange(num_keys - num_queries, num_keys, device=device)
     return torch.arange(num_keys, device=device).unsqueeze(0) > query.unsqueeze(1)
 
 
 def merge_masks(attn_mask: Optional[Tensor], pad_mask: Optional[Tensor]) -> Optional[Tensor]:
-    """One mask (1 or N, 1 or T, S) out of (T, S) and (N, S); either may be None."""
+    """Merge masks (T, S) and (N, S), of which either may be None, to one: (N or 1, T or 1, S)."""
     if attn_mask is None:
         return None if pad_mask is None else pad_mask.unsqueeze(1)
     merged = attn_mask.unsqueeze(0)

@@ -1,4 +1,9 @@
-"""Numbers that change with the count of training batches (dropout rates, limits of balancers, ...)."""
+"""Numbers that change with the count of training batches: dropout rates, limits of balancers, ...
+
+Most schedules end after 4000 to 20000 batches of the reference size. Early in training modules that
+do little harm can be skipped often, which stabilises those after them; later the same rates would
+cost accuracy.
+"""
 
 from typing import Tuple, Union
 
@@ -6,10 +11,10 @@ from torch import nn
 
 
 class ScheduledFloat(nn.Module):
-    """A float that is piecewise linear in the batch count and constant outside the given points.
+    """Float that is piecewise linear in the batch count and constant outside the given points.
 
-    It is a module without parameters so that :func:`set_batch_count` finds it. ``float(s)`` is ``default`` in evaluation
-    mode and as long as no batch count was set.
+    It is a module without parameters so that :func:`set_batch_count` finds it. ``float(s)`` is
+    ``default`` in evaluation mode and as long as no batch count was set.
 
     Args:
       points: pairs ``(batch_count, value)`` with rising batch counts.
@@ -26,7 +31,7 @@ class ScheduledFloat(nn.Module):
         self.value = self.default
 
     def at(self, batch_count: float) -> float:
-        """The schedule's value after ``batch_count`` batches."""
+        """Return the schedule's value after ``batch_count`` batches."""
         points = self.points
         if batch_count <= points[0][0]:
             return points[0][1]
@@ -36,14 +41,14 @@ class ScheduledFloat(nn.Module):
         return points[-1][1]
 
     def set_batch_count(self, batch_count: float) -> None:
-        """Fix the value that ``float()`` gives during training."""
+        """Set the value that ``float()`` gives during training."""
         self.value = self.at(batch_count)
 
     def __float__(self) -> float:
         return self.value if self.training else self.default
 
     def extra_repr(self) -> str:
-        """The points and the default, for ``print(model)``."""
+        """Return the points and the default for ``print(model)``."""
         return ", ".join(f"{c:g}:{v:g}" for c, v in self.points) + f", default={self.default:g}"
 
 
@@ -51,12 +56,19 @@ FloatLike = Union[float, ScheduledFloat]
 
 
 def set_batch_count(model: nn.Module, batch_count: float) -> None:
-    """Move every :class:`ScheduledFloat` inside ``model`` to ``batch_count`` (counted at the reference batch size)."""
+    """Move every :class:`ScheduledFloat` inside ``model`` to ``batch_count`` (counted at the
+    reference batch size).
+    """
     for module in model.modules():
         if isinstance(module, ScheduledFloat):
             module.set_batch_count(batch_count)
 
 
 def whitening_limit(limit: float, ratio: float = 2.0) -> ScheduledFloat:
-    """The usual schedule of a whitening limit: from ``limit`` to ``ratio * limit`` over 20000 batches."""
+    """Return the usual schedule of a whitening limit: from ``limit`` to ``ratio * limit`` over
+    20000 batches.
+
+    The limit grows because whitening keeps modules from collapsing before they have learned
+    anything; a trained model has good reasons for directions of unequal variance.
+    """
     return ScheduledFloat((0.0, limit), (20000.0, ratio * limit), default=limit)

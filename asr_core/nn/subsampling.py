@@ -1,4 +1,6 @@
-"""The convolutional front end: 100 Hz features to 50 Hz frames (Yao et al. 2023, section 3.1)."""
+"""The convolutional front end of Zipformer: 100 Hz features to 50 Hz frames (Yao et al. 2023,
+section 3.1).
+"""
 
 from typing import Tuple
 
@@ -24,7 +26,14 @@ from asr_core.ops.depthwise import depthwise_conv2d
 
 
 class ConvNeXt(nn.Module):
-    """A depthwise convolution and a two-layer perceptron per position, added to their input (Liu et al. 2022, simplified).
+    """A depthwise convolution and a two-layer perceptron per position, added to their input (Liu et
+    al. 2022, simplified).
+
+    The large 7 x 7 kernel gives the front end context that 3 x 3 convolutions would need many
+    layers for. The second layer of the perceptron starts at a hundredth of its usual size, so that
+    at first the whole is the identity: the features of the convolutions before it reach the encoder
+    undisturbed. The balancer between the layers wants at least 30 % of the hidden units positive,
+    since Swoosh lets through little of the others.
 
     Args:
       channels: number of channels.
@@ -59,7 +68,7 @@ class ConvNeXt(nn.Module):
         self.out_whiten = Whiten(1, whitening_limit=5.0, prob=(0.025, 0.25), grad_scale=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, T, F) -> same shape."""
+        """Process x (N, C, T, F); the result has its shape."""
         y = self._perceptron(depthwise_conv2d(x, self.depthwise_conv.weight, self.depthwise_conv.bias))
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             rate = float(self.layerdrop_rate)
@@ -69,9 +78,13 @@ class ConvNeXt(nn.Module):
         return self._constrain(x + y)
 
     def _constrain(self, x: Tensor) -> Tensor:
+        """Attach balancer and whitening to x (N, C, T, F)."""
         return self.out_whiten(self.out_balancer(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _perceptron(self, y: Tensor) -> Tensor:
+        """Apply the two layers to each position of y (N, C, T, F), as linear maps of rows (N, T, F,
+        C).
+        """
         rows = y.permute(0, 2, 3, 1)
         rows = F.linear(rows, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
         rows = self.hidden_balancer(rows)
@@ -83,7 +96,7 @@ class ConvNeXt(nn.Module):
         return rows.permute(0, 3, 1, 2)
 
     def streaming_forward(self, x: Tensor, cache: Tensor) -> Tuple[Tensor, Tensor]:
-        """One chunk.
+        """Process one chunk.
 
         Args:
           x: (N, C, T + right, F): the chunk's frames and ``kernel_size[0] // 2`` frames after them.
@@ -107,18 +120,26 @@ class ConvNeXt(nn.Module):
 
 
 class Conv2dSubsampling(nn.Module):
-    """Three convolutions, a ConvNeXt layer and a projection; ``T -> (T - 7) // 2`` frames.
+    """Three convolutions, a ConvNeXt layer and a projection: (N, T, F) -> (N, (T - 7) // 2, C).
+
+    The gradient of the first convolution is scaled down to a fifth: every frame and frequency adds
+    to it, so it is much larger than that of later layers, and clipping would see little else. The
+    first balancer keeps the magnitudes of the few channels near 1; the later ones have room up to
+    4, where Swoosh is nearly linear. The ConvNeXt layer is left out for 20 % of the sequences at
+    first, so that the convolutions learn to do without it, and for 1.5 % in the end.
 
     Args:
       in_channels: features per frame, at least 7.
       out_channels: width of the output.
-      layer1_channels, layer2_channels, layer3_channels: channels of the convolutions.
+      layer1_channels: channels of the first convolution.
+      layer2_channels: of the second, which halves the frame rate and the frequencies.
+      layer3_channels: of the third, which halves the frequencies again.
       dropout: dropout of the output; its mask is shared over time.
     """
 
     subsampling_factor = 2
-    trimmed_frames = 7  # by convolutions without padding
-    look_ahead = 13  # and twice 3 frames that the ConvNeXt sees ahead
+    trimmed_frames = 7  # at 100 Hz, by convolutions without padding in time
+    look_ahead = 13  # at 100 Hz: the trimmed frames, and 3 frames at 50 Hz that the ConvNeXt sees ahead
 
     def __init__(
         self,
@@ -154,34 +175,40 @@ class Conv2dSubsampling(nn.Module):
         self.dropout = Dropout3(dropout, shared_dim=1)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, in_channels) and lengths (N,) -> (N, (T - 7) // 2, out_channels) and lengths."""
+        """Encode features (N, T, in_channels) of lengths (N,) as (N, (T - 7) // 2, out_channels),
+        with their lengths.
+        """
         x = self.convnext(self.conv(self._as_image(x)))
         return self._project(x), (x_lens - 7) // 2
 
     def _as_image(self, x: Tensor) -> Tensor:
-        """(N, T, F) -> (N, 1, T, F) with strides that make every convolution after it keep the channels innermost."""
+        """View (N, T, F) as (N, 1, T, F) with strides that make the convolutions after it keep the
+        channels innermost.
+        """
         return x.unsqueeze(3).permute(0, 3, 1, 2)
 
     def _project(self, x: Tensor) -> Tensor:
+        """Map x (N, layer3_channels, T, out_width) to (N, T, out_channels)."""
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             x = self.out(x.transpose(1, 2).flatten(2))
         else:  # reorder the weight rather than the activations, which are in channels-last format
-            weight = (
-                self.out.weight.unflatten(1, (self.layer3_channels, self.out_width))
-                .transpose(1, 2)
-                .flatten(1)
-            )
+            weight = self.out.weight.unflatten(1, (self.layer3_channels, self.out_width))
+            weight = weight.transpose(1, 2).flatten(1)  # (out_channels, out_width * layer3_channels)
             x = F.linear(x.permute(0, 2, 3, 1).flatten(2), weight, self.out.bias)
         return self.dropout(self.out_norm(self.out_whiten(x)))
 
     def streaming_forward(
         self, x: Tensor, x_lens: Tensor, cached_left_pad: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """One chunk: (N, T, in_channels) -> (N, (T - 7) // 2 - 3, out_channels), lengths, the next left context."""
+        """Encode one chunk (N, T, in_channels) as (N, (T - 7) // 2 - 3, out_channels); also return
+        lengths and the next left context.
+        """
         x, cached_left_pad = self.convnext.streaming_forward(self.conv(self._as_image(x)), cached_left_pad)
         return self._project(x), (x_lens - 7) // 2 - self.convnext.padding[0], cached_left_pad
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """Left context of a stream's first chunk: zeros (batch_size, layer3_channels, 3, out_width)."""
+        """Return the left context of a stream's first chunk: zeros (batch_size, layer3_channels, 3,
+        out_width).
+        """
         pad = self.convnext.padding[0]
         return torch.zeros(batch_size, self.layer3_channels, pad, self.out_width, device=device)

@@ -1,4 +1,6 @@
-"""Front ends: features at a quarter or a third of their rate by convolutions, or at any part of it by stacking."""
+"""Front ends that reduce the frame rate to a quarter or a third by convolutions, or to any part of
+it by stacking.
+"""
 
 from typing import Tuple
 
@@ -10,16 +12,19 @@ from asr_core.nn.masks import make_pad_mask
 
 
 def _blank_padding(x: Tensor, lens: Tensor) -> Tensor:
-    """x (N, T, ...) with zeros at and after each length (N,): what a convolution sees there if the sequence is alone."""
+    """Return x (N, T, ...) with zeros from each length (N,) on: what a convolution sees there if
+    the sequence is alone.
+    """
     mask = make_pad_mask(lens.to(x.device), x.size(1))
     return x.flatten(2).masked_fill(mask.unsqueeze(-1), 0.0).reshape(x.shape)
 
 
 class Conv2dSubsampling4(nn.Module):
-    """Two convolutions of stride 2, each followed by ReLU, and a projection; ``T -> ceil(T / 4)`` frames.
+    """Two convolutions of stride 2, each followed by ReLU, and a projection: (N, T, F) -> (N,
+    ceil(T / 4), C).
 
-    Output frame i sees features ``4 i - 3 .. 4 i + 3``: with chunks of a multiple of four there is no look-ahead. What is beyond
-    a sequence counts as zero, also between the convolutions.
+    Output frame i sees features ``4 i - 3 .. 4 i + 3``: with chunks of a multiple of four there is
+    no look-ahead. What is beyond a sequence counts as zero, also between the convolutions.
 
     Args:
       in_channels: features per frame.
@@ -45,17 +50,22 @@ class Conv2dSubsampling4(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, in_channels) and lengths (N,) -> (N, ceil(T / 4), out_channels) and lengths."""
+        """Encode features (N, T, in_channels) of lengths (N,) as (N, ceil(T / 4), out_channels),
+        with their lengths.
+        """
         y = F.relu(self.conv1(_blank_padding(x, x_lens).unsqueeze(1)))
         lens = (x_lens + 1) // 2
         y = _blank_padding(y.transpose(1, 2), lens).transpose(1, 2)
         return self._project(F.relu(self.conv2(y))), (lens + 1) // 2
 
     def _project(self, y: Tensor) -> Tensor:
+        """Map y (N, channels, T, F) to (N, T, out_channels)."""
         return self.dropout(self.out(y.permute(0, 2, 3, 1).flatten(2)))
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """One chunk: (N, T, in_channels), T a multiple of 4 -> (N, T / 4, out_channels), lengths, the next state."""
+        """Encode one chunk (N, T, in_channels), T a multiple of 4, as (N, T / 4, out_channels);
+        also return lengths and next state.
+        """
         x = torch.cat([state[:, : self.in_channels].unsqueeze(1), _blank_padding(x, x_lens)], dim=1)
         y = F.relu(F.conv2d(x.unsqueeze(1), self.conv1.weight, self.conv1.bias, stride=2, padding=(0, 1)))
         lens = (x_lens + 1) // 2
@@ -67,12 +77,32 @@ class Conv2dSubsampling4(nn.Module):
         return self._project(y), (lens + 1) // 2, state
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """The last frame of the features and of the first convolution, of streams that have not begun: (batch_size, size)."""
+        """Return the state of new streams: the last frames of the features and of the first
+        convolution, zeros (N, size).
+        """
         return torch.zeros(batch_size, self.in_channels + self.channels * self.width, device=device)
 
 
-class Conv2dSubsamplingNarrow(nn.Module):
-    """Three convolutions of 8, 32 and 128 channels without padding in time, and a projection; ``T -> (T - 5) // 4`` frames.
+class _Stateless(nn.Module):
+    """Front end that needs nothing of earlier chunks: a window holds all features that its output
+    depends on.
+    """
+
+    def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Encode one window (N, T, in_channels) as ``forward`` does; also return its lengths and
+        the state, which is empty.
+        """
+        x, x_lens = self.forward(x, x_lens)
+        return x, x_lens, state
+
+    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
+        """Return the empty state, (batch_size, 0)."""
+        return torch.zeros(batch_size, 0, device=device)
+
+
+class Conv2dSubsamplingNarrow(_Stateless):
+    """Three convolutions of 8, 32 and 128 channels without padding in time, and a projection: (N,
+    T, F) -> (N, (T - 5) // 4, C).
 
     The front end of icefall's Conformer, but for zeros before and after the utterance.
 
@@ -105,22 +135,15 @@ class Conv2dSubsamplingNarrow(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, in_channels), T at least 9, and lengths (N,) -> (N, (T - 5) // 4, out_channels) and lengths."""
+        """Encode features (N, T, in_channels), T at least 9, as (N, (T - 5) // 4, out_channels),
+        with their lengths (N,).
+        """
         y = self.conv(x.unsqueeze(1))
         return self.dropout(self.out(y.transpose(1, 2).flatten(2))), (x_lens - 5) // 4
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """One window: (N, 4 K + 5, in_channels) -> (N, K, out_channels), lengths, the state, which is empty."""
-        x, x_lens = self.forward(x, x_lens)
-        return x, x_lens, state
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """Nothing: (batch_size, 0)."""
-        return torch.zeros(batch_size, 0, device=device)
-
-
-class FrameStacking(nn.Module):
-    """Groups of ``factor`` frames as one, and a projection; ``T -> ceil(T / factor)`` frames.
+class FrameStacking(_Stateless):
+    """Groups of ``factor`` frames as one, and a projection: (N, T, F) -> (N, ceil(T / factor), C).
 
     Args:
       in_channels: features per frame.
@@ -139,28 +162,23 @@ class FrameStacking(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, in_channels) and lengths (N,) -> (N, ceil(T / factor), out_channels) and lengths."""
+        """Encode features (N, T, in_channels) of lengths (N,) as (N, ceil(T / factor),
+        out_channels), with their lengths.
+        """
         factor = self.subsampling_factor
         num_groups = (x.size(1) + factor - 1) // factor
         x = F.pad(_blank_padding(x, x_lens), (0, 0, 0, num_groups * factor - x.size(1)))
         x = self.dropout(self.out(x.reshape(x.size(0), num_groups, factor * x.size(2))))
         return x, (x_lens + factor - 1) // factor
 
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """One chunk: (N, T, in_channels), T a multiple of ``factor`` -> its groups, lengths, the state, which is empty."""
-        x, x_lens = self.forward(x, x_lens)
-        return x, x_lens, state
 
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """Nothing: (batch_size, 0)."""
-        return torch.zeros(batch_size, 0, device=device)
+class VggStacking(_Stateless):
+    """Convolutions of 32, 64 and 64 channels with poolings over frequency, then
+    :class:`FrameStacking`.
 
-
-class VggStacking(nn.Module):
-    """Convolutions of 32, 64 and 64 channels with poolings over frequency, then :class:`FrameStacking`; ``T -> ceil((T - 6) / 3)``.
-
-    There is no padding in time: output frame i sees features ``3 i .. 3 i + 8``. (The front end of hybrid Conformers, Zeineldeen et al.
-    2022, https://arxiv.org/abs/2111.03442, but for zeros before and after the utterance.)
+    There is no padding in time: output frame i sees features ``3 i .. 3 i + 8``. (The front end of
+    hybrid Conformers, Zeineldeen et al. 2022, https://arxiv.org/abs/2111.03442, but for zeros
+    before and after the utterance.)
 
     Args:
       in_channels: features per frame, at least 4.
@@ -190,15 +208,8 @@ class VggStacking(nn.Module):
         self.stack = FrameStacking(in_channels // 2 // 2 * 64, out_channels, factor, dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Features (N, T, in_channels), T at least 7, and lengths (N,) -> (N, ceil((T - 6) / factor), out_channels) and lengths."""
+        """Encode features (N, T, in_channels), T at least 7, as (N, ceil((T - 6) / factor),
+        out_channels), with their lengths (N,).
+        """
         y = self.conv(x.unsqueeze(1))
         return self.stack(y.transpose(1, 2).flatten(2), x_lens - 6)
-
-    def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """One window: (N, K * factor + 6, in_channels) -> (N, K, out_channels), lengths, the state, which is empty."""
-        x, x_lens = self.forward(x, x_lens)
-        return x, x_lens, state
-
-    def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """Nothing: (batch_size, 0)."""
-        return torch.zeros(batch_size, 0, device=device)

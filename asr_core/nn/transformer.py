@@ -1,4 +1,4 @@
-"""The decoder of a Transformer (Vaswani et al. 2017), with the normalisation before each module."""
+"""Transformer decoders (Vaswani et al. 2017), with the normalisation before each module."""
 
 import math
 import random
@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 from asr_core.ops.limits import penalize_large
 
-_SCORE_LIMIT = 50.0  # attention scores beyond it are penalised
+# Attention scores beyond the limit get a penalty on a tenth of the batches: softmax is saturated
+# there, and has no gradient of its own that would bring them back. The penalty is small, since it
+# adds up over all scores.
+_SCORE_LIMIT = 50.0
 _SCORE_PENALTY = 1.0e-4
+_PENALTY_PROB = 0.1
 
 
 class AbsolutePositionalEncoding(nn.Module):
-    """``dropout(sqrt(C) x + p)`` with ``p[t, 2k] = sin(t / 10000^(2k / C))`` and the cosine at ``2k + 1``.
+    """``dropout(sqrt(C) x + p)`` with ``p[t, 2k] = sin(t / 10000^(2k / C))`` and the cosine at ``2k
+    + 1``.
 
     Args:
       embed_dim: C, even.
@@ -30,11 +35,11 @@ class AbsolutePositionalEncoding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, U, C) -> (N, U, C)."""
+        """Add the encoding to x (N, U, C)."""
         return self.dropout(x * math.sqrt(self.embed_dim) + self.table(x))
 
     def table(self, x: Tensor) -> Tensor:
-        """The encoding of the positions of ``x`` (N, U, C): (U, C)."""
+        """Return the encoding of the positions of ``x`` (N, U, C): (U, C)."""
         position = torch.arange(x.size(1), device=x.device, dtype=torch.float32).unsqueeze(1)
         exponent = torch.arange(0, self.embed_dim, 2, device=x.device, dtype=torch.float32) / self.embed_dim
         angle = position * torch.exp(exponent * -math.log(10000.0))
@@ -66,24 +71,22 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(attention_dim, embed_dim)
 
     def forward(self, query: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """Average of the values of ``memory`` for each query.
+        """Average the values of ``memory`` for each query.
 
         Args:
           query: (N, U, embed_dim).
           memory: (N, S, memory_dim), of which keys and values are made.
-          mask: boolean, broadcasts with (N, H, U, S), True at keys that must not be seen; each query must see one.
+          mask: boolean, broadcasts with (N, H, U, S), True at keys that must not be seen; each
+            query must see one.
 
         Returns:
           (N, U, embed_dim).
         """
-        q, k, v = (
-            self._heads(self.linear_q(query)),
-            self._heads(self.linear_k(memory)),
-            self._heads(self.linear_v(memory)),
-        )
+        q = self._heads(self.linear_q(query))  # (N, H, U, D)
+        k, v = self._heads(self.linear_k(memory)), self._heads(self.linear_v(memory))  # (N, H, S, D)
         penalize = False
         if not torch.jit.is_scripting() and not torch.jit.is_tracing():
-            penalize = self.training and random.random() < 0.1
+            penalize = self.training and random.random() < _PENALTY_PROB
         if penalize:
             out = self._attend_penalized(q, k, v, mask)
         else:
@@ -91,19 +94,20 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
-        """(N, T, H * D) -> (N, H, T, D)."""
+        """Split (N, T, H * D) into (N, H, T, D)."""
         return x.reshape(x.size(0), x.size(1), self.num_heads, self.head_dim).transpose(1, 2)
 
     @torch.jit.unused
     def _attend_penalized(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """The same attention, with a gradient that lowers scores beyond the limit."""
+        """Attend as usual, (N, H, U, D), with a gradient that lowers scores beyond the limit."""
         scores = torch.matmul(q / math.sqrt(self.head_dim), k.transpose(2, 3))
         scores = penalize_large(scores, limit=_SCORE_LIMIT, penalty=_SCORE_PENALTY)
         return torch.matmul(scores.masked_fill(mask, float("-inf")).softmax(dim=-1).to(v.dtype), v)
 
 
 class TransformerDecoderLayer(nn.Module):
-    """Self-attention, attention to the encoder's output, feed-forward; each ``x + dropout(module(norm(x)))``.
+    """Self-attention, attention to the encoder's output, feed-forward; each ``x +
+    dropout(module(norm(x)))``.
 
     Args:
       embed_dim: width of the layer.
@@ -138,7 +142,17 @@ class TransformerDecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """x (N, U, C), memory (N, S, D), masks broadcasting with (N, H, U, U) and (N, H, U, S), True: not seen -> (N, U, C)."""
+        """Process x (N, U, C).
+
+        Args:
+          x: (N, U, C).
+          mask: boolean, broadcasts with (N, H, U, U), True at tokens that must not be seen.
+          memory: (N, S, D), the encoder's output.
+          memory_mask: boolean, broadcasts with (N, H, U, S), True at frames that must not be seen.
+
+        Returns:
+          (N, U, C)
+        """
         normed = self.norm_self_attn(x)
         x = x + self.dropout(self.self_attn(normed, normed, mask))
         x = x + self.dropout(self.src_attn(self.norm_src_attn(x), memory, memory_mask))
@@ -146,13 +160,16 @@ class TransformerDecoderLayer(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Logits of the next token, given the tokens before and the encoder's output.
+    """Model of the next token, given the tokens before and the encoder's output: (N, U) -> (N, U,
+    V).
 
     Args:
       vocab_size: V.
       embed_dim: width of the layers.
       num_layers: their number.
-      attention_dim, num_heads, feedforward_dim: see :class:`TransformerDecoderLayer`.
+      attention_dim: width of the attention.
+      num_heads: heads of the attention.
+      feedforward_dim: width inside the feed-forward modules.
       memory_dim: width of the encoder's output.
       dropout: dropout rate.
     """
@@ -182,7 +199,7 @@ class TransformerDecoder(nn.Module):
         self.output_layer = nn.Linear(embed_dim, vocab_size)
 
     def forward(self, x: Tensor, memory: Tensor, memory_lens: Tensor) -> Tensor:
-        """Logits.
+        """Compute the logits of the token after each given one.
 
         Args:
           x: (N, U) token ids. Padding at the end needs no mask: no token sees what follows it.
@@ -190,14 +207,13 @@ class TransformerDecoder(nn.Module):
           memory_lens: (N,) its valid frames, at least 1.
 
         Returns:
-          (N, U, V), of the token after each of ``x``.
+          (N, U, V)
         """
         steps = torch.arange(x.size(1), device=x.device)
         mask = steps.unsqueeze(0) > steps.unsqueeze(1)
         frames = torch.arange(memory.size(1), device=memory.device)
-        memory_mask = (
-            (frames.unsqueeze(0) >= memory_lens.to(memory.device).unsqueeze(1)).unsqueeze(1).unsqueeze(1)
-        )
+        padded = frames.unsqueeze(0) >= memory_lens.to(memory.device).unsqueeze(1)  # (N, S)
+        memory_mask = padded.unsqueeze(1).unsqueeze(1)
         h = self.pos(self.embed(x))
         for layer in self.layers:
             h = layer(h, mask, memory, memory_mask)

@@ -1,7 +1,13 @@
-"""The module that keeps activations' covariance near a multiple of the identity."""
+"""Whitening, which keeps activations' covariance near a multiple of the identity (Yao et al. 2023,
+appendix A.2.2).
+
+Activations tend to collapse into few directions, and then most of a layer's width is wasted. The
+metric is 1 where all directions have the same variance, and C where one direction has all of it.
+Whitening adds a gradient where the metric is beyond a limit.
+"""
 
 import random
-from typing import Tuple, Union
+from typing import Dict, Mapping, Tuple, Union
 
 from torch import Tensor, nn
 
@@ -10,13 +16,16 @@ from asr_core.ops.whiten import whiten_gradient
 
 
 class Whiten(nn.Module):
-    """Identity that, in training, sometimes adds the gradient of the whitening metric (Yao et al. 2023, section 3.4).
+    """Identity on (..., C) that, in training, sometimes adds the gradient of the whitening metric.
 
-    It acts with probability ``prob``: the higher of two values after the metric was found at or above the limit, else the lower.
+    It acts with probability ``prob``: the higher of two values after the metric was found at or
+    above the limit, else the lower. So it costs nearly nothing where nothing is wrong, and soon
+    sees that something went wrong.
 
     Args:
       num_groups: groups of channels (last axis) that are whitened separately.
-      whitening_limit: metric below which nothing is done; 1 is perfectly white.
+      whitening_limit: metric below which nothing is done; 1 is perfectly white. Limits of 3 to 10
+        leave a layer much freedom.
       prob: (lower, higher) probability, or one for both.
       grad_scale: norm of the added gradient relative to the incoming one.
     """
@@ -32,7 +41,8 @@ class Whiten(nn.Module):
         low, high = (prob, prob) if isinstance(prob, (int, float)) else prob
         if not (num_groups >= 1 and float(whitening_limit) >= 1 and 0 < low <= high <= 1):
             raise ValueError(
-                f"bad whitening: num_groups={num_groups}, limit={float(whitening_limit)}, prob={prob}"
+                "Whiten needs num_groups and limit of at least 1 and 0 < prob <= 1, "
+                f"got num_groups={num_groups}, limit={float(whitening_limit)}, prob={prob}"
             )
         self.num_groups = num_groups
         self.whitening_limit = whitening_limit
@@ -41,7 +51,7 @@ class Whiten(nn.Module):
         self.prob = self.max_prob
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., C), returned as it is."""
+        """Return x (..., C) as it is."""
         if not self.training or not x.requires_grad or random.random() > self.prob:
             return x
         grad_scale = float(self.grad_scale)
@@ -50,20 +60,24 @@ class Whiten(nn.Module):
         return whiten_gradient(x, self.num_groups, float(self.whitening_limit), grad_scale, self._report)
 
     def _report(self, exceeded: Tensor) -> None:
+        """Choose the next probability."""
         if self.min_prob != self.max_prob:
             self.prob = self.max_prob if bool(exceeded) else self.min_prob
 
     def extra_repr(self) -> str:
-        """The settings, for ``print(model)``."""
-        return f"num_groups={self.num_groups}, limit={float(self.whitening_limit):g}, prob=({self.min_prob:g}, {self.max_prob:g})"
+        """Return the settings for ``print(model)``."""
+        limit = float(self.whitening_limit)
+        return f"num_groups={self.num_groups}, limit={limit:g}, prob=({self.min_prob:g}, {self.max_prob:g})"
 
 
-def training_state(model: nn.Module) -> dict:
-    """The current probabilities of all Whiten modules by name: what a resumed run needs beside the state dict."""
+def training_state(model: nn.Module) -> Dict[str, float]:
+    """Return the current probabilities of all Whiten modules by name: what a resumed run needs
+    beside the state dict.
+    """
     return {name: m.prob for name, m in model.named_modules() if isinstance(m, Whiten)}
 
 
-def load_training_state(model: nn.Module, state: dict) -> None:
+def load_training_state(model: nn.Module, state: Mapping[str, float]) -> None:
     """Put back what :func:`training_state` returned; names that the model lacks are ignored."""
     for name, module in model.named_modules():
         if isinstance(module, Whiten) and name in state:

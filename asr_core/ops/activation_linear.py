@@ -1,6 +1,8 @@
-"""Swoosh, dropout and a linear map in one operation that keeps only its input for the backward pass.
+"""Swoosh, dropout and a linear map in one operation that keeps only its input for the backward
+pass.
 
-The activation is as wide as the input; computing it again takes less time than keeping it takes memory (Yao et al. 2023, section 3.4).
+The activation is as wide as the input; computing it again takes less time than keeping it takes
+memory (Yao et al. 2023, section 3.4).
 """
 
 from typing import Optional, Tuple
@@ -18,7 +20,9 @@ if HAS_NUMBA:
 
 
 def _shares_rows(mask: Tensor, x: Tensor) -> bool:
-    """Return whether ``mask`` (1, ...) is the same for every index of the first axis of ``x`` (N, ...), as the kernels want it."""
+    """Return whether ``mask`` (1, ...) is the same for every index of the first axis of ``x`` (N,
+    ...), as the kernels want it.
+    """
     return mask.is_contiguous() and mask.shape[0] == 1 and mask.shape[1:] == x.shape[1:]
 
 

@@ -18,8 +18,8 @@ _GRAIN = 16384  # scores worth a thread
 def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
     """View position scores by offset, (H, N, T, L), as scores by key, (H, N, T, num_keys).
 
-    Entry (t, s) of the result is entry (t, T - 1 - t + s) of ``scores``, with ``L = T - 1 + num_keys``.
-    The input's last two axes must be contiguous.
+    Entry (t, s) of the result is entry (t, T - 1 - t + s) of ``scores``, with ``L = T - 1 +
+    num_keys``. The input's last two axes must be contiguous.
     """
     num_heads, batch_size, num_queries, num_offsets = scores.shape
     if torch.jit.is_tracing():
@@ -37,7 +37,9 @@ def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
 def attention_weights_plain(
     q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]
 ) -> Tensor:
-    """Return the weights (H, N, T, S) of :func:`attention_weights` by plain operations (for scripting and tracing)."""
+    """Return the weights (H, N, T, S) of :func:`attention_weights` by plain operations (for
+    scripting and tracing).
+    """
     scores = torch.matmul(q, k.transpose(2, 3))
     if p is not None:
         scores = scores + relative_shift(torch.matmul(p, pos.unsqueeze(1).transpose(2, 3)), k.size(2))
@@ -47,7 +49,9 @@ def attention_weights_plain(
 
 
 class _AttentionWeights(torch.autograd.Function):
-    """Keeps its inputs and the weights (H, N, T, S), no scores; the first head's weights are a second output, with its own gradient."""
+    """Keeps its inputs and the weights (H, N, T, S), no scores; the first head's weights are a
+    second output, with its own gradient.
+    """
 
     @staticmethod
     def forward(
@@ -116,7 +120,9 @@ def _softmax_backward(
 def _positions_backward(
     g: Tensor, p: Optional[Tensor], pos: Tensor
 ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Return the gradients of p (H, N, T, P) and pos (H, L, P) from that of the scores, g (H, N, T, S)."""
+    """Return the gradients of p (H, N, T, P) and pos (H, L, P) from that of the scores, g (H, N, T,
+    S).
+    """
     if p is None:
         return None, None
     by_offset = g.new_zeros((*g.shape[:3], pos.shape[1]))
@@ -126,7 +132,7 @@ def _positions_backward(
 
 
 def _mask_of_kernels(mask: Optional[Tensor]) -> Tuple[Union[Tensor, int], int, int]:
-    """Return the mask with three axes, (N or 1, T or 1, S), or 0 for none, and its first two sizes."""
+    """Return the mask as (N or 1, T or 1, S), or 0 for none, and its first two sizes."""
     if mask is None:
         return 0, 1, 1
     mask = mask[(None,) * (3 - mask.dim())].contiguous()
@@ -203,7 +209,8 @@ def attention_weights(
     limit: float = 25.0,
     penalty: float = 0.0,
 ) -> Tuple[Tensor, Tensor]:
-    """Return the softmax over keys of ``q . k + p . pos`` (Dai et al. 2019, "Transformer-XL", without its biases).
+    """Return the softmax over keys of ``q . k + p . pos`` (Dai et al. 2019, "Transformer-XL",
+    without its biases).
 
     Args:
       q: (H, N, T, D) queries.
@@ -211,11 +218,12 @@ def attention_weights(
       p: (H, N, T, P) positional queries, or None to leave positions out.
       pos: (H, T - 1 + S, P) projected positional encoding, by offset.
       mask: boolean (N or 1, T or 1, S), True where a key must not be seen. None: all are seen.
-      limit: scores whose magnitude exceeds it get a penalty: a softmax of scores that far apart has no gradient to learn from.
+      limit: scores whose magnitude exceeds it get a penalty: a softmax of scores that far apart has
+        no gradient to learn from.
       penalty: size of the penalty's gradient; 0 for none.
 
     Returns:
-      The weights (H, N, T, S), and those of the first head again, (1, N, T, S), for users of one head: their gradient then needs no
-      zeros for the other heads.
+      The weights (H, N, T, S), and those of the first head again, (1, N, T, S), for users of one
+      head: their gradient then needs no zeros for the other heads.
     """
     return _AttentionWeights.apply(q, k, p, pos, mask, limit, penalty)

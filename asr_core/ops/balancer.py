@@ -1,4 +1,6 @@
-"""Gradient of the activation balancer (Yao et al. 2023, appendix A.2.1), in closed form instead of by nested autograd."""
+"""Gradient of the activation balancer (Yao et al. 2023, appendix A.2.1), in closed form instead of
+by nested autograd.
+"""
 
 from typing import Tuple
 
@@ -13,7 +15,8 @@ if HAS_NUMBA:
 
 # (lowest mean/stddev, highest mean/stddev, lowest rms, highest rms) of a channel
 Bounds = Tuple[float, float, float, float]
-# Rows whose float32 sums make one partial sum; the partial sums are added up in float64, so that long batches lose no digits.
+# Rows whose float32 sums make one partial sum; the partial sums are added up in float64, so that
+# long batches lose no digits.
 _PART = 512
 _GRAIN = 16384  # elements worth a thread
 
@@ -21,10 +24,12 @@ _GRAIN = 16384  # elements worth a thread
 def balancer_coefficients(
     mean: Tensor, mean_sq: Tensor, bounds: Bounds, grad_scale: float
 ) -> Tuple[Tensor, Tensor]:
-    """Return (C,) coefficients ``a, b`` with which the normalised gradient of the balancer's loss at ``x`` is ``a + b * x``.
+    """Return (C,) coefficients ``a, b`` with which the normalised gradient of the balancer's loss
+    at ``x`` is ``a + b * x``.
 
-    With m = mean / stddev, r = rms, the loss of a channel is ``|m - clamp(m, m_lo, m_hi)| + |log(clamp(r, r_lo, r_hi) / r)|``;
-    both terms are functions of mean and mean square alone, so the gradient is affine in x and its rms has a closed form.
+    With m = mean / stddev, r = rms, the loss of a channel is ``|m - clamp(m, m_lo, m_hi)| +
+    |log(clamp(r, r_lo, r_hi) / r)|``; both terms are functions of mean and mean square alone, so
+    the gradient is affine in x and its rms has a closed form.
 
     Args:
       mean: (C,) mean of each channel.
@@ -39,7 +44,8 @@ def balancer_coefficients(
     rms = mean_sq.clamp(min=1e-20).sqrt()
     side_m = (m > m_hi).to(mean.dtype) - (m < m_lo).to(mean.dtype)
     side_r = (rms > r_hi).to(mean.dtype) - (rms < r_lo).to(mean.dtype)
-    # d m / d x_i = (1/std - mean * (x_i - mean) / std^3) / n;  d log(rms) / d x_i = x_i / (n * mean_sq)
+    # d m / d x_i = (1/std - mean * (x_i - mean) / std^3) / n;  d log(rms) / d x_i = x_i / (n *
+    # mean_sq)
     slope = torch.where(var > 1e-20, mean / (std * std * std), 0.0)
     b = torch.where(mean_sq > 1e-20, side_r / mean_sq.clamp(min=1e-20), 0.0) - side_m * slope
     a = side_m * (1.0 / std + slope * mean)
@@ -64,7 +70,9 @@ class _BalanceGradient(torch.autograd.Function):
 
 
 def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
-    """Return ``grad + |grad| * (a + b * x)``, (..., C, ...) like ``x``, with the coefficients of :func:`balancer_coefficients`."""
+    """Return ``grad + |grad| * (a + b * x)``, (..., C, ...) like ``x``, with the coefficients of
+    :func:`balancer_coefficients`.
+    """
     rows = rows_of(x, channel_dim) if usable(x, grad) else None
     if rows is not None:
         return _apply_on_cpu(like(grad, x), x, rows, bounds, grad_scale)
@@ -80,7 +88,9 @@ def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, c
 
 
 def _apply_on_cpu(grad: Tensor, x: Tensor, rows: Tensor, bounds: Bounds, grad_scale: float) -> Tensor:
-    """Apply the balancer by fused kernels: one pass over ``rows`` (R, C) for the statistics, one for the result."""
+    """Apply the balancer by fused kernels: one pass over ``rows`` (R, C) for the statistics, one
+    for the result.
+    """
     num_rows, channels = rows.shape
     parts = -(-num_rows // _PART)
     sums = x.new_zeros(parts, 2, channels)

@@ -1,7 +1,9 @@
-"""BasicNorm: division by the root mean square, with a learned epsilon (icefall's first Zipformer and its reworked Conformer).
+"""BasicNorm: division by the root mean square, with a learned epsilon (icefall's first Zipformer
+and its reworked Conformer).
 
-LayerNorm removes the length of a vector, which a network may need (to show that a frame is silence, say). A large epsilon lets some of it
-through; it is learned as a logarithm, so that it stays positive.
+LayerNorm removes the length of a vector, which a network may need (to show that a frame is silence,
+say). A large epsilon lets some of it through; it is learned as a logarithm, so that it stays
+positive.
 """
 
 from typing import Tuple
@@ -13,7 +15,9 @@ from asr_core.ops.context import Context
 
 
 def basic_norm_plain(x: Tensor, log_eps: Tensor) -> Tensor:
-    """Apply the formula of :func:`basic_norm` to x (..., C) in plain operations (for scripting and tracing)."""
+    """Apply the formula of :func:`basic_norm` to x (..., C) in plain operations (for scripting and
+    tracing).
+    """
     return x * (torch.mean(x * x, dim=-1, keepdim=True) + log_eps.exp()) ** -0.5
 
 

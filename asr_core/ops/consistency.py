@@ -1,4 +1,6 @@
-"""The consistency loss between two views of the same utterances (CR-CTC, Yao et al. 2024, https://arxiv.org/abs/2410.05101)."""
+"""The consistency loss between two views of the same utterances (CR-CTC, Yao et al. 2024,
+https://arxiv.org/abs/2410.05101).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,8 @@ from torch import Tensor
 
 
 def masked_kl_div(log_probs: Tensor, target_log_probs: Tensor, lens: Tensor) -> Tensor:
-    """KL(target || prediction), summed over valid frames: ``sum_t sum_v p_target (log p_target - log p)``.
+    """KL(target || prediction), summed over valid frames: ``sum_t sum_v p_target (log p_target -
+    log p)``.
 
     Args:
       log_probs: (N, T, V) predictions.
@@ -24,7 +27,8 @@ def masked_kl_div(log_probs: Tensor, target_log_probs: Tensor, lens: Tensor) -> 
 
 
 def consistency_loss(log_probs: Tensor, lens: Tensor) -> Tensor:
-    """Divergence of each view from the other, which is taken as it is: no gradient flows into the target.
+    """Divergence of each view from the other, which is taken as it is: no gradient flows into the
+    target.
 
     Args:
       log_probs: (2 N, T, V); rows i and N + i are two views of one utterance.

@@ -1,4 +1,6 @@
-"""Depthwise convolutions over time with the channels innermost: no transposition, and a kernel of our own on the CPU."""
+"""Depthwise convolutions over time with the channels innermost: no transposition, and a kernel of
+our own on the CPU.
+"""
 
 from typing import Optional, Tuple
 
@@ -17,7 +19,9 @@ _GRAIN = 16384  # elements of a frame worth a thread
 
 
 def depthwise_conv1d_plain(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int) -> Tensor:
-    """Return :func:`depthwise_conv1d` of x (T, N, C) by torch's own operations (for scripting, tracing and other devices)."""
+    """Return :func:`depthwise_conv1d` of x (T, N, C) by torch's own operations (for scripting,
+    tracing and other devices).
+    """
     num_frames, batch, channels = x.shape
     taps = weight.shape[2]
     if chunk > 0:
@@ -61,7 +65,7 @@ class _DepthwiseConv1d(torch.autograd.Function):
 
 
 def _correlate(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int, flip: bool) -> Tensor:
-    """Run the kernel on x (T, N, C): the convolution, or with ``flip`` the gradient of its input."""
+    """Run the kernel on x (T, N, C): the convolution, or by ``flip`` its input's gradient."""
     num_frames, batch, channels = x.shape
     y = torch.empty_like(x)
     args = kernels.Conv1d(
@@ -82,10 +86,11 @@ def _correlate(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chun
 
 
 def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int = 0) -> Tensor:
-    """Convolve each channel along the first axis, ``y[t] = bias + sum_k weight[:, 0, k] * x[t + k - pad]``.
+    """Convolve each channel along the first axis, ``y[t] = bias + sum_k weight[:, 0, k] * x[t + k -
+    pad]``.
 
-    Frames outside the sequence count as zero; with ``chunk`` > 0 so do frames outside the chunk of ``chunk`` frames that
-    t lies in.
+    Frames outside the sequence count as zero; with ``chunk`` > 0 so do frames outside the chunk of
+    ``chunk`` frames that t lies in.
 
     Args:
       x: (T, N, C).
@@ -105,7 +110,9 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
-    """torch's convolution of x (N, C, T, F); backward to the input it is one with flipped weights, to the weights our kernel."""
+    """torch's convolution of x (N, C, T, F); backward to the input it is one with flipped weights,
+    to the weights our kernel.
+    """
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The activation DoubleSwish, ``x sigmoid(x - 1)``, which keeps only its input for the backward pass.
+"""The activation DoubleSwish, ``x sigmoid(x - 1)``, which keeps only its input for the backward
+pass.
 
 It is close to Swish applied twice (icefall's pruned_transducer_stateless2), hence its name.
 """

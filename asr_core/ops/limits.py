@@ -27,12 +27,16 @@ class _ChangeGradient(torch.autograd.Function):
 
 
 def limit_value(x: Tensor, low: float, high: float) -> Tensor:
-    """Return ``x``; its gradient changes sign for elements outside ``[low, high]`` that it would push further out."""
+    """Return ``x``; its gradient changes sign for elements outside ``[low, high]`` that it would
+    push further out.
+    """
     return _ChangeGradient.apply(x, functools.partial(_turn_outward, low=low, high=high))
 
 
 def _turn_outward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """Turn the gradient around where a step against it would carry ``x`` further out of ``[low, high]``."""
+    """Turn the gradient around where a step against it would carry ``x`` further out of ``[low,
+    high]``.
+    """
     outward = ((grad > 0) & (x < low)) | ((grad < 0) & (x > high))
     return torch.where(outward, -grad, grad)
 

@@ -1,8 +1,9 @@
 """BiasNorm (Yao et al. 2023, section 3.3, equation 4).
 
-LayerNorm removes the length of a vector, so networks learn to spend a channel on a large constant that keeps some of it. Here a learned bias
-takes the place of that constant, and takes part in the length alone: ``x / rms(x - bias) * exp(log_scale)``. The scale is learned as a
-logarithm, so that it cannot change its sign, where its gradient would reverse.
+LayerNorm removes the length of a vector, so networks learn to spend a channel on a large constant
+that keeps some of it. Here a learned bias takes the place of that constant, and takes part in the
+length alone: ``x / rms(x - bias) * exp(log_scale)``. The scale is learned as a logarithm, so that
+it cannot change its sign, where its gradient would reverse.
 """
 
 import math
@@ -21,7 +22,9 @@ _GRAIN = 16384  # elements worth a thread
 
 
 def bias_norm_plain(x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
-    """Apply the formula of :func:`bias_norm` to x (..., C) in plain operations (for scripting and tracing)."""
+    """Apply the formula of :func:`bias_norm` to x (..., C) in plain operations (for scripting and
+    tracing).
+    """
     scales = torch.mean((x - bias) ** 2, dim=-1, keepdim=True) ** -0.5 * log_scale.exp()
     return x * scales
 

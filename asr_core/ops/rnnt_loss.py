@@ -1,52 +1,62 @@
-r"""RNN-T losses: full, factorised ("simple"), smoothed and pruned, with the names, arguments and results of k2.
+r"""RNN-T losses: full, factorised ("simple"), smoothed and pruned, with the names, arguments and
+results of k2.
 
-**The lattice.** An utterance has T frames and S symbols. Cell (s, t) means: s symbols emitted, at frame t. At each cell the model
-gives a distribution over the vocabulary, of which one entry, the termination symbol (blank), moves on to the next frame and entry
-``symbols[s]`` emits that symbol. With px[s, t] and py[s, t] the log-probabilities of these two (Graves 2012, "Sequence transduction
+**The lattice.** An utterance has T frames and S symbols. Cell (s, t) means: s symbols emitted, at
+frame t. At each cell the model gives a distribution over the vocabulary, of which one entry, the
+termination symbol (blank), moves on to the next frame and entry ``symbols[s]`` emits that symbol.
+With px[s, t] and py[s, t] the log-probabilities of these two (Graves 2012, "Sequence transduction
 with recurrent neural networks"), the score p of all paths from (0, 0) to a cell is ::
 
-    regular:       p[s, t] = log(exp(p[s - 1, t]     + px[s - 1, t])     + exp(p[s, t - 1] + py[s, t - 1]))
-    modified:      p[s, t] = log(exp(p[s - 1, t - 1] + px[s - 1, t - 1]) + exp(p[s, t - 1] + py[s, t - 1]))
+    regular:       p[s, t] = log(exp(p[s - 1, t]     + px[s - 1, t])     + exp(p[s, t - 1] + py[s, t
+      - 1]))
+    modified:      p[s, t] = log(exp(p[s - 1, t - 1] + px[s - 1, t - 1]) + exp(p[s, t - 1] + py[s, t
+      - 1]))
     constrained:   as modified, with px[s, t] + py[s + 1, t] in place of px[s, t]
 
-and the loss is ``-p[S, T]``: a regular path may emit any number of symbols on a frame, a modified or constrained one at most one;
-a constrained one is forced to take the blank of the new context on the same frame. A ``delay_penalty`` d > 0 adds
-``d ((T - 1) / 2 - t)`` to each px[s, t], which favours paths that emit early.
+and the loss is ``-p[S, T]``: a regular path may emit any number of symbols on a frame, a modified
+or constrained one at most one; a constrained one is forced to take the blank of the new context on
+the same frame. A ``delay_penalty`` d > 0 adds ``d ((T - 1) / 2 - t)`` to each px[s, t], which
+favours paths that emit early.
 
-**Pruning** (Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training"). A loss whose logits are a sum lm[s] + am[t]
-needs no S x T x C array; the probabilities of its arcs (occupation counts: minus the derivatives of the loss by px and py) say
-which ``s_range`` contexts matter on each frame, and only for these is the joiner evaluated ::
+**Pruning** (Kuang et al. 2022, "Pruned RNN-T for fast, memory-efficient ASR training"). A loss
+whose logits are a sum lm[s] + am[t] needs no S x T x C array; the probabilities of its arcs
+(occupation counts: minus the derivatives of the loss by px and py) say which ``s_range`` contexts
+matter on each frame, and only for these is the joiner evaluated ::
 
-    simple_loss, (px_grad, py_grad) = rnnt_loss_smoothed(lm, am, symbols, 0, boundary=boundary, return_grad=True)
-    ranges = get_rnnt_prune_ranges(px_grad, py_grad, boundary, s_range=5)
-    am_pruned, lm_pruned = do_rnnt_pruning(encoder_out, decoder_out, ranges)
-    pruned_loss = rnnt_loss_pruned(joiner(am_pruned, lm_pruned), symbols, ranges, 0, boundary=boundary)
+    simple_loss, (px_grad, py_grad) = rnnt_loss_smoothed(lm, am, symbols, 0, boundary=boundary,
+    return_grad=True) ranges = get_rnnt_prune_ranges(px_grad, py_grad, boundary, s_range=5)
+    am_pruned, lm_pruned = do_rnnt_pruning(encoder_out, decoder_out, ranges) pruned_loss =
+    rnnt_loss_pruned(joiner(am_pruned, lm_pruned), symbols, ranges, 0, boundary=boundary)
 
 **Common arguments.** B utterances, T frames, S symbols, C entries of the vocabulary.
 
 - ``symbols``: (B, S) integers in [0, C).
 - ``termination_symbol``: the blank, in [0, C).
-- ``boundary``: (B, 4) integers, rows [first symbol, first frame, number of symbols, number of frames] with
-  0 <= first <= number <= S or T; default [0, 0, S, T].
+- ``boundary``: (B, 4) integers, rows [first symbol, first frame, number of symbols, number of
+  frames] with 0 <= first <= number <= S or T; default [0, 0, S, T].
 - ``rnnt_type``: "regular", "modified" or "constrained".
-- ``fast_emit_lambda``: weight of FastEmit (Yu et al. 2021, "FastEmit: low-latency streaming ASR with sequence-level emission
-  regularization"): gradients with respect to the log-probabilities of symbols are multiplied by 1 + it, those of blanks are not. The
-  value of the loss stays the same.
+- ``fast_emit_lambda``: weight of FastEmit (Yu et al. 2021, "FastEmit: low-latency streaming ASR
+  with sequence-level emission regularization"): gradients with respect to the log-probabilities of
+  symbols are multiplied by 1 + it, those of blanks are not. The value of the loss stays the same.
 - ``reduction``: "none" (losses (B,)), "mean" or "sum" over the batch.
-- ``backend``: "auto" takes the compiled CPU kernels ("numba") for float32 and float64 on the CPU where numba is installed,
-  else "torch", which runs on any device. They give the same results. Half precision is computed in float32. "torchaudio", where
-  installed, computes :func:`rnnt_loss` of regular lattices alone.
+- ``backend``: "auto" takes the compiled CPU kernels ("numba") for float32 and float64 on the CPU
+  where numba is installed, else "torch", which runs on any device. They give the same results. Half
+  precision is computed in float32. "torchaudio", where installed, computes :func:`rnnt_loss` of
+  regular lattices alone.
 
-**Hard cases.** Each concerns its own utterance alone; the other utterances' losses and gradients are not touched.
+**Hard cases.** Each concerns its own utterance alone; the other utterances' losses and gradients
+are not touched.
 
 - S = 0 (also as a boundary): the loss is minus the sum of the blanks' scores.
-- No path: more symbols than frames in a modified or constrained lattice, no frame at all but symbols, all paths cut off by
-  logits of -inf or by pruning: the loss is +inf, its gradient and its occupation counts are 0.
-- NaN, +inf or nothing but -inf among the logits of a cell that paths visit: the loss is NaN, its gradient and counts are 0. (Where
-  there is no path either, the loss is NaN or +inf.) A single logit of -inf is a probability of 0. What lies outside the boundary
-  has no influence.
-- With ``am_only_scale`` every context of the batch, those outside the boundary too, takes part in the mean distribution that all
-  utterances share, and has a gradient from it; contexts with NaN or +inf are left out.
+- No path: more symbols than frames in a modified or constrained lattice, no frame at all but
+  symbols, all paths cut off by logits of -inf or by pruning: the loss is +inf, its gradient and its
+  occupation counts are 0.
+- NaN, +inf or nothing but -inf among the logits of a cell that paths visit: the loss is NaN, its
+  gradient and counts are 0. (Where there is no path either, the loss is NaN or +inf.) A single
+  logit of -inf is a probability of 0. What lies outside the boundary has no influence.
+- With ``am_only_scale`` every context of the batch, those outside the boundary too, takes part in
+  the mean distribution that all utterances share, and has a gradient from it; contexts with NaN or
+  +inf are left out.
 - B = 0: losses of shape (0,), sum 0, mean NaN.
 
 Errors: ValueError for arguments that do not fit together. Second derivatives are not supported.
@@ -85,7 +95,8 @@ def rnnt_loss(
     """Compute the loss of the full lattice.
 
     Args:
-      logits: (B, T, S + 1, C), output of the joiner before softmax; the module describes the others.
+      logits: (B, T, S + 1, C), output of the joiner before softmax; the module describes the
+        others.
 
     Returns:
       (B,) or a scalar, by ``reduction``.
@@ -112,21 +123,24 @@ def rnnt_loss_projected(
     combine: Callable[[Tensor, Tensor], Tensor] = tanh_of_sum, factorised_blank: bool = False,
     fast_emit_lambda: float = 0.0, block_cells: Optional[int] = None, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
-    """Compute the loss of the full lattice, :func:`rnnt_loss`, from what a joiner makes its logits of, in little memory.
+    """Compute the loss of the full lattice, :func:`rnnt_loss`, from what a joiner makes its logits
+    of, in little memory.
 
-    The logits are ``combine(am[:, :, None], lm[:, None]) @ weight.T + bias``. They are never there all at once: blocks of cells are
-    computed one after the other, and those that paths visit once more for the gradients. A cell takes 100 bytes at most,
-    against some 12 C with all logits.
+    The logits are ``combine(am[:, :, None], lm[:, None]) @ weight.T + bias``. They are never there
+    all at once: blocks of cells are computed one after the other, and those that paths visit once
+    more for the gradients. A cell takes 100 bytes at most, against some 12 C with all logits.
 
     Args:
       am: (B, T, J1), the projected encoder output.
       lm: (B, S + 1, J1), the projected output of the prediction network.
       weight: (C, J2), of the linear map behind ``combine``.
       bias: (C,), of the linear map.
-      combine: (M, J1), (M, J1) -> (M, J2), row by row and differentiable; it must not use other parameters.
-      factorised_blank: whether the blank's logit gives its probability by a sigmoid and the others share the rest by a softmax
-        (HAT, Variani et al. 2020).
-      block_cells: cells (frame and context of an utterance) per block; None takes what a block of some megabytes holds.
+      combine: (M, J1), (M, J1) -> (M, J2), row by row and differentiable; it must not use other
+        parameters.
+      factorised_blank: whether the blank's logit gives its probability by a sigmoid and the others
+        share the rest by a softmax (HAT, Variani et al. 2020).
+      block_cells: cells (frame and context of an utterance) per block; None takes what a block of
+        some megabytes holds.
 
     Returns:
       (B,) or a scalar, by ``reduction``.
@@ -154,7 +168,8 @@ def rnnt_loss_simple(
     rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean",
     return_grad: bool = False, *, fast_emit_lambda: float = 0.0, backend: str = "auto",
 ) -> LossAndCounts:  # fmt: skip
-    """Compute the loss of the lattice with logits ``lm[:, None] + am[:, :, None]`` (B, T, S + 1, C).
+    """Compute the loss of the lattice with logits ``lm[:, None] + am[:, :, None]`` (B, T, S + 1,
+    C).
 
     This is :func:`rnnt_loss_smoothed` with both scales 0.
     """
@@ -181,22 +196,26 @@ def rnnt_loss_smoothed(
     rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean",
     return_grad: bool = False, *, fast_emit_lambda: float = 0.0, backend: str = "auto",
 ) -> LossAndCounts:  # fmt: skip
-    """Compute the loss of a lattice whose scores interpolate lm + am, lm alone and am alone (Kuang et al. 2022, section 2.3).
+    """Compute the loss of a lattice whose scores interpolate lm + am, lm alone and am alone (Kuang
+    et al. 2022, section 2.3).
 
-    The score of a label is ``(1 - lm_only_scale - am_only_scale)`` times its log-probability under logits lm + am, plus
-    ``lm_only_scale`` times that under lm, plus ``am_only_scale`` times that under am + log(mean over the batch of softmax(lm)).
+    The score of a label is ``(1 - lm_only_scale - am_only_scale)`` times its log-probability under
+    logits lm + am, plus ``lm_only_scale`` times that under lm, plus ``am_only_scale`` times that
+    under am + log(mean over the batch of softmax(lm)).
 
-    The normaliser of lm + am is a product of exponentials scaled by each row's maximum, so it cannot be less than the sum of the
-    two maxima minus 87 (float32) or 708 (float64).
+    The normaliser of lm + am is a product of exponentials scaled by each row's maximum, so it
+    cannot be less than the sum of the two maxima minus 87 (float32) or 708 (float64).
 
     Args:
-      lm: (B, S + 1, C), the contexts' part of the logits; the module describes the arguments that are not here.
+      lm: (B, S + 1, C), the contexts' part of the logits; the module describes the arguments that
+        are not here.
       am: (B, T, C), the frames' part.
       return_grad: whether to return the occupation counts too.
 
     Returns:
-      (B,) or a scalar, by ``reduction``; with ``return_grad`` (loss, (px_grad, py_grad)): the occupation counts of the symbols,
-      (B, S, T + 1) (regular) or (B, S, T), and of the blanks, (B, S + 1, T), without autograd history.
+      (B,) or a scalar, by ``reduction``; with ``return_grad`` (loss, (px_grad, py_grad)): the
+      occupation counts of the symbols, (B, S, T + 1) (regular) or (B, S, T), and of the blanks, (B,
+      S + 1, T), without autograd history.
     """
     if lm.ndim != 3 or am.ndim != 3 or lm.shape[0] != am.shape[0] or lm.shape[2] != am.shape[2]:
         raise ValueError(
@@ -217,15 +236,17 @@ def rnnt_loss_smoothed(
 
 
 def rnnt_loss_pruned(
-    logits: Tensor, symbols: Tensor, ranges: Tensor, termination_symbol: int, boundary: Optional[Tensor] = None,
-    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
+    logits: Tensor, symbols: Tensor, ranges: Tensor, termination_symbol: int,
+    boundary: Optional[Tensor] = None, rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
     fast_emit_lambda: float = 0.0, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Compute the loss over the paths that stay inside a window of contexts on each frame.
 
     Args:
-      logits: (B, T, s_range, C), output of the joiner before softmax; the module describes the arguments that are not here.
-      ranges: (B, T, s_range), the contexts of each frame: consecutive, from :func:`get_rnnt_prune_ranges`.
+      logits: (B, T, s_range, C), output of the joiner before softmax; the module describes the
+        arguments that are not here.
+      ranges: (B, T, s_range), the contexts of each frame: consecutive, from
+        :func:`get_rnnt_prune_ranges`.
 
     Returns:
       (B,) or a scalar, by ``reduction``.
@@ -250,15 +271,16 @@ def get_rnnt_prune_ranges(
 ) -> Tensor:
     """Choose the window of contexts of each frame that holds most of the lattice's probability.
 
-    A window is chosen by the probability of the blanks in it minus that of the symbol that leads into it; then windows are
-    moved so that they never go back and reach (S_b, T_b) by steps that a path can follow, that is at most ``s_range - 1`` contexts
-    a frame, 1 in a modified lattice.
+    A window is chosen by the probability of the blanks in it minus that of the symbol that leads
+    into it; then windows are moved so that they never go back and reach (S_b, T_b) by steps that a
+    path can follow, that is at most ``s_range - 1`` contexts a frame, 1 in a modified lattice.
 
     Args:
       px_grad: (B, S, T + 1) or (B, S, T), counts of the symbols from :func:`rnnt_loss_smoothed`.
       py_grad: (B, S + 1, T), counts of the blanks.
       boundary: (B, 4), see the module.
-      s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for others.
+      s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for
+        others.
 
     Returns:
       (B, T, s_range) int64 contexts.
@@ -286,7 +308,8 @@ def get_rnnt_prune_ranges(
 def do_rnnt_pruning(
     am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto"
 ) -> Tuple[Tensor, Tensor]:
-    """Bring encoder and predictor outputs into the shape that the joiner needs for :func:`rnnt_loss_pruned`.
+    """Bring encoder and predictor outputs into the shape that the joiner needs for
+    :func:`rnnt_loss_pruned`.
 
     Args:
       am: (B, T, C1), encoder output.
@@ -294,7 +317,8 @@ def do_rnnt_pruning(
       ranges: (B, T, s_range) from :func:`get_rnnt_prune_ranges`.
 
     Returns:
-      (B, T, s_range, C1), a view of am that repeats each frame, and (B, T, s_range, C2), the rows of lm named by ranges.
+      (B, T, s_range, C1), a view of am that repeats each frame, and (B, T, s_range, C2), the rows
+      of lm named by ranges.
     """
     three_axes = am.ndim == lm.ndim == ranges.ndim == 3
     if not three_axes or am.shape[:2] != ranges.shape[:2] or lm.shape[0] != am.shape[0]:
@@ -372,7 +396,8 @@ def _lattice(
     _check_within(boundary[:, 3], 0, num_frames, "the boundary's number of frames")
     if boundary.device.type == "cpu" and (boundary[:, :2].lt(0) | boundary[:, :2].gt(boundary[:, 2:])).any():
         raise ValueError(
-            "the boundary's first symbol and frame must be in [0, number of symbols] and [0, number of frames]"
+            "the boundary's first symbol and frame must be in [0, number of symbols] "
+            "and [0, number of frames]"
         )
     if not fast_emit_lambda >= 0.0:
         raise ValueError(f"fast_emit_lambda must be at least 0, not {fast_emit_lambda}")

@@ -1,13 +1,14 @@
 """The activations SwooshL and SwooshR of Zipformer (Yao et al. 2023, section 3.4).
 
-Both are ``log(1 + exp(x - offset)) - 0.08 x - constant``. Swish saturates at zero for very negative inputs, where a unit gets no
-gradient any more and stays dead. Here the slope far to the left is -0.08, small but never zero, so every unit can come back.
+Both are ``log(1 + exp(x - offset)) - 0.08 x - constant``. Swish saturates at zero for very negative
+inputs, where a unit gets no gradient any more and stays dead. Here the slope far to the left is
+-0.08, small but never zero, so every unit can come back.
 
-- SwooshR (offset 1) passes through the origin: its constant 0.313261687 is log(1 + 1 / e). It stands in convolutions and in the front
-  end, and behaves like Swish near zero.
-- SwooshL (offset 4) bends further to the right: a unit is off unless its input is large. It stands where most units should be off
-  (feed-forward modules, ConvNeXt). Its constant 0.035 makes the value at zero
-  nearly 0 (-0.017).
+- SwooshR (offset 1) passes through the origin: its constant 0.313261687 is log(1 + 1 / e). It
+  stands in convolutions and in the front end, and behaves like Swish near zero.
+- SwooshL (offset 4) bends further to the right: a unit is off unless its input is large. It stands
+  where most units should be off (feed-forward modules, ConvNeXt). Its constant 0.035 makes the
+  value at zero nearly 0 (-0.017).
 """
 
 from typing import Tuple
@@ -32,7 +33,9 @@ def swoosh_plain(x: Tensor, offset: float, constant: float) -> Tensor:
 
 
 def swoosh_forward(x: Tensor, offset: float, constant: float) -> Tensor:
-    """Apply the formula without autograd to a dense ``x`` (N, ..., C); the result is laid out like it."""
+    """Apply the formula without autograd to a dense ``x`` (N, ..., C); the result is laid out like
+    it.
+    """
     if usable(x):
         y = torch.empty_like(x)
         args = kernels.SwooshForward(x, 0, y, M=1, offset=offset, constant=constant)
@@ -42,7 +45,8 @@ def swoosh_forward(x: Tensor, offset: float, constant: float) -> Tensor:
 
 
 def swoosh_backward(x: Tensor, dy: Tensor, offset: float) -> Tensor:
-    """Return the gradient of the input (N, ..., C) of :func:`swoosh_forward`, laid out like the dense ``x``.
+    """Return the gradient of the input (N, ..., C) of :func:`swoosh_forward`, laid out like the
+    dense ``x``.
 
     Args:
       x: (N, ..., C), the input.

@@ -1,4 +1,6 @@
-"""Gradient of the whitening metric (Yao et al. 2023, appendix A.2.2), in closed form instead of by nested autograd."""
+"""Gradient of the whitening metric (Yao et al. 2023, appendix A.2.2), in closed form instead of by
+nested autograd.
+"""
 
 from typing import Callable, NamedTuple, Tuple
 
@@ -25,10 +27,11 @@ class _Covariance(NamedTuple):
 
 
 def whitening_metric(x: Tensor, num_groups: int) -> Tensor:
-    """Return how far the covariance of each group of channels is from a multiple of the identity; at least 1.
+    """Return how far the covariance of each group of channels is from a multiple of the identity;
+    at least 1.
 
-    With the covariance C of c channels it is ``(sum of C^2 / c) / (trace of C / c)^2``: the mean square of the eigenvalues over the
-    square of their mean, without computing eigenvalues.
+    With the covariance C of c channels it is ``(sum of C^2 / c) / (trace of C / c)^2``: the mean
+    square of the eigenvalues over the square of their mean, without computing eigenvalues.
 
     Args:
       x: (..., C); all leading axes are samples.
@@ -54,7 +57,9 @@ def _covariance(x: Tensor, num_groups: int) -> _Covariance:
 
 
 class _WhitenGradient(torch.autograd.Function):
-    """Identity whose gradient pulls the covariance of x (..., C) towards a multiple of the identity."""
+    """Identity whose gradient pulls the covariance of x (..., C) towards a multiple of the
+    identity.
+    """
 
     @staticmethod
     def forward(
@@ -82,8 +87,8 @@ class _WhitenGradient(torch.autograd.Function):
 def _add_penalty(grad: Tensor, statistics: _Covariance, exceeded: Tensor, grad_scale: float) -> Tensor:
     """Add the metric's gradient to ``grad`` (..., C) where the boolean scalar ``exceeded`` is true.
 
-    With X the samples, C = X'X and D the mean of C's diagonal, the metric is sum(C^2) / (G c) / D^2, and its gradient is proportional to
-    X (C - metric D I).
+    With X the samples, C = X'X and D the mean of C's diagonal, the metric is sum(C^2) / (G c) /
+    D^2, and its gradient is proportional to X (C - metric D I).
     """
     if exceeded.device.type == "cpu" and not bool(exceeded):
         return grad  # on an accelerator the question would make it wait
@@ -100,13 +105,15 @@ def _add_penalty(grad: Tensor, statistics: _Covariance, exceeded: Tensor, grad_s
 def whiten_gradient(
     x: Tensor, num_groups: int, limit: float, grad_scale: float, report: Callable[[Tensor], None]
 ) -> Tensor:
-    """Return ``x`` unchanged; in the backward pass add the metric's gradient where the metric is at or above ``limit``.
+    """Return ``x`` unchanged; in the backward pass add the metric's gradient where the metric is at
+    or above ``limit``.
 
     Args:
       x: (..., C).
       num_groups: groups of channels that are whitened separately.
       limit: the metric below which nothing is added.
       grad_scale: norm of what is added, relative to the norm of the incoming gradient.
-      report: called in the backward pass with a boolean scalar tensor: whether the metric reached the limit.
+      report: called in the backward pass with a boolean scalar tensor: whether the metric reached
+        the limit.
     """
     return _WhitenGradient.apply(x, num_groups, limit, grad_scale, report)

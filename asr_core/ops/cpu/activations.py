@@ -70,7 +70,9 @@ class SwooshBackward(NamedTuple):
 
 
 class SwooshBoth(NamedTuple):
-    """Value and gradient of Swoosh: x (R, M), dy (R, M), mask (M,) or 0 for none, y (R, M), dx (R, M)."""
+    """Value and gradient of Swoosh: x (R, M), dy (R, M), mask (M,) or 0 for none, y (R, M), dx (R,
+    M).
+    """
 
     x: Address
     dy: Address
@@ -84,7 +86,9 @@ class SwooshBoth(NamedTuple):
 
 @kernel(SwooshForward)
 def swoosh_forward(data: Pointer) -> None:
-    """Compute y = swoosh(x) mask; a kernel row is a row of x (R, M), the same mask (M,) holds for every one."""
+    """Compute y = swoosh(x) mask; a kernel row is a row of x (R, M), the same mask (M,) holds for
+    every one.
+    """
     a = fields(SwooshForward, data)
     offset, constant, M = f32(a.offset), f32(a.constant), a.M
     begin, end = next_piece(data)
@@ -119,7 +123,9 @@ def swoosh_backward(data: Pointer) -> None:
 
 @kernel(SwooshBoth)
 def swoosh_both(data: Pointer) -> None:
-    """Compute y = swoosh(x) mask and dx = dy mask swoosh_slope(x); rows as in :func:`swoosh_forward`."""
+    """Compute y = swoosh(x) mask and dx = dy mask swoosh_slope(x); rows as in
+    :func:`swoosh_forward`.
+    """
     a = fields(SwooshBoth, data)
     offset, constant, M = f32(a.offset), f32(a.constant), a.M
     begin, end = next_piece(data)

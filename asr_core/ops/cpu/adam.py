@@ -1,4 +1,6 @@
-"""The two passes of ScaledAdam over all parameters of a model, which lie scattered in memory as S pieces."""
+"""The two passes of ScaledAdam over all parameters of a model, which lie scattered in memory as S
+pieces.
+"""
 
 from typing import NamedTuple
 
@@ -21,8 +23,8 @@ f32 = np.float32
 class GradientSums(NamedTuple):
     """Sums over pieces of parameters p with gradients g.
 
-    Addresses of the pieces p_at (S,) int64 and g_at (S,) int64, their numbers of elements sizes (S,) int64; sums (S, 3) float64, of
-    g^2, p g and p^2.
+    Addresses of the pieces p_at (S,) int64 and g_at (S,) int64, their numbers of elements sizes
+    (S,) int64; sums (S, 3) float64, of g^2, p g and p^2.
     """
 
     p_at: Address
@@ -51,10 +53,11 @@ def gradient_sums(data: Pointer) -> None:
 
 
 class AdamStep(NamedTuple):
-    """A step of pieces of parameters p with gradients g, averages v of the squared gradient and momenta m.
+    """A step of pieces of parameters p with gradients g, averages v of the squared gradient and
+    momenta m.
 
-    Addresses of the pieces p_at, g_at, v_at, m_at (S,) int64, their numbers of elements sizes (S,) int64, and rates (S, 2) float64: the
-    rate of each piece and its growth.
+    Addresses of the pieces p_at, g_at, v_at, m_at (S,) int64, their numbers of elements sizes (S,)
+    int64, and rates (S, 2) float64: the rate of each piece and its growth.
 
     Attributes:
       weight: of the squared gradient in the average.

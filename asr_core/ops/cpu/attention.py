@@ -1,4 +1,6 @@
-"""Kernels of attention weights: what comes between the two matrix products, one pass over the scores in each direction."""
+"""Kernels of attention weights: what comes between the two matrix products, one pass over the
+scores in each direction.
+"""
 
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ MASKED_SCORE = f32(-1000.0)  # finite, so that a row without any visible key sta
 
 @njit(inline="always")
 def _largest(x: np.ndarray) -> np.float32:
-    """Return the maximum of x (S,), four at a time: a single maximum is a chain of dependent steps."""
+    """Return the maximum of x (S,), by four chains, as each is a chain of dependent steps."""
     m0, m1, m2, m3 = x[0], x[0], x[0], x[0]
     for j in range(x.size // 4):
         m0 = x[4 * j] if x[4 * j] > m0 else m0
@@ -31,7 +33,8 @@ def _largest(x: np.ndarray) -> np.float32:
 class Softmax(NamedTuple):
     """Softmax over keys of scores plus position scores.
 
-    scores (H, N, T, S), p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0, with NM 1 or N and TM 1 or T; out (H, N, T, S).
+    scores (H, N, T, S), p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0, with NM 1 or N
+    and TM 1 or T; out (H, N, T, S).
     """
 
     scores: Address
@@ -50,7 +53,9 @@ class Softmax(NamedTuple):
 
 @kernel(Softmax)
 def positions_and_softmax(data: Pointer) -> None:
-    """Compute out = softmax(scores + p . pos, shifted); a kernel row is a query, (h * N + n) * T + t."""
+    """Compute out = softmax(scores + p . pos, shifted); a kernel row is a query, (h * N + n) * T +
+    t.
+    """
     a = fields(Softmax, data)
     N, T, S, P, L, NM, TM = a.N, a.T, a.S, a.P, a.L, a.NM, a.TM
     begin, end = next_piece(data)
@@ -85,8 +90,9 @@ def positions_and_softmax(data: Pointer) -> None:
 class SoftmaxBackward(NamedTuple):
     """Gradients of :class:`Softmax`.
 
-    weights (H, N, T, S), their gradient grad (H, N, T, S) and a further one of the first head's alone, first (N, T, S) or 0;
-    p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0; dscores (H, N, T, S), dp (H, N, T, P), dpos (H, N, P, L) zeroed.
+    weights (H, N, T, S), their gradient grad (H, N, T, S) and a further one of the first head's
+    alone, first (N, T, S) or 0; p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0; dscores
+    (H, N, T, S), dp (H, N, T, P), dpos (H, N, P, L) zeroed.
     """
 
     weights: Address

@@ -1,10 +1,12 @@
-"""Depthwise convolutions with the channels innermost, so that every tap is a vector operation and nothing is transposed.
+"""Depthwise convolutions with the channels innermost, so that every tap is a vector operation and
+nothing is transposed.
 
-1-D: x (T, N, C) along T; weights (K, C). With ``chunk`` > 0 a tap never leaves its chunk of that many frames.
-2-D: x (N, T, F, C) along T and F; weights (KT, KF, C), both odd, zero padding that keeps the size. Only the gradient of its weights
-is here: in the other directions torch is as fast.
+1-D: x (T, N, C) along T; weights (K, C). With ``chunk`` > 0 a tap never leaves its chunk of that
+many frames. 2-D: x (N, T, F, C) along T and F; weights (KT, KF, C), both odd, zero padding that
+keeps the size. Only the gradient of its weights is here: in the other directions torch is as fast.
 
-The gradient with respect to the input is the convolution of dy with the taps in reverse order (``flip``) and without bias.
+The gradient with respect to the input is the convolution of dy with the taps in reverse order
+(``flip``) and without bias.
 """
 
 from typing import NamedTuple, Tuple
@@ -56,7 +58,9 @@ class Conv1d(NamedTuple):
 
 @kernel(Conv1d)
 def conv1d(data: Pointer) -> None:
-    """Compute y[t] = bias + sum_k w[k] x[t + k - pad], with flip x[t - k + pad]; a kernel row is a frame."""
+    """Compute y[t] = bias + sum_k w[k] x[t + k - pad], with flip x[t - k + pad]; a kernel row is a
+    frame.
+    """
     a = fields(Conv1d, data)
     T, C, pad, flip = a.T, a.C, a.pad, a.flip
     row = a.N * C
@@ -78,7 +82,9 @@ def conv1d(data: Pointer) -> None:
 
 
 class Conv1dWeightGrad(NamedTuple):
-    """x (T, N, C), dy (T, N, C); dw (P, K, C) and db (P, C), sums over P parts of the frames, zeroed."""
+    """x (T, N, C), dy (T, N, C); dw (P, K, C) and db (P, C), sums over P parts of the frames,
+    zeroed.
+    """
 
     x: Address
     dy: Address
@@ -95,7 +101,9 @@ class Conv1dWeightGrad(NamedTuple):
 
 @kernel(Conv1dWeightGrad)
 def conv1d_weight_grad(data: Pointer) -> None:
-    """Add dy[t] x[t + k - pad] to dw[p, k] and dy[t] to db[p] for the frames t of part p; a kernel row is a part."""
+    """Add dy[t] x[t + k - pad] to dw[p, k] and dy[t] to db[p] for the frames t of part p; a kernel
+    row is a part.
+    """
     a = fields(Conv1dWeightGrad, data)
     T, C, K, pad, P = a.T, a.C, a.K, a.pad, a.P
     row = a.N * C
@@ -118,7 +126,9 @@ def conv1d_weight_grad(data: Pointer) -> None:
 
 
 class Conv2dWeightGrad(NamedTuple):
-    """x (N, T, F, C), dy (N, T, F, C); dw (P, KT, KF, C) and db (P, C), sums over P parts of the frames, zeroed."""
+    """x (N, T, F, C), dy (N, T, F, C); dw (P, KT, KF, C) and db (P, C), sums over P parts of the
+    frames, zeroed.
+    """
 
     x: Address
     dy: Address
@@ -135,7 +145,9 @@ class Conv2dWeightGrad(NamedTuple):
 
 @kernel(Conv2dWeightGrad)
 def conv2d_weight_grad(data: Pointer) -> None:
-    """Add dy[t, f] x[t + i - KT // 2, f + j - KF // 2] to dw[p, i, j] and dy to db[p]; a kernel row is a part of the N T frames."""
+    """Add dy[t, f] x[t + i - KT // 2, f + j - KF // 2] to dw[p, i, j] and dy to db[p]; a kernel row
+    is a part of the N T frames.
+    """
     a = fields(Conv2dWeightGrad, data)
     T, F, C, KT, KF, P = a.T, a.F, a.C, a.KT, a.KF, a.P
     row, frames = F * C, a.N * T

@@ -1,6 +1,7 @@
 """Conditions under which a fused CPU kernel may replace the plain torch form.
 
-The kernels need numba, which is optional: modules that use them import them at their top, under ``if HAS_NUMBA``.
+The kernels need numba, which is optional: modules that use them import them at their top, under
+``if HAS_NUMBA``.
 """
 
 import functools
@@ -25,7 +26,9 @@ def available() -> bool:
 
 
 def usable(*tensors: Optional[Tensor]) -> bool:
-    """Return whether all ``tensors`` (None allowed) are float32 on the CPU and the kernels are available."""
+    """Return whether all ``tensors`` (None allowed) are float32 on the CPU and the kernels are
+    available.
+    """
     return (
         all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
         and available()
@@ -33,18 +36,24 @@ def usable(*tensors: Optional[Tensor]) -> bool:
 
 
 def like(x: Tensor, reference: Tensor) -> Tensor:
-    """Return ``x`` laid out in memory as ``reference`` is (``reference`` dense), so that one index serves both."""
+    """Return ``x`` laid out in memory as ``reference`` is (``reference`` dense), so that one index
+    serves both.
+    """
     return x if x.stride() == reference.stride() else torch.empty_like(reference).copy_(x)
 
 
 def dense(x: Tensor) -> Tensor:
-    """Return ``x`` itself where its elements fill memory without gaps (contiguous or channels last), else a contiguous copy."""
+    """Return ``x`` itself where its elements fill memory without gaps (contiguous or channels
+    last), else a contiguous copy.
+    """
     if x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return x
     return x.contiguous()
 
 
 def rows_of(x: Tensor, channel_dim: int) -> Optional[Tensor]:
-    """Return a view of ``x`` with the channels innermost, (R, C), or None where memory is not laid out so."""
+    """Return a view of ``x`` with the channels innermost, (R, C), or None where memory is not laid
+    out so.
+    """
     last = x.movedim(channel_dim, -1)
     return last.reshape(-1, last.shape[-1]) if last.is_contiguous() else None

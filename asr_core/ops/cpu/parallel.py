@@ -1,8 +1,9 @@
 """Kernels compiled by numba that run on torch's own OpenMP threads.
 
-Torch and numba each keep a pool of threads that wait for work by spinning; on a machine with few cores two pools steal time
-from each other. A kernel here is a C function of one argument, so the pool that torch already has can run it: libgomp's
-``GOMP_parallel`` is called with its address. Where no libgomp is found, Python threads run it (the GIL is released).
+Torch and numba each keep a pool of threads that wait for work by spinning; on a machine with few
+cores two pools steal time from each other. A kernel here is a C function of one argument, so the
+pool that torch already has can run it: libgomp's ``GOMP_parallel`` is called with its address.
+Where no libgomp is found, Python threads run it (the GIL is released).
 
 A kernel names its parameters in a NamedTuple and takes its rows piece by piece until none is left::
 
@@ -40,7 +41,8 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from asr_core.ops.cpu.intrinsics import as_f64_pointer, fetch_add, pointer_to
 
-# The entries of a data block that come before the kernel's parameters: next piece, number of pieces, rows per piece, rows in all.
+# The entries of a data block that come before the kernel's parameters: next piece, number of
+# pieces, rows per piece, rows in all.
 HEADER = 4
 # Reassociation and contraction let loops vectorise; NaN and infinity keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -50,18 +52,20 @@ if TYPE_CHECKING:
     Pointer = ctypes._Pointer[ctypes.c_int64]
 else:
     Pointer = ctypes.POINTER(ctypes.c_int64)
-# A kernel's parameter that is a contiguous tensor for the caller (0: none) and its address, an int, inside the kernel.
+# A kernel's parameter that is a contiguous tensor for the caller (0: none) and its address, an int,
+# inside the kernel.
 Address = Any
 # Makes the array of a number of elements at an address: f32_array or f64_array.
 ArrayAt = Callable[[int, int], np.ndarray]
-# A parameter of a function that stands in for another when kernels are compiled: its type outside, its value in the compiled code.
+# A parameter of a function that stands in for another when kernels are compiled: its type outside,
+# its value in the compiled code.
 TypeOrValue = Any
 # The NamedTuple of a kernel's parameters.
 Parameters = TypeVar("Parameters", bound=Tuple[Any, ...])
 
 
 def _array_at(element: types.Type) -> ArrayAt:
-    """Return a compiled function (address, size) -> the array of ``size`` elements at ``address``."""
+    """Return a compiled function: (address, size) -> the array there, (size,)."""
     as_pointer = pointer_to(element)
 
     @njit(inline="always")
@@ -78,7 +82,9 @@ u8_array = _array_at(types.uint8)  # bytes, booleans
 
 
 def fields(kind: Type[Parameters], data: Pointer) -> Parameters:
-    """Return the parameters that the kernel was called with, inside the kernel: a NamedTuple ``kind`` of int64 and float64."""
+    """Return the parameters that the kernel was called with, inside the kernel: a NamedTuple
+    ``kind`` of int64 and float64.
+    """
     raise NotImplementedError("compiled code only")
 
 
@@ -122,7 +128,8 @@ def _announce_compilation() -> None:
 
 
 class Kernel(Generic[Parameters]):
-    """A compiled kernel; made by :func:`kernel`, compiled (or read from numba's cache) at the first call.
+    """A compiled kernel; made by :func:`kernel`, compiled (or read from numba's cache) at the first
+    call.
 
     Args:
       function: the kernel in Python, of one argument.
@@ -177,7 +184,9 @@ class Kernel(Generic[Parameters]):
 
 
 def kernel(kind: Type[Parameters]) -> Callable[[Callable[[Pointer], None]], Kernel[Parameters]]:
-    """Make a :class:`Kernel` with the parameters ``kind`` of a module-level function (see the module's example)."""
+    """Make a :class:`Kernel` with the parameters ``kind`` of a module-level function (see the
+    module's example).
+    """
     return lambda function: Kernel(function, kind)
 
 
@@ -210,7 +219,9 @@ _ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _launch(address: int, data: int, threads: int) -> None:
-    """Call the C function at ``address`` with ``data`` on ``threads`` threads; return when all have ended."""
+    """Call the C function at ``address`` with ``data`` on ``threads`` threads; return when all have
+    ended.
+    """
     if threads <= 1:
         _ENTRY_TYPE(address)(data)
         return

@@ -77,7 +77,9 @@ class BiasNormForward(NamedTuple):
 
 @kernel(BiasNormForward)
 def bias_norm_forward(data: Pointer) -> None:
-    """Compute inv_rms = 1 / rms(x - bias) and y = x inv_rms scale; a kernel row is one of the R rows."""
+    """Compute inv_rms = 1 / rms(x - bias) and y = x inv_rms scale; a kernel row is one of the R
+    rows.
+    """
     a = fields(BiasNormForward, data)
     C, scale = a.C, f32(a.scale)
     bias = f32_array(a.bias, C)
@@ -99,7 +101,8 @@ def bias_norm_forward(data: Pointer) -> None:
 class BiasNormBackward(NamedTuple):
     """Gradient of BiasNorm, by P = ceil(R / PART) parts of the rows.
 
-    x (R, C), dy (R, C), bias (C,), inv_rms (R,), dx (R, C); dbias (P, C) and dscale (P,), the gradient of log(scale), zeroed.
+    x (R, C), dy (R, C), bias (C,), inv_rms (R,), dx (R, C); dbias (P, C) and dscale (P,), the
+    gradient of log(scale), zeroed.
     """
 
     x: Address

@@ -10,7 +10,9 @@ f32 = np.float32
 
 @njit(inline="always")
 def exp(x: np.float32) -> np.float32:
-    """Return e^x to 2 ulp for x in [-87, 88]; clamped outside, so below -87 it gives about 1e-38. NaN stays NaN."""
+    """Return e^x to 2 ulp for x in [-87, 88]; clamped outside, so below -87 it gives about 1e-38.
+    NaN stays NaN.
+    """
     x = f32(-87.0) if x < f32(-87.0) else x
     x = f32(88.0) if x > f32(88.0) else x
     k = np.floor(x * f32(1.44269504) + f32(0.5))
@@ -31,9 +33,11 @@ def exp(x: np.float32) -> np.float32:
 
 @njit(inline="always")
 def log1p_unit(u: np.float32) -> np.float32:
-    """Return log(1 + u) for u in [0, 1], from the series of 2 artanh(u / (2 + u)); error below 1e-7.
+    """Return log(1 + u) for u in [0, 1], from the series of 2 artanh(u / (2 + u)); error below
+    1e-7.
 
-    The argument of artanh is at most 1/3, where the terms beyond the 15th power are below float32's resolution.
+    The argument of artanh is at most 1/3, where the terms beyond the 15th power are below float32's
+    resolution.
     """
     z = u / (f32(2.0) + u)
     s = z * z
@@ -58,5 +62,6 @@ def sigmoid(x: np.float32) -> np.float32:
 @njit(inline="always")
 def softplus(x: np.float32) -> np.float32:
     """Return log(1 + e^x) without overflow."""
-    # (x + |x|) / 2 instead of max(x, 0): the latter's NaN rule would keep the loop from being vectorised
+    # (x + |x|) / 2 instead of max(x, 0): the latter's NaN rule would keep the loop from being
+    # vectorised
     return (x + abs(x)) * f32(0.5) + log1p_unit(exp(-abs(x)))

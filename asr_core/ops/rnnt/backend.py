@@ -1,7 +1,8 @@
 """The interface of the back ends of the RNN-T losses, and what passes through it.
 
-B utterances, T frames, S symbols, C entries of the vocabulary; R = s_range contexts per window. Back ends are modules: their functions
-are those of :class:`RnntBackend`. They know nothing of autograd, which :mod:`asr_core.ops.rnnt.functions` takes care of.
+B utterances, T frames, S symbols, C entries of the vocabulary; R = s_range contexts per window.
+Back ends are modules: their functions are those of :class:`RnntBackend`. They know nothing of
+autograd, which :mod:`asr_core.ops.rnnt.functions` takes care of.
 """
 
 from typing import NamedTuple, Optional, Protocol, Tuple
@@ -17,7 +18,8 @@ class Factors(NamedTuple):
 
     The score of a label v (``symbols[s]`` or the blank) at (s, t) is ::
 
-        scale ((am[t, v] + lm[s, v]) - (log_dot[t, s] + lm_max[s] + am_max[t])) + context[s] + am_scale am[t, v] + frame[t]
+        scale ((am[t, v] + lm[s, v]) - (log_dot[t, s] + lm_max[s] + am_max[t])) + context[s] +
+        am_scale am[t, v] + frame[t]
 
     Attributes:
       am: (B, T, C).
@@ -53,8 +55,10 @@ class SimpleLoss(NamedTuple):
 
     Attributes:
       loss: (B,).
-      counts: symbols (B, T + 1, S) in a regular lattice, else (B, T, S), and blanks (B, T, S + 1); None if no gradient was wanted.
-      weights: (B, T, S + 1), those of the normalisers, ``scale * count / dot``, at most LARGEST_WEIGHT; None likewise.
+      counts: symbols (B, T + 1, S) in a regular lattice, else (B, T, S), and blanks (B, T, S + 1);
+        None if no gradient was wanted.
+      weights: (B, T, S + 1), those of the normalisers, ``scale * count / dot``, at most
+        LARGEST_WEIGHT; None likewise.
     """
 
     loss: Tensor
@@ -81,7 +85,8 @@ class BandLoss(NamedTuple):
 
     Attributes:
       loss: (B,).
-      counts: (B, T, R) those of the symbols and of all blanks, forced ones included; None if no gradient was wanted.
+      counts: (B, T, R) those of the symbols and of all blanks, forced ones included; None if no
+        gradient was wanted.
     """
 
     loss: Tensor
@@ -95,12 +100,15 @@ class RnntBackend(Protocol):
     """Float type of scores and counts of bands; None: that of the logits."""
 
     def simple_lattice(self, factors: Factors, lattice: Lattice, want_grad: bool) -> SimpleLoss:
-        """Compute the losses (B,) of factorised lattices, and with ``want_grad`` what their gradients need."""
+        """Compute the losses (B,) of factorised lattices, and with ``want_grad`` what their
+        gradients need.
+        """
 
     def am_gradient(
         self, product: Tensor, probs: Tensor, counts: Counts, scale: Tensor, lattice: Lattice
     ) -> Tensor:
-        """Multiply ``product`` by ``probs`` in place, and subtract the scaled counts at the columns of symbols and blank.
+        """Multiply ``product`` by ``probs`` in place, and subtract the scaled counts at the columns
+        of symbols and blank.
 
         Args:
           product: (B, T, C).
@@ -111,10 +119,12 @@ class RnntBackend(Protocol):
         """
 
     def pruned_scores(self, logits: Tensor, band: Band) -> BandScores:
-        """Normalise logits (B, T, R, C) and pick the scores of symbols and blanks; a row with no distribution has NaN."""
+        """Normalise logits (B, T, R, C) and pick the scores of symbols and blanks; a row with no
+        distribution has NaN.
+        """
 
     def band_lattice(self, scores: BandScores, band: Band, want_grad: bool) -> BandLoss:
-        """Compute the losses (B,) of pruned lattices, and with ``want_grad`` the counts (B, T, R)."""
+        """Compute the losses (B,) of pruned lattices, and if wanted the counts (B, T, R)."""
 
     def pruned_gradient(
         self, logits: Tensor, norm: Tensor, counts: Counts, scale: Tensor, band: Band
@@ -148,4 +158,6 @@ class RnntBackend(Protocol):
     def sum_contexts(
         self, am_grad: Optional[Tensor], lm_grad: Optional[Tensor], ranges: Tensor, num_contexts: int
     ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-        """Sum gradients (B, T, R, C) to those of am (B, T, C) and of lm (B, num_contexts, C); None stays None."""
+        """Sum gradients (B, T, R, C) to those of am (B, T, C) and of lm (B, num_contexts, C); None
+        stays None.
+        """

@@ -1,7 +1,8 @@
 """The RNN-T losses as autograd functions with analytic gradients; a back end does the work.
 
-The gradient of a lattice's loss with respect to the score of an arc is minus the probability that a path takes this arc
-(its occupation count), so no operation of the recursion is recorded. An utterance whose loss is not finite has gradient 0.
+The gradient of a lattice's loss with respect to the score of an arc is minus the probability that a
+path takes this arc (its occupation count), so no operation of the recursion is recorded. An
+utterance whose loss is not finite has gradient 0.
 """
 
 from typing import ContextManager, NamedTuple, Optional, Tuple
@@ -31,7 +32,9 @@ def full_precision(x: Tensor) -> ContextManager[None]:
 
 
 def symbol_counts(counts: Tensor, lattice: Lattice) -> Tensor:
-    """Return the counts of the symbols (B, T, ...) as gradients use them: FastEmit raises those of symbols, not of blanks."""
+    """Return the counts of the symbols (B, T, ...) as gradients use them: FastEmit raises those of
+    symbols, not of blanks.
+    """
     return counts * (1.0 + lattice.fast_emit) if lattice.fast_emit != 0.0 else counts
 
 
@@ -65,7 +68,9 @@ def exp_rows(x: Tensor) -> Exponentials:
 
 
 class Scales(NamedTuple):
-    """Weights of the lm-only and am-only scores; the rest is the weight of their sum (Kuang et al. 2022, section 2.3)."""
+    """Weights of the lm-only and am-only scores; the rest is the weight of their sum (Kuang et al.
+    2022, section 2.3).
+    """
 
     lm: float
     am: float
@@ -87,7 +92,8 @@ class _SmoothedTensors(NamedTuple):
       lm_sum: (B, S + 1).
       unigram: (C,), the mean distribution of the contexts; None without an am-only part.
       am_only: (B, T), normalisers of the am-only part; None without it.
-      symbol: (B, T + 1 or T, S), counts of the symbols; this and the next two are None if no gradient was wanted.
+      symbol: (B, T + 1 or T, S), counts of the symbols; this and the next two are None if no
+        gradient was wanted.
       blank: (B, T, S + 1), counts of the blanks.
       weights: (B, T, S + 1), weights of the normalisers.
       dot: (B, T, S + 1), see :class:`Factors`; None without FastEmit.
@@ -109,9 +115,10 @@ class _SmoothedTensors(NamedTuple):
 class Smoothed(torch.autograd.Function):
     """Loss of lattices whose logits are lm + am, interpolated with lm-only and am-only scores.
 
-    With c + l + a = 1 the score of label v at (s, t) is c (am_t + lm_s - N) + l (lm_s - L) + a (am_t + log u - A): N, L and A
-    make each of the three a log-distribution over v; u is the mean over the batch's contexts of softmax(lm). N comes from a
-    matrix product of exponentials, so no array (B, T, S, C) is ever made.
+    With c + l + a = 1 the score of label v at (s, t) is c (am_t + lm_s - N) + l (lm_s - L) + a
+    (am_t + log u - A): N, L and A make each of the three a log-distribution over v; u is the mean
+    over the batch's contexts of softmax(lm). N comes from a matrix product of exponentials, so no
+    array (B, T, S, C) is ever made.
     """
 
     @staticmethod
@@ -197,7 +204,7 @@ def _smoothed_loss(
 def _smoothed_gradients(
     ctx: Context, tensors: _SmoothedTensors, grad: Tensor
 ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Return the gradients of lm (B, S + 1, C) and am (B, T, C) from that of the losses, grad (B,)."""
+    """Return the gradients of lm (B, S + 1, C) and am (B, T, C) from that of the losses (B,)."""
     lattice: Lattice = ctx.lattice
     scales: Scales = ctx.scales
     symbol, weights = tensors.symbol, tensors.weights
@@ -259,7 +266,9 @@ def _lm_gradient(
 
 
 def mean_distribution(rows: Exponentials) -> Tensor:
-    """Return the mean (C,) over all rows of their distributions; rows that have none (their maximum is NaN) do not count."""
+    """Return the mean (C,) over all rows of their distributions; rows that have none (their maximum
+    is NaN) do not count.
+    """
     num_rows = torch.isfinite(rows.largest).sum().clamp(min=1)
     probs = rows.probs.reshape(-1, rows.probs.shape[-1])
     mean = torch.matmul(rows.total.reshape(-1).reciprocal(), probs) / num_rows
@@ -267,14 +276,18 @@ def mean_distribution(rows: Exponentials) -> Tensor:
 
 
 def mean_distribution_gradient(grad: Tensor, rows: Exponentials) -> Tensor:
-    """Return the gradient of the rows' logits (B, S + 1, C) from that of :func:`mean_distribution`, grad (C,)."""
+    """Return the gradient of the rows' logits (B, S + 1, C) from that of :func:`mean_distribution`,
+    grad (C,).
+    """
     num_rows = torch.isfinite(rows.largest).sum().clamp(min=1)
     softmax = rows.probs / rows.total.unsqueeze(-1)
     return softmax * (grad - torch.matmul(softmax, grad).unsqueeze(-1)) / num_rows
 
 
 class _PrunedTensors(NamedTuple):
-    """What the backward pass of :class:`Pruned` needs: loss (B,), logits (B, T, R, C), and (B, T, R) norm and counts, if wanted."""
+    """What the backward pass of :class:`Pruned` needs: loss (B,), logits (B, T, R, C), and (B, T,
+    R) norm and counts, if wanted.
+    """
 
     loss: Tensor
     logits: Tensor

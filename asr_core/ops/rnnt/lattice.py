@@ -10,7 +10,8 @@ RNNT_TYPES = ("regular", "modified", "constrained")
 NEVER = -1e30
 # Scores below this are sums that hold NEVER: no path leads there.
 UNREACHED = -1e29
-# Weights of the factorised normaliser stay below this, so that sums of them over a whole utterance stay finite in float32.
+# Weights of the factorised normaliser stay below this, so that sums of them over a whole utterance
+# stay finite in float32.
 LARGEST_WEIGHT = 1e34
 
 
@@ -23,7 +24,8 @@ class Lattice(NamedTuple):
       blank: the termination symbol.
       rnnt_type: one of :data:`RNNT_TYPES`.
       delay_penalty: score per frame by which a symbol comes before the middle of the utterance.
-      fast_emit: weight of FastEmit, which multiplies the gradients of the symbols' log-probabilities by one plus it.
+      fast_emit: weight of FastEmit, which multiplies the gradients of the symbols'
+        log-probabilities by one plus it.
     """
 
     symbols: Tensor
@@ -52,7 +54,8 @@ class Lattice(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Lattices of which each frame has only a window of consecutive contexts (Kuang et al. 2022, section 2.4).
+    """Lattices of which each frame has only a window of consecutive contexts (Kuang et al. 2022,
+    section 2.4).
 
     Attributes:
       lattice: labels and limits.
@@ -67,7 +70,9 @@ class Band(NamedTuple):
         return self.s_begin.unsqueeze(2) + torch.arange(s_range, device=self.s_begin.device)
 
     def labels(self, s_range: int) -> Tensor:
-        """Return the symbol that follows each cell of the band, (B, T, s_range); the blank at s = S."""
+        """Return the symbol that follows each cell of the band, (B, T, s_range); the blank at s =
+        S.
+        """
         symbols = torch.nn.functional.pad(
             self.lattice.symbols, (0, 1), value=self.lattice.blank
         )  # (B, S + 1)
@@ -76,10 +81,11 @@ class Band(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Occupation counts of arcs: the probability that a path takes the arc, minus the derivative of the loss by its score.
+    """Occupation counts of arcs: the probability that a path takes the arc, minus the derivative of
+    the loss by its score.
 
-    The second and third axes are frames and contexts, of which a back end may have one more than there are symbols or frames; those have
-    count 0.
+    The second and third axes are frames and contexts, of which a back end may have one more than
+    there are symbols or frames; those have count 0.
 
     Attributes:
       symbol: (B, T, S), of the symbols.
@@ -91,10 +97,12 @@ class Counts(NamedTuple):
 
 
 def fold_forced_blanks(counts: Counts, lattice: Lattice) -> Tensor:
-    """Return the counts of all blanks (B, T, S + 1), the forced ones of a constrained lattice included.
+    """Return the counts of all blanks (B, T, S + 1), the forced ones of a constrained lattice
+    included.
 
     Args:
-      counts: of the symbols (B, T, >= S), of which the first S are used, and of the blanks that are arcs of their own (B, T, S + 1).
+      counts: of the symbols (B, T, >= S), of which the first S are used, and of the blanks that are
+        arcs of their own (B, T, S + 1).
       lattice: the lattices.
     """
     if not lattice.constrained:

@@ -1,6 +1,7 @@
 """The RNN-T losses in compiled CPU kernels, float32 and float64.
 
-The functions are those of :class:`asr_core.ops.rnnt.backend.RnntBackend`, where their arguments are described.
+The functions are those of :class:`asr_core.ops.rnnt.backend.RnntBackend`, where their arguments are
+described.
 """
 
 from typing import Optional, Tuple
@@ -14,7 +15,8 @@ from asr_core.ops.rnnt.lattice import Band, Counts, Lattice
 
 ROW_GRAIN = 16  # rows of a few hundred elements worth a thread
 
-# Float64: log-probabilities of a whole utterance are added up, and rows are read once, so the precision costs next to nothing.
+# Float64: log-probabilities of a whole utterance are added up, and rows are read once, so the
+# precision costs next to nothing.
 score_dtype: Optional[torch.dtype] = torch.float64
 
 

@@ -1,7 +1,9 @@
-"""CPU kernels of the pruned RNN-T loss; the functions of the torch back end define what they compute.
+"""CPU kernels of the pruned RNN-T loss; the functions of the torch back end define what they
+compute.
 
-Inside compiled functions x is the arc of a symbol, y that of a blank. ``skew`` is 1 in a regular lattice, where a symbol stays on its
-frame, else 0. NaN among the scores must come through, so comparisons are written such that they are false for it.
+Inside compiled functions x is the arc of a symbol, y that of a blank. ``skew`` is 1 in a regular
+lattice, where a symbol stays on its frame, else 0. NaN among the scores must come through, so
+comparisons are written such that they are false for it.
 """
 
 import math
@@ -26,9 +28,10 @@ from asr_core.ops.rnnt.numba_math import Limits, compiled, exp, limits_of, row_m
 class BandRows(NamedTuple):
     """The rows (b, t, r) of a band: R contexts of each frame, C logits each.
 
-    logits (B, T, R, C) and grad (B, T, R, C) have elements of ``itemsize`` bytes; symbols (B, S), s_begin (B, T), boundary (B, 4) int64;
-    float64 norm (B, T, R), and of the symbols and of the blanks x (B, T, R) and y (B, T, R): scores, which :func:`pruned_scores` computes,
-    or counts, of which :func:`pruned_gradient` makes the gradient; scale (B,) float64.
+    logits (B, T, R, C) and grad (B, T, R, C) have elements of ``itemsize`` bytes; symbols (B, S),
+    s_begin (B, T), boundary (B, 4) int64; float64 norm (B, T, R), and of the symbols and of the
+    blanks x (B, T, R) and y (B, T, R): scores, which :func:`pruned_scores` computes, or counts, of
+    which :func:`pruned_gradient` makes the gradient; scale (B,) float64.
     """
 
     logits: Address
@@ -50,7 +53,9 @@ class BandRows(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a row (b, t, r) lies: its utterance, its context, and whether it is inside the utterance's lattice."""
+    """Where a row (b, t, r) lies: its utterance, its context, and whether it is inside the
+    utterance's lattice.
+    """
 
     b: int
     s: int
@@ -76,7 +81,9 @@ def _log_norm(x: np.ndarray) -> float:
 
 @compiled
 def _row_scores(x: np.ndarray, label: int, blank: int) -> Tuple[float, float, float]:
-    """Return the normaliser of a row of logits (C,) and the log-probabilities of its label and of the blank."""
+    """Return the normaliser of a row of logits (C,) and the log-probabilities of its label and of
+    the blank.
+    """
     norm = _log_norm(x)
     return norm, np.float64(x[label]) - norm, np.float64(x[blank]) - norm
 
@@ -129,7 +136,9 @@ def _row_gradient(
 
 @kernel(BandRows)
 def pruned_gradient(data: Pointer) -> None:
-    """Compute grad from the logits, norm, the counts x and y, and scale; a kernel row is a row (b, t, r)."""
+    """Compute grad from the logits, norm, the counts x and y, and scale; a kernel row is a row (b,
+    t, r).
+    """
     a = fields(BandRows, data)
     rows = a.B * a.T * a.R
     symbols, s_begin, boundary = (
@@ -165,8 +174,9 @@ def pruned_gradient(data: Pointer) -> None:
 class BandRecursion(NamedTuple):
     """The recursion over each utterance's lattice.
 
-    Scores px (B, T, R) and py (B, T, R) float64, s_begin (B, T), boundary (B, 4) int64; float64 losses (B,), counts occ_x (B, T, R) and
-    occ_y (B, T, R) or 0 if they are not wanted; scratch (B, 2, T + 1, R) float64.
+    Scores px (B, T, R) and py (B, T, R) float64, s_begin (B, T), boundary (B, 4) int64; float64
+    losses (B,), counts occ_x (B, T, R) and occ_y (B, T, R) or 0 if they are not wanted; scratch (B,
+    2, T + 1, R) float64.
     """
 
     px: Address
@@ -204,7 +214,9 @@ def _join(by_x: float, by_y: float) -> Tuple[float, float, float]:
 
 @compiled
 def _symbol_score(u: _Utterance, t: int, r: int, constrained: bool, early: float) -> float:
-    """Return the score of the symbol that leaves (t, r), with the forced blank of the next context and the delay penalty."""
+    """Return the score of the symbol that leaves (t, r), with the forced blank of the next context
+    and the delay penalty.
+    """
     score = u.px[t, r] + early
     if constrained:
         score += u.py[t, r + 1] if r + 1 < u.py.shape[1] else NEVER
@@ -218,8 +230,8 @@ def _band_forward(
 ) -> float:
     """Return the total score of one utterance.
 
-    Writes the shares of the arcs that arrive at each cell to x_share (T + 1, R) and y_share (T + 1, R); row t_last holds the last cell
-    alone.
+    Writes the shares of the arcs that arrive at each cell to x_share (T + 1, R) and y_share (T + 1,
+    R); row t_last holds the last cell alone.
     """
     skew, constrained = a.skew != 0, a.constrained != 0
     s_range = u.px.shape[1]
@@ -269,7 +281,9 @@ def _band_backward(
     occ_x: np.ndarray,
     occ_y: np.ndarray,
 ) -> None:
-    """Hand the probability of the last cell back along the shares (T + 1, R): counts occ_x (T, R) and occ_y (T, R), all blanks."""
+    """Hand the probability of the last cell back along the shares (T + 1, R): counts occ_x (T, R)
+    and occ_y (T, R), all blanks.
+    """
     skew, constrained = a.skew != 0, a.constrained != 0
     s_range = occ_x.shape[1]
     count, earlier = np.zeros(s_range), np.zeros(s_range)  # of the windows of frames t and t - 1

@@ -1,8 +1,10 @@
-"""CPU kernels of the simple (factorised) RNN-T loss; the functions of the torch back end define what they compute.
+"""CPU kernels of the simple (factorised) RNN-T loss; the functions of the torch back end define
+what they compute.
 
-Inside compiled functions x is the arc of a symbol, y that of a blank. ``skew`` is 1 in a regular lattice, whose rows of the recursion are
-the diagonals frame + context; a modified one has a row per frame. NaN among the scores must come through, so comparisons are written
-such that they are false for it.
+Inside compiled functions x is the arc of a symbol, y that of a blank. ``skew`` is 1 in a regular
+lattice, whose rows of the recursion are the diagonals frame + context; a modified one has a row per
+frame. NaN among the scores must come through, so comparisons are written such that they are false
+for it.
 """
 
 from typing import NamedTuple
@@ -27,10 +29,11 @@ from asr_core.ops.rnnt.numba_math import Limits, compiled, compiled_exactly, exp
 class SimpleLattice(NamedTuple):
     """Factorised lattices; their parts are those of :class:`asr_core.ops.rnnt.backend.Factors`.
 
-    am (B, T, C); contexts (B, 5, S + 1): lm_symbol, lm_blank, lm_max, context_symbol, context_blank; frames (B, 2, T): am_max, frame;
-    dot (B, T, S + 1) and log_dot (B, T, S + 1); symbols (B, S) and boundary (B, 4) int64; losses (B,) float64; counts occ_x (B, rows, S)
-    and occ_y (B, T, S + 1), and weights (B, T, S + 1), all three only with ``want_grad``. Elements have ``itemsize`` bytes, where nothing
-    else is said.
+    am (B, T, C); contexts (B, 5, S + 1): lm_symbol, lm_blank, lm_max, context_symbol,
+    context_blank; frames (B, 2, T): am_max, frame; dot (B, T, S + 1) and log_dot (B, T, S + 1);
+    symbols (B, S) and boundary (B, 4) int64; losses (B,) float64; counts occ_x (B, rows, S) and
+    occ_y (B, T, S + 1), and weights (B, T, S + 1), all three only with ``want_grad``. Elements have
+    ``itemsize`` bytes, where nothing else is said.
     """
 
     am: Address
@@ -69,7 +72,9 @@ class _Contexts(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """One frame: am (C,), its maximum and part of the scores, and log_dot (S + 1,), as far as it is inside the boundary."""
+    """One frame: am (C,), its maximum and part of the scores, and log_dot (S + 1,), as far as it is
+    inside the boundary.
+    """
 
     am: np.ndarray
     am_max: float
@@ -78,7 +83,9 @@ class _Frame(NamedTuple):
 
 
 class _Utterance(NamedTuple):
-    """One utterance: am (T, C), contexts (5, S + 1), frames (2, T), dot (T, S + 1), log_dot (T, S + 1), symbols (S,)."""
+    """One utterance: am (T, C), contexts (5, S + 1), frames (2, T), dot (T, S + 1), log_dot (T, S +
+    1), symbols (S,).
+    """
 
     am: np.ndarray
     contexts: np.ndarray
@@ -106,7 +113,9 @@ def _frame_scores(
     px: np.ndarray,
     py: np.ndarray,
 ) -> None:
-    """Write the scores of the arcs that leave the cells of one frame: px (S,) and py (S + 1,); labels (S,)."""
+    """Write the scores of the arcs that leave the cells of one frame: px (S,) and py (S + 1,);
+    labels (S,).
+    """
     am = frame.am
     dtype = am.dtype.type
     scale, am_scale = dtype(a.scale), dtype(a.am_scale)
@@ -166,9 +175,11 @@ def _arrivals(u: _Utterance, limits: Limits, a: SimpleLattice, x: np.ndarray, y:
 
 @compiled_exactly
 def _forward_row(before: np.ndarray, after: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """Go on by one row, from the scores before (W + 1,) to after (W + 1,), of which the first stands left of the lattice.
+    """Go on by one row, from the scores before (W + 1,) to after (W + 1,), of which the first
+    stands left of the lattice.
 
-    The shares of the two arcs that arrive at each cell replace the arcs' scores in x (W,) and y (W,).
+    The shares of the two arcs that arrive at each cell replace the arcs' scores in x (W,) and y
+    (W,).
     """
     for i in range(x.size):
         by_x, by_y = before[i] + x[i], before[i + 1] + y[i]
@@ -180,7 +191,9 @@ def _forward_row(before: np.ndarray, after: np.ndarray, x: np.ndarray, y: np.nda
 
 @compiled
 def _recursion(x: np.ndarray, y: np.ndarray, want_grad: bool) -> float:
-    """Return the total score of the last cell; with want_grad, x (rows, W) and y (rows, W) become occupation counts of the arcs."""
+    """Return the total score of the last cell; with want_grad, x (rows, W) and y (rows, W) become
+    occupation counts of the arcs.
+    """
     num_rows, width = x.shape
     before, after = np.empty(width + 1, x.dtype), np.empty(width + 1, x.dtype)
     before[:] = x.dtype.type(NEVER)
@@ -209,7 +222,9 @@ def _recursion(x: np.ndarray, y: np.ndarray, want_grad: bool) -> float:
 def _counts(
     x: np.ndarray, y: np.ndarray, u: _Utterance, limits: Limits, a: SimpleLattice, to: _Results
 ) -> None:
-    """Sort counts by arrival, x (rows, W) and y (rows, W), by frame and context (the reverse of _arrivals); compute the weights."""
+    """Sort counts by arrival, x (rows, W) and y (rows, W), by frame and context (the reverse of
+    _arrivals); compute the weights.
+    """
     dtype = u.dot.dtype.type
     skew, scale, largest = a.skew, dtype(a.scale), dtype(LARGEST_WEIGHT)
     s_first, t_first, s_last, t_last = limits
@@ -283,7 +298,8 @@ def simple_lattice(data: Pointer) -> None:
 class AmGradient(NamedTuple):
     """The gradient of the frames' part: grad (B, T, C), which holds a product, and probs (B, T, C).
 
-    Counts occ_x (B, rows, S) and occ_y (B, T, S + 1); symbols (B, S) int64, scale (B,). Elements have ``itemsize`` bytes.
+    Counts occ_x (B, rows, S) and occ_y (B, T, S + 1); symbols (B, S) int64, scale (B,). Elements
+    have ``itemsize`` bytes.
     """
 
     grad: Address
@@ -302,7 +318,9 @@ class AmGradient(NamedTuple):
 
 @compiled
 def _frame_gradient(a: AmGradient, row: int, array_at: ArrayAt) -> None:
-    """Multiply grad (C,) of frame ``row`` = b * T + t by probs (C,), and subtract the scaled counts."""
+    """Multiply grad (C,) of frame ``row`` = b * T + t by probs (C,), and subtract the scaled
+    counts.
+    """
     S, C, b, t = a.S, a.C, row // a.T, row % a.T
     grad, probs = array_at(a.grad + a.itemsize * row * C, C), array_at(a.probs + a.itemsize * row * C, C)
     occ_x = array_at(a.occ_x + a.itemsize * (b * a.rows + t) * S, S)

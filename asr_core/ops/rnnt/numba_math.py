@@ -1,4 +1,6 @@
-"""Functions that the CPU kernels of the RNN-T losses share: elementary functions and row passes for float32 and float64 alike."""
+"""Functions that the CPU kernels of the RNN-T losses share: elementary functions and row passes for
+float32 and float64 alike.
+"""
 
 import math
 from typing import Callable, NamedTuple
@@ -18,7 +20,9 @@ compiled_exactly = njit(error_model="numpy")
 
 
 class Limits(NamedTuple):
-    """The boundary of an utterance's lattice: its first cell (s_first, t_first) and its last (s_last, t_last)."""
+    """The boundary of an utterance's lattice: its first cell (s_first, t_first) and its last
+    (s_last, t_last).
+    """
 
     s_first: int
     t_first: int
@@ -66,7 +70,9 @@ def _log1p(x: TypeOrValue) -> Callable:
 
 
 def row_max(x: np.ndarray) -> float:
-    """Return the largest element of x (C,); NaN where it meets one that orders above infinity, any number where another NaN."""
+    """Return the largest element of x (C,); NaN where it meets one that orders above infinity, any
+    number where another NaN.
+    """
     return x.max()
 
 
@@ -76,7 +82,9 @@ def _row_max(x: TypeOrValue) -> Callable:
 
 
 def _row_max_by_bits(x: TypeOrValue) -> float:
-    """Compare x (C,) as integers: a maximum of integers is vectorised, one of floats is not (NaN has rules of its own)."""
+    """Compare x (C,) as integers: a maximum of integers is vectorised, one of floats is not (NaN
+    has rules of its own).
+    """
     largest = int32(-2147483648)
     for i in range(x.size):
         bits = float_bits(x[i])

@@ -1,4 +1,6 @@
-"""CPU kernels of the pruning and of its windows; the functions of the torch back end define what they compute."""
+"""CPU kernels of the pruning and of its windows; the functions of the torch back end define what
+they compute.
+"""
 
 from typing import NamedTuple
 
@@ -21,7 +23,8 @@ from asr_core.ops.rnnt.numba_math import compiled
 class PruneRanges(NamedTuple):
     """Choice of windows of R contexts that move by at most ``most`` a frame.
 
-    Counts occ_x (B, rows, S) and occ_y (B, T, S + 1) with elements of ``itemsize`` bytes, boundary (B, 4) and begins (B, T) int64.
+    Counts occ_x (B, rows, S) and occ_y (B, T, S + 1) with elements of ``itemsize`` bytes, boundary
+    (B, 4) and begins (B, T) int64.
     """
 
     occ_x: Address
@@ -46,7 +49,9 @@ def _window_begins(
     most: int,
     begins: np.ndarray,
 ) -> None:
-    """Choose the best first context of each frame, begins (T,), then make them monotonic with steps of at most ``most``."""
+    """Choose the best first context of each frame, begins (T,), then make them monotonic with steps
+    of at most ``most``.
+    """
     frames, contexts = occ_y.shape
     num_begins = contexts - s_range + 1
     inside = np.empty(num_begins, occ_y.dtype)
@@ -57,7 +62,8 @@ def _window_begins(
         counts = occ_y[t]
         for k in range(num_begins):
             inside[k] = counts[k]
-        # added in the order of the contexts, so that ties are decided by the same roundings everywhere
+        # added in the order of the contexts, so that ties are decided by the same roundings
+        # everywhere
         for offset in range(1, s_range):
             for k in range(num_begins):
                 inside[k] += counts[k + offset]
@@ -104,7 +110,9 @@ def prune_ranges(data: Pointer) -> None:
 
 
 class GatherContexts(NamedTuple):
-    """Rows of lm at ranges: lm (B, S + 1, W), ranges (B, T, R) int64, out (B, T, R, W), all but ranges in words of 4 bytes."""
+    """Rows of lm at ranges: lm (B, S + 1, W), ranges (B, T, R) int64, out (B, T, R, W), all but
+    ranges in words of 4 bytes.
+    """
 
     lm: Address
     ranges: Address
@@ -116,7 +124,9 @@ class GatherContexts(NamedTuple):
 
 @kernel(GatherContexts)
 def gather_contexts(data: Pointer) -> None:
-    """Copy the rows; a kernel row is one of the B T R rows of out, of which an utterance has ``per_utterance``."""
+    """Copy the rows; a kernel row is one of the B T R rows of out, of which an utterance has
+    ``per_utterance``.
+    """
     a = fields(GatherContexts, data)
     words = a.words
     begin, end = next_piece(data)
@@ -133,8 +143,8 @@ def gather_contexts(data: Pointer) -> None:
 class SumContexts(NamedTuple):
     """Sums of gradients over windows of R contexts, by blocks of ``width`` columns.
 
-    am_grad (B, T, R, C) or 0, lm_grad (B, T, R, C) or 0, ranges (B, T, R) int64, am_sum (B, T, C), lm_sum (B, contexts, C) zeroed, with
-    elements of ``itemsize`` bytes.
+    am_grad (B, T, R, C) or 0, lm_grad (B, T, R, C) or 0, ranges (B, T, R) int64, am_sum (B, T, C),
+    lm_sum (B, contexts, C) zeroed, with elements of ``itemsize`` bytes.
     """
 
     am_grad: Address

@@ -1,8 +1,10 @@
-"""The full RNN-T loss from the two projections that a joiner combines, without an array of all logits.
+"""The full RNN-T loss from the two projections that a joiner combines, without an array of all
+logits.
 
-The cells (utterance, frame, context) inside the lattices are walked in blocks. The forward pass keeps three numbers of each cell:
-log p(symbol), log p(blank) and the normaliser. The backward pass computes the logits of a block again, and only of cells that paths
-visit; with counts c_x and c_y of a cell's symbol v and blank, the gradient with respect to its logits z is ::
+The cells (utterance, frame, context) inside the lattices are walked in blocks. The forward pass
+keeps three numbers of each cell: log p(symbol), log p(blank) and the normaliser. The backward pass
+computes the logits of a block again, and only of cells that paths visit; with counts c_x and c_y of
+a cell's symbol v and blank, the gradient with respect to its logits z is ::
 
     softmax(z) (c_x + c_y) - c_x [v] - c_y [blank]
 
@@ -23,8 +25,8 @@ from asr_core.ops.rnnt.backend import BandScores, RnntBackend
 from asr_core.ops.rnnt.functions import full_precision, symbol_counts, usable_gradient
 from asr_core.ops.rnnt.lattice import Band, Counts, Lattice
 
-# Numbers that a block's hidden vectors and logits may hold: 16 MB on the CPU, whose caches they should fit; elsewhere 256 MB, enough to
-# keep a GPU busy.
+# Numbers that a block's hidden vectors and logits may hold: 16 MB on the CPU, whose caches they
+# should fit; elsewhere 256 MB, enough to keep a GPU busy.
 _CPU_BLOCK, _OTHER_BLOCK = 1 << 22, 1 << 26
 
 
@@ -33,7 +35,8 @@ class Output(NamedTuple):
 
     Attributes:
       combine: (M, J1), (M, J1) -> (M, J2), row by row.
-      factorised: whether the blank has a probability of its own, sigmoid(its logit), beside a softmax over the others.
+      factorised: whether the blank has a probability of its own, sigmoid(its logit), beside a
+        softmax over the others.
       block_cells: cells per block; None chooses.
     """
 
@@ -66,7 +69,9 @@ class _Rows(NamedTuple):
     factorised: bool
 
     def without_blank(self) -> Tensor:
-        """Leave the blank out of the logits if it is factorised; return its logits (M,) as they were."""
+        """Leave the blank out of the logits if it is factorised; return its logits (M,) as they
+        were.
+        """
         of_blank = self.logits[:, self.blank].clone()
         if self.factorised:
             self.logits[:, self.blank] = float("-inf")
@@ -81,7 +86,9 @@ class _Rows(NamedTuple):
 
 
 class _Tensors(NamedTuple):
-    """What the backward pass of :class:`Projected` needs: its arguments, loss (B,), and (B, T, S + 1) norm and counts, if wanted."""
+    """What the backward pass of :class:`Projected` needs: its arguments, loss (B,), and (B, T, S +
+    1) norm and counts, if wanted.
+    """
 
     loss: Tensor
     am: Tensor
@@ -94,7 +101,9 @@ class _Tensors(NamedTuple):
 
 
 class Projected(torch.autograd.Function):
-    """Losses (B,) of lattices with logits ``combine(am[b, t], lm[b, s]) weight^T + bias``; am (B, T, J1), lm (B, S + 1, J1)."""
+    """Losses (B,) of lattices with logits ``combine(am[b, t], lm[b, s]) weight^T + bias``; am (B,
+    T, J1), lm (B, S + 1, J1).
+    """
 
     @staticmethod
     def forward(
@@ -140,7 +149,9 @@ class Projected(torch.autograd.Function):
 def _gradients(
     tensors: _Tensors, grad_loss: Tensor, lattice: Lattice, output: Output, backend: RnntBackend
 ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of am (B, T, J1), lm (B, S + 1, J1), weight (C, J2) and bias (C,) from that of the losses (B,)."""
+    """Return the gradients of am (B, T, J1), lm (B, S + 1, J1), weight (C, J2) and bias (C,) from
+    that of the losses (B,).
+    """
     am, lm, weight, bias, norm = tensors.am, tensors.lm, tensors.weight, tensors.bias, tensors.norm
     assert tensors.symbol is not None and tensors.blank is not None  # a gradient was wanted
     am_grad, lm_grad = torch.zeros_like(am), torch.zeros_like(lm)
@@ -176,7 +187,9 @@ def _blocks(cells: Tensor, am: Tensor, weight: Tensor, output: Output) -> Iterat
 
 
 def _scores(rows: _Rows, backend: RnntBackend) -> BandScores:
-    """Return log p(label), log p(blank) and the normaliser (of all or, factorised, of all but the blank), (M,) each."""
+    """Return log p(label), log p(blank) and the normaliser (of all or, factorised, of all but the
+    blank), (M,) each.
+    """
     of_blank = rows.without_blank()
     px, py, norm = (x.view(-1) for x in backend.pruned_scores(rows.logits[None, :, None], rows.band()))
     if rows.factorised:

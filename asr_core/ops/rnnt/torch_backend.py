@@ -1,18 +1,22 @@
-"""The RNN-T losses in plain torch operations, for any device and float type; the reference for the compiled back ends.
+"""The RNN-T losses in plain torch operations, for any device and float type; the reference for the
+compiled back ends.
 
-The functions are those of :class:`asr_core.ops.rnnt.backend.RnntBackend`, where their arguments are described.
+The functions are those of :class:`asr_core.ops.rnnt.backend.RnntBackend`, where their arguments are
+described.
 
-Recursions run over the diagonals of all lattices at once. A regular lattice is skewed first (row n holds the cells with
-s + t = n), a modified one has one row per frame; after that both are the same recursion ::
+Recursions run over the diagonals of all lattices at once. A regular lattice is skewed first (row n
+holds the cells with s + t = n), a modified one has one row per frame; after that both are the same
+recursion ::
 
     p[n, s] = log(exp(p[n - 1, s - 1] + x[n, s]) + exp(p[n - 1, s] + y[n, s]))
 
-where x[n, s] and y[n, s] score the two arcs that arrive at cell (n, s). The forward pass keeps, for each cell, which share of
-its probability came by which arc; the occupation counts are products of these shares, handed back from the last cell.
+where x[n, s] and y[n, s] score the two arcs that arrive at cell (n, s). The forward pass keeps, for
+each cell, which share of its probability came by which arc; the occupation counts are products of
+these shares, handed back from the last cell.
 
-On most frames several pruning windows hold all probability but for rounding errors, and the largest of these sums is taken. To
-choose the same windows as k2, float32 scores are added and shared out in float32 by k2's formulas: x's share is
-exp(its score - p), y's is the rest.
+On most frames several pruning windows hold all probability but for rounding errors, and the largest
+of these sums is taken. To choose the same windows as k2, float32 scores are added and shared out in
+float32 by k2's formulas: x's share is exp(its score - p), y's is the rest.
 """
 
 from typing import NamedTuple, Optional, Tuple
@@ -97,7 +101,9 @@ def band_lattice(scores: BandScores, band: Band, want_grad: bool) -> BandLoss:
 
 
 def pruned_gradient(logits: Tensor, norm: Tensor, counts: Counts, scale: Tensor, band: Band) -> Tensor:
-    """Return the gradient (B, T, R, C) of the logits: softmax times the counts of a row, minus each arc's own."""
+    """Return the gradient (B, T, R, C) of the logits: softmax times the counts of a row, minus each
+    arc's own.
+    """
     symbol, blank = ((scale[:, None, None] * count).to(logits.dtype) for count in counts)
     both = (symbol + blank).unsqueeze(3)  # (B, T, R, 1)
     grad = (logits - norm.unsqueeze(3)).exp_().mul_(both)
@@ -109,7 +115,9 @@ def pruned_gradient(logits: Tensor, norm: Tensor, counts: Counts, scale: Tensor,
 
 
 def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int) -> Tensor:
-    """Return the first contexts (B, T): the best window of each frame, then moved so that a path can follow them."""
+    """Return the first contexts (B, T): the best window of each frame, then moved so that a path
+    can follow them.
+    """
     num_frames = py_grad.shape[2]
     num_begins = py_grad.shape[1] - s_range + 1
     inside = py_grad[:, :num_begins].clone()  # (B, S + 2 - R, T)
@@ -120,7 +128,8 @@ def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: in
     frames = torch.arange(num_frames, device=py_grad.device)
     last = (boundary[:, 2:3] - s_range + 1).clamp(min=0)
     s_begin = torch.where(frames < boundary[:, 3:4] - 1, s_begin, last)
-    # never backwards, and forwards by at most one step less than the window (by one where a symbol costs a frame)
+    # never backwards, and forwards by at most one step less than the window (by one where a symbol
+    # costs a frame)
     step = (1 if px_grad.shape[2] == num_frames else s_range - 1) * frames
     s_begin = _cummin_from_end(s_begin)
     return step - _cummin_from_end(step - s_begin).clamp(min=0)
@@ -146,7 +155,9 @@ def sum_contexts(
 
 
 class DenseLoss(NamedTuple):
-    """Losses (B,) of full lattices and, if wanted, counts of symbols (B, T + 1 or T, S) and blanks (B, T, S + 1)."""
+    """Losses (B,) of full lattices and, if wanted, counts of symbols (B, T + 1 or T, S) and blanks
+    (B, T, S + 1).
+    """
 
     loss: Tensor
     counts: Optional[Counts] = None
@@ -206,7 +217,9 @@ def dense_lattice(px: Tensor, py: Tensor, lattice: Lattice, want_grad: bool) -> 
 
 
 def _limit(px: Tensor, py: Tensor, lattice: Lattice) -> Tuple[Tensor, Tensor]:
-    """Add forced blanks and delay penalty to the scores (B, T, S) and (B, T, S + 1); make NEVER of all outside the boundary."""
+    """Add forced blanks and delay penalty to the scores (B, T, S) and (B, T, S + 1); make NEVER of
+    all outside the boundary.
+    """
     num_frames, num_symbols = px.shape[1:]
     if lattice.constrained:
         px = px + py[:, :, 1:]

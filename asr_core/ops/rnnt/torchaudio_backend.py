@@ -1,4 +1,4 @@
-"""The full RNN-T loss by torchaudio, where it is installed and still has it (versions below 2.9)."""
+"""The full RNN-T loss of torchaudio, where a version below 2.9 is installed."""
 
 from types import ModuleType
 
@@ -10,7 +10,8 @@ from asr_core.utils.errors import UserError
 
 
 def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
-    """Compute the losses (B,) of logits (B, T, S + 1, C), float32, on the CPU or CUDA; paths are added up in float32.
+    """Compute the losses (B,) of logits (B, T, S + 1, C), float32, on the CPU or CUDA; paths are
+    added up in float32.
 
     Raises:
       UserError: torchaudio lacks the loss.
@@ -23,7 +24,8 @@ def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
         or bool(lattice.boundary[:, :2].any())
     ):
         raise ValueError(
-            "back end torchaudio supports only regular lattices from (0, 0) without delay penalty and FastEmit"
+            "back end torchaudio supports only regular lattices from (0, 0), "
+            "without delay penalty and FastEmit"
         )
     if logits.dtype != torch.float32:
         raise ValueError(f"back end torchaudio computes in float32, not {logits.dtype}")
@@ -45,6 +47,7 @@ def _functional() -> ModuleType:
         raise UserError("back end torchaudio: pip install 'torchaudio<2.9', of the version of torch") from e
     if not hasattr(functional, "rnnt_loss"):
         raise UserError(
-            "this version of torchaudio has no RNN-T loss any more: pip install 'torchaudio<2.9', or take another back end"
+            "this version of torchaudio has no RNN-T loss any more: pip install 'torchaudio<2.9', "
+            "or take another back end"
         )
     return functional

@@ -1,4 +1,4 @@
-"""Optimizers, and what belongs to a step: clipping, averages, noise."""
+"""Optimizers, and the parts of a step: clipping, averages, noise."""
 
 from asr_core.training.optim.scaled_adam import ScaledAdam, get_parameter_groups_with_lrs
 

@@ -1,4 +1,6 @@
-"""Adam and AdamW with decay for chosen parameters, states by name, and options that a resumed run may change."""
+"""Adam and AdamW with decay for chosen parameters, states by name, and options that a resumed run
+may change.
+"""
 
 import functools
 import logging
@@ -16,7 +18,8 @@ class _ByName(torch.optim.Optimizer):
     """An optimizer whose groups have ``names``, in the order of their ``params``."""
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        """Load the moments of each parameter by its name; all options of the groups, rates among them, stay this optimizer's.
+        """Load the moments of each parameter by its name; all options of the groups, rates among
+        them, stay this optimizer's.
 
         Raises:
           ValueError: the state belongs to other parameters.
@@ -40,11 +43,12 @@ class Adam(_ByName, torch.optim.Adam):
 
 
 class AdamW(_ByName, torch.optim.AdamW):
-    """AdamW (Loshchilov and Hutter 2019); ``weight_decay`` times the rate is taken off the weights."""
+    """AdamW (Loshchilov and Hutter 2019); weights shrink by ``weight_decay`` times the rate."""
 
 
 def build_adam(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimizer:
-    """Build Adam or AdamW for all parameters of a model, with torch's fastest implementation for its device.
+    """Build Adam or AdamW for all parameters of a model, with torch's fastest implementation for
+    its device.
 
     Args:
       model: modules' ``lr_scale`` multiply the rates, see :func:`get_parameter_groups_with_lrs`.

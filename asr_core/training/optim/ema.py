@@ -1,4 +1,4 @@
-"""The exponential average of a model's weights over the batches of training."""
+"""Exponential average of a model's weights over the batches of training."""
 
 import contextlib
 from typing import Any, Dict, Iterator
@@ -9,10 +9,12 @@ from asr_core.training.optim.averaging import WeightMean
 
 
 class ModelEma(WeightMean):
-    """``mean <- decay * mean + (1 - decay) * weights`` after each batch, corrected for its start at zero, in float64.
+    """Average ``mean <- decay * mean + (1 - decay) * weights`` after each batch, corrected for its
+    start at zero, in float64.
 
-    The correction (Kingma and Ba 2015, section 3) divides by ``1 - decay^n`` after n batches. Here the mean is kept in its corrected
-    form: it moves towards the weights by ``(1 - decay) / (1 - decay^n)`` of the way, which for n = 1 is all of it.
+    The correction (Kingma and Ba 2015, section 3) divides by ``1 - decay^n`` after n batches. Here
+    the mean is kept in its corrected form: it moves towards the weights by ``(1 - decay) / (1 -
+    decay^n)`` of the way, which for n = 1 is all of it.
 
     Args:
       model: its state dict's floating-point tensors are averaged.
@@ -26,21 +28,23 @@ class ModelEma(WeightMean):
         self.updates = 0
 
     def update(self) -> None:
-        """Take in the weights as they are now."""
+        """Add the present weights."""
         self.updates += 1
         self._move((1.0 - self.decay) / (1.0 - self.decay**self.updates))
 
     def restart(self) -> None:
-        """Forget all but the weights as they are now."""
+        """Forget all but the present weights."""
         self.updates = 0
         self._move(1.0)
 
     def checkpoint(self) -> Dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """Return the entries of a checkpoint."""
         return {"model_ema": self.state_dict(), "ema_updates": self.updates}
 
     def restore(self, content: Dict[str, Any]) -> bool:
-        """Go on from a checkpoint; False if it has no such average, and this one starts from the weights."""
+        """Continue from a checkpoint; return False if it has no such average, and this one starts
+        from the weights.
+        """
         if content.get("model_ema") is None:
             self.restart()
             return False
@@ -50,7 +54,7 @@ class ModelEma(WeightMean):
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """The model has the average's weights inside, and its own again afterwards."""
+        """Give the model the average's weights within the block, and its own again afterwards."""
         own = self.model.state_dict()
         kept = {name: value.clone() for name, value in own.items()}
         self.model.load_state_dict(

@@ -1,4 +1,6 @@
-"""ScaledAdam: Adam whose step is proportional to each parameter's size (Yao et al. 2023, section 3.5 and appendix A.1)."""
+"""ScaledAdam: Adam whose step is proportional to each parameter's size (Yao et al. 2023, section
+3.5 and appendix A.1).
+"""
 
 import logging
 import math
@@ -14,11 +16,14 @@ NamedParams = List[Tuple[str, nn.Parameter]]
 # What an optimizer is given: parameters, (name, parameter) pairs, or groups of either.
 Params = Iterable[Union[Tensor, Tuple[str, Tensor], Dict[str, Any]]]
 
-# Relative change of a parameter's size by one update, at most: the estimate of the squared gradient is poor in the first updates.
+# Relative change of a parameter's size by one update, at most: the estimate of the squared gradient
+# is poor in the first updates.
 _MAX_SIZE_STEP = 0.1
-# The correction 1 - beta2^n of the squared gradient's average is left out from here on: its root changes steps by 0.5 % at most.
+# The correction 1 - beta2^n of the squared gradient's average is left out from here on: its root
+# changes steps by 0.5 % at most.
 _FULL_CORRECTION = 0.99
-# A step whose gradients were scaled down by more than this is reported with the parameters that caused it.
+# A step whose gradients were scaled down by more than this is reported with the parameters that
+# caused it.
 _REPORTED_CLIPPING = 0.5
 
 
@@ -69,7 +74,9 @@ class _Group:
 
     @torch.no_grad()
     def _share_state(self) -> None:
-        """Make the state's per-parameter entries views of this group's vectors, which take over what was loaded."""
+        """Make the state's per-parameter entries views of this group's vectors, which take over
+        what was loaded.
+        """
         sizes = {"param_rms": self.rms, "scale_exp_avg_sq": self.size_avg_sq, "scale_grads": self.size_grads}
         for stack, state in zip(self.stacks, self.states):
             if stack.is_scalar:
@@ -97,30 +104,42 @@ class _Norm(NamedTuple):
 
 
 class ScaledAdam(torch.optim.Optimizer):
-    """Adam with steps relative to the rms of each parameter, a learned change of that rms, and clipping by the median norm.
+    """Adam with steps relative to the rms of each parameter, a learned change of that rms, and
+    clipping by the median norm.
 
-    Adam moves every element by about the learning rate, whatever its size, so large parameters learn slowly and small ones fast. Here the
-    step is multiplied by the parameter's rms: relative changes are alike. That step hardly changes the rms itself, which is why a second
-    Adam, on the logarithm of the size, learns it (equations 5 to 8 of the paper).
+    Adam moves every element by about the learning rate, whatever its size, so large parameters
+    learn slowly and small ones fast. Here the step is multiplied by the parameter's rms: relative
+    changes are alike. That step hardly changes the rms itself, which is why a second Adam, on the
+    logarithm of the size, learns it (equations 5 to 8 of the paper).
 
-    Parameters of equal dtype and shape are updated together. The state's layout is icefall's: only the first parameter of
-    each (dtype, shape) has an entry, whose tensors are stacked on a new axis 0, so its training runs can be continued.
+    Parameters of equal dtype and shape are updated together. The state's layout is icefall's: only
+    the first parameter of each (dtype, shape) has an entry, whose tensors are stacked on a new axis
+    0, so its training runs can be continued.
 
     Args:
-      params: parameters, (name, parameter) pairs, or groups with the key ``params`` or ``named_params``.
-      lr: learning rate, relative to a parameter's rms: 0.03 changes a parameter by at most 3 % in a step. That is some ten times what
-        Adam's rate would be, since an rms is usually well below 1.
-      clipping_scale: clip the gradient norm at this multiple of its recent median; None: never. A fixed limit would have to change with
-        the model, the loss and the progress of training; the median follows them.
-      betas: decay of momentum and of the squared gradient's average. 0.98 averages over some 50 steps: steps are relative, so
-        gradients change their size more quickly than under Adam's 0.999.
-      scalar_lr_scale: factor on ``lr`` for scalars and for the change of a parameter's overall size. A scalar has no rms to be relative
-        to; and both act on a whole module at once, so they should change more slowly than single weights.
+      params: parameters, (name, parameter) pairs, or groups with the key ``params`` or
+        ``named_params``.
+      lr: learning rate, relative to a parameter's rms: 0.03 changes a parameter by at most 3 % in a
+        step. That is some ten times what Adam's rate would be, since an rms is usually well below
+        1.
+      clipping_scale: clip the gradient norm at this multiple of its recent median; None: never. A
+        fixed limit would have to change with the model, the loss and the progress of training; the
+        median follows them.
+      betas: decay of momentum and of the squared gradient's average. 0.98 averages over some 50
+        steps: steps are relative, so gradients change their size more quickly than under Adam's
+        0.999.
+      scalar_lr_scale: factor on ``lr`` for scalars and for the change of a parameter's overall
+        size. A scalar has no rms to be relative to; and both act on a whole module at once, so they
+        should change more slowly than single weights.
       eps: added to denominators.
-      param_min_rms: parameters with a smaller rms are treated as if it were this one, so that one that starts at zero can grow.
-      param_max_rms: parameters do not grow beyond this rms: larger weights only serve to saturate what follows.
-      scalar_max: scalars stay within plus/minus this: as logarithms of scales, most of them, they would overflow soon beyond it.
-      size_update_period: the size of a parameter is changed once in this many steps, which saves time; its gradients are summed meanwhile.
+      param_min_rms: parameters with a smaller rms are treated as if it were this one, so that one
+        that starts at zero can grow.
+      param_max_rms: parameters do not grow beyond this rms: larger weights only serve to saturate
+        what follows.
+      scalar_max: scalars stay within plus/minus this: as logarithms of scales, most of them, they
+        would overflow soon beyond it.
+      size_update_period: the size of a parameter is changed once in this many steps, which saves
+        time; its gradients are summed meanwhile.
       clipping_update_period: steps over which the median norm is taken.
 
     Attributes:
@@ -161,7 +180,9 @@ class ScaledAdam(torch.optim.Optimizer):
         self.grad_norm = 0.0
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        """Load a state; ``base_lr`` of this optimizer's groups is kept, so that a resumed run may change it."""
+        """Load a state; ``base_lr`` of this optimizer's groups is kept, so that a resumed run may
+        change it.
+        """
         base_lrs = [group.get("base_lr") for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, base_lr in zip(self.param_groups, base_lrs):
@@ -252,7 +273,9 @@ def _step_group(group: _Group, sums: Sums, clip: float) -> None:
 
 
 def _size_step(group: _Group, step: int) -> Tensor:
-    """Return the relative change of each parameter's size, (N,): Adam on the logarithm of the size; 0 for scalars."""
+    """Return the relative change of each parameter's size, (N,): Adam on the logarithm of the size;
+    0 for scalars.
+    """
     opts, rms, grads = group.options, group.rms, group.size_grads
     period = opts["size_update_period"]
     beta = opts["betas"][1] ** period  # the decay of as many steps
@@ -267,7 +290,9 @@ def _size_step(group: _Group, step: int) -> Tensor:
 
 
 def _named_groups(params: Params) -> Tuple[List[Dict[str, Any]], List[List[str]]]:
-    """Bring parameters, named parameters or groups of them into torch's form; return the names apart."""
+    """Bring parameters, named parameters or groups of them into torch's form; return the names
+    apart.
+    """
     items = list(params)
     if not items:
         raise ValueError("ScaledAdam got no parameters")
@@ -289,7 +314,8 @@ def get_parameter_groups_with_lrs(
 ) -> List[Dict[str, Any]]:
     """Group a model's parameters by learning rate.
 
-    The rate of a parameter is ``lr`` times the ``lr_scale`` attributes of all modules that contain it.
+    The rate of a parameter is ``lr`` times the ``lr_scale`` attributes of all modules that contain
+    it.
 
     Args:
       model: the model.

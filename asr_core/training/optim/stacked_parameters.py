@@ -11,7 +11,9 @@ from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
 if HAS_NUMBA:
     from asr_core.ops.cpu import adam as kernels
 
-_PIECE = 16384  # elements that a CPU kernel works on at a time: large tensors are shared by threads, all arrays of a piece fit a cache
+# Elements that a CPU kernel works on at a time: threads share large tensors, and all four arrays of
+# a piece fit a cache.
+_PIECE = 16384
 _GRAIN = 4  # pieces worth a thread
 
 
@@ -30,7 +32,8 @@ class Sums(NamedTuple):
 
 
 class StepSizes(NamedTuple):
-    """The numbers of a step ``v = beta2 v + weight g^2; m = beta1 m + rate g / (factor sqrt(v) + eps) + growth p; p += m``.
+    """The numbers of a step ``v = beta2 v + weight g^2; m = beta1 m + rate g / (factor sqrt(v) +
+    eps) + growth p; p += m``.
 
     Attributes:
       beta1: decay of the momentum m.
@@ -86,7 +89,9 @@ class Stack:
         self.exp_avg_sq: Tensor = state["exp_avg_sq"]
 
     def part_of(self, flat: Tensor) -> Tensor:
-        """Return this stack's part of ``flat`` (..., N), one value per parameter of the group, as a view (..., n, 1, ...)."""
+        """Return this stack's part of ``flat`` (..., N), one value per parameter of the group, as a
+        view (..., n, 1, ...).
+        """
         part = flat[..., self.first : self.first + len(self.params)]
         return part.view(*flat.shape[:-1], *self.column)
 

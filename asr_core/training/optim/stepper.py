@@ -1,22 +1,36 @@
-"""The step of the optimizer: only with finite gradients, and with float16's loss scale looked after."""
+"""Steps of the optimizer, taken only with finite gradients, and care for float16's loss scale."""
 
 import logging
 import math
 from types import MappingProxyType
-from typing import Any, List, Mapping, NamedTuple
+from typing import List, Mapping, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-_LOW_SCALE = 0.01
+_LOW_SCALE = 0.01  # of the loss; below it training rarely recovers, so it is reported
+
+
+@runtime_checkable
+class ChecksGradients(Protocol):
+    """An optimizer that checks its gradients itself, as ScaledAdam does.
+
+    Attributes:
+      skipped: whether the last step changed nothing because gradients were not finite.
+      grad_norm: norm of the last step's gradients.
+    """
+
+    skipped: bool
+    grad_norm: float
 
 
 class GradientScaling(NamedTuple):
-    """What is done with the gradients of a step before the optimizer gets them.
+    """Treatment of a step's gradients before the optimizer gets them.
 
     Attributes:
-      mean: they are divided by the step's number of these: ``"utterances"``, ``"frames"``, or ``"none"``.
-      max_norm: then they are scaled down to this norm of all together; 0: never.
+      mean: divide them by the step's number of these: ``"utterances"``, ``"frames"``, or
+        ``"none"``.
+      max_norm: then scale them down to this norm of all together; 0: never.
     """
 
     mean: str = "none"
@@ -24,22 +38,27 @@ class GradientScaling(NamedTuple):
 
 
 class Stepper:
-    """Takes steps that are safe to take.
+    """Steps that leave the model alone where gradients are not finite.
 
     Args:
-      model: whose gradients are used.
-      optimizer: if it has ``skipped`` and ``grad_norm``, it looks at its gradients itself.
+      model: the model, which has the gradients.
+      optimizer: one with ``skipped`` and ``grad_norm`` checks its gradients itself.
       scaler: of float16's loss; may be disabled.
-      rule: for gradients that the optimizer does not look at itself.
+      rule: for gradients that the optimizer does not check itself.
 
     Attributes:
-      grad_norm: norm of the last step's gradients (ScaledAdam: relative to the sizes of the parameters).
-      overflowed: the last step was left out because gradients overflowed float16, and the loss scale was lowered: no
-        reason to worry as long as it is above 1.
+      grad_norm: norm of the last step's gradients (ScaledAdam: relative to the sizes of the
+        parameters).
+      overflowed: the last step was left out because gradients overflowed float16, and the loss
+        scale was lowered: no reason to worry as long as it is above 1.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Any, scaler: Any, rule: GradientScaling = GradientScaling()
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        rule: GradientScaling = GradientScaling(),
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -50,19 +69,20 @@ class Stepper:
 
     @property
     def scale(self) -> float:
-        """The loss scale; 1 where there is none."""
+        """Loss scale; 1 where there is none."""
         return float(self.scaler.get_scale()) if self.scaler.is_enabled() else 1.0
 
     def step(self, batch_idx_train: int, sizes: Mapping[str, float] = MappingProxyType({})) -> bool:
-        """Update the parameters; False if their gradients are not finite, and nothing was changed.
+        """Update the parameters; return False if their gradients are not finite, and nothing was
+        changed.
 
         Args:
           batch_idx_train: steps since the start of training.
-          sizes: how many ``utterances`` and ``frames`` the step has, of all ranks together.
+          sizes: numbers of ``utterances`` and ``frames`` of the step, of all ranks together.
         """
         before = self.scale
         self.scaler.unscale_(self.optimizer)
-        checks_itself = hasattr(self.optimizer, "skipped")
+        checks_itself = isinstance(self.optimizer, ChecksGradients)
         if not checks_itself:
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
             self._prepare(grads, sizes)
@@ -74,13 +94,13 @@ class Stepper:
             self._grow_loss_scale(batch_idx_train)
         if self.overflowed:
             self.grad_norm = math.inf
-        elif checks_itself:
+        elif isinstance(self.optimizer, ChecksGradients):
             self.grad_norm = float(self.optimizer.grad_norm)
         return math.isfinite(self.grad_norm)
 
     @torch.no_grad()
     def _prepare(self, grads: List[Tensor], sizes: Mapping[str, float]) -> None:
-        """Apply the rule; note the norm before clipping."""
+        """Apply the rule; record the norm before clipping."""
         share = 1.0 if self.rule.mean == "none" else 1.0 / max(sizes[self.rule.mean], 1.0)
         self.grad_norm = share * float(torch.nn.utils.get_total_norm(grads))
         if self.rule.max_norm > 0:
@@ -89,7 +109,11 @@ class Stepper:
             torch._foreach_mul_(grads, share)
 
     def _grow_loss_scale(self, n: int) -> None:
-        """Help a small loss scale to grow: torch alone takes 2000 steps for each doubling."""
+        """Help a small loss scale to grow: torch alone takes 2000 steps for each doubling.
+
+        The smaller the scale, the more gradients underflow, and the more often it is doubled: below
+        2 every 25 steps.
+        """
         scale = self.scale
         if (scale < 2 and n % 25 == 0) or (scale < 8 and n % 100 == 0) or (scale < 32 and n % 400 == 0):
             self.scaler.update(scale * 2.0)

@@ -1,4 +1,4 @@
-"""Variational noise: training on weights that are blurred anew in each step (Graves 2011)."""
+"""Variational noise on the weights, drawn anew in each step of training (Graves 2011)."""
 
 import contextlib
 from typing import Dict, Iterator, List, Mapping, Tuple
@@ -6,20 +6,20 @@ from typing import Dict, Iterator, List, Mapping, Tuple
 import torch
 from torch import Tensor, nn
 
-_PRIME = 1_000_003
+_PRIME = 1_000_003  # larger than a run's number of steps, so that no two seeds share noise
 
 
 class WeightNoise:
-    """Adds normal noise to all parameters of some modules while a step's gradients are computed, and takes it away again.
+    """Normal noise on all parameters of some modules while a step's gradients are computed.
 
-    The noise depends on the seed and the step alone: it is the same for all batches of a step and for all processes, and a resumed
-    run draws what an uninterrupted one would have.
+    The noise depends on the seed and the step alone: it is the same for all batches of a step and
+    for all processes, and a resumed run draws what an uninterrupted one would have.
 
     Args:
-      model: whose parameters.
+      model: the model.
       std_of: standard deviation by name of module; 0 for none.
       start: reference batches from which on there is noise.
-      seed: of the noise.
+      seed: seed of the noise.
     """
 
     def __init__(self, model: nn.Module, std_of: Mapping[str, float], start: float, seed: int) -> None:
@@ -35,11 +35,12 @@ class WeightNoise:
 
     @contextlib.contextmanager
     def on(self, step: int, count: float) -> Iterator[None]:
-        """Blur the weights inside; gradients gathered there are then those for the clean weights' step.
+        """Add noise to the weights within the block; its gradients serve for a step of the clean
+        weights.
 
         Args:
-          step: steps since the start of training; sets what is drawn.
-          count: the same in reference batches; sets whether it is.
+          step: steps since the start of training; determines the noise.
+          count: the same in reference batches; determines whether there is any.
         """
         if not self._targets or count < self.start:
             yield
@@ -54,6 +55,7 @@ class WeightNoise:
 
     @torch.no_grad()
     def _blur(self, step: int) -> None:
+        """Add the noise of a step."""
         seeded = set()
         for p, std in self._targets:
             generator = self._generators.setdefault(p.device, torch.Generator(p.device))
@@ -63,4 +65,5 @@ class WeightNoise:
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw standard normal noise."""
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
