@@ -95,8 +95,9 @@ class MaskedBatchNorm1d(nn.Module):
 
 
 class _BatchNorm(torch.autograd.Function):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias at valid frames, 0 elsewhere; keeps x (N, T,
-    C) and its statistics alone.
+    """y = (x - mean) / sqrt(var + eps) * weight + bias at valid frames, 0 elsewhere.
+
+    Keeps x (N, T, C) and its statistics alone.
     """
 
     @staticmethod

@@ -43,8 +43,10 @@ Layer = TypeVar("Layer", bound=Union[nn.Linear, nn.Conv1d, nn.Conv2d])
 
 
 def limit_param_value(x: Tensor, low: float, high: float, prob: float = 0.6, training: bool = True) -> Tensor:
-    """Return ``x``; in training, with probability ``prob``, its gradient is turned around where it
-    would leave ``[low, high]``.
+    """Return ``x``.
+
+    In training, with probability ``prob``, its gradient is turned around where it would leave
+    ``[low, high]``.
 
     With 0.6 the steps back are only slightly more than those out, so a parameter at its limit stays
     there quietly.
@@ -85,8 +87,9 @@ def ScaledConv2d(*args: Any, initial_scale: float = 1.0, **kwargs: Any) -> nn.Co
 
 
 class SwooshL(nn.Module):
-    """The activation ``log(1 + exp(x - 4)) - 0.08 x - 0.035``; :mod:`asr_core.ops.swoosh` explains
-    the numbers.
+    """The activation ``log(1 + exp(x - 4)) - 0.08 x - 0.035``.
+
+    :mod:`asr_core.ops.swoosh` explains the numbers.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,8 +100,9 @@ class SwooshL(nn.Module):
 
 
 class SwooshR(nn.Module):
-    """The activation ``log(1 + exp(x - 1)) - 0.08 x - 0.313261687``; :mod:`asr_core.ops.swoosh`
-    explains the numbers.
+    """The activation ``log(1 + exp(x - 1)) - 0.08 x - 0.313261687``.
+
+    :mod:`asr_core.ops.swoosh` explains the numbers.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,8 +239,9 @@ _TRAINING_ONLY = (Balancer, Whiten, Dropout3, ScaleGrad)
 
 
 def strip_training_modules(model: nn.Module) -> nn.Module:
-    """Replace, in place, the modules that only act in training by identities; return the model, in
-    evaluation mode.
+    """Replace, in place, the modules that only act in training by identities.
+
+    Return the model, in evaluation mode.
 
     The dropout inside :class:`ActivationDropoutAndLinear` goes too: what is left can be scripted,
     traced and deployed.

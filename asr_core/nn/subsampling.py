@@ -200,8 +200,9 @@ class Conv2dSubsampling(nn.Module):
     def streaming_forward(
         self, x: Tensor, x_lens: Tensor, cached_left_pad: Tensor
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """Encode one chunk (N, T, in_channels) as (N, (T - 7) // 2 - 3, out_channels); also return
-        lengths and the next left context.
+        """Encode one chunk (N, T, in_channels) as (N, (T - 7) // 2 - 3, out_channels).
+
+        Also return lengths and the next left context.
         """
         x, cached_left_pad = self.convnext.streaming_forward(self.conv(self._as_image(x)), cached_left_pad)
         return self._project(x), (x_lens - 7) // 2 - self.convnext.padding[0], cached_left_pad

@@ -63,8 +63,9 @@ class Conv2dSubsampling4(nn.Module):
         return self.dropout(self.out(y.permute(0, 2, 3, 1).flatten(2)))
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Encode one chunk (N, T, in_channels), T a multiple of 4, as (N, T / 4, out_channels);
-        also return lengths and next state.
+        """Encode one chunk (N, T, in_channels), T a multiple of 4, as (N, T / 4, out_channels).
+
+        Also return lengths and next state.
         """
         x = torch.cat([state[:, : self.in_channels].unsqueeze(1), _blank_padding(x, x_lens)], dim=1)
         y = F.relu(F.conv2d(x.unsqueeze(1), self.conv1.weight, self.conv1.bias, stride=2, padding=(0, 1)))
@@ -89,8 +90,9 @@ class _Stateless(nn.Module):
     """
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Encode one window (N, T, in_channels) as ``forward`` does; also return its lengths and
-        the state, which is empty.
+        """Encode one window (N, T, in_channels) as ``forward`` does.
+
+        Also return its lengths and the state, which is empty.
         """
         x, x_lens = self.forward(x, x_lens)
         return x, x_lens, state

@@ -106,8 +106,9 @@ class MultiHeadAttention(nn.Module):
 
 
 class TransformerDecoderLayer(nn.Module):
-    """Self-attention, attention to the encoder's output, feed-forward; each ``x +
-    dropout(module(norm(x)))``.
+    """Self-attention, attention to the encoder's output, feed-forward.
+
+    Each ``x + dropout(module(norm(x)))``.
 
     Args:
       embed_dim: width of the layer.

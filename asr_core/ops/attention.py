@@ -49,8 +49,9 @@ def attention_weights_plain(
 
 
 class _AttentionWeights(torch.autograd.Function):
-    """Keeps its inputs and the weights (H, N, T, S), no scores; the first head's weights are a
-    second output, with its own gradient.
+    """Keeps its inputs and the weights (H, N, T, S), no scores.
+
+    The first head's weights are a second output, with its own gradient.
     """
 
     @staticmethod

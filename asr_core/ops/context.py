@@ -6,8 +6,9 @@ from torch import Tensor
 
 
 class Context(Protocol):
-    """What :class:`torch.autograd.function.FunctionCtx` offers; the forward pass sets further
-    attributes for the backward pass.
+    """Interface of :class:`torch.autograd.function.FunctionCtx`.
+
+    The forward pass sets further attributes for the backward pass.
 
     Attributes:
       saved_tensors: what :meth:`save_for_backward` got (None among them stays None).

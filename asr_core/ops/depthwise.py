@@ -110,8 +110,9 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
-    """torch's convolution of x (N, C, T, F); backward to the input it is one with flipped weights,
-    to the weights our kernel.
+    """torch's convolution of x (N, C, T, F).
+
+    Backward to the input it is one with flipped weights, to the weights our kernel.
     """
 
     @staticmethod

@@ -27,8 +27,9 @@ class _ChangeGradient(torch.autograd.Function):
 
 
 def limit_value(x: Tensor, low: float, high: float) -> Tensor:
-    """Return ``x``; its gradient changes sign for elements outside ``[low, high]`` that it would
-    push further out.
+    """Return ``x``.
+
+    Its gradient changes sign for elements outside ``[low, high]`` that it would push further out.
     """
     return _ChangeGradient.apply(x, functools.partial(_turn_outward, low=low, high=high))
 

@@ -237,7 +237,8 @@ def rnnt_loss_smoothed(
 
 def rnnt_loss_pruned(
     logits: Tensor, symbols: Tensor, ranges: Tensor, termination_symbol: int,
-    boundary: Optional[Tensor] = None, rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
+    boundary: Optional[Tensor] = None, rnnt_type: str = "regular", delay_penalty: float = 0.0,
+    reduction: Optional[str] = "mean", *,
     fast_emit_lambda: float = 0.0, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Compute the loss over the paths that stay inside a window of contexts on each frame.

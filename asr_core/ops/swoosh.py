@@ -33,8 +33,9 @@ def swoosh_plain(x: Tensor, offset: float, constant: float) -> Tensor:
 
 
 def swoosh_forward(x: Tensor, offset: float, constant: float) -> Tensor:
-    """Apply the formula without autograd to a dense ``x`` (N, ..., C); the result is laid out like
-    it.
+    """Apply the formula without autograd to a dense ``x`` (N, ..., C).
+
+    The result is laid out like it.
     """
     if usable(x):
         y = torch.empty_like(x)

@@ -27,8 +27,9 @@ class _Covariance(NamedTuple):
 
 
 def whitening_metric(x: Tensor, num_groups: int) -> Tensor:
-    """Return how far the covariance of each group of channels is from a multiple of the identity;
-    at least 1.
+    """Return how far the covariance of each group of channels is from a multiple of the identity.
+
+    At least 1.
 
     With the covariance C of c channels it is ``(sum of C^2 / c) / (trace of C / c)^2``: the mean
     square of the eigenvalues over the square of their mean, without computing eigenvalues.
@@ -105,8 +106,9 @@ def _add_penalty(grad: Tensor, statistics: _Covariance, exceeded: Tensor, grad_s
 def whiten_gradient(
     x: Tensor, num_groups: int, limit: float, grad_scale: float, report: Callable[[Tensor], None]
 ) -> Tensor:
-    """Return ``x`` unchanged; in the backward pass add the metric's gradient where the metric is at
-    or above ``limit``.
+    """Return ``x`` unchanged.
+
+    In the backward pass add the metric's gradient where the metric is at or above ``limit``.
 
     Args:
       x: (..., C).

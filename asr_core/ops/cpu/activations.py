@@ -86,8 +86,9 @@ class SwooshBoth(NamedTuple):
 
 @kernel(SwooshForward)
 def swoosh_forward(data: Pointer) -> None:
-    """Compute y = swoosh(x) mask; a kernel row is a row of x (R, M), the same mask (M,) holds for
-    every one.
+    """Compute y = swoosh(x) mask.
+
+    A kernel row is a row of x (R, M), the same mask (M,) holds for every one.
     """
     a = fields(SwooshForward, data)
     offset, constant, M = f32(a.offset), f32(a.constant), a.M
@@ -123,8 +124,9 @@ def swoosh_backward(data: Pointer) -> None:
 
 @kernel(SwooshBoth)
 def swoosh_both(data: Pointer) -> None:
-    """Compute y = swoosh(x) mask and dx = dy mask swoosh_slope(x); rows as in
-    :func:`swoosh_forward`.
+    """Compute y = swoosh(x) mask and dx = dy mask swoosh_slope(x).
+
+    Rows as in :func:`swoosh_forward`.
     """
     a = fields(SwooshBoth, data)
     offset, constant, M = f32(a.offset), f32(a.constant), a.M

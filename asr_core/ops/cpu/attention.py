@@ -53,8 +53,9 @@ class Softmax(NamedTuple):
 
 @kernel(Softmax)
 def positions_and_softmax(data: Pointer) -> None:
-    """Compute out = softmax(scores + p . pos, shifted); a kernel row is a query, (h * N + n) * T +
-    t.
+    """Compute out = softmax(scores + p . pos, shifted).
+
+    A kernel row is a query, (h * N + n) * T + t.
     """
     a = fields(Softmax, data)
     N, T, S, P, L, NM, TM = a.N, a.T, a.S, a.P, a.L, a.NM, a.TM

@@ -58,8 +58,9 @@ class Conv1d(NamedTuple):
 
 @kernel(Conv1d)
 def conv1d(data: Pointer) -> None:
-    """Compute y[t] = bias + sum_k w[k] x[t + k - pad], with flip x[t - k + pad]; a kernel row is a
-    frame.
+    """Compute y[t] = bias + sum_k w[k] x[t + k - pad], with flip x[t - k + pad].
+
+    A kernel row is a frame.
     """
     a = fields(Conv1d, data)
     T, C, pad, flip = a.T, a.C, a.pad, a.flip
@@ -101,8 +102,9 @@ class Conv1dWeightGrad(NamedTuple):
 
 @kernel(Conv1dWeightGrad)
 def conv1d_weight_grad(data: Pointer) -> None:
-    """Add dy[t] x[t + k - pad] to dw[p, k] and dy[t] to db[p] for the frames t of part p; a kernel
-    row is a part.
+    """Add dy[t] x[t + k - pad] to dw[p, k] and dy[t] to db[p] for the frames t of part p.
+
+    A kernel row is a part.
     """
     a = fields(Conv1dWeightGrad, data)
     T, C, K, pad, P = a.T, a.C, a.K, a.pad, a.P
@@ -145,8 +147,9 @@ class Conv2dWeightGrad(NamedTuple):
 
 @kernel(Conv2dWeightGrad)
 def conv2d_weight_grad(data: Pointer) -> None:
-    """Add dy[t, f] x[t + i - KT // 2, f + j - KF // 2] to dw[p, i, j] and dy to db[p]; a kernel row
-    is a part of the N T frames.
+    """Add dy[t, f] x[t + i - KT // 2, f + j - KF // 2] to dw[p, i, j] and dy to db[p].
+
+    A kernel row is a part of the N T frames.
     """
     a = fields(Conv2dWeightGrad, data)
     T, F, C, KT, KF, P = a.T, a.F, a.C, a.KT, a.KF, a.P

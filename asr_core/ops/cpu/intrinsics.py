@@ -12,8 +12,9 @@ _Typed = Tuple[object, Callable]  # a signature, and what generates the code
 
 
 def _intrinsic(function: Callable[..., _Typed]) -> Callable[..., Any]:
-    """Make an intrinsic; numba's annotations ask callers for the typing context, which the compiler
-    adds.
+    """Make an intrinsic.
+
+    Numba's annotations ask callers for the typing context, which the compiler adds.
     """
     return intrinsic(function)
 

@@ -128,8 +128,9 @@ def _announce_compilation() -> None:
 
 
 class Kernel(Generic[Parameters]):
-    """A compiled kernel; made by :func:`kernel`, compiled (or read from numba's cache) at the first
-    call.
+    """A compiled kernel.
+
+    Made by :func:`kernel`, compiled (or read from numba's cache) at the first call.
 
     Args:
       function: the kernel in Python, of one argument.
@@ -219,8 +220,9 @@ _ENTRY_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _launch(address: int, data: int, threads: int) -> None:
-    """Call the C function at ``address`` with ``data`` on ``threads`` threads; return when all have
-    ended.
+    """Call the C function at ``address`` with ``data`` on ``threads`` threads.
+
+    Return when all have ended.
     """
     if threads <= 1:
         _ENTRY_TYPE(address)(data)

@@ -77,8 +77,9 @@ class BiasNormForward(NamedTuple):
 
 @kernel(BiasNormForward)
 def bias_norm_forward(data: Pointer) -> None:
-    """Compute inv_rms = 1 / rms(x - bias) and y = x inv_rms scale; a kernel row is one of the R
-    rows.
+    """Compute inv_rms = 1 / rms(x - bias) and y = x inv_rms scale.
+
+    A kernel row is one of the R rows.
     """
     a = fields(BiasNormForward, data)
     C, scale = a.C, f32(a.scale)

@@ -10,8 +10,9 @@ f32 = np.float32
 
 @njit(inline="always")
 def exp(x: np.float32) -> np.float32:
-    """Return e^x to 2 ulp for x in [-87, 88]; clamped outside, so below -87 it gives about 1e-38.
-    NaN stays NaN.
+    """Return e^x to 2 ulp for x in [-87, 88].
+
+    Clamped outside, so below -87 it gives about 1e-38. NaN stays NaN.
     """
     x = f32(-87.0) if x < f32(-87.0) else x
     x = f32(88.0) if x > f32(88.0) else x
@@ -33,8 +34,9 @@ def exp(x: np.float32) -> np.float32:
 
 @njit(inline="always")
 def log1p_unit(u: np.float32) -> np.float32:
-    """Return log(1 + u) for u in [0, 1], from the series of 2 artanh(u / (2 + u)); error below
-    1e-7.
+    """Return log(1 + u) for u in [0, 1], from the series of 2 artanh(u / (2 + u)).
+
+    Error below 1e-7.
 
     The argument of artanh is at most 1/3, where the terms beyond the 15th power are below float32's
     resolution.

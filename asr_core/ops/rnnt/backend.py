@@ -119,8 +119,9 @@ class RnntBackend(Protocol):
         """
 
     def pruned_scores(self, logits: Tensor, band: Band) -> BandScores:
-        """Normalise logits (B, T, R, C) and pick the scores of symbols and blanks; a row with no
-        distribution has NaN.
+        """Normalise logits (B, T, R, C) and pick the scores of symbols and blanks.
+
+        A row with no distribution has NaN.
         """
 
     def band_lattice(self, scores: BandScores, band: Band, want_grad: bool) -> BandLoss:
@@ -158,6 +159,7 @@ class RnntBackend(Protocol):
     def sum_contexts(
         self, am_grad: Optional[Tensor], lm_grad: Optional[Tensor], ranges: Tensor, num_contexts: int
     ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-        """Sum gradients (B, T, R, C) to those of am (B, T, C) and of lm (B, num_contexts, C); None
-        stays None.
+        """Sum gradients (B, T, R, C) to those of am (B, T, C) and of lm (B, num_contexts, C).
+
+        None stays None.
         """

@@ -68,8 +68,9 @@ def exp_rows(x: Tensor) -> Exponentials:
 
 
 class Scales(NamedTuple):
-    """Weights of the lm-only and am-only scores; the rest is the weight of their sum (Kuang et al.
-    2022, section 2.3).
+    """Weights of the lm-only and am-only scores.
+
+    The rest is the weight of their sum (Kuang et al. 2022, section 2.3).
     """
 
     lm: float
@@ -266,8 +267,9 @@ def _lm_gradient(
 
 
 def mean_distribution(rows: Exponentials) -> Tensor:
-    """Return the mean (C,) over all rows of their distributions; rows that have none (their maximum
-    is NaN) do not count.
+    """Return the mean (C,) over all rows of their distributions.
+
+    Rows that have none (their maximum is NaN) do not count.
     """
     num_rows = torch.isfinite(rows.largest).sum().clamp(min=1)
     probs = rows.probs.reshape(-1, rows.probs.shape[-1])

@@ -70,8 +70,9 @@ class Band(NamedTuple):
         return self.s_begin.unsqueeze(2) + torch.arange(s_range, device=self.s_begin.device)
 
     def labels(self, s_range: int) -> Tensor:
-        """Return the symbol that follows each cell of the band, (B, T, s_range); the blank at s =
-        S.
+        """Return the symbol that follows each cell of the band, (B, T, s_range).
+
+        The blank at s = S.
         """
         symbols = torch.nn.functional.pad(
             self.lattice.symbols, (0, 1), value=self.lattice.blank

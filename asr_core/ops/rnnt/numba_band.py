@@ -1,5 +1,6 @@
-"""CPU kernels of the pruned RNN-T loss; the functions of the torch back end define what they
-compute.
+"""CPU kernels of the pruned RNN-T loss.
+
+The functions of the torch back end define what they compute.
 
 Inside compiled functions x is the arc of a symbol, y that of a blank. ``skew`` is 1 in a regular
 lattice, where a symbol stays on its frame, else 0. NaN among the scores must come through, so
@@ -136,8 +137,9 @@ def _row_gradient(
 
 @kernel(BandRows)
 def pruned_gradient(data: Pointer) -> None:
-    """Compute grad from the logits, norm, the counts x and y, and scale; a kernel row is a row (b,
-    t, r).
+    """Compute grad from the logits, norm, the counts x and y, and scale.
+
+    A kernel row is a row (b, t, r).
     """
     a = fields(BandRows, data)
     rows = a.B * a.T * a.R

@@ -1,5 +1,6 @@
-"""CPU kernels of the simple (factorised) RNN-T loss; the functions of the torch back end define
-what they compute.
+"""CPU kernels of the simple (factorised) RNN-T loss.
+
+The functions of the torch back end define what they compute.
 
 Inside compiled functions x is the arc of a symbol, y that of a blank. ``skew`` is 1 in a regular
 lattice, whose rows of the recursion are the diagonals frame + context; a modified one has a row per
@@ -191,8 +192,9 @@ def _forward_row(before: np.ndarray, after: np.ndarray, x: np.ndarray, y: np.nda
 
 @compiled
 def _recursion(x: np.ndarray, y: np.ndarray, want_grad: bool) -> float:
-    """Return the total score of the last cell; with want_grad, x (rows, W) and y (rows, W) become
-    occupation counts of the arcs.
+    """Return the total score of the last cell.
+
+    With want_grad, x (rows, W) and y (rows, W) become occupation counts of the arcs.
     """
     num_rows, width = x.shape
     before, after = np.empty(width + 1, x.dtype), np.empty(width + 1, x.dtype)

@@ -70,8 +70,9 @@ def _log1p(x: TypeOrValue) -> Callable:
 
 
 def row_max(x: np.ndarray) -> float:
-    """Return the largest element of x (C,); NaN where it meets one that orders above infinity, any
-    number where another NaN.
+    """Return the largest element of x (C,).
+
+    NaN where it meets one that orders above infinity, any number where another NaN.
     """
     return x.max()
 

@@ -1,5 +1,6 @@
-"""CPU kernels of the pruning and of its windows; the functions of the torch back end define what
-they compute.
+"""CPU kernels of the pruning and of its windows.
+
+The functions of the torch back end define what they compute.
 """
 
 from typing import NamedTuple
@@ -124,8 +125,9 @@ class GatherContexts(NamedTuple):
 
 @kernel(GatherContexts)
 def gather_contexts(data: Pointer) -> None:
-    """Copy the rows; a kernel row is one of the B T R rows of out, of which an utterance has
-    ``per_utterance``.
+    """Copy the rows.
+
+    A kernel row is one of the B T R rows of out, of which an utterance has ``per_utterance``.
     """
     a = fields(GatherContexts, data)
     words = a.words

@@ -69,8 +69,9 @@ class _Rows(NamedTuple):
     factorised: bool
 
     def without_blank(self) -> Tensor:
-        """Leave the blank out of the logits if it is factorised; return its logits (M,) as they
-        were.
+        """Leave the blank out of the logits if it is factorised.
+
+        Return its logits (M,) as they were.
         """
         of_blank = self.logits[:, self.blank].clone()
         if self.factorised:

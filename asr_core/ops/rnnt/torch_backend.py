@@ -1,5 +1,6 @@
-"""The RNN-T losses in plain torch operations, for any device and float type; the reference for the
-compiled back ends.
+"""The RNN-T losses in plain torch operations, for any device and float type.
+
+The reference for the compiled back ends.
 
 The functions are those of :class:`asr_core.ops.rnnt.backend.RnntBackend`, where their arguments are
 described.
@@ -217,8 +218,9 @@ def dense_lattice(px: Tensor, py: Tensor, lattice: Lattice, want_grad: bool) -> 
 
 
 def _limit(px: Tensor, py: Tensor, lattice: Lattice) -> Tuple[Tensor, Tensor]:
-    """Add forced blanks and delay penalty to the scores (B, T, S) and (B, T, S + 1); make NEVER of
-    all outside the boundary.
+    """Add forced blanks and delay penalty to the scores (B, T, S) and (B, T, S + 1).
+
+    Make NEVER of all outside the boundary.
     """
     num_frames, num_symbols = px.shape[1:]
     if lattice.constrained:

@@ -10,8 +10,9 @@ from asr_core.utils.errors import UserError
 
 
 def full_loss(logits: Tensor, lattice: Lattice) -> Tensor:
-    """Compute the losses (B,) of logits (B, T, S + 1, C), float32, on the CPU or CUDA; paths are
-    added up in float32.
+    """Compute the losses (B,) of logits (B, T, S + 1, C), float32, on the CPU or CUDA.
+
+    Paths are added up in float32.
 
     Raises:
       UserError: torchaudio lacks the loss.

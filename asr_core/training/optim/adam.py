@@ -18,8 +18,9 @@ class _ByName(torch.optim.Optimizer):
     """An optimizer whose groups have ``names``, in the order of their ``params``."""
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        """Load the moments of each parameter by its name; all options of the groups, rates among
-        them, stay this optimizer's.
+        """Load the moments of each parameter by its name.
+
+        All options of the groups, rates among them, stay this optimizer's.
 
         Raises:
           ValueError: the state belongs to other parameters.

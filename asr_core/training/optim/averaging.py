@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 
 class WeightMean:
-    """Mean, in float64, that moves towards a model's weights; :meth:`state_dict` has the model's
-    names.
+    """Mean, in float64, that moves towards a model's weights.
+
+    :meth:`state_dict` has the model's names.
 
     Float64, because a mean over 100 000 batches moves by less than float32 resolves.
 

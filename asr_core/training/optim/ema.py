@@ -42,8 +42,9 @@ class ModelEma(WeightMean):
         return {"model_ema": self.state_dict(), "ema_updates": self.updates}
 
     def restore(self, content: Dict[str, Any]) -> bool:
-        """Continue from a checkpoint; return False if it has no such average, and this one starts
-        from the weights.
+        """Continue from a checkpoint.
+
+        Return False if it has no such average, and this one starts from the weights.
         """
         if content.get("model_ema") is None:
             self.restart()

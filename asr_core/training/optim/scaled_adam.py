@@ -180,8 +180,9 @@ class ScaledAdam(torch.optim.Optimizer):
         self.grad_norm = 0.0
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        """Load a state; ``base_lr`` of this optimizer's groups is kept, so that a resumed run may
-        change it.
+        """Load a state.
+
+        ``base_lr`` of this optimizer's groups is kept, so that a resumed run may change it.
         """
         base_lrs = [group.get("base_lr") for group in self.param_groups]
         super().load_state_dict(state_dict)
@@ -273,7 +274,8 @@ def _step_group(group: _Group, sums: Sums, clip: float) -> None:
 
 
 def _size_step(group: _Group, step: int) -> Tensor:
-    """Return the relative change of each parameter's size, (N,): Adam on the logarithm of the size;
+    """Return the relative change of each parameter's size, (N,): Adam on the logarithm of the size.
+
     0 for scalars.
     """
     opts, rms, grads = group.options, group.rms, group.size_grads
@@ -290,8 +292,9 @@ def _size_step(group: _Group, step: int) -> Tensor:
 
 
 def _named_groups(params: Params) -> Tuple[List[Dict[str, Any]], List[List[str]]]:
-    """Bring parameters, named parameters or groups of them into torch's form; return the names
-    apart.
+    """Bring parameters, named parameters or groups of them into torch's form.
+
+    Return the names apart.
     """
     items = list(params)
     if not items:

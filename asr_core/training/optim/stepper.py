@@ -73,8 +73,9 @@ class Stepper:
         return float(self.scaler.get_scale()) if self.scaler.is_enabled() else 1.0
 
     def step(self, batch_idx_train: int, sizes: Mapping[str, float] = MappingProxyType({})) -> bool:
-        """Update the parameters; return False if their gradients are not finite, and nothing was
-        changed.
+        """Update the parameters.
+
+        Return False if their gradients are not finite, and nothing was changed.
 
         Args:
           batch_idx_train: steps since the start of training.

@@ -35,8 +35,9 @@ class WeightNoise:
 
     @contextlib.contextmanager
     def on(self, step: int, count: float) -> Iterator[None]:
-        """Add noise to the weights within the block; its gradients serve for a step of the clean
-        weights.
+        """Add noise to the weights within the block.
+
+        Its gradients serve for a step of the clean weights.
 
         Args:
           step: steps since the start of training; determines the noise.
