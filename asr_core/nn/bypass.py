@@ -1,6 +1,4 @@
-"""Bypass, and the change of frame rate between stacks of Zipformer (Yao et al. 2023, sections 3.1
-and 3.2).
-"""
+"""Bypass and change of frame rate in Zipformer (Yao et al. 2023, sections 3.1 and 3.2)."""
 
 from typing import Optional
 
@@ -11,8 +9,7 @@ from asr_core.nn.scaling import FloatLike, ScheduledFloat, limit_param_value
 
 
 class BypassModule(nn.Module):
-    """Learned interpolation between a module's input and output, per channel: ``(1 - c) x_orig + c
-    x``.
+    """Learned interpolation of a module's input and output, ``(1 - c) x_orig + c x`` per channel.
 
     The weight c of the output begins at 0.5. At first it must be at least 0.9, so that every module
     has to learn something before the model may leave it out; over 20000 batches that bound falls to
@@ -58,8 +55,7 @@ class BypassModule(nn.Module):
 
 
 class SimpleDownsample(nn.Module):
-    """Weighted mean of each group of ``downsample`` frames, with learned weights that all channels
-    share.
+    """Mean of each group of ``downsample`` frames, with learned weights that all channels share.
 
     The weights are a softmax of biases that begin at 0, so training starts with the plain mean.
 

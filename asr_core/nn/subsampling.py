@@ -1,6 +1,4 @@
-"""The convolutional front end of Zipformer: 100 Hz features to 50 Hz frames (Yao et al. 2023,
-section 3.1).
-"""
+"""The front end of Zipformer: 100 Hz features to 50 Hz frames (Yao et al. 2023, section 3.1)."""
 
 from typing import Tuple
 
@@ -82,9 +80,7 @@ class ConvNeXt(nn.Module):
         return self.out_whiten(self.out_balancer(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _perceptron(self, y: Tensor) -> Tensor:
-        """Apply the two layers to each position of y (N, C, T, F), as linear maps of rows (N, T, F,
-        C).
-        """
+        """Apply the two layers to each position of y (N, C, T, F), as rows (N, T, F, C)."""
         rows = y.permute(0, 2, 3, 1)
         rows = F.linear(rows, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
         rows = self.hidden_balancer(rows)
@@ -175,9 +171,7 @@ class Conv2dSubsampling(nn.Module):
         self.dropout = Dropout3(dropout, shared_dim=1)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encode features (N, T, in_channels) of lengths (N,) as (N, (T - 7) // 2, out_channels),
-        with their lengths.
-        """
+        """Encode features (N, T, in_channels) as (N, (T - 7) // 2, out_channels), with lengths."""
         x = self.convnext(self.conv(self._as_image(x)))
         return self._project(x), (x_lens - 7) // 2
 
@@ -208,8 +202,6 @@ class Conv2dSubsampling(nn.Module):
         return self._project(x), (x_lens - 7) // 2 - self.convnext.padding[0], cached_left_pad
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
-        """Return the left context of a stream's first chunk: zeros (batch_size, layer3_channels, 3,
-        out_width).
-        """
+        """Return the left context of a new stream: zeros (N, layer3_channels, 3, out_width)."""
         pad = self.convnext.padding[0]
         return torch.zeros(batch_size, self.layer3_channels, pad, self.out_width, device=device)

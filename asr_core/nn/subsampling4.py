@@ -1,6 +1,4 @@
-"""Front ends that reduce the frame rate to a quarter or a third by convolutions, or to any part of
-it by stacking.
-"""
+"""Front ends that reduce the frame rate, by convolutions or by stacking frames."""
 
 from typing import Tuple
 
@@ -20,8 +18,7 @@ def _blank_padding(x: Tensor, lens: Tensor) -> Tensor:
 
 
 class Conv2dSubsampling4(nn.Module):
-    """Two convolutions of stride 2, each followed by ReLU, and a projection: (N, T, F) -> (N,
-    ceil(T / 4), C).
+    """Two convolutions of stride 2 and a projection: (N, T, F) -> (N, ceil(T / 4), C).
 
     Output frame i sees features ``4 i - 3 .. 4 i + 3``: with chunks of a multiple of four there is
     no look-ahead. What is beyond a sequence counts as zero, also between the convolutions.
@@ -50,9 +47,7 @@ class Conv2dSubsampling4(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encode features (N, T, in_channels) of lengths (N,) as (N, ceil(T / 4), out_channels),
-        with their lengths.
-        """
+        """Encode features (N, T, in_channels) as (N, ceil(T / 4), out_channels), with lengths."""
         y = F.relu(self.conv1(_blank_padding(x, x_lens).unsqueeze(1)))
         lens = (x_lens + 1) // 2
         y = _blank_padding(y.transpose(1, 2), lens).transpose(1, 2)
@@ -85,9 +80,7 @@ class Conv2dSubsampling4(nn.Module):
 
 
 class _Stateless(nn.Module):
-    """Front end that needs nothing of earlier chunks: a window holds all features that its output
-    depends on.
-    """
+    """Front end without a state: a window holds all features that its output depends on."""
 
     def streaming_forward(self, x: Tensor, x_lens: Tensor, state: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Encode one window (N, T, in_channels) as ``forward`` does.
@@ -103,8 +96,9 @@ class _Stateless(nn.Module):
 
 
 class Conv2dSubsamplingNarrow(_Stateless):
-    """Three convolutions of 8, 32 and 128 channels without padding in time, and a projection: (N,
-    T, F) -> (N, (T - 5) // 4, C).
+    """Three unpadded convolutions and a projection: (N, T, F) -> (N, (T - 5) // 4, C).
+
+    The convolutions have 8, 32 and 128 channels.
 
     The front end of icefall's Conformer, but for zeros before and after the utterance.
 
@@ -137,8 +131,9 @@ class Conv2dSubsamplingNarrow(_Stateless):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encode features (N, T, in_channels), T at least 9, as (N, (T - 5) // 4, out_channels),
-        with their lengths (N,).
+        """Encode features (N, T, in_channels) as (N, (T - 5) // 4, out_channels), with lengths.
+
+        T is at least 9.
         """
         y = self.conv(x.unsqueeze(1))
         return self.dropout(self.out(y.transpose(1, 2).flatten(2))), (x_lens - 5) // 4
@@ -164,9 +159,7 @@ class FrameStacking(_Stateless):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encode features (N, T, in_channels) of lengths (N,) as (N, ceil(T / factor),
-        out_channels), with their lengths.
-        """
+        """Encode features (N, T, in_channels) as (N, ceil(T / factor), out_channels)."""
         factor = self.subsampling_factor
         num_groups = (x.size(1) + factor - 1) // factor
         x = F.pad(_blank_padding(x, x_lens), (0, 0, 0, num_groups * factor - x.size(1)))
@@ -210,8 +203,10 @@ class VggStacking(_Stateless):
         self.stack = FrameStacking(in_channels // 2 // 2 * 64, out_channels, factor, dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Encode features (N, T, in_channels), T at least 7, as (N, ceil((T - 6) / factor),
-        out_channels), with their lengths (N,).
+        """Encode features (N, T, in_channels), T at least 7, with lengths (N,).
+
+        Returns:
+          (N, ceil((T - 6) / factor), out_channels) and its lengths.
         """
         y = self.conv(x.unsqueeze(1))
         return self.stack(y.transpose(1, 2).flatten(2), x_lens - 6)

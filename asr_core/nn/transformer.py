@@ -161,8 +161,9 @@ class TransformerDecoderLayer(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Model of the next token, given the tokens before and the encoder's output: (N, U) -> (N, U,
-    V).
+    """Model of the next token, given those before it and the encoder's output.
+
+    Tokens (N, U) -> logits (N, U, V).
 
     Args:
       vocab_size: V.

@@ -121,9 +121,7 @@ def _softmax_backward(
 def _positions_backward(
     g: Tensor, p: Optional[Tensor], pos: Tensor
 ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Return the gradients of p (H, N, T, P) and pos (H, L, P) from that of the scores, g (H, N, T,
-    S).
-    """
+    """Return the gradients of p (H, N, T, P) and pos (H, L, P) from the scores' (H, N, T, S)."""
     if p is None:
         return None, None
     by_offset = g.new_zeros((*g.shape[:3], pos.shape[1]))

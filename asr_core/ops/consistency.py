@@ -8,8 +8,7 @@ from torch import Tensor
 
 
 def masked_kl_div(log_probs: Tensor, target_log_probs: Tensor, lens: Tensor) -> Tensor:
-    """KL(target || prediction), summed over valid frames: ``sum_t sum_v p_target (log p_target -
-    log p)``.
+    """Return KL(target || prediction) over valid frames: ``sum_v p_target (log p_target - log p)``.
 
     Args:
       log_probs: (N, T, V) predictions.
@@ -27,8 +26,7 @@ def masked_kl_div(log_probs: Tensor, target_log_probs: Tensor, lens: Tensor) -> 
 
 
 def consistency_loss(log_probs: Tensor, lens: Tensor) -> Tensor:
-    """Divergence of each view from the other, which is taken as it is: no gradient flows into the
-    target.
+    """Return the divergence of each view from the other, into which no gradient flows.
 
     Args:
       log_probs: (2 N, T, V); rows i and N + i are two views of one utterance.

@@ -1,6 +1,4 @@
-"""Kernels of attention weights: what comes between the two matrix products, one pass over the
-scores in each direction.
-"""
+"""Kernels of attention weights: one pass over the scores in each direction."""
 
 from typing import NamedTuple
 

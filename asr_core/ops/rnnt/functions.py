@@ -83,7 +83,7 @@ class Scales(NamedTuple):
 
 
 class _SmoothedTensors(NamedTuple):
-    """What the backward pass of :class:`Smoothed` needs of the forward pass.
+    """Tensors that the backward pass of :class:`Smoothed` needs.
 
     Attributes:
       loss: (B,).
@@ -287,8 +287,9 @@ def mean_distribution_gradient(grad: Tensor, rows: Exponentials) -> Tensor:
 
 
 class _PrunedTensors(NamedTuple):
-    """What the backward pass of :class:`Pruned` needs: loss (B,), logits (B, T, R, C), and (B, T,
-    R) norm and counts, if wanted.
+    """Tensors that the backward pass of :class:`Pruned` needs.
+
+    These are loss (B,), logits (B, T, R, C), norm (B, T, R) and the counts (B, T, R), if wanted.
     """
 
     loss: Tensor

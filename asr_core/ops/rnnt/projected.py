@@ -87,8 +87,9 @@ class _Rows(NamedTuple):
 
 
 class _Tensors(NamedTuple):
-    """What the backward pass of :class:`Projected` needs: its arguments, loss (B,), and (B, T, S +
-    1) norm and counts, if wanted.
+    """Tensors that the backward pass of :class:`Projected` needs.
+
+    These are its arguments, loss (B,), norm (B, T, S + 1) and the counts (B, T, S + 1), if wanted.
     """
 
     loss: Tensor

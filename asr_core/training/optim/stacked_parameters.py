@@ -32,8 +32,10 @@ class Sums(NamedTuple):
 
 
 class StepSizes(NamedTuple):
-    """The numbers of a step ``v = beta2 v + weight g^2; m = beta1 m + rate g / (factor sqrt(v) +
-    eps) + growth p; p += m``.
+    """The numbers of a step.
+
+    It is ``v = beta2 v + weight g^2``, ``m = beta1 m + rate g / (factor sqrt(v) + eps) + growth p``
+    and ``p += m``.
 
     Attributes:
       beta1: decay of the momentum m.
