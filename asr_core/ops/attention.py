@@ -1,6 +1,6 @@
 """Attention weights with relative positions, and the softmax that keeps only its output."""
 
-from typing import Optional, Tuple, Union
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -130,35 +130,40 @@ def _positions_backward(
     return dp, torch.matmul(by_offset.flatten(1, 2).transpose(1, 2), p.flatten(1, 2))
 
 
-def _mask_of_kernels(mask: Optional[Tensor]) -> Tuple[Union[Tensor, int], int, int]:
-    """Return the mask as (N or 1, T or 1, S), or 0 for none, and its first two sizes."""
-    if mask is None:
-        return 0, 1, 1
-    mask = mask[(None,) * (3 - mask.dim())].contiguous()
-    return mask, mask.size(0), mask.size(1)
+def _kernel_args(
+    weights: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]
+) -> "kernels.Softmax":
+    """Return the parameters that both directions share; weights (H, N, T, S)."""
+    if mask is not None:
+        mask = mask[(None,) * (3 - mask.dim())].contiguous()  # (N or 1, T or 1, S)
+    return kernels.Softmax(
+        scores=0,
+        p=0 if p is None else p,
+        pos=pos.transpose(1, 2).contiguous(),
+        mask=0 if mask is None else mask,
+        weights=weights,
+        grad=0,
+        first=0,
+        dscores=0,
+        dp=0,
+        dpos=0,
+        N=weights.size(1),
+        T=weights.size(2),
+        S=weights.size(3),
+        P=0 if p is None else p.size(3),
+        L=pos.size(1),
+        NM=1 if mask is None else mask.size(0),
+        TM=1 if mask is None else mask.size(1),
+    )
 
 
 def _softmax_on_cpu(scores: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]) -> Tensor:
     """Return softmax over keys of scores (H, N, T, S) plus position scores."""
     heads, batch, queries, keys = scores.shape
-    bytes_, mask_batch, mask_queries = _mask_of_kernels(mask)
-    out = torch.empty_like(scores)
-    args = kernels.Softmax(
-        scores=scores,
-        p=0 if p is None else p,
-        pos=pos.transpose(1, 2).contiguous(),
-        mask=bytes_,
-        out=out,
-        N=batch,
-        T=queries,
-        S=keys,
-        P=0 if p is None else p.size(3),
-        L=pos.size(1),
-        NM=mask_batch,
-        TM=mask_queries,
-    )
+    weights = torch.empty_like(scores)
+    args = _kernel_args(weights, p, pos, mask)._replace(scores=scores)
     kernels.positions_and_softmax(heads * batch * queries, max(1, _GRAIN // keys), args)
-    return out
+    return weights
 
 
 def _softmax_backward_on_cpu(
@@ -172,28 +177,15 @@ def _softmax_backward_on_cpu(
     """Return the gradients of the scores (H, N, T, S), of p (H, N, T, P) and of pos (H, L, P)."""
     heads, batch, queries, keys = weights.shape
     width = 0 if p is None else p.size(3)
-    bytes_, mask_batch, mask_queries = _mask_of_kernels(mask)
     g, dp = torch.empty_like(weights), weights.new_empty(heads, batch, queries, width)
-    dpos = weights.new_zeros(
-        heads, batch, width, pos.size(1)
-    )  # a sum per utterance, so that threads share none
-    args = kernels.SoftmaxBackward(
-        weights=weights,
+    # a sum per utterance, so that threads share none
+    dpos = weights.new_zeros(heads, batch, width, pos.size(1))
+    args = _kernel_args(weights, p, pos, mask)._replace(
         grad=grad.contiguous(),
         first=0 if grad_first is None else grad_first.contiguous(),
-        p=0 if p is None else p,
-        pos=pos.transpose(1, 2).contiguous(),
-        mask=bytes_,
         dscores=g,
         dp=dp,
         dpos=dpos,
-        N=batch,
-        T=queries,
-        S=keys,
-        P=width,
-        L=pos.size(1),
-        NM=mask_batch,
-        TM=mask_queries,
     )
     kernels.positions_and_softmax_backward(heads * batch, max(1, _GRAIN // (queries * keys)), args)
     return (g, None, None) if p is None else (g, dp, dpos.sum(dim=1).transpose(1, 2))

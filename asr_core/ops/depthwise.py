@@ -56,9 +56,7 @@ class _DepthwiseConv1d(torch.autograd.Function):
         num_frames, batch, channels = x.shape
         taps = weight.shape[2]
         dweight, dbias = x.new_zeros(_PARTS, taps, channels), x.new_zeros(_PARTS, channels)
-        args = kernels.Conv1dWeightGrad(
-            x, dy, dweight, dbias, T=num_frames, N=batch, C=channels, K=taps, pad=pad, chunk=chunk, P=_PARTS
-        )
+        args = _kernel_args(x, weight, pad, chunk)._replace(w=dweight, bias=dbias, y=dy, P=_PARTS)
         kernels.conv1d_weight_grad(_PARTS, 1, args)
         dx = _correlate(dy, weight, None, pad, chunk, flip=True) if ctx.needs_input_grad[0] else None
         return dx, dweight.sum(0).t().unsqueeze(1), dbias.sum(0) if has_bias else None, None, None
@@ -66,23 +64,31 @@ class _DepthwiseConv1d(torch.autograd.Function):
 
 def _correlate(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int, flip: bool) -> Tensor:
     """Run the kernel on x (T, N, C): the convolution, or by ``flip`` its input's gradient."""
-    num_frames, batch, channels = x.shape
     y = torch.empty_like(x)
-    args = kernels.Conv1d(
+    args = _kernel_args(x, weight, pad, chunk)._replace(
+        w=weight[:, 0].t().contiguous(), bias=0 if bias is None else bias, y=y, flip=int(flip)
+    )
+    kernels.conv1d(x.shape[0], max(1, _GRAIN // (x.shape[1] * x.shape[2])), args)
+    return y
+
+
+def _kernel_args(x: Tensor, weight: Tensor, pad: int, chunk: int) -> "kernels.Conv1d":
+    """Return the parameters that both directions share; x (T, N, C), weight (C, 1, K)."""
+    num_frames, batch, channels = x.shape
+    return kernels.Conv1d(
         x=x,
-        w=weight[:, 0].t().contiguous(),
-        bias=0 if bias is None else bias,
-        y=y,
+        w=0,
+        bias=0,
+        y=0,
         T=num_frames,
         N=batch,
         C=channels,
         K=weight.shape[2],
+        P=0,
         pad=pad,
         chunk=chunk,
-        flip=int(flip),
+        flip=0,
     )
-    kernels.conv1d(num_frames, max(1, _GRAIN // (batch * channels)), args)
-    return y
 
 
 def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int = 0) -> Tensor:

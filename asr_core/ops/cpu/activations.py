@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece
+from asr_core.ops.cpu.arrays import Address, f32_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 from asr_core.ops.cpu.vector import sigmoid, softplus
 
 f32 = np.float32

@@ -6,16 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import (
-    Address,
-    Pointer,
-    f32_array,
-    f64_array,
-    fields,
-    i64_array,
-    kernel,
-    next_piece,
-)
+from asr_core.ops.cpu.arrays import Address, f32_array, f64_array, i64_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 
 f32 = np.float32
 

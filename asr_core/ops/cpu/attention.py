@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece, u8_array
+from asr_core.ops.cpu.arrays import Address, f32_array, u8_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 from asr_core.ops.cpu.vector import exp
 
 f32 = np.float32
@@ -29,17 +30,24 @@ def _largest(x: np.ndarray) -> np.float32:
 
 
 class Softmax(NamedTuple):
-    """Softmax over keys of scores plus position scores.
+    """Softmax over keys of scores plus position scores, and its gradients.
 
     scores (H, N, T, S), p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0, with NM 1 or N
-    and TM 1 or T; out (H, N, T, S).
+    and TM 1 or T; weights (H, N, T, S), the result. For the backward pass alone: the weights'
+    gradient grad (H, N, T, S), a further one of the first head's, first (N, T, S) or 0; and the
+    gradients dscores (H, N, T, S), dp (H, N, T, P) and dpos (H, N, P, L), zeroed.
     """
 
     scores: Address
     p: Address
     pos: Address
     mask: Address
-    out: Address
+    weights: Address
+    grad: Address
+    first: Address
+    dscores: Address
+    dp: Address
+    dpos: Address
     N: int
     T: int
     S: int
@@ -51,7 +59,7 @@ class Softmax(NamedTuple):
 
 @kernel(Softmax)
 def positions_and_softmax(data: Pointer) -> None:
-    """Compute out = softmax(scores + p . pos, shifted).
+    """Compute weights = softmax(scores + p . pos, shifted).
 
     A kernel row is a query, (h * N + n) * T + t.
     """
@@ -61,7 +69,7 @@ def positions_and_softmax(data: Pointer) -> None:
     while begin < end:
         for r in range(begin, end):
             t, n, h = r % T, (r // T) % N, r // (T * N)
-            x, y = f32_array(a.scores + 4 * r * S, S), f32_array(a.out + 4 * r * S, S)  # (S,)
+            x, y = f32_array(a.scores + 4 * r * S, S), f32_array(a.weights + 4 * r * S, S)  # (S,)
             p = f32_array(a.p + 4 * r * P, P)
             for s in range(S):
                 y[s] = x[s]
@@ -86,36 +94,10 @@ def positions_and_softmax(data: Pointer) -> None:
         begin, end = next_piece(data)
 
 
-class SoftmaxBackward(NamedTuple):
-    """Gradients of :class:`Softmax`.
-
-    weights (H, N, T, S), their gradient grad (H, N, T, S) and a further one of the first head's
-    alone, first (N, T, S) or 0; p (H, N, T, P), pos (H, P, L), mask (NM, TM, S) bytes or 0; dscores
-    (H, N, T, S), dp (H, N, T, P), dpos (H, N, P, L) zeroed.
-    """
-
-    weights: Address
-    grad: Address
-    first: Address
-    p: Address
-    pos: Address
-    mask: Address
-    dscores: Address
-    dp: Address
-    dpos: Address
-    N: int
-    T: int
-    S: int
-    P: int
-    L: int
-    NM: int
-    TM: int
-
-
-@kernel(SoftmaxBackward)
+@kernel(Softmax)
 def positions_and_softmax_backward(data: Pointer) -> None:
     """Compute the gradients of the scores, of p and of pos; a kernel row is a pair h * N + n."""
-    a = fields(SoftmaxBackward, data)
+    a = fields(Softmax, data)
     N, T, S, P, L, NM, TM = a.N, a.T, a.S, a.P, a.L, a.NM, a.TM
     begin, end = next_piece(data)
     while begin < end:

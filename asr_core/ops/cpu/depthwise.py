@@ -14,7 +14,8 @@ from typing import NamedTuple, Tuple
 import numpy as np
 from numba import njit
 
-from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece
+from asr_core.ops.cpu.arrays import Address, f32_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 
 f32 = np.float32
 
@@ -41,7 +42,12 @@ def _chunk_of(t: int, chunk: int, T: int) -> Tuple[int, int]:
 
 
 class Conv1d(NamedTuple):
-    """x (T, N, C), w (K, C), bias (C,) or 0, y (T, N, C); ``pad`` zeros before the first frame."""
+    """Convolution along T with K taps; ``pad`` zeros stand before the first frame.
+
+    :func:`conv1d` computes y (T, N, C) from x (T, N, C), w (K, C) and bias (C,) or 0.
+    :func:`conv1d_weight_grad` takes the gradient of y in y (T, N, C), and adds those of the weights
+    to w (P, K, C) and bias (P, C), which P parts of the frames have each to themselves.
+    """
 
     x: Address
     w: Address
@@ -51,6 +57,7 @@ class Conv1d(NamedTuple):
     N: int
     C: int
     K: int
+    P: int
     pad: int
     chunk: int
     flip: int
@@ -82,38 +89,20 @@ def conv1d(data: Pointer) -> None:
         begin, end = next_piece(data)
 
 
-class Conv1dWeightGrad(NamedTuple):
-    """x (T, N, C), dy (T, N, C); dw (P, K, C) and db (P, C), sums over P parts of the frames,
-    zeroed.
-    """
-
-    x: Address
-    dy: Address
-    dw: Address
-    db: Address
-    T: int
-    N: int
-    C: int
-    K: int
-    pad: int
-    chunk: int
-    P: int
-
-
-@kernel(Conv1dWeightGrad)
+@kernel(Conv1d)
 def conv1d_weight_grad(data: Pointer) -> None:
-    """Add dy[t] x[t + k - pad] to dw[p, k] and dy[t] to db[p] for the frames t of part p.
+    """Add dy[t] x[t + k - pad] to w[p, k] and dy[t] to bias[p] for the frames t of part p.
 
     A kernel row is a part.
     """
-    a = fields(Conv1dWeightGrad, data)
+    a = fields(Conv1d, data)
     T, C, K, pad, P = a.T, a.C, a.K, a.pad, a.P
     row = a.N * C
-    x, dy = f32_array(a.x, T * row), f32_array(a.dy, T * row)
+    x, dy = f32_array(a.x, T * row), f32_array(a.y, T * row)
     begin, end = next_piece(data)
     while begin < end:
         for p in range(begin, end):
-            dw, db = f32_array(a.dw + 4 * p * K * C, K * C), f32_array(a.db + 4 * p * C, C)
+            dw, db = f32_array(a.w + 4 * p * K * C, K * C), f32_array(a.bias + 4 * p * C, C)
             for t in range(p * T // P, (p + 1) * T // P):
                 low, high = _chunk_of(t, a.chunk, T)
                 for n in range(a.N):

@@ -39,7 +39,7 @@ from numba.core.ccallback import CFunc
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from asr_core.ops.cpu.intrinsics import as_f64_pointer, fetch_add, pointer_to
+from asr_core.ops.cpu.intrinsics import as_f64_pointer, fetch_add
 
 # The entries of a data block that come before the kernel's parameters: next piece, number of
 # pieces, rows per piece, rows in all.
@@ -52,33 +52,11 @@ if TYPE_CHECKING:
     Pointer = ctypes._Pointer[ctypes.c_int64]
 else:
     Pointer = ctypes.POINTER(ctypes.c_int64)
-# A kernel's parameter that is a contiguous tensor for the caller (0: none) and its address, an int,
-# inside the kernel.
-Address = Any
-# Makes the array of a number of elements at an address: f32_array or f64_array.
-ArrayAt = Callable[[int, int], np.ndarray]
 # A parameter of a function that stands in for another when kernels are compiled: its type outside,
 # its value in the compiled code.
 TypeOrValue = Any
 # The NamedTuple of a kernel's parameters.
 Parameters = TypeVar("Parameters", bound=Tuple[Any, ...])
-
-
-def _array_at(element: types.Type) -> ArrayAt:
-    """Return a compiled function: (address, size) -> the array there, (size,)."""
-    as_pointer = pointer_to(element)
-
-    @njit(inline="always")
-    def array_at(address: int, size: int) -> np.ndarray:
-        return carray(as_pointer(address), size)
-
-    return array_at
-
-
-f32_array = _array_at(types.float32)
-f64_array = _array_at(types.float64)
-i64_array = _array_at(types.int64)
-u8_array = _array_at(types.uint8)  # bytes, booleans
 
 
 def fields(kind: Type[Parameters], data: Pointer) -> Parameters:

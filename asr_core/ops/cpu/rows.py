@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import Address, Pointer, f32_array, fields, kernel, next_piece
+from asr_core.ops.cpu.arrays import Address, f32_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 
 f32 = np.float32
 PART = 64  # rows whose contributions to a gradient make one partial sum, so that threads share no sum

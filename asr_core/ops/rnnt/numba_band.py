@@ -12,16 +12,8 @@ from typing import NamedTuple, Tuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import (
-    Address,
-    Pointer,
-    f32_array,
-    f64_array,
-    fields,
-    i64_array,
-    kernel,
-    next_piece,
-)
+from asr_core.ops.cpu.arrays import Address, f32_array, f64_array, i64_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 from asr_core.ops.rnnt.lattice import NEVER, UNREACHED
 from asr_core.ops.rnnt.numba_math import Limits, compiled, exp, limits_of, row_max, sum_exp
 
@@ -54,23 +46,29 @@ class BandRows(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a row (b, t, r) lies: its utterance, its context, and whether it is inside the
-    utterance's lattice.
+    """Place of a row (b, t, r): utterance, context, and the symbol that follows (blank at s = S).
+
+    ``inside`` says whether it lies inside the utterance's lattice.
     """
 
     b: int
     s: int
+    label: int
     inside: bool
 
 
 @compiled
-def _place(row: int, a: BandRows, s_begin: np.ndarray, boundary: np.ndarray) -> _Place:
-    """Locate a row; s_begin (B T,), boundary (4 B,)."""
+def _place(row: int, a: BandRows) -> _Place:
+    """Locate a row (b, t, r)."""
     cell = row // a.R
-    b = cell // a.T
-    t, s = cell % a.T, s_begin[cell] + row % a.R
-    limits = boundary[4 * b : 4 * b + 4]
-    return _Place(b, s, limits[1] <= t and t < limits[3] and limits[0] <= s and s <= limits[2])
+    b, t = cell // a.T, cell % a.T
+    s = i64_array(a.s_begin, cell + 1)[cell] + row % a.R
+    limits = limits_of(a.boundary, b)
+    inside = limits.t_first <= t and t < limits.t_last and limits.s_first <= s and s <= limits.s_last
+    label = a.blank
+    if inside and s < a.S:
+        label = i64_array(a.symbols + 8 * b * a.S, a.S)[s]
+    return _Place(b, s, label, inside)
 
 
 @compiled
@@ -94,30 +92,21 @@ def pruned_scores(data: Pointer) -> None:
     """Compute norm, x and y from the logits; a kernel row is a row (b, t, r)."""
     a = fields(BandRows, data)
     rows = a.B * a.T * a.R
-    symbols, s_begin, boundary = (
-        i64_array(a.symbols, a.B * a.S),
-        i64_array(a.s_begin, a.B * a.T),
-        i64_array(a.boundary, 4 * a.B),
-    )
     px, py, norm = f64_array(a.x, rows), f64_array(a.y, rows), f64_array(a.norm, rows)
     begin, end = next_piece(data)
     while begin < end:
         for row in range(begin, end):
-            at = _place(row, a, s_begin, boundary)
+            at = _place(row, a)
             px[row] = NEVER
             py[row] = NEVER
             norm[row] = 0.0
             if not at.inside:
                 continue
-            label = symbols[at.b * a.S + at.s] if at.s < a.S else a.blank
+            start = a.logits + a.itemsize * row * a.C
             if a.itemsize == 4:
-                norm[row], score, py[row] = _row_scores(
-                    f32_array(a.logits + 4 * row * a.C, a.C), label, a.blank
-                )
+                norm[row], score, py[row] = _row_scores(f32_array(start, a.C), at.label, a.blank)
             else:
-                norm[row], score, py[row] = _row_scores(
-                    f64_array(a.logits + 8 * row * a.C, a.C), label, a.blank
-                )
+                norm[row], score, py[row] = _row_scores(f64_array(start, a.C), at.label, a.blank)
             if at.s < a.S:
                 px[row] = score
         begin, end = next_piece(data)
@@ -143,31 +132,25 @@ def pruned_gradient(data: Pointer) -> None:
     """
     a = fields(BandRows, data)
     rows = a.B * a.T * a.R
-    symbols, s_begin, boundary = (
-        i64_array(a.symbols, a.B * a.S),
-        i64_array(a.s_begin, a.B * a.T),
-        i64_array(a.boundary, 4 * a.B),
-    )
     norm, occ_x, occ_y = f64_array(a.norm, rows), f64_array(a.x, rows), f64_array(a.y, rows)
     scale = f64_array(a.scale, a.B)
     begin, end = next_piece(data)
     while begin < end:
         for row in range(begin, end):
-            at = _place(row, a, s_begin, boundary)
+            at = _place(row, a)
             count_x, count_y = occ_x[row] * scale[at.b], occ_y[row] * scale[at.b]
             used = at.inside and count_x + count_y != 0.0
-            label = symbols[at.b * a.S + at.s] if at.inside and at.s < a.S else a.blank
             start = a.itemsize * row * a.C
             if a.itemsize == 4:
                 x, grad = f32_array(a.logits + start, a.C), f32_array(a.grad + start, a.C)
                 if used:
-                    _row_gradient(x, grad, norm[row], count_x, count_y, label, a.blank)
+                    _row_gradient(x, grad, norm[row], count_x, count_y, at.label, a.blank)
                 else:
                     grad[:] = np.float32(0.0)
             else:
                 x64, grad64 = f64_array(a.logits + start, a.C), f64_array(a.grad + start, a.C)
                 if used:
-                    _row_gradient(x64, grad64, norm[row], count_x, count_y, label, a.blank)
+                    _row_gradient(x64, grad64, norm[row], count_x, count_y, at.label, a.blank)
                 else:
                     grad64[:] = 0.0
         begin, end = next_piece(data)

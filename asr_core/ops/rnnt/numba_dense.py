@@ -12,17 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import (
-    Address,
-    ArrayAt,
-    Pointer,
-    f32_array,
-    f64_array,
-    fields,
-    i64_array,
-    kernel,
-    next_piece,
-)
+from asr_core.ops.cpu.arrays import Address, ArrayAt, f32_array, f64_array, i64_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, NEVER, UNREACHED
 from asr_core.ops.rnnt.numba_math import Limits, compiled, compiled_exactly, exp, limits_of, log1p
 
@@ -313,8 +304,8 @@ class AmGradient(NamedTuple):
     itemsize: int
     T: int
     S: int
-    C: int
     rows: int
+    C: int
     blank: int
 
 

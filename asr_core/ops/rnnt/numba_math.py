@@ -10,8 +10,9 @@ from numba import int32, njit, types
 from numba.extending import overload
 
 from asr_core.ops.cpu import vector
+from asr_core.ops.cpu.arrays import Address, i64_array
 from asr_core.ops.cpu.intrinsics import bits_float, float_bits
-from asr_core.ops.cpu.parallel import FAST, Address, TypeOrValue, i64_array
+from asr_core.ops.cpu.parallel import FAST, TypeOrValue
 
 f32 = np.float32
 compiled = njit(fastmath=FAST, error_model="numpy")

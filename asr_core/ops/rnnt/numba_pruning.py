@@ -7,17 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.parallel import (
-    Address,
-    ArrayAt,
-    Pointer,
-    f32_array,
-    f64_array,
-    fields,
-    i64_array,
-    kernel,
-    next_piece,
-)
+from asr_core.ops.cpu.arrays import Address, ArrayAt, f32_array, f64_array, i64_array
+from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 from asr_core.ops.rnnt.numba_math import compiled
 
 
