@@ -12,7 +12,7 @@ from asr_core.training.optim.scaled_adam import ScaledAdam, get_parameter_groups
 from asr_core.training.optim.stacked_parameters import CpuPasses
 from asr_core.training.schedule import Eden, Eden2
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "scaled_adam_seed0.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "scaled_adam_seed0.npz"
 NAMES = ("w", "w2", "b", "log_scale")
 
 
