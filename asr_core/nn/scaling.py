@@ -154,17 +154,17 @@ class Dropout3(nn.Module):
 
 
 class BiasNorm(nn.Module):
-    """The norm ``x / rms(x - bias) * exp(log_scale)`` over the last axis (Yao et al. 2023, section
-    3.3).
+    """The norm ``x / rms(x - bias) * exp(log_scale)`` over the last axis.
 
-    It keeps some of the vectors' length and needs no epsilon: the bias, which starts at random
-    values near zero, is never exactly x.
+    This is BiasNorm (Yao et al. 2023, section 3.3). It keeps some of the vectors' length and needs
+    no epsilon: the bias, which starts at random values near zero, is never exactly x.
 
     Args:
       num_channels: size of the last axis.
-      log_scale: initial value; e times the unit rms is about what the modules after it expect.
-      log_scale_min: soft limit of the log scale: below e^-1.5 float16 loses digits ...
-      log_scale_max: ... and above e^1.5 what follows saturates.
+      log_scale: initial value.
+      log_scale_min: lower soft limit of the log scale.
+      log_scale_max: upper soft limit. With both at 1.5 the scale stays between 0.22 and 4.5: the
+        layers around can learn any scale as well, so that this one would drift.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""BiasNorm (Yao et al. 2023, section 3.3, equation 4).
+"""BiasNorm (Yao et al. 2023, section 3.3).
 
 LayerNorm removes the length of a vector, so networks learn to spend a channel on a large constant
 that keeps some of it. Here a learned bias takes the place of that constant, and takes part in the

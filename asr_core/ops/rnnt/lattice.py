@@ -54,8 +54,7 @@ class Lattice(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Lattices of which each frame has only a window of consecutive contexts (Kuang et al. 2022,
-    section 2.4).
+    """Lattices of which each frame has only a window of consecutive contexts (Kuang et al. 2022).
 
     Attributes:
       lattice: labels and limits.

@@ -110,7 +110,7 @@ class ScaledAdam(torch.optim.Optimizer):
     Adam moves every element by about the learning rate, whatever its size, so large parameters
     learn slowly and small ones fast. Here the step is multiplied by the parameter's rms: relative
     changes are alike. That step hardly changes the rms itself, which is why a second Adam, on the
-    logarithm of the size, learns it (equations 5 to 8 of the paper).
+    logarithm of the size, learns it.
 
     Parameters of equal dtype and shape are updated together. The state's layout is icefall's: only
     the first parameter of each (dtype, shape) has an entry, whose tensors are stacked on a new axis
@@ -136,8 +136,8 @@ class ScaledAdam(torch.optim.Optimizer):
         that starts at zero can grow.
       param_max_rms: parameters do not grow beyond this rms: larger weights only serve to saturate
         what follows.
-      scalar_max: scalars stay within plus/minus this: as logarithms of scales, most of them, they
-        would overflow soon beyond it.
+      scalar_max: scalars stay within plus/minus this: most are logarithms of scales, and e^10 is
+        near float16's limit.
       size_update_period: the size of a parameter is changed once in this many steps, which saves
         time; its gradients are summed meanwhile.
       clipping_update_period: steps over which the median norm is taken.
