@@ -18,8 +18,8 @@ def ctc_forced_align(
       blank: id of the blank.
 
     Returns:
-      N lists with the first frame of each token, and the alignments' log-probabilities (N,): -inf where the frames are too few
-      for the tokens, whose list has then no meaning.
+      N lists with the first frame of each token, and the alignments' log-probabilities (N,): -inf
+      where the frames are too few for the tokens, whose list has then no meaning.
     """
     lens = lens.to(log_probs.device)
     labels = _with_blanks(tokens, blank, log_probs.device)  # (N, S)
@@ -55,7 +55,9 @@ def _with_blanks(tokens: List[List[int]], blank: int, device: torch.device) -> T
 
 
 def _forward(scores: Tensor, labels: Tensor, lens: Tensor, blank: int) -> Tuple[Tensor, Tensor]:
-    """Best scores (N, S) of reaching each state in the last frame; for each frame how many states its best way jumped, (T, N, S)."""
+    """Best scores (N, S) of reaching each state in the last frame; for each frame how many states
+    its best way jumped, (T, N, S).
+    """
     n, num_frames, num_states = scores.shape
     none = float("-inf")
     may_skip = torch.zeros_like(labels, dtype=torch.bool)  # the blank between two different tokens

@@ -1,4 +1,4 @@
-"""Masked batch normalisation against the concatenated valid frames, and two processes against one."""
+"""Masked batch normalisation against the valid frames alone, and two processes against one."""
 
 from multiprocessing import get_context
 
@@ -92,7 +92,7 @@ def _gradients(x, mask, norm):
 
 
 def _rank(rank, path):
-    """One of two processes, each with its utterances; writes what it found."""
+    """Be one of two processes, each with its utterances; write the results."""
     world = ProcessGroup(RankInfo(rank, 2, rank, 2, f"file://{path}/meeting", True), 60.0, cuda=False)
     norm, (x, mask) = layer(), batch()
     mine = slice(0, 1) if rank == 0 else slice(1, 3)

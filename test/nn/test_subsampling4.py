@@ -1,4 +1,6 @@
-"""Front ends with a quarter or a third of the rate: lengths, padding, streaming, and the number of their parameters."""
+"""Front ends with a quarter or a third of the rate: lengths, padding, streaming, and the number of
+their parameters.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""The Transformer decoder against its formulas written as loops; padding and what comes later change nothing."""
+"""The Transformer decoder against its formulas written as loops; padding and what comes later
+change nothing.
+"""
 
 import math
 

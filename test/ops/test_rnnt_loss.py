@@ -1,4 +1,6 @@
-"""RNN-T losses against k2's numbers, against the sum over all paths, against numerical gradients; back ends against each other."""
+"""RNN-T losses against k2's numbers, against the sum over all paths, against numerical gradients;
+back ends against each other.
+"""
 
 from pathlib import Path
 
@@ -77,7 +79,9 @@ def test_ranges_from_k2_counts(case, backend):
 
 
 def paths_loss(px, py, limits, rnnt_type, penalty, allowed=None):
-    """Minus the log of the sum over all paths, each walked by itself; ``px`` (S, T), ``py`` (S + 1, T) lists of floats."""
+    """Minus the log of the sum over all paths, each walked by itself; ``px`` (S, T), ``py`` (S + 1,
+    T) lists of floats.
+    """
     s_first, t_first, s_last, t_last = limits
     scores = []
 
@@ -192,7 +196,9 @@ def losses_of(tiny, rnnt_type, backend):
 
 @types
 def test_gradients_are_the_derivatives(tiny, rnnt_type):
-    """Those of the quick back end against differences, one input after the other; those of the other against these."""
+    """Those of the quick back end against differences, one input after the other; those of the
+    other against these.
+    """
     weights = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 
     def weighted(function):

@@ -1,4 +1,6 @@
-"""The full RNN-T loss from projections against that of all logits and the sum over paths; its memory; FastEmit in all losses."""
+"""The full RNN-T loss from projections against that of all logits and the sum over paths; its
+memory; FastEmit in all losses.
+"""
 
 import itertools
 import sys
@@ -58,7 +60,9 @@ def arc_scores(logits, symbols):
 
 
 def sum_over_paths(px, py):
-    """The loss of one regular lattice (T, S), (T, S + 1): every order of its S symbols and T - 1 blanks, then the last blank."""
+    """The loss of one regular lattice (T, S), (T, S + 1): every order of its S symbols and T - 1
+    blanks, then the last blank.
+    """
     num_frames, num = px.shape
     paths = []
     for places in itertools.combinations(range(num_frames - 1 + num), num):
@@ -121,7 +125,7 @@ def test_gradients_are_the_derivatives(factorised, backend):
 
 
 def fast_emit_gradient(px, py, weight, inputs):
-    """What FastEmit makes of the gradient of a lattice's loss: symbols' parts ``1 + weight`` times."""
+    """The gradient of a lattice's loss with FastEmit: symbols' parts count ``1 + weight`` times."""
     counts = torch.autograd.grad(sum_over_paths(px, py), (px, py), retain_graph=True)
     return torch.autograd.grad(
         ((1 + weight) * counts[0] * px).sum() + (counts[1] * py).sum(), inputs, retain_graph=True
@@ -282,7 +286,7 @@ def test_what_torchaudio_cannot_compute_is_refused():
             rnnt_loss(logits, symbols, 0, backend="torchaudio", **options)
     with pytest.raises(ValueError, match="back end torchaudio computes in float32"):
         rnnt_loss(logits.double(), symbols, 0, backend="torchaudio")
-    with pytest.raises(ValueError, match="of all logits alone"):
+    with pytest.raises(ValueError, match="only computes rnnt_loss"):
         rnnt_loss_projected(*inputs, symbols, 0, backend="torchaudio")
 
 

@@ -1,4 +1,6 @@
-"""Variational noise: in training alone, the same for a whole step, taken away before the weights are changed."""
+"""Variational noise: in training alone, the same for a whole step, taken away before the weights
+are changed.
+"""
 
 from types import SimpleNamespace
 
@@ -59,8 +61,15 @@ def test_a_mistake_inside_leaves_clean_weights():
     assert all(torch.equal(p, clean[name]) for name, p in weights(model).items())
 
 
-@pytest.mark.parametrize("predictor, joiner_noise, found", [("lstm", 0.0, {"decoder"}), ("lstm", 0.2, {"decoder", "joiner"}),
-                                                           ("stateless", 0.2, {"joiner"}), ("stateless", 0.0, set())])  # fmt: skip
+@pytest.mark.parametrize(
+    "predictor, joiner_noise, found",
+    [
+        ("lstm", 0.0, {"decoder"}),
+        ("lstm", 0.2, {"decoder", "joiner"}),
+        ("stateless", 0.2, {"joiner"}),
+        ("stateless", 0.0, set()),
+    ],
+)
 def test_options_choose_the_modules(tmp_path, predictor, joiner_noise, found):
     options = dict(
         model_size="tiny",
