@@ -19,8 +19,10 @@ class MethodOptions:
         "greedy_search, beam_search, "
         "modified_beam_search[_lm_shallow_fusion|_LODR|_lm_rescore|_lm_rescore_LODR], alsd, "
         "fast_beam_search[_LG|_nbest|_nbest_LG|_nbest_oracle]; with CTC ctc-greedy-search, "
-        "ctc-prefix-beam-search[-shallow-fusion|-attention-decoder-rescoring], ctc-decoding, 1best, nbest, "
-        "nbest-oracle, nbest-rescoring, whole-lattice-rescoring, attention-decoder-rescoring-no-ngram, "
+        "ctc-prefix-beam-search[-shallow-fusion|-attention-decoder-rescoring], ctc-decoding, "
+        "1best, nbest, "
+        "nbest-oracle, nbest-rescoring, whole-lattice-rescoring, "
+        "attention-decoder-rescoring-no-ngram, "
         "attention-decoder-rescoring-with-ngram: see docs/decoding.md",
     )
     beam_size: int = option(
@@ -28,7 +30,11 @@ class MethodOptions:
         "hypotheses kept by beam_search, modified_beam_search*, alsd and ctc-prefix-beam-search*",
         at_least=1,
     )
-    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame", at_least=1)
+    max_sym_per_frame: int = option(
+        1,
+        "tokens that greedy search may emit at one frame",
+        at_least=1,
+    )
     alsd_merge: bool = option(
         True, "alsd adds up the probabilities of hypotheses with equal tokens; 0: each is one alignment"
     )
@@ -44,7 +50,12 @@ class DistributionOptions:
         above=-math.inf,
         below=math.inf,
     )
-    temperature: float = option(1.0, "logits are divided by it before the softmax", above=0, below=math.inf)
+    temperature: float = option(
+        1.0,
+        "logits are divided by it before the softmax",
+        above=0,
+        below=math.inf,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,12 +64,16 @@ class LanguageModelOptions:
 
     ilme_scale: Optional[float] = option(
         None,
-        "weight of the internal language model that is subtracted by beam searches with a transducer; "
+        "weight of the internal language model that is subtracted by beam searches with a "
+        "transducer; "
         "left out: 0.1 for fast_beam_search_nbest and fast_beam_search_nbest_oracle, else 0",
         above=-math.inf,
         below=math.inf,
     )
-    use_shallow_fusion: bool = option(False, "modified_beam_search with the neural language model's scores")
+    use_shallow_fusion: bool = option(
+        False,
+        "modified_beam_search with the neural language model's scores",
+    )
     lm_type: str = option(
         "rnn", "the neural language model's kind", choices=("rnn", "transformer"), aliases=("--nnlm-type",)
     )
@@ -92,7 +107,12 @@ class LanguageModelOptions:
         "", "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion"
     )
     word_ngram_scale: float = option(0.5, "weight of --word-ngram", above=-math.inf, below=math.inf)
-    word_score: float = option(1.5, "bonus for each word, with --word-ngram", above=-math.inf, below=math.inf)
+    word_score: float = option(
+        1.5,
+        "bonus for each word, with --word-ngram",
+        above=-math.inf,
+        below=math.inf,
+    )
     unk_offset: float = option(
         -10.0,
         "added to the logarithm to base 10 of the probability of words that --word-ngram does not know",
@@ -110,7 +130,11 @@ class FastBeamLimits:
         "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)",
         above=0,
     )
-    max_contexts: int = option(8, "predictor contexts that fast_beam_search* keeps per frame", at_least=1)
+    max_contexts: int = option(
+        8,
+        "predictor contexts that fast_beam_search* keeps per frame",
+        at_least=1,
+    )
     max_states: int = option(64, "states that fast_beam_search* keeps per frame", at_least=1)
 
 
@@ -135,7 +159,8 @@ class BiasingOptions:
 
     context_file: str = option(
         "",
-        "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, alsd, "
+        "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, "
+        "alsd, "
         "ctc-prefix-*",
     )
     context_score: float = option(
@@ -230,7 +255,11 @@ class StreamingSearchOptions(BiasingOptions, DistributionOptions):
         "fast_beam_search drops what is worse than the best by more than this (natural log-probability)",
         above=0,
     )
-    max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame", at_least=1)
+    max_contexts: int = option(
+        4,
+        "predictor contexts that fast_beam_search keeps per frame",
+        at_least=1,
+    )
     max_states: int = option(32, "states that fast_beam_search keeps per frame", at_least=1)
     num_decode_streams: int = option(2000, "streams decoded in parallel", at_least=1)
     label: str = option("", "appended to the names of the result files")
@@ -259,7 +288,11 @@ class TestOptions:
     )
     skip_scoring: bool = option(False, "write transcripts alone")
     score_characters: bool = option(False, "count characters in place of words")
-    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=DEVICES)
+    device: str = option(
+        "auto",
+        "where to compute; auto takes CUDA if there is any",
+        choices=DEVICES,
+    )
     num_threads: int = option(
         0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
     )

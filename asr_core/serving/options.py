@@ -30,9 +30,17 @@ class TranscribeOptions(DistributionOptions):
         "fast_beam_search drops what is worse than the best by more than this (natural log-probability)",
         above=0,
     )
-    max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame", at_least=1)
+    max_contexts: int = option(
+        4,
+        "predictor contexts that fast_beam_search keeps per frame",
+        at_least=1,
+    )
     max_states: int = option(8, "states that fast_beam_search keeps per frame", at_least=1)
-    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame", at_least=1)
+    max_sym_per_frame: int = option(
+        1,
+        "tokens that greedy search may emit at one frame",
+        at_least=1,
+    )
     sample_rate: int = option(
         16000,
         "samples per second that the model takes, if its file does not tell; other audio is resampled",
@@ -49,7 +57,11 @@ class TranscribeOptions(DistributionOptions):
     max_segment: float = option(
         30.0, "seconds; longer recordings are cut where it is quiet, unless the model streams", at_least=1
     )
-    device: str = option("auto", "where to compute; auto takes CUDA if there is any", choices=DEVICES)
+    device: str = option(
+        "auto",
+        "where to compute; auto takes CUDA if there is any",
+        choices=DEVICES,
+    )
     num_threads: int = option(
         0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
     )

@@ -36,7 +36,11 @@ class ConfidenceOptions:
         choices=("prob", "gibbs", "tsallis", "renyi"),
     )
     confidence_alpha: float = option(1 / 3, "exponent of tsallis and renyi", above=0, below=1)
-    confidence_aggregation: str = option("min", "of a word, from its tokens", choices=("min", "mean", "prod"))
+    confidence_aggregation: str = option(
+        "min",
+        "of a word, from its tokens",
+        choices=("min", "mean", "prod"),
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class EmbedOptions:
 class DetailOptions(EmbedOptions, ConfidenceOptions):
     """Details: what is written beside the transcripts."""
 
-    write_timestamps: bool = option(False, "write the times of each token and word into timestamps-*.jsonl")
+    write_timestamps: bool = option(
+        False,
+        "write the times of each token and word into timestamps-*.jsonl",
+    )
     write_nbest: int = option(
         0,
         "write this many best hypotheses of each utterance into nbest-*.jsonl; 0 for none",
@@ -91,9 +98,15 @@ class ScoreFilesOptions:
         False, "the table also has character error rates and the share of sentences without errors"
     )
     speakers: str = option("", "who spoke: a file of 'utterance speaker' lines")
-    missing_as_empty: bool = option(False, "utterances without hypothesis count as recognised as nothing")
+    missing_as_empty: bool = option(
+        False,
+        "utterances without hypothesis count as recognised as nothing",
+    )
     errs: str = option("", "write the first system's alignments and counts by word there")
-    scores: str = option("", "write the first system's rates by speaker and most frequent confusions there")
+    scores: str = option(
+        "",
+        "write the first system's rates by speaker and most frequent confusions there",
+    )
     level: float = option(0.95, "of the interval of differences between systems", above=0, below=1)
 
 
