@@ -1,11 +1,13 @@
 """The word error rate of a quick search at the end of epochs."""
 
-from typing import Callable, Iterable, Sequence, Tuple
+from typing import Callable, Iterable, Sequence, Tuple, cast
 
 from torch import nn
 
+from asr_core.data.batch import Batch
+from asr_core.models.asr_model import AsrModel
 from asr_core.training.options import SpeechOptions
-from asr_core.training.task import Batch, Measurement, TaskData
+from asr_core.training.task import Measurement, TaskData
 
 
 class WordErrorMetric:
@@ -19,7 +21,7 @@ class WordErrorMetric:
 
     def __init__(
         self,
-        search: Callable[[nn.Module, Iterable[Batch], int], Tuple[int, int, int]],
+        search: Callable[[AsrModel, Iterable[Batch], int], Tuple[int, int, int]],
         opts: SpeechOptions,
         num_ranks: int = 1,
     ) -> None:
@@ -34,7 +36,10 @@ class WordErrorMetric:
     def count(self, model: nn.Module, data: TaskData) -> Sequence[float]:
         """Decode this rank's share of the cuts; return errors, words and cuts."""
         share = max(1, self.opts.valid_wer_cuts // (len(data.valid_sets) * self.num_ranks))
-        found = [self.search(model, data.valid_batches(name), share) for name in data.valid_sets]
+        found = [
+            self.search(cast(AsrModel, model), cast(Iterable[Batch], data.valid_batches(name)), share)
+            for name in data.valid_sets
+        ]
         return [sum(column) for column in zip(*found)]
 
     def result(self, counts: Sequence[float]) -> Measurement:
