@@ -53,6 +53,7 @@ def test_greedy_errors_are_the_edit_distance():
     ).eval()
     sup = {
         "text": ["a b", "c"],
+        "sequence_idx": torch.arange(2),
         "start_frame": torch.zeros(2, dtype=torch.int32),
         "num_frames": torch.tensor([80, 50]),
     }
