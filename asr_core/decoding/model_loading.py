@@ -35,12 +35,12 @@ def load_checkpoint_model(
     """
     model, trained = load_averaged_model(
         checkpoint.exp_dir,
-        checkpoint.epoch,
-        checkpoint.iter,
-        checkpoint.avg,
-        checkpoint.use_averaged_model,
-        overrides,
-        checkpoint.use_ema,
+        epoch=checkpoint.epoch,
+        iter=checkpoint.iter,
+        avg=checkpoint.avg,
+        use_averaged_model=checkpoint.use_averaged_model,
+        overrides=overrides,
+        use_ema=checkpoint.use_ema,
     )
     model.eval()
     logging.info("%d parameters", sum(p.numel() for p in model.parameters()))

@@ -37,7 +37,7 @@ def find_checkpoints(exp_dir: PathLike, iteration: int = 0) -> List[Path]:
 
 
 def select_checkpoints(
-    exp_dir: PathLike, epoch: int, iter: int, avg: int, use_averaged_model: bool
+    exp_dir: PathLike, *, epoch: int, iter: int, avg: int, use_averaged_model: bool
 ) -> List[Path]:
     """Return the files to load, newest first.
 

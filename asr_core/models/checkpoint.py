@@ -174,6 +174,7 @@ def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tens
 
 def load_averaged_model(
     exp_dir: PathLike,
+    *,
     epoch: int,
     iter: int,
     avg: int,
@@ -197,7 +198,9 @@ def load_averaged_model(
         raise UserError(
             "--use-ema 1 and --use-averaged-model 1 are different averages: leave one of them out"
         )
-    paths = select_checkpoints(exp_dir, epoch, iter, avg, use_averaged_model)
+    paths = select_checkpoints(
+        exp_dir, epoch=epoch, iter=iter, avg=avg, use_averaged_model=use_averaged_model
+    )
     newest = load_checkpoint_file(paths[0])
     if use_averaged_model:
         oldest = load_checkpoint_file(paths[1])

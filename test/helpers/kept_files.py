@@ -154,9 +154,11 @@ def open_model(encoder, kind):
         return loaded.model, loaded.causal, loaded.streaming
     if kind == "averaged":
         last = max(int(p.stem.split("-")[1]) for p in folder.glob("checkpoint-*.pt"))
-        model, params = load_averaged_model(folder, 0, last, 1, True)
+        model, params = load_averaged_model(folder, epoch=0, iter=last, avg=1, use_averaged_model=True)
     else:
-        model, params = load_averaged_model(folder, 1, 0, 1, False, use_ema=kind == "ema")
+        model, params = load_averaged_model(
+            folder, epoch=1, iter=0, avg=1, use_averaged_model=False, use_ema=kind == "ema"
+        )
     return model.eval(), bool(model.encoder.causal), False
 
 

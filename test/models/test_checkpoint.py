@@ -55,7 +55,7 @@ def content(model, **options):
 def test_describes_itself(tmp_path):
     model = small(causal=True, use_ctc=True)
     torch.save(content(model, causal=True, use_ctc=True), tmp_path / "epoch-1.pt")
-    loaded, params = load_averaged_model(tmp_path, 1, 0, 1, False)
+    loaded, params = load_averaged_model(tmp_path, epoch=1, iter=0, avg=1, use_averaged_model=False)
     assert params.encoder_dim == "16,24" and params.vocab_size == 9
     for (name, a), (_, b) in zip(model.state_dict().items(), loaded.state_dict().items()):
         assert torch.equal(a, b), name
@@ -115,8 +115,11 @@ def test_selection(tmp_path):
         *[f"checkpoint-{n}.pt" for n in (100, 200, 1000, 2000)],
     )
 
-    def names(*args):
-        return [p.name for p in select_checkpoints(tmp_path, *args)]
+    def names(epoch, iteration, avg, averaged):
+        paths = select_checkpoints(
+            tmp_path, epoch=epoch, iter=iteration, avg=avg, use_averaged_model=averaged
+        )
+        return [p.name for p in paths]
 
     assert names(5, 0, 1, False) == ["epoch-5.pt"]
     assert names(5, 0, 3, False) == ["epoch-5.pt", "epoch-4.pt", "epoch-3.pt"]
@@ -164,8 +167,8 @@ def test_averaged_model_from_files(tmp_path):
         average = {k: torch.stack([s[k].double() for s in states]).mean(0) for k in states[0]}
         extra = {"model_avg": average, "average_period": 5, "batch_idx_train": 5 * count + 2}
         torch.save({**content(models[count - 1]), **extra}, tmp_path / f"epoch-{epoch}.pt")
-    loaded, _ = load_averaged_model(tmp_path, 2, 0, 1, True)
-    plain, _ = load_averaged_model(tmp_path, 2, 0, 2, False)
+    loaded, _ = load_averaged_model(tmp_path, epoch=2, iter=0, avg=1, use_averaged_model=True)
+    plain, _ = load_averaged_model(tmp_path, epoch=2, iter=0, avg=2, use_averaged_model=False)
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(
             value, (models[2].state_dict()[name] + models[3].state_dict()[name]) / 2, atol=1e-6, rtol=1e-5
@@ -237,6 +240,6 @@ def test_a_missing_checkpoint_is_told_with_what_there_is_in_few_words(tmp_path):
     ]:
         (tmp_path / f"{name}.pt").touch()
     with pytest.raises(UserError) as error:
-        select_checkpoints(tmp_path, 30, 0, 1, False)
+        select_checkpoints(tmp_path, epoch=30, iter=0, avg=1, use_averaged_model=False)
     there = "epoch-1.pt ... epoch-12.pt (12 files), checkpoint-200.pt, best-valid-loss.pt, epoch-12-avg-3.pt"
     assert str(error.value) == f"no checkpoint {tmp_path}/epoch-30.pt; the folder has {there}"

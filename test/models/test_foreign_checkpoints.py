@@ -162,7 +162,7 @@ def test_averages_of_training_checkpoints(golden, data, tmp_path):
         training_checkpoint(golden, "noncausal", 4000, model=early, model_avg=both), tmp_path / "epoch-2.pt"
     )
     assert decoded(data, tmp_path, "--epoch", "2", "--avg", "1") == expected(golden, data)
-    loaded, _ = load_averaged_model(tmp_path, 2, 0, 1, True)
+    loaded, _ = load_averaged_model(tmp_path, epoch=2, iter=0, avg=1, use_averaged_model=True)
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, final[name], atol=1e-5, rtol=1e-5)
 

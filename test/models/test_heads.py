@@ -170,14 +170,28 @@ def content(model, **options):
 def test_checkpoint_describes_its_heads(tmp_path):
     model = model_of(use_transducer=False, use_cr_ctc=True)
     torch.save(content(model, use_transducer=False, use_cr_ctc=True), tmp_path / "epoch-1.pt")
-    loaded, params = load_averaged_model(tmp_path, 1, 0, 1, False, {"use_cr_ctc": False, "use_ctc": True})
+    loaded, params = load_averaged_model(
+        tmp_path,
+        epoch=1,
+        iter=0,
+        avg=1,
+        use_averaged_model=False,
+        overrides={"use_cr_ctc": False, "use_ctc": True},
+    )
     assert loaded.use_attention_decoder and loaded.use_ctc and not loaded.use_transducer
     assert params.attention_decoder_dim == 16
     x, x_lens, y = batch()
     for a, b in zip(model.eval()(x, x_lens, y), loaded.eval()(x, x_lens, y)):
         assert (a is None and b is None) or torch.equal(a, b)
     with pytest.raises(UserError, match="--attention-decoder-dim 24 contradicts"):
-        load_averaged_model(tmp_path, 1, 0, 1, False, {"attention_decoder_dim": 24})
+        load_averaged_model(
+            tmp_path,
+            epoch=1,
+            iter=0,
+            avg=1,
+            use_averaged_model=False,
+            overrides={"attention_decoder_dim": 24},
+        )
 
 
 def test_weights_alone_are_described_by_options():

@@ -35,7 +35,7 @@ def load_lm(
     folder = opts.lm_exp_dir or (opts.transformer_lm_exp_dir if lm_type == "transformer" else None)
     if not folder:
         raise UserError("give the language model's folder with --lm-exp-dir")
-    paths = select_checkpoints(folder, opts.lm_epoch, 0, opts.lm_avg, False)
+    paths = select_checkpoints(folder, epoch=opts.lm_epoch, iter=0, avg=opts.lm_avg, use_averaged_model=False)
     contents = [load_checkpoint_file(path) for path in paths]
     states = [_weights(content, path) for content, path in zip(contents, paths)]
     try:

@@ -71,7 +71,9 @@ def test_icefalls_checkpoints(tmp_path):
             tmp_path / f"epoch-{epoch}.pt",
         )
     for averaged in (True, False):
-        loaded, recorded = load_averaged_model(tmp_path, 2, 0, 1, averaged, {"short_chunk_size": 16})
+        loaded, recorded = load_averaged_model(
+            tmp_path, epoch=2, iter=0, avg=1, use_averaged_model=averaged, overrides={"short_chunk_size": 16}
+        )
         torch.testing.assert_close(loaded.state_dict(), model.state_dict())
         assert recorded.encoder == "zipformer1" and loaded.encoder.chunk_size == (32,)
 

@@ -111,13 +111,15 @@ def test_programs_use_it(tmp_path):
     torch.save({**content, "model_ema": None}, tmp_path / "epoch-3.pt")
     name = "ctc_output.1.bias"
     for avg, more in ((1, 2.0), (2, 1.5)):
-        model, params = load_averaged_model(tmp_path, 2, 0, avg, False, use_ema=True)
+        model, params = load_averaged_model(
+            tmp_path, epoch=2, iter=0, avg=avg, use_averaged_model=False, use_ema=True
+        )
         torch.testing.assert_close(model.state_dict()[name], weights[name] + more)
         assert "model_ema" not in params and model.state_dict()[name].dtype == torch.float32
     with pytest.raises(UserError, match="epoch-3.pt: it holds no exponential average .*--ema-decay"):
-        load_averaged_model(tmp_path, 3, 0, 1, False, use_ema=True)
+        load_averaged_model(tmp_path, epoch=3, iter=0, avg=1, use_averaged_model=False, use_ema=True)
     with pytest.raises(UserError, match="--use-ema 1 and --use-averaged-model 1 are different averages"):
-        load_averaged_model(tmp_path, 2, 0, 1, True, use_ema=True)
+        load_averaged_model(tmp_path, epoch=2, iter=0, avg=1, use_averaged_model=True, use_ema=True)
     assert ema_of(content)[name].dtype == torch.float32
 
 
