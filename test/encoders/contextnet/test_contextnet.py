@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from asr_core.encoders.contextnet.encoder import ContextNet, ContextNetBlock
 from asr_core.encoders.registry import subsampling_factor
-from asr_core.encoders.states import stack_states, unstack_states
+from asr_core.encoders.states import select_states, stack_states
 from asr_core.models.build import build_model
 from asr_core.models.options import options_class
 from asr_core.utils.errors import UserError
@@ -165,7 +165,7 @@ def test_chunks_of_streams_are_the_whole_utterance():
             out, lens, states = net.streaming_forward(
                 x[:, t : t + 16], torch.tensor([16, 16]), stack_states(streams, dims)
             )
-            streams = unstack_states(states, dims)
+            streams = [select_states(states, dims, torch.tensor([n])) for n in range(len(streams))]
             assert lens.tolist() == [4, 4]
             outs.append(out)
         scripted = torch.jit.script(net)

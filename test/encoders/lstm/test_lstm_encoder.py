@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from asr_core.encoders.lstm.encoder import LstmEncoder
-from asr_core.encoders.states import stack_states, unstack_states
+from asr_core.encoders.states import select_states, stack_states
 from asr_core.models.build import build_model
 from asr_core.models.options import options_class
 from asr_core.utils.errors import UserError
@@ -34,7 +34,7 @@ def test_chunks_of_streams_are_the_whole_utterance(hidden_dim):
             out, _, states = net.streaming_forward(
                 x[:, t : t + 5], torch.tensor([5, 5]), stack_states(streams, dims)
             )
-            streams = unstack_states(states, dims)
+            streams = [select_states(states, dims, torch.tensor([n])) for n in range(len(streams))]
             outs.append(out)
         torch.testing.assert_close(torch.cat(outs, 1), whole, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(net(x[1:, :9], lens[1:])[0], whole[1:, :9], atol=1e-5, rtol=1e-5)
