@@ -1,8 +1,9 @@
-"""Feature frames appended to utterances before they are encoded.
+"""Padding: feature frames appended to utterances before they are encoded.
 
-Simulated and real streaming see exactly the same frames: an utterance in chunks of C frames (at 50 Hz) is padded, by itself and not as
-far as its batch, to as many whole chunks as it needs; then come the frames that the front end looks ahead. The encoder sees all of the
-last chunk, the search only the frames that belong to the utterance and its tail: silence of any length invites insertions.
+Simulated and real streaming see exactly the same frames: an utterance in chunks of C frames (at 50
+Hz) is padded, by itself and not as far as its batch, to as many whole chunks as it needs; then come
+the frames that the front end looks ahead. The encoder sees all of the last chunk, the search only
+the frames of the utterance and its tail: silence of any length invites insertions.
 """
 
 from typing import Tuple
@@ -18,12 +19,23 @@ _MIN_FRAMES = 9  # with fewer a front end may have no output
 
 
 def num_chunks(num_frames: Tensor, chunk_size: int, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
-    """Chunks of ``chunk_size`` 50-Hz frames needed for utterances of ``num_frames`` (N,) feature frames and their tail."""
+    """Return the number of chunks (N,) that utterances and their tails need.
+
+    Args:
+      num_frames: (N,) feature frames of each utterance.
+      chunk_size: in 50-Hz frames.
+      geometry: of the model.
+    """
     return (num_frames + (TAIL_FRAMES - geometry.trimmed_frames) + 2 * chunk_size - 1) // (2 * chunk_size)
 
 
 def searched_frames(num_frames: Tensor, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
-    """Encoder output frames of utterances of ``num_frames`` (N,) feature frames and their tail; what follows is not searched."""
+    """Return the number of encoder output frames (N,) that are searched: of utterances and their tails.
+
+    Args:
+      num_frames: (N,) feature frames of each utterance.
+      geometry: of the model.
+    """
     embedded = (num_frames + (TAIL_FRAMES - geometry.trimmed_frames)) // geometry.embed_factor
     return (embedded + geometry.encoder_factor - 1) // geometry.encoder_factor
 
@@ -31,20 +43,20 @@ def searched_frames(num_frames: Tensor, geometry: FrameGeometry = FrameGeometry(
 def pad_for_encoder(
     x: Tensor, x_lens: Tensor, causal: bool, chunk_size: int = -1, geometry: FrameGeometry = FrameGeometry()
 ) -> Tuple[Tensor, Tensor]:
-    """Append what a model wants to see after each utterance.
+    """Append the frames that a model needs after each utterance.
 
-    A non-causal model gets nothing (unless the utterance is too short to be encoded at all), a causal one with unlimited chunks 30
-    frames, one with chunks whole chunks as described above.
+    A non-causal model gets nothing (unless the utterance is too short to be encoded at all), a
+    causal one with unlimited chunks 30 frames, one with chunks whole chunks as described above.
 
     Args:
-      x: (N, T, C) features; whatever is beyond an utterance's length is overwritten.
+      x: (N, T, F) features; frames beyond an utterance's length are overwritten.
       x_lens: (N,) int64 lengths.
       causal: whether the model is causal.
       chunk_size: in 50-Hz frames, -1 for unlimited.
       geometry: of the model.
 
     Returns:
-      The longer features, padded with ``LOG_EPS``, and the lengths that count.
+      The longer features (N, T', F), padded with ``LOG_EPS``, and the lengths (N,) that count.
     """
     if causal and chunk_size > 0:
         lens = 2 * chunk_size * num_chunks(x_lens, chunk_size, geometry) + geometry.trimmed_frames
@@ -60,17 +72,19 @@ def pad_for_encoder(
 
 
 def streaming_windows(features: Tensor, chunk_size: int, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
-    """The windows that a streaming encoder is fed for one utterance, equal to what :func:`pad_for_encoder` lets it see.
+    """Return the windows that a streaming encoder is fed for one utterance.
+
+    They hold the frames that :func:`pad_for_encoder` lets it see.
 
     Args:
-      features: (T, C).
+      features: (T, F).
       chunk_size: in 50-Hz frames.
       geometry: of the model.
 
     Returns:
-      (number of chunks, 2 * chunk_size + look_ahead, C): windows of one chunk and the look-ahead, one chunk apart.
+      (K, W, F): K windows of one chunk and the look-ahead, W = 2 * chunk_size + look_ahead feature
+      frames, one chunk apart.
     """
-    padded, _ = pad_for_encoder(
-        features.unsqueeze(0), torch.tensor([len(features)]), True, chunk_size, geometry
-    )
+    lens = torch.tensor([len(features)])
+    padded, _ = pad_for_encoder(features.unsqueeze(0), lens, True, chunk_size, geometry)
     return padded[0].unfold(0, 2 * chunk_size + geometry.look_ahead, 2 * chunk_size).transpose(1, 2)

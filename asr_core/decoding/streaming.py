@@ -1,12 +1,13 @@
-"""Many streams through a streaming encoder and a streaming search, a chunk at a time."""
+"""Decoding of many streams: a streaming encoder and a streaming search, a chunk at a time."""
 
-from typing import Any, Generic, Iterable, Iterator, List, Tuple, TypeVar
+from typing import Any, Generic, Iterable, Iterator, List, Tuple, TypeVar, Union
 
 import torch
 from torch import Tensor
 
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.padding import searched_frames, streaming_windows
+from asr_core.decoding.protocol import SearchStream, StreamingModel, StreamingSearch
 from asr_core.encoders.protocol import FrameGeometry
 from asr_core.encoders.states import select_states, stack_states
 
@@ -14,18 +15,18 @@ K = TypeVar("K")
 
 
 class Stream(Generic[K]):
-    """One utterance on its way.
+    """One utterance that is being decoded.
 
     Attributes:
-      key: what the caller knows it by.
-      windows: (chunks, window frames, C), see :func:`streaming_windows`.
-      position: chunks consumed.
+      key: the caller's name for it.
+      windows: (K, W, F), see :func:`~asr_core.decoding.padding.streaming_windows`.
+      position: windows consumed.
       frames_left: encoder output frames that are still to be searched.
       search: the state of its search.
     """
 
     def __init__(
-        self, key: K, features: Tensor, chunk_size: int, search: Any, geometry: FrameGeometry
+        self, key: K, features: Tensor, chunk_size: int, search: SearchStream, geometry: FrameGeometry
     ) -> None:
         self.key = key
         self.windows = streaming_windows(features, chunk_size, geometry)
@@ -34,26 +35,29 @@ class Stream(Generic[K]):
         self.search = search
 
     def take(self, num_frames: int) -> int:
-        """Count ``num_frames`` encoder output frames; returns how many of them are to be searched."""
+        """Count ``num_frames`` encoder output frames; return how many of them are to be searched."""
         searched = min(num_frames, self.frames_left)
         self.frames_left -= searched
         return searched
 
     @property
     def finished(self) -> bool:
+        """Whether all windows are consumed."""
         return self.position >= len(self.windows)
 
 
-def state_batch_dims(encoder: Any) -> List[int]:
-    """For each state tensor of a streaming encoder the dimension that counts streams.
+def state_batch_dims(encoder: StreamingModel) -> List[int]:
+    """Return the batch axis of each state tensor of a streaming encoder.
 
-    An encoder of ours says so; that of a TorchScript file cannot, there the shapes of one stream's states and two's are compared.
+    An encoder of ours has a method for it. A TorchScript file has not: there the shapes of one
+    stream's states and two's are compared.
     """
-    if hasattr(encoder, "state_batch_dims"):
-        return encoder.state_batch_dims()
-    one, two = encoder.get_init_states(1), encoder.get_init_states(2)
+    own = getattr(encoder, "state_batch_dims", None)
+    if own is not None:
+        return own()
+    device = torch.device("cpu")
     dims = []
-    for a, b in zip(one, two):
+    for a, b in zip(encoder.get_init_states(1, device), encoder.get_init_states(2, device)):
         differing = [d for d, (m, n) in enumerate(zip(a.shape, b.shape)) if m != n]
         if len(differing) != 1:
             raise ValueError(f"state of shape {tuple(a.shape)} has no single batch dimension")
@@ -62,17 +66,25 @@ def state_batch_dims(encoder: Any) -> List[int]:
 
 
 class StreamBatch(Generic[K]):
-    """The streams being decoded together, with their encoder states stacked.
+    """The streams that are decoded together, with their encoder states stacked.
 
     Args:
-      encoder: has ``geometry``, ``get_init_states(batch_size, device)``, ``streaming_forward(x, x_lens, states)``; an AsrModel in chunk
-        mode, or a :class:`~asr_core.export.loading.ScriptedModel`.
+      encoder: an AsrModel in chunk mode, or a :class:`~asr_core.export.torchscript.ScriptedModel`.
       search: a streaming search of the registry.
       chunk_size: in 50-Hz frames.
       device: where the encoder is.
+
+    Attributes:
+      streams: those that have not ended.
     """
 
-    def __init__(self, encoder: Any, search: Any, chunk_size: int, device: Any = "cpu") -> None:
+    def __init__(
+        self,
+        encoder: StreamingModel,
+        search: StreamingSearch[Any],
+        chunk_size: int,
+        device: Union[str, torch.device] = "cpu",
+    ) -> None:
         self._encoder = encoder
         self._search = search
         self._chunk_size = chunk_size
@@ -82,28 +94,26 @@ class StreamBatch(Generic[K]):
         self.streams: List[Stream[K]] = []
 
     def add(self, features: Iterable[Tuple[K, Tensor]]) -> None:
-        """Begin to decode utterances, given as (key, features (T, C))."""
-        new = [
-            Stream(
-                key, f.to(self._device), self._chunk_size, self._search.new_stream(), self._encoder.geometry
-            )
-            for key, f in features
-        ]
+        """Begin to decode utterances, given as (key, features (T, F))."""
+        new = [self._new_stream(key, f) for key, f in features]
         if not new:
             return
         states = self._encoder.get_init_states(len(new), self._device)
         self._states = stack_states([self._states, states], self._dims) if self.streams else list(states)
         self.streams += new
 
+    def _new_stream(self, key: K, features: Tensor) -> Stream[K]:
+        search, geometry = self._search.new_stream(), self._encoder.geometry
+        return Stream(key, features.to(self._device), self._chunk_size, search, geometry)
+
     @torch.inference_mode()
     def step(self) -> List[Stream[K]]:
-        """Advance every stream by one chunk; takes out and returns those that have ended."""
-        x = torch.stack([s.windows[s.position] for s in self.streams])
+        """Advance every stream by one chunk; take out and return those that have ended."""
+        x = torch.stack([s.windows[s.position] for s in self.streams])  # (N, W, F)
         x_lens = torch.full((len(x),), x.size(1), dtype=torch.int64, device=self._device)
         encoder_out, lens, self._states = self._encoder.streaming_forward(x, x_lens, self._states)
-        searched = torch.tensor(
-            [s.take(n) for s, n in zip(self.streams, lens.tolist())], dtype=torch.int64, device=self._device
-        )
+        wanted = [s.take(n) for s, n in zip(self.streams, lens.tolist())]
+        searched = torch.tensor(wanted, dtype=torch.int64, device=self._device)
         self._search.advance([s.search for s in self.streams], encoder_out, searched)
         for stream in self.streams:
             stream.position += 1
@@ -119,12 +129,12 @@ class StreamBatch(Generic[K]):
 def decode_streams(
     batch: StreamBatch[K], features: Iterable[Tuple[K, Tensor]], num_streams: int
 ) -> Iterator[Tuple[K, Hypothesis]]:
-    """Decode utterances chunk by chunk, at most ``num_streams`` at a time; a new one begins as soon as one has ended.
+    """Decode utterances chunk by chunk; a new one begins as soon as one has ended.
 
     Args:
       batch: an empty batch of streams.
-      features: (key, features (T, C)) of each utterance, read as places become free.
-      num_streams: places.
+      features: (key, features (T, F)) of each utterance, read as places become free.
+      num_streams: places: utterances decoded at a time.
 
     Yields:
       (key, hypothesis), in the order in which utterances end.
