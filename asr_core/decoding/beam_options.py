@@ -8,10 +8,14 @@ class LogitAdjustment(Protocol):
     """Any options that say how a search changes the model's output distribution, see :class:`LogitOptions`."""
 
     @property
-    def blank_penalty(self) -> float: ...
+    def blank_penalty(self) -> float:
+        """Subtracted from the logit of blank."""
+        ...
 
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float:
+        """Logits are divided by it."""
+        ...
 
 
 @dataclass(frozen=True)

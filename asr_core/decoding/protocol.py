@@ -1,6 +1,6 @@
 """What searches need of a model: interfaces that eager, scripted and traced models satisfy."""
 
-from typing import Iterator, List, Protocol, Tuple, TypeVar, Union
+from typing import Iterator, List, Protocol, Tuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,31 +21,35 @@ class Projection(Protocol):
         ...
 
 
-class StatelessDecoder(Protocol):
+class Decoder(Protocol):
+    """A predictor; searches look for ``context_size`` to see of which of the two kinds below it is."""
+
+    @property
+    def blank_id(self) -> int:
+        """Id of the blank."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of tokens."""
+        ...
+
+
+class StatelessDecoder(Decoder, Protocol):
     """A predictor that sees the last ``context_size`` tokens only."""
 
     @property
-    def blank_id(self) -> int: ...
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def context_size(self) -> int: ...
+    def context_size(self) -> int:
+        """Tokens that it sees."""
+        ...
 
     def __call__(self, y: Tensor, need_pad: bool) -> Tensor:
         """Map token ids (N, U) to (N, U - context_size + 1, D); -1 stands for no token."""
         ...
 
 
-class RecurrentDecoder(Protocol):
+class RecurrentDecoder(Decoder, Protocol):
     """A predictor that sees all tokens so far."""
-
-    @property
-    def blank_id(self) -> int: ...
-
-    @property
-    def vocab_size(self) -> int: ...
 
     def get_init_states(self, batch_size: int) -> Tuple[Tensor, Tensor]:
         """Return the states h (N, L, D) and c (N, L, H) before the first token."""
@@ -56,17 +60,18 @@ class RecurrentDecoder(Protocol):
         ...
 
 
-Decoder = Union[StatelessDecoder, RecurrentDecoder]
-
-
 class TransducerJoiner(Protocol):
     """A joiner. It may have ``internal_lm``, see :class:`~asr_core.models.joiner.Joiner`."""
 
     @property
-    def encoder_proj(self) -> Projection: ...
+    def encoder_proj(self) -> Projection:
+        """Projection of the encoder output."""
+        ...
 
     @property
-    def decoder_proj(self) -> Projection: ...
+    def decoder_proj(self) -> Projection:
+        """Projection of the predictor's output."""
+        ...
 
     def __call__(self, encoder_out: Tensor, decoder_out: Tensor, project_input: bool) -> Tensor:
         """Map projected inputs (..., J) to logits (..., V)."""
@@ -77,10 +82,14 @@ class Transducer(Protocol):
     """A model with a transducer head."""
 
     @property
-    def decoder(self) -> Decoder: ...
+    def decoder(self) -> Decoder:
+        """The predictor."""
+        ...
 
     @property
-    def joiner(self) -> TransducerJoiner: ...
+    def joiner(self) -> TransducerJoiner:
+        """The joiner."""
+        ...
 
 
 class CtcHead(Protocol):
@@ -99,7 +108,9 @@ class CtcModel(Protocol):
     """A model with a CTC head."""
 
     @property
-    def ctc_output(self) -> CtcHead: ...
+    def ctc_output(self) -> CtcHead:
+        """The CTC head."""
+        ...
 
 
 class AttentionDecoderHead(Protocol):
@@ -114,14 +125,18 @@ class AttentionModel(Protocol):
     """A model with an attention decoder."""
 
     @property
-    def attention_decoder(self) -> AttentionDecoderHead: ...
+    def attention_decoder(self) -> AttentionDecoderHead:
+        """The attention decoder."""
+        ...
 
 
 class StreamingModel(Protocol):
     """A causal encoder with its front end, fed window by window."""
 
     @property
-    def geometry(self) -> FrameGeometry: ...
+    def geometry(self) -> FrameGeometry:
+        """How feature frames become frames of encoder output."""
+        ...
 
     def get_init_states(self, batch_size: int, device: torch.device) -> List[Tensor]:
         """Return the states of ``batch_size`` streams that have not begun."""
@@ -141,20 +156,28 @@ class ModelWithHeads(Protocol):
     """A model that tells which heads it has."""
 
     @property
-    def use_transducer(self) -> bool: ...
+    def use_transducer(self) -> bool:
+        """Whether there is a transducer head."""
+        ...
 
     @property
-    def use_ctc(self) -> bool: ...
+    def use_ctc(self) -> bool:
+        """Whether there is a CTC head."""
+        ...
 
     @property
-    def use_attention_decoder(self) -> bool: ...
+    def use_attention_decoder(self) -> bool:
+        """Whether there is an attention decoder."""
+        ...
 
 
 class RecognitionModel(Transducer, CtcModel, AttentionModel, ModelWithHeads, Protocol):
     """A model as decoding methods get it; those of its heads that it lacks must not be asked for."""
 
     @property
-    def geometry(self) -> FrameGeometry: ...
+    def geometry(self) -> FrameGeometry:
+        """How feature frames become frames of encoder output."""
+        ...
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Map features (N, T, F) and lengths (N,) to the encoder output (N, T', C) and its lengths."""
