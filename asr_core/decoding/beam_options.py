@@ -1,11 +1,15 @@
-"""Options of the searches, as the searches take them; command lines have :class:`~asr_core.decoding.options.SearchOptions`."""
+"""Options of the searches, as the searches take them; command lines have
+:class:`~asr_core.decoding.options.SearchOptions`.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class LogitAdjustment(Protocol):
-    """Any options that say how a search changes the model's output distribution, see :class:`LogitOptions`."""
+    """Any options that say how a search changes the model's output distribution, see
+    :class:`LogitOptions`.
+    """
 
     @property
     def blank_penalty(self) -> float:

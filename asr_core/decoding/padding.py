@@ -30,7 +30,8 @@ def num_chunks(num_frames: Tensor, chunk_size: int, geometry: FrameGeometry = Fr
 
 
 def searched_frames(num_frames: Tensor, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
-    """Return the number of encoder output frames (N,) that are searched: of utterances and their tails.
+    """Return the number of encoder output frames (N,) that are searched: of utterances and their
+    tails.
 
     Args:
       num_frames: (N,) feature frames of each utterance.

@@ -22,7 +22,7 @@ class Projection(Protocol):
 
 
 class Decoder(Protocol):
-    """A predictor; searches look for ``context_size`` to see of which of the two kinds below it is."""
+    """A predictor; ``context_size`` distinguishes the two kinds below."""
 
     @property
     def blank_id(self) -> int:
@@ -172,7 +172,7 @@ class ModelWithHeads(Protocol):
 
 
 class RecognitionModel(Transducer, CtcModel, AttentionModel, ModelWithHeads, Protocol):
-    """A model as decoding methods get it; those of its heads that it lacks must not be asked for."""
+    """A model as decoding methods get it; heads that it lacks must not be asked for."""
 
     @property
     def geometry(self) -> FrameGeometry:
@@ -180,7 +180,7 @@ class RecognitionModel(Transducer, CtcModel, AttentionModel, ModelWithHeads, Pro
         ...
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
-        """Map features (N, T, F) and lengths (N,) to the encoder output (N, T', C) and its lengths."""
+        """Map features (N, T, F) and lengths (N,) to encoder output (N, T', C) and lengths."""
         ...
 
 

@@ -13,7 +13,9 @@ KEY_FACTOR = 6364136223846793005
 
 
 def extend_key(key: Tensor, token: Tensor, emits: Tensor) -> Tensor:
-    """Return the hashes (N, B) of token sequences after ``token`` (N, B), where ``emits`` (N, B) is true."""
+    """Return the hashes (N, B) of token sequences after ``token`` (N, B), where ``emits`` (N, B) is
+    true.
+    """
     return torch.where(emits, torch.add(token, key, alpha=KEY_FACTOR) + 1, key)
 
 

@@ -35,7 +35,7 @@ class Stream(Generic[K]):
         self.search = search
 
     def take(self, num_frames: int) -> int:
-        """Count ``num_frames`` encoder output frames; return how many of them are to be searched."""
+        """Count ``num_frames`` encoder output frames; return how many are to be searched."""
         searched = min(num_frames, self.frames_left)
         self.frames_left -= searched
         return searched

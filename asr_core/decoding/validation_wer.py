@@ -32,7 +32,7 @@ class WordErrors(NamedTuple):
 
 
 class GreedyErrors:
-    """Measures the word errors of a greedy search with the transducer, or with CTC where there is none.
+    """Word errors of a greedy search with the transducer, or with CTC where there is none.
 
     Args:
       decode: maps token ids to text.

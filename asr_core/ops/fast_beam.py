@@ -40,7 +40,8 @@ class Arcs(NamedTuple):
 
 
 class Frontier(NamedTuple):
-    """The states of N streams after some frame, (N, S): the first places of a row, sorted by context and graph state.
+    """The states of N streams after some frame, (N, S): the first places of a row, sorted by
+    context and graph state.
 
     Attributes:
       code: int64, the context.
@@ -325,7 +326,7 @@ def trivial_arcs(vocab_size: int, blank: int, device: torch.device) -> Arcs:
 def as_arcs(
     begin: np.ndarray, label: np.ndarray, dest: np.ndarray, score: np.ndarray, device: torch.device
 ) -> Arcs:
-    """Return the arrays of a graph as :class:`Arcs` on ``device``: (G + 1,) and three times (A,)."""
+    """Return the arrays of a graph, (G + 1,) and three (A,), as :class:`Arcs` on ``device``."""
 
     def on_device(x: np.ndarray, dtype: type) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x, dtype=dtype)).to(device)

@@ -1,4 +1,4 @@
-"""The intersection of :mod:`asr_core.decoding.ctc.graph_search` done by k2, where it is installed."""
+"""The intersection of :mod:`asr_core.decoding.ctc.graph_search` done by k2."""
 
 from typing import TYPE_CHECKING, Dict, List, NamedTuple
 
@@ -64,7 +64,7 @@ def k2_lattices(log_probs: Tensor, lens: Tensor, graph: Fsa, opts: GraphSearchOp
 
 
 def k2_graph(graph: Fsa, device: torch.device) -> "k2.Fsa":
-    """Return ``graph`` in k2's form: an arc labelled -1 leads from each final state to a last one."""
+    """Return ``graph`` in k2's form: arcs labelled -1 lead from final states to a last one."""
     import k2
 
     if _last and _last[0].graph is graph and _last[0].device == str(device):

@@ -52,7 +52,9 @@ def ctc_prefix_beam_search(
 
 
 class _Trace(NamedTuple):
-    """Origins of prefixes: parents, tokens and links (T, B) of :func:`asr_core.ops.cpu.ctc_prefix.advance`."""
+    """Origins of prefixes: parents, tokens and links (T, B) of
+    :func:`asr_core.ops.cpu.ctc_prefix.advance`.
+    """
 
     parents: np.ndarray
     tokens: np.ndarray
@@ -108,7 +110,8 @@ class CtcPrefixStream:
 
 
 class StreamingCtcPrefixSearch:
-    """CTC prefix beam search over streams, see :class:`~asr_core.decoding.protocol.StreamingSearch`.
+    """CTC prefix beam search over streams, see
+    :class:`~asr_core.decoding.protocol.StreamingSearch`.
 
     Args:
       model: eager or TorchScript.
@@ -215,8 +218,18 @@ class _Prefixes(NamedTuple):
         """Search frames ``first`` (N,) to ``last`` (N,), exclusive, of ``log_probs`` (N, T, V)."""
         parents, tokens, links = self.trace
         ops.advance(
-            log_probs, first, last, self.score, self.ident, self.begin, BLANK, KEY_FACTOR, parents, tokens, links
-        )  # fmt: skip
+            log_probs,
+            first,
+            last,
+            self.score,
+            self.ident,
+            self.begin,
+            BLANK,
+            KEY_FACTOR,
+            parents,
+            tokens,
+            links,
+        )
 
     def trace_of(self, row: int, num_frames: int) -> _Trace:
         """Return the origins (T, B) of stream ``row`` in its first ``num_frames`` frames."""

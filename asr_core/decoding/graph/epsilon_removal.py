@@ -69,7 +69,7 @@ class _Outputs:
         self._next = max([*self.names, int(graph.output.max(initial=0))]) + 1
 
     def joined(self, first: int, second: int) -> int:
-        """Return the label for the words of two labels, one after the other; 0 stands for no words."""
+        """Return the label for the words of two labels in sequence; 0 stands for no words."""
         if first == 0 or second == 0:
             return first or second
         words = (*self._words.get(first, (first,)), *self._words.get(second, (second,)))
@@ -113,7 +113,9 @@ class _Ways(NamedTuple):
 
 
 def _all_ways(removed: FsaArcs, goes_on: np.ndarray, outputs: _Outputs) -> _Ways:
-    """Return the ways along ``removed`` arcs to states where ``goes_on`` (S,): that have other arcs, or end."""
+    """Return the ways along ``removed`` arcs to states where ``goes_on`` (S,): that have other
+    arcs, or end.
+    """
     arcs: Dict[int, List[_Way]] = {}
     columns = (removed.source, removed.dest, removed.output, removed.score)
     for source, dest, output, score in zip(*(column.tolist() for column in columns)):
@@ -134,7 +136,9 @@ def _all_ways(removed: FsaArcs, goes_on: np.ndarray, outputs: _Outputs) -> _Ways
 
 
 def _ways_from(state: int, arcs: Dict[int, List[_Way]], outputs: _Outputs) -> Dict[Tuple[int, int], float]:
-    """Return the best score of each (state, output label) that ``arcs`` by source lead to from ``state``."""
+    """Return the best score of each (state, output label) that ``arcs`` by source lead to from
+    ``state``.
+    """
     found: Dict[Tuple[int, int], float] = {}
     todo, steps = [(state, 0, 0.0)], 0
     while todo:
@@ -164,7 +168,7 @@ def _folded(arcs: FsaArcs, ways: _Ways, outputs: _Outputs) -> FsaArcs:
 
 
 def _from_start(arcs: FsaArcs, ways: _Ways, start: int, outputs: _Outputs) -> FsaArcs:
-    """Return copies for the start, before which nothing comes, of the arcs that its ways lead to."""
+    """Return copies for the start of the arcs that its ways lead to: nothing comes before it."""
     out = arcs.at(np.zeros(0, np.int64))
     for to, words, score in ways.of(start):
         here = arcs.at(arcs.source == to)

@@ -123,7 +123,9 @@ class Fsa:
 
     @classmethod
     def parse(cls, lines: Iterable[str], name: str = "graph") -> "Fsa":
-        """Parse lines of OpenFst's text form, see :meth:`read`; ``name`` is the file in error messages."""
+        """Parse lines of OpenFst's text form, see :meth:`read`; ``name`` is the file in error
+        messages.
+        """
         integers = [array("q") for _ in range(4)]
         scores = array("f")
         final: Dict[int, float] = {}

@@ -70,7 +70,9 @@ class Lattice(NamedTuple):
         return kernels.sample(self.begin, self.dest, self.score, beta, scale, uniform)
 
     def shortest_path(self) -> Tuple[np.ndarray, float]:
-        """Return arcs (T,) and score of the best path; no arcs and -inf where the lattice has no path."""
+        """Return arcs (T,) and score of the best path; no arcs and -inf where the lattice has no
+        path.
+        """
         alpha, last = kernels.forward_best(self.begin, self.dest, self.score)  # (nodes,)
         ends = alpha + self.final
         node = int(np.argmax(ends))
@@ -89,7 +91,8 @@ class Lattice(NamedTuple):
         return np.repeat(np.arange(len(self.final)), np.diff(self.begin))
 
     def pruned(self, beam: float) -> "Lattice":
-        """Return the lattice without the arcs whose best path is worse than the best of all by more than ``beam``.
+        """Return the lattice without the arcs whose best path is worse than the best of all by more
+        than ``beam``.
 
         Nodes without arcs go, too.
         """
@@ -117,7 +120,9 @@ class Lattice(NamedTuple):
         return kernels.best_path(self.begin, self.dest, self.score, self.final, labels, wanted)
 
     def sequences(self, paths: np.ndarray, labels: np.ndarray) -> List[Tuple[int, ...]]:
-        """Return the different label sequences of ``paths`` (P, T), in the order in which they first come."""
+        """Return the different label sequences of ``paths`` (P, T), in the order in which they
+        first come.
+        """
         read = labels[paths]  # (P, T)
         return list(dict.fromkeys(tuple(row[row != 0].tolist()) for row in read))
 

@@ -19,7 +19,7 @@ class WordLm(NamedTuple):
 
     Attributes:
       ngram: over the ids of ``words.txt``.
-      words: (labels, k) int32, the words that each output label of the graph stands for, padded with -1.
+      words: (L, K) int32, the words of each output label of the graph, padded with -1.
     """
 
     ngram: NgramLm
@@ -43,7 +43,9 @@ class WordLm(NamedTuple):
         return self.ngram.sentence_log_prob([w for w in words if w != _NO_WORD])
 
     def advance(self, states: np.ndarray, labels: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Return the log-probabilities (M,) of output labels (M,) after n-gram states (M,), and the next states."""
+        """Return the log-probabilities (M,) of output labels (M,) after n-gram states (M,), and the
+        next states.
+        """
         total, states = np.zeros(len(states)), states.copy()
         for column in self.words[labels].T:
             (some,) = np.nonzero(column != _NO_WORD)
@@ -83,7 +85,8 @@ def without_graph_scores(lattice: Lattice, graph: Fsa) -> Lattice:
 def with_language_model(
     lattice: Lattice, graph: Fsa, lm: WordLm, most_arcs: int = _MOST_ARCS
 ) -> SplitLattice:
-    """Intersect a lattice with an n-gram: all its paths, with the n-gram's exact scores in place of the graph's.
+    """Intersect a lattice with an n-gram: all its paths, with the n-gram's exact scores in place of
+    the graph's.
 
     Nodes that different histories lead to are split. Where that makes too many arcs, the lattice is
     pruned with a beam that becomes narrower with each try.
@@ -108,7 +111,9 @@ def with_language_model(
 
 
 class _Layers:
-    """The result of an intersection, which grows by the nodes of one frame and the arcs that leave them."""
+    """The result of an intersection, which grows by the nodes of one frame and the arcs that leave
+    them.
+    """
 
     def __init__(self) -> None:
         self.counts: List[np.ndarray] = []  # arcs out of each node
@@ -122,7 +127,9 @@ class _Layers:
 
 
 def _intersected(lattice: Lattice, labels: np.ndarray, lm: WordLm, most_arcs: int) -> Optional[SplitLattice]:
-    """Return the lattice with output ``labels`` (A,) split by n-gram states; None if it has too many arcs."""
+    """Return the lattice with output ``labels`` (A,) split by n-gram states; None if it has too
+    many arcs.
+    """
     num_states = lm.ngram.num_states
     nodes, states = np.zeros(1, np.int64), np.array([lm.ngram.initial_state()], np.int64)
     following, layers = 1, _Layers()  # number of the first node of the next frame

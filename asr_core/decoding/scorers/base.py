@@ -14,7 +14,7 @@ class Scorer(Protocol):
     """
 
     def start(self, num: int, beam: int) -> States:
-        """Return the states before the first token of ``num`` utterances with ``beam`` hypotheses."""
+        """Return the states (N, B, ...) before the first token, N = ``num`` and B = ``beam``."""
         ...
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:

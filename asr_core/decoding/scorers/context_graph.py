@@ -11,7 +11,8 @@ from torch import Tensor
 
 
 class ContextGraph:
-    """A bonus for each token of a phrase as it is emitted, taken back where the phrase is not completed.
+    """A bonus for each token of a phrase as it is emitted, taken back where the phrase is not
+    completed.
 
     A state is the longest beginning of a phrase that ends at the last token. A completed phrase
     keeps its bonus and leads back to the start, so matches never overlap: the phrase that is
@@ -59,7 +60,9 @@ class ContextGraph:
         self._ends = torch.tensor([k > 0 for k in kept], dtype=torch.bool, device=device)
 
     def advance(self, state: Tensor, token: Tensor) -> Tuple[Tensor, Tensor]:
-        """Return the bonus and the next state after ``token`` (N, B) in ``state`` (N, B), or any other shape."""
+        """Return the bonus and the next state after ``token`` (N, B) in ``state`` (N, B), or any
+        other shape.
+        """
         child, found = self._child(state, token)
         node = state
         while not bool((found | (node == 0)).all()):
@@ -72,7 +75,9 @@ class ContextGraph:
         return bonus, to.masked_fill(completes, 0)
 
     def finish(self, state: Tensor) -> Tensor:
-        """Return minus the bonus of the phrases not completed in ``state`` (N, B), at an utterance's end."""
+        """Return minus the bonus of the phrases not completed in ``state`` (N, B), at an
+        utterance's end.
+        """
         return -self._value[state]
 
     def continuations(self, state: int) -> Tensor:
@@ -88,7 +93,7 @@ class ContextGraph:
             state = int(self._fail[state])
 
     def _child(self, state: Tensor, token: Tensor) -> Tuple[Tensor, Tensor]:
-        """Return the state after ``token`` (N, B) in the tree of phrases, and whether there is one."""
+        """Return the state after ``token`` (N, B) in the phrases, and whether there is one."""
         key = state * self._base + token
         at = torch.searchsorted(self._keys, key).clamp(max=len(self._keys) - 1)
         return self._children[at], (self._keys[at] == key) & (token < self._base)
@@ -129,7 +134,8 @@ class PhraseBoosts:
 
 
 def _links(children: List[Dict[int, int]], ends: List[bool], depth: List[int]) -> Tuple[List[int], List[int]]:
-    """Return for each state the state of its longest proper suffix, and the length of the phrase that it ends with.
+    """Return for each state the state of its longest proper suffix, and the length of the phrase
+    that it ends with.
 
     The length is that of the longest such phrase; 0 where there is none.
     """

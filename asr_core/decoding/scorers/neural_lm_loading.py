@@ -1,4 +1,6 @@
-"""Loading of neural language models from the checkpoints of their training (ours, or icefall's ``rnn_lm``)."""
+"""Loading of neural language models from the checkpoints of their training (ours, or icefall's
+``rnn_lm``).
+"""
 
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
@@ -68,7 +70,9 @@ def _kind(state: Mapping[str, Tensor]) -> str:
 def _build(
     lm_type: str, state: Mapping[str, Tensor], content: Mapping[str, Any], opts: LmOptions
 ) -> Tuple[NeuralLm, Dict[str, object]]:
-    """Make a model of the sizes that the weights have; return it, and these sizes by the options' names."""
+    """Make a model of the sizes that the weights have; return it, and these sizes by the options'
+    names.
+    """
     if _kind(state) != lm_type:
         raise UserError(
             f"the weights are of a language model of type {_kind(state)}, not {lm_type}: "

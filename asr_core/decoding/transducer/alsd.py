@@ -101,7 +101,7 @@ class _Live(NamedTuple):
     scorers: Tuple[States, ...]
 
     def of(self, rows: Tensor) -> "_Live":
-        """Return those of the utterances where ``rows`` (N,) is true, or at indices ``rows`` (n,)."""
+        """Return those of utterances ``rows``, a mask (N,) or indices (n,)."""
         return _Live(
             score=self.score[rows],
             extra=self.extra[rows],
@@ -155,7 +155,9 @@ class _Tree:
 
 
 class _Complete(NamedTuple):
-    """Complete hypotheses of N utterances, (N, B), the best first; empty places have the score -inf."""
+    """Complete hypotheses of N utterances, (N, B), the best first; empty places have the score
+    -inf.
+    """
 
     score: Tensor
     node: Tensor
@@ -244,7 +246,7 @@ class _Search:
           lens: (N,) frames.
           cap: (N,) tokens that an utterance may have.
         """
-        # a hypothesis of s symbols, u of them tokens, is at frame s - u; empty places may lie beyond
+        # a hypothesis of s symbols with u tokens is at frame s - u; empty places may lie beyond
         time = torch.minimum(step - live.length, lens[rows].unsqueeze(1) - 1)  # (n, B)
         decoder_out = self._predictor.output(live.predictor)  # (n, B, J)
         logits = self._joiner(x[rows.unsqueeze(1), time], decoder_out, project_input=False)
@@ -304,7 +306,7 @@ class _Search:
         tree = self._tree.lists()
         out: List[List[Hypothesis]] = []
         for scores, nodes in zip(complete.score.tolist(), complete.node.tolist()):
-            # without merging there may be several alignments of the same tokens: the best comes first
+            # without merging there may be several alignments of some tokens: the best is first
             found: Dict[Tuple[int, ...], Hypothesis] = {}
             for score, node in zip(scores, nodes):
                 if len(found) == most > 0:

@@ -19,7 +19,8 @@ def fits_table(decoder: StatelessDecoder) -> bool:
 
 
 class ContextTable:
-    """Projected predictor outputs by context, see :class:`~asr_core.decoding.transducer.contexts.Contexts`.
+    """Projected predictor outputs by context, see
+    :class:`~asr_core.decoding.transducer.contexts.Contexts`.
 
     A stateless predictor sees only the last ``context_size`` tokens, so a search meets few
     different contexts again and again. A context is one integer: its tokens, each plus one, are the
@@ -64,15 +65,15 @@ class ContextTable:
         self._slots = torch.full((contexts if contexts <= _MAX_CONTEXTS else 0,), -1, device=self.device)
 
     def start(self, *shape: int) -> Tensor:
-        """Return the contexts (*shape) of utterances that have not begun: no tokens, then a blank."""
+        """Return the contexts (*shape) before an utterance: no tokens, then a blank."""
         return torch.full(shape, self.blank_id + 1, dtype=torch.int64, device=self.device)
 
     def append(self, code: Tensor, token: Tensor) -> Tensor:
-        """Return the contexts ``code`` (N, B) after emitting ``token`` (N, B), or any other shape."""
+        """Return the contexts ``code`` after ``token``, both (N, B) or any other shape."""
         return torch.add(token, code.remainder(self.keep), alpha=self.base).add_(1)
 
     def __call__(self, code: Tensor) -> Tensor:
-        """Return projected predictor outputs (M, J) of contexts ``code`` (M,), or any other shape."""
+        """Return projected predictor outputs (M, J) of contexts (M,), or any other shape."""
         if not len(self._slots):
             return self._evaluate(code.reshape(-1)).view(*code.shape, -1)
         slot = self._slots[code]

@@ -37,7 +37,9 @@ class Contexts(Protocol):
     keep: int
 
     def start(self, num: int) -> Tensor:
-        """Begin with ``num`` new utterances: return their codes (num,) and keep nothing of earlier ones."""
+        """Begin with ``num`` new utterances: return their codes (num,) and keep nothing of earlier
+        ones.
+        """
         ...
 
     def __call__(self, code: Tensor) -> Tensor:

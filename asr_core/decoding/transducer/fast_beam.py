@@ -1,4 +1,5 @@
-"""Fast beam search: a beam of predictor contexts and graph states, best paths merged where they meet.
+"""Fast beam search: a beam of predictor contexts and graph states, best paths merged where they
+meet.
 
 Kang et al. 2023, "Fast and parallel decoding for transducer", https://arxiv.org/abs/2211.00484.
 """
@@ -50,7 +51,7 @@ def fast_beam_search(
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
       opts: beam and limits.
-      graph: over tokens; None accepts everything. Where it has output labels, hypotheses have words.
+      graph: over tokens; None accepts everything. With output labels, hypotheses have words.
     """
     search = FastBeamCore(model, opts, graph)
     packed = pack_frames(encoder_out, encoder_out_lens)
@@ -63,7 +64,8 @@ def fast_beam_search(
 
 
 class FastBeamStream(PathStream[ops.Frontier]):
-    """The state of fast beam search in one stream: its frontier, and the arcs on the best path to each state.
+    """The state of fast beam search in one stream: its frontier, and the arcs on the best path to
+    each state.
 
     Attributes:
       cache: what the predictor has to keep.
@@ -182,7 +184,9 @@ class FastBeamCore(FrameSynchronousSearch[ops.Frontier]):
         )
 
     def step(self, frame: Tensor, state: ops.Frontier) -> Tuple[ops.Frontier, Tensor, Tensor]:
-        """Consume one projected frame (N, J), see :class:`FrameSynchronousSearch`; the symbols are arcs."""
+        """Consume one projected frame (N, J), see :class:`FrameSynchronousSearch`; the symbols are
+        arcs.
+        """
         code, stream, index = ops.contexts_of(state)  # (M,), (M,), (N, S)
         log_probs = self._log_probs(frame[stream], code)  # (M, V)
         after = ops.advance(state, index, log_probs, self.arcs, self._limits, self._keep_transitions)
@@ -190,7 +194,9 @@ class FastBeamCore(FrameSynchronousSearch[ops.Frontier]):
         return after.frontier, after.parent, after.arc
 
     def _log_probs(self, frame: Tensor, code: Tensor) -> Tensor:
-        """Return the scores (M, V) of the tokens after contexts ``code`` (M,) on projected frames (M, J)."""
+        """Return the scores (M, V) of the tokens after contexts ``code`` (M,) on projected frames
+        (M, J).
+        """
         opts, blank = self._opts, self._contexts.blank_id
         decoder_out = self._contexts(code)  # (M, J)
         logits = self.joiner(frame, decoder_out, project_input=False)

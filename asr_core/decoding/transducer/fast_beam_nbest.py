@@ -1,4 +1,6 @@
-"""N-best methods of fast beam search: paths drawn from the lattice, ranked by one of three criteria."""
+"""N-best methods of fast beam search: paths drawn from the lattice, ranked by one of three
+criteria.
+"""
 
 from typing import Callable, List, Optional, Sequence, Tuple
 
@@ -69,7 +71,8 @@ def fast_beam_oracle_nbest(
     opts: FastBeamOptions = FastBeamOptions(ilme_scale=ILME_SCALE),
     nbest: NbestOptions = NbestOptions(),
 ) -> List[List[Hypothesis]]:
-    """Draw paths from the lattice and take those with the fewest errors: what no rescoring of these paths can beat.
+    """Draw paths from the lattice and take those with the fewest errors: what no rescoring of these
+    paths can beat.
 
     Args:
       references: token ids of each utterance's transcript.

@@ -1,4 +1,4 @@
-"""What searches share that take one step per frame: the loop over frames, back pointers, streams."""
+"""Searches that take one step per frame: their loop, back pointers and streams."""
 
 from typing import Generic, List, NamedTuple, Protocol, Sequence, Tuple, TypeVar
 

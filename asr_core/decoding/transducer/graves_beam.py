@@ -77,7 +77,8 @@ def graves_beam_search(
     found = [search.run(x[:length]) for x, length in zip(projected, encoder_out_lens.tolist())]
     if search.endless:
         logging.warning(
-            "the model wanted to emit tokens without end at %d frames; modified_beam_search emits one a frame",
+            "the model wanted to emit tokens without end at %d frames; "
+            "modified_beam_search emits one a frame",
             search.endless,
         )
     return [hypotheses[: opts.num_best or None] for hypotheses in found]

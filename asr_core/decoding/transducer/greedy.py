@@ -151,7 +151,7 @@ class StreamingGreedySearch:
 
 
 def _collect(rounds: List[Tensor], num: int) -> List[Path]:
-    """Turn columns (utterance, token, frame) in the order of emission, (3, n) a round, into paths."""
+    """Turn columns (utterance, token, frame), (3, n) a round in order of time, into paths."""
     lists: List[Tuple[List[int], List[int]]] = [([], []) for _ in range(num)]
     if rounds:
         for row, token, frame in torch.cat(rounds, dim=1).T.tolist():

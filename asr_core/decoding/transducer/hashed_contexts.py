@@ -15,13 +15,14 @@ _BASE = 3_000_017  # above any vocabulary; times the prime it stays below 2^62
 
 
 class HashedContexts:
-    """Contexts named by a hash of all their tokens, see :class:`~asr_core.decoding.transducer.contexts.Contexts`.
+    """Contexts named by a hash of all their tokens, see
+    :class:`~asr_core.decoding.transducer.contexts.Contexts`.
 
     For LSTM predictors, and for those that see more tokens than fit into 64 bits. With ``keep`` a
     prime of 40 bits, the code ``(code mod keep) * base + token + 1`` is a polynomial hash of the
-    tokens that still holds the last one and, modulo ``keep``, names the context; so a new context is
-    made from the one before it, which the search evaluated a frame earlier. Two different contexts
-    of an utterance share a name with a probability of about 10^-12.
+    tokens that still holds the last one and, modulo ``keep``, names the context; so a new context
+    is made from the one before it, which the search evaluated a frame earlier. Two different
+    contexts of an utterance share a name with a probability of about 10^-12.
 
     Args:
       model: eager or TorchScript.
@@ -67,7 +68,9 @@ class HashedContexts:
         return self._predictor.output(select(states, torch.searchsorted(names, keys)))[inverse]
 
     def remember(self, code: Tensor, valid: Tensor) -> List[Optional[ContextCache]]:
-        """Return the predictor's states in the contexts ``code`` (N, S) of N streams where ``valid`` (N, S)."""
+        """Return the predictor's states in the contexts ``code`` (N, S) of N streams where
+        ``valid`` (N, S).
+        """
         self(code[valid])
         return [self._of(row[here]) for row, here in zip(code, valid)]
 

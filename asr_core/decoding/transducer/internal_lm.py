@@ -47,7 +47,8 @@ def internal_log_probs(
 
 
 class InternalLmScorer(Scorer):
-    """Minus ``scale`` times the internal language model's log-probability of a token, given that it is not blank.
+    """Minus ``scale`` times the internal language model's log-probability of a token, given that it
+    is not blank.
 
     Args:
       model: eager or TorchScript.
@@ -64,7 +65,9 @@ class InternalLmScorer(Scorer):
         return self._predictor.start(num, beam)
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
-        """Score one more token, see :class:`Scorer`; the joiner is run only where a token is emitted."""
+        """Score one more token, see :class:`Scorer`; the joiner is run only where a token is
+        emitted.
+        """
         blank, score = self._predictor.blank_id, torch.zeros(token.shape, device=token.device)
         if not bool(emits.any()):
             return score, states

@@ -170,7 +170,9 @@ class BeamCore(FrameSynchronousSearch[BeamState]):
         return total
 
     def ranked(self, final: Tensor, state: BeamState) -> Tensor:
-        """Return the places (N, B) of the hypotheses by ``final`` score (N, B) per token, the best first."""
+        """Return the places (N, B) of the hypotheses by ``final`` score (N, B) per token, the best
+        first.
+        """
         return (final / state.length).argsort(dim=1, descending=True, stable=True)
 
     def step(self, frame: Tensor, state: BeamState) -> Tuple[BeamState, Tensor, Tensor]:
@@ -202,7 +204,8 @@ class BeamCore(FrameSynchronousSearch[BeamState]):
 
 
 def merge_equal(score: Tensor, key: Tensor, earlier: Tensor) -> Tensor:
-    """Add up the probabilities of equal sequences in the first (best) of their places, and empty the others.
+    """Add up the probabilities of equal sequences in the first (best) of their places, and empty
+    the others.
 
     Args:
       score, key: (N, B), log-probabilities and hashes, equal for equal sequences.

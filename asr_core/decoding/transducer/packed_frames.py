@@ -1,4 +1,4 @@
-"""A padded batch cut into frames, so that a search only works on utterances that still go on."""
+"""Batches cut into frames, so that a search only works on utterances that have not ended."""
 
 from typing import List, NamedTuple
 
@@ -10,7 +10,7 @@ class PackedFrames(NamedTuple):
     """A batch sorted by descending length and cut along time.
 
     Attributes:
-      frames: for each time step the frames of the utterances that still go on, (n_t, C) with n_t never growing.
+      frames: for each time step t the frames (N_t, C) of utterances that go on; N_t never grows.
       order: (N,) int64, ``order[i]`` is the place in the given batch of the i-th longest utterance.
     """
 
@@ -19,7 +19,7 @@ class PackedFrames(NamedTuple):
 
 
 def pack_frames(x: Tensor, lens: Tensor) -> PackedFrames:
-    """Sort by length and cut along time; padding is left out.
+    """Sort a batch by length and cut it along time; padding is left out.
 
     Args:
       x: (N, T, C).

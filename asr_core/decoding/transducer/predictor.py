@@ -1,4 +1,6 @@
-"""The predictor as searches use it: its states after the tokens so far, for many hypotheses at a time."""
+"""The predictor as searches use it: its states after the tokens so far, for many hypotheses at a
+time.
+"""
 
 from typing import Optional, Protocol, cast
 
@@ -30,11 +32,13 @@ class PredictorStates(Protocol):
         ...
 
     def output(self, states: States) -> Tensor:
-        """Return projected predictor outputs (N, B, J) of states (N, B, ...), or any other shape."""
+        """Return projected outputs (N, B, J) of states (N, B, ...), or any other shape."""
         ...
 
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
-        """Return the states after ``token`` (N, B) int64 where ``emits`` (N, B); elsewhere as they were."""
+        """Return the states after ``token`` (N, B) int64 where ``emits`` (N, B); elsewhere as they
+        were.
+        """
         ...
 
 
@@ -78,7 +82,9 @@ class CodedStates(PredictorStates):
 
 
 class TokenStates(PredictorStates):
-    """A stateless predictor with too many contexts to number them: the state is the last tokens themselves."""
+    """A stateless predictor with too many contexts to number them: the state is the last tokens
+    themselves.
+    """
 
     def __init__(self, model: Transducer) -> None:
         self._decoder = cast(StatelessDecoder, model.decoder)
@@ -108,7 +114,9 @@ class TokenStates(PredictorStates):
 
 
 class RecurrentStates(PredictorStates):
-    """An LSTM predictor: the states are its projected output, and the outputs and cells of its layers."""
+    """An LSTM predictor: the states are its projected output, and the outputs and cells of its
+    layers.
+    """
 
     def __init__(self, model: Transducer) -> None:
         self._decoder = cast(RecurrentDecoder, model.decoder)
@@ -136,7 +144,9 @@ class RecurrentStates(PredictorStates):
         return states[0]
 
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
-        """Return the states (N, B, ...) after ``token`` (N, B); only hypotheses that grow are evaluated."""
+        """Return the states (N, B, ...) after ``token`` (N, B); only hypotheses that grow are
+        evaluated.
+        """
         index = emits.flatten().nonzero().squeeze(1)  # (M,), the hypotheses that grow
         if not len(index):
             return states

@@ -1,4 +1,5 @@
-"""Frames of log-probabilities against a decoding graph: a time-synchronous beam search, and the lattice of what it kept.
+"""Frames of log-probabilities against a decoding graph: a time-synchronous beam search, and the
+lattice of what it kept.
 
 The search goes twice over an utterance. Forwards it remembers, for each frame, the graph's states
 within the beam and the score of the best path to each. Backwards it walks the same arcs again, now
@@ -36,9 +37,11 @@ class Graph(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _expand(
-    state: Array, alpha: Array, row: Array, graph: Graph, beam: float, place: Array, new_state: Array, new_alpha: Array
+    state: Array, alpha: Array, row: Array, graph: Graph, beam: float,
+    place: Array, new_state: Array, new_alpha: Array,
 ) -> Tuple[int, float]:  # fmt: skip
-    """Follow all arcs out of ``state`` (n,) but those that are worse than the best by more than ``beam``.
+    """Follow all arcs out of ``state`` (n,) but those that are worse than the best by more than
+    ``beam``.
 
     Args:
       state, alpha: (n,), the states before the frame and the scores of the best paths to them.

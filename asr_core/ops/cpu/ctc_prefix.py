@@ -1,9 +1,12 @@
-"""Frames of CTC prefix beam search, utterance by utterance (see :mod:`asr_core.decoding.ctc.prefix_beam`).
+"""The frames of CTC prefix beam search, utterance by utterance.
 
-A live prefix is a row of ``score`` (B, 5) and of ``ident`` (B, 5). Its scores are the log-probabilities of its alignments that end in
-blank and of those that end in its last token, what scorers gave it, and the log-probabilities of the best alignment of either kind. It is
-known by a hash of its tokens, the hash of all but the last, the last token, and the links of its two best alignments. A link stands for a
-token on an alignment: frame times B plus a place; ``links`` leads from it to the token before, -1 is none. Live prefixes come first.
+See :mod:`asr_core.decoding.ctc.prefix_beam`. A live prefix is a row of ``score`` (B, 5) and of
+``ident`` (B, 5). Its scores are the log-probabilities of its alignments that end in blank and of
+those that end in its last token, the scorers' scores, and the log-probabilities of the best
+alignment of either kind. Its identity is a hash of its tokens, the hash of all but the last, the
+last token, and the links of its two best alignments. A link stands for a token on an alignment:
+frame times B plus a place; ``links`` leads from it to the token before, -1 is none. Live prefixes
+come first.
 """
 
 from typing import Tuple
@@ -14,6 +17,8 @@ from numba import njit
 NEVER = -np.inf
 BLANK, TOKEN, EXTRA, BEST_BLANK, BEST_TOKEN = range(5)  # columns of scores
 KEY, PARENT_KEY, LAST, LINK_BLANK, LINK_TOKEN = range(5)  # columns of identities
+_NOT_GROWN = -2  # a link that is none, for prefixes into which no other grows
+Array = np.ndarray
 
 
 @njit(cache=True, nogil=True)
@@ -23,8 +28,11 @@ def _log_add(a: float, b: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _descending(values: np.ndarray, count: int) -> np.ndarray:
-    """The order of the first ``count`` of ``values``, the greatest first (Shell's sort, which compiles fast)."""
+def _descending(values: Array, count: int) -> Array:
+    """Return the order (N,) of the first ``count`` of ``values``, the greatest first.
+
+    This is Shell's sort, which compiles fast.
+    """
     order = np.empty(count, np.int64)
     for i in range(count):
         order[i] = i
@@ -43,7 +51,7 @@ def _descending(values: np.ndarray, count: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _sift(rank: np.ndarray, item: np.ndarray, count: int) -> None:
+def _sift(rank: Array, item: Array, count: int) -> None:
     """Restore the order of a heap, the lowest rank on top, after its top was replaced."""
     at = 0
     while True:
@@ -60,8 +68,8 @@ def _sift(rank: np.ndarray, item: np.ndarray, count: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _push(rank: np.ndarray, item: np.ndarray, count: int, new_rank: float, new_item: int) -> int:
-    """Keep the highest ranks in a heap of at most ``len(rank)``; returns how many it holds."""
+def _push(rank: Array, item: Array, count: int, new_rank: float, new_item: int) -> int:
+    """Keep the highest ranks in a heap of at most ``len(rank)``; return how many it holds."""
     if count == len(rank):
         if new_rank > rank[0]:
             rank[0], item[0] = new_rank, new_item
@@ -76,8 +84,10 @@ def _push(rank: np.ndarray, item: np.ndarray, count: int, new_rank: float, new_i
 
 
 @njit(cache=True, nogil=True)
-def _best_source(score: np.ndarray, ident: np.ndarray, a: int, needs_blank: bool) -> Tuple[float, int]:
-    """The best alignment of prefix ``a`` that another token may follow, and its link."""
+def _best_source(score: Array, ident: Array, a: int, needs_blank: bool) -> Tuple[float, int]:
+    """Return the score of the best alignment of prefix ``a`` that another token may follow, and its
+    link.
+    """
     if needs_blank or score[a, BEST_BLANK] >= score[a, BEST_TOKEN]:
         return score[a, BEST_BLANK], ident[a, LINK_BLANK]
     return score[a, BEST_TOKEN], ident[a, LINK_TOKEN]
@@ -85,13 +95,22 @@ def _best_source(score: np.ndarray, ident: np.ndarray, a: int, needs_blank: bool
 
 @njit(cache=True, nogil=True)
 def _stay(
-    frame: np.ndarray, score: np.ndarray, ident: np.ndarray, total: np.ndarray, live: int, blank: int, stay: np.ndarray,
-    links: np.ndarray, came: np.ndarray, parent: np.ndarray,
+    frame: Array, score: Array, ident: Array, total: Array, live: int, blank: int,
+    stay: Array, links: Array, came: Array, parent: Array,
 ) -> None:  # fmt: skip
-    """Scores and links of the live prefixes that do not grow.
+    """Compute scores and links of the live prefixes that do not grow.
 
-    Prefix a may grow into prefix i, which is live already: their probabilities add up there. ``parent[i]`` is a or -1; ``came[i]`` is
-    the link that the best alignment of i came from where it grew now, else -2.
+    Prefix a may grow into prefix i, which is live already: their probabilities add up there.
+
+    Args:
+      frame: (V,) log-probabilities.
+      score, ident: (B, 5), before the frame.
+      total: (B,) log-probability of each prefix.
+      live: how many prefixes there are.
+      blank: its id.
+      stay, links: (live, 5) and (live, 2), get the scores and the links.
+      came: (live,), gets the link that the best alignment of i came from where it grew now.
+      parent: (live,), gets a, or -1.
     """
     for i in range(live):
         last = ident[i, LAST]
@@ -101,7 +120,7 @@ def _stay(
         best, link = _best_source(score, ident, i, False)
         stay[i, BEST_BLANK], links[i, 0] = best + frame[blank], link
         stay[i, BEST_TOKEN], links[i, 1] = score[i, BEST_TOKEN] + frame[last], ident[i, LINK_TOKEN]
-        came[i], parent[i] = -2, -1
+        came[i], parent[i] = _NOT_GROWN, -1
         if last == blank:
             stay[i, TOKEN] = stay[i, BEST_TOKEN] = NEVER
             continue
@@ -121,12 +140,17 @@ def _stay(
 
 @njit(cache=True, nogil=True)
 def _select(
-    frame: np.ndarray, score: np.ndarray, ident: np.ndarray, total: np.ndarray, live: int, blank: int, stay: np.ndarray,
-    parent: np.ndarray, rank: np.ndarray, item: np.ndarray,
+    frame: Array, score: Array, ident: Array, total: Array, live: int, blank: int,
+    stay: Array, parent: Array, rank: Array, item: Array,
 ) -> int:  # fmt: skip
-    """The best prefixes into ``rank`` and ``item`` (B,): -1 - i for prefix i that stays, a * V + v for a that grows by v.
+    """Choose the best prefixes after a frame; return how many there are.
 
-    Tokens are tried from the most probable on, and no further than they can matter. Returns how many there are.
+    Tokens are tried from the most probable on, and no further than they can matter.
+
+    Args:
+      frame, score, ident, total, live, blank, stay, parent: as of :func:`_stay`, (V,), (B, 5), ...
+      rank, item: (B,), get the scores of the prefixes, and -1 - i for prefix i that stays,
+        a * V + v for a that grows by v.
     """
     num_tokens, count = len(frame), 0
     base, highest = np.empty(live), NEVER
@@ -170,10 +194,10 @@ def _select(
 
 @njit(cache=True, nogil=True)
 def _frame(
-    frame: np.ndarray, score: np.ndarray, ident: np.ndarray, now: int, blank: int, factor: int, parents: np.ndarray, tokens: np.ndarray,
-    links: np.ndarray,
+    frame: Array, score: Array, ident: Array, now: int, blank: int, factor: int,
+    parents: Array, tokens: Array, links: Array,
 ) -> None:  # fmt: skip
-    """One frame (V,) of one utterance; changes ``score`` and ``ident``, notes where each place came from."""
+    """Search one frame (V,) of one utterance, number ``now``; see :func:`advance`."""
     beam, live = len(score), 0
     total = np.empty(beam)
     while live < beam:
@@ -201,7 +225,7 @@ def _frame(
             for column in range(5):
                 score[place, column], ident[place, column] = stay[a, column], old_ident[a, column]
             ident[place, LINK_BLANK], ident[place, LINK_TOKEN] = stay_links[a, 0], stay_links[a, 1]
-            if came[a] != -2:
+            if came[a] != _NOT_GROWN:
                 ident[place, LINK_TOKEN], links[place] = link, came[a]
         else:
             a, v = choice // len(frame), choice % len(frame)
@@ -218,8 +242,8 @@ def _frame(
 
 @njit(cache=True, nogil=True)
 def advance(
-    log_probs: np.ndarray, first: np.ndarray, last: np.ndarray, score: np.ndarray, ident: np.ndarray, begin: np.ndarray, blank: int,
-    factor: int, parents: np.ndarray, tokens: np.ndarray, links: np.ndarray,
+    log_probs: Array, first: Array, last: Array, score: Array, ident: Array, begin: Array,
+    blank: int, factor: int, parents: Array, tokens: Array, links: Array,
 ) -> None:  # fmt: skip
     """Search frames ``log_probs[n, first[n] : last[n]]`` (N, T, V) of N utterances.
 
@@ -227,8 +251,9 @@ def advance(
       score, ident: (N, B, 5), the live prefixes, changed in place.
       begin: (N,) frames that each utterance had before those of ``log_probs``.
       blank: its id.
-      factor: what hashes are multiplied by.
-      parents, tokens: (N, T, B) int32; for each place the place that its prefix came from, and the token that it got or blank.
+      factor: of the polynomials that hashes are.
+      parents, tokens: (N, T, B) int32; for each place the place that its prefix came from, and the
+        token that it got or blank.
       links: (N, T, B) int64, valid where a link points.
     """
     for n in range(len(first)):
@@ -248,9 +273,16 @@ def advance(
 
 @njit(cache=True, nogil=True)
 def trace_back(
-    parents: np.ndarray, tokens: np.ndarray, links: np.ndarray, blank: int, place: int, link: int
-) -> Tuple[np.ndarray, np.ndarray]:
-    """Tokens of the prefix at ``place`` after the last frame of (T, B), and their frames on the alignment that ends with ``link``."""
+    parents: Array, tokens: Array, links: Array, blank: int, place: int, link: int
+) -> Tuple[Array, Array]:
+    """Return the tokens of a prefix and their frames.
+
+    Args:
+      parents, tokens, links: (T, B), of :func:`advance`.
+      blank: its id.
+      place: of the prefix after the last frame.
+      link: the last token of the alignment whose frames are wanted.
+    """
     found, times = np.empty(len(parents), np.int64), np.empty(len(parents), np.int64)
     length, beam = 0, parents.shape[1]
     for t in range(len(parents) - 1, -1, -1):

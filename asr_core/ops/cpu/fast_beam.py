@@ -12,7 +12,8 @@ Transitions = Tuple[Array, Array, Array, Array, Array]
 
 
 class _Stream(NamedTuple):
-    """The states of one stream before a frame, all (S,): see :class:`asr_core.ops.fast_beam.Frontier`.
+    """The states of one stream before a frame, all (S,): see
+    :class:`asr_core.ops.fast_beam.Frontier`.
 
     Attributes:
       code, graph_state, score: of each state, -inf from the first empty place on.
@@ -26,7 +27,7 @@ class _Stream(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """A decoding graph, see :class:`asr_core.ops.fast_beam.Arcs`: (G + 1,) and three arrays (A,)."""
+    """A decoding graph, (G + 1,) and three arrays (A,): :class:`asr_core.ops.fast_beam.Arcs`."""
 
     begin: Array
     label: Array
@@ -71,7 +72,8 @@ def _worst(scores: Array, count: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _best_contexts(
-    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, beam: float, best_code: Array, best_score: Array
+    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, beam: float,
+    best_code: Array, best_score: Array,
 ) -> Tuple[int, float]:  # fmt: skip
     """Find the best contexts of one stream after a frame.
 
@@ -135,7 +137,8 @@ def grown(x: Array) -> Array:
 
 @njit(cache=True, nogil=True)
 def _transitions(
-    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, cut: float, kept_codes: Array, last: Array
+    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, cut: float,
+    kept_codes: Array, last: Array,
 ) -> Tuple[Array, Array, Array, Array]:  # fmt: skip
     """Find the transitions of one stream that reach ``cut`` and lead to one of ``kept_codes``.
 
@@ -213,7 +216,9 @@ def _merge(group: Array, total: Array, max_states: int) -> Tuple[Array, Array]:
 
 @njit(cache=True, nogil=True)
 def _appended(chunk: Array, count: int, more: Array) -> Array:
-    """Return ``chunk`` with ``more`` (M,) from place ``count`` on, in a larger array where there is no room."""
+    """Return ``chunk`` with ``more`` (M,) from place ``count`` on, in a larger array where there is
+    no room.
+    """
     while count + len(more) > len(chunk):
         chunk = grown(chunk)
     chunk[count : count + len(more)] = more
@@ -221,8 +226,12 @@ def _appended(chunk: Array, count: int, more: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _grouped(stream: _Stream, graph: _Graph, source: Array, arc: Array, step: Array, context: Array) -> Tuple[Array, Array]:  # fmt: skip
-    """Return the state that each transition leads to, as one integer, and the score of the path; both (L,)."""
+def _grouped(
+    stream: _Stream, graph: _Graph, source: Array, arc: Array, step: Array, context: Array
+) -> Tuple[Array, Array]:
+    """Return the state that each transition leads to, as one integer, and the score of the path;
+    both (L,).
+    """
     graph_states = len(graph.begin) - 1
     group, total = np.empty(len(arc), np.int64), np.empty(len(arc), np.float64)
     for i in range(len(arc)):
@@ -257,10 +266,12 @@ class _Moves(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _moves(
-    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, beam: float, max_states: int, best_code: Array,
-    best_score: Array, last: Array,
+    stream: _Stream, graph: _Graph, digits: _Digits, log_probs: Array, beam: float, max_states: int,
+    best_code: Array, best_score: Array, last: Array,
 ) -> _Moves:  # fmt: skip
-    """Advance one stream; ``best_code`` and ``best_score`` (C,) are room for contexts, ``last`` (V,) is false."""
+    """Advance one stream; ``best_code`` and ``best_score`` (C,) are room for contexts, ``last``
+    (V,) is false.
+    """
     kept, cut = _best_contexts(stream, graph, digits, log_probs, beam, best_code, best_score)
     codes = np.sort(best_code[:kept])
     for c in codes:
@@ -276,10 +287,13 @@ def _moves(
 
 @njit(cache=True, nogil=True)
 def advance(
-    code: Array, graph_state: Array, score: Array, index: Array, log_probs: Array, begin: Array, label: Array, dest: Array,
-    weight: Array, beam: float, max_contexts: int, max_states: int, base: int, keep: int, blank: int, all_transitions: bool,
+    code: Array, graph_state: Array, score: Array, index: Array, log_probs: Array,
+    begin: Array, label: Array, dest: Array, weight: Array, beam: float, max_contexts: int,
+    max_states: int, base: int, keep: int, blank: int, all_transitions: bool,
 ) -> Tuple[Array, Array, Array, Array, Array, Transitions]:  # fmt: skip
-    """See :func:`asr_core.ops.fast_beam.advance`; arrays in the order of its arguments' fields, (N, S) for states."""
+    """See :func:`asr_core.ops.fast_beam.advance`; its arguments' fields in order, (N, S) for
+    states.
+    """
     N, S = code.shape
     graph, digits = _Graph(begin, label, dest, weight), _Digits(base, keep, blank)
     new_code, new_state = np.zeros((N, S), np.int64), np.zeros((N, S), np.int64)

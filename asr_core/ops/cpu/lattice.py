@@ -1,4 +1,5 @@
-"""Sums, samples and alignments over lattices: acyclic graphs whose arcs go from earlier nodes to later ones.
+"""Sums, samples and alignments over lattices: acyclic graphs whose arcs go from earlier nodes to
+later ones.
 
 Arrays: ``begin`` (nodes + 1,) int64, the arcs of node n are ``begin[n] .. begin[n + 1]``; ``dest``
 (A,) int64; ``score`` (A,) float64; ``final`` (nodes,) float64, -inf where a node does not end; node
@@ -146,7 +147,7 @@ def _read(
 def total_score(
     begin: Array, dest: Array, score: Array, final: Array, label: Array, sequence: Array, log_sum: bool
 ) -> float:
-    """Return the score of all paths (``log_sum``) or of the best path that read ``sequence`` (L,)."""
+    """Return the score of all paths (``log_sum``) or the best that read ``sequence`` (L,)."""
     alpha = _read(begin, dest, score, label, sequence, log_sum, np.empty((0, 0), np.int64))
     total = NEVER
     for node in range(len(final)):
