@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING, Iterable, Iterator, List, Mapping, Tuple, Type
+from typing import TYPE_CHECKING, Iterable, Iterator, List, Mapping, Tuple, Type, cast
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from asr_core.decoding.method import BEST
 from asr_core.decoding.options import StreamingSearchOptions
 from asr_core.decoding.output.file_names import streaming_files
 from asr_core.decoding.output.utterance import Decoded
+from asr_core.decoding.protocol import StreamingModel
 from asr_core.decoding.registry import check_streaming, get_method, resolve_method, streaming_search
 from asr_core.decoding.session import DecodingSession, SessionOptions
 from asr_core.decoding.streaming import StreamBatch, decode_streams
@@ -49,7 +50,8 @@ def streaming_decode(
         searching = streaming_search(session.model, search, resources)
         if opts.details.write_confidence:
             searching = ConfidentSearch(searching, session.model, search, opts.details)
-        streams: StreamBatch["Cut"] = StreamBatch(session.model, searching, chunk.size, session.device)
+        encoder = cast(StreamingModel, session.model)  # a session of streams has refused other models
+        streams: StreamBatch["Cut"] = StreamBatch(encoder, searching, chunk.size, session.device)
         loader = _TimedLoader(session.data.test_dataloader(cuts))
         start = time.perf_counter()
         decoded = _decode_set(streams, loader, streaming.num_decode_streams, name)

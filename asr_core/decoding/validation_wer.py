@@ -12,7 +12,6 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.encoders.chunk_options import Chunk
-from asr_core.encoders.protocol import Encoder
 from asr_core.models.asr_model import AsrModel
 from asr_core.text.scoring import Utterance, score_utterances
 
@@ -70,8 +69,7 @@ class GreedyErrors:
         """Search the first ``num`` utterances of a batch."""
         x, x_lens = collate(list(itertools.islice(supervised_features(batch), num)))
         device = next(model.parameters()).device
-        encoder = cast(Encoder, model.encoder)
-        chunk = Chunk(encoder.chunk_size[0], -1) if encoder.causal else None
+        chunk = Chunk(model.encoder.chunk_size[0], -1) if model.encoder.causal else None
         encoder_out, lens = encode_features(model, x.to(device), x_lens.to(device), chunk)
         search = greedy_search if model.use_transducer else ctc_greedy_search
         return search(cast(RecognitionModel, model), encoder_out, lens)
