@@ -20,10 +20,9 @@ class MethodOptions:
         "modified_beam_search[_lm_shallow_fusion|_LODR|_lm_rescore|_lm_rescore_LODR], alsd, "
         "fast_beam_search[_LG|_nbest|_nbest_LG|_nbest_oracle]; with CTC ctc-greedy-search, "
         "ctc-prefix-beam-search[-shallow-fusion|-attention-decoder-rescoring], ctc-decoding, "
-        "1best, nbest, "
-        "nbest-oracle, nbest-rescoring, whole-lattice-rescoring, "
-        "attention-decoder-rescoring-no-ngram, "
-        "attention-decoder-rescoring-with-ngram: see docs/decoding.md",
+        "1best, nbest, nbest-oracle, nbest-rescoring, whole-lattice-rescoring, "
+        "attention-decoder-rescoring-no-ngram, attention-decoder-rescoring-with-ngram: see "
+        "docs/decoding.md",
     )
     beam_size: int = option(
         4,
@@ -65,8 +64,8 @@ class LanguageModelOptions:
     ilme_scale: Optional[float] = option(
         None,
         "weight of the internal language model that is subtracted by beam searches with a "
-        "transducer; "
-        "left out: 0.1 for fast_beam_search_nbest and fast_beam_search_nbest_oracle, else 0",
+        "transducer; left out: 0.1 for fast_beam_search_nbest and fast_beam_search_nbest_oracle, "
+        "else 0",
         above=-math.inf,
         below=math.inf,
     )
@@ -160,8 +159,7 @@ class BiasingOptions:
     context_file: str = option(
         "",
         "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, "
-        "alsd, "
-        "ctc-prefix-*",
+        "alsd, ctc-prefix-*",
     )
     context_score: float = option(
         2.0, "bonus for each token of a phrase of --context-file", above=-math.inf, below=math.inf
