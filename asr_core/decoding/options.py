@@ -264,7 +264,7 @@ class StreamingSearchOptions(BiasingOptions, DistributionOptions):
 
     def search_options(self) -> SearchOptions:
         """Return the same as :class:`SearchOptions`."""
-        return dataclasses.replace(from_params(SearchOptions, self), beam_size=self.num_active_paths)
+        return dataclasses.replace(from_params(SearchOptions, vars(self)), beam_size=self.num_active_paths)
 
 
 @dataclass(frozen=True)

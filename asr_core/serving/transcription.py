@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, cast
 
 import soundfile
 import torch
@@ -20,6 +20,7 @@ from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.calibration import kind_of, load_calibrations
 from asr_core.decoding.output.options import ConfidenceOptions
 from asr_core.decoding.output.records import RecordFormatter
+from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import check_head, get_method, streaming_search
 from asr_core.decoding.segmentation import split_points
 from asr_core.decoding.streaming import StreamBatch, decode_streams
@@ -65,6 +66,8 @@ class Transcriber:
 
     def __init__(self, loaded: InferenceModel, opts: TranscribeOptions, device: torch.device) -> None:
         self.loaded = loaded
+        # to the type checker, the heads of an AsrModel are modules of any kind
+        self._model = cast(RecognitionModel, loaded.model)
         self._opts = opts
         self._device = device
         self._search = search_options(opts)
@@ -109,9 +112,9 @@ class Transcriber:
 
     def _recognize_streams(self, features: Mapping[str, Tensor]) -> Iterator[Tuple[_Piece, Hypothesis]]:
         """Yield each recording and its hypothesis, in any order."""
-        searching = streaming_search(self.loaded.model, self._search)
+        searching = streaming_search(self._model, self._search)
         if self._opts.confidence:
-            searching = ConfidentSearch(searching, self.loaded.model, self._search, ConfidenceOptions())
+            searching = ConfidentSearch(searching, self._model, self._search, ConfidenceOptions())
         batch: StreamBatch[_Piece] = StreamBatch(
             self.loaded.model, searching, self.loaded.chunk_size, self._device
         )
@@ -139,7 +142,7 @@ class Transcriber:
         loaded = self.loaded
         x, x_lens = collate(features)
         chunk = Chunk(loaded.chunk_size, -1) if loaded.causal else None
-        job = encode(loaded.model, x.to(self._device), x_lens.to(self._device), self._search, chunk=chunk)
+        job = encode(self._model, x.to(self._device), x_lens.to(self._device), self._search, chunk=chunk)
         answers = [hypotheses[0] for hypotheses in search(job)[BEST]]
         if not self._opts.confidence:
             return answers
@@ -152,7 +155,7 @@ def search_options(opts: TranscribeOptions) -> SearchOptions:
     Raises:
       UserError: the method is unknown, or needs more than a model.
     """
-    search = dataclasses.replace(from_params(SearchOptions, opts), decoding_method=opts.method)
+    search = dataclasses.replace(from_params(SearchOptions, vars(opts)), decoding_method=opts.method)
     method = get_method(opts.method)
     if method.needs or method.references or method.attention_decoder:
         raise UserError(f"--method {opts.method} needs more than a model: use decode.py")
