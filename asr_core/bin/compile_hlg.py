@@ -1,4 +1,7 @@
-"""Compose CTC's topology, a lexicon and a grammar into the graph HLG.fst.txt that ctc_decode.py searches. Needs kaldifst."""
+"""Compose CTC's topology, a lexicon and a grammar into the graph HLG.fst.txt.
+
+ctc_decode.py searches it. Needs kaldifst.
+"""
 
 from dataclasses import dataclass
 from typing import Optional, Sequence

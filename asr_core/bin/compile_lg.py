@@ -1,4 +1,7 @@
-"""Compose a lexicon and a grammar into the graph LG.fst.txt that fast_beam_search_LG decodes with. Needs kaldifst."""
+"""Compose a lexicon and a grammar into the graph LG.fst.txt.
+
+fast_beam_search_LG decodes with it. Needs kaldifst.
+"""
 
 from dataclasses import dataclass
 from typing import Optional, Sequence

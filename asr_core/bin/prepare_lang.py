@@ -18,7 +18,8 @@ class LangOptions:
 
     lang_dir: str = option(
         "",
-        "folder with lexicon.txt (lines of a word and its phones); the output goes there, e.g. data/lang_phone",
+        "folder with lexicon.txt (lines of a word and its phones); the output goes there, "
+        "e.g. data/lang_phone",
         needed=True,
     )
     silence: str = option("SIL", "the phone of optional silence; '' for no silence between words")

@@ -1,4 +1,7 @@
-"""Make manifests of a corpus that lhotse knows: recordings, supervisions and, where each recording has its text, cuts."""
+"""Make manifests of a corpus that lhotse knows.
+
+They are recordings, supervisions and, where each recording has its text, cuts.
+"""
 
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple

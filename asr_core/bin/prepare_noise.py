@@ -1,4 +1,7 @@
-"""Make a cut manifest of noise, in windows of ten seconds, from a folder of recordings or from their manifests (e.g. MUSAN)."""
+"""Make a cut manifest of noise, in windows of ten seconds.
+
+The noise comes from a folder of recordings or from their manifests (e.g. MUSAN).
+"""
 
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple

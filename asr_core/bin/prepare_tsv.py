@@ -1,4 +1,4 @@
-"""Make cut manifests and the transcripts of the training part from TSV files (audio-path<TAB>transcript)."""
+"""Make cut manifests and the training transcripts from TSV files (audio-path<TAB>transcript)."""
 
 from dataclasses import dataclass
 from typing import Dict, Optional, Sequence

@@ -1,4 +1,7 @@
-"""Check cut manifests; exit status 1 and the problems if any cut is unfit. With --bpe-model, print statistics too."""
+"""Check cut manifests; exit with status 1 and the problems if any cut is unfit.
+
+With --bpe-model, print statistics too.
+"""
 
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple

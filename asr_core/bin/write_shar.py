@@ -1,4 +1,7 @@
-"""Write cuts and their data as Lhotse Shar: shards that are read in large pieces, for corpora on slow or shared disks."""
+"""Write cuts and their data as Lhotse Shar.
+
+Its shards are read in large pieces, which suits corpora on slow or shared disks.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the transcripts of manifests to a text file, one a line; cuts of changed speed are left out."""
+"""Write the transcripts of manifests to a text file, one a line, but for cuts of changed speed."""
 
 import logging
 from dataclasses import dataclass

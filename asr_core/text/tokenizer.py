@@ -121,7 +121,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: PathLike) -> "Tokenizer":
-        """Load ``bpe.model`` (SentencePiece), ``tokens.txt`` (decoding only), or a folder of either.
+        """Load ``bpe.model`` (SentencePiece), ``tokens.txt`` (only decodes), or a folder of either.
 
         Raises:
           UserError: there is no such file, or it is damaged.
