@@ -1,4 +1,4 @@
-"""Estimate an interpolated modified Kneser-Ney n-gram model from a text; write it as an ARPA file."""
+"""Estimate an interpolated modified Kneser-Ney model from a text; write it as an ARPA file."""
 
 from dataclasses import dataclass
 from typing import Optional, Sequence
