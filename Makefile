@@ -17,6 +17,7 @@ test-all: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check asr_core egs test setup.py
 	$(BIN)/ruff format --check --diff asr_core egs test setup.py
+	$(BIN)/mypy
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix asr_core egs test setup.py

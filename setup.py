@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "asr_core/__init__.py").read_text()).group(1)
 
-test = ["pytest>=8", "ruff>=0.6"]
+test = ["pytest>=8", "ruff>=0.6", "mypy>=1.11"]
 demo = ["espeakng-loader>=0.2"]
 plot = ["matplotlib>=3.7"]
 dask = ["dask[distributed]>=2023.1"]  # features computed on a cluster
@@ -18,7 +18,7 @@ graph = ["kaldifst>=1.7"]  # composing LG
 setup(
     name="asr_core",
     version=version,
-    description="Speech recognition recipes on one shared core: streaming Zipformer transducers in plain PyTorch",
+    description="Speech recognition recipes on one shared core: streaming Zipformers in plain PyTorch",
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -84,8 +84,8 @@ class RecipeFile:
 
     Attributes:
       corpus: the class that finds the cuts.
-      recipe: the class that changes a part of the training, as ``"FILE:CLASS"``; the file is relative
-        to the recipe's folder. It is loaded when training starts, because it needs torch.
+      recipe: the class that changes a part of the training, as ``"FILE:CLASS"``; the file is
+        relative to the recipe's folder. It is loaded when training starts, because it needs torch.
       options: the option dataclasses of that class.
       encoder: the kind of encoder, if it is not the Zipformer.
       models: the configurations that ``train.py --model`` offers, by name: defaults of options,

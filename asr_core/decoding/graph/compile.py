@@ -147,7 +147,10 @@ def write_lg(lang_dir: PathLike, lm: str, lm_dir: PathLike) -> None:
 
 
 def write_hlg(lang_dir: PathLike, lm: str, lm_dir: PathLike, modified: bool = False) -> None:
-    """Write ``HLG.fst.txt`` to a lang folder; arguments as for :func:`write_lg` and :func:`compile_hlg`."""
+    """Write ``HLG.fst.txt`` to a lang folder.
+
+    Arguments as for :func:`write_lg` and :func:`compile_hlg`.
+    """
     _write(compile_hlg(lang_dir, find_grammar(lm, lm_dir), modified), Path(lang_dir) / "HLG.fst.txt")
 
 
