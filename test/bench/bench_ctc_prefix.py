@@ -1,4 +1,5 @@
-"""CTC prefix beam search on made-up log-probabilities, each beam also with a word n-gram; results are checked before anything is timed.
+"""CTC prefix beam search on made-up log-probabilities, each beam also with a word n-gram; results
+are checked before anything is timed.
 
 python test/bench/bench_ctc_prefix.py [--batch 8] [--frames 200] [--repeats 5]
 """
@@ -29,7 +30,9 @@ PIECES = ["<blk>", *(("\u2581" if i % 3 else "") + chr(0x4E00 + i) for i in rang
 
 
 def made_up(batch, frames):
-    """Log-probabilities with blank ahead at four frames of five, and two tokens that compete at the others."""
+    """Log-probabilities with blank ahead at four frames of five, and two tokens that compete at the
+    others.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, frames, VOCAB_SIZE, generator=generator) * 1.5
     x[:, :, 0] += 9

@@ -1,8 +1,10 @@
-"""Speed of searching HLG (spelled digits, a bigram) with CTC posteriors; beside k2's where it is installed, and checked against it first.
+"""Speed of searching HLG (spelled digits, a bigram) with CTC posteriors; beside k2's where it is
+installed, and checked against it first.
 
 python test/bench/bench_graph.py [--utterances 60] [--frames 400] [--batch 30] [--repeats 5] [--threads 2] [--hlg FILE]
 
-Without kaldifst, which composes HLG, give the file that another run has left with --hlg (HLG.fst.txt, words.txt beside it).
+Without kaldifst, which composes HLG, give the file that another run has left with --hlg
+(HLG.fst.txt, words.txt beside it).
 """
 
 import argparse
@@ -73,7 +75,9 @@ def search(x: torch.Tensor, lens: torch.Tensor, graph: Fsa, backend: str) -> lis
 
 
 def k2_alone(graph: Fsa) -> Any:
-    """k2's search and its shortest path, without any conversion: (log-probabilities, lengths) -> None."""
+    """k2's search and its shortest path, without any conversion: (log-probabilities, lengths) ->
+    None.
+    """
     import k2
 
     from asr_core.decoding.ctc.k2_backend import k2_graph

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""How long it takes to come to the middle of an interrupted epoch, against lhotse's own DynamicBucketingSampler.
+"""How long it takes to come to the middle of an interrupted epoch, against lhotse's own
+DynamicBucketingSampler.
 
 Before anything is timed, the batch after the skip is compared with that of an uninterrupted epoch.
 
@@ -19,7 +20,9 @@ WORDS = "THE OF AND TO A IN THAT HE WAS IT HIS WITH AS FOR HAD BUT NOT AT BE HER
 
 
 def fake_line(number: int, rng: random.Random) -> str:
-    """One cut with features as the recipe stores it: LibriSpeech's durations roughly, and 2.7 words a second."""
+    """One cut with features as the recipe stores it: LibriSpeech's durations roughly, and 2.7 words
+    a second.
+    """
     duration = round(
         min(17.0, max(1.3, rng.gauss(13.5, 3.5) if rng.random() < 0.7 else rng.uniform(1.5, 12))), 4
     )

@@ -1,11 +1,13 @@
-"""Pruned RNN-T loss, forward and backward: the back ends of asr_core against each other and against k2.
+"""Pruned RNN-T loss, forward and backward: the back ends of asr_core against each other and against
+k2.
 
     python test/bench/bench_rnnt.py [--k2-python /path/to/python-with-k2]
 
-Timed: smoothed loss with occupation counts, pruning windows, pruning, logits = tanh(am + lm), pruned loss, backward to am and lm (no
-joiner). Every program runs in a process of its own, in turns, so that a busy machine is busy for all; each one's losses, windows
-and gradients are compared before anything is timed. asr_core's processes call ``keep_memory()`` as its programs do; k2 runs in the
-plain environment and in one tuned for AMD processors and for large tensors (``TUNED``).
+Timed: smoothed loss with occupation counts, pruning windows, pruning, logits = tanh(am + lm),
+pruned loss, backward to am and lm (no joiner). Every program runs in a process of its own, in
+turns, so that a busy machine is busy for all; each one's losses, windows and gradients are compared
+before anything is timed. asr_core's processes call ``keep_memory()`` as its programs do; k2 runs in
+the plain environment and in one tuned for AMD processors and for large tensors (``TUNED``).
 """
 
 import argparse
@@ -44,7 +46,9 @@ def functions(program):
 
 
 def step(module, options, am, lm, symbols, boundary, s_range, given_ranges=None):
-    """One forward and backward; returns the losses, the windows and the milliseconds of each of PARTS."""
+    """One forward and backward; returns the losses, the windows and the milliseconds of each of
+    PARTS.
+    """
     import torch
 
     clock = [time.perf_counter()]

@@ -1,12 +1,14 @@
-"""Full RNN-T loss, from the joiner's projections to their gradients: time and memory, beside the pruned one's.
+"""Full RNN-T loss, from the joiner's projections to their gradients: time and memory, beside the
+pruned one's.
 
     python test/bench/bench_rnnt_full.py [--shape 4,200,40,512,500] [--device cuda]
 
-Compared: asr_core's loss from projections, which keeps no logits; a joiner that makes all logits, then asr_core's loss of them, and
-torchaudio's where it can be imported; and the pruned loss (another loss: simple loss, windows, joiner inside them), which has no part
-in the comparison of results. Losses and gradients of the others are compared before anything is timed. Every program runs in a
-process of its own, in turns, set up as asr_core's programs are. Memory is the growth of the process' peak (CPU) or the allocator's
-peak (CUDA) over what inputs take.
+Compared: asr_core's loss from projections, which keeps no logits; a joiner that makes all logits,
+then asr_core's loss of them, and torchaudio's where it can be imported; and the pruned loss
+(another loss: simple loss, windows, joiner inside them), which has no part in the comparison of
+results. Losses and gradients of the others are compared before anything is timed. Every program
+runs in a process of its own, in turns, set up as asr_core's programs are. Memory is the growth of
+the process' peak (CPU) or the allocator's peak (CUDA) over what inputs take.
 """
 
 import argparse
@@ -76,7 +78,10 @@ def loss_function(program):
 
 
 def inputs_of(shape, device):
-    """Leaves am, lm, weight, bias; symbols and boundary. Lengths differ by up to a fifth; most of the probability is near the diagonal."""
+    """Leaves am, lm, weight, bias; symbols and boundary.
+
+    Lengths differ by up to a fifth; most of the probability is near the diagonal.
+    """
     import torch
 
     batch, frames, num, width, columns = (int(x) for x in shape.split(","))
@@ -91,7 +96,9 @@ def inputs_of(shape, device):
 
 
 def work(program, folder, args):
-    """What one process does: results into a file, milliseconds of forward and of both, and megabytes, to standard output."""
+    """What one process does: results into a file, milliseconds of forward and of both, and
+    megabytes, to standard output.
+    """
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from asr_core.utils.runtime import keep_memory, share_cores
 

@@ -1,4 +1,5 @@
-"""Search speed on the reference's encoder outputs; results are checked against the reference's before anything is timed.
+"""Search speed on the reference's encoder outputs; results are checked against the reference's
+before anything is timed.
 
 python test/bench/bench_search.py [--batch 30] [--repeats 5] [--threads 2]
 """
@@ -20,7 +21,8 @@ from asr_core.decoding.transducer.fast_beam import fast_beam_search  # noqa: E40
 from asr_core.decoding.transducer.greedy import greedy_search  # noqa: E402
 from asr_core.decoding.transducer.modified_beam import modified_beam_search  # noqa: E402
 
-# utterances per second of icefall's searches on 2 cores, batches of 30 (torch 1.13, tuned MKL and malloc)
+# utterances per second of icefall's searches on 2 cores, batches of 30 (torch 1.13, tuned MKL and
+# malloc)
 REFERENCE = {
     "greedy_search_batch": 1300.0,
     "modified_beam_search_4": 152.0,

@@ -1,10 +1,12 @@
-"""Time and memory of a training step on the CPU, by parts, with the machine's matrix-product speed beside it.
+"""Time and memory of a training step on the CPU, by parts, with the machine's matrix-product speed
+beside it.
 
     python test/bench/bench_train_step.py --model-size tiny
     python test/bench/bench_train_step.py --model-size medium --encoder-only 1 --batch 8 --frames 1000
 
-``tiny`` is the causal model of the digits recipe, on batches of 30 s in utterances of different lengths, with losses and optimizer.
-With --encoder-only the front end and the encoder alone run, on a full batch, forward without gradient and forward + backward.
+``tiny`` is the causal model of the digits recipe, on batches of 30 s in utterances of different
+lengths, with losses and optimizer. With --encoder-only the front end and the encoder alone run, on
+a full batch, forward without gradient and forward + backward.
 """
 
 import argparse

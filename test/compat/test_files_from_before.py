@@ -24,7 +24,9 @@ def arrays():
 
 @pytest.mark.parametrize("encoder, kind", FILES)
 def test_a_file_holds_the_same_model(encoder, kind, arrays):
-    """Compares encoder output, and tokens, timestamps and log-probabilities of searches in all heads."""
+    """Compares encoder output, and tokens, timestamps and log-probabilities of searches in all
+    heads.
+    """
     output, hypotheses = kept_files.heard(encoder, kind)
     np.testing.assert_allclose(output, arrays[f"{encoder} {kind}"], rtol=1e-4, atol=1e-5)
     assert_alike(hypotheses, EXPECTED[encoder][kind])
@@ -43,7 +45,8 @@ def test_recordings_are_transcribed_alike(encoder, kind):
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("encoder", kept_files.RUNS_OF)
 def test_a_run_goes_on(encoder, where):
-    """Compares the records of further steps and of the validation, and the norms of all weights at the end.
+    """Compares the records of further steps and of the validation, and the norms of all weights at
+    the end.
 
     Rounding adds up over the five steps of an epoch: other instructions of a processor change the
     losses of ContextNet there by one in ten thousand.

@@ -11,7 +11,9 @@ from kept_files import EXPECTED, WHERE, assert_alike
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("kind", kept_files.LMS)
 def test_a_run_goes_on(kind, where):
-    """Compares the records of further steps and of the validation, and the norms of all weights at the end."""
+    """Compares the records of further steps and of the validation, and the norms of all weights at
+    the end.
+    """
     found = kept_files.resumed(f"{kind}_lm", *WHERE[where])
     assert_alike(found, EXPECTED[f"{kind}_lm"][where], rel=1e-4, tiny=1e-6)
     assert sum(r["type"] == "train" for r in found["records"]) >= 4
@@ -41,5 +43,7 @@ def test_perplexities_are_alike(kind):
 
 @pytest.mark.parametrize("kind", kept_files.LMS)
 def test_decoding_with_a_language_model_is_alike(kind):
-    """Compares tokens, times, log-probabilities and confidences that a search with it finds in stored features."""
+    """Compares tokens, times, log-probabilities and confidences that a search with it finds in
+    stored features.
+    """
     assert_alike(kept_files.fused(kind), EXPECTED[f"{kind}_lm"]["fusion"])

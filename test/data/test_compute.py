@@ -1,4 +1,6 @@
-"""Features of a part of a corpus: the same by any number of processes, resumed, stored and read back."""
+"""Features of a part of a corpus: the same by any number of processes, resumed, stored and read
+back.
+"""
 
 import os
 

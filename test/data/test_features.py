@@ -13,9 +13,10 @@ from asr_core.utils.errors import UserError
 
 
 def kaldi_fbank(x: np.ndarray, rate: int = 16000, num_mel: int = 80) -> np.ndarray:
-    """Log-mel energies as Kaldi computes them, in float64: frames centred on their shift, edges mirrored, DC removed,
-    pre-emphasis 0.97, povey window, power spectrum, triangles on the mel scale 1127 ln(1 + f/700) from 20 Hz to 400 Hz
-    below Nyquist, floor 1e-10 (lhotse's)."""
+    """Log-mel energies as Kaldi computes them, in float64: frames centred on their shift, edges
+    mirrored, DC removed, pre-emphasis 0.97, povey window, power spectrum, triangles on the mel
+    scale 1127 ln(1 + f/700) from 20 Hz to 400 Hz below Nyquist, floor 1e-10 (lhotse's).
+    """
     length, shift, fft = rate // 40, rate // 100, 512
     frames = (len(x) + shift // 2) // shift
     mirrored = np.concatenate([x[::-1], x, x[::-1]]).astype(np.float64)

@@ -1,4 +1,6 @@
-"""Manifests of corpora that lhotse knows: its recipe is asked for one part, whatever it calls its arguments."""
+"""Manifests of corpora that lhotse knows: its recipe is asked for one part, whatever it calls its
+arguments.
+"""
 
 import lhotse.recipes
 import pytest

@@ -1,4 +1,6 @@
-"""The second kind of features against their formula, in both amplitudes, piece by piece, stored and checked."""
+"""The second kind of features against their formula, in both amplitudes, piece by piece, stored and
+checked.
+"""
 
 import json
 
@@ -21,7 +23,9 @@ from asr_core.utils.errors import UserError
 
 
 def slow_log_mel(x, rate=16000, num_mel=80):
-    """(T, C) of samples in [-1, 1], in float64, with a loop over frames and filters and a sum in place of the FFT."""
+    """(T, C) of samples in [-1, 1], in float64, with a loop over frames and filters and a sum in
+    place of the FFT.
+    """
     shift, window, fft = rate // 100, rate // 40, 512 if rate == 16000 else 256
     x = np.asarray(x, dtype=np.float64) * 32768.0
     count = max(1, int(np.ceil((len(x) - (window + 1) + shift) / shift)))

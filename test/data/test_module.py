@@ -1,4 +1,6 @@
-"""Batches: the same whatever the number of workers and wherever a run resumes; bad cuts dropped and counted."""
+"""Batches: the same whatever the number of workers and wherever a run resumes; bad cuts dropped and
+counted.
+"""
 
 import random
 

@@ -48,7 +48,9 @@ def test_no_traceback_travels_along():
 
 
 def damaged(feature_cuts, folder):
-    """Cuts of which the first has a file that is cut short, the second one that is missing, the third NaN."""
+    """Cuts of which the first has a file that is cut short, the second one that is missing, the
+    third NaN.
+    """
     cuts = list(read_cuts(feature_cuts))[:5]
     short = folder / "short.f16"
     short.write_bytes(b"\0" * 10)

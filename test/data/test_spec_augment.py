@@ -1,4 +1,6 @@
-"""The adaptive SpecAugment: its masks keep to their caps and their utterance, follow the distribution, and repeat by seed."""
+"""The adaptive SpecAugment: its masks keep to their caps and their utterance, follow the
+distribution, and repeat by seed.
+"""
 
 import pytest
 import torch

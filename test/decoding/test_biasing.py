@@ -19,7 +19,9 @@ PHRASES = [[1, 2, 3], [2, 3, 4, 1], [3, 3], [4, 1, 2]]
 
 
 def boosted(history):
-    """The tokens that begin a phrase after ``history`` or continue one; a completed phrase is behind us."""
+    """The tokens that begin a phrase after ``history`` or continue one; a completed phrase is
+    behind us.
+    """
     open_from, found = 0, set()
     for end in range(1, len(history) + 1):
         if any(history[max(end - len(p), open_from) : end] == p for p in PHRASES):

@@ -19,7 +19,9 @@ NAMES = {"<eps>": 0, "A": 1, "B": 2, "C": 3}
 
 
 def readings(graph, longest):
-    """For each (tokens, words) of at most ``longest`` tokens the best score, by following all paths."""
+    """For each (tokens, words) of at most ``longest`` tokens the best score, by following all
+    paths.
+    """
     out, todo = {}, [(graph.start, (), (), 0.0)]
     seen = {}
     while todo:

@@ -1,4 +1,6 @@
-"""Confidences: the distributions out of which tokens were chosen, measures of them, and their calibration."""
+"""Confidences: the distributions out of which tokens were chosen, measures of them, and their
+calibration.
+"""
 
 import math
 from types import SimpleNamespace

@@ -17,7 +17,9 @@ def run(graph, tokens):
 
 
 def by_hand(phrases, tokens, score):
-    """The same from the definition: completed phrases keep their bonus and nothing before them counts any more."""
+    """The same from the definition: completed phrases keep their bonus and nothing before them
+    counts any more.
+    """
     phrases = [tuple(p) for p in phrases if p]
     starts = {(), *(p[:i] for p in phrases for i in range(len(p)))}
     kept, open_tokens, steps = 0, (), []

@@ -1,4 +1,6 @@
-"""CTC searches against enumeration of all alignments and against a search written with dictionaries."""
+"""CTC searches against enumeration of all alignments and against a search written with
+dictionaries.
+"""
 
 import itertools
 import math

@@ -1,4 +1,6 @@
-"""Searching graphs with CTC, and what is done with lattices, against the list of all paths and against k2."""
+"""Searching graphs with CTC, and what is done with lattices, against the list of all paths and
+against k2.
+"""
 
 import dataclasses
 import math
@@ -125,7 +127,9 @@ def test_batches_and_single_utterances_agree():
 
 
 def test_utterances_that_end_nowhere():
-    """Where the graph accepts all frames but ends nowhere after them, ending is free; where it stops before, there is nothing."""
+    """Where the graph accepts all frames but ends nowhere after them, ending is free; where it
+    stops before, there is nothing.
+    """
     chain = fsa_of([(0, 1, 1, 1, 0.0), (1, 2, 2, 2, 0.0)], {2: 0.0})
     x = frames(3, 3, 3)
     one, two, three = intersect(x, torch.tensor([1, 2, 3]), chain)
@@ -154,7 +158,9 @@ def test_topologies_accept_every_alignment(modified):
 
 
 def test_k2_found_the_same(toy_lang):
-    """Best paths and sums over CTC's topologies, and best words with HLG, which k2 has composed of the same lexicon and grammar."""
+    """Best paths and sums over CTC's topologies, and best words with HLG, which k2 has composed of
+    the same lexicon and grammar.
+    """
     data = np.load(GOLDEN)
     x, lens = torch.from_numpy(data["frames"]), torch.from_numpy(data["lens"])
     words = read_symbols(toy_lang / "words.txt")

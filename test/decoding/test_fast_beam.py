@@ -43,7 +43,9 @@ def toy(seed, vocab_size=3):
 
 
 def word_graph(seed, states=3, vocab_size=3, words=3):
-    """A random graph from tokens to words (0: none), ambiguous and with an end that not all states have."""
+    """A random graph from tokens to words (0: none), ambiguous and with an end that not all states
+    have.
+    """
     rng = np.random.default_rng(seed)
     arcs = []
     for source in range(states):

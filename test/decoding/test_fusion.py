@@ -1,4 +1,6 @@
-"""Modified beam search with language models and phrases, its rescoring, and Graves' search, against lists of all hypotheses."""
+"""Modified beam search with language models and phrases, its rescoring, and Graves' search, against
+lists of all hypotheses.
+"""
 
 import itertools
 from collections import defaultdict
@@ -105,7 +107,9 @@ def test_rescoring(ngram, with_ngram, kind):
 @pytest.mark.parametrize("seed", range(4))
 @torch.no_grad()
 def test_graves_search_against_all_sequences(seed, context_size):
-    """The score is that of all alignments, and no sequence of up to four tokens has a better one per token."""
+    """The score is that of all alignments, and no sequence of up to four tokens has a better one
+    per token.
+    """
     model = small_model(vocab_size=3, seed=seed, scale=1.5, context_size=context_size)
     model.joiner.output_linear.bias[0] += 3.0
     x, _ = random_batch(n=3, t=3, seed=seed)

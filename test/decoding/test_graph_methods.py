@@ -27,7 +27,9 @@ WIDE = SearchOptions(search_beam=1000.0, output_beam=1000.0, num_paths=5000, nbe
 
 
 class Attention:
-    """Stands for an attention decoder: each token's cost hangs on the token before it, and on the first frame."""
+    """Stands for an attention decoder: each token's cost hangs on the token before it, and on the
+    first frame.
+    """
 
     def nll(self, encoder_out, lens, token_ids):
         assert encoder_out.size(1) == int(lens[0]) and len(token_ids) == len(encoder_out)
@@ -148,7 +150,9 @@ def edits(a, b):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rescoring_with_words(lm, seed):
-    """n-best: each word sequence has the acoustic score of its best path in the first search; lattice: that of the best path of all."""
+    """n-best: each word sequence has the acoustic score of its best path in the first search;
+    lattice: that of the best path of all.
+    """
     graph, x = final_everywhere(seed), frames(3, 4, 3, seed=seed)
     resources = dict(hlg=graph, word_lm=WordLm.of_graph(lm[0], graph, lm[1]))
     lists, lattices = (

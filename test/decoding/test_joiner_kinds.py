@@ -1,4 +1,6 @@
-"""Searches of transducers whose joiner multiplies or gates, or whose blank is factorised, against lists of all hypotheses."""
+"""Searches of transducers whose joiner multiplies or gates, or whose blank is factorised, against
+lists of all hypotheses.
+"""
 
 import dataclasses
 from collections import defaultdict

@@ -1,4 +1,6 @@
-"""Searches with an LSTM predictor: batched, chunk by chunk and in TorchScript as alone, at once and in Python."""
+"""Searches with an LSTM predictor: batched, chunk by chunk and in TorchScript as alone, at once and
+in Python.
+"""
 
 import pytest
 import torch

@@ -38,7 +38,9 @@ def test_real_streaming_equals_simulated(method, chunk, left):
 
 @pytest.mark.parametrize("causal, chunk", [(True, 16), (True, -1), (False, -1)])
 def test_recognition_does_not_depend_on_the_batch(causal, chunk):
-    """With chunks exactly; without, frames at the very end may see where their batch ends, as in the reference."""
+    """With chunks exactly; without, frames at the very end may see where their batch ends, as in
+    the reference.
+    """
     model = tiny_model(causal)
     if causal:
         model.set_chunk(chunk, 32 if chunk > 0 else -1)

@@ -1,4 +1,6 @@
-"""A word n-gram in searches over tokens, and CTC prefix search with scorers, against lists of all sequences."""
+"""A word n-gram in searches over tokens, and CTC prefix search with scorers, against lists of all
+sequences.
+"""
 
 import itertools
 import math

@@ -126,7 +126,9 @@ def run(folder, name, *argv, status=None):
 
 @pytest.fixture
 def train(folder, monkeypatch):
-    """Write recipe.py from its first blocks on the page and train; returns the records of the steps."""
+    """Write recipe.py from its first blocks on the page and train; returns the records of the
+    steps.
+    """
 
     def train(recipe_blocks, exp_dir, *argv):
         monkeypatch.chdir(folder)

@@ -1,4 +1,6 @@
-"""A model trained on other features than the usual: its files say so, and programs make those features or refuse others."""
+"""A model trained on other features than the usual: its files say so, and programs make those
+features or refuse others.
+"""
 
 import pytest
 import torch

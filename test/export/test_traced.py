@@ -1,4 +1,6 @@
-"""Traced files of a streaming transducer: the same answers, whatever the encoder, and mistakes told in a line."""
+"""Traced files of a streaming transducer: the same answers, whatever the encoder, and mistakes told
+in a line.
+"""
 
 import json
 
@@ -32,7 +34,9 @@ SMALL = {
 
 
 def write_run(exp_dir, encoder="conformer", seed=0, **options):
-    """An experiment's folder, as training leaves it; returns the model, which emits many tokens on noise."""
+    """An experiment's folder, as training leaves it; returns the model, which emits many tokens on
+    noise.
+    """
     opts = from_params(
         options_class(encoder), {"decoder_dim": 16, "joiner_dim": 16, **SMALL[encoder], **options}
     )

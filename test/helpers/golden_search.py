@@ -1,4 +1,6 @@
-"""The reference's decoder, joiner, encoder outputs and hypotheses, for tests and benchmarks of searches."""
+"""The reference's decoder, joiner, encoder outputs and hypotheses, for tests and benchmarks of
+searches.
+"""
 
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple

@@ -78,7 +78,9 @@ PROGRAMS = {
 
 
 def searched(model, x, lens, method, causal, chunk_size):
-    """Encoder output of a batch, and its hypotheses by name of the result, "" where the method has one."""
+    """Encoder output of a batch, and its hypotheses by name of the result, "" where the method has
+    one.
+    """
     chunk = Chunk(chunk_size, -1) if causal else None
     job = encode(model, x, lens, SearchOptions(decoding_method=method), chunk=chunk)
     results = {"" if name == BEST else name: lists for name, lists in search(job).items()}

@@ -32,7 +32,8 @@ CHUNKS = ["--chunk-size", str(CHUNK), "--left-context-frames", str(LEFT)]
 TRANSDUCER = ["greedy_search", "modified_beam_search", "fast_beam_search"]
 CTC = ["ctc-greedy-search", "ctc-prefix-beam-search"]
 ATTENTION = ["ctc-prefix-beam-search-attention-decoder-rescoring"]
-# Of each run, by its encoder: the searches that its heads allow, and the kinds of file that are kept.
+# Of each run, by its encoder: the searches that its heads allow, and the kinds of file that are
+# kept.
 RUNS_OF = {
     "zipformer": (
         [*TRANSDUCER, *CTC],
@@ -71,7 +72,8 @@ def unpack(folder):
 
 
 def training(name, exp_dir, *argv):
-    """Train with the options of a kept run, whose folder is ``name``; returns the records of the run.
+    """Train with the options of a kept run, whose folder is ``name``; returns the records of the
+    run.
 
     Args:
       name: which run; language models have names that end in ``_lm``.

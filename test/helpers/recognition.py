@@ -6,7 +6,9 @@ from asr_core.encoders.chunk_options import Chunk
 
 
 def recognize(model, x, x_lens, opts, causal, chunk_size=-1):
-    """The answers of a method that needs nothing but the model, on features (N, T, F) and lengths (N,)."""
+    """The answers of a method that needs nothing but the model, on features (N, T, F) and lengths
+    (N,).
+    """
     chunk = Chunk(chunk_size, -1) if causal else None
     return answers(search(encode(model, x, x_lens, opts, chunk=chunk)))
 

@@ -49,7 +49,9 @@ def utterances(n, seed=1, dim=80):
 
 
 def write_run(exp_dir, causal, seed=22):
-    """An experiment's folder with epoch-1.pt and tokens.txt, as training leaves it; returns the model."""
+    """An experiment's folder with epoch-1.pt and tokens.txt, as training leaves it; returns the
+    model.
+    """
     model = tiny_model(causal, seed)
     record = dict(
         vocab_size=len(PIECES),

@@ -1,4 +1,6 @@
-"""CTC on made-up log-probabilities: a model that passes them through, and prefix beam search with dictionaries."""
+"""CTC on made-up log-probabilities: a model that passes them through, and prefix beam search with
+dictionaries.
+"""
 
 import itertools
 import math

@@ -59,7 +59,9 @@ def frames(*shape, seed=0, peak=1.5):
 
 
 def all_paths(graph, log_probs):
-    """Every path through ``log_probs`` (T, V): (labels of frames, words, acoustic score, the graph's score)."""
+    """Every path through ``log_probs`` (T, V): (labels of frames, words, acoustic score, the
+    graph's score).
+    """
     paths = [(graph.start, (), (), 0.0, 0.0)]
     for frame in log_probs.tolist():
         paths = [

@@ -1,4 +1,6 @@
-"""Small language models and phrases for searches over three tokens, and their scores computed by hand."""
+"""Small language models and phrases for searches over three tokens, and their scores computed by
+hand.
+"""
 
 import torch
 from toy_search import log_probs, log_sum

@@ -10,7 +10,9 @@ from asr_core.predictors import LstmPredictor
 
 
 def small_model(vocab_size=5, dim=8, context_size=2, seed=0, scale=3.0):
-    """With a ``context_size`` of None its predictor is an LSTM of two layers, projected and normalised, with clipped cells."""
+    """With a ``context_size`` of None its predictor is an LSTM of two layers, projected and
+    normalised, with clipped cells.
+    """
     torch.manual_seed(seed)
     model = SearchModel(vocab_size, dim, context_size or 1, groups=2).eval()
     if context_size is None:
@@ -47,7 +49,9 @@ def initial_length(model):
 
 
 def all_paths(model, x, vocab_size):
-    """Every path with at most one token per frame through frames ``x`` (T, C): (labels with blanks, log-probability)."""
+    """Every path with at most one token per frame through frames ``x`` (T, C): (labels with blanks,
+    log-probability).
+    """
     paths = [((), 0.0)]
     for frame in x:
         grown = []

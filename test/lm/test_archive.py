@@ -1,4 +1,6 @@
-"""Training data of language models: the archive holds the text, sorting keeps it, batches hold each sentence once."""
+"""Training data of language models: the archive holds the text, sorting keeps it, batches hold each
+sentence once.
+"""
 
 import pytest
 import torch

@@ -37,7 +37,9 @@ def grammar(tmp_path):
 
 
 def path_costs(path, disambig, words):
-    """All paths through the text's arcs that read ``words``, with free use of backoff; the cheapest strict-backoff one first."""
+    """All paths through the text's arcs that read ``words``, with free use of backoff; the cheapest
+    strict-backoff one first.
+    """
     arcs, finals, start = {}, {}, None
     for line in path.read_text().splitlines():
         fields = line.split("\t")

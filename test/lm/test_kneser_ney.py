@@ -1,4 +1,6 @@
-"""Kneser-Ney: hand-computed probabilities, an independent count by dictionaries, distributions that sum to one."""
+"""Kneser-Ney: hand-computed probabilities, an independent count by dictionaries, distributions that
+sum to one.
+"""
 
 import gzip
 import math
@@ -32,8 +34,10 @@ def probability(lm, words, history="<s>"):
 
 
 def test_hand_computed_bigrams(tmp_path):
-    # bigrams: <s>a 2, ab 2, b</s> 2, <s>b 1, ba 1, a</s> 1: n1 = 3, n2 = 3, so one discount 3 / (3 + 6) = 1/3
-    # unigrams by preceding words: a 2 (<s>, b), b 2 (<s>, a), </s> 2 (a, b): n1 = 0, so the fixed ones; 1 is taken from each 2
+    # bigrams: <s>a 2, ab 2, b</s> 2, <s>b 1, ba 1, a</s> 1: n1 = 3, n2 = 3, so one discount 3 / (3
+    # + 6) = 1/3
+    # unigrams by preceding words: a 2 (<s>, b), b 2 (<s>, a), </s> 2 (a, b): n1 = 0, so the fixed
+    # ones; 1 is taken from each 2
     lm = lm_of(tmp_path, "a b\na b\nb a\n", 2)
     uniform = 1 / 4  # a, b, </s>, <unk>
     one = (2 - 1) / 6 + 3 / 6 * uniform

@@ -1,4 +1,6 @@
-"""Lang folders: symbol tables in their order, disambiguation, and graphs that read what the lexicon says."""
+"""Lang folders: symbol tables in their order, disambiguation, and graphs that read what the lexicon
+says.
+"""
 
 import math
 

@@ -1,4 +1,6 @@
-"""Neural language models: states carried are as good as whole histories, batches as single sentences."""
+"""Neural language models: states carried are as good as whole histories, batches as single
+sentences.
+"""
 
 import pytest
 import torch
@@ -67,7 +69,9 @@ def test_states_carried_in_pieces_of_unequal_length(lm):
 
 
 def test_a_search_may_pick_and_replace_states(lm):
-    """As beam search does: hypotheses are reordered and copied, and only some of them get a token in a frame."""
+    """As beam search does: hypotheses are reordered and copied, and only some of them get a token
+    in a frame.
+    """
     g = torch.Generator().manual_seed(2)
     n = 4
     histories = [[] for _ in range(n)]

@@ -1,4 +1,6 @@
-"""N-gram automata: every probability is that of a plain reading of the ARPA file; damaged files are named by line."""
+"""N-gram automata: every probability is that of a plain reading of the ARPA file; damaged files are
+named by line.
+"""
 
 import gzip
 import math
@@ -40,7 +42,9 @@ ngram 3=3
 
 
 class PlainReading:
-    """The definition: p(w | h) = p(hw) if listed, else backoff(h) * p(w | h without its first word)."""
+    """The definition: p(w | h) = p(hw) if listed, else backoff(h) * p(w | h without its first
+    word).
+    """
 
     def __init__(self, text):
         self.prob, self.backoff, self.order = {}, {}, 0

@@ -1,4 +1,6 @@
-"""Training of language models: perplexity falls, interrupted runs go on exactly, ranks share the batches."""
+"""Training of language models: perplexity falls, interrupted runs go on exactly, ranks share the
+batches.
+"""
 
 import json
 import math
@@ -151,7 +153,9 @@ def test_the_loss_of_each_sentence(data):
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
-    """Batches 0 and 1 of ranks make the step of one process with both: the gradients are those of all sentences."""
+    """Batches 0 and 1 of ranks make the step of one process with both: the gradients are those of
+    all sentences.
+    """
     one = train(data, tmp_path / "one", "rnn", "--max-steps", 1, "--batch-size", 120, "--num-epochs", 1)
     two = train(
         data,

@@ -1,4 +1,6 @@
-"""Kinds of encoder: their options on the command line and in checkpoints, and what every registered one can do."""
+"""Kinds of encoder: their options on the command line and in checkpoints, and what every registered
+one can do.
+"""
 
 import pytest
 import torch

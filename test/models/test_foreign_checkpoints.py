@@ -1,4 +1,6 @@
-"""Checkpoints in the form of icefall's zipformer recipe, holding weights of its small reference model, decode with our program."""
+"""Checkpoints in the form of icefall's zipformer recipe, holding weights of its small reference
+model, decode with our program.
+"""
 
 import argparse
 import ast
@@ -151,7 +153,9 @@ def test_a_training_checkpoint_needs_no_options(golden, data, tmp_path):
 
 
 def test_averages_of_training_checkpoints(golden, data, tmp_path):
-    """The running averages are chosen such that the mean between the two is the reference's weights."""
+    """The running averages are chosen such that the mean between the two is the reference's
+    weights.
+    """
     final = weights(golden, "noncausal")
     early = {name: value + 0.5 for name, value in final.items()}
     both = {name: (value + early[name]) / 2 for name, value in final.items()}
@@ -204,7 +208,9 @@ def test_options_that_contradict_a_training_checkpoint_are_refused(golden, data,
 
 
 def test_averaged_once_it_describes_itself(golden, data, tmp_path, capsys):
-    """generate_averaged_model.py turns foreign weights and their description into a file that needs no options."""
+    """generate_averaged_model.py turns foreign weights and their description into a file that needs
+    no options.
+    """
     torch.save({"model": weights(golden, "noncausal")}, tmp_path / "epoch-99.pt")
     where = ["--exp-dir", str(tmp_path), "--tokens", str(data / "tokens.txt")]
     generate_averaged_model.main(argv=[*where, *LINKED, *as_flags(configuration(golden, causal=False))])

@@ -1,4 +1,6 @@
-"""The joiner's modes and the factorised blank by hand; models with them, and with the full loss, in training."""
+"""The joiner's modes and the factorised blank by hand; models with them, and with the full loss, in
+training.
+"""
 
 import math
 

@@ -69,7 +69,9 @@ def test_losses(golden, tag):
 
 
 def feed(model, x):
-    """Feed one utterance (T, F) chunk by chunk, the last chunk filled up with silence; returns the output and the states."""
+    """Feed one utterance (T, F) chunk by chunk, the last chunk filled up with silence; returns the
+    output and the states.
+    """
     states = model.get_init_states()
     window, step = model.window_frames, model.chunk_frames
     outs = []

@@ -15,7 +15,9 @@ from asr_core.text.scoring import (
 
 
 class Page(HTMLParser):
-    """Checks that tags are balanced, and gathers rows of the table of utterances and what is loaded."""
+    """Checks that tags are balanced, and gathers rows of the table of utterances and what is
+    loaded.
+    """
 
     VOID = {"meta", "input"}
 

@@ -1,4 +1,6 @@
-"""The training program on a real, tiny Zipformer: its files, its refusals, and a resumed run that equals an undisturbed one."""
+"""The training program on a real, tiny Zipformer: its files, its refusals, and a resumed run that
+equals an undisturbed one.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""Options: one definition gives the command line, its bounds, its help and the record in checkpoints."""
+"""Options: one definition gives the command line, its bounds, its help and the record in
+checkpoints.
+"""
 
 from dataclasses import dataclass
 from typing import Optional, Tuple

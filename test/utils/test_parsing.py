@@ -1,4 +1,6 @@
-"""Programs whose options are one dataclass: needed options, lists, arguments without a name, statuses."""
+"""Programs whose options are one dataclass: needed options, lists, arguments without a name,
+statuses.
+"""
 
 import importlib
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""Every decoding method through decode.py, and what needs more than the model through streaming_decode.py."""
+"""Every decoding method through decode.py, and what needs more than the model through
+streaming_decode.py.
+"""
 
 import dataclasses
 import re
@@ -140,7 +142,9 @@ def test_streaming_fast_beam_search(world):
 
 
 def test_token_ngram_as_a_graph(world, extras, tmp_path):
-    """Without an ARPA file the graph is read, its backoff arcs labelled --backoff-id; the result is the same."""
+    """Without an ARPA file the graph is read, its backoff arcs labelled --backoff-id; the result is
+    the same.
+    """
     from asr_core.lm.grammar_fst import write_openfst_text
     from asr_core.lm.ngram import NgramLm
 

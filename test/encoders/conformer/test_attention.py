@@ -107,7 +107,11 @@ def test_a_chunk_after_cached_frames():
 
 
 def brute_force_key_shift(model, x, mask=None):
-    """(T, N, 8) -> (T, N, 8): ``q . (k + a[clip(j - i)]) / sqrt(d)`` for one pair of frames after the other; without a if it has none."""
+    """(T, N, 8) -> (T, N, 8): ``q .
+
+    (k + a[clip(j - i)]) / sqrt(d)`` for one pair of frames after the other; without a if it has
+    none.
+    """
     num_frames, batch, dim = x.shape
     out = torch.zeros_like(x)
     factor = (

@@ -1,4 +1,6 @@
-"""The Conformer: its modules against formulas, padding, chunks, export, and the sizes of its presets."""
+"""The Conformer: its modules against formulas, padding, chunks, export, and the sizes of its
+presets.
+"""
 
 import random
 

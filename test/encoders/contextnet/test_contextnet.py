@@ -58,7 +58,9 @@ def test_sizes_of_the_published_small_model():
 
 
 def test_receptive_field():
-    """2381 input frames before an output frame are seen, and none after its own; the SE sees more, so it is made constant."""
+    """2381 input frames before an output frame are seen, and none after its own; the SE sees more,
+    so it is made constant.
+    """
     net = randomise(model(alpha=0.01).encoder)
     for block in net.blocks:
         block.se.excite.weight.data.zero_()
@@ -175,7 +177,9 @@ def test_chunks_of_streams_are_the_whole_utterance():
 
 
 def test_not_causal_is_not_streamable():
-    """Causal padding alone does not make it so: the squeeze-and-excitation sees the whole utterance."""
+    """Causal padding alone does not make it so: the squeeze-and-excitation sees the whole
+    utterance.
+    """
     net = encoder()
     x = torch.randn(1, 32, 10)
     with torch.no_grad():

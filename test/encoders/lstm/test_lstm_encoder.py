@@ -1,4 +1,6 @@
-"""The LSTM encoder: streaming is the whole utterance, padding changes nothing, published size, options."""
+"""The LSTM encoder: streaming is the whole utterance, padding changes nothing, published size,
+options.
+"""
 
 import pytest
 import torch
@@ -56,7 +58,9 @@ def test_a_layer_by_its_formula():
 
 
 def test_size_by_default():
-    """icefall's lstm_transducer_stateless has 84,689,496 parameters; the norms and heads differ a little."""
+    """icefall's lstm_transducer_stateless has 84,689,496 parameters; the norms and heads differ a
+    little.
+    """
     model = build_model(options_class("lstm")(), 500)
     layer = 4 * 1024 * (512 + 512 + 1) + 512 * 1024 + 2 * 512 * 2048 + 2048 + 512 + 513
     assert sum(p.numel() for p in model.encoder.parameters()) == 12 * layer

@@ -1,4 +1,6 @@
-"""The first, streaming Zipformer: sizes and names, padding, chunks, export, and what training draws."""
+"""The first, streaming Zipformer: sizes and names, padding, chunks, export, and what training
+draws.
+"""
 
 import random
 
