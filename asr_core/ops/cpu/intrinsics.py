@@ -7,6 +7,9 @@ from numba import types
 from numba.core.base import BaseContext
 from numba.extending import intrinsic
 
+# A parameter of a function that stands in for another when kernels are compiled: its type outside,
+# its value in the compiled code.
+TypeOrValue = Any
 _Values = Sequence[ir.Value]
 _Typed = Tuple[object, Callable]  # a signature, and what generates the code
 

@@ -39,7 +39,7 @@ from numba.core.ccallback import CFunc
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from asr_core.ops.cpu.intrinsics import as_f64_pointer, fetch_add
+from asr_core.ops.cpu.intrinsics import TypeOrValue, as_f64_pointer, fetch_add
 
 # The entries of a data block that come before the kernel's parameters: next piece, number of
 # pieces, rows per piece, rows in all.
@@ -52,9 +52,6 @@ if TYPE_CHECKING:
     Pointer = ctypes._Pointer[ctypes.c_int64]
 else:
     Pointer = ctypes.POINTER(ctypes.c_int64)
-# A parameter of a function that stands in for another when kernels are compiled: its type outside,
-# its value in the compiled code.
-TypeOrValue = Any
 # The NamedTuple of a kernel's parameters.
 Parameters = TypeVar("Parameters", bound=Tuple[Any, ...])
 

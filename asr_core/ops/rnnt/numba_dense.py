@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.arrays import Address, ArrayAt, f32_array, f64_array, i64_array
+from asr_core.ops.cpu.arrays import Address, Zero, f64_array, float_array, i64_array
 from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, NEVER, UNREACHED
 from asr_core.ops.rnnt.numba_math import Limits, compiled, compiled_exactly, exp, limits_of, log1p
@@ -242,17 +242,17 @@ def _counts(
 
 
 @compiled
-def _utterance_loss(a: SimpleLattice, b: int, array_at: ArrayAt) -> float:
-    """Return the loss of utterance b, and write its results; ``array_at`` fits the elements."""
+def _utterance_loss(a: SimpleLattice, b: int, zero: Zero) -> float:
+    """Return the loss of utterance b, and write its results; ``zero`` has the elements' type."""
     T, S, C, cells = a.T, a.S, a.C, a.T * (a.S + 1)
     limits = limits_of(a.boundary, b)
     at_dot, at_x = a.itemsize * b * cells, a.itemsize * b * a.rows * S
     u = _Utterance(
-        array_at(a.am + a.itemsize * b * T * C, T * C).reshape(T, C),
-        array_at(a.contexts + a.itemsize * 5 * b * (S + 1), 5 * (S + 1)).reshape(5, S + 1),
-        array_at(a.frames + a.itemsize * 2 * b * T, 2 * T).reshape(2, T),
-        array_at(a.dot + at_dot, cells).reshape(T, S + 1),
-        array_at(a.log_dot + at_dot, cells).reshape(T, S + 1),
+        float_array(zero, a.am + a.itemsize * b * T * C, T * C).reshape(T, C),
+        float_array(zero, a.contexts + a.itemsize * 5 * b * (S + 1), 5 * (S + 1)).reshape(5, S + 1),
+        float_array(zero, a.frames + a.itemsize * 2 * b * T, 2 * T).reshape(2, T),
+        float_array(zero, a.dot + at_dot, cells).reshape(T, S + 1),
+        float_array(zero, a.log_dot + at_dot, cells).reshape(T, S + 1),
         i64_array(a.symbols + 8 * b * S, S),
     )
     num = limits.s_last - limits.s_first
@@ -262,9 +262,9 @@ def _utterance_loss(a: SimpleLattice, b: int, array_at: ArrayAt) -> float:
     total = _recursion(x, y, a.want_grad != 0)
     if a.want_grad:
         to = _Results(
-            array_at(a.occ_x + at_x, a.rows * S).reshape(a.rows, S),
-            array_at(a.occ_y + at_dot, cells).reshape(T, S + 1),
-            array_at(a.weights + at_dot, cells).reshape(T, S + 1),
+            float_array(zero, a.occ_x + at_x, a.rows * S).reshape(a.rows, S),
+            float_array(zero, a.occ_y + at_dot, cells).reshape(T, S + 1),
+            float_array(zero, a.weights + at_dot, cells).reshape(T, S + 1),
         )
         to.occ_x[:] = 0
         to.occ_y[:] = 0
@@ -283,7 +283,9 @@ def simple_lattice(data: Pointer) -> None:
         losses = f64_array(a.losses, end)
         for b in range(begin, end):
             losses[b] = (
-                _utterance_loss(a, b, f32_array) if a.itemsize == 4 else _utterance_loss(a, b, f64_array)
+                _utterance_loss(a, b, np.float32(0.0))
+                if a.itemsize == 4
+                else _utterance_loss(a, b, np.float64(0.0))
             )
         begin, end = next_piece(data)
 
@@ -310,15 +312,18 @@ class AmGradient(NamedTuple):
 
 
 @compiled
-def _frame_gradient(a: AmGradient, row: int, array_at: ArrayAt) -> None:
+def _frame_gradient(a: AmGradient, row: int, zero: Zero) -> None:
     """Multiply grad (C,) of frame ``row`` = b * T + t by probs (C,), and subtract the scaled
     counts.
     """
     S, C, b, t = a.S, a.C, row // a.T, row % a.T
-    grad, probs = array_at(a.grad + a.itemsize * row * C, C), array_at(a.probs + a.itemsize * row * C, C)
-    occ_x = array_at(a.occ_x + a.itemsize * (b * a.rows + t) * S, S)
-    occ_y = array_at(a.occ_y + a.itemsize * row * (S + 1), S + 1)
-    symbols, scale = i64_array(a.symbols + 8 * b * S, S), array_at(a.scale + a.itemsize * b, 1)[0]
+    grad, probs = (
+        float_array(zero, a.grad + a.itemsize * row * C, C),
+        float_array(zero, a.probs + a.itemsize * row * C, C),
+    )
+    occ_x = float_array(zero, a.occ_x + a.itemsize * (b * a.rows + t) * S, S)
+    occ_y = float_array(zero, a.occ_y + a.itemsize * row * (S + 1), S + 1)
+    symbols, scale = i64_array(a.symbols + 8 * b * S, S), float_array(zero, a.scale + a.itemsize * b, 1)[0]
     for v in range(C):
         grad[v] *= probs[v]
     blanks = scale * occ_y[S]
@@ -336,7 +341,7 @@ def am_gradient(data: Pointer) -> None:
     while begin < end:
         for row in range(begin, end):
             if a.itemsize == 4:
-                _frame_gradient(a, row, f32_array)
+                _frame_gradient(a, row, np.float32(0.0))
             else:
-                _frame_gradient(a, row, f64_array)
+                _frame_gradient(a, row, np.float64(0.0))
         begin, end = next_piece(data)

@@ -11,8 +11,8 @@ from numba.extending import overload
 
 from asr_core.ops.cpu import vector
 from asr_core.ops.cpu.arrays import Address, i64_array
-from asr_core.ops.cpu.intrinsics import bits_float, float_bits
-from asr_core.ops.cpu.parallel import FAST, TypeOrValue
+from asr_core.ops.cpu.intrinsics import TypeOrValue, bits_float, float_bits
+from asr_core.ops.cpu.parallel import FAST
 
 f32 = np.float32
 compiled = njit(fastmath=FAST, error_model="numpy")

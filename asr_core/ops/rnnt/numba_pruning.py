@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_core.ops.cpu.arrays import Address, ArrayAt, f32_array, f64_array, i64_array
+from asr_core.ops.cpu.arrays import Address, Zero, f32_array, f64_array, float_array, i64_array
 from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 from asr_core.ops.rnnt.numba_math import compiled
 
@@ -168,7 +168,7 @@ def _copy(x: np.ndarray, y: np.ndarray) -> None:
 
 
 @compiled
-def _sum_block(a: SumContexts, b: int, first: int, array_at: ArrayAt) -> None:
+def _sum_block(a: SumContexts, b: int, first: int, zero: Zero) -> None:
     """Sum the columns of utterance b from ``first`` on."""
     n, size = min(a.width, a.C - first), a.itemsize
     cells = a.T * a.R
@@ -177,13 +177,13 @@ def _sum_block(a: SumContexts, b: int, first: int, array_at: ArrayAt) -> None:
         source = size * ((b * cells + cell) * a.C + first)
         if a.lm_grad != 0:
             to_lm = a.lm_sum + size * ((b * a.contexts + ranges[cell]) * a.C + first)
-            _add(array_at(a.lm_grad + source, n), array_at(to_lm, n))
+            _add(float_array(zero, a.lm_grad + source, n), float_array(zero, to_lm, n))
         if a.am_grad != 0:
             to_am = a.am_sum + size * ((b * a.T + cell // a.R) * a.C + first)
             if cell % a.R == 0:
-                _copy(array_at(a.am_grad + source, n), array_at(to_am, n))
+                _copy(float_array(zero, a.am_grad + source, n), float_array(zero, to_am, n))
             else:
-                _add(array_at(a.am_grad + source, n), array_at(to_am, n))
+                _add(float_array(zero, a.am_grad + source, n), float_array(zero, to_am, n))
 
 
 @kernel(SumContexts)
@@ -195,7 +195,7 @@ def sum_contexts(data: Pointer) -> None:
     while begin < end:
         for row in range(begin, end):
             if a.itemsize == 4:
-                _sum_block(a, row // blocks, (row % blocks) * a.width, f32_array)
+                _sum_block(a, row // blocks, (row % blocks) * a.width, np.float32(0.0))
             else:
-                _sum_block(a, row // blocks, (row % blocks) * a.width, f64_array)
+                _sum_block(a, row // blocks, (row % blocks) * a.width, np.float64(0.0))
         begin, end = next_piece(data)
