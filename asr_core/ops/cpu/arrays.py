@@ -33,14 +33,14 @@ u8_array = _array_at(types.uint8)  # bytes, booleans
 
 
 def float_array(zero: Zero, address: int, size: int) -> np.ndarray:
-    """Return the array of ``size`` floats of the type of ``zero`` at ``address``, (size,)."""
+    """Return the array (size,) at an address, of the type of ``zero``."""
     raise NotImplementedError("compiled code only")
 
 
 @overload(float_array)
 def _float_array(zero: TypeOrValue, address: TypeOrValue, size: TypeOrValue) -> Callable:
     # Not inlined by numba (but by LLVM): it would take an array that a function makes itself for a
-    # local one, and drop what is written to it last. An array function as an argument would do, too,
+    # local one, and drop what is written to it last. An array function as an argument would do too,
     # but numba does not cache such code.
     def single(zero: TypeOrValue, address: TypeOrValue, size: TypeOrValue) -> np.ndarray:
         return f32_array(address, size)
