@@ -10,7 +10,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class CombineOptions:
-    """Joining: what, where to, in which order."""
+    """Joining: inputs, output and order."""
 
     manifests: Tuple[str, ...] = option((), "manifests to join, .jsonl.gz", positional=True)
     output: str = option("", "manifest to write, .jsonl.gz", needed=True)

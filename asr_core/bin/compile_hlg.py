@@ -13,7 +13,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class CompileHlgOptions(CompileLgOptions):
-    """Composition: what of, and where to."""
+    """Composition: inputs and output."""
 
     modified: bool = option(
         False, "with the modified topology, which asks for no blank between equal tokens: a smaller graph"

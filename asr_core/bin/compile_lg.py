@@ -12,7 +12,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class CompileLgOptions:
-    """Composition: what of, and where to."""
+    """Composition: inputs and output."""
 
     lang_dir: str = option(
         "data/lang_bpe_500", "has L_disambig.fst.txt, tokens.txt and words.txt; the graph goes there too"

@@ -10,7 +10,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class FbankOptions(FeatureOptions):
-    """Features: which, what to read, what to write, who computes."""
+    """Features: kind, input, output and workers."""
 
     src_dir: str = option(
         "data/manifests",

@@ -9,7 +9,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class DownloadOptions:
-    """Download: from where, to where."""
+    """Download: URL and target."""
 
     url: str = option("", "address of the file", needed=True)
     output: str = option("", "path to write", needed=True)

@@ -12,7 +12,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class ManifestOptions:
-    """Manifests: of what, from where, to where."""
+    """Manifests: corpus, source and target."""
 
     corpus: str = option("", "lhotse's name of the corpus, e.g. librispeech, musan", needed=True)
     corpus_dir: str = option("", "folder of the corpus", needed=True)

@@ -12,7 +12,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class NoiseOptions:
-    """Noise: the recordings, the windows, where to write."""
+    """Noise: recordings, windows and output."""
 
     noise_dir: str = option("", "folder of recordings, searched with all its subfolders")
     recordings: Tuple[str, ...] = option(

@@ -11,7 +11,7 @@ from asr_core.utils.parsing import parse_options
 
 @dataclass
 class TsvOptions:
-    """TSV files: what to read, what to do about bad lines, where to write."""
+    """TSV files: inputs, treatment of bad lines, output."""
 
     train: str = option("", "TSV file of training recordings")
     valid: str = option("", "TSV file of validation recordings")

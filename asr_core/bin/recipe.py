@@ -195,7 +195,7 @@ def load_class(source: str, beside: str) -> "Type[AsrRecipe]":
 
 
 def read_recipe(stub: str) -> RecipeFile:
-    """Read the ``recipe.py`` beside a stub.
+    """Read the ``recipe.py`` next to a stub.
 
     Raises:
       UserError: the file is missing, or it sets unknown names.
@@ -241,7 +241,7 @@ def _settings(path: Path) -> Dict[str, Any]:
 
 
 def run(stub: str, module_name: str, argv: Optional[Sequence[str]] = None) -> None:
-    """Run the program that a stub is named after, as the ``recipe.py`` beside it describes.
+    """Run the program that a stub is named after, as the ``recipe.py`` next to it describes.
 
     A process that :mod:`multiprocessing` spawns imports the stub again, under another name than
     ``__main__``. Then the recipe is only loaded, so that its classes can be unpickled.

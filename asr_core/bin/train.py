@@ -42,7 +42,7 @@ def main(
       argv: the command line; by default the process' own.
       encoders: the kinds of encoder that ``--encoder`` offers, the usual one first; the options are
         those of the chosen one.
-      models: in place of it, configurations by name, of which ``--model`` chooses; the first is the
+      models: instead of it, configurations by name, of which ``--model`` chooses; the first is the
         usual one. Each holds defaults that come before the recipe's, among them ``encoder``.
       options: option dataclasses of ``recipe``.
     """
@@ -82,10 +82,10 @@ def parse(
     Args:
       corpus, recipe, defaults, argv, encoders, models: see :func:`main`.
       action: how the description in ``--help`` begins.
-      more_options: option dataclasses beside those of every training.
+      more_options: option dataclasses besides those of every training.
 
     Raises:
-      UserError: an option was given that has no effect beside the others.
+      UserError: an option was given that has no effect together with the others.
     """
     parser = Parser(
         f"{action} a model on {corpus.name}. The same command again continues where a run was interrupted."
@@ -130,7 +130,7 @@ def _add_configurations(
         dest="configuration",
         choices=list(models),
         default=usual,
-        help="Which configuration; --help beside it shows the options of its encoder and their defaults.",
+        help="Which configuration; with --help it shows the options of its encoder and their defaults.",
     )
     return str(chosen.get("encoder", "zipformer"))
 

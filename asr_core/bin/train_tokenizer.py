@@ -9,7 +9,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class TokenizerOptions:
-    """Tokenizer: its text, kind and size."""
+    """Tokenizer: text, kind and size."""
 
     lang_dir: str = option("", "folder for bpe.model and tokens.txt, e.g. data/lang_bpe_500", needed=True)
     transcript: str = option("", "text, one utterance a line", needed=True)

@@ -16,7 +16,7 @@ _OF_FEATURES = ("sample_rate", "feature_type")
 def add_arguments(
     parser: Parser, defaults: Optional[Mapping[str, object]] = None, without: Sequence[str] = ()
 ) -> None:
-    """Add the audio files and :class:`TranscribeOptions`, but for those named in ``without``."""
+    """Add the audio files and :class:`TranscribeOptions`, except those named in ``without``."""
     parser.add_argument(
         "sound_files",
         nargs="+",
@@ -24,7 +24,7 @@ def add_arguments(
         help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken",
     )
     names = {field.name for field in dataclasses.fields(TranscribeOptions)}.difference(without)
-    # the model's file tells the form of its features, unless it is given
+    # the form of the features comes from the model's file, unless it is given
     all_defaults = {**dict.fromkeys(_OF_FEATURES, argparse.SUPPRESS), **(defaults or {})}
     add_options(parser, TranscribeOptions, all_defaults, names)
 

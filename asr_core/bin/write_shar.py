@@ -13,7 +13,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class SharOptions:
-    """Shar: which cuts, which data, where to write."""
+    """Shar: cuts, data and output."""
 
     cuts: str = option("", "cut manifest, .jsonl.gz", needed=True)
     shar_dir: str = option(
@@ -23,7 +23,7 @@ class SharOptions:
     )
     data: str = option(
         "",
-        "what to store beside the cuts; left out: features if the cuts have them, else audio",
+        "what to store besides the cuts; left out: features if the cuts have them, else audio",
         choices=("", "features", "audio"),
     )
     features_format: str = option(

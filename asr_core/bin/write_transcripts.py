@@ -1,4 +1,4 @@
-"""Write the transcripts of manifests to a text file, one a line, but for cuts of changed speed."""
+"""Write the transcripts of manifests to a text file, a line each, without cuts of changed speed."""
 
 import logging
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class TranscriptOptions:
-    """Transcripts: whose, where to."""
+    """Transcripts: inputs and output."""
 
     manifests: Tuple[str, ...] = option((), "manifests of supervisions or cuts, .jsonl.gz", positional=True)
     output: str = option("", "text file to write", needed=True)

@@ -1,4 +1,4 @@
-"""The frame of every program: one line for a user's mistake, exit statuses."""
+"""The entry point of every program: one-line messages for user errors, and exit statuses."""
 
 import sys
 from typing import Callable, Mapping, Optional, Sequence, Type
@@ -46,7 +46,7 @@ def parse_and_run(
       description: of the program, for ``--help``.
       argv: the command line; None: the process' own.
       body: the program.
-      defaults: of the program, in place of the fields' own.
+      defaults: of the program, instead of the fields' own.
       log: whether to log to the console; programs that print results do not.
     """
     opts = parse_options(options, description, argv, defaults=defaults)

@@ -48,7 +48,7 @@ class JoinCuts:
 
 
 def noise_manifest(opts: DataOptions) -> Optional[Path]:
-    """Return the manifest of noise to mix in; None if there is none and none was asked for.
+    """Return the manifest of noise to mix in; None if it is missing and was not asked for.
 
     Raises:
       UserError: noise was asked for and its manifest does not exist.

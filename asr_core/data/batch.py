@@ -1,4 +1,4 @@
-"""The form of a batch."""
+"""The layout of a batch."""
 
 from typing import TYPE_CHECKING, List, TypedDict
 

@@ -92,7 +92,7 @@ def compute_parts(
     nj: int = 1,
     dask_scheduler: str = "",
 ) -> None:
-    """Compute and store the features of parts of a corpus, but for those that have a manifest.
+    """Compute and store the features of parts of a corpus, except those that have a manifest.
 
     Args:
       parts: names of the parts; "" for a corpus of a single manifest.
@@ -102,7 +102,7 @@ def compute_parts(
       prefix: how the names of the manifests begin.
       perturb_speed: store the parts whose names begin with "train" at speeds 0.9 and 1.1, too.
       nj: number of processes.
-      dask_scheduler: address of a Dask scheduler whose cluster computes in place of processes.
+      dask_scheduler: address of a Dask scheduler whose cluster computes instead of processes.
 
     Raises:
       UserError: see :func:`compute_features`; or no Dask scheduler answers.

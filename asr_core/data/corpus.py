@@ -1,4 +1,4 @@
-"""The particulars of a corpus: where its cuts are, its sets, its text."""
+"""A corpus: where its cuts are, its test sets, and its text."""
 
 import argparse
 import logging
@@ -47,7 +47,7 @@ class Corpus:
 
     @property
     def prefix(self) -> str:
-        """How the names of the manifests begin."""
+        """Prefix of the manifests' file names."""
         return self.name
 
     def train_cuts(self) -> "CutSet":
@@ -63,13 +63,13 @@ class Corpus:
         return {name: self.cuts(part) for name, part in self.test_parts.items()}
 
     def normalize(self, text: str) -> str:
-        """Return a transcript as the model is to write it and as it is scored."""
+        """Return a transcript as the model learns to write it and as it is scored."""
         return normalize_text(text)
 
     def cuts(self, part: str) -> "CutSet":
         """Open one part lazily: ``<shar_dir>/<part>`` if there is such a folder, else its manifest.
 
-        If features are computed while loading, the manifest without features serves as well: see
+        If features are computed while loading, the manifest without features will do: see
         :func:`~asr_core.data.open_cuts.manifest_places`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""From the cuts of one batch to its tensors; every batch's randomness comes from its own seed."""
+"""The dataset that turns the cuts of a batch into tensors; each batch has its own random seed."""
 
 import contextlib
 import hashlib
@@ -61,7 +61,7 @@ def batch_seed(*parts: int) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[random.Random]:
-    """Let all random sources follow ``seed`` within the block; restore their states afterwards."""
+    """Seed all random sources within the block; restore their states afterwards."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         random.seed(seed)
@@ -76,7 +76,7 @@ def seeded(seed: int) -> Iterator[random.Random]:
 
 @contextlib.contextmanager
 def _single_thread() -> Iterator[None]:
-    """Let torch use one thread: the tensors of single utterances are too small to share."""
+    """Limit torch to one thread: the tensors of single utterances are too small for more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -138,7 +138,7 @@ class FeatureStream:
         self._done = 0
 
     def accept(self, samples: Tensor) -> Tensor:
-        """Take further samples (num_samples,); return the frames (T, C) that they complete."""
+        """Add samples (num_samples,); return the frames (T, C) that they complete."""
         self._kept = torch.cat([self._kept, _in_unit(samples)])
         complete = self._first + max(0, (len(self._kept) - self._reach) // self._shift + 1)
         return self._frames(complete)
@@ -148,7 +148,7 @@ class FeatureStream:
         return self._frames(None)
 
     def _frames(self, end: Optional[int]) -> Tensor:
-        """Return the frames up to but without ``end``, or all, that were not returned before."""
+        """Return the frames before ``end``, or all, that were not returned earlier."""
         sample_rate, num_mel_bins, feature_type = self._form
         if end is not None and end <= self._done:
             return torch.zeros(0, num_mel_bins)
@@ -239,7 +239,7 @@ def _missing_wav_bytes(path: Path) -> int:
 
 
 def _ffmpeg(path: Path) -> Optional[Tuple[np.ndarray, int]]:
-    """Decode the first channel at 16 kHz by ffmpeg; None where ffmpeg is missing or fails."""
+    """Decode the first channel at 16 kHz with ffmpeg; None if ffmpeg is missing or fails."""
     if shutil.which("ffmpeg") is None:
         return None
     output = ["-af", "pan=mono|c0=c0", "-ar", str(_FFMPEG_RATE), "-f", "f32le", "-"]

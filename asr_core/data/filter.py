@@ -57,7 +57,7 @@ class DropReport:
         self._reported: Dict[str, int] = {}
 
     def add(self, cut_id: str, reason: str) -> None:
-        """Note that ``cut_id`` was dropped because of ``reason``."""
+        """Record that ``cut_id`` was dropped because of ``reason``."""
         if cut_id not in self._seen:
             self._seen.add(cut_id)
             self.ids.setdefault(reason, []).append(cut_id)
@@ -83,7 +83,7 @@ class DropReport:
         self.mark_reported()
 
     def mark_reported(self) -> None:
-        """Take everything noted so far as reported."""
+        """Mark everything recorded so far as reported."""
         self._reported = self.counts()
 
 

@@ -30,7 +30,7 @@ def lhotse_recipe(corpus: str) -> Callable[..., Dict[str, Manifests]]:
 
 
 def read_part(corpus: str, folder: PathLike, part: str, nj: int = 1) -> Manifests:
-    """Have lhotse read one part of a corpus; return its manifests by kind.
+    """Read one part of a corpus with lhotse; return its manifests by kind.
 
     Args:
       corpus: lhotse's name of it.
@@ -61,7 +61,7 @@ def read_part(corpus: str, folder: PathLike, part: str, nj: int = 1) -> Manifest
 def write_parts(
     corpus: str, folder: PathLike, output_dir: PathLike, parts: Sequence[str], nj: int = 1
 ) -> None:
-    """Write the manifests of parts of a corpus; those that are there are skipped.
+    """Write the manifests of parts of a corpus; existing ones are skipped.
 
     They are ``<corpus>_<kind>_<part>.jsonl.gz`` for recordings, supervisions and, where each
     recording has its text, cuts.

@@ -53,7 +53,7 @@ def _unreadable(cut: "Cut") -> List[str]:
 
 
 def validate_cuts(cuts: Iterable["Cut"], read_data: bool = False) -> Dict[str, List[str]]:
-    """Return the ids of the cuts that have a problem, by problem; empty if there is none."""
+    """Return the ids of the cuts that have a problem, by problem."""
     found: Dict[str, List[str]] = {}
     seen: Set[str] = set()
     for cut in cuts:

@@ -31,7 +31,7 @@ def noise_windows(
       sample_rate: of the cuts; other rates are resampled when read.
       window: seconds of a cut.
       min_duration: windows that are not longer than this many seconds are left out,
-      keep_short: but for recordings that are shorter than a window themselves.
+      keep_short: except recordings that are shorter than a window themselves.
     """
     cuts: List["Cut"] = []
     for recording in recordings:

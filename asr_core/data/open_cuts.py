@@ -49,7 +49,7 @@ def open_cuts(name: PathLike, manifest_dir: PathLike, strategy: str) -> "CutSet"
 def shar_record(folder: Path) -> Path:
     """Return the file whose existence marks a Shar folder of ours as complete.
 
-    It stands beside the folder, because lhotse does not accept foreign files in it.
+    It is next to the folder, because lhotse does not accept foreign files in it.
     """
     return folder.parent / f".{folder.name}.shar.done"
 

@@ -30,7 +30,7 @@ class ReadingOptions:
 
     @property
     def strategy(self) -> str:
-        """The input strategy, ``on_the_fly_feats`` taken into account."""
+        """The input strategy, as ``on_the_fly_feats`` may override it."""
         if self.on_the_fly_feats and self.input_strategy == "PrecomputedFeatures":
             return "OnTheFlyFeatures"
         return self.input_strategy

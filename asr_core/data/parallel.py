@@ -29,7 +29,7 @@ def process_map(
       function: a function at the top level of a module.
       items: its arguments.
       nj: number of processes; 1: work in this one.
-      client: a ``dask.distributed.Client``, whose cluster then works in place of local processes.
+      client: a ``dask.distributed.Client``, whose cluster then works instead of local processes.
 
     Raises:
       UserError: a process was killed, as happens when memory is full.

@@ -176,7 +176,7 @@ class BucketSampler(Sampler):
             wanted = len(batch)
 
     def _choose(self, buckets: Sequence[_Bucket], rng: random.Random) -> _Bucket:
-        """Choose a bucket that can fill a batch; an empty one if the epoch is at its end."""
+        """Choose a bucket that can fill a batch; an empty one at the end of the epoch."""
         ready = [b for b in buckets if b.ready(self.max_duration)]
         if not ready and not self.drop_last:
             ready = [b for b in buckets if b.items]

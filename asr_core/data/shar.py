@@ -126,7 +126,7 @@ def _start_folder(folder: Path, settings: str) -> None:
 
 
 def _write_shard(job: _Job) -> int:
-    """Write one shard beside the folder, then move it there, the cuts last; return their number."""
+    """Write one shard next to the folder, then move it in, cuts last; return the number of cuts."""
     folder = Path(job.folder)
     work = folder.parent / f".{folder.name}-{job.number:06d}"
     shutil.rmtree(work, ignore_errors=True)

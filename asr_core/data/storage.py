@@ -64,7 +64,7 @@ class _OpenFiles:
         self._lock = threading.Lock()
 
     def pread(self, path: str, size: int, offset: int) -> bytes:
-        """Read up to ``size`` bytes of a file from ``offset`` on."""
+        """Read up to ``size`` bytes of a file, starting at ``offset``."""
         # A file that was written anew has another inode, so it is opened again.
         key = (path, os.stat(path).st_ino)
         with self._lock:

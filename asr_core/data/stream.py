@@ -49,7 +49,7 @@ class CutStream:
 
 
 class _Indexed(CutStream):
-    """A stream that notes the durations of its cuts in its first complete pass."""
+    """A stream that records the durations of its cuts in its first complete pass."""
 
     def __init__(self, keep: Optional[CutFilter]) -> None:
         self.keep = keep
@@ -145,7 +145,7 @@ class _ShardStream(LineStream):
 
 
 class ChainStream(CutStream):
-    """One stream after the other.
+    """Several streams, one after another.
 
     With ``shuffle_seed`` each epoch has another order, as shards need it.
     """

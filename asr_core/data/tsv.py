@@ -74,7 +74,7 @@ def write_tsv_manifests(
 
 
 def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none") -> List[TsvLine]:
-    """Read lines ``audio-path<TAB>transcript``; empty lines at the end do not count.
+    """Read lines ``audio-path<TAB>transcript``; empty lines at the end are ignored.
 
     Args:
       path: the file, UTF-8. Relative audio paths are relative to its folder.

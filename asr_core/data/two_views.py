@@ -23,7 +23,7 @@ class TwoViews:
       time_warp_factor: largest shift of a frame by the warping; below 1 turns it off.
       time_mask_ratio: number and total length of the masks of frames, relative to the usual
         SpecAugment. CR-CTC profits from more of them; the paper uses 2.5.
-      adaptive: masks in place of the usual SpecAugment's.
+      adaptive: masks instead of the usual SpecAugment's.
     """
 
     def __init__(

@@ -7,18 +7,18 @@ from typing import Protocol
 
 
 class LogitAdjustment(Protocol):
-    """Any options that say how a search changes the model's output distribution, see
+    """Options that change the model's output distribution before a search, see
     :class:`LogitOptions`.
     """
 
     @property
     def blank_penalty(self) -> float:
-        """Subtracted from the logit of blank."""
+        """Amount subtracted from the logit of blank."""
         ...
 
     @property
     def temperature(self) -> float:
-        """Logits are divided by it."""
+        """Divisor of the logits."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Confidences of tokens, from the distributions out of which a search chose them.
+"""Confidences of tokens, computed from the distributions that a search chose them from.
 
 After any search, predictor and joiner run once more along the tokens found, each at the frame that
 emitted it; a CTC head needs its posteriors at these frames only. The measures are normalised to
@@ -50,7 +50,7 @@ def with_confidences(
 
 
 def token_log_probs(job: Job, rows: Sequence[int], hypotheses: Sequence[Hypothesis]) -> List[Tensor]:
-    """Return the distributions out of which the tokens of hypotheses were chosen.
+    """Return the distributions that the tokens of hypotheses were chosen from.
 
     Args:
       job, rows, hypotheses: see :func:`with_confidences`.
@@ -150,7 +150,7 @@ class ConfidentSearch:
         self._opts = opts
 
     def new_stream(self) -> _ConfidentStream:
-        """Return the state of a stream that has not begun."""
+        """Return the state of a new stream."""
         return _ConfidentStream(self._inner.new_stream(), self)
 
     def advance(self, streams: List[_ConfidentStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:

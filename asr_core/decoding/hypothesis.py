@@ -29,7 +29,7 @@ def one_best(lists: Sequence[Sequence[Hypothesis]]) -> List[Hypothesis]:
 
 
 class GreedyAnswer:
-    """The result of a greedy search in one stream up to now.
+    """The result of a greedy search in one stream so far.
 
     Attributes:
       tokens, timestamps, log_prob: see :class:`Hypothesis`.

@@ -1,4 +1,4 @@
-"""From logits to the log-probabilities that a search adds up."""
+"""Conversion of logits to the log-probabilities that a search adds up."""
 
 import math
 

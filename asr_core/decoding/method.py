@@ -28,7 +28,7 @@ class Head(enum.Enum):
 
 
 class Unit(enum.Enum):
-    """What an oracle counts errors in."""
+    """The unit in which an oracle counts errors."""
 
     TOKENS = "tokens"
     WORDS = "words"

@@ -16,7 +16,7 @@ from asr_core.utils.options import AttributeDict
 
 
 def model_overrides(params: Mapping[str, object]) -> Dict[str, object]:
-    """Return the model options that the user gave, but for those of chunks, which are free."""
+    """Return the model options that the user gave, without the chunk options, which are free."""
     fields = dataclasses.fields(options_class(str(params.get("encoder", "zipformer"))))
     return {f.name: params[f.name] for f in fields if f.name in params and f.name not in CHUNK_OPTIONS}
 
@@ -56,7 +56,7 @@ def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Tokenizer:
       fallback: its path if the folders have none.
 
     Raises:
-      UserError: there is none.
+      UserError: no tokenizer was found.
     """
     if given:
         return Tokenizer.load(given)
@@ -73,7 +73,7 @@ def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Tokenizer:
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Refuse a tokenizer that is not the model's.
+    """Refuse a tokenizer that does not match the model.
 
     Raises:
       UserError: their numbers of tokens differ.

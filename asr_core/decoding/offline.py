@@ -75,7 +75,7 @@ class OfflineDecoder:
       chunk: of a causal model; None for others.
       resources: what the method needs besides the model.
       references: makes references of transcripts; None unless the method is an oracle.
-      details: what is wanted beside the answers.
+      details: what is wanted besides the answers.
       device: where the model is.
     """
 

@@ -122,7 +122,7 @@ class LanguageModelOptions:
 
 @dataclass(frozen=True)
 class FastBeamLimits:
-    """Fast beam search: what it keeps."""
+    """Fast beam search: beam and limits."""
 
     beam: float = option(
         20.0,
@@ -168,7 +168,7 @@ class BiasingOptions:
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """Graphs: where they are, and how CTC methods search them."""
+    """Graphs: their files, and how CTC methods search them."""
 
     lang_dir: str = option(
         "data/lang_bpe_500", "folder with the graphs LG.fst.txt and HLG.fst.txt, words.txt, and token n-grams"
@@ -263,7 +263,7 @@ class StreamingSearchOptions(BiasingOptions, DistributionOptions):
     label: str = option("", "appended to the names of the result files")
 
     def search_options(self) -> SearchOptions:
-        """Return the same as :class:`SearchOptions`."""
+        """Return these options as :class:`SearchOptions`."""
         return dataclasses.replace(from_params(SearchOptions, vars(self)), beam_size=self.num_active_paths)
 
 
@@ -285,7 +285,7 @@ class TestOptions:
         "", "other test sets: NAME=MANIFEST, separated by commas; files in --manifest-dir or elsewhere"
     )
     skip_scoring: bool = option(False, "write transcripts alone")
-    score_characters: bool = option(False, "count characters in place of words")
+    score_characters: bool = option(False, "count characters instead of words")
     device: str = option(
         "auto",
         "where to compute; auto takes CUDA if there is any",

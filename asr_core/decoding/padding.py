@@ -1,4 +1,4 @@
-"""Padding: feature frames appended to utterances before they are encoded.
+"""Feature frames appended to utterances before they are encoded.
 
 Simulated and real streaming see exactly the same frames: an utterance in chunks of C frames (at 50
 Hz) is padded, by itself and not as far as its batch, to as many whole chunks as it needs; then come

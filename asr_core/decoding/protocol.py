@@ -1,4 +1,4 @@
-"""What searches need of a model: interfaces that eager, scripted and traced models satisfy."""
+"""Interfaces of models to searches, which eager, scripted and traced models satisfy."""
 
 from typing import Iterator, List, Protocol, Tuple, TypeVar
 
@@ -17,7 +17,7 @@ class Projection(Protocol):
         ...
 
     def parameters(self) -> Iterator[Tensor]:
-        """Iterate over the weights, which tell the device and the dtype."""
+        """Iterate over the weights, whose device and dtype a search uses."""
         ...
 
 
@@ -100,7 +100,7 @@ class CtcHead(Protocol):
         ...
 
     def parameters(self) -> Iterator[Tensor]:
-        """Iterate over the weights, which tell the device."""
+        """Iterate over the weights, whose device a search uses."""
         ...
 
 
@@ -139,7 +139,7 @@ class StreamingModel(Protocol):
         ...
 
     def get_init_states(self, batch_size: int, device: torch.device) -> List[Tensor]:
-        """Return the states of ``batch_size`` streams that have not begun."""
+        """Return the states of ``batch_size`` new streams."""
         ...
 
     def streaming_forward(
@@ -153,7 +153,7 @@ class StreamingModel(Protocol):
 
 
 class ModelWithHeads(Protocol):
-    """A model that tells which heads it has."""
+    """A model that declares which heads it has."""
 
     @property
     def use_transducer(self) -> bool:
@@ -199,7 +199,7 @@ class StreamingSearch(Protocol[StreamT]):
     """A search over streams that arrive chunk by chunk; any streams may be advanced together."""
 
     def new_stream(self) -> StreamT:
-        """Return the state of a stream that has not begun."""
+        """Return the state of a new stream."""
         ...
 
     def advance(self, streams: List[StreamT], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:

@@ -26,7 +26,7 @@ def get_method(name: str) -> Method:
     """Look a method up by its name or an alias.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: there is no method of that name.
     """
     method = METHODS.get(ALIASES.get(name, name))
     if method is None:
@@ -37,7 +37,7 @@ def get_method(name: str) -> Method:
 def resolve_method(
     opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()
 ) -> SearchOptions:
-    """Return ``opts`` with the method that is meant, by its usual name; log options without effect.
+    """Return ``opts`` with the method's usual name; log options without effect.
 
     Args:
       opts: the user's choice.
@@ -73,7 +73,7 @@ def _changed(opts: object, usual: object, except_for: FrozenSet[str] = frozenset
 
 
 def check_streaming(method: Method) -> MakeStreamingSearch:
-    """Return the function that makes a method's search over streams.
+    """Return the function that builds a method's streaming search.
 
     Raises:
       UserError: the method cannot stream.
@@ -87,7 +87,7 @@ def check_streaming(method: Method) -> MakeStreamingSearch:
 def streaming_search(
     model: RecognitionModel, opts: SearchOptions, resources: Resources = Resources()
 ) -> StreamingSearch[Any]:
-    """Make the search over streams of the method that ``opts`` name.
+    """Build the streaming search of the method that ``opts`` name.
 
     Raises:
       UserError: there is no such method, or it cannot stream.

@@ -60,12 +60,12 @@ def load_resources(
 
 
 def names_neural_lm(opts: SearchOptions, lm: LmOptions) -> bool:
-    """Tell whether the options name a neural language model and give it a weight."""
+    """Return whether the options name a neural language model and give it a weight."""
     return opts.lm_scale != 0 and bool(lm.lm_exp_dir or lm.transformer_lm_exp_dir)
 
 
 def _named(opts: SearchOptions, lm: LmOptions) -> Set[Resource]:
-    """Return the resources that methods use only if the options name them, as these do."""
+    """Return the optional resources that these options name."""
     named = {
         Resource.NEURAL_LM: names_neural_lm(opts, lm),
         Resource.LODR_NGRAM: bool(opts.lodr_ngram),
@@ -76,7 +76,7 @@ def _named(opts: SearchOptions, lm: LmOptions) -> Set[Resource]:
 
 
 def _warn(method: Method, wanted: Set[Resource], opts: SearchOptions, lm: LmOptions) -> None:
-    """Log options that are probably not meant as they are."""
+    """Warn about options that are probably a mistake."""
     if method.expects_one_of and not method.expects_one_of & wanted:
         logging.warning(
             "no language model is given: neither --lm-exp-dir with an --lm-scale, nor --lodr-ngram, "

@@ -27,12 +27,12 @@ class Resource(enum.Enum):
 
 @dataclass(frozen=True)
 class Resources:
-    """What a search may work with; None where its method does not need it.
+    """Resources of a search; None for those that its method does not need.
 
     Attributes:
       neural_lm: neural language model over tokens.
       token_ngram: n-gram over token ids of ``--tokens-ngram``.
-      lodr_ngram: n-gram over token ids of ``--lodr-ngram``, with a weight of its own.
+      lodr_ngram: n-gram over token ids of ``--lodr-ngram``, with its own weight.
       word_ngram: word n-gram that scores tokens.
       context_graph: phrases to bias towards.
       lg: decoding graph from tokens to words.

@@ -70,7 +70,7 @@ def _encoder_context(session: DecodingSession) -> str:
 
 
 def _references(unit: Optional[Unit], corpus: Corpus, tokenizer: Tokenizer) -> Optional[MakeReferences]:
-    """Return the function that makes the references of an oracle; None for other methods."""
+    """Return the function that makes an oracle's references; None for other methods."""
 
     def make(texts: Sequence[str]) -> Transcripts:
         normalized = [corpus.normalize(text) for text in texts]

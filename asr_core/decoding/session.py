@@ -92,7 +92,7 @@ class SessionOptions:
 
 
 class DecodingSession:
-    """A trained model and all that decoding test sets with it takes.
+    """A trained model and everything needed to decode test sets with it.
 
     Args:
       corpus: has the test sets.
@@ -146,7 +146,7 @@ class DecodingSession:
 
     @property
     def context_size(self) -> int:
-        """Tokens that a stateless predictor sees; 0 where there is none."""
+        """Tokens that a stateless predictor sees; 0 without one."""
         return getattr(self.model.decoder, "context_size", 0) if self.model.use_transducer else 0
 
     def load_resources(self, lm: LmOptions = LmOptions()) -> Resources:
@@ -161,7 +161,7 @@ class DecodingSession:
         return load_resources(self.method, self.search, lm, self.tokenizer, self.device)
 
     def open_results(self, files: ResultFiles) -> ResultCollector:
-        """Begin the log of the results called ``files``, and return what collects them."""
+        """Start the log of the results called ``files``, and return their collector."""
         setup_logger(files.log)
         record = self.opts.record
         logging.info("Options: %s", {name: record[name] for name in sorted(record)})
@@ -184,7 +184,7 @@ class DecodingSession:
 
 
 def _offline_chunk(given: Mapping[str, object], trained: Mapping[str, object]) -> Optional[Chunk]:
-    """Return the chunk to decode whole utterances with; None where the model is not causal."""
+    """Return the chunk to decode whole utterances with; None if the model is not causal."""
     if trained.get("causal", False):
         return chunk_and_left(given, {}, default=WHOLE_UTTERANCE)
     if given:
@@ -271,7 +271,7 @@ def chosen_test_sets(corpus: Corpus, opts: TestOptions) -> Dict[str, "CutSet"]:
 
 
 def progress(decoded: Iterable[Decoded], total_seconds: float, name: str) -> Iterator[Decoded]:
-    """Pass decoded utterances on, with a bar of the audio that is done on a terminal."""
+    """Yield decoded utterances; on a terminal, show a bar of the audio that is done."""
     from tqdm import tqdm
 
     form = (

@@ -35,7 +35,7 @@ class Stream(Generic[K]):
         self.search = search
 
     def take(self, num_frames: int) -> int:
-        """Count ``num_frames`` encoder output frames; return how many are to be searched."""
+        """Count ``num_frames`` encoder output frames; return how many of them to search."""
         searched = min(num_frames, self.frames_left)
         self.frames_left -= searched
         return searched
@@ -94,7 +94,7 @@ class StreamBatch(Generic[K]):
         self.streams: List[Stream[K]] = []
 
     def add(self, features: Iterable[Tuple[K, Tensor]]) -> None:
-        """Begin to decode utterances, given as (key, features (T, F))."""
+        """Start decoding utterances, given as (key, features (T, F))."""
         new = [self._new_stream(key, f) for key, f in features]
         if not new:
             return

@@ -31,7 +31,7 @@ class WordErrors(NamedTuple):
 
 
 class GreedyErrors:
-    """Word errors of a greedy search with the transducer, or with CTC where there is none.
+    """Word errors of a greedy search with the transducer, or with CTC if the model has none.
 
     Args:
       decode: maps token ids to text.

@@ -1,4 +1,4 @@
-"""Options of causal encoders about chunks, and the single chunk to decode with.
+"""Chunk options of causal encoders, and the single chunk to decode with.
 
 Chunk sizes and left contexts count frames of 50 Hz, whatever the frame rate of an encoder.
 """

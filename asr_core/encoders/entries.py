@@ -7,7 +7,7 @@ from asr_core.utils.options import flag
 
 
 def expand_entries(name: str, values: Tuple[int, ...], count: int, unit: str) -> Tuple[int, ...]:
-    """Return a list with ``count`` entries, for all of which a single one may stand.
+    """Return a list with ``count`` entries; a single value is repeated.
 
     Args:
       name: the option.

@@ -7,7 +7,7 @@ from asr_core.utils.errors import UserError
 
 
 class FrameCausalEncoder(ChunkedEncoder):
-    """Base of encoders whose states hold all that they remember.
+    """Base of encoders whose states hold the whole past.
 
     Neither the chunk size nor the left context changes their output.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class FrameGeometry(NamedTuple):
-    """How feature frames (100 Hz) become frames of encoder output.
+    """The mapping from feature frames (100 Hz) to frames of encoder output.
 
     Attributes:
       embed_factor: feature frames per frame of the front end's output.

@@ -22,7 +22,7 @@ Builder = Callable[..., "Tuple[FrontEnd, ChunkedEncoder]"]
 
 
 class EncoderChoice(Protocol):
-    """Options of a model, which name its encoder."""
+    """Options of a model that name its encoder."""
 
     @property
     def encoder(self) -> str:

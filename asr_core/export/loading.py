@@ -91,7 +91,7 @@ def _load_scripted(path: Path, tokens: str, given: Mapping[str, object], device:
 def describe_scripted(
     model: ScriptedModel, path: PathLike, tokens: str, given: Mapping[str, object]
 ) -> InferenceModel:
-    """Complete a loaded model by what its file records; arguments as of :func:`load_for_inference`.
+    """Describe a scripted model from its file; arguments as of :func:`load_for_inference`.
 
     Raises:
       UserError: ``given`` contradicts the file, or there are no tokens.
@@ -145,7 +145,7 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, object], devic
 
 
 def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path) -> Tokenizer:
-    """Load the tokenizer at ``given``, or make one of ``pieces``, or load that beside the model."""
+    """Load the tokenizer at ``given``, or else of ``pieces``, or else the one next to the model."""
     if given:
         return Tokenizer.load(given)
     if pieces:

@@ -18,11 +18,11 @@ class TokensOptions:
 
 @dataclass(frozen=True)
 class ExportOptions(TokensOptions):
-    """Export: what is written."""
+    """Export: which kind of file."""
 
     jit: bool = option(
         False,
-        "write TorchScript in place of pretrained.pt: for streaming if the model is causal and "
+        "write TorchScript instead of pretrained.pt: for streaming if the model is causal and "
         "--chunk-size positive",
     )
 

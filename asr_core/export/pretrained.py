@@ -1,4 +1,4 @@
-"""``pretrained.pt``: weights for inference, with the description of their model."""
+"""The file ``pretrained.pt``: weights for inference and a description of their model."""
 
 from typing import List, Mapping, TypedDict, cast
 
@@ -12,7 +12,7 @@ from asr_core.utils.options import as_recorded, defaults_of
 
 
 class ModelInfo(TypedDict, total=False):
-    """The description of a model beside its weights, as JSON values.
+    """The description of a model, without its weights, as JSON values.
 
     It holds all other options of the model, too. Files of other exporters may have none of it.
 

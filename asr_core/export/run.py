@@ -1,4 +1,4 @@
-"""The work of the programs that export: from a run's checkpoints to a file."""
+"""The export programs: from a run's checkpoints to a file."""
 
 import logging
 from pathlib import Path
@@ -44,7 +44,7 @@ class TrainedModel(NamedTuple):
 
 
 def load_trained(params: Mapping[str, object], fallback_tokens: str) -> TrainedModel:
-    """Load the model that the options select, and see that its folder has a tokens.txt.
+    """Load the model that the options select, and make sure that its folder has a tokens.txt.
 
     Args:
       params: all options by name.
@@ -65,7 +65,7 @@ def load_trained(params: Mapping[str, object], fallback_tokens: str) -> TrainedM
 
 
 def _fix_chunk(source: TrainedModel, params: Mapping[str, object]) -> Chunk:
-    """Give a causal model the one chunk size and left context that it is exported with.
+    """Set the one chunk size and left context that a causal model is exported with.
 
     Raises:
       UserError: they are not single values, or cannot stream.

@@ -314,7 +314,7 @@ def open_torchscript(path: PathLike, device: Device = "cpu") -> TorchScriptFile:
 
 
 def _text(value: Union[str, bytes]) -> str:
-    """Return the text of an extra file, which some versions of torch give as bytes."""
+    """Return the text of an extra file, which some versions of torch return as bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 

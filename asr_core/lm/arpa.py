@@ -48,7 +48,7 @@ def read_arpa(path: PathLike, symbols: Optional[Mapping[str, int]] = None, max_o
     Args:
       path: the file.
       symbols: ids of the words. N-grams with other words are left out, and their number is logged;
-        ``<s>``, ``</s>`` and ``<unk>`` get ids of their own if they have none. Without a table,
+        ``<s>``, ``</s>`` and ``<unk>`` get new ids if they have none. Without a table,
         words are numbered from 0 in the order of the file.
       max_order: leave out longer n-grams; 0: keep all.
 

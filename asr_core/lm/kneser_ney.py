@@ -239,7 +239,7 @@ def _estimate(tables: List[Counts], symbols: Dict[str, int]) -> Arpa:
 
 
 def _finish_unigrams(arpa: Arpa, unknown: float) -> None:
-    """Give ``<s>`` no probability, and ``<unk>`` that of ``unknown`` unless the text has it."""
+    """Set ``<s>`` to probability 0, and ``<unk>`` to ``unknown`` unless the text has it."""
     is_bos = arpa.words[0][:, 0] == _BOS
     arpa.log_probs[0][is_bos] = -99.0 * np.log(10.0)
     if not (arpa.words[0] == _UNK).any():

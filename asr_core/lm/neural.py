@@ -62,7 +62,7 @@ class NeuralLm(nn.Module):
     def score_tokens(
         self, tokens: Tensor, lens: Tensor, states: Optional[States] = None
     ) -> Tuple[Tensor, States]:
-        """Return the log-probabilities of the token after each history.
+        """Return the log-probabilities of the token that follows each history.
 
         Args:
           tokens: (N, L) int64, the tokens after the states; a sentence begins with ``<sos/eos>``.
@@ -176,7 +176,7 @@ class RnnLm(NeuralLm):
       tie_weights: one matrix for the embeddings and the output layer.
 
     Raises:
-      UserError: weights are to be tied but the widths differ.
+      UserError: weights are tied but the widths differ.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class TransformerLm(NeuralLm):
       dropout: probability that an activation is set to zero in training.
 
     Raises:
-      UserError: the heads do not divide the width, or weights are to be tied but the widths differ.
+      UserError: the heads do not divide the width, or weights are tied but the widths differ.
     """
 
     def __init__(
@@ -395,7 +395,7 @@ class _Layer(nn.Module):
         query, keys, values = self.in_proj(self.norm_attention(x)).chunk(3, dim=-1)
         keys = torch.cat([past_keys.to(keys.dtype), keys], dim=1)
         values = torch.cat([past_values.to(values.dtype), values], dim=1)
-        # (N, heads, L, C / heads), and for keys and values T + L in place of L
+        # (N, heads, L, C / heads), and for keys and values T + L instead of L
         q, k, v = [t.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for t in (query, keys, values)]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
         x = x + self.dropout(self.out_proj(attended))

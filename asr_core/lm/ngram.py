@@ -145,7 +145,7 @@ class NgramLm:
         return total + self.final_score(state) if eos else total
 
     def is_known(self, token: int) -> bool:
-        """Return whether the model has a probability of its own for ``token``."""
+        """Return whether ``token`` is in the vocabulary, so that it is not scored as unknown."""
         in_table = 0 <= token < len(self._root_arc)
         return in_table and bool(self._root_arc[token] >= 0 or token == self._eos)
 
@@ -265,7 +265,7 @@ class _Builder:
 
 
 def _without_detours(a: Automaton) -> Automaton:
-    """Lead arcs past states that only back off at no cost: equivalent histories become one.
+    """Redirect arcs past states that only back off at no cost; this merges equivalent histories.
 
     Such states stay, because the numbers of others must not change, but nothing leads to them.
     """

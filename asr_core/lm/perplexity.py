@@ -45,7 +45,7 @@ class Perplexity:
 
     @property
     def without_oovs(self) -> float:
-        """The same without unknown words, which remain in histories as ``<unk>``."""
+        """Perplexity without unknown words, which remain in histories as ``<unk>``."""
         return perplexity_of(self.log_prob - self.oov_log_prob, self.words + self.sentences - self.oovs)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""An attention decoder beside CTC or the transducer (Watanabe et al. 2017)."""
+"""An attention decoder trained jointly with CTC or the transducer (Watanabe et al. 2017)."""
 
 from typing import List, Tuple
 

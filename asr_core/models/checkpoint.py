@@ -105,7 +105,7 @@ def _load(path: Path) -> object:
 
 
 def params_of_checkpoint(ckpt: Mapping[str, Any]) -> AttributeDict:
-    """Return what a checkpoint records beside weights and states: options and derived values."""
+    """Return the options and derived values that a checkpoint records."""
     return AttributeDict(
         {k: str(v) if isinstance(v, Path) else v for k, v in ckpt.items() if k not in _STATES}
     )
@@ -164,7 +164,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
 
 
 def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tensor]:
-    """Return the entries of a state dict that belong to ``modules``, or all if there are none."""
+    """Return the entries of a state dict that belong to ``modules``; all if it is empty."""
     return {
         name: value
         for name, value in state.items()
@@ -188,7 +188,7 @@ def load_averaged_model(
       exp_dir: folder of the checkpoints.
       epoch, iter, avg, use_averaged_model: see :func:`select_checkpoints`.
       overrides: see :func:`model_from_checkpoint`.
-      use_ema: take each checkpoint's exponential average in place of its weights.
+      use_ema: take each checkpoint's exponential average instead of its weights.
 
     Raises:
       UserError: there are no such checkpoints, or not with such averages, or they do not fit
@@ -224,7 +224,7 @@ def load_averaged_model(
 
 @contextlib.contextmanager
 def _averaging(paths: Sequence[Path]) -> Iterator[None]:
-    """Say in errors which checkpoints are averaged; ``paths`` has the newest first."""
+    """Name the averaged checkpoints in errors; ``paths`` has the newest first."""
     try:
         yield
     except UserError as e:

@@ -12,7 +12,7 @@ class CheckpointOptions:
     """Checkpoint: whose weights."""
 
     epoch: int = option(DEFAULT_EPOCH, "use epoch-<epoch>.pt; counts from 1")
-    iter: int = option(0, "if positive, use checkpoint-<iter>.pt in place of an epoch's")
+    iter: int = option(0, "if positive, use checkpoint-<iter>.pt instead of an epoch's")
     avg: int = option(
         DEFAULT_AVG,
         "number of checkpoints to average; with --use-averaged-model the span of epochs averaged over",
@@ -24,7 +24,7 @@ class CheckpointOptions:
     )
     use_ema: bool = option(
         False,
-        "the exponential average of training's --ema-decay in place of the weights; with --avg "
+        "the exponential average of training's --ema-decay instead of the weights; with --avg "
         "above 1, the mean of several checkpoints'",
         presets={True: {"use_ema": True, "use_averaged_model": False, "avg": 1}},
     )

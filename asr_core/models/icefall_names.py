@@ -11,7 +11,7 @@ _MARK = "encoder.downsample_output.query"  # a parameter that no other encoder h
 def convert(content: Dict[str, Any]) -> Dict[str, Any]:
     """Return a checkpoint's content as this library would have saved it.
 
-    That is, with the kind of encoder, and with the front end beside the encoder.
+    That is, with the kind of encoder, and with the front end outside the encoder.
 
     Args:
       content: content of any checkpoint; returned as it is unless it is one of icefall's
@@ -33,5 +33,5 @@ def convert(content: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _renamed(state: Mapping[str, Tensor]) -> Dict[str, Tensor]:
-    """Return a state dict with the front end beside the encoder."""
+    """Return a state dict whose front end is outside the encoder."""
     return {name.replace(_EMBED, "encoder_embed."): value for name, value in state.items()}

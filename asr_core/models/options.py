@@ -12,7 +12,7 @@ from asr_core.predictors.options import PredictorOptions
 from asr_core.utils.options import from_params, option
 
 DEFAULT_ENCODER = "zipformer"  # of command lines and checkpoints that name none, as icefall's do
-_ENCODER_HELP = "Kind of encoder; it brings options of its own."
+_ENCODER_HELP = "Kind of encoder; each kind has its own options."
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
     )
     transducer_type: str = option(
         "classic",
-        "classic: softmax over blank and tokens; hat: blank has a probability of its own beside a "
+        "classic: softmax over blank and tokens; hat: blank has its own probability, besides a "
         "softmax over the tokens.",
         choices=["classic", "hat"],
     )

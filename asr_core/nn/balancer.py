@@ -39,7 +39,7 @@ class Balancer(nn.Module):
 
     The bounds are loose by default: they catch modules that go wrong, and leave those alone that
     learn. Where a bound changes during training, it is loose at the beginning, when the statistics
-    still say little, or tight while modules have to come to life.
+    still say little, or tight while modules must become active.
 
     Args:
       num_channels: C, size of the axis of channels.
@@ -72,11 +72,11 @@ class Balancer(nn.Module):
         self.prob = ScheduledFloat((0.0, 0.5), (8000.0, 0.125), default=0.4) if prob is None else prob
 
     def drawn(self, x: Tensor) -> bool:
-        """Return whether to act on ``x`` this time; draws a random number where that is open."""
+        """Return whether to act on ``x`` this time, drawing a random number if needed."""
         return self.training and x.requires_grad and random.random() < float(self.prob)
 
     def bounds(self) -> Bounds:
-        """Return the bounds as they are at this batch count."""
+        """Return the bounds at the present batch count."""
         return (
             mean_of_positive(float(self.min_positive)),
             mean_of_positive(float(self.max_positive)),
@@ -89,7 +89,7 @@ class Balancer(nn.Module):
         return balance_gradient(x, self.bounds(), float(self.grad_scale), self.channel_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x (N, ..., C), with the channels on ``channel_dim``, as it is."""
+        """Return x (N, ..., C), with the channels on ``channel_dim``, unchanged."""
         return self.act(x) if self.drawn(x) else x
 
     def extra_repr(self) -> str:

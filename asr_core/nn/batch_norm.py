@@ -20,7 +20,7 @@ _GROUPS: List[Optional[ProcessGroup]] = []
 
 @contextlib.contextmanager
 def synchronised(group: Optional[ProcessGroup] = None) -> Iterator[None]:
-    """Take the statistics of batch norms over the batches of all processes, in training steps
+    """Compute the statistics of batch norms over the batches of all processes, in training steps
     within the block.
 
     Each process must run the same steps forward, within the block, and backward.
@@ -67,7 +67,7 @@ class MaskedBatchNorm1d(nn.Module):
 
         Args:
           x: (N, T, C), or any (..., C).
-          pad_mask: (N, T), or x's shape without C, True at padding; None where there is none.
+          pad_mask: (N, T), or x's shape without C, True at padding; None without padding.
 
         Returns:
           (N, T, C)
@@ -79,7 +79,7 @@ class MaskedBatchNorm1d(nn.Module):
         return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
 
     def _train(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
-        """Normalise x (N, T, C) by its own statistics, and let the running ones follow."""
+        """Normalise x (N, T, C) by its own statistics, and update the running ones."""
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             y, mean, var = _BatchNorm.apply(wide, self.weight, self.bias, pad_mask, self.eps, _GROUPS[-1:])

@@ -120,7 +120,7 @@ class ScaleGrad(nn.Module):
         self.alpha = alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x (N, ..., C) as it is."""
+        """Return x (N, ..., C) unchanged."""
         if torch.jit.is_scripting() or torch.jit.is_tracing() or not self.training:
             return x
         return scale_grad(x, self.alpha)

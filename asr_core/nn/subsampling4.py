@@ -100,7 +100,7 @@ class Conv2dSubsamplingNarrow(_Stateless):
 
     The convolutions have 8, 32 and 128 channels.
 
-    The front end of icefall's Conformer, but for zeros before and after the utterance.
+    The front end of icefall's Conformer, but without zeros before and after the utterance.
 
     Args:
       in_channels: features per frame, at least 7.
@@ -172,7 +172,7 @@ class VggStacking(_Stateless):
     :class:`FrameStacking`.
 
     There is no padding in time: output frame i sees features ``3 i .. 3 i + 8``. (The front end of
-    hybrid Conformers, Zeineldeen et al. 2022, https://arxiv.org/abs/2111.03442, but for zeros
+    hybrid Conformers, Zeineldeen et al. 2022, https://arxiv.org/abs/2111.03442, but without zeros
     before and after the utterance.)
 
     Args:

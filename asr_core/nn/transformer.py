@@ -201,7 +201,7 @@ class TransformerDecoder(nn.Module):
         self.output_layer = nn.Linear(embed_dim, vocab_size)
 
     def forward(self, x: Tensor, memory: Tensor, memory_lens: Tensor) -> Tensor:
-        """Compute the logits of the token after each given one.
+        """Compute the logits of the token that follows each given one.
 
         Args:
           x: (N, U) token ids. Padding at the end needs no mask: no token sees what follows it.

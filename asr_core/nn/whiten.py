@@ -51,7 +51,7 @@ class Whiten(nn.Module):
         self.prob = self.max_prob
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x (..., C) as it is."""
+        """Return x (..., C) unchanged; in training its gradient may get the whitening penalty."""
         if not self.training or not x.requires_grad or random.random() > self.prob:
             return x
         grad_scale = float(self.grad_scale)
@@ -78,7 +78,7 @@ def training_state(model: nn.Module) -> Dict[str, float]:
 
 
 def load_training_state(model: nn.Module, state: Mapping[str, float]) -> None:
-    """Put back what :func:`training_state` returned; names that the model lacks are ignored."""
+    """Restore what :func:`training_state` returned; names that the model lacks are ignored."""
     for name, module in model.named_modules():
         if isinstance(module, Whiten) and name in state:
             module.prob = float(state[name])

@@ -19,7 +19,7 @@ class Context(Protocol):
     needs_input_grad: Tuple[bool, ...]
 
     def save_for_backward(self, *tensors: Any) -> None:
-        """Keep tensors, which may be None, for the backward pass."""
+        """Save tensors, which may be None, for the backward pass."""
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
         """Declare that no gradient flows into these outputs."""
@@ -31,4 +31,4 @@ class Context(Protocol):
         """Return what the forward pass set."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Keep a value that is no tensor for the backward pass."""
+        """Keep a non-tensor value for the backward pass."""

@@ -115,7 +115,7 @@ def contexts_of(frontier: Frontier) -> Tuple[Tensor, Tensor, Tensor]:
 
     Returns:
       Their codes (M,) and streams (M,), both int64, and (N, S) int64, which of them each state has
-      (anything where there is none).
+      (arbitrary where there is no state).
     """
     if dispatch.available() and frontier.code.device.type == "cpu":
         codes, streams, index = kernels.contexts_of(frontier.code.numpy(), frontier.score.numpy())
@@ -197,7 +197,7 @@ class _Steps(NamedTuple):
     score: Tensor
 
     def where(self, mask: Tensor) -> "_Steps":
-        """Return those where ``mask`` (L,) is true."""
+        """Return the steps where ``mask`` (L,) is true."""
         return _Steps(*(x[mask] for x in self))
 
 
@@ -251,7 +251,7 @@ def _reached(frontier: Frontier, steps: _Steps, arcs: Arcs, limits: Limits) -> T
 
 
 def _alive(states: Tensor, best: Tensor, limits: Limits) -> Tensor:
-    """Tell which states survive the limits on contexts and states.
+    """Return which states survive the limits on contexts and states.
 
     Args:
       states: (3, M): stream, context and graph state of each, ascending.
@@ -269,7 +269,7 @@ def _alive(states: Tensor, best: Tensor, limits: Limits) -> Tensor:
 
 
 def _expand(frontier: Frontier, context_index: Tensor, log_probs: Tensor, arcs: Arcs, blank: int) -> _Steps:
-    """Return all ways to go on from the states (N, S) of a frontier."""
+    """Return all continuations of the states (N, S) of a frontier."""
     row, source = (frontier.score > float("-inf")).nonzero(as_tuple=True)
     graph_state, context = frontier.graph_state[row, source], context_index[row, source]
     first = arcs.begin[graph_state]
@@ -298,7 +298,7 @@ def _rank_in_row(row: Tensor) -> Tensor:
 
 
 def _leaders(score: Tensor, row: Tensor, most: int) -> Tensor:
-    """Tell which elements (L,) are among the ``most`` best of their row; ``row`` (L,) ascends."""
+    """Return which elements (L,) are among the ``most`` best of their row; ``row`` (L,) ascends."""
     order = score.argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
     out = torch.zeros(len(score), dtype=torch.bool, device=score.device)

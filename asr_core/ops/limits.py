@@ -35,7 +35,7 @@ def limit_value(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _turn_outward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """Turn the gradient around where a step against it would carry ``x`` further out of ``[low,
+    """Negate the gradient where a step against it would carry ``x`` further out of ``[low,
     high]``.
     """
     outward = ((grad > 0) & (x < low)) | ((grad < 0) & (x > high))

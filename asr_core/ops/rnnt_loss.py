@@ -11,7 +11,7 @@ with recurrent neural networks"), the score p of all paths from (0, 0) to a cell
       - 1]))
     modified:      p[s, t] = log(exp(p[s - 1, t - 1] + px[s - 1, t - 1]) + exp(p[s, t - 1] + py[s, t
       - 1]))
-    constrained:   as modified, with px[s, t] + py[s + 1, t] in place of px[s, t]
+    constrained:   as modified, with px[s, t] + py[s + 1, t] instead of px[s, t]
 
 and the loss is ``-p[S, T]``: a regular path may emit any number of symbols on a frame, a modified
 or constrained one at most one; a constrained one is forced to take the blank of the new context on
@@ -309,7 +309,7 @@ def get_rnnt_prune_ranges(
 def do_rnnt_pruning(
     am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto"
 ) -> Tuple[Tensor, Tensor]:
-    """Bring encoder and predictor outputs into the shape that the joiner needs for
+    """Arrange encoder and predictor outputs in the shape that the joiner needs for
     :func:`rnnt_loss_pruned`.
 
     Args:
@@ -334,7 +334,7 @@ def do_rnnt_pruning(
 
 
 def _computable(x: Tensor) -> Tensor:
-    """Return half precision as float32, others as they are."""
+    """Convert half precision to float32; return other types unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -45,7 +45,7 @@ def whitening_metric(x: Tensor, num_groups: int) -> Tensor:
 
 
 def _covariance(x: Tensor, num_groups: int) -> _Covariance:
-    """Take the statistics of x (..., C), in float32 at least."""
+    """Compute the statistics of x (..., C), at least in float32."""
     rows = x.reshape(-1, x.shape[-1])
     rows = rows if rows.dtype == torch.float64 else rows.float()
     rows = rows - rows.mean(dim=0)

@@ -9,14 +9,14 @@ from asr_core.utils.options import option
 
 @dataclass(frozen=True)
 class TranscribeOptions(DistributionOptions):
-    """Transcribing: with what, how, and what is printed."""
+    """Transcription: model, search and output."""
 
     model: str = option(
         "", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename")
     )
     tokens: str = option(
         "",
-        "tokens.txt or bpe.model; left out: what the model's file holds, else what lies beside it",
+        "tokens.txt or bpe.model; left out: what the model's file holds, else the one next to it",
         aliases=("--bpe-model",),
     )
     method: str = option(
@@ -43,15 +43,15 @@ class TranscribeOptions(DistributionOptions):
     )
     sample_rate: int = option(
         16000,
-        "samples per second that the model takes, if its file does not tell; other audio is resampled",
+        "sampling rate of the model, if its file does not record it; other audio is resampled",
     )
     feature_type: str = option(
-        "fbank", "kind of features that the model takes, if its file does not tell", choices=FEATURE_TYPES
+        "fbank", "kind of features of the model, if its file does not record it", choices=FEATURE_TYPES
     )
     json: bool = option(False, "print a JSON object for each file")
     timestamps: bool = option(False, "print each word with its start and end in seconds")
     confidence: bool = option(
-        False, "print each word's confidence; a probability if confidence.json lies beside the model"
+        False, "print each word's confidence; a probability if confidence.json is next to the model"
     )
     max_duration: float = option(120.0, "seconds of audio in a batch", above=0)
     max_segment: float = option(

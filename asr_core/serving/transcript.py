@@ -9,7 +9,7 @@ from asr_core.serving.options import TranscribeOptions
 
 @dataclass
 class Transcript:
-    """What was recognised in a recording.
+    """The transcript of a recording.
 
     Attributes:
       path: the recording's file, or what else names it.
@@ -28,7 +28,7 @@ class Transcript:
     words: List[Dict[str, Any]] = field(default_factory=list)
 
     def add(self, record: Dict[str, Any]) -> None:
-        """Append what was recognised in the next piece; ``record`` is of a RecordFormatter."""
+        """Append the next piece's text; ``record`` comes from a RecordFormatter."""
         self.text = " ".join(filter(None, (self.text, record["text"])))
         self.tokens.extend(record["tokens"])
         self.timestamps.extend(record["timestamps"])
@@ -36,7 +36,7 @@ class Transcript:
 
 
 def format_transcript(transcript: Transcript, opts: TranscribeOptions) -> str:
-    """Return the line, or lines, that are printed of a transcript."""
+    """Return the line, or lines, to print for a transcript."""
     if opts.json:
         return json.dumps(asdict(transcript), ensure_ascii=False)
     lines = [f"{transcript.path}: {transcript.text}"]

@@ -1,6 +1,6 @@
 """Normalization that makes transcripts comparable: white space, case, punctuation.
 
-It holds for all languages: characters are told apart by their Unicode categories.
+It holds for all languages: characters are distinguished by their Unicode categories.
 """
 
 import re
@@ -65,7 +65,7 @@ def check_normalization(mode: str) -> None:
 
 
 def normalize_text(text: str, mode: str = "none") -> str:
-    """Return ``text`` in Unicode form C with single spaces, normalized as ``mode`` says.
+    """Return ``text`` in Unicode form C with single spaces, normalized according to ``mode``.
 
     Args:
       text: a transcript.

@@ -285,7 +285,7 @@ def _descending(counts: "Counter[T]") -> List[Tuple[int, T]]:
 
 
 def _merged(pairs: Sequence[Tuple[str, str]]) -> List[str]:
-    """Return correct words as they are, each run of adjacent errors as one ``(ref->hyp)``."""
+    """Return correct words unchanged, each run of adjacent errors as one ``(ref->hyp)``."""
     out: List[str] = []
     refs: List[str] = []
     hyps: List[str] = []

@@ -74,7 +74,7 @@ def train_tokenizer(
 
 
 def _vocab(model: bytes) -> str:
-    """Return lines of piece and log-probability, as SentencePiece writes them beside its models."""
+    """Return lines of piece and log-probability, the ``.vocab`` file of SentencePiece."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     ids = range(processor.get_piece_size())
     return "".join(f"{processor.id_to_piece(i)}\t{processor.get_score(i):g}\n" for i in ids)

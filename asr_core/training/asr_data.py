@@ -56,7 +56,7 @@ class AsrData:
 
     @property
     def num_dropped(self) -> int:
-        """How many cuts were left out so far."""
+        """Number of cuts left out so far."""
         return self.module.dropped.total
 
     @property
@@ -182,7 +182,7 @@ class CutTrials:
         self._loader.sampler.first, self._loader.sampler.step = 0, 1  # the batches of all ranks
 
     def find(self) -> List[Trial]:
-        """Search all batches of the epoch for them; only their durations and texts are read."""
+        """Find the largest batches of the epoch; only durations and texts are read."""
         return find_extremes(self._loader.sampler)
 
     def load(self, trial: Trial, num_items: int) -> Optional[Batch]:
@@ -191,12 +191,12 @@ class CutTrials:
         return batch if len(batch["supervisions"]["text"]) else None
 
     def advice(self, trial: Trial, num_fit: int) -> str:
-        """Say how large the batch is and which ``--max-duration`` would fit."""
+        """Return how large the batch is and which ``--max-duration`` would fit."""
         return batch_advice(trial, num_fit, self.max_duration)
 
 
 def batch_advice(trial: Trial, num_fit: int, max_duration: float) -> str:
-    """Describe a batch that exhausts memory, and say which options would avoid it.
+    """Return a description of a batch that exhausts memory, and the options that would avoid it.
 
     Args:
       trial: the batch.

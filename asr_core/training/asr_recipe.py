@@ -261,14 +261,14 @@ class AsrRecipe(Task):
     # -- advice ----------------------------------------------------------------------------------
 
     def smaller_batches(self) -> str:
-        """Say what to do where memory does not suffice."""
+        """Return advice for running out of memory."""
         return (
             f"lower --max-duration (now {float(self.params['max_duration']):g}), "
             "or --max-utt-duration if single cuts are long"
         )
 
     def slower_learning(self) -> str:
-        """Say what to do where training diverges."""
+        """Return advice for training that diverges."""
         opts = self.optimizer_options
         if opts.schedule == "piecewise":
             return f"lower the rates of --lr-pieces (now up to {opts.peak_lr():g})"

@@ -80,7 +80,7 @@ class RunCheckpoint:
         self.world = world
 
     def save(self, path: Path, cur_epoch: int) -> None:
-        """Let rank 0 write a checkpoint, whole or not at all.
+        """Write a checkpoint on rank 0, whole or not at all.
 
         Args:
           path: the file.
@@ -152,7 +152,7 @@ class RunCheckpoint:
             parts.scheduler.load_state_dict(content["scheduler"])
 
     def _restore_rank(self, saved: List[Mapping[str, Any]]) -> None:
-        """Restore what each rank has of its own.
+        """Restore the states that differ from rank to rank.
 
         With another number of ranks than before, their random sources start afresh.
 

@@ -32,7 +32,7 @@ class FinetuneRecipe(AsrRecipe):
 
     @classmethod
     def complete(cls, params: MutableMapping[str, Any]) -> None:
-        """Check the options that say where to start, and take over the checkpoint's configuration.
+        """Check the options about the starting point, and adopt the checkpoint's configuration.
 
         Raises:
           UserError: options contradict each other or the checkpoint.

@@ -20,7 +20,7 @@ FEATURE_OPTIONS = {
 
 @dataclass
 class FinetuneOptions:
-    """Fine-tuning: from whose weights, on what."""
+    """Fine-tuning: starting weights and data."""
 
     do_finetune: bool = option(
         True, "start from --finetune-ckpt; 0: continue a fine-tuning at --start-epoch or --start-batch"

@@ -214,12 +214,12 @@ class LmRecipe(Task):
         return f"perplexity {math.exp(min(loss, _LARGEST_EXPONENT)):.4g} per token"
 
     def smaller_batches(self) -> str:
-        """Say what to do where memory does not suffice."""
+        """Return advice for running out of memory."""
         return (
             f"lower --batch-size (now {self.options.batch_size}), "
             "or --max-sent-len if single sentences are long"
         )
 
     def slower_learning(self) -> str:
-        """Say what to do where training diverges."""
+        """Return advice for training that diverges."""
         return f"lower --lr (now {self.options.lr:g}), or raise --warmup-batches"

@@ -80,7 +80,7 @@ def train(task: Task, world: Optional[SingleProcess] = None) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """What this rank contributes to one step of the optimizer.
+    """This rank's contribution to one step of the optimizer.
 
     Attributes:
       batches: its ``--accum-grad`` batches; None where it has none and other ranks do.
@@ -250,7 +250,7 @@ class Trainer:
         return self._skip("gradient", [{**cut, "value": stepper.grad_norm} for cut in cuts])
 
     def _skip(self, what: str, suspects: List[Dict[str, object]]) -> str:
-        """Skip this step on all ranks; return what was bad.
+        """Skip this step on all ranks; return the reason.
 
         Args:
           what: ``"loss"`` or ``"gradient"``.
@@ -261,7 +261,7 @@ class Trainer:
         return f"a {what} that is not finite, the last one of cuts {names}"
 
     def _culprits(self, batch: Batch) -> List[Dict[str, object]]:
-        """Return the cuts whose own loss is not finite, or all if there is none."""
+        """Return the cuts whose own loss is not finite, or all if every loss is finite."""
         with torch.no_grad(), self.run.autocast():
             out = self.task.compute_loss(self.model, batch, self.state.batch_idx_train, reduction="none")
         losses = out.loss.tolist()
@@ -269,7 +269,7 @@ class Trainer:
         return [cut for cut, loss in zip(cuts, losses) if not math.isfinite(loss)] or cuts
 
     def _log_step(self, info: MetricsTracker, loss_per_frame: float) -> None:
-        """Count a step in the averages and the progress, and log it if it is time."""
+        """Count a step in the averages and the progress, and log it if it is due."""
         state, progress = self.state, self.progress
         size, items = info.pop("audio"), int(info.pop("utterances"))
         state.epoch_audio += size
@@ -300,7 +300,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Return a context in which the model is as validation wants it."""
+        """Return a context in which the model is set up for validation."""
         ema = self.parts.ema if self.task.valid_with_ema else None
         self.progress.pause()
         with ema.shown() if ema else contextlib.nullcontext():

@@ -31,7 +31,7 @@ class LossOptions:
         at_least=0,
     )
     ctc_loss_scale: float = option(
-        0.2, "weight of the CTC loss beside others; where it is the only one, it is 1", at_least=0
+        0.2, "weight of the CTC loss besides others; 1 if it is the only loss", at_least=0
     )
     cr_loss_scale: float = option(
         0.2, "weight of the consistency loss of --use-cr-ctc 1, after --warm-step", at_least=0

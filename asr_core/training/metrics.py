@@ -9,7 +9,7 @@ from asr_core.training.batch_loss import BatchLoss, BatchSize
 
 
 class MetricsTracker(Dict[str, float]):
-    """Sums of losses by name, with the number of frames that they are sums over as ``frames``."""
+    """Sums of losses by name, with the number of frames summed over as ``frames``."""
 
     def add(self, other: Mapping[str, float], keep: float = 1.0) -> "MetricsTracker":
         """Return ``keep`` times these sums plus ``other``.
@@ -47,14 +47,14 @@ class MetricsTracker(Dict[str, float]):
 
 
 def losses_of(out: BatchLoss) -> MetricsTracker:
-    """Return the losses of a batch as numbers; all travel from the device in one copy."""
+    """Return the losses of a batch as numbers, with a single copy from the device."""
     names = ["loss", *out.parts]
     values = torch.stack([out.loss.detach().float(), *(p.float() for p in out.parts.values())]).tolist()
     return MetricsTracker({"frames": float(out.frames), **dict(zip(names, values))})
 
 
 def sums_of(out: Optional[BatchLoss], size: Optional[BatchSize]) -> MetricsTracker:
-    """Return the losses and the size of a rank's batch, which are to be summed over the ranks.
+    """Return the losses and the size of a rank's batch, for summing over the ranks.
 
     Without a batch they are zeros.
     """

@@ -56,7 +56,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class OptimizerOptions:
-    """Optimizer and learning rate: what moves the weights, and how far."""
+    """Optimizer and learning-rate schedule."""
 
     optim: str = option(
         "scaled_adam",
@@ -146,7 +146,7 @@ class OptimizerOptions:
         below=1,
     )
     valid_with_ema: bool = option(
-        False, "measure validation losses and word errors on that average, in place of the weights"
+        False, "measure validation losses and word errors on that average, instead of the weights"
     )
 
     def validate(self) -> None:
@@ -192,7 +192,7 @@ class OptimizerOptions:
         """Return the pieces that ``lr_pieces`` describes.
 
         Raises:
-          UserError: there is none, or one is malformed.
+          UserError: there are no pieces, or one is malformed.
         """
         found: List[Piece] = []
         for text in self.lr_pieces.split(",") if self.lr_pieces else []:
@@ -225,7 +225,7 @@ class OptimizerOptions:
 
 
 def refuse_unused(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse options that were given but have no effect beside the others.
+    """Refuse options that were given but have no effect together with the others.
 
     Args:
       params: all options.

@@ -38,7 +38,7 @@ class ProcessOptions:
 
 @dataclass
 class LoopOptions(ProcessOptions):
-    """Training: how long, on which processes, what is written."""
+    """Training: its length, its processes, its records."""
 
     tensorboard: bool = option(True, "write scalars for TensorBoard into <exp-dir>/tensorboard")
     num_epochs: int = option(30, "last epoch; epochs count from 1", at_least=1)
@@ -120,7 +120,7 @@ class LoopOptions(ProcessOptions):
 
 @dataclass
 class SpeechOptions:
-    """Speech recognition: tokens, and what is measured and checked besides the loss."""
+    """Speech recognition: tokens, and measurements and checks besides the loss."""
 
     bpe_model: str = option(
         "data/lang_bpe_500/bpe.model", "tokenizer: a SentencePiece model, or a folder with bpe.model"
@@ -131,7 +131,7 @@ class SpeechOptions:
         above=0,
     )
     allow_unk: bool = option(
-        False, "leave out training cuts with characters that the tokens lack, in place of refusing to train"
+        False, "leave out training cuts with characters that the tokens lack, instead of refusing to train"
     )
     valid_wer_interval: int = option(
         1, "epochs between two word error rates of a greedy search on validation cuts; 0: none", at_least=0

@@ -91,7 +91,7 @@ class TrainingRun:
         return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
 
     def advance_schedules(self) -> float:
-        """Move dropout rates and other schedules of modules on; return their counter.
+        """Advance dropout rates and other schedules of modules; return their counter.
 
         It counts reference batches rather than steps, so that the schedules do not depend on the
         size of batches and the number of processes.
@@ -107,7 +107,7 @@ class TrainingRun:
             return self.task.compute_loss(self.parts.model, batch, self.state.batch_idx_train + 1).loss
 
     def resume(self) -> None:
-        """Continue from the newest whole or the requested checkpoint; without any, start afresh.
+        """Continue from the requested or the newest whole checkpoint; without one, start afresh.
 
         Raises:
           UserError: the checkpoint is missing, damaged, or of another model.
@@ -155,7 +155,7 @@ class TrainingRun:
             diagnose(self.parts.model, losses, self.exp_dir / "diagnostics.txt")
 
     def try_largest_batches(self) -> None:
-        """Find out whether the largest batches fit into memory, if the task wants to know.
+        """Check that the largest batches fit into memory, if the task asks for it.
 
         Raises:
           UserError: one of them does not fit.

@@ -86,7 +86,7 @@ def train_lm(rank: RankInfo, params: AttributeDict) -> int:
 
 
 def _in_group(rank: RankInfo, params: AttributeDict, run: Callable[[SingleProcess], int]) -> int:
-    """Meet the other processes, open the log, and run."""
+    """Join the other processes, open the log, and run."""
     opts = from_params(LoopOptions, params)
     exp_dir = Path(opts.exp_dir)
 
@@ -102,7 +102,7 @@ def _in_group(rank: RankInfo, params: AttributeDict, run: Callable[[SingleProces
 
 
 def _refuse_other_tokens(task: AsrRecipe) -> None:
-    """Refuse a folder of a run with other tokens, whose checkpoints would get the wrong ones."""
+    """Refuse a folder with checkpoints of other tokens."""
     exp_dir = Path(task.params["exp_dir"])
     tokens = exp_dir / "tokens.txt"
     if not (tokens.is_file() and list(exp_dir.glob("*.pt"))):
@@ -119,7 +119,7 @@ def _record_options(params: Mapping[str, Any]) -> None:
 
 
 def _copy_tokenizer(tokenizer: Tokenizer, exp_dir: Path) -> None:
-    """Copy the tokenizer beside the checkpoints, where decoding and export look for it."""
+    """Copy the tokenizer to the checkpoints, where decoding and export look for it."""
     write_text_atomic(exp_dir / "tokens.txt", format_tokens(tokenizer.pieces))
     source, target = Path(tokenizer.path), exp_dir / "bpe.model"
     if source.suffix == ".model" and source.resolve() != target.resolve():

@@ -111,7 +111,7 @@ class TrainState:
         return {**values, "tot_loss": dict(self.tot_loss)}
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Take over what :meth:`as_dict` returned, under present or former names of the fields.
+        """Load what :meth:`as_dict` returned, under present or former names of the fields.
 
         Fields that are missing get their initial values.
         """
@@ -135,7 +135,7 @@ def seed_of_epoch(seed: int, epoch: int, rank: int = 0, batch_idx_train: int = 0
       seed: the seed of the run.
       epoch: the epoch, from 1.
       rank: number of the process.
-      batch_idx_train: the step after which the epoch goes on, if its random states were lost.
+      batch_idx_train: the step after which the epoch continues, if its random states were lost.
     """
     return seed + epoch - 1 + _SEED_OF_RANK * rank + _SEED_OF_RESTART * batch_idx_train
 

@@ -1,4 +1,4 @@
-"""The interface between the training loop and whatever it trains.
+"""The interface between the training loop and the task that it trains.
 
 The loop knows nothing of speech. It asks a :class:`Task` for a model, an optimizer and a loss, and
 the task's :class:`TaskData` for batches. Only the task looks into a batch, with one exception: from
@@ -41,17 +41,17 @@ class MemoryTrials(Protocol):
     """The largest batches of an epoch."""
 
     def find(self) -> List[Trial]:
-        """Search the epoch for them; called on rank 0 alone."""
+        """Find the largest batches of the epoch; called on rank 0 alone."""
 
     def load(self, trial: Trial, num_items: int) -> Optional[Batch]:
         """Load the batch of the first ``num_items`` items; None if none of them can be used."""
 
     def advice(self, trial: Trial, num_fit: int) -> str:
-        """Say which options would make ``trial`` fit, if ``num_fit`` of its items do."""
+        """Return which options would make ``trial`` fit, if ``num_fit`` of its items do."""
 
 
 class TaskData(Protocol):
-    """The batches of a run, and what the loop has to know about them."""
+    """The batches of a run, and what the loop needs to know about them."""
 
     @property
     def num_dropped(self) -> int:
@@ -120,7 +120,7 @@ class EpochMetric(Protocol):
     """A metric that is measured on validation data at the end of some epochs."""
 
     def due(self, epoch: int) -> bool:
-        """Tell whether to measure at the end of ``epoch``."""
+        """Return whether to measure at the end of ``epoch``."""
 
     def count(self, model: nn.Module, data: TaskData) -> Sequence[float]:
         """Return the counts of this rank's share, which the loop sums over the ranks.
@@ -135,7 +135,7 @@ class EpochMetric(Protocol):
 
 
 class Task(abc.ABC):
-    """A training: model, data, loss, optimizer, and advice for the user.
+    """A training task: model, data, loss, optimizer, and advice for the user.
 
     Attributes:
       params: all options, as checkpoints record them.
@@ -143,7 +143,7 @@ class Task(abc.ABC):
       rate_name: name of the scalar with units per second.
       lr_option: the option that sets the learning rate, for messages.
       batch_count_offset: added to the counter that drives dropout and other schedules of modules.
-      ema_decay: decay per step of the exponential average of the weights; 0: there is none.
+      ema_decay: decay per step of the exponential average of the weights; 0 for no average.
       valid_with_ema: validate with that average.
     """
 
@@ -198,11 +198,11 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def smaller_batches(self) -> str:
-        """Say what to do where memory does not suffice, for messages."""
+        """Return advice for running out of memory, for messages."""
 
     @abc.abstractmethod
     def slower_learning(self) -> str:
-        """Say what to do where training diverges, for messages."""
+        """Return advice for training that diverges, for messages."""
 
     def gradient_scaling(self) -> GradientScaling:
         """Return how gradients are scaled before the optimizer's step; by default not at all."""

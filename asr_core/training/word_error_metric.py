@@ -30,7 +30,7 @@ class WordErrorMetric:
         self.num_ranks = num_ranks
 
     def due(self, epoch: int) -> bool:
-        """Tell whether to measure at the end of ``epoch``."""
+        """Return whether to measure at the end of ``epoch``."""
         return epoch % self.opts.valid_wer_interval == 0
 
     def count(self, model: nn.Module, data: TaskData) -> Sequence[float]:

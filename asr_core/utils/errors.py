@@ -1,8 +1,8 @@
-"""The exception that stands for a user's mistake."""
+"""The exception for user errors."""
 
 
 class UserError(Exception):
-    """A mistake of the user's: a wrong option, a missing file, damaged input.
+    """A user error: a wrong option, a missing file, damaged input.
 
     Programs print its message as one line on stderr and exit with status 1, so the message says
     what is wrong, where, and what to do about it. Any other exception that escapes a program is a

@@ -15,7 +15,7 @@ PathLike = Union[str, Path]
 
 @contextlib.contextmanager
 def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``, which becomes ``path`` when the block ends well.
+    """Yield a temporary path that is renamed to ``path`` when the block ends without an error.
 
     When the block raises, the temporary file is removed and ``path`` stays as it was.
 

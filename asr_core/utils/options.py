@@ -59,7 +59,7 @@ class AttributeDict(dict):
 
 
 def flag(name: str) -> str:
-    """Return the option of field ``name`` as it is typed: ``"beam_size"`` -> ``"--beam-size"``."""
+    """Return the option for field ``name``: ``"beam_size"`` -> ``"--beam-size"``."""
     return "--" + name.replace("_", "-")
 
 
@@ -210,14 +210,14 @@ def add_options(
     only: Optional[Collection[str]] = None,
     choices: Optional[Mapping[str, Collection[Any]]] = None,
 ) -> None:
-    """Add one argument for each field of dataclass ``cls``, in a group of its own.
+    """Add one argument for each field of dataclass ``cls``, in its own group.
 
     The first line of the dataclass's docstring is the title of the group.
 
     Args:
       parser: where to add them.
       cls: a dataclass whose fields were made by :func:`option`.
-      defaults: defaults of this program or recipe, by field name, in place of the fields' own.
+      defaults: defaults of this program or recipe, by field name, instead of the fields' own.
       only: names of the fields that this program uses; by default all.
       choices: narrower choices of this program, by field name.
     """

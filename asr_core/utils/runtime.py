@@ -10,7 +10,7 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def keep_memory() -> bool:
-    """Make glibc's malloc keep freed memory, rather than return it to the kernel.
+    """Make glibc's malloc keep freed memory instead of returning it to the kernel.
 
     Each activation of a training step is freed in the backward pass. By default its memory goes
     back to the kernel, and the next step pays a page fault for every 4 KiB of it.
@@ -30,7 +30,7 @@ def keep_memory() -> bool:
 
 
 def share_cores() -> None:
-    """Shorten the busy waiting of torch's threads; to be called before torch is imported.
+    """Shorten the busy waiting of torch's threads; call this before importing torch.
 
     libgomp's threads spin for some milliseconds before they sleep. Beside another busy process they
     thereby take the cores from threads that have work, which makes both ten times slower. Spinning
@@ -42,7 +42,7 @@ def share_cores() -> None:
 
 
 def die_with_parent(signum: int) -> None:
-    """Have the kernel send ``signum`` to this process when its parent ends (Linux only)."""
+    """Ask the kernel to send ``signum`` to this process when its parent ends (Linux only)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signum))
 

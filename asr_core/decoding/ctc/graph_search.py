@@ -1,4 +1,4 @@
-"""CTC with a decoding graph: posteriors are intersected with it, which gives a lattice."""
+"""CTC with a decoding graph: intersecting the posteriors with the graph gives a lattice."""
 
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor

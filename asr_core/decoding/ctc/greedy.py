@@ -21,7 +21,7 @@ def ctc_greedy_search(
     encoder_out_lens: Tensor,
     opts: LogitAdjustment = _UNCHANGED,
 ) -> List[Hypothesis]:
-    """Take the best token of each frame; repeats become one, blanks are left out.
+    """Choose the best token of each frame; repeats are merged and blanks removed.
 
     Args:
       model: eager or TorchScript.
@@ -58,7 +58,7 @@ class StreamingCtcGreedySearch:
         self._opts = opts
 
     def new_stream(self) -> CtcGreedyStream:
-        """Return the state of a stream that has not begun."""
+        """Return the state of a new stream."""
         return CtcGreedyStream()
 
     @torch.inference_mode()

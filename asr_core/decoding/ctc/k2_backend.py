@@ -1,4 +1,4 @@
-"""The intersection of :mod:`asr_core.decoding.ctc.graph_search` done by k2."""
+"""The intersection of :mod:`asr_core.decoding.ctc.graph_search` with k2."""
 
 from typing import TYPE_CHECKING, Dict, List, NamedTuple
 

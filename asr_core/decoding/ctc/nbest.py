@@ -52,7 +52,7 @@ def draw(lattice: Lattice, graph: Fsa, num_paths: int, scale: float) -> List[Can
 
 
 def hypotheses_of(candidates: Sequence[Candidate], lattice: Lattice, graph: Fsa) -> List[Hypothesis]:
-    """Return the candidates as hypotheses; an empty hypothesis where there are no candidates."""
+    """Return the candidates as hypotheses; an empty hypothesis if there are no candidates."""
     return [path_hypothesis(graph, lattice, c.path, c.score) for c in candidates] or [no_hypothesis(graph)]
 
 

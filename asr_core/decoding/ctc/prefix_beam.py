@@ -2,7 +2,7 @@
 
 Hannun et al. 2014, "First-pass large vocabulary continuous speech recognition using bi-directional
 recurrent DNNs", https://arxiv.org/abs/1408.2873, algorithm 1, with language models and contextual
-biasing in place of its word-level language model.
+biasing instead of its word-level language model.
 """
 
 from typing import List, NamedTuple, Sequence, Tuple
@@ -79,7 +79,7 @@ class CtcPrefixStream:
         self._traces: List[_Trace] = []
 
     def add(self, trace: _Trace) -> None:
-        """Note the origins of the prefixes of the next frames, (T, B)."""
+        """Record the origins of the prefixes of the next frames, (T, B)."""
         self._traces.append(trace)
         self.num_frames += len(trace.parents)
 
@@ -88,7 +88,7 @@ class CtcPrefixStream:
         return self.nbest(1)[0]
 
     def nbest(self, num_best: int = 0) -> List[Hypothesis]:
-        """Return the best hypotheses up to now; all where ``num_best`` is 0."""
+        """Return the best hypotheses up to now; all if ``num_best`` is 0."""
         total = np.logaddexp(self.score[:, ops.BLANK], self.score[:, ops.TOKEN])  # (B,)
         live = int(np.isfinite(total).sum())
         total = (total + self.score[:, ops.EXTRA] + self.ending)[:live]
@@ -127,7 +127,7 @@ class StreamingCtcPrefixSearch:
         self._scorers = scorers
 
     def new_stream(self) -> CtcPrefixStream:
-        """Return the state of a stream that has not begun."""
+        """Return the state of a new stream."""
         beam = self._opts.beam_size
         score, ident = np.full((beam, 5), ops.NEVER), np.zeros((beam, 5), dtype=np.int64)
         score[:, ops.EXTRA] = 0.0

@@ -25,7 +25,7 @@ _Way = Tuple[int, int, float]  # a state, the output label written on the way to
 def remove_epsilons(graph: Fsa, silent_only: bool = False) -> Fsa:
     """Return an equivalent graph whose arcs all read a label.
 
-    Where an arc comes to write several words, it gets a new output label whose name is these words.
+    An arc that would write several words gets a new output label, named after these words.
     Of several ways between two states that read and write the same the best is kept. Words that a
     path writes without reading anything at all are lost.
 

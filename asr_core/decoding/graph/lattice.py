@@ -128,7 +128,7 @@ class Lattice(NamedTuple):
 
 
 def from_arcs(arcs: LatticeArcs, final: np.ndarray, num_frames: int) -> Lattice:
-    """Return the lattice of some arcs; nodes without arcs go, but for the start, node 0.
+    """Return the lattice of some arcs; nodes without arcs are dropped, except the start, node 0.
 
     Args:
       arcs: in any order.

@@ -27,7 +27,7 @@ class WordLm(NamedTuple):
 
     @classmethod
     def of_graph(cls, ngram: NgramLm, graph: Fsa, table: Mapping[str, int]) -> "WordLm":
-        """Make one for the output labels of ``graph``, whose names are words of ``table``."""
+        """Build the model for the output labels of ``graph``, named by words of ``table``."""
         names = {**(graph.names or {}), 0: ""}
         ids: List[List[int]] = [[] for _ in range(max(names) + 1)]
         for label, name in names.items():
@@ -85,7 +85,7 @@ def without_graph_scores(lattice: Lattice, graph: Fsa) -> Lattice:
 def with_language_model(
     lattice: Lattice, graph: Fsa, lm: WordLm, most_arcs: int = _MOST_ARCS
 ) -> SplitLattice:
-    """Intersect a lattice with an n-gram: all its paths, with the n-gram's exact scores in place of
+    """Intersect a lattice with an n-gram: all its paths, with the n-gram's exact scores instead of
     the graph's.
 
     Nodes that different histories lead to are split. Where that makes too many arcs, the lattice is

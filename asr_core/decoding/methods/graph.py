@@ -1,4 +1,4 @@
-"""Methods that search a graph with the CTC head, and rescore what they find.
+"""Methods that search a graph with the CTC head, and rescore the results.
 
 A rescoring method adds the scores of other models to the acoustic scores (am) of a lattice's paths.
 As the best weights of these models are not known, it has one result for each of several weights.
@@ -108,7 +108,7 @@ def _nbest(job: Job) -> Results:
 
 
 def _oracle(job: Job) -> Results:
-    """Sort the hypotheses drawn by their errors: the first is what no rescoring of them can beat.
+    """Sort the hypotheses drawn by their errors: no rescoring of them can beat the first.
 
     Raises:
       UserError: there are no references.
@@ -129,7 +129,7 @@ def _oracle(job: Job) -> Results:
 
 
 def _nbest_rescoring(job: Job) -> Results:
-    """Rescore hypotheses with the word n-gram in place of the graph: am / scale + lm."""
+    """Rescore hypotheses with the word n-gram instead of the graph: am / scale + lm."""
     found, opts, lm = _lattices(job), job.opts, _word_lm(job)
     scored = []
     for lattice in found.lattices:
@@ -142,7 +142,7 @@ def _nbest_rescoring(job: Job) -> Results:
 
 
 def _whole_lattice_rescoring(job: Job) -> Results:
-    """Rescore all paths of lattices with the word n-gram in place of the graph: am / scale + lm."""
+    """Rescore all paths of lattices with the word n-gram instead of the graph: am / scale + lm."""
     found, lm = _lattices(job), _word_lm(job)
     split = [with_language_model(lattice, found.graph, lm) for lattice in found.lattices]
     results: Results = {}

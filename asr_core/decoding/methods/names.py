@@ -21,7 +21,7 @@ def _phrases(opts: SearchOptions) -> str:
 
 @dataclass(frozen=True)
 class MethodNames:
-    """Names of a method without settings of its own.
+    """Names of a method that has no settings.
 
     Attributes:
       phrases: whether the method can bias towards phrases.
@@ -34,7 +34,7 @@ class MethodNames:
 
         Args:
           opts: search options; their ``decoding_method`` is the method's name.
-          context_size: of a stateless predictor, 0 where there is none.
+          context_size: of a stateless predictor; 0 without one.
           neural_lm: whether a neural language model is used.
         """
         return ""
@@ -178,7 +178,7 @@ def weighted_token_ngram(opts: SearchOptions, neural_lm: bool) -> str:
 
 
 def optional_lms(opts: SearchOptions, neural_lm: bool) -> str:
-    """Name the language models that are there, of a method that can do without."""
+    """Name the loaded language models of a method for which they are optional."""
     part = weighted_neural_lm(opts, neural_lm) if neural_lm else ""
     if opts.lodr_ngram:
         part += f"_LODR-{Path(opts.lodr_ngram).name.split('.')[0]}-scale-{opts.lodr_lm_scale}"

@@ -30,7 +30,7 @@ def beam_options(opts: SearchOptions, num_best: int = 0) -> BeamOptions:
 def scorers_of(
     opts: SearchOptions, resources: Resources, device: torch.device, model: Optional[Transducer] = None
 ) -> List[Scorer]:
-    """Make a scorer of each resource that scores tokens.
+    """Make a scorer from each resource that scores tokens.
 
     Args:
       opts: the weights.

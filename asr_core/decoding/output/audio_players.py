@@ -25,7 +25,7 @@ def players_for(
 
     Args:
       audio: of utterances, by id.
-      score: tells which utterances have the most errors.
+      score: the errors of each utterance.
       opts: whether the report holds the sound itself.
       folder: where the report will be.
     """
@@ -50,7 +50,7 @@ def linked_players(audio: Mapping[str, Audio], folder: Path) -> Dict[str, Player
 def embedded_players(
     audio: Mapping[str, Audio], most_wrong_first: List[Tuple[int, str]], megabytes: float
 ) -> Dict[str, Player]:
-    """Make players that hold their sound as 16-bit WAV, as far as it fits into the limit.
+    """Make players that embed the audio as 16-bit WAV, as much as the limit allows.
 
     Args:
       audio: of utterances, by id.

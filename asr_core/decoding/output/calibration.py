@@ -1,4 +1,4 @@
-"""Calibration: a monotone map from confidences to probabilities that words are right.
+"""Calibration: a monotone map from confidences to the probability that a word is correct.
 
 The map is logistic in the log-odds of the confidence, p = sigmoid(scale * logit(c) + offset) with
 scale > 0 (Platt 1999), fitted by maximum likelihood on words known to be right or wrong. A few
@@ -42,12 +42,12 @@ class Calibration:
     wrong: int = 0
 
     def __call__(self, confidence: float) -> float:
-        """Return the probability that a word of this confidence is right."""
+        """Return the probability that a word of this confidence is correct."""
         return _sigmoid(self.scale * _logit(confidence) + self.offset)
 
 
 def kind_of(method: str, chunk_size: int, opts: ConfidenceOptions) -> str:
-    """Describe in one line what a map is valid for.
+    """Return one line that describes what a map is valid for.
 
     Args:
       method: name of the decoding method.
@@ -60,7 +60,7 @@ def kind_of(method: str, chunk_size: int, opts: ConfidenceOptions) -> str:
 
 
 def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
-    """Fit the map under which it is most probable that just these words are right.
+    """Fit the map by maximum likelihood to which words are correct.
 
     Args:
       confidences: of words.
@@ -124,7 +124,7 @@ def normalized_cross_entropy(confidences: Sequence[float], right: Sequence[bool]
 
 
 def load_calibrations(folder: Path) -> Dict[str, Calibration]:
-    """Read the maps beside a checkpoint, by kind; none where there is no such file.
+    """Read the maps next to a checkpoint, by kind; none if there is no such file.
 
     Raises:
       UserError: the file is damaged.
@@ -147,7 +147,7 @@ def load_calibrations(folder: Path) -> Dict[str, Calibration]:
 
 
 def save_calibrations(folder: Path, maps: Mapping[str, Calibration]) -> Path:
-    """Write the maps beside a checkpoint; return the file."""
+    """Write the maps next to a checkpoint; return the file."""
     path = Path(folder) / FILE_NAME
     write_text_atomic(
         path, json.dumps({kind: asdict(m) for kind, m in maps.items()}, indent=2, sort_keys=True) + "\n"
@@ -156,7 +156,7 @@ def save_calibrations(folder: Path, maps: Mapping[str, Calibration]) -> Path:
 
 
 def right_words(ref: Sequence[str], hyp: Sequence[str]) -> List[bool]:
-    """Tell for each word of ``hyp`` whether the alignment with ``ref`` finds it right."""
+    """Return for each word of ``hyp`` whether it is correct in the alignment with ``ref``."""
     return [r == h for r, h in align_words(ref, hyp) if h != NO_WORD]
 
 

@@ -23,7 +23,7 @@ from asr_core.utils.log import setup_logger
 
 @dataclass
 class Words:
-    """Confidences of words before any calibration, and whether each word was right."""
+    """Confidences of words before any calibration, and whether each word was correct."""
 
     confidences: List[float] = field(default_factory=list)
     right: List[bool] = field(default_factory=list)
@@ -60,7 +60,7 @@ def words_by_kind(paths: Iterable[Path], normalize: str = "none") -> Dict[str, W
 def calibrate(
     exp_dir: Path, results: Sequence[Path], evaluate: Sequence[Path], normalize: str = "none"
 ) -> None:
-    """Fit a map for each kind of confidences, store the maps, and print how good they are.
+    """Fit a map for each kind of confidence, store the maps, and print their quality.
 
     Args:
       exp_dir: folder of the checkpoints, where the maps are stored.

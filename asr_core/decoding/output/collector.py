@@ -19,13 +19,13 @@ from asr_core.utils.files import write_text_atomic
 
 
 class ScoredCorpus(Protocol):
-    """What scoring asks of a :class:`~asr_core.data.corpus.Corpus`."""
+    """The part of :class:`~asr_core.data.corpus.Corpus` that scoring uses."""
 
     @property
     def scoring_normalization(self) -> str: ...
 
     def normalize(self, text: str) -> str:
-        """Return a transcript as the model is to write it."""
+        """Return a transcript as the model learns to write it."""
         ...
 
 
@@ -95,7 +95,7 @@ class ResultCollector:
         return out or {BEST: []}
 
     def report(self, title: str) -> None:
-        """Score all test sets, write what belongs to it, and print the table."""
+        """Score all test sets, write the result files, and print the table."""
         if self._test.skip_scoring:
             return
         unit = "character" if self._test.score_characters else "word"

@@ -12,7 +12,7 @@ from asr_core.models.checkpoint_options import CheckpointOptions
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Where the results of a test set go; each name has the places ``{set}`` and ``{key}``.
+    """Paths of the results of a test set; each name has the placeholders ``{set}`` and ``{key}``.
 
     Attributes:
       folder: the files' folder.
@@ -44,7 +44,7 @@ class ResultFiles:
 
     @property
     def log(self) -> Path:
-        """How the path of the log of these results begins."""
+        """Prefix of the path of the log of these results."""
         rest = self.recogs[self.recogs.index("{set}") + len("{set}") : -len(".txt")]
         return self.folder / ("log-decode-" + rest.replace("{key}", "").lstrip("-_"))
 
@@ -58,13 +58,13 @@ def offline_files(
     context_size: int = 0,
     neural_lm: bool = False,
 ) -> ResultFiles:
-    """Name what decoding whole utterances writes, below ``<exp_dir>/<decoding method>``.
+    """Name the files of decoding whole utterances, below ``<exp_dir>/<decoding method>``.
 
     Args:
       method, opts: the search.
       checkpoint: whose weights.
       chunk: of a causal model.
-      context_size: of a stateless predictor, 0 where there is none.
+      context_size: of a stateless predictor; 0 without one.
       neural_lm: whether a neural language model is used.
     """
     suffix = (
@@ -85,7 +85,7 @@ def offline_files(
 def streaming_files(
     method: Method, opts: SearchOptions, checkpoint: CheckpointOptions, *, chunk: Chunk, label: str = ""
 ) -> ResultFiles:
-    """Name what decoding streams writes, below ``<exp_dir>/streaming/<decoding method>``.
+    """Name the files of decoding streams, below ``<exp_dir>/streaming/<decoding method>``.
 
     Args:
       method, opts: the search.

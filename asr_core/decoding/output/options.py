@@ -1,4 +1,4 @@
-"""Options of scoring and of what is written beside the transcripts.
+"""Options of scoring and of the records besides the transcripts.
 
 The module is light, so that ``--help`` needs no torch.
 """
@@ -47,7 +47,7 @@ class ConfidenceOptions:
 class EmbedOptions:
     """Audio of reports."""
 
-    embed_audio: bool = option(False, "the report holds the audio itself, in place of links to it")
+    embed_audio: bool = option(False, "the report holds the audio itself, instead of links to it")
     embed_limit: float = option(
         50.0,
         "megabytes of audio that the report may hold; the utterances with the most errors go first",
@@ -57,7 +57,7 @@ class EmbedOptions:
 
 @dataclass(frozen=True)
 class DetailOptions(EmbedOptions, ConfidenceOptions):
-    """Details: what is written beside the transcripts."""
+    """Details: what is written besides the transcripts."""
 
     write_timestamps: bool = option(
         False,
@@ -93,7 +93,7 @@ class ScoreFilesOptions:
     normalize: str = option(
         "none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower"
     )
-    characters: bool = option(False, "count characters in place of words")
+    characters: bool = option(False, "count characters instead of words")
     cer: bool = option(
         False, "the table also has character error rates and the share of sentences without errors"
     )

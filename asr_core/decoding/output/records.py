@@ -31,7 +31,7 @@ class RecordFormatter:
       opts: what is wanted.
       kind: of the confidences, see :func:`~asr_core.decoding.output.calibration.kind_of`; ""
         without confidences.
-      calibration: makes probabilities of confidences; None where there is none.
+      calibration: maps confidences to probabilities; None to leave them as they are.
     """
 
     tokenizer: Tokenizer
@@ -100,7 +100,7 @@ class RecordFormatter:
         return entry
 
     def utterance(self, decoded: Decoded, ref: str) -> Record:
-        """Return what all records of an utterance begin with."""
+        """Return the fields that all records of an utterance begin with."""
         entry: Record = {"id": decoded.cut_id, "ref": ref, "duration": round(decoded.audio_seconds, 4)}
         if decoded.speaker:
             entry["speaker"] = decoded.speaker

@@ -1,4 +1,4 @@
-"""HTML reports of decodings that have been written before."""
+"""HTML reports of earlier decodings, made from their result files."""
 
 from pathlib import Path
 from typing import List, Mapping, Sequence
@@ -37,7 +37,7 @@ def write_reports(results: Sequence[str], opts: ReportOptions) -> None:
 
 
 def _results_of(path: Path) -> List[Path]:
-    """Return a file itself; of a folder its ``recogs-*.txt``."""
+    """Return the file itself, or the ``recogs-*.txt`` of a folder."""
     if not path.is_dir():
         return [path]
     found = sorted(path.rglob("recogs-*.txt"))

@@ -45,7 +45,7 @@ def read_results(exp_dir: Path) -> List[Result]:
       The results, the lowest WER first.
 
     Raises:
-      UserError: there are none, or one is damaged.
+      UserError: there are no results, or a file is damaged.
     """
     decodings: Dict[Path, List[Result]] = {}
     for path in sorted(exp_dir.rglob("errs-*.txt")):
@@ -74,7 +74,7 @@ def list_results(exp_dir: Path, max_wer: Optional[float] = None) -> None:
     """Print a table of the results.
 
     Raises:
-      UserError: there are none, or a WER is above ``max_wer`` percent.
+      UserError: there are no results, or a WER is above ``max_wer`` percent.
     """
     results = read_results(exp_dir)
     print(f"{'WER %':>7} {'ins':>5} {'del':>5} {'sub':>5} {'words':>7}  decoding")

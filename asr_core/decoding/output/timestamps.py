@@ -12,7 +12,7 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.text.tokenizer import Tokenizer, WordSpan
 
 FRAME_SHIFT = 0.01  # seconds between feature frames
-# Seconds that a word goes on after its last token, unless the next word begins: the last token of a
+# Seconds that a word lasts after its last token, unless the next word begins: the last token of a
 # word is emitted before its sound has ended.
 LONGEST_TAIL = 0.28
 
@@ -21,10 +21,10 @@ class TimedWord(NamedTuple):
     """A word of a hypothesis.
 
     Attributes:
-      word: as it is written.
+      word: its spelling.
       start, end: seconds from the start of the utterance; None where the tokens do not spell the
         word.
-      confidences: those of its tokens; empty where there are none.
+      confidences: of its tokens; empty if they were not computed.
     """
 
     word: str

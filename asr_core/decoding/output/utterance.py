@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Audio:
-    """Where the sound of an utterance is.
+    """Location of the audio of an utterance.
 
     Attributes:
       path: the file.
@@ -35,8 +35,8 @@ class Decoded:
       hypotheses: the answer of each of the method's results, by the result's name.
       audio_seconds: its duration.
       compute_seconds: its share of the time that its batch took in encoder and search.
-      speaker: "" if the manifest does not tell.
-      audio: None where there is no file with just this sound.
+      speaker: the speaker's name; "" if the manifest has none.
+      audio: None if no file holds exactly this audio.
       nbest: the best hypotheses, if they were asked for.
     """
 
@@ -56,7 +56,7 @@ class Decoded:
         compute_seconds: float = 0.0,
         nbest: Sequence[Hypothesis] = (),
     ) -> "Decoded":
-        """Join what was recognised with what a lhotse cut tells."""
+        """Combine the hypotheses with the metadata of a lhotse cut."""
         speaker = (cut.supervisions[0].speaker or "") if cut.supervisions else ""
         return Decoded(
             cut_id=cut.id,

@@ -1,4 +1,4 @@
-"""Accuracy of word times: those of a decoding compared with word alignments of a manifest.
+"""Accuracy of word times: a decoding's compared with the word alignments of a manifest.
 
 Words that were recognised right are compared, as the alignment of both word sequences pairs them.
 """
@@ -58,7 +58,7 @@ def record_times(records: Iterable[Mapping[str, Any]]) -> Dict[str, List[WordTim
 def differences(
     true: Mapping[str, Sequence[WordTimes]], found: Mapping[str, Sequence[WordTimes]]
 ) -> List[Tuple[float, float]]:
-    """Return found minus true (start, end), in seconds, of each word recognised right."""
+    """Return the errors (start, end), in seconds, of each correctly recognised word."""
     out = []
     for cut_id in sorted(true.keys() & found.keys()):
         refs, hyps = iter(true[cut_id]), iter(found[cut_id])

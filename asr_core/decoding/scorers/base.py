@@ -1,4 +1,4 @@
-"""The interface through which beam searches add scores of their own to those of the model."""
+"""The interface of models that add their scores to the recognizer's in beam searches."""
 
 from typing import List, Protocol, Sequence, Tuple
 
@@ -42,7 +42,7 @@ class Scorer(Protocol):
 def extend_all(
     scorers: Sequence[Scorer], before: Sequence[States], parent: Tensor, token: Tensor, emits: Tensor
 ) -> Tuple[List[Tensor], Tuple[States, ...]]:
-    """Let each scorer follow the hypotheses that a search has chosen.
+    """Extend the states of each scorer to the hypotheses that a search has chosen.
 
     Args:
       scorers: any number.

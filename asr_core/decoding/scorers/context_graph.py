@@ -116,7 +116,7 @@ class PhraseBoosts:
         self._place = torch.full((graph.num_states,), -1, dtype=torch.int64, device=device)
 
     def start(self, num: int) -> Tensor:
-        """Return the states (N,) of ``num`` streams that have not begun."""
+        """Return the states (N,) of ``num`` new streams."""
         return self._place.new_zeros(num)
 
     def __call__(self, state: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def _links(children: List[Dict[int, int]], ends: List[bool], depth: List[int]) -
     """Return for each state the state of its longest proper suffix, and the length of the phrase
     that it ends with.
 
-    The length is that of the longest such phrase; 0 where there is none.
+    The length is that of the longest such phrase; 0 without one.
     """
     fail, kept = [0] * len(children), [d if e else 0 for d, e in zip(depth, ends)]
     queue = list(children[0].values())

@@ -70,7 +70,7 @@ def _kind(state: Mapping[str, Tensor]) -> str:
 def _build(
     lm_type: str, state: Mapping[str, Tensor], content: Mapping[str, Any], opts: LmOptions
 ) -> Tuple[NeuralLm, Dict[str, object]]:
-    """Make a model of the sizes that the weights have; return it, and these sizes by the options'
+    """Build a model of the sizes that the weights have; return it, and these sizes by the options'
     names.
     """
     if _kind(state) != lm_type:

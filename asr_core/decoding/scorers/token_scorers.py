@@ -64,12 +64,12 @@ class NeuralScorer(Scorer):
 
 
 def _to_lm(states: Sequence[Tensor]) -> States:
-    """Turn states (N, B, K, ...) into (K, N * B, ...), as a language model has them."""
+    """Reshape states (N, B, K, ...) to (K, N * B, ...), as a language model has them."""
     return tuple(s.flatten(0, 1).transpose(0, 1) for s in states)
 
 
 def _from_lm(states: States, beam: int) -> List[Tensor]:
-    """Turn states (K, N * B, ...) into (N, B, K, ...)."""
+    """Reshape states (K, N * B, ...) to (N, B, K, ...)."""
     return [s.transpose(0, 1).unflatten(0, (-1, beam)) for s in states]
 
 

@@ -58,7 +58,7 @@ class WordNgramScorer(Scorer):
         spelled = [_spelling(piece) for piece in pieces]
         if not any(opens for opens, _ in spelled):
             raise UserError(
-                f"no token begins with {WORD_START}, so a word n-gram cannot tell where words end"
+                f"no token begins with {WORD_START}, so a word n-gram cannot know where words end"
             )
         self._opens = np.array([opens for opens, _ in spelled])  # (V,)
         self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)  # (V,)
@@ -119,7 +119,7 @@ class WordNgramScorer(Scorer):
 
 
 def _spelling(piece: str) -> Tuple[bool, bytes]:
-    """Tell whether a token opens a word, and return what it adds to the word."""
+    """Return whether a token begins a word, and the characters that it adds."""
     if piece in (BLANK, SOS_EOS):
         return False, b""
     if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):  # a byte, such as <0xC3>

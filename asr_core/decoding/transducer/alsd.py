@@ -101,7 +101,7 @@ class _Live(NamedTuple):
     scorers: Tuple[States, ...]
 
     def of(self, rows: Tensor) -> "_Live":
-        """Return those of utterances ``rows``, a mask (N,) or indices (n,)."""
+        """Return the hypotheses of utterances ``rows``, a mask (N,) or indices (n,)."""
         return _Live(
             score=self.score[rows],
             extra=self.extra[rows],
@@ -132,12 +132,12 @@ class _Choice(NamedTuple):
     emits: Tensor
 
     def at(self, places: Tensor) -> "_Choice":
-        """Return those at ``places`` (N, K)."""
+        """Return the continuations at ``places`` (N, K)."""
         return _Choice(*(x.gather(1, places) for x in self))
 
 
 class _Tree:
-    """All tokens found, each with the token before it; -1 is none."""
+    """All tokens found, each with a link to the token before it (-1: none)."""
 
     def __init__(self) -> None:
         self._parts: List[Tensor] = []
@@ -150,7 +150,7 @@ class _Tree:
         return torch.arange(self._size - len(token), self._size, device=token.device)
 
     def lists(self) -> List[List[int]]:
-        """Return for each token the one before, itself, and its frame."""
+        """Return (link to the token before, token, frame) of each token."""
         return torch.cat(self._parts, dim=1).T.tolist() if self._parts else []
 
 
@@ -167,7 +167,7 @@ class _Complete(NamedTuple):
 
         Args:
           rows: (n,) their utterances.
-          score: (n, B), -inf where there is none.
+          score: (n, B), -inf where there is no hypothesis.
           node: (n, B).
         """
         best, index = torch.cat([self.score[rows], score], dim=1).topk(self.score.size(1), dim=1)
@@ -206,7 +206,7 @@ class _Search:
             ended = (total + self._ending(live)).masked_fill(~done, _NEVER)
             complete = complete.with_more(rows, ended, live.node)
             live = live._replace(score=live.score.masked_fill(done, _NEVER))
-            # scores only fall, but for the scorers: what is left cannot become better than its sum
+            # scores only fall, apart from the scorers': what is left cannot exceed its present sum
             goes_on = total.masked_fill(done, _NEVER).logsumexp(dim=1) > complete.score[rows, -1]
             if not bool(goes_on.all()):
                 rows, live = rows[goes_on], live.of(goes_on)

@@ -14,7 +14,7 @@ _FIRST_ROWS = 256  # outputs that the table has room for at first; it doubles wh
 
 
 def fits_table(decoder: StatelessDecoder) -> bool:
-    """Tell whether every context of a stateless predictor can be one integer of 64 bits."""
+    """Return whether every context of a stateless predictor fits into a 64-bit integer."""
     return (int(decoder.vocab_size) + 1) ** int(decoder.context_size) < _MAX_CODE
 
 
@@ -83,7 +83,7 @@ class ContextTable:
         return self._rows[slot]
 
     def remember(self, code: Tensor, valid: Tensor) -> List[Optional[ContextCache]]:
-        """Return None for each of the N streams of ``code`` (N, S): a code says everything."""
+        """Return None for each of the N streams of ``code`` (N, S): codes need no cache."""
         return [None] * len(code)
 
     def recall(self, caches: Sequence[Optional[ContextCache]]) -> None:

@@ -37,7 +37,7 @@ class Contexts(Protocol):
     keep: int
 
     def start(self, num: int) -> Tensor:
-        """Begin with ``num`` new utterances: return their codes (num,) and keep nothing of earlier
+        """Return the codes (num,) of ``num`` new utterances, and keep nothing of earlier
         ones.
         """
         ...
@@ -47,7 +47,7 @@ class Contexts(Protocol):
         ...
 
     def remember(self, code: Tensor, valid: Tensor) -> List[Optional[ContextCache]]:
-        """Return what each of N streams has to keep until its next frames.
+        """Return the cache that each of N streams must keep until its next frames.
 
         Args:
           code: (N, S), the contexts after the last frame.
@@ -59,5 +59,5 @@ class Contexts(Protocol):
         ...
 
     def recall(self, caches: Sequence[Optional[ContextCache]]) -> None:
-        """Go on with streams that have kept these caches."""
+        """Restore the contexts of streams from these caches."""
         ...

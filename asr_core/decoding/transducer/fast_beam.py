@@ -96,7 +96,7 @@ class StreamingFastBeamSearch:
         self._search = FastBeamCore(model, opts, graph, evict=False)
 
     def new_stream(self) -> FastBeamStream:
-        """Return the state of a stream that has not begun."""
+        """Return the state of a new stream."""
         frontier = self._search.start(1)
         (cache,) = self._search.remember(frontier)
         return FastBeamStream(self._search, frontier, cache)
@@ -158,17 +158,17 @@ class FastBeamCore(FrameSynchronousSearch[ops.Frontier]):
         self.transitions: List[ops.Transitions] = []
 
     def start(self, num: int) -> ops.Frontier:
-        """Return the states of ``num`` utterances that have not begun."""
+        """Return the states of ``num`` new utterances."""
         self.transitions = []
         graph_state = 0 if self._graph is None else self._graph.start
         return ops.start(self._contexts.start(num), graph_state, self._opts.max_states)
 
     def remember(self, frontier: ops.Frontier) -> List[Optional[ContextCache]]:
-        """Return what the predictor has to keep of each stream until its next frames."""
+        """Return the cache that each stream must keep until its next frames."""
         return self._contexts.remember(frontier.code, frontier.score > _NEVER)
 
     def recall(self, caches: Sequence[Optional[ContextCache]]) -> None:
-        """Go on with streams that have kept these caches."""
+        """Restore the predictor's contexts from these caches."""
         self._contexts.recall(caches)
 
     def rows(self, state: ops.Frontier, start: int, end: int) -> ops.Frontier:

@@ -36,7 +36,7 @@ def fast_beam_nbest(
     graph: Optional[Fsa] = None,
     nbest: NbestOptions = NbestOptions(),
 ) -> List[List[Hypothesis]]:
-    """Draw paths from the lattice and take the sequences whose score in the lattice is the highest.
+    """Draw paths from the lattice; return the sequences with the highest scores in the lattice.
 
     Without a graph these are token sequences, scored by their best path. With a graph that has
     words they are word sequences, and the probabilities of all their paths are added up.

@@ -150,7 +150,7 @@ class PathStream(Generic[StateT]):
     def grow(
         self, origins: Sequence[int], new: Sequence[Path], live: Sequence[bool], num_frames: int
     ) -> None:
-        """Append what the next frames gave.
+        """Append the symbols of the next frames.
 
         Args:
           origins: for each place the place before these frames that its hypothesis came from.

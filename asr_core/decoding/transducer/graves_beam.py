@@ -35,7 +35,7 @@ _Beam = Dict[_Tokens, _Entry]
 
 
 class _Continuations(NamedTuple):
-    """What may follow a context at some frame.
+    """The possible continuations of a context at some frame.
 
     Attributes:
       blank: log-probability of blank.
@@ -115,7 +115,7 @@ class _Search:
         return tokens if self._predictor.horizon is None else tokens[-self._predictor.horizon :]
 
     def _frame(self, frame: Tensor, t: int, emitting: _Beam) -> _Beam:
-        """Make the next frame's beam from ``emitting``, which is used up, and frame ``t``, (J,)."""
+        """Build the next frame's beam from ``emitting``, which is consumed, and frame t (J,)."""
         beam_size = self._opts.beam_size
         known: Dict[_Tokens, _Continuations] = {}
         self._evaluate(frame, emitting, known)
@@ -147,7 +147,7 @@ class _Search:
     def _evaluate(
         self, frame: Tensor, hypotheses: Iterable[_Tokens], known: Dict[_Tokens, _Continuations]
     ) -> None:
-        """Note in ``known`` what may follow each hypothesis at a projected frame (J,)."""
+        """Store in ``known`` the continuations of each hypothesis at a projected frame (J,)."""
         blank = self._predictor.blank_id
         seen = {self._seen(tokens): self._state(tokens) for tokens in hypotheses}
         keys = sorted(seen)

@@ -26,7 +26,7 @@ def greedy_search(
     *,
     phrases: Optional[ContextGraph] = None,
 ) -> List[Hypothesis]:
-    """Take the best token at every frame, for a whole batch at a time.
+    """Search a whole batch for the best token at every frame.
 
     Args:
       model: eager or TorchScript.
@@ -77,7 +77,7 @@ class StreamingGreedySearch:
             self._boosts = PhraseBoosts(phrases, self._predictor.vocab_size, self._predictor.device)
 
     def new_stream(self) -> GreedyStream:
-        """Return the state of a stream that has not begun."""
+        """Return the state of a new stream."""
         phrase = self._boosts.start(1) if self._boosts is not None else None
         return GreedyStream(self._predictor.start(1), phrase)
 
@@ -151,7 +151,7 @@ class StreamingGreedySearch:
 
 
 def _collect(rounds: List[Tensor], num: int) -> List[Path]:
-    """Turn columns (utterance, token, frame), (3, n) a round in order of time, into paths."""
+    """Convert columns (utterance, token, frame), (3, n) per round in order of time, to paths."""
     lists: List[Tuple[List[int], List[int]]] = [([], []) for _ in range(num)]
     if rounds:
         for row, token, frame in torch.cat(rounds, dim=1).T.tolist():

@@ -39,11 +39,11 @@ class HashedContexts:
         self._cache = self._new_cache()
 
     def _new_cache(self) -> ContextCache:
-        """Return a cache with the context of utterances that have not begun, and nothing else."""
+        """Return a cache that holds only the initial context of utterances."""
         return ContextCache(torch.zeros(1, dtype=torch.int64, device=self.device), self._predictor.start(1))
 
     def start(self, num: int) -> Tensor:
-        """Return the contexts (num,) of utterances that have not begun, and forget all others."""
+        """Return the initial contexts (num,) of new utterances, and forget all others."""
         self._cache = self._new_cache()
         return torch.zeros(num, dtype=torch.int64, device=self.device)
 
@@ -75,7 +75,7 @@ class HashedContexts:
         return [self._of(row[here]) for row, here in zip(code, valid)]
 
     def recall(self, caches: Sequence[Optional[ContextCache]]) -> None:
-        """Go on with the contexts of several streams."""
+        """Restore the contexts of several streams."""
         known = [cache for cache in caches if cache is not None]
         keys = torch.cat([cache.keys for cache in known])
         found, inverse = keys.unique(return_inverse=True)

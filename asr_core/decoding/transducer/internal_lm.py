@@ -1,4 +1,4 @@
-"""The language model inside a transducer: what predictor and joiner say without the encoder.
+"""The internal language model of a transducer: predictor and joiner without the encoder.
 
 A transducer learns the language of its training texts. Where an external language model knows the
 domain better, a share of the internal one is subtracted (Variani et al. 2020, "Hybrid

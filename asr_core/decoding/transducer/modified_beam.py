@@ -107,7 +107,7 @@ class StreamingBeamSearch:
         self._core = BeamCore(model, opts, scorers)
 
     def new_stream(self) -> BeamStream:
-        """Return the state of a stream that has not begun."""
+        """Return the state of a new stream."""
         state = self._core.start(1)
         return BeamStream(state, self._core.final_scores(state))
 

@@ -1,4 +1,4 @@
-"""Batches cut into frames, so that a search only works on utterances that have not ended."""
+"""Batches cut into frames, so that a search never works on padding."""
 
 from typing import List, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The predictor as searches use it: its states after the tokens so far, for many hypotheses at a
+"""The interface of predictors to searches: states after the tokens so far, for many hypotheses at a
 time.
 """
 
@@ -28,7 +28,7 @@ class PredictorStates(Protocol):
     horizon: Optional[int]
 
     def start(self, *shape: int) -> States:
-        """Return the states (*shape, ...) of hypotheses that have not begun."""
+        """Return the initial states (*shape, ...) of hypotheses."""
         ...
 
     def output(self, states: States) -> Tensor:
@@ -50,7 +50,7 @@ def predictor_states(model: Transducer) -> PredictorStates:
 
 
 def is_recurrent(decoder: object) -> bool:
-    """Tell whether a predictor sees all tokens so far, not only the last few."""
+    """Return whether a predictor sees all tokens so far, not only the last few."""
     return not hasattr(decoder, "context_size")
 
 

@@ -15,7 +15,7 @@ from asr_core.encoders.conformer.options import ConformerOptions
 
 
 def build_attention(config: ConformerOptions) -> MultiheadAttention:
-    """Build the self-attention that knows positions the way ``config.position`` names."""
+    """Build the self-attention with the positional encoding that ``config.position`` names."""
     dropout = config.rate(config.attention_dropout)
     if config.position == "xl":
         return RelPositionMultiheadAttention(

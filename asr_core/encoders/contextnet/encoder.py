@@ -91,7 +91,7 @@ class SqueezeExcite(nn.Module):
         self.excite = nn.Linear(max(1, channels // ratio), channels)
 
     def forward(self, x: Tensor, pad_mask: Tensor) -> Tensor:
-        """Gate whole sequences; padding does not count.
+        """Gate whole sequences; padding is ignored.
 
         Args:
           x: (T, N, C), 0 at padding.

@@ -1,4 +1,4 @@
-"""The front end of encoders that take features as they are."""
+"""The front end of encoders that take features directly."""
 
 from typing import Tuple
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PassThrough(nn.Module):
-    """An identity in the place of a front end."""
+    """An identity with the interface of a front end."""
 
     subsampling_factor = 1
     trimmed_frames = 0

@@ -53,7 +53,7 @@ class ContextNetOptions(ChunkOptions):
     )
     causal: bool = option(
         False,
-        "For streaming: squeeze-and-excitation takes means over the past in place of the whole "
+        "For streaming: squeeze-and-excitation takes means over the past instead of the whole "
         "utterance; needs --padding causal.",
     )
 

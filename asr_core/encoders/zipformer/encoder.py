@@ -203,7 +203,7 @@ class Zipformer2(ChunkedEncoder):
         """
         # One of eight sequences loses all channels that may be masked, one more of eight the last
         # half of them. The unmasked ones learn to do the essential work, so they must not be too
-        # few; the presets keep at least 192 but for "tiny".
+        # few; all presets except "tiny" keep at least 192.
         kept = torch.rand((2, x.size(1), 1), device=x.device) > 0.125
         keep1 = kept[0].to(x.dtype)
         keep2 = (kept[0] & kept[1]).to(x.dtype)
@@ -297,7 +297,7 @@ def _per_stack(name: str, value: Ints, num_stacks: int) -> Tuple[int, ...]:
 
 
 def _to_width(x: Tensor, width: int) -> Tensor:
-    """Cut x (T, N, C) off, or fill it up with zeros, to ``width`` channels."""
+    """Truncate x (T, N, C), or pad it with zeros, to ``width`` channels."""
     if width <= x.size(-1):
         return x[..., :width]
     return torch.cat([x, x.new_zeros((x.size(0), x.size(1), width - x.size(2)))], dim=-1)

@@ -55,7 +55,7 @@ class Zipformer2EncoderLayer(nn.Module):
         # Stochastic depth within the layer (Huang et al. 2016), per sequence. The modules that mix
         # frames are dropped often at first, so that the feed-forward modules learn first and
         # convolutions do not take over; later the full layer is trained, as it is used.
-        # Feed-forward modules 2 and 3 are dropped rarely, but for longer, to keep their output from
+        # Feed-forward modules 2 and 3 are dropped rarely but for longer, to keep their output from
         # outgrowing the residual stream.
         self.attention_skip_rate = ScheduledFloat((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
         self.conv_skip_rate = ScheduledFloat((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))

@@ -127,7 +127,7 @@ def repeat_last_frame(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
 
     Args:
       x: (T, N, C).
-      pad_mask: (N, T) boolean, True at padding; None if there is none.
+      pad_mask: (N, T) boolean, True at padding; None without padding.
 
     Returns:
       (T, N, C)
@@ -228,7 +228,7 @@ class WeightedSum(nn.Module):
 
 
 class SkipFirst(nn.Module):
-    """Stand-in for a :class:`WeightedSum` where there is nothing to add."""
+    """Replacement for a :class:`WeightedSum` that has nothing to add."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return y (T, N, C)."""

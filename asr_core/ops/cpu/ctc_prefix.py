@@ -5,7 +5,7 @@ See :mod:`asr_core.decoding.ctc.prefix_beam`. A live prefix is a row of ``score`
 those that end in its last token, the scorers' scores, and the log-probabilities of the best
 alignment of either kind. Its identity is a hash of its tokens, the hash of all but the last, the
 last token, and the links of its two best alignments. A link stands for a token on an alignment:
-frame times B plus a place; ``links`` leads from it to the token before, -1 is none. Live prefixes
+frame times B plus a place; ``links`` leads from it to the token before (-1: none). Live prefixes
 come first.
 """
 
@@ -17,7 +17,7 @@ from numba import njit
 NEVER = -np.inf
 BLANK, TOKEN, EXTRA, BEST_BLANK, BEST_TOKEN = range(5)  # columns of scores
 KEY, PARENT_KEY, LAST, LINK_BLANK, LINK_TOKEN = range(5)  # columns of identities
-_NOT_GROWN = -2  # a link that is none, for prefixes into which no other grows
+_NOT_GROWN = -2  # instead of a link, for prefixes into which no other grows
 Array = np.ndarray
 
 

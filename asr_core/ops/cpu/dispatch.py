@@ -37,7 +37,7 @@ def usable(*tensors: Optional[Tensor]) -> bool:
 
 def like(x: Tensor, reference: Tensor) -> Tensor:
     """Return ``x`` laid out in memory as ``reference`` is (``reference`` dense), so that one index
-    serves both.
+    works for both.
     """
     return x if x.stride() == reference.stride() else torch.empty_like(reference).copy_(x)
 

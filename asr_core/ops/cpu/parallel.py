@@ -82,7 +82,7 @@ def _fields(kind: TypeOrValue, data: TypeOrValue) -> Callable:
 
 
 def _num_floats(cls: type) -> int:
-    """The number of float parameters, which must be the last ones."""
+    """Return the number of float parameters, which must come last."""
     is_float = [hint is float for hint in typing.get_type_hints(cls).values()]
     if is_float != sorted(is_float):
         raise TypeError(f"{cls.__name__}: a kernel's float parameters must stand last")
@@ -91,7 +91,7 @@ def _num_floats(cls: type) -> int:
 
 @njit(inline="always")
 def next_piece(data: Pointer) -> Tuple[int, int]:
-    """Take the next rows [begin, end) of the work; begin >= end when none are left."""
+    """Claim the next rows [begin, end) of the work; begin >= end when none are left."""
     head = carray(data, HEADER)
     begin = fetch_add(data) * head[2]
     return begin, min(head[3], begin + head[2])
@@ -141,7 +141,7 @@ class Kernel(Generic[Parameters]):
 
         Args:
           total: number of rows; 0 does nothing.
-          grain: the least number of rows worth a thread of their own.
+          grain: the smallest number of rows worth a separate thread.
           args: parameters, whose tensors are contiguous (their addresses are passed).
         """
         if total <= 0:
@@ -187,7 +187,7 @@ def _gomp_parallel() -> Optional[Callable[..., object]]:
 
 @functools.lru_cache(maxsize=None)
 def _python_threads() -> ThreadPoolExecutor:
-    """Return the threads that stand in for libgomp's."""
+    """Return the threads that replace libgomp's."""
     return ThreadPoolExecutor(max_workers=64, thread_name_prefix="kernel")
 
 

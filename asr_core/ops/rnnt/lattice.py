@@ -37,7 +37,7 @@ class Lattice(NamedTuple):
 
     @property
     def regular(self) -> bool:
-        """Whether a symbol leaves the frame as it is (otherwise it moves on by one)."""
+        """Whether a symbol stays in its frame (otherwise it moves on by one)."""
         return self.rnnt_type == "regular"
 
     @property

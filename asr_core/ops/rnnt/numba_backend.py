@@ -90,7 +90,7 @@ def am_gradient(product: Tensor, probs: Tensor, counts: Counts, scale: Tensor, l
 
 
 def _band_rows(logits: Tensor, norm: Tensor, counts: Counts, band: Band) -> numba_band.BandRows:
-    """Name what both kernels over the rows of a band need; logits (B, T, R, C) are contiguous."""
+    """Return the arguments of both row kernels; the logits (B, T, R, C) are contiguous."""
     num_batch, num_frames, s_range, num_columns = logits.shape
     return numba_band.BandRows(
         logits=logits,

@@ -266,7 +266,7 @@ def _band_backward(
     occ_x: np.ndarray,
     occ_y: np.ndarray,
 ) -> None:
-    """Hand the probability of the last cell back along the shares (T + 1, R): counts occ_x (T, R)
+    """Propagate the last cell's probability back along the shares (T + 1, R): counts occ_x (T, R)
     and occ_y (T, R), all blanks.
     """
     skew, constrained = a.skew != 0, a.constrained != 0

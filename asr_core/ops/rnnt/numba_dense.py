@@ -25,7 +25,7 @@ class SimpleLattice(NamedTuple):
     context_blank; frames (B, 2, T): am_max, frame; dot (B, T, S + 1) and log_dot (B, T, S + 1);
     symbols (B, S) and boundary (B, 4) int64; losses (B,) float64; counts occ_x (B, rows, S) and
     occ_y (B, T, S + 1), and weights (B, T, S + 1), all three only with ``want_grad``. Elements have
-    ``itemsize`` bytes, where nothing else is said.
+    ``itemsize`` bytes, unless noted otherwise.
     """
 
     am: Address
@@ -167,7 +167,7 @@ def _arrivals(u: _Utterance, limits: Limits, a: SimpleLattice, x: np.ndarray, y:
 
 @compiled_exactly
 def _forward_row(before: np.ndarray, after: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """Go on by one row, from the scores before (W + 1,) to after (W + 1,), of which the first
+    """Advance by one row, from the scores before (W + 1,) to after (W + 1,), of which the first
     stands left of the lattice.
 
     The shares of the two arcs that arrive at each cell replace the arcs' scores in x (W,) and y

@@ -35,7 +35,7 @@ class Output(NamedTuple):
 
     Attributes:
       combine: (M, J1), (M, J1) -> (M, J2), row by row.
-      factorised: whether the blank has a probability of its own, sigmoid(its logit), beside a
+      factorised: whether the blank has its own probability, sigmoid(its logit), in addition to a
         softmax over the others.
       block_cells: cells per block; None chooses.
     """

@@ -15,7 +15,7 @@ where x[n, s] and y[n, s] score the two arcs that arrive at cell (n, s). The for
 each cell, which share of its probability came by which arc; the occupation counts are products of
 these shares, handed back from the last cell.
 
-On most frames several pruning windows hold all probability but for rounding errors, and the largest
+On most frames several pruning windows hold all probability up to rounding errors, and the largest
 of these sums is taken. To choose the same windows as k2, float32 scores are added and shared out in
 float32 by k2's formulas: x's share is exp(its score - p), y's is the rest.
 """

@@ -42,7 +42,7 @@ from asr_core.training.options import ProcessOptions
 from asr_core.utils.errors import UserError
 
 # Bytes of gradients in one all-reduce: large enough that its latency does not matter, small enough
-# that two flat copies at a time are little beside the model. DistributedDataParallel uses 25 MiB.
+# that two flat copies at a time are small next to the model. DistributedDataParallel uses 25 MiB.
 _BUCKET_BYTES = 32 << 20
 
 Batch = Mapping[str, Any]
@@ -88,7 +88,7 @@ class SingleProcess:
         return value
 
     def share_weights(self, model: nn.Module) -> None:
-        """Give all ranks the parameters and buffers of rank 0."""
+        """Copy the parameters and buffers of rank 0 to all ranks."""
 
     def shared_statistics(self, model: nn.Module, has_batch: bool) -> ContextManager[None]:
         """Return a context in which the batch norms of ``model`` compute statistics over all ranks.
@@ -316,7 +316,7 @@ def run_in_group(rank_info: RankInfo, opts: ProcessOptions, body: Callable[[Sing
 
 
 def join(rank_info: RankInfo, timeout: float, cuda: bool) -> SingleProcess:
-    """Meet the other processes; return the group when all are there.
+    """Join the other processes; return the group when all are there.
 
     Args:
       rank_info: the place of this process.
@@ -339,7 +339,7 @@ def join(rank_info: RankInfo, timeout: float, cuda: bool) -> SingleProcess:
 
 @contextlib.contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Turn what ``torch.distributed`` raises into PeerLost, except memory that ran out."""
+    """Convert errors of ``torch.distributed`` to PeerLost, except out-of-memory errors."""
     try:
         yield
     except torch.cuda.OutOfMemoryError:

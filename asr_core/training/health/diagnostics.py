@@ -119,7 +119,7 @@ class Diagnostics:
                 self._stats.setdefault(key, AxisStats(size)).add(rows)
 
     def after_backward(self) -> None:
-        """Add the parameters' gradients; to be called before they are cleared."""
+        """Add the parameters' gradients; call this before they are cleared."""
         for name, p in self.model.named_parameters():
             if p.grad is not None:
                 self.add(f"{name}.param_grad", p.grad)

@@ -52,7 +52,7 @@ class InfCheck:
                 self._handles.append(p.register_hook(self._tensor_hook("parameter gradient", name)))
 
     def new_step(self) -> None:
-        """Begin a step: forget what was found in the last one."""
+        """Start a step: forget what was found in the last one."""
         self.found.clear()
 
     def remove(self) -> None:

@@ -33,7 +33,7 @@ _NEARLY_ZERO_LOSS = 0.05  # per frame
 
 @dataclass(frozen=True)
 class Trouble:
-    """A reason why a run cannot go on as it is.
+    """A reason why a run cannot simply continue.
 
     Attributes:
       what: the reason in words.
@@ -59,7 +59,7 @@ class DivergenceMonitor:
         self.state = state
 
     def check(self, loss: float, scale: float, bad: str) -> Optional[Trouble]:
-        """Return what is wrong after a step, or None.
+        """Return the trouble after a step, or None.
 
         Args:
           loss: loss per frame, the same on all ranks; it need not be finite.

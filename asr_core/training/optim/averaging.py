@@ -36,7 +36,7 @@ class WeightMean:
 
     @torch.no_grad()
     def _move(self, weight: float) -> None:
-        """Move by this share of the way to the present weights."""
+        """Move the mean by this share of the way to the present weights."""
         if weight == 1.0:  # whatever was there before, even if it was not finite
             torch._foreach_copy_(self._average, self._current)
             return
@@ -78,7 +78,7 @@ class ModelAverage(WeightMean):
             self._move(self.period / batch_idx_train)
 
     def continue_from(self, state: Dict[str, Tensor], batch: int, batch_idx_train: int) -> None:
-        """Become the average that would hold if the model had had its present weights since
+        """Set the average as if the model had had its present weights since
         ``batch``, when its average was ``state``.
         """
         self.load_state_dict(state)

@@ -50,7 +50,7 @@ class GradientClipper:
         return factor
 
     def _estimate(self, step: int) -> None:
-        """Set the threshold anew from the recorded norms."""
+        """Recompute the threshold from the recorded norms."""
         early = step < self.period
         norms = self.state["model_norms"].float().cpu().sort()[0]
         if early:

@@ -55,7 +55,7 @@ class ModelEma(WeightMean):
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Give the model the average's weights within the block, and its own again afterwards."""
+        """Give the model the averaged weights within the block, and restore its own afterwards."""
         own = self.model.state_dict()
         kept = {name: value.clone() for name, value in own.items()}
         self.model.load_state_dict(

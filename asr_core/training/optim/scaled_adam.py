@@ -134,7 +134,7 @@ class ScaledAdam(torch.optim.Optimizer):
       eps: added to denominators.
       param_min_rms: parameters with a smaller rms are treated as if it were this one, so that one
         that starts at zero can grow.
-      param_max_rms: parameters do not grow beyond this rms: larger weights only serve to saturate
+      param_max_rms: parameters do not grow beyond this rms: larger weights would only saturate
         what follows.
       scalar_max: scalars stay within plus/minus this: most are logarithms of scales, and e^10 is
         near float16's limit.
@@ -292,7 +292,7 @@ def _size_step(group: _Group, step: int) -> Tensor:
 
 
 def _named_groups(params: Params) -> Tuple[List[Dict[str, Any]], List[List[str]]]:
-    """Bring parameters, named parameters or groups of them into torch's form.
+    """Convert parameters, named parameters or groups of them to torch's form.
 
     Return the names apart.
     """

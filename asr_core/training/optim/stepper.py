@@ -1,4 +1,4 @@
-"""Steps of the optimizer, taken only with finite gradients, and care for float16's loss scale."""
+"""Steps of the optimizer, taken only with finite gradients, and float16's loss scale."""
 
 import logging
 import math
@@ -69,7 +69,7 @@ class Stepper:
 
     @property
     def scale(self) -> float:
-        """Loss scale; 1 where there is none."""
+        """Loss scale; 1 if losses are not scaled."""
         return float(self.scaler.get_scale()) if self.scaler.is_enabled() else 1.0
 
     def step(self, batch_idx_train: int, sizes: Mapping[str, float] = MappingProxyType({})) -> bool:
@@ -110,7 +110,7 @@ class Stepper:
             torch._foreach_mul_(grads, share)
 
     def _grow_loss_scale(self, n: int) -> None:
-        """Help a small loss scale to grow: torch alone takes 2000 steps for each doubling.
+        """Grow a small loss scale faster: torch alone takes 2000 steps for each doubling.
 
         The smaller the scale, the more gradients underflow, and the more often it is doubled: below
         2 every 25 steps.

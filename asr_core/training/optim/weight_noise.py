@@ -37,7 +37,7 @@ class WeightNoise:
     def on(self, step: int, count: float) -> Iterator[None]:
         """Add noise to the weights within the block.
 
-        Its gradients serve for a step of the clean weights.
+        The gradients computed there then update the clean weights.
 
         Args:
           step: steps since the start of training; determines the noise.

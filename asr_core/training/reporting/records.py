@@ -145,7 +145,7 @@ class RunLogger:
         self._scalars.add("train/valid_", values, self.state.batch_idx_train)
 
     def measurement(self, found: Measurement, seconds: float) -> None:
-        """Record what a task measures besides the loss, and the time that it took."""
+        """Record a task's measurement besides the loss, and the time that it took."""
         logging.info("Epoch %d, %s (%.1f s)", self.state.epoch, found.text, seconds)
         self._write(found.kind, {}, found.record)
         self._scalars.add("train/", found.scalars, self.state.batch_idx_train)

@@ -19,7 +19,7 @@ _SHOWN = 5  # cuts named in a message
 
 @dataclass(frozen=True)
 class DataSummary:
-    """Contents of a training set, for data modules that make no survey of their own.
+    """Contents of a training set, for data modules without a survey.
 
     Attributes:
       utterances: number of usable utterances.
@@ -37,7 +37,7 @@ def report_data(
     tokens: str,
     allow_unk: bool,
 ) -> "Survey":
-    """Log what the sets hold, which cuts were dropped, and why.
+    """Log the contents of the sets, and which cuts were dropped and why.
 
     Args:
       data: the data module.

@@ -56,7 +56,7 @@ DEFAULTS = {
         "warm_step": 150,
         "ref_duration": 1.0,
         "max_duration": 15.0,
-        "enable_spec_aug": False,  # with it, the model is slow to tell the two words apart
+        "enable_spec_aug": False,  # with it, the model is slow to learn the difference between the words
         "average_period": 10,
         "save_every_n": 200,
         "keep_last_k": 2,

@@ -17,7 +17,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Espeak:
-    """A synthesiser whose output depends only on what it has said before.
+    """A synthesiser whose output depends only on its earlier utterances.
 
     eSpeak NG keeps that state in static variables, so each instance loads its own copy of the
     library.
