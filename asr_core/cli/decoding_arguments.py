@@ -9,6 +9,7 @@ from asr_core.data.options import DataOptions, FeatureOptions, TestDataOptions
 from asr_core.decoding.output.options import DetailOptions, ScoreOptions
 from asr_core.encoders.chunk_options import CHUNK_OPTIONS
 from asr_core.models.options import options_class
+from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, Parser, add_options, params_of, peek
 
 # The form of the features is the checkpoint's unless it is given.
@@ -27,7 +28,6 @@ _UNUSED_DATA = (
     "spec_aug_time_warp_factor",
     "enable_musan",
 )
-_TRAINING_NOISE = ("predictor_noise", "joiner_noise", "predictor_noise_start")
 # Options of training that published commands describe a model with
 _UNUSED_MODEL = (
     "use_cr_ctc",
@@ -40,6 +40,9 @@ _UNUSED_MODEL = (
     "attention_dropout",
     "conv_dropout",
     "layer_drop",
+    "predictor_noise",
+    "joiner_noise",
+    "predictor_noise_start",
 )
 
 
@@ -51,16 +54,20 @@ def add_model_options(
     """Add the model's options without defaults: what is left out comes from the checkpoint.
 
     They are those of a Zipformer unless ``--encoder`` is on the command line or among the defaults,
-    as it is in a recipe of one encoder. Those of training alone are accepted and not shown.
+    as it is in a recipe of one encoder. Those of training alone are accepted and not shown. An
+    unknown encoder ends the process with one line.
     """
     defaults = defaults or {}
-    cls = options_class(peek(argv, "encoder", str(defaults.get("encoder", "zipformer"))))
+    try:
+        cls = options_class(peek(argv, "encoder", str(defaults.get("encoder", "zipformer"))))
+    except UserError as e:
+        parser.error(str(e))
     of_recipe = {n: value for n, value in defaults.items() if n in ("encoder", *CHUNK_OPTIONS)}
     if peek(argv, "decode-chunk-len", ""):  # the command line wins over a recipe that uses the other kind
         for name in ("chunk_size", "left_context_frames"):
             of_recipe.pop(name, None)
-    names = [f.name for f in dataclasses.fields(cls) if f.name not in _TRAINING_NOISE]
-    add_options(parser, cls, {**dict.fromkeys(names, argparse.SUPPRESS), **of_recipe}, only=names)
+    names = [f.name for f in dataclasses.fields(cls)]
+    add_options(parser, cls, {**dict.fromkeys(names, argparse.SUPPRESS), **of_recipe})
     hide_unused(parser, _UNUSED_MODEL)
 
 

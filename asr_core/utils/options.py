@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import textwrap
 import typing
 from pathlib import Path
 from typing import (
@@ -266,8 +267,19 @@ def _metavar(hint: object) -> str:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, and never breaks a line inside an option's name."""
+
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=110)
+
+    def _split_lines(self, text: str, width: int) -> List[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        text = " ".join(text.split())
+        return textwrap.fill(
+            text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        )
 
     def _get_help_string(self, action: argparse.Action) -> Optional[str]:
         if action.default in (None, "", [], ()):

@@ -5,7 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from asr_core.bin import ctc_decode, decode, streaming_decode
+from asr_core.bin import (
+    ctc_decode,
+    decode,
+    export,
+    generate_averaged_model,
+    jit_trace_export,
+    streaming_decode,
+    transcribe,
+)
 from asr_core.data.corpus import Corpus
 from asr_core.utils.options import str2bool
 
@@ -54,6 +62,7 @@ def test_options_of_published_commands_are_accepted(program, monkeypatch):
     )
     monkeypatch.setattr("asr_core.bin.decode.run_program", lambda body: setattr(seen, "body", body))
     argv = ["--num-buckets", "20", "--enable-spec-aug", "0", "--use-cr-ctc", "1", "--all-speakers", "0"]
+    argv += ["--predictor-noise", "0.075"]
     program.main(Digits, argv=argv)
     assert callable(seen.body)
 
@@ -70,3 +79,16 @@ def test_other_options_are_refused_with_the_nearest(program, option, near, capsy
     status, text = printed(program, capsys, option, "1")
     assert status == 2 and text.startswith(f"{text.split(':')[0]}: error: unknown option {option}; ")
     assert f"did you mean {near}" in text
+
+
+@pytest.mark.parametrize("program", [export, transcribe, generate_averaged_model, jit_trace_export])
+def test_an_unknown_encoder_is_refused_in_one_line(program, capsys):
+    with pytest.raises(SystemExit) as stop:
+        program.main(argv=["--encoder", "nope"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1 and "unknown --encoder 'nope'; known: zipf" in err
+
+
+def test_help_breaks_no_line_inside_the_name_of_an_option(capsys):
+    _, text = printed(decode, capsys, "--help")
+    assert not re.findall(r"--[a-z-]*-$", text, re.M)
