@@ -187,7 +187,7 @@ class AsrModel(nn.Module):
         return {"simple_loss": simple_loss, "pruned_loss": pruned_loss}
 
     def _check(self, x: Tensor, x_lens: Tensor, y: List[List[int]], reduction: str, use_cr_ctc: bool) -> None:
-        """Refuse arguments of :meth:`forward` that do not fit together."""
+        """Refuse arguments of :meth:`forward` that do not fit x (N, T, F) or each other."""
         if x.dim() != 3 or x_lens.dim() != 1 or not x.size(0) == x_lens.size(0) == len(y):
             raise ValueError(
                 f"batch sizes differ: features {tuple(x.shape)}, lengths {tuple(x_lens.shape)}, "
@@ -229,7 +229,7 @@ class AsrModel(nn.Module):
 
     @property
     def geometry(self) -> FrameGeometry:
-        """The mapping from feature frames to frames of encoder output."""
+        """The mapping from feature frames (N, T, F) to frames of encoder output (N, T', C)."""
         embed = self.encoder_embed
         return FrameGeometry(
             embed.subsampling_factor,
@@ -240,12 +240,12 @@ class AsrModel(nn.Module):
 
     @property
     def chunk_frames(self) -> int:
-        """Number of feature frames (100 Hz) that one streaming step advances."""
+        """Number of feature frames (100 Hz) by which the window (N, window_frames, F) advances."""
         return 2 * self.encoder.chunk_size[0]
 
     @property
     def window_frames(self) -> int:
-        """Number of feature frames that one streaming step takes."""
+        """Number of feature frames in the window (N, window_frames, F) of one streaming step."""
         return self.chunk_frames + self.geometry.look_ahead
 
     def get_init_states(
@@ -262,7 +262,7 @@ class AsrModel(nn.Module):
         return [*states[:-1], embed_state, states[-1]]
 
     def state_batch_dims(self) -> List[int]:
-        """Return the batch axis of each state of :meth:`get_init_states`."""
+        """Return the batch axis of each state of :meth:`get_init_states`, e.g. 0 for (N, T, C)."""
         dims = cast(StreamingEncoder, self.encoder).state_batch_dims()
         return [*dims[:-1], 0, dims[-1]]
 

@@ -10,7 +10,9 @@ from asr_core.nn.transformer import TransformerDecoder
 
 
 class AttentionDecoder(nn.Module):
-    """A Transformer decoder that predicts each token from those before it and the encoder's output.
+    """A Transformer decoder: encoder output (N, T, C) and tokens (N, U) to logits (N, U, V).
+
+    Each token is predicted from those before it and the encoder output.
 
     Args:
       vocab_size: number V of tokens.

@@ -8,7 +8,7 @@ from asr_core.nn.bypass import SimpleDownsample
 
 
 class IntermediateCtc(nn.Module):
-    """CTC heads on some stacks of an encoder, which regularise training.
+    """CTC heads on some stacks of an encoder, (T, N, C_i) -> (N, T', V), to regularise training.
 
     Args:
       stacks: numbers of the stacks, from 1.

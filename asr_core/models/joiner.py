@@ -11,7 +11,7 @@ TRANSDUCER_TYPES = ("classic", "hat")
 
 
 class Joiner(nn.Module):
-    """Logits ``z = W h + b`` of the next token.
+    """Joiner with the logits ``z = W h + b`` of the next token, (N, T, U, V).
 
     The projections e and d of the encoder's and the prediction network's output make h, by ``mode``
     ::
@@ -25,9 +25,9 @@ class Joiner(nn.Module):
     prediction network.
 
     A classic transducer takes the softmax of z. A hybrid autoregressive transducer ("hat"; Variani
-    et al. 2020, https://arxiv.org/abs/2003.07705, section 3) gives the blank a probability of its
-    own and shares the rest among the tokens; its outputs are log-probabilities, which a softmax
-    does not change ::
+    et al. 2020, https://arxiv.org/abs/2003.07705, section 3) gives the blank its own
+    probability and shares the rest among the tokens; its outputs are log-probabilities, which a
+    softmax does not change ::
 
         log p(blank) = -softplus(-z_blank)
         log p(k) = -softplus(z_blank) + (log softmax of z without the blank)_k
@@ -107,9 +107,9 @@ class Joiner(nn.Module):
 
     @torch.jit.export
     def internal_lm(self, decoder_out: Tensor) -> Tensor:
-        """Compute logits of the internal language model, for which h has no part of the encoder.
+        """Compute logits of the internal language model, which leaves the encoder out of h.
 
-        In the place of e stands 0 or, where it multiplies d, 1 (Variani et al. 2020, section 3.2).
+        e is replaced by 0 or, where it multiplies d, by 1 (Variani et al. 2020, section 3.2).
         The internal language model of a hybrid autoregressive transducer has no blank: the blank's
         logit is minus infinity.
 
@@ -124,7 +124,7 @@ class Joiner(nn.Module):
         return self._labels(logits) if self.hat else logits
 
     def output_bias(self) -> Tensor:
-        """Return the bias b, a vector of V, with ``blank_logit_bias`` added."""
+        """Return the bias b (V,), with ``blank_logit_bias`` added."""
         bias: Tensor = self.output_linear.bias
         if self.blank_logit_bias != 0.0:
             bias = bias.clone()

@@ -12,7 +12,10 @@ from asr_core.predictors.protocol import Predictor
 
 
 class LossArguments(TypedDict):
-    """Arguments that all transducer losses take, see :mod:`asr_core.ops.rnnt_loss`."""
+    """Arguments that all transducer losses take, such as ``boundary`` (N, 4).
+
+    See :mod:`asr_core.ops.rnnt_loss`.
+    """
 
     boundary: Tensor
     termination_symbol: int

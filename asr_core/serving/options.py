@@ -12,7 +12,9 @@ class TranscribeOptions(DistributionOptions):
     """Transcription: model, search and output."""
 
     model: str = option(
-        "", "the model's file; its kind is recognised", aliases=("--checkpoint", "--nn-model-filename")
+        "",
+        "the model's file; its kind is recognised",
+        aliases=("--checkpoint", "--nn-model-filename"),
     )
     tokens: str = option(
         "",
@@ -27,7 +29,7 @@ class TranscribeOptions(DistributionOptions):
     beam_size: int = option(4, "hypotheses kept by beam searches", at_least=1)
     beam: float = option(
         4.0,
-        "fast_beam_search drops what is worse than the best by more than this (natural log-probability)",
+        "beam of fast_beam_search in log-probability: what is worse than the best by more is dropped",
         above=0,
     )
     max_contexts: int = option(
@@ -46,7 +48,9 @@ class TranscribeOptions(DistributionOptions):
         "sampling rate of the model, if its file does not record it; other audio is resampled",
     )
     feature_type: str = option(
-        "fbank", "kind of features of the model, if its file does not record it", choices=FEATURE_TYPES
+        "fbank",
+        "kind of features of the model, if its file does not record it",
+        choices=FEATURE_TYPES,
     )
     json: bool = option(False, "print a JSON object for each file")
     timestamps: bool = option(False, "print each word with its start and end in seconds")
@@ -55,7 +59,9 @@ class TranscribeOptions(DistributionOptions):
     )
     max_duration: float = option(120.0, "seconds of audio in a batch", above=0)
     max_segment: float = option(
-        30.0, "seconds; longer recordings are cut where it is quiet, unless the model streams", at_least=1
+        30.0,
+        "seconds; longer recordings are cut where it is quiet, unless the model streams",
+        at_least=1,
     )
     device: str = option(
         "auto",
@@ -63,7 +69,9 @@ class TranscribeOptions(DistributionOptions):
         choices=DEVICES,
     )
     num_threads: int = option(
-        0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
+        0,
+        "CPU threads of tensor operations; 0 takes all cores that this process may use",
+        at_least=0,
     )
 
 
@@ -75,5 +83,6 @@ class TracedModelOptions:
     decoder_model_filename: str = option("", "decoder_jit_trace.pt; needed")
     joiner_model_filename: str = option("", "joiner_jit_trace.pt; needed")
     decode_chunk_len: int = option(
-        32, "feature frames of a chunk; refused if the model was exported for others, left out: those"
+        32,
+        "feature frames of a chunk; left out: those of the export; other numbers are refused",
     )

@@ -97,7 +97,7 @@ class CtcPrefixStream:
             return [Hypothesis([], [], ops.NEVER)]
         if not self._traces:
             return [Hypothesis([], [], float(total[k])) for k in order]
-        self._traces = [_Trace(*map(np.concatenate, zip(*self._traces)))]
+        self._traces = [_Trace._make(map(np.concatenate, zip(*self._traces)))]
         links = self.ident[:, ops.LINK_BLANK : ops.LINK_TOKEN + 1]  # (B, 2)
         ends_in_token = self.score[:, ops.BEST_TOKEN] > self.score[:, ops.BEST_BLANK]
         parents, symbols, origins = self._traces[0]
@@ -233,4 +233,4 @@ class _Prefixes(NamedTuple):
 
     def trace_of(self, row: int, num_frames: int) -> _Trace:
         """Return the origins (T, B) of stream ``row`` in its first ``num_frames`` frames."""
-        return _Trace(*(x[row, :num_frames] for x in self.trace))
+        return _Trace._make(x[row, :num_frames] for x in self.trace)

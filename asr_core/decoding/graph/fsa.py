@@ -28,11 +28,11 @@ class FsaArcs(NamedTuple):
 
     def at(self, places: np.ndarray) -> "FsaArcs":
         """Return the arcs at ``places`` (n,), or where a mask (A,) is true."""
-        return FsaArcs(*(column[places] for column in self))
+        return FsaArcs._make(column[places] for column in self)
 
     def joined(self, more: "FsaArcs") -> "FsaArcs":
         """Return these arcs and ``more``."""
-        return FsaArcs(*(np.concatenate(pair) for pair in zip(self, more)))
+        return FsaArcs._make(np.concatenate(pair) for pair in zip(self, more))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ class LatticeArcs(NamedTuple):
 
     def at(self, places: np.ndarray) -> "LatticeArcs":
         """Return the arcs at ``places`` (n,), or where a mask (A,) is true."""
-        return LatticeArcs(*(column[places] for column in self))
+        return LatticeArcs._make(column[places] for column in self)
 
 
 class Lattice(NamedTuple):

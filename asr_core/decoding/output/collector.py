@@ -90,8 +90,10 @@ class ResultCollector:
                 if self._normalization != "none":
                     text = normalize_text(text, self._normalization)
                 hyp = text.split()
-                pair = (characters(ref), characters(hyp)) if self._test.score_characters else (ref, hyp)
-                out.setdefault(result, []).append(Utterance(d.cut_id, *pair, d.speaker))
+                scored = Utterance(d.cut_id, ref, hyp, d.speaker)
+                if self._test.score_characters:
+                    scored = Utterance(d.cut_id, characters(ref), characters(hyp), d.speaker)
+                out.setdefault(result, []).append(scored)
         return out or {BEST: []}
 
     def report(self, title: str) -> None:

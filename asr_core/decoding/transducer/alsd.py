@@ -133,7 +133,7 @@ class _Choice(NamedTuple):
 
     def at(self, places: Tensor) -> "_Choice":
         """Return the continuations at ``places`` (N, K)."""
-        return _Choice(*(x.gather(1, places) for x in self))
+        return _Choice._make(x.gather(1, places) for x in self)
 
 
 class _Tree:

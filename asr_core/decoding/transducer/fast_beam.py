@@ -59,7 +59,9 @@ def fast_beam_search(
     score, best = search.final_scores(frontier).max(dim=1)  # (N,)
     _, arcs = backtrack(trace, best.unsqueeze(1), search.blank)  # (N, 1, T)
     paths = to_paths(arcs, search.blank)
-    found = [search.hypothesis(*path, total) for (path,), total in zip(paths, score.tolist())]
+    found = [
+        search.hypothesis(tokens, frames, total) for ((tokens, frames),), total in zip(paths, score.tolist())
+    ]
     return [found[row] for row in packed.order.argsort().tolist()]
 
 

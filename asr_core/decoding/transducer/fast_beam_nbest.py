@@ -134,6 +134,6 @@ class _NBest:
         for sequence, score in self._rank(lattice, labels, sequences, i)[: self._opts.num_best or None]:
             path, _ = lattice.best_path(labels, sequence)  # (T,) arcs of the lattice
             arcs = torch.from_numpy(lattice.arc[path])[None, None]  # (1, 1, T)
-            ((found,),) = to_paths(arcs, self._search.blank)
-            out.append(self._search.hypothesis(*found, score))
+            (((tokens, frames),),) = to_paths(arcs, self._search.blank)
+            out.append(self._search.hypothesis(tokens, frames, score))
         return out

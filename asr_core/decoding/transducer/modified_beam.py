@@ -78,7 +78,7 @@ def modified_beam_search(
     for scores, paths in zip(final.gather(1, places).tolist(), to_paths(tokens, core.blank)):
         # the first place always holds a hypothesis, unless a model computes no numbers
         live = [k for k, score in enumerate(scores) if k == 0 or score > _NEVER]
-        found.append([Hypothesis(*paths[k], scores[k]) for k in live])
+        found.append([Hypothesis(paths[k][0], paths[k][1], scores[k]) for k in live])
     return [found[row] for row in packed.order.argsort().tolist()]
 
 

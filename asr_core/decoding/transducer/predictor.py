@@ -128,7 +128,8 @@ class RecurrentStates(PredictorStates):
         self.horizon = None
         with torch.no_grad():
             blank = torch.tensor([self.blank_id], device=self.device)
-            self._initial = self._step(blank, *self._decoder.get_init_states(1))
+            h, c = self._decoder.get_init_states(1)
+            self._initial = self._step(blank, h, c)
 
     def start(self, *shape: int) -> States:
         """Return the states (*shape, ...) after the blank that stands before an utterance."""

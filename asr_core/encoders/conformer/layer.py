@@ -97,7 +97,7 @@ class ConformerLayer(nn.Module):
         original = x
         if self.layer_order == "lconv_before_ff":
             x = x + self.conv_module(x, pad_mask)
-        # two halves of a feed-forward module around the attention, as in Macaron-Net (section 2.3)
+        # two halves of a feed-forward module around the attention, as in Macaron-Net (section 2.4)
         x = x + 0.5 * self.feed_forward1(x)
         if self.layer_order == "lconv_before_mhsa":
             x = x + self.conv_module(x, pad_mask)
