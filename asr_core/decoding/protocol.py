@@ -135,7 +135,7 @@ class StreamingModel(Protocol):
 
     @property
     def geometry(self) -> FrameGeometry:
-        """How feature frames become frames of encoder output."""
+        """The mapping from feature frames to frames of encoder output."""
         ...
 
     def get_init_states(self, batch_size: int, device: torch.device) -> List[Tensor]:
@@ -176,7 +176,7 @@ class RecognitionModel(Transducer, CtcModel, AttentionModel, ModelWithHeads, Pro
 
     @property
     def geometry(self) -> FrameGeometry:
-        """How feature frames become frames of encoder output."""
+        """The mapping from feature frames to frames of encoder output."""
         ...
 
     def forward_encoder(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:

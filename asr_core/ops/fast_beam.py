@@ -55,7 +55,7 @@ class Frontier(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a search keeps, and how contexts are written as integers.
+    """Limits of a search, and the encoding of contexts as integers.
 
     Attributes:
       beam: greatest distance from the best score.

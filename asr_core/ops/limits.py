@@ -43,7 +43,7 @@ def _turn_outward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
 
 
 def penalize_large(x: Tensor, limit: float, penalty: float) -> Tensor:
-    """Return ``x``; its gradient gets that of ``penalty * sum(max(|x| - limit, 0))``."""
+    """Return ``x``, whose gradient gets that of ``penalty * sum(max(|x| - limit, 0))``."""
     return _ChangeGradient.apply(x, functools.partial(_push_inward, limit=limit, penalty=penalty))
 
 
@@ -66,5 +66,5 @@ class _ScaleGrad(torch.autograd.Function):
 
 
 def scale_grad(x: Tensor, alpha: float) -> Tensor:
-    """Return ``x``; its gradient is multiplied by ``alpha``."""
+    """Return ``x``, whose gradient is multiplied by ``alpha``."""
     return _ScaleGrad.apply(x, alpha)

@@ -36,7 +36,7 @@ class _Graph(NamedTuple):
 
 
 class _Digits(NamedTuple):
-    """How contexts are written as integers, see :class:`asr_core.ops.fast_beam.Limits`."""
+    """The encoding of contexts as integers, see :class:`asr_core.ops.fast_beam.Limits`."""
 
     base: int
     keep: int

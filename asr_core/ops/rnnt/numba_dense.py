@@ -88,7 +88,7 @@ class _Utterance(NamedTuple):
 
 
 class _Results(NamedTuple):
-    """Where one utterance's results go: occ_x (rows, S), occ_y (T, S + 1), weights (T, S + 1)."""
+    """Output arrays of one utterance: occ_x (rows, S), occ_y (T, S + 1), weights (T, S + 1)."""
 
     occ_x: np.ndarray
     occ_y: np.ndarray

@@ -13,7 +13,7 @@ from asr_core.training.optim.clipping import GradientClipper
 from asr_core.training.optim.stacked_parameters import CpuPasses, Passes, Stack, StepSizes, Sums, TorchPasses
 
 NamedParams = List[Tuple[str, nn.Parameter]]
-# What an optimizer is given: parameters, (name, parameter) pairs, or groups of either.
+# The input of an optimizer: parameters, (name, parameter) pairs, or groups of either.
 Params = Iterable[Union[Tensor, Tuple[str, Tensor], Dict[str, Any]]]
 
 # Relative change of a parameter's size by one update, at most: the estimate of the squared gradient
