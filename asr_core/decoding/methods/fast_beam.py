@@ -1,7 +1,9 @@
 """Methods that search the transducer with a beam over predictor contexts and graph states."""
 
+from typing import Callable, Optional
+
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
-from asr_core.decoding.method import BEST, Job, Method, Results, Unit, of_answers
+from asr_core.decoding.method import BEST, Job, MakeStreamingSearch, Method, Results, Unit, of_answers
 from asr_core.decoding.methods import option_names
 from asr_core.decoding.methods.names import FastBeamNames
 from asr_core.decoding.options import SearchOptions
@@ -65,41 +67,40 @@ def _oracle(job: Job) -> Results:
     return {BEST: lists}
 
 
-FAST_BEAM_SEARCH = Method(
-    name="fast_beam_search",
-    search=_search,
-    stream=_stream,
-    uses=option_names.FAST_BEAM,
-    names=FastBeamNames(),
-)
-LG = Method(
-    name="fast_beam_search_LG",
-    search=_search,
-    needs=frozenset({Resource.LG}),
-    uses=option_names.FAST_BEAM | option_names.LG,
-    names=FastBeamNames(graph=True),
-)
-NBEST = Method(
-    name="fast_beam_search_nbest",
-    search=_paths,
-    nbest=True,
-    uses=option_names.FAST_BEAM_PATHS,
-    names=FastBeamNames(samples=True),
-)
-NBEST_LG = Method(
-    name="fast_beam_search_nbest_LG",
-    search=_paths,
-    nbest=True,
-    needs=frozenset({Resource.LG}),
-    uses=option_names.FAST_BEAM_PATHS | option_names.LG,
-    names=FastBeamNames(samples=True, graph=True),
-)
-NBEST_ORACLE = Method(
-    name="fast_beam_search_nbest_oracle",
-    search=_oracle,
-    nbest=True,
-    references=Unit.TOKENS,
-    uses=option_names.FAST_BEAM_PATHS,
-    names=FastBeamNames(samples=True),
+def _fast_beam_method(
+    name: str,
+    search: Callable[[Job], Results],
+    *,
+    graph: bool = False,
+    samples: bool = False,
+    references: Optional[Unit] = None,
+    stream: Optional[MakeStreamingSearch] = None,
+) -> Method:
+    """Declare a fast beam search; its options and file names follow from the arguments.
+
+    Args:
+      graph: whether it searches the graph LG.
+      samples: whether paths are drawn from a lattice, which gives n-best lists.
+      name, search, references, stream: see :class:`Method`.
+    """
+    uses = option_names.FAST_BEAM_PATHS if samples else option_names.FAST_BEAM
+    return Method(
+        name=name,
+        search=search,
+        needs=frozenset({Resource.LG}) if graph else frozenset(),
+        uses=uses | option_names.LG if graph else uses,
+        names=FastBeamNames(samples=samples, graph=graph),
+        nbest=samples,
+        references=references,
+        stream=stream,
+    )
+
+
+FAST_BEAM_SEARCH = _fast_beam_method("fast_beam_search", _search, stream=_stream)
+LG = _fast_beam_method("fast_beam_search_LG", _search, graph=True)
+NBEST = _fast_beam_method("fast_beam_search_nbest", _paths, samples=True)
+NBEST_LG = _fast_beam_method("fast_beam_search_nbest_LG", _paths, samples=True, graph=True)
+NBEST_ORACLE = _fast_beam_method(
+    "fast_beam_search_nbest_oracle", _oracle, samples=True, references=Unit.TOKENS
 )
 METHODS = (FAST_BEAM_SEARCH, LG, NBEST, NBEST_LG, NBEST_ORACLE)

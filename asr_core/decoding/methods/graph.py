@@ -5,7 +5,7 @@ As the best weights of these models are not known, it has one result for each of
 """
 
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Sequence, Tuple
+from typing import Callable, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -231,76 +231,56 @@ def _word_lm(job: Job) -> WordLm:
 
 _LEXICON = frozenset({Resource.HLG})
 _WORD_LM = frozenset({Resource.HLG, Resource.WORD_LM})
-_WORD_LM_OPTIONS = option_names.HLG | {"lm_dir"}
 
-CTC_DECODING = Method(
-    name="ctc-decoding",
-    head=Head.CTC,
-    search=_one_best,
-    nbest=True,
-    uses=option_names.LATTICE,
-    names=GraphNames(),
+
+def _graph_method(
+    name: str,
+    search: Callable[[Job], Results],
+    *,
+    needs: FrozenSet[Resource] = frozenset(),
+    samples: bool = False,
+    nbest: bool = False,
+    references: Optional[Unit] = None,
+    attention_decoder: bool = False,
+) -> Method:
+    """Declare a method that searches a graph; its options and file names follow from its needs.
+
+    Args:
+      samples: whether paths are drawn from the lattices.
+      name, search, needs, nbest, references, attention_decoder: see :class:`Method`.
+    """
+    lexicon = Resource.HLG in needs
+    uses = option_names.HLG if lexicon else option_names.LATTICE
+    return Method(
+        name=name,
+        head=Head.CTC,
+        search=search,
+        needs=needs,
+        uses=uses | {"lm_dir"} if Resource.WORD_LM in needs else uses,
+        names=GraphNames(lexicon=lexicon, samples=samples),
+        nbest=nbest,
+        references=references,
+        attention_decoder=attention_decoder,
+    )
+
+
+CTC_DECODING = _graph_method("ctc-decoding", _one_best, nbest=True)
+ONE_BEST = _graph_method("1best", _one_best, needs=_LEXICON, nbest=True)
+NBEST = _graph_method("nbest", _nbest, needs=_LEXICON, samples=True, nbest=True)
+NBEST_ORACLE = _graph_method(
+    "nbest-oracle", _oracle, needs=_LEXICON, samples=True, nbest=True, references=Unit.WORDS
 )
-ONE_BEST = Method(
-    name="1best",
-    head=Head.CTC,
-    search=_one_best,
-    nbest=True,
-    needs=_LEXICON,
-    uses=option_names.HLG,
-    names=GraphNames(lexicon=True),
+NBEST_RESCORING = _graph_method("nbest-rescoring", _nbest_rescoring, needs=_WORD_LM, samples=True)
+WHOLE_LATTICE_RESCORING = _graph_method("whole-lattice-rescoring", _whole_lattice_rescoring, needs=_WORD_LM)
+ATTENTION_RESCORING = _graph_method(
+    "attention-decoder-rescoring-no-ngram", _attention_rescoring, samples=True, attention_decoder=True
 )
-NBEST = Method(
-    name="nbest",
-    head=Head.CTC,
-    search=_nbest,
-    nbest=True,
-    needs=_LEXICON,
-    uses=option_names.HLG,
-    names=GraphNames(lexicon=True, samples=True),
-)
-NBEST_ORACLE = Method(
-    name="nbest-oracle",
-    head=Head.CTC,
-    search=_oracle,
-    nbest=True,
-    needs=_LEXICON,
-    references=Unit.WORDS,
-    uses=option_names.HLG,
-    names=GraphNames(lexicon=True, samples=True),
-)
-NBEST_RESCORING = Method(
-    name="nbest-rescoring",
-    head=Head.CTC,
-    search=_nbest_rescoring,
+ATTENTION_RESCORING_WITH_NGRAM = _graph_method(
+    "attention-decoder-rescoring-with-ngram",
+    _attention_rescoring_with_ngram,
     needs=_WORD_LM,
-    uses=_WORD_LM_OPTIONS,
-    names=GraphNames(lexicon=True, samples=True),
-)
-WHOLE_LATTICE_RESCORING = Method(
-    name="whole-lattice-rescoring",
-    head=Head.CTC,
-    search=_whole_lattice_rescoring,
-    needs=_WORD_LM,
-    uses=_WORD_LM_OPTIONS,
-    names=GraphNames(lexicon=True),
-)
-ATTENTION_RESCORING = Method(
-    name="attention-decoder-rescoring-no-ngram",
-    head=Head.CTC,
-    search=_attention_rescoring,
+    samples=True,
     attention_decoder=True,
-    uses=option_names.LATTICE,
-    names=GraphNames(samples=True),
-)
-ATTENTION_RESCORING_WITH_NGRAM = Method(
-    name="attention-decoder-rescoring-with-ngram",
-    head=Head.CTC,
-    search=_attention_rescoring_with_ngram,
-    needs=_WORD_LM,
-    attention_decoder=True,
-    uses=_WORD_LM_OPTIONS,
-    names=GraphNames(lexicon=True, samples=True),
 )
 PREFIX_ATTENTION_RESCORING = Method(
     name="ctc-prefix-beam-search-attention-decoder-rescoring",
