@@ -36,17 +36,14 @@ class LogitOptions:
 
 
 @dataclass(frozen=True)
-class GreedyOptions:
+class GreedyOptions(LogitOptions):
     """Options of greedy search with a transducer.
 
     Attributes:
       max_sym_per_frame: tokens that a frame may emit before the search moves on to the next one.
-      blank_penalty, temperature: see :class:`LogitOptions`.
     """
 
     max_sym_per_frame: int = 1
-    blank_penalty: float = 0.0
-    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_sym_per_frame < 1:
@@ -54,18 +51,15 @@ class GreedyOptions:
 
 
 @dataclass(frozen=True)
-class BeamOptions:
+class BeamOptions(LogitOptions):
     """Options that all searches with a fixed number of hypotheses share.
 
     Attributes:
       beam_size: hypotheses kept per utterance.
-      blank_penalty, temperature: see :class:`LogitOptions`.
       num_best: hypotheses returned per utterance at most; 0: all.
     """
 
     beam_size: int = 4
-    blank_penalty: float = 0.0
-    temperature: float = 1.0
     num_best: int = 0
 
     def __post_init__(self) -> None:
@@ -74,7 +68,7 @@ class BeamOptions:
 
 
 @dataclass(frozen=True)
-class FastBeamOptions:
+class FastBeamOptions(LogitOptions):
     """Options of fast beam search.
 
     Attributes:
@@ -82,15 +76,12 @@ class FastBeamOptions:
         are dropped.
       max_contexts: predictor contexts kept per frame.
       max_states: pairs of context and graph state kept per frame.
-      blank_penalty, temperature: see :class:`LogitOptions`.
       ilme_scale: weight of the internal language model, which is subtracted.
     """
 
     beam: float = 20.0
     max_contexts: int = 8
     max_states: int = 64
-    blank_penalty: float = 0.0
-    temperature: float = 1.0
     ilme_scale: float = 0.0
 
     def __post_init__(self) -> None:

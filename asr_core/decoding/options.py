@@ -3,11 +3,16 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import FrozenSet, Optional
+from typing import FrozenSet, Optional, Sequence
 
-from asr_core.utils.options import from_params, option
+from asr_core.utils.options import T, from_params, option
 
-DEVICES = ("auto", "cpu", "cuda")
+
+def finite(default: T, help: str, *, aliases: Sequence[str] = ()) -> T:
+    """Declare an option that may be any finite number, such as a weight; see
+    :func:`~asr_core.utils.options.option`.
+    """
+    return option(default, help, aliases=aliases, above=-math.inf, below=math.inf)
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,7 @@ class MethodOptions:
         "hypotheses kept by beam_search, modified_beam_search*, alsd and ctc-prefix-beam-search*",
         at_least=1,
     )
-    max_sym_per_frame: int = option(
-        1,
-        "tokens that greedy search may emit at one frame",
-        at_least=1,
-    )
+    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame", at_least=1)
     alsd_merge: bool = option(
         True, "alsd adds up the probabilities of hypotheses with equal tokens; 0: each is one alignment"
     )
@@ -43,51 +44,30 @@ class MethodOptions:
 class DistributionOptions:
     """Distribution of tokens: how it is changed before a search sees it."""
 
-    blank_penalty: float = option(
-        0.0,
-        "subtracted from the score of blank: above 0 fewer deletions, more insertions",
-        above=-math.inf,
-        below=math.inf,
+    blank_penalty: float = finite(
+        0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions"
     )
-    temperature: float = option(
-        1.0,
-        "logits are divided by it before the softmax",
-        above=0,
-        below=math.inf,
-    )
+    temperature: float = option(1.0, "logits are divided by it before the softmax", above=0, below=math.inf)
 
 
 @dataclass(frozen=True)
 class LanguageModelOptions:
     """Language models in the search: which, and their weights."""
 
-    ilme_scale: Optional[float] = option(
+    ilme_scale: Optional[float] = finite(
         None,
         "weight of the internal language model that is subtracted by beam searches with a "
         "transducer; left out: 0.1 for fast_beam_search_nbest and fast_beam_search_nbest_oracle, "
         "else 0",
-        above=-math.inf,
-        below=math.inf,
     )
-    use_shallow_fusion: bool = option(
-        False,
-        "modified_beam_search with the neural language model's scores",
-    )
+    use_shallow_fusion: bool = option(False, "modified_beam_search with the neural language model's scores")
     lm_type: str = option(
         "rnn", "the neural language model's kind", choices=("rnn", "transformer"), aliases=("--nnlm-type",)
     )
-    lm_scale: float = option(
-        0.3,
-        "weight of the neural language model",
-        aliases=("--nnlm-scale",),
-        above=-math.inf,
-        below=math.inf,
-    )
-    ngram_lm_scale: float = option(
+    lm_scale: float = finite(0.3, "weight of the neural language model", aliases=("--nnlm-scale",))
+    ngram_lm_scale: float = finite(
         0.01,
         "weight of the graph's scores in *_LG; weight of the token n-gram in *_LODR, give a negative one",
-        above=-math.inf,
-        below=math.inf,
     )
     tokens_ngram: int = option(2, "order n of the token n-gram of *_LODR, <lang-dir>/<n>gram.arpa")
     backoff_id: int = option(
@@ -99,24 +79,14 @@ class LanguageModelOptions:
         "token n-gram, .arpa or .fst.txt, for alsd and ctc-prefix-beam-search-shallow-fusion, "
         "weighted by --lodr-lm-scale",
     )
-    lodr_lm_scale: float = option(
-        0.0, "weight of --lodr-ngram; below 0 it is subtracted", above=-math.inf, below=math.inf
-    )
+    lodr_lm_scale: float = finite(0.0, "weight of --lodr-ngram; below 0 it is subtracted")
     word_ngram: str = option(
         "", "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion"
     )
-    word_ngram_scale: float = option(0.5, "weight of --word-ngram", above=-math.inf, below=math.inf)
-    word_score: float = option(
-        1.5,
-        "bonus for each word, with --word-ngram",
-        above=-math.inf,
-        below=math.inf,
-    )
-    unk_offset: float = option(
-        -10.0,
-        "added to the logarithm to base 10 of the probability of words that --word-ngram does not know",
-        above=-math.inf,
-        below=math.inf,
+    word_ngram_scale: float = finite(0.5, "weight of --word-ngram")
+    word_score: float = finite(1.5, "bonus for each word, with --word-ngram")
+    unk_offset: float = finite(
+        -10.0, "added to the logarithm to base 10 of the probability of words that --word-ngram does not know"
     )
 
 
@@ -129,11 +99,7 @@ class FastBeamLimits:
         "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)",
         above=0,
     )
-    max_contexts: int = option(
-        8,
-        "predictor contexts that fast_beam_search* keeps per frame",
-        at_least=1,
-    )
+    max_contexts: int = option(8, "predictor contexts that fast_beam_search* keeps per frame", at_least=1)
     max_states: int = option(64, "states that fast_beam_search* keeps per frame", at_least=1)
 
 
@@ -161,9 +127,7 @@ class BiasingOptions:
         "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, "
         "alsd, ctc-prefix-*",
     )
-    context_score: float = option(
-        2.0, "bonus for each token of a phrase of --context-file", above=-math.inf, below=math.inf
-    )
+    context_score: float = finite(2.0, "bonus for each token of a phrase of --context-file")
 
 
 @dataclass(frozen=True)
@@ -177,11 +141,8 @@ class GraphOptions:
         "data/lm",
         "folder with the word 4-gram of lattice rescoring: G_4_gram.fst.txt, 4-gram.arpa or 4gram.arpa",
     )
-    hlg_scale: float = option(
-        0.6,
-        "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search",
-        above=-math.inf,
-        below=math.inf,
+    hlg_scale: float = finite(
+        0.6, "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search"
     )
     search_beam: float = option(
         20.0,
@@ -235,7 +196,20 @@ def names_of(*groups: type) -> FrozenSet[str]:
 
 
 @dataclass(frozen=True)
-class StreamingSearchOptions(BiasingOptions, DistributionOptions):
+class ChunkwiseFastBeamLimits:
+    """Fast beam search chunk by chunk: beam and limits, smaller than in whole utterances."""
+
+    beam: float = option(
+        4.0,
+        "beam of fast_beam_search in log-probability: what is worse than the best by more is dropped",
+        above=0,
+    )
+    max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame", at_least=1)
+    max_states: int = option(32, "states that fast_beam_search keeps per frame", at_least=1)
+
+
+@dataclass(frozen=True)
+class StreamingSearchOptions(ChunkwiseFastBeamLimits, BiasingOptions, DistributionOptions):
     """Search: from encoder output to tokens, chunk by chunk."""
 
     decoding_method: str = option(
@@ -248,17 +222,6 @@ class StreamingSearchOptions(BiasingOptions, DistributionOptions):
         aliases=("--num_active_paths",),
         at_least=1,
     )
-    beam: float = option(
-        4.0,
-        "fast_beam_search drops what is worse than the best by more than this (natural log-probability)",
-        above=0,
-    )
-    max_contexts: int = option(
-        4,
-        "predictor contexts that fast_beam_search keeps per frame",
-        at_least=1,
-    )
-    max_states: int = option(32, "states that fast_beam_search keeps per frame", at_least=1)
     num_decode_streams: int = option(2000, "streams decoded in parallel", at_least=1)
     label: str = option("", "appended to the names of the result files")
 
@@ -268,7 +231,19 @@ class StreamingSearchOptions(BiasingOptions, DistributionOptions):
 
 
 @dataclass(frozen=True)
-class TestOptions:
+class DeviceOptions:
+    """Where to compute, and on how many cores."""
+
+    device: str = option(
+        "auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
+    )
+    num_threads: int = option(
+        0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class TestOptions(DeviceOptions):
     """Test sets: what is decoded, where, and how it is scored."""
 
     __test__ = False  # pytest: not a test
@@ -286,11 +261,3 @@ class TestOptions:
     )
     skip_scoring: bool = option(False, "write transcripts alone")
     score_characters: bool = option(False, "count characters instead of words")
-    device: str = option(
-        "auto",
-        "where to compute; auto takes CUDA if there is any",
-        choices=DEVICES,
-    )
-    num_threads: int = option(
-        0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
-    )

@@ -12,6 +12,15 @@ States = Tuple[Tensor, ...]  # one entry for each hypothesis along the first axe
 KEY_FACTOR = 6364136223846793005
 
 
+def initial_scores(num: int, beam_size: int, device: torch.device) -> Tensor:
+    """Return the scores (num, beam_size) of beams that have not begun: each holds one empty
+    hypothesis.
+    """
+    scores = torch.full((num, beam_size), float("-inf"), device=device)
+    scores[:, 0] = 0
+    return scores
+
+
 def extend_key(key: Tensor, token: Tensor, emits: Tensor) -> Tensor:
     """Return the hashes (N, B) of token sequences after ``token`` (N, B), where ``emits`` (N, B) is
     true.

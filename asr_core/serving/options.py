@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from asr_core.data.options import FEATURE_TYPES
-from asr_core.decoding.options import DEVICES, DistributionOptions
+from asr_core.decoding.options import ChunkwiseFastBeamLimits, DeviceOptions, DistributionOptions
 from asr_core.utils.options import option
 
 
 @dataclass(frozen=True)
-class TranscribeOptions(DistributionOptions):
+class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOptions):
     """Transcription: model, search and output."""
 
     model: str = option(
@@ -27,22 +27,8 @@ class TranscribeOptions(DistributionOptions):
         aliases=("--decoding-method",),
     )
     beam_size: int = option(4, "hypotheses kept by beam searches", at_least=1)
-    beam: float = option(
-        4.0,
-        "beam of fast_beam_search in log-probability: what is worse than the best by more is dropped",
-        above=0,
-    )
-    max_contexts: int = option(
-        4,
-        "predictor contexts that fast_beam_search keeps per frame",
-        at_least=1,
-    )
     max_states: int = option(8, "states that fast_beam_search keeps per frame", at_least=1)
-    max_sym_per_frame: int = option(
-        1,
-        "tokens that greedy search may emit at one frame",
-        at_least=1,
-    )
+    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame", at_least=1)
     sample_rate: int = option(
         16000,
         "sampling rate of the model, if its file does not record it; other audio is resampled",
@@ -62,16 +48,6 @@ class TranscribeOptions(DistributionOptions):
         30.0,
         "seconds; longer recordings are cut where it is quiet, unless the model streams",
         at_least=1,
-    )
-    device: str = option(
-        "auto",
-        "where to compute; auto takes CUDA if there is any",
-        choices=DEVICES,
-    )
-    num_threads: int = option(
-        0,
-        "CPU threads of tensor operations; 0 takes all cores that this process may use",
-        at_least=0,
     )
 
 

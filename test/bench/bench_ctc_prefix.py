@@ -48,7 +48,7 @@ def word_scorer(x, lens):
     with tempfile.TemporaryDirectory() as folder:
         lines = [
             "".join(PIECES[t] for t in best[0].tokens).replace("\u2581", " ")
-            for best in ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(1))
+            for best in ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=1))
         ]
         (Path(folder) / "text").write_text("\n".join(lines))
         write_arpa(Path(folder) / "3.arpa", estimate(Path(folder) / "text", 3))
@@ -65,7 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     x, lens = made_up(args.batch, args.frames)
-    (found,) = ctc_prefix_beam_search(MODEL, x[:1, :40], torch.tensor([40]), BeamOptions(4))
+    (found,) = ctc_prefix_beam_search(MODEL, x[:1, :40], torch.tensor([40]), BeamOptions(beam_size=4))
     if [tuple(h.tokens) for h in found] != [tokens for tokens, _ in dictionary_search(x[0, :40], 4)]:
         sys.exit("prefixes differ from those of a plain search")
     scorer = word_scorer(x, lens)
@@ -75,7 +75,7 @@ def main() -> None:
             seconds = []
             for _ in range(args.repeats):
                 begin = time.process_time()
-                ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam, num_best=1), scorers)
+                ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=beam, num_best=1), scorers)
                 seconds.append(time.process_time() - begin)
             rate = args.batch / statistics.median(seconds)
             print(f"{beam:>6}{'yes' if scorers else 'no':>14}{rate * args.frames:>12.0f}{rate:>10.1f}")

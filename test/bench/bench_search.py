@@ -35,10 +35,10 @@ SEARCHES = {
         modified_beam_search(model, x, lens, BeamOptions(num_best=1))
     ),
     "fast_beam_search_b20_c8_s64": lambda model, x, lens: fast_beam_search(
-        model, x, lens, FastBeamOptions(20.0, 8, 64)
+        model, x, lens, FastBeamOptions(beam=20.0, max_contexts=8, max_states=64)
     ),
     "fast_beam_search_b4_c4_s8": lambda model, x, lens: fast_beam_search(
-        model, x, lens, FastBeamOptions(4.0, 4, 8)
+        model, x, lens, FastBeamOptions(beam=4.0, max_contexts=4, max_states=8)
     ),
 }
 

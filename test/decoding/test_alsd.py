@@ -30,7 +30,7 @@ def test_a_wide_beam_with_merging_is_exhaustive(seed, context_size):
     x, _ = random_batch(n=3, t=3, seed=seed)
     lens = torch.tensor([3, 0, 2])
     sequences = [tokens for n in range(5) for tokens in itertools.product((1, 2), repeat=n)]
-    for i, found in enumerate(alignment_length_sync_search(model, x, lens, BeamOptions(128))):
+    for i, found in enumerate(alignment_length_sync_search(model, x, lens, BeamOptions(beam_size=128))):
         want = {
             tokens: exact_score(model, x[i, : int(lens[i])], tokens)
             for tokens in sequences[: 1 if i == 1 else None]
@@ -52,7 +52,9 @@ def test_scorers_against_all_sequences(ngram, name, context_size):
     scorers, by_hand = scorer_sets(ngram)[name]
     model = toy(1, context_size)
     x = random_batch(n=2, t=3, seed=1)[0][:1]
-    (found,) = alignment_length_sync_search(model, x, torch.tensor([3]), BeamOptions(100), scorers=scorers)
+    (found,) = alignment_length_sync_search(
+        model, x, torch.tensor([3]), BeamOptions(beam_size=100), scorers=scorers
+    )
     sequences = [tokens for n in range(5) for tokens in itertools.product((1, 2), repeat=n)]
     want = {tokens: exact_score(model, x[0], tokens) + by_hand(tokens) for tokens in sequences}
     scores = {tuple(h.tokens): h.log_prob for h in found}
@@ -90,7 +92,9 @@ def test_batch_equals_one_at_a_time(merge, context_size):
 def test_without_merging_a_score_is_that_of_one_alignment():
     model = toy(2, 2)
     x = random_batch(n=2, t=3, seed=2)[0][:1]
-    found = alignment_length_sync_search(model, x, torch.tensor([3]), BeamOptions(300), merge=False)[0]
+    found = alignment_length_sync_search(
+        model, x, torch.tensor([3]), BeamOptions(beam_size=300), merge=False
+    )[0]
     for h in found[:10]:
         best = float("-inf")
         for frames in itertools.combinations_with_replacement(range(3), len(h.tokens)):
@@ -129,5 +133,5 @@ def test_a_model_that_computes_no_numbers():
         (alignment_length_sync_search, toy(0, 2)),
         (ctc_prefix_beam_search, SimpleNamespace(ctc_output=lambda y: y)),
     ):
-        fine, broken = one_best(search(model, x.log_softmax(-1), lens, BeamOptions(3)))
+        fine, broken = one_best(search(model, x.log_softmax(-1), lens, BeamOptions(beam_size=3)))
         assert fine.log_prob > float("-inf") and broken[:3] == ([], [], float("-inf"))

@@ -42,7 +42,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_beam_is_exact(seed):
     x, lens = frames(3, 5, 3, seed=seed), torch.tensor([5, 2, 0])
-    found = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(70))
+    found = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=70))
     for i, n in enumerate(lens.tolist()):
         assert_same(found[i], [item for item in enumerate_all(x[i, :n]) if item[1] > -math.inf])
     assert [h[:3] for h in found[2]] == [([], [], 0.0)]
@@ -51,9 +51,11 @@ def test_a_wide_beam_is_exact(seed):
 @pytest.mark.parametrize("beam", [1, 2, 4, 9])
 def test_a_narrow_beam_equals_the_dictionaries(beam):
     x, lens = frames(6, 40, 7, seed=beam), torch.tensor([40, 13, 40, 1, 29, 7])
-    opts = BeamOptions(beam)
+    opts = BeamOptions(beam_size=beam)
     found = ctc_prefix_beam_search(MODEL, x, lens, opts)
-    best, three = (ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam, num_best=n)) for n in (1, 3))
+    best, three = (
+        ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=beam, num_best=n)) for n in (1, 3)
+    )
     for i, n in enumerate(lens.tolist()):
         assert_same(found[i], dictionary_search(x[i, :n], beam))
         assert best[i] == found[i][:1]
@@ -73,7 +75,7 @@ def test_timestamps():
         assert hypothesis.tokens == [3, 3, 2] and hypothesis.timestamps == [1, 4, 5]
     assert hypothesis.log_prob > 8 * math.log(0.97)
     with pytest.raises(ValueError, match="at least 1"):
-        BeamOptions(0)
+        BeamOptions(beam_size=0)
 
 
 def test_greedy():

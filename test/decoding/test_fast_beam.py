@@ -208,7 +208,12 @@ def test_paths_are_drawn_in_proportion_to_their_probability():
 
 @pytest.mark.parametrize(
     "opts",
-    [FastBeamOptions(), FastBeamOptions(4.0, 4, 8), FastBeamOptions(6.0, 8, 3), FastBeamOptions(3.0, 2, 64)],
+    [
+        FastBeamOptions(),
+        FastBeamOptions(beam=4.0, max_contexts=4, max_states=8),
+        FastBeamOptions(beam=6.0, max_contexts=8, max_states=3),
+        FastBeamOptions(beam=3.0, max_contexts=2, max_states=64),
+    ],
 )
 @pytest.mark.parametrize("with_graph", [False, True])
 @torch.no_grad()
@@ -231,7 +236,11 @@ def test_compiled_and_plain_search_agree(monkeypatch, opts, with_graph):
 def test_limits_are_kept():
     model = small_model(vocab_size=6, scale=1.0)
     x, lens = random_batch(n=4, t=20)
-    for opts in (FastBeamOptions(20.0, 3, 64), FastBeamOptions(20.0, 8, 5), FastBeamOptions(1.0, 8, 64)):
+    for opts in (
+        FastBeamOptions(beam=20.0, max_contexts=3, max_states=64),
+        FastBeamOptions(beam=20.0, max_contexts=8, max_states=5),
+        FastBeamOptions(beam=1.0, max_contexts=8, max_states=64),
+    ):
         search = FastBeamCore(model, opts, word_graph(1, states=4, vocab_size=6))
         frames = pack_frames(x[:1], torch.tensor([20])).frames
         frontier = search.start(1)
@@ -253,7 +262,10 @@ def test_a_wider_beam_is_never_worse():
     x, lens = next(iter(batches(data, 30)))
     narrow, wide = (
         fast_beam_search(model, x, lens, o)
-        for o in (FastBeamOptions(4.0, 4, 8), FastBeamOptions(20.0, 8, 64))
+        for o in (
+            FastBeamOptions(beam=4.0, max_contexts=4, max_states=8),
+            FastBeamOptions(beam=20.0, max_contexts=8, max_states=64),
+        )
     )
     assert all(w.log_prob >= n.log_prob - 1e-3 for w, n in zip(wide, narrow))
     nbest = best_of(model, x, lens, FastBeamOptions())

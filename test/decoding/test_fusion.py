@@ -33,8 +33,8 @@ def test_scorers_against_all_sequences(ngram, name, seed, context_size):
     model = small_model(vocab_size=3, seed=seed, scale=1.0, context_size=context_size)
     x, _ = random_batch(n=4, t=4, seed=seed)
     lens = torch.tensor([4, 0, 3, 4])
-    plain = one_best(modified_beam_search(model, x, lens, BeamOptions(60)))
-    found = one_best(modified_beam_search(model, x, lens, BeamOptions(60), scorers=scorers))
+    plain = one_best(modified_beam_search(model, x, lens, BeamOptions(beam_size=60)))
+    found = one_best(modified_beam_search(model, x, lens, BeamOptions(beam_size=60), scorers=scorers))
     for i, hyp in enumerate(found):
         total = {
             tokens: score + by_hand(tokens) for tokens, score in totals(model, x[i, : int(lens[i])]).items()
@@ -69,7 +69,9 @@ def test_scorers_in_batches_and_streams(ngram, name):
 def test_nbest_lists_every_sequence():
     model = small_model(vocab_size=3)
     x, _ = random_batch(n=3, t=4)
-    for i, hyps in enumerate(modified_beam_search(model, x, torch.tensor([4, 0, 2]), BeamOptions(60))):
+    for i, hyps in enumerate(
+        modified_beam_search(model, x, torch.tensor([4, 0, 2]), BeamOptions(beam_size=60))
+    ):
         want = totals(model, x[i, : [4, 0, 2][i]])
         assert {tuple(h.tokens): h.log_prob for h in hyps} == pytest.approx(want, abs=1e-4)
         per_token = [h.log_prob / (len(h.tokens) + initial_length(model)) for h in hyps]
@@ -83,7 +85,7 @@ def test_rescoring(ngram, with_ngram, kind):
     for p in lm.parameters() if kind == "transformer" else ():
         p.mul_(2.0)  # else it changes no choice
     x, lens = random_batch(n=5, t=12)
-    nbest = modified_beam_search(model, x, lens, BeamOptions(6))
+    nbest = modified_beam_search(model, x, lens, BeamOptions(beam_size=6))
     found = rescore(nbest, lm, ngram if with_ngram else None)
     assert len(found) == (len(LODR_LM_SCALES) * len(LODR_SCALES) if with_ngram else len(LM_SCALES))
     names = [("nnlm_scale_0.04_lodr_scale_0.95", 0.04, 0.95), ("nnlm_scale_0.58_lodr_scale_0.05", 0.58, 0.05)]
@@ -114,7 +116,7 @@ def test_graves_search_against_all_sequences(seed, context_size):
     model.joiner.output_linear.bias[0] += 3.0
     x, _ = random_batch(n=3, t=3, seed=seed)
     lens = torch.tensor([3, 0, 2])
-    for i, hyp in enumerate(one_best(graves_beam_search(model, x, lens, BeamOptions(60)))):
+    for i, hyp in enumerate(one_best(graves_beam_search(model, x, lens, BeamOptions(beam_size=60)))):
         frames = x[i, : int(lens[i])]
         exact = exact_score(model, frames, hyp.tokens)
         assert exact - 0.05 <= hyp.log_prob <= exact + 1e-4
@@ -144,5 +146,5 @@ def test_graves_search_ends_where_a_model_does_not(caplog):
     model = small_model(vocab_size=4, context_size=None)
     model.joiner.output_linear.bias[0] -= 50.0
     x, lens = random_batch(n=2, t=5)
-    found = one_best(graves_beam_search(model, x, lens, BeamOptions(2)))
+    found = one_best(graves_beam_search(model, x, lens, BeamOptions(beam_size=2)))
     assert len(found[0].tokens) >= 5 and found[1].tokens == [] and "without end at 5 frames" in caplog.text

@@ -53,7 +53,7 @@ def test_wide_beams_are_exhaustive(mode, kind, scripted):
     model, eager = model_of(mode, kind, scripted=scripted), model_of(mode, kind)
     x, _ = random_batch(n=2, t=4)
     lens = torch.tensor([4, 3])
-    beams = one_best(modified_beam_search(model, x, lens, BeamOptions(40)))
+    beams = one_best(modified_beam_search(model, x, lens, BeamOptions(beam_size=40)))
     fast = fast_beam_search(model, x, lens, WIDE)
     for i in range(2):
         paths = all_paths(eager, x[i, : lens[i]], 3)

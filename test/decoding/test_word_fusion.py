@@ -77,7 +77,9 @@ def all_totals(log_probs, by_hand):
 def test_word_ngram_in_ctc_search(words, weights):
     scorer = WordNgramScorer(words, PIECES, weights, CPU)
     x, lens = frames(2, 5, 4, seed=3), torch.tensor([5, 3])
-    for i, found in enumerate(ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(400), scorers=[scorer])):
+    for i, found in enumerate(
+        ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=400), scorers=[scorer])
+    ):
         want = all_totals(x[i, : int(lens[i])], lambda tokens: word_score(words, tokens, weights))
         assert {tuple(h.tokens): h.log_prob for h in found} == pytest.approx(want, abs=1e-3)
         assert tuple(found[0].tokens) == max(want, key=want.get)
@@ -86,9 +88,9 @@ def test_word_ngram_in_ctc_search(words, weights):
 def test_word_ngram_in_transducer_search(words):
     weights, model = WordWeights(0.7, 0.2, -1.0), small_model(vocab_size=4, scale=1.0)
     x, lens = random_batch(n=2, t=4)[0], torch.tensor([4, 3])
-    plain = modified_beam_search(model, x, lens, BeamOptions(300))
+    plain = modified_beam_search(model, x, lens, BeamOptions(beam_size=300))
     fused = modified_beam_search(
-        model, x, lens, BeamOptions(300), scorers=[WordNgramScorer(words, PIECES, weights, CPU)]
+        model, x, lens, BeamOptions(beam_size=300), scorers=[WordNgramScorer(words, PIECES, weights, CPU)]
     )
     for before, after in zip(plain, fused):
         want = {tuple(h.tokens): h.log_prob + word_score(words, h.tokens, weights) for h in before}
@@ -133,7 +135,9 @@ def _unigrams(log_probs):
 def test_ctc_scorers_against_all_sequences(ngram, name):
     scorers, by_hand = scorer_sets(ngram)[name]
     x, lens = frames(2, 5, 3, seed=2), torch.tensor([5, 4])
-    for i, found in enumerate(ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(100), scorers=scorers)):
+    for i, found in enumerate(
+        ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=100), scorers=scorers)
+    ):
         want = all_totals(x[i, : int(lens[i])], by_hand)
         assert {tuple(h.tokens): h.log_prob for h in found} == pytest.approx(want, abs=1e-3)
         assert tuple(found[0].tokens) == max(want, key=want.get)
@@ -153,8 +157,8 @@ def scorers_for(name, words, ngram):
 def test_ctc_batches_and_streams(words, ngram, name, beam):
     scorers = scorers_for(name, words, ngram)
     x, lens = frames(6, 30, 4 if name != "all" else 3, seed=beam), torch.tensor([30, 13, 0, 1, 29, 7])
-    together = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam), scorers=scorers)
-    streaming = StreamingCtcPrefixSearch(MODEL, BeamOptions(beam), scorers=scorers)
+    together = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=beam), scorers=scorers)
+    streaming = StreamingCtcPrefixSearch(MODEL, BeamOptions(beam_size=beam), scorers=scorers)
     streams = [streaming.new_stream() for _ in lens]
     for start in range(0, 30, 4):
         streaming.advance(
@@ -162,7 +166,7 @@ def test_ctc_batches_and_streams(words, ngram, name, beam):
         )
     for i, found in enumerate(together):
         (alone,) = ctc_prefix_beam_search(
-            MODEL, x[i : i + 1, : int(lens[i])], lens[i : i + 1], BeamOptions(beam), scorers=scorers
+            MODEL, x[i : i + 1, : int(lens[i])], lens[i : i + 1], BeamOptions(beam_size=beam), scorers=scorers
         )
         for other in (alone, streams[i].nbest()):
             assert [h[:2] for h in other] == [h[:2] for h in found]
@@ -173,7 +177,7 @@ def test_ctc_batches_and_streams(words, ngram, name, beam):
 
 def test_timestamps_are_those_of_the_best_alignment():
     x, lens = frames(4, 12, 4, seed=9), torch.tensor([12, 12, 9, 5])
-    found = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(5000))
+    found = ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(beam_size=5000))
     for i, hypotheses in enumerate(found):
         some = hypotheses[:40]
         times, _ = ctc_forced_align(x[[i] * len(some)], lens[[i] * len(some)], [h.tokens for h in some])
@@ -185,8 +189,10 @@ def test_internal_language_model():
     for context_size in (2, None):
         model = small_model(vocab_size=4, scale=1.0, context_size=context_size)
         x, lens = random_batch(n=2, t=4)[0], torch.tensor([4, 3])
-        plain = modified_beam_search(model, x, lens, BeamOptions(300))
-        less = modified_beam_search(model, x, lens, BeamOptions(300), scorers=[InternalLmScorer(model, 0.4)])
+        plain = modified_beam_search(model, x, lens, BeamOptions(beam_size=300))
+        less = modified_beam_search(
+            model, x, lens, BeamOptions(beam_size=300), scorers=[InternalLmScorer(model, 0.4)]
+        )
         for before, after in zip(plain, less):
             want = {tuple(h.tokens): h.log_prob - 0.4 * internal(model, h.tokens) for h in before}
             assert {tuple(h.tokens): h.log_prob for h in after} == pytest.approx(want, abs=1e-3)
@@ -213,7 +219,9 @@ def test_token_ngram_lowers_what_it_dislikes(ngram):
     x, lens = frames(8, 20, 3, peak=0.5, seed=1), torch.full((8,), 20)
     by_scale = [
         one_best(
-            ctc_prefix_beam_search(MODEL, x, lens, BeamOptions(20), scorers=[NgramScorer(ngram, s, CPU)])
+            ctc_prefix_beam_search(
+                MODEL, x, lens, BeamOptions(beam_size=20), scorers=[NgramScorer(ngram, s, CPU)]
+            )
         )
         for s in (-1.0, 0.0, 1.0)
     ]

@@ -36,11 +36,7 @@ class ConfidenceOptions:
         choices=("prob", "gibbs", "tsallis", "renyi"),
     )
     confidence_alpha: float = option(1 / 3, "exponent of tsallis and renyi", above=0, below=1)
-    confidence_aggregation: str = option(
-        "min",
-        "of a word, from its tokens",
-        choices=("min", "mean", "prod"),
-    )
+    confidence_aggregation: str = option("min", "of a word, from its tokens", choices=("min", "mean", "prod"))
 
 
 @dataclass(frozen=True)
@@ -59,14 +55,9 @@ class EmbedOptions:
 class DetailOptions(EmbedOptions, ConfidenceOptions):
     """Details: what is written besides the transcripts."""
 
-    write_timestamps: bool = option(
-        False,
-        "write the times of each token and word into timestamps-*.jsonl",
-    )
+    write_timestamps: bool = option(False, "write the times of each token and word into timestamps-*.jsonl")
     write_nbest: int = option(
-        0,
-        "write this many best hypotheses of each utterance into nbest-*.jsonl; 0 for none",
-        at_least=0,
+        0, "write this many best hypotheses of each utterance into nbest-*.jsonl; 0 for none", at_least=0
     )
     html_report: bool = option(
         False, "write report-*.html: alignments, errors by word and speaker, audio; opens without a network"
@@ -98,15 +89,9 @@ class ScoreFilesOptions:
         False, "the table also has character error rates and the share of sentences without errors"
     )
     speakers: str = option("", "who spoke: a file of 'utterance speaker' lines")
-    missing_as_empty: bool = option(
-        False,
-        "utterances without hypothesis count as recognised as nothing",
-    )
+    missing_as_empty: bool = option(False, "utterances without hypothesis count as recognised as nothing")
     errs: str = option("", "write the first system's alignments and counts by word there")
-    scores: str = option(
-        "",
-        "write the first system's rates by speaker and most frequent confusions there",
-    )
+    scores: str = option("", "write the first system's rates by speaker and most frequent confusions there")
     level: float = option(0.95, "of the interval of differences between systems", above=0, below=1)
 
 

@@ -15,7 +15,7 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.logits import adjusted_log_probs
 from asr_core.decoding.protocol import Transducer
 from asr_core.decoding.scorers.base import Scorer, extend_all
-from asr_core.decoding.states import States, extend_key, pick, select
+from asr_core.decoding.states import States, extend_key, initial_scores, pick, select
 from asr_core.decoding.transducer.modified_beam import merge_equal
 from asr_core.decoding.transducer.predictor import predictor_states
 
@@ -215,8 +215,7 @@ class _Search:
     def _start(self, num: int) -> _Live:
         """Return one empty hypothesis for each of ``num`` utterances."""
         beam, device = self._opts.beam_size, self._predictor.device
-        score = torch.full((num, beam), _NEVER, device=device)
-        score[:, 0] = 0
+        score = initial_scores(num, beam, device)
         zero = torch.zeros(num, beam, dtype=torch.int64, device=device)
         return _Live(
             score=score,

@@ -10,7 +10,7 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.logits import adjusted_log_probs
 from asr_core.decoding.protocol import Transducer
 from asr_core.decoding.scorers.base import Scorer, extend_all
-from asr_core.decoding.states import States, concatenate, extend_key, pick
+from asr_core.decoding.states import States, concatenate, extend_key, initial_scores, pick
 from asr_core.decoding.transducer.frame_synchronous import (
     FrameSynchronousSearch,
     PathStream,
@@ -131,8 +131,7 @@ class BeamCore(FrameSynchronousSearch[BeamState]):
     def start(self, num: int) -> BeamState:
         """Return one empty hypothesis for each of ``num`` utterances."""
         beam, device = self._opts.beam_size, self._predictor.device
-        score = torch.full((num, beam), _NEVER, device=device)
-        score[:, 0] = 0
+        score = initial_scores(num, beam, device)
         key = torch.zeros(num, beam, dtype=torch.int64, device=device)
         return BeamState(
             score=score,

@@ -81,17 +81,24 @@ class CodedStates(PredictorStates):
         return (torch.where(emits, self._table.append(states[0], token), states[0]),)
 
 
-class TokenStates(PredictorStates):
+class _EvaluatedStates(PredictorStates):
+    """A predictor that is evaluated in each step, then projected."""
+
+    def __init__(self, model: Transducer) -> None:
+        self._proj = model.joiner.decoder_proj
+        self.blank_id = int(model.decoder.blank_id)
+        self.vocab_size = int(model.decoder.vocab_size)
+        self.device = next(self._proj.parameters()).device
+
+
+class TokenStates(_EvaluatedStates):
     """A stateless predictor with too many contexts to number them: the state is the last tokens
     themselves.
     """
 
     def __init__(self, model: Transducer) -> None:
+        super().__init__(model)
         self._decoder = cast(StatelessDecoder, model.decoder)
-        self._proj = model.joiner.decoder_proj
-        self.blank_id = int(self._decoder.blank_id)
-        self.vocab_size = int(self._decoder.vocab_size)
-        self.device = next(self._proj.parameters()).device
         self.initial_length = int(self._decoder.context_size)
         self.horizon = self.initial_length
 
@@ -113,17 +120,14 @@ class TokenStates(PredictorStates):
         return (torch.where(emits.unsqueeze(-1), longer, states[0]),)
 
 
-class RecurrentStates(PredictorStates):
+class RecurrentStates(_EvaluatedStates):
     """An LSTM predictor: the states are its projected output, and the outputs and cells of its
     layers.
     """
 
     def __init__(self, model: Transducer) -> None:
+        super().__init__(model)
         self._decoder = cast(RecurrentDecoder, model.decoder)
-        self._proj = model.joiner.decoder_proj
-        self.blank_id = int(self._decoder.blank_id)
-        self.vocab_size = int(self._decoder.vocab_size)
-        self.device = next(self._proj.parameters()).device
         self.initial_length = 1
         self.horizon = None
         with torch.no_grad():
