@@ -1,9 +1,8 @@
 """Convert an ARPA language model to a grammar in OpenFst text, with #0 on its back-off arcs."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -22,15 +21,13 @@ class ArpaToFstOptions:
     disambig_symbol: str = option("#0", "the symbol on back-off arcs")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(ArpaToFstOptions, __doc__, argv, _run)
-
-
 def _run(opts: ArpaToFstOptions) -> None:
     from asr_core.lm.grammar_fst import convert_arpa
 
     convert_arpa(opts.arpa, opts.symbols, opts.output, opts.max_order, opts.disambig_symbol)
+
+
+main = program(ArpaToFstOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

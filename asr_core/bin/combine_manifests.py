@@ -2,9 +2,9 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -18,16 +18,14 @@ class CombineOptions:
     seed: int = option(42, "seed of the order")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(CombineOptions, __doc__, argv, _run)
-
-
 def _run(opts: CombineOptions) -> None:
     from asr_core.data.manifest_lines import combine_manifests
 
     number = combine_manifests(opts.manifests, opts.output, shuffle=opts.shuffle, seed=opts.seed)
     logging.info("%s: %d lines", opts.output, number)
+
+
+main = program(CombineOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

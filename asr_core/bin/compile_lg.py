@@ -4,9 +4,8 @@ fast_beam_search_LG decodes with it. Needs kaldifst.
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -23,15 +22,13 @@ class CompileLgOptions:
     lm_dir: str = option("data/lm", "folder of grammars")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(CompileLgOptions, __doc__, argv, _run)
-
-
 def _run(opts: CompileLgOptions) -> None:
     from asr_core.decoding.graph.compile import write_lg
 
     write_lg(opts.lang_dir, opts.lm, opts.lm_dir)
+
+
+main = program(CompileLgOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Compute and store log-mel features of the parts of a corpus."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.data.options import FeatureOptions
 from asr_core.utils.options import option
 
@@ -32,11 +32,6 @@ class FbankOptions(FeatureOptions):
     )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(FbankOptions, __doc__, argv, _run)
-
-
 def _run(opts: FbankOptions) -> None:
     from asr_core.data.compute import compute_parts
 
@@ -50,6 +45,9 @@ def _run(opts: FbankOptions) -> None:
         nj=opts.nj,
         dask_scheduler=opts.dask_scheduler,
     )
+
+
+main = program(FbankOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Spell a text in tokens: replace each word by its first pronunciation in a lexicon."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -17,15 +16,13 @@ class ConvertOptions:
     output: str = option("", "the file to write; by default standard output")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(ConvertOptions, __doc__, argv, _run, log=False)
-
-
 def _run(opts: ConvertOptions) -> None:
     from asr_core.lm.lexicon import write_spelled_text
 
     write_spelled_text(opts.lexicon, opts.transcript, opts.output, opts.oov)
+
+
+main = program(ConvertOptions, __doc__, _run, log=False)
 
 
 if __name__ == "__main__":

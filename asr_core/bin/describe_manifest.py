@@ -1,9 +1,9 @@
 """Print statistics of cut manifests: amounts, durations, words, tokens."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -15,15 +15,13 @@ class DescribeOptions:
     bpe_model: str = option("", "count the tokens of this tokenizer too")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(DescribeOptions, __doc__, argv, _run, log=False)
-
-
 def _run(opts: DescribeOptions) -> None:
     from asr_core.data.manifest_checks import describe_manifests
 
     describe_manifests(opts.manifests, opts.bpe_model)
+
+
+main = program(DescribeOptions, __doc__, _run, log=False)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Download one file, whole or not at all."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -18,15 +17,13 @@ class DownloadOptions:
     )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(DownloadOptions, __doc__, argv, _run)
-
-
 def _run(opts: DownloadOptions) -> None:
     from asr_core.utils.download import fetch
 
     fetch(opts.url, opts.output, gunzip=opts.gunzip)
+
+
+main = program(DownloadOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

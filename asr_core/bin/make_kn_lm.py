@@ -1,9 +1,8 @@
 """Estimate an interpolated modified Kneser-Ney model from a text; write it as an ARPA file."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -26,15 +25,13 @@ class KneserNeyOptions:
     )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(KneserNeyOptions, __doc__, argv, _run)
-
-
 def _run(opts: KneserNeyOptions) -> None:
     from asr_core.lm.kneser_ney import estimate_to_file
 
     estimate_to_file(opts.text, opts.ngram_order, opts.lm)
+
+
+main = program(KneserNeyOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

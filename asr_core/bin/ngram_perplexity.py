@@ -1,9 +1,8 @@
 """Print the perplexity of an ARPA language model on a text, with and without its unknown words."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -15,15 +14,13 @@ class PerplexityOptions:
     text: str = option("", "text, one sentence a line, words separated by spaces", needed=True)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(PerplexityOptions, __doc__, argv, _run, log=False)
-
-
 def _run(opts: PerplexityOptions) -> None:
     from asr_core.lm.perplexity import ngram_perplexity_of_files
 
     print(ngram_perplexity_of_files(opts.lm, opts.text))
+
+
+main = program(PerplexityOptions, __doc__, _run, log=False)
 
 
 if __name__ == "__main__":

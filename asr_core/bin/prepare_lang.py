@@ -6,9 +6,8 @@ L.pt and L_disambig.pt are written only where k2 is installed.
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -25,15 +24,13 @@ class LangOptions:
     silence: str = option("SIL", "the phone of optional silence; '' for no silence between words")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(LangOptions, __doc__, argv, _run)
-
-
 def _run(opts: LangOptions) -> None:
     from asr_core.lm.lang_folder import make_phone_lang
 
     make_phone_lang(opts.lang_dir, opts.silence)
+
+
+main = program(LangOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

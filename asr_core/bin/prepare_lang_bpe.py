@@ -6,9 +6,8 @@ graph objects L.pt and L_disambig.pt are written only where k2 is installed.
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -24,15 +23,13 @@ class LangBpeOptions:
     oov: str = option("<UNK>", "the word that stands for unknown ones; its pieces are \u2581 <unk>")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(LangBpeOptions, __doc__, argv, _run)
-
-
 def _run(opts: LangBpeOptions) -> None:
     from asr_core.lm.lang_folder import make_bpe_lang
 
     make_bpe_lang(opts.lang_dir, opts.oov)
+
+
+main = program(LangBpeOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

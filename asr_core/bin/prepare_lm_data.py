@@ -5,9 +5,8 @@ word, the words of each sentence, and each sentence's length in tokens.
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -28,11 +27,6 @@ class LmDataOptions:
     )
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(LmDataOptions, __doc__, argv, _run)
-
-
 def _run(opts: LmDataOptions) -> None:
     from asr_core.lm.archive import write_archives
 
@@ -43,6 +37,9 @@ def _run(opts: LmDataOptions) -> None:
         in_order=opts.sorted_archive,
         statistics=opts.statistics,
     )
+
+
+main = program(LmDataOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

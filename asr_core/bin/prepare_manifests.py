@@ -4,9 +4,9 @@ They are recordings, supervisions and, where each recording has its text, cuts.
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -25,15 +25,13 @@ class ManifestOptions:
     nj: int = option(2, "number of threads that read the headers of recordings")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(ManifestOptions, __doc__, argv, _run)
-
-
 def _run(opts: ManifestOptions) -> None:
     from asr_core.data.lhotse_corpora import write_parts
 
     write_parts(opts.corpus, opts.corpus_dir, opts.output_dir, opts.parts, opts.nj)
+
+
+main = program(ManifestOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ The noise comes from a folder of recordings or from their manifests (e.g. MUSAN)
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -25,11 +25,6 @@ class NoiseOptions:
     keep_short: bool = option(True, "but recordings shorter than a window are kept, however short")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(NoiseOptions, __doc__, argv, _run)
-
-
 def _run(opts: NoiseOptions) -> None:
     from asr_core.data.noise import write_noise_cuts
 
@@ -42,6 +37,9 @@ def _run(opts: NoiseOptions) -> None:
         min_duration=opts.min_duration,
         keep_short=opts.keep_short,
     )
+
+
+main = program(NoiseOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Train a SentencePiece tokenizer on transcripts; write bpe.model and tokens.txt."""
 
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -21,17 +20,15 @@ class TokenizerOptions:
     keep_text: bool = option(False, "leave characters as they are, instead of Unicode normalization NFKC")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(TokenizerOptions, __doc__, argv, _run)
-
-
 def _run(opts: TokenizerOptions) -> None:
     from asr_core.text.train_tokenizer import train_tokenizer
 
     train_tokenizer(
         opts.transcript, opts.lang_dir, opts.vocab_size, opts.model_type, opts.fit_vocab, opts.keep_text
     )
+
+
+main = program(TokenizerOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

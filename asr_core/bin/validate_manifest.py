@@ -4,9 +4,9 @@ With --bpe-model, print statistics too.
 """
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -19,15 +19,13 @@ class ValidateOptions:
     bpe_model: str = option("", "print statistics of the cuts, and of these tokens in them")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(ValidateOptions, __doc__, argv, _run)
-
-
 def _run(opts: ValidateOptions) -> None:
     from asr_core.data.manifest_checks import validate_manifests
 
     validate_manifests(opts.manifests, read_data=opts.read_data, bpe_model=opts.bpe_model)
+
+
+main = program(ValidateOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ Its shards are read in large pieces, which suits corpora on slow or shared disks
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Sequence
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -36,11 +35,6 @@ class SharOptions:
     nj: int = option(2, "number of processes")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(SharOptions, __doc__, argv, _run)
-
-
 def _run(opts: SharOptions) -> None:
     from asr_core.data.shar import shar_fields, write_shar
 
@@ -48,6 +42,9 @@ def _run(opts: SharOptions) -> None:
         opts.cuts, opts.data, features_format=opts.features_format, audio_format=opts.audio_format
     )
     write_shar(Path(opts.cuts), Path(opts.shar_dir), fields, opts.shard_size, opts.nj)
+
+
+main = program(SharOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
-from asr_core.cli.program import parse_and_run
+from asr_core.cli.program import program
 from asr_core.utils.options import option
 
 
@@ -16,15 +16,13 @@ class TranscriptOptions:
     output: str = option("", "text file to write", needed=True)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Parse the command line and run."""
-    parse_and_run(TranscriptOptions, __doc__, argv, _run)
-
-
 def _run(opts: TranscriptOptions) -> None:
     from asr_core.data.manifest_lines import write_transcripts
 
     logging.info("%s: %d lines", opts.output, write_transcripts(opts.manifests, opts.output))
+
+
+main = program(TranscriptOptions, __doc__, _run)
 
 
 if __name__ == "__main__":

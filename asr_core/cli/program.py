@@ -1,13 +1,21 @@
 """The entry point of every program: one-line messages for user errors, and exit statuses."""
 
 import sys
-from typing import Callable, Mapping, Optional, Sequence, Type
+from typing import Callable, Mapping, Optional, Protocol, Sequence, Type
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import OptionsT
 from asr_core.utils.parsing import parse_options
 from asr_core.utils.runtime import share_cores
+
+
+class Main(Protocol):
+    """The ``main`` of a program."""
+
+    def __call__(self, argv: Optional[Sequence[str]] = None) -> None:
+        """Parse the command line, by default the process' own, and run."""
+        ...
 
 
 def run_program(body: Callable[[], None]) -> None:
@@ -53,3 +61,18 @@ def parse_and_run(
     if log:
         setup_logger()
     run_program(lambda: body(opts))
+
+
+def program(
+    options: Type[OptionsT],
+    description: Optional[str],
+    body: Callable[[OptionsT], None],
+    *,
+    log: bool = True,
+) -> Main:
+    """Return the ``main`` of a program whose options are one dataclass; see :func:`parse_and_run`."""
+
+    def main(argv: Optional[Sequence[str]] = None) -> None:
+        parse_and_run(options, description, argv, body, log=log)
+
+    return main
