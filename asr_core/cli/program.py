@@ -70,7 +70,10 @@ def program(
     *,
     log: bool = True,
 ) -> Main:
-    """Return the ``main`` of a program whose options are one dataclass; see :func:`parse_and_run`."""
+    """Return the ``main`` of a program whose options are one dataclass.
+
+    The arguments are those of :func:`parse_and_run`.
+    """
 
     def main(argv: Optional[Sequence[str]] = None) -> None:
         parse_and_run(options, description, argv, body, log=log)

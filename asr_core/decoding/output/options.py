@@ -4,6 +4,7 @@ The module is light, so that ``--help`` needs no torch.
 """
 
 from dataclasses import dataclass
+from typing import Tuple
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import option
@@ -99,6 +100,12 @@ class ScoreFilesOptions:
 class ReportOptions(EmbedOptions):
     """Report: what it shows, and where it goes."""
 
+    results: Tuple[str, ...] = option(
+        (),
+        "recogs-*.txt or timestamps-*.jsonl of a decoding, or folders with recogs-*.txt, e.g. "
+        "exp/greedy_search",
+        positional=True,
+    )
     cuts: str = option(
         "",
         "manifest of the test set, for players and speakers; file names in it are taken from the "

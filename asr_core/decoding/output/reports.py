@@ -1,7 +1,7 @@
 """HTML reports of earlier decodings, made from their result files."""
 
 from pathlib import Path
-from typing import List, Mapping, Sequence
+from typing import List, Mapping
 
 from asr_core.data.manifest import iterate_cuts
 from asr_core.decoding.output.audio_players import players_for
@@ -15,18 +15,17 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 
 
-def write_reports(results: Sequence[str], opts: ReportOptions) -> None:
+def write_reports(opts: ReportOptions) -> None:
     """Write a report of each file of results and print its path.
 
     Args:
-      results: files, or folders with ``recogs-*.txt``.
-      opts: what the reports show.
+      opts: the results, and what the reports show.
 
     Raises:
       UserError: a file is missing or damaged.
     """
     check_normalization(opts.normalize)
-    paths = [path for given in results for path in _results_of(Path(given))]
+    paths = [path for given in opts.results for path in _results_of(Path(given))]
     if opts.out and len(paths) > 1:
         raise UserError(
             f"--out is for one report, there are {len(paths)} results; leave it out, or name one file"
