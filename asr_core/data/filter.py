@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set, Union
 
 from asr_core.data.options import TrainingBatchOptions
@@ -96,33 +96,25 @@ def _listed(ids_by_reason: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(parts) or "none"
 
 
+@dataclass(eq=False)
 class CutFilter:
     """Filter that keeps the cuts that can be trained on.
 
-    Args:
+    Attributes:
       opts: the limits of duration.
       tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more
         tokens than encoder frames less two (as in icefall's zipformer recipe): the pruned
         transducer loss needs at least as many frames as tokens.
       report: where dropped cuts are noted.
       subsampling_factor: feature frames per encoder frame.
-
-    Attributes:
       unknown: characters that the tokenizer cannot spell, and in how many cuts each was met.
     """
 
-    def __init__(
-        self,
-        opts: TrainingBatchOptions,
-        tokenizer: Optional[Tokenizer],
-        report: DropReport,
-        subsampling_factor: int = 4,
-    ) -> None:
-        self.opts = opts
-        self.subsampling_factor = subsampling_factor
-        self.tokenizer = tokenizer
-        self.report = report
-        self.unknown: "Counter[str]" = Counter()
+    opts: TrainingBatchOptions
+    tokenizer: Optional[Tokenizer]
+    report: DropReport
+    subsampling_factor: int = 4
+    unknown: "Counter[str]" = field(default_factory=Counter, init=False)
 
     def count_tokens(self, cuts: Sequence[CutLike]) -> List[Optional[int]]:
         """Count the tokens of each cut (0 without a tokenizer).

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from dataclasses import dataclass
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -215,21 +216,26 @@ class AsrDataModule:
         )
 
 
+@dataclass(eq=False)
 class BatchLoader:
     """Iterable over batches that drops and counts the cuts that cannot be read.
 
     A batch of which nothing could be read is left out, so ``batch["batch_idx"]`` says where in the
     epoch a batch stands.
+
+    Attributes:
+      module: whose options hold, and whose report notes the dropped cuts.
+      dataset: loads the cuts of a batch.
+      sampler: chooses them.
+      name: of the part or epoch, for messages.
+      seed: of the workers.
     """
 
-    def __init__(
-        self, module: AsrDataModule, dataset: SpeechDataset, sampler: BucketSampler, name: str, seed: int
-    ) -> None:
-        self.module = module
-        self.dataset = dataset
-        self.sampler = sampler
-        self.name = name
-        self.seed = seed
+    module: AsrDataModule
+    dataset: SpeechDataset
+    sampler: BucketSampler
+    name: str
+    seed: int
 
     def __iter__(self) -> Iterator[Batch]:
         workers = self.module.opts.num_workers

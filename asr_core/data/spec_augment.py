@@ -1,5 +1,6 @@
 """SpecAugment whose masks are as long as the utterance allows (Park et al. 2019b, https://arxiv.org/abs/1912.05533)."""
 
+from dataclasses import dataclass
 from typing import Optional
 
 import torch
@@ -33,12 +34,13 @@ def draw_masks(sizes: Tensor, count: int, ratio: float, most: int, width: int) -
     return ((at >= starts.unsqueeze(2)) & (at < (starts + lengths).unsqueeze(2))).any(dim=1)
 
 
+@dataclass(eq=False)
 class AdaptiveSpecAugment:
     """SpecAugment that masks times and frequencies of each utterance, within its valid frames.
 
     All random choices come from torch's global state.
 
-    Args:
+    Attributes:
       time_masks: number of masks of frames.
       time_mask_ratio: longest of them, relative to the utterance.
       time_mask_max: longest of them, in frames; 0: no such limit.
@@ -48,23 +50,13 @@ class AdaptiveSpecAugment:
       p: probability that an utterance is masked at all.
     """
 
-    def __init__(
-        self,
-        time_masks: int = 10,
-        time_mask_ratio: float = 0.05,
-        time_mask_max: int = 0,
-        freq_masks: int = 2,
-        freq_mask_max: int = 27,
-        fill: str = "zero",
-        p: float = 1.0,
-    ) -> None:
-        self.time_masks = time_masks
-        self.time_mask_ratio = time_mask_ratio
-        self.time_mask_max = time_mask_max
-        self.freq_masks = freq_masks
-        self.freq_mask_max = freq_mask_max
-        self.fill = fill
-        self.p = p
+    time_masks: int = 10
+    time_mask_ratio: float = 0.05
+    time_mask_max: int = 0
+    freq_masks: int = 2
+    freq_mask_max: int = 27
+    fill: str = "zero"
+    p: float = 1.0
 
     def __call__(self, x: Tensor, supervision_segments: Optional[Tensor] = None) -> Tensor:
         """Return masked features (N, T, C).

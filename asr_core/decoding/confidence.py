@@ -9,6 +9,7 @@ distribution and H_max that of V equally probable tokens,
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, List, Sequence
 
 import torch
@@ -125,42 +126,36 @@ class _ConfidentStream:
         return self._owner.confident(hypothesis, torch.cat(self.frames).unsqueeze(0))
 
 
+@dataclass(eq=False)
 class ConfidentSearch:
     """A search over streams whose hypotheses have confidences.
 
     The encoder output of each stream is kept for them.
 
-    Args:
+    Attributes:
       inner: any search over streams, see :class:`~asr_core.decoding.protocol.StreamingSearch`.
       model: the model that it searches.
       search: its options.
       opts: the measure.
     """
 
-    def __init__(
-        self,
-        inner: StreamingSearch[Any],
-        model: RecognitionModel,
-        search: SearchOptions,
-        opts: ConfidenceOptions,
-    ) -> None:
-        self._inner = inner
-        self._model = model
-        self._search = search
-        self._opts = opts
+    inner: StreamingSearch[Any]
+    model: RecognitionModel
+    search: SearchOptions
+    opts: ConfidenceOptions
 
     def new_stream(self) -> _ConfidentStream:
         """Return the state of a new stream."""
-        return _ConfidentStream(self._inner.new_stream(), self)
+        return _ConfidentStream(self.inner.new_stream(), self)
 
     def advance(self, streams: List[_ConfidentStream], encoder_out: Tensor, encoder_out_lens: Tensor) -> None:
         """Consume ``encoder_out[i, :encoder_out_lens[i]]`` as the next frames of ``streams[i]``."""
-        self._inner.advance([stream.inner for stream in streams], encoder_out, encoder_out_lens)
+        self.inner.advance([stream.inner for stream in streams], encoder_out, encoder_out_lens)
         for stream, frames, n in zip(streams, encoder_out, encoder_out_lens.tolist()):
             stream.frames.append(frames[:n])
 
     def confident(self, hypothesis: Hypothesis, encoder_out: Tensor) -> Hypothesis:
         """Return ``hypothesis`` with the confidences of its tokens in ``encoder_out`` (1, T, C)."""
         lens = torch.tensor([encoder_out.size(1)])
-        job = Job(model=self._model, encoder_out=encoder_out, lens=lens, opts=self._search)
-        return with_confidences(job, [0], [hypothesis], self._opts)[0]
+        job = Job(model=self.model, encoder_out=encoder_out, lens=lens, opts=self.search)
+        return with_confidences(job, [0], [hypothesis], self.opts)[0]

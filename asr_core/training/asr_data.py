@@ -1,5 +1,6 @@
 """The data of a speech-recognition training, as the training loop sees it."""
 
+from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Callable,
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 _FRAMES_PER_SECOND = 100  # of the features, before subsampling
 
 
+@dataclass(eq=False)
 class AsrData:
     """Training and validation cuts and the loaders that make batches of them.
 
     Its batches have the form of :class:`asr_core.data.batch.Batch`.
 
-    Args:
+    Attributes:
       module: the loaders.
       train_cuts: training cuts.
       valid_cuts: validation cuts by name.
@@ -40,19 +42,11 @@ class AsrData:
       scan_for_oom: whether the largest batches are tried before training; None: on GPUs.
     """
 
-    def __init__(
-        self,
-        module: AsrDataModule,
-        train_cuts: "CutSet",
-        valid_cuts: Mapping[str, "CutSet"],
-        survey: Callable[[AsrDataModule, "CutSet", Mapping[str, "CutSet"]], Survey],
-        scan_for_oom: Optional[bool] = None,
-    ) -> None:
-        self.module = module
-        self.train_cuts = train_cuts
-        self.valid_cuts = valid_cuts
-        self.scan_for_oom = scan_for_oom
-        self._survey = survey
+    module: AsrDataModule
+    train_cuts: "CutSet"
+    valid_cuts: Mapping[str, "CutSet"]
+    survey: Callable[[AsrDataModule, "CutSet", Mapping[str, "CutSet"]], Survey]
+    scan_for_oom: Optional[bool] = None
 
     @property
     def num_dropped(self) -> int:
@@ -88,7 +82,7 @@ class AsrData:
 
     def report(self) -> float:
         """Log the sizes of all sets; return the seconds of audio in an epoch."""
-        return self._survey(self.module, self.train_cuts, self.valid_cuts).seconds
+        return self.survey(self.module, self.train_cuts, self.valid_cuts).seconds
 
     def memory_trials(self, device: torch.device) -> Optional["CutTrials"]:
         """Return the largest batches of the first epoch, as ``--scan-for-oom`` asks for them."""

@@ -1,5 +1,6 @@
 """The word error rate of a quick search at the end of epochs."""
 
+from dataclasses import dataclass
 from typing import Callable, Iterable, Sequence, Tuple, cast
 
 from torch import nn
@@ -10,24 +11,19 @@ from asr_core.training.options import SpeechOptions
 from asr_core.training.task import Measurement, TaskData
 
 
+@dataclass(eq=False)
 class WordErrorMetric:
     """The word error rate of a greedy search on some validation cuts.
 
-    Args:
+    Attributes:
       search: (model, batches, number of cuts) -> (errors, words, cuts).
       opts: how often to measure, and on how many cuts.
       num_ranks: number of processes that share the cuts.
     """
 
-    def __init__(
-        self,
-        search: Callable[[AsrModel, Iterable[Batch], int], Tuple[int, int, int]],
-        opts: SpeechOptions,
-        num_ranks: int = 1,
-    ) -> None:
-        self.search = search
-        self.opts = opts
-        self.num_ranks = num_ranks
+    search: Callable[[AsrModel, Iterable[Batch], int], Tuple[int, int, int]]
+    opts: SpeechOptions
+    num_ranks: int = 1
 
     def due(self, epoch: int) -> bool:
         """Return whether to measure at the end of ``epoch``."""
