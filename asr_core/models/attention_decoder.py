@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_core.nn.transformer import TransformerDecoder
+from asr_core.nn.transformer import DecoderConfig, TransformerDecoder
 
 
 class AttentionDecoder(nn.Module):
@@ -16,13 +16,8 @@ class AttentionDecoder(nn.Module):
 
     Args:
       vocab_size: number V of tokens.
-      decoder_dim: width of the layers.
-      num_decoder_layers: number of layers.
-      attention_dim, num_heads: width and heads of each attention.
-      feedforward_dim: width inside the feed-forward modules.
-      memory_dim: width C of the encoder's output.
+      config: sizes of the decoder; ``memory_dim`` is the width C of the encoder's output.
       sos_id, eos_id: ids of the tokens that open and close a sentence.
-      dropout: dropout rate.
       label_smoothing: share of the target's probability that is spread over all V tokens (Szegedy
         et al. 2016, section 7).
     """
@@ -30,15 +25,10 @@ class AttentionDecoder(nn.Module):
     def __init__(
         self,
         vocab_size: int,
-        decoder_dim: int = 512,
-        num_decoder_layers: int = 6,
-        attention_dim: int = 512,
-        num_heads: int = 8,
-        feedforward_dim: int = 2048,
-        memory_dim: int = 512,
+        config: DecoderConfig = DecoderConfig(),
+        *,
         sos_id: int = 1,
         eos_id: int = 1,
-        dropout: float = 0.1,
         label_smoothing: float = 0.1,
     ) -> None:
         super().__init__()
@@ -46,16 +36,7 @@ class AttentionDecoder(nn.Module):
         self.eos_id = eos_id
         self.ignore_id = -1  # target at padding
         self.label_smoothing = label_smoothing
-        self.decoder = TransformerDecoder(
-            vocab_size,
-            decoder_dim,
-            num_decoder_layers,
-            attention_dim,
-            num_heads,
-            feedforward_dim,
-            memory_dim,
-            dropout,
-        )
+        self.decoder = TransformerDecoder(vocab_size, config)
 
     def forward(self, encoder_out: Tensor, encoder_out_lens: Tensor, token_ids: List[List[int]]) -> Tensor:
         """Compute the training loss, cross entropy with label smoothing, summed over each sentence.

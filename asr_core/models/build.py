@@ -9,6 +9,7 @@ from asr_core.models.attention_decoder import AttentionDecoder
 from asr_core.models.intermediate_ctc import IntermediateCtc
 from asr_core.models.joiner import Joiner
 from asr_core.models.options import CommonModelOptions
+from asr_core.nn.transformer import DecoderConfig
 from asr_core.predictors.build import build_predictor
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import check_values
@@ -74,16 +75,16 @@ def _build_attention_decoder(opts: CommonModelOptions, vocab_size: int, memory_d
         raise UserError(
             "an attention decoder needs a vocabulary with a token for the end of the sentence, id 1"
         )
+    config = DecoderConfig(
+        embed_dim=opts.attention_decoder_dim,
+        num_layers=opts.attention_decoder_num_layers,
+        attention_dim=opts.attention_decoder_attention_dim,
+        num_heads=opts.attention_decoder_num_heads,
+        feedforward_dim=opts.attention_decoder_feedforward_dim,
+        memory_dim=memory_dim,
+    )
     try:
-        return AttentionDecoder(
-            vocab_size,
-            decoder_dim=opts.attention_decoder_dim,
-            num_decoder_layers=opts.attention_decoder_num_layers,
-            attention_dim=opts.attention_decoder_attention_dim,
-            num_heads=opts.attention_decoder_num_heads,
-            feedforward_dim=opts.attention_decoder_feedforward_dim,
-            memory_dim=memory_dim,
-        )
+        return AttentionDecoder(vocab_size, config)
     except ValueError as e:
         raise UserError(f"the options of the attention decoder do not fit together: {e}") from e
 

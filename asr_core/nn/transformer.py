@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import dataclass
 from typing import Optional
 
 import torch
@@ -105,40 +106,52 @@ class MultiHeadAttention(nn.Module):
         return torch.matmul(scores.masked_fill(mask, float("-inf")).softmax(dim=-1).to(v.dtype), v)
 
 
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of a :class:`TransformerDecoder`.
+
+    Attributes:
+      embed_dim: width of the layers.
+      num_layers: their number.
+      attention_dim: width of each attention, all heads together.
+      num_heads: heads of each attention.
+      feedforward_dim: width inside the feed-forward modules.
+      memory_dim: width of the encoder's output.
+      dropout: dropout rate.
+    """
+
+    embed_dim: int = 512
+    num_layers: int = 6
+    attention_dim: int = 512
+    num_heads: int = 8
+    feedforward_dim: int = 2048
+    memory_dim: int = 512
+    dropout: float = 0.1
+
+
 class TransformerDecoderLayer(nn.Module):
     """Self-attention, attention to the encoder's output, feed-forward.
 
     Each ``x + dropout(module(norm(x)))``.
 
     Args:
-      embed_dim: width of the layer.
-      attention_dim: width of the attention.
-      num_heads: its heads.
-      feedforward_dim: width inside the feed-forward module.
-      memory_dim: width of the encoder's output.
-      dropout: dropout rate.
+      config: its sizes.
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        attention_dim: int,
-        num_heads: int,
-        feedforward_dim: int,
-        memory_dim: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        embed_dim, dropout = config.embed_dim, config.dropout
+        attention_dim, num_heads = config.attention_dim, config.num_heads
         self.norm_self_attn = nn.LayerNorm(embed_dim)
         self.self_attn = MultiHeadAttention(embed_dim, attention_dim, num_heads)
         self.norm_src_attn = nn.LayerNorm(embed_dim)
-        self.src_attn = MultiHeadAttention(embed_dim, attention_dim, num_heads, memory_dim)
+        self.src_attn = MultiHeadAttention(embed_dim, attention_dim, num_heads, config.memory_dim)
         self.norm_ff = nn.LayerNorm(embed_dim)
         self.feed_forward = nn.Sequential(
-            nn.Linear(embed_dim, feedforward_dim),
+            nn.Linear(embed_dim, config.feedforward_dim),
             nn.SiLU(),
             nn.Dropout(dropout),
-            nn.Linear(feedforward_dim, embed_dim),
+            nn.Linear(config.feedforward_dim, embed_dim),
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -167,38 +180,15 @@ class TransformerDecoder(nn.Module):
 
     Args:
       vocab_size: V.
-      embed_dim: width of the layers.
-      num_layers: their number.
-      attention_dim: width of the attention.
-      num_heads: heads of the attention.
-      feedforward_dim: width inside the feed-forward modules.
-      memory_dim: width of the encoder's output.
-      dropout: dropout rate.
+      config: the other sizes.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        embed_dim: int,
-        num_layers: int,
-        attention_dim: int,
-        num_heads: int,
-        feedforward_dim: int,
-        memory_dim: int,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, vocab_size: int, config: DecoderConfig) -> None:
         super().__init__()
-        self.embed = nn.Embedding(vocab_size, embed_dim)
-        self.pos = AbsolutePositionalEncoding(embed_dim, dropout)
-        self.layers = nn.ModuleList(
-            [
-                TransformerDecoderLayer(
-                    embed_dim, attention_dim, num_heads, feedforward_dim, memory_dim, dropout
-                )
-                for _ in range(num_layers)
-            ]
-        )
-        self.output_layer = nn.Linear(embed_dim, vocab_size)
+        self.embed = nn.Embedding(vocab_size, config.embed_dim)
+        self.pos = AbsolutePositionalEncoding(config.embed_dim, config.dropout)
+        self.layers = nn.ModuleList([TransformerDecoderLayer(config) for _ in range(config.num_layers)])
+        self.output_layer = nn.Linear(config.embed_dim, vocab_size)
 
     def forward(self, x: Tensor, memory: Tensor, memory_lens: Tensor) -> Tensor:
         """Compute the logits of the token that follows each given one.

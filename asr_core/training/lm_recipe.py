@@ -15,7 +15,7 @@ from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
 from asr_core.training.batch_loss import BatchLoss, BatchSize
 from asr_core.training.optim.stepper import GradientScaling
 from asr_core.training.options import LoopOptions
-from asr_core.training.schedule import LRScheduler
+from asr_core.training.schedule import LRScheduler, Warmup
 from asr_core.training.task import Batch, Task
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
@@ -125,11 +125,11 @@ class ConstantRate(LRScheduler):
 
     def __init__(self, optimizer: torch.optim.Optimizer, warmup_batches: float) -> None:
         super().__init__(optimizer)
-        self.warmup_batches = warmup_batches
+        self.warmup = Warmup(warmup_batches, start=0.0)
 
     def factor(self) -> float:
         """Return the share of ``base_lr`` at the present batch."""
-        return self._warmup(self.warmup_batches, 0.0)
+        return self.warmup.factor(self.batch)
 
 
 class LmRecipe(Task):

@@ -1,11 +1,31 @@
 """Learning-rate schedules over batches and epochs."""
 
 import math
+from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence
 
 import torch
 
 from asr_core.training.optimizer_options import OptimizerOptions, Piece
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """A linear rise of the rate at the start of training.
+
+    Attributes:
+      batches: its length.
+      start: factor on ``base_lr`` at its start.
+    """
+
+    batches: float = 500.0
+    start: float = 0.5
+
+    def factor(self, batch: int) -> float:
+        """Return the factor on ``base_lr`` after ``batch`` steps."""
+        if batch >= self.batches:
+            return 1.0
+        return self.start + (1.0 - self.start) * (batch / self.batches)
 
 
 class LRScheduler:
@@ -75,11 +95,6 @@ class LRScheduler:
         for group, lr in zip(self.optimizer.param_groups, self.get_lr()):
             group["lr"] = lr
 
-    def _warmup(self, warmup_batches: float, warmup_start: float) -> float:
-        if self.batch >= warmup_batches:
-            return 1.0
-        return warmup_start + (1.0 - warmup_start) * (self.batch / warmup_batches)
-
 
 class Eden(LRScheduler):
     """A rate that falls with the inverse square root of both batches and epochs.
@@ -92,8 +107,7 @@ class Eden(LRScheduler):
       optimizer: the optimizer.
       lr_batches: B, the number of batches after which the rate falls noticeably.
       lr_epochs: E, the same in epochs.
-      warmup_batches: length of the linear rise at the start.
-      warmup_start: factor at the start of the rise.
+      warmup: the rise before it.
     """
 
     def __init__(
@@ -101,18 +115,16 @@ class Eden(LRScheduler):
         optimizer: torch.optim.Optimizer,
         lr_batches: float,
         lr_epochs: float,
-        warmup_batches: float = 500.0,
-        warmup_start: float = 0.5,
+        warmup: Warmup = Warmup(),
     ) -> None:
         super().__init__(optimizer)
-        self.lr_batches, self.lr_epochs = lr_batches, lr_epochs
-        self.warmup_batches, self.warmup_start = warmup_batches, warmup_start
+        self.lr_batches, self.lr_epochs, self.warmup = lr_batches, lr_epochs, warmup
 
     def factor(self) -> float:
         """Return the factor on ``base_lr`` that the class defines."""
         by_batch = ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.25
         by_epoch = ((self.epoch**2 + self.lr_epochs**2) / self.lr_epochs**2) ** -0.25
-        return by_batch * by_epoch * self._warmup(self.warmup_batches, self.warmup_start)
+        return by_batch * by_epoch * self.warmup.factor(self.batch)
 
 
 class Eden2(LRScheduler):
@@ -121,23 +133,19 @@ class Eden2(LRScheduler):
     The power is -1/2 because batches replace both of Eden's factors.
 
     Args:
-      optimizer, lr_batches, warmup_batches, warmup_start: see :class:`Eden`.
+      optimizer, lr_batches, warmup: see :class:`Eden`.
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        lr_batches: float,
-        warmup_batches: float = 500.0,
-        warmup_start: float = 0.5,
+        self, optimizer: torch.optim.Optimizer, lr_batches: float, warmup: Warmup = Warmup()
     ) -> None:
         super().__init__(optimizer)
-        self.lr_batches, self.warmup_batches, self.warmup_start = lr_batches, warmup_batches, warmup_start
+        self.lr_batches, self.warmup = lr_batches, warmup
 
     def factor(self) -> float:
         """Return the factor on ``base_lr`` that the class defines."""
         by_batch = ((self.batch**2 + self.lr_batches**2) / self.lr_batches**2) ** -0.5
-        return by_batch * self._warmup(self.warmup_batches, self.warmup_start)
+        return by_batch * self.warmup.factor(self.batch)
 
 
 class Noam(LRScheduler):
@@ -177,8 +185,7 @@ class WarmupHoldDecay(LRScheduler):
 
     Args:
       optimizer: the optimizer.
-      warmup_batches: length of the rise.
-      warmup_start: factor at the start of the rise.
+      warmup: the rise.
       hold_batches: length of the plateau.
       decay_batches: length of the fall; 0: the plateau never ends.
       decay_to: factor at the end of the fall.
@@ -188,22 +195,21 @@ class WarmupHoldDecay(LRScheduler):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        warmup_batches: float,
-        warmup_start: float = 0.0,
+        warmup: Warmup,
         hold_batches: float = 0.0,
         decay_batches: float = 0.0,
         decay_to: float = 0.01,
         power: Optional[float] = None,
     ) -> None:
         super().__init__(optimizer)
-        self.warmup_batches, self.warmup_start, self.hold_batches = warmup_batches, warmup_start, hold_batches
+        self.warmup, self.hold_batches = warmup, hold_batches
         self.decay_batches, self.decay_to, self.power = decay_batches, decay_to, power
 
     def factor(self) -> float:
         """Return the factor on ``base_lr`` that the class defines."""
-        falling = self.batch - self.warmup_batches - self.hold_batches
+        falling = self.batch - self.warmup.batches - self.hold_batches
         if falling <= 0 or not self.decay_batches:
-            return self._warmup(self.warmup_batches, self.warmup_start)
+            return self.warmup.factor(self.batch)
         share = min(falling / self.decay_batches, 1.0)
         if self.power is None:
             return self.decay_to**share
@@ -257,11 +263,11 @@ class Piecewise(LRScheduler):
 
 def build_scheduler(optimizer: torch.optim.Optimizer, opts: OptimizerOptions) -> LRScheduler:
     """Build the schedule that ``--schedule`` names."""
-    warmup = {"warmup_batches": opts.warmup_batches, "warmup_start": opts.warmup_start}
+    warmup = Warmup(opts.warmup_batches, opts.warmup_start)
     if opts.schedule == "eden":
-        return Eden(optimizer, lr_batches=opts.lr_batches, lr_epochs=opts.lr_epochs, **warmup)
+        return Eden(optimizer, lr_batches=opts.lr_batches, lr_epochs=opts.lr_epochs, warmup=warmup)
     if opts.schedule == "eden2":
-        return Eden2(optimizer, lr_batches=opts.lr_batches, **warmup)
+        return Eden2(optimizer, lr_batches=opts.lr_batches, warmup=warmup)
     if opts.schedule == "noam":
         return Noam(
             optimizer,
@@ -272,11 +278,11 @@ def build_scheduler(optimizer: torch.optim.Optimizer, opts: OptimizerOptions) ->
     if opts.schedule == "hold":
         return WarmupHoldDecay(
             optimizer,
+            warmup,
             hold_batches=opts.hold_batches,
             decay_batches=opts.decay_batches,
             decay_to=opts.decay_to,
             power=opts.decay_power if opts.decay_shape == "polynomial" else None,
-            **warmup,
         )
     epoch_units = opts.epoch_split if opts.lr_unit == "epoch" else 0
     return Piecewise(optimizer, opts.pieces(), epoch_units=epoch_units)

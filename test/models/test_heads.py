@@ -9,6 +9,7 @@ import torch
 from asr_core.models import ModelOptions, build_model
 from asr_core.models.attention_decoder import AttentionDecoder
 from asr_core.models.checkpoint import load_averaged_model, model_from_checkpoint
+from asr_core.nn.transformer import DecoderConfig
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, record_of
 
@@ -46,18 +47,12 @@ def batch():
     return x, torch.tensor([131, 117, 90]), [[3, 7, 12, 5], [2, 2, 9], [4]]
 
 
-def attention_decoder(**changes):
+def attention_decoder(**options):
     torch.manual_seed(0)
-    sizes = dict(
-        vocab_size=VOCAB,
-        decoder_dim=8,
-        num_decoder_layers=1,
-        attention_dim=8,
-        num_heads=2,
-        feedforward_dim=12,
-        memory_dim=6,
+    config = DecoderConfig(
+        embed_dim=8, num_layers=1, attention_dim=8, num_heads=2, feedforward_dim=12, memory_dim=6
     )
-    return AttentionDecoder(**{**sizes, **changes}).double().eval()
+    return AttentionDecoder(VOCAB, config, **options).double().eval()
 
 
 @torch.no_grad()

@@ -2,27 +2,28 @@
 change nothing.
 """
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from asr_core.nn import transformer
-from asr_core.nn.transformer import AbsolutePositionalEncoding, MultiHeadAttention, TransformerDecoder
+from asr_core.nn.transformer import (
+    AbsolutePositionalEncoding,
+    DecoderConfig,
+    MultiHeadAttention,
+    TransformerDecoder,
+)
+
+SIZES = DecoderConfig(
+    embed_dim=12, num_layers=2, attention_dim=8, num_heads=2, feedforward_dim=20, memory_dim=10
+)
 
 
-def decoder(**changes):
+def decoder(vocab_size=11, **changes):
     torch.manual_seed(0)
-    sizes = dict(
-        vocab_size=11,
-        embed_dim=12,
-        num_layers=2,
-        attention_dim=8,
-        num_heads=2,
-        feedforward_dim=20,
-        memory_dim=10,
-    )
-    return TransformerDecoder(**{**sizes, **changes}).double().eval()
+    return TransformerDecoder(vocab_size, dataclasses.replace(SIZES, **changes)).double().eval()
 
 
 def loop_attention(attention, query, memory, seen):

@@ -10,7 +10,7 @@ from torch import nn
 from asr_core.ops.cpu.dispatch import available
 from asr_core.training.optim.scaled_adam import ScaledAdam, get_parameter_groups_with_lrs
 from asr_core.training.optim.stacked_parameters import CpuPasses
-from asr_core.training.schedule import Eden, Eden2
+from asr_core.training.schedule import Eden, Eden2, Warmup
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "scaled_adam_seed0.npz"
 NAMES = ("w", "w2", "b", "log_scale")
@@ -165,7 +165,7 @@ def test_parameter_groups_follow_lr_scale():
 
 def test_eden_values_of_the_reference():
     optimizer = ScaledAdam([nn.Parameter(torch.ones(2))], lr=0.045)
-    scheduler = Eden(optimizer, lr_batches=7500, lr_epochs=3.5, warmup_start=0.1)
+    scheduler = Eden(optimizer, lr_batches=7500, lr_epochs=3.5, warmup=Warmup(start=0.1))
     for batch, epoch, lr in [
         (0, 0, 0.0045),
         (250, 0, 0.0247431),
@@ -181,7 +181,7 @@ def test_eden_values_of_the_reference():
         default.step_epoch(int(epoch))
         default.step_batch(int(batch))
         assert default.get_last_lr()[0] == pytest.approx(lr, rel=1e-6)
-    again = Eden(ScaledAdam([nn.Parameter(torch.ones(2))], lr=0.09), 7500, 3.5, warmup_start=0.1)
+    again = Eden(ScaledAdam([nn.Parameter(torch.ones(2))], lr=0.09), 7500, 3.5, warmup=Warmup(start=0.1))
     again.load_state_dict(scheduler.state_dict())
     assert again.get_last_lr()[0] == pytest.approx(
         2 * 0.0034809, rel=1e-5
@@ -189,7 +189,7 @@ def test_eden_values_of_the_reference():
 
 
 def test_eden2():
-    scheduler = Eden2(ScaledAdam([nn.Parameter(torch.ones(2))], lr=1.0), lr_batches=100, warmup_batches=10)
+    scheduler = Eden2(ScaledAdam([nn.Parameter(torch.ones(2))], lr=1.0), lr_batches=100, warmup=Warmup(10))
     scheduler.step_batch(0)
     assert scheduler.get_last_lr() == [0.5]
     scheduler.step_batch(100)
