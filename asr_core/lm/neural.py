@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from asr_core.lm.options import LmOptions
+from asr_core.lm.options import RnnOptions, TransformerOptions
 from asr_core.utils.errors import UserError
 
 SOS = EOS = 1  # id of <sos/eos>
@@ -172,33 +172,19 @@ class RnnLm(NeuralLm):
 
     Args:
       vocab_size: number of tokens.
-      embedding_dim, hidden_dim, num_layers: widths and depth.
-      tie_weights: one matrix for the embeddings and the output layer.
+      sizes: widths and depth, and whether weights are tied.
 
     Raises:
       UserError: weights are tied but the widths differ.
     """
 
-    def __init__(
-        self, vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int, tie_weights: bool = False
-    ) -> None:
+    def __init__(self, vocab_size: int, sizes: RnnOptions) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.input_embedding = nn.Embedding(vocab_size, embedding_dim)
-        self.rnn = nn.LSTM(embedding_dim, hidden_dim, num_layers, batch_first=True)
-        self.output_linear = nn.Linear(hidden_dim, vocab_size)
-        _tie(self.output_linear, self.input_embedding, tie_weights, "--embedding-dim and --hidden-dim")
-
-    @classmethod
-    def from_options(cls, opts: LmOptions) -> "RnnLm":
-        """Return a model of the sizes in ``opts``."""
-        return cls(
-            opts.lm_vocab_size,
-            embedding_dim=opts.rnn_lm_embedding_dim,
-            hidden_dim=opts.rnn_lm_hidden_dim,
-            num_layers=opts.rnn_lm_num_layers,
-            tie_weights=opts.rnn_lm_tie_weights,
-        )
+        self.input_embedding = nn.Embedding(vocab_size, sizes.embedding_dim)
+        self.rnn = nn.LSTM(sizes.embedding_dim, sizes.hidden_dim, sizes.num_layers, batch_first=True)
+        self.output_linear = nn.Linear(sizes.hidden_dim, vocab_size)
+        _tie(self.output_linear, self.input_embedding, sizes.tie_weights, "--embedding-dim and --hidden-dim")
 
     def hidden(
         self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]
@@ -225,30 +211,16 @@ class TransformerLm(NeuralLm):
 
     Args:
       vocab_size: number of tokens.
-      d_model: C, width of the layers.
-      embedding_dim: width of the token embeddings.
-      dim_feedforward: width inside the feed-forward modules.
-      nhead: attention heads.
-      num_layers: depth.
-      tie_weights: one matrix for the embeddings and the output layer.
-      dropout: probability that an activation is set to zero in training.
+      sizes: widths, of which ``encoder_dim`` is C, heads and depth, dropout, and whether weights
+        are tied.
 
     Raises:
       UserError: the heads do not divide the width, or weights are tied but the widths differ.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        d_model: int,
-        embedding_dim: int,
-        dim_feedforward: int,
-        nhead: int,
-        num_layers: int,
-        tie_weights: bool = True,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, vocab_size: int, sizes: TransformerOptions) -> None:
         super().__init__()
+        d_model, embedding_dim, nhead = sizes.encoder_dim, sizes.embedding_dim, sizes.nhead
         if d_model % (2 * nhead):
             raise UserError(
                 f"the width of a transformer must be a multiple of twice its heads, got {d_model} and {nhead}"
@@ -259,24 +231,13 @@ class TransformerLm(NeuralLm):
         nn.init.normal_(self.input_embedding.weight, std=embedding_dim**-0.5)
         self.embed = nn.Linear(embedding_dim, d_model) if embedding_dim != d_model else nn.Identity()
         self.layers = nn.ModuleList(
-            _Layer(d_model, nhead, dim_feedforward, dropout) for _ in range(num_layers)
+            _Layer(d_model, nhead, sizes.dim_feedforward, sizes.dropout) for _ in range(sizes.num_layers)
         )
         self.norm = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(sizes.dropout)
         self.output_linear = nn.Linear(d_model, vocab_size)
-        _tie(self.output_linear, self.input_embedding, tie_weights, "the widths of layers and embeddings")
-
-    @classmethod
-    def from_options(cls, opts: LmOptions) -> "TransformerLm":
-        """Return a model of the sizes in ``opts``."""
-        return cls(
-            opts.lm_vocab_size,
-            d_model=opts.transformer_lm_encoder_dim,
-            embedding_dim=opts.transformer_lm_embedding_dim,
-            dim_feedforward=opts.transformer_lm_dim_feedforward,
-            nhead=opts.transformer_lm_nhead,
-            num_layers=opts.transformer_lm_num_layers,
-            tie_weights=opts.transformer_lm_tie_weights,
+        _tie(
+            self.output_linear, self.input_embedding, sizes.tie_weights, "the widths of layers and embeddings"
         )
 
     def hidden(

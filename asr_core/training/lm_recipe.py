@@ -1,6 +1,5 @@
 """Training of neural language models, by the same loop as that of recognizers."""
 
-import dataclasses
 import logging
 import math
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
@@ -155,10 +154,8 @@ class LmRecipe(Task):
         """Build the model that ``--lm-type`` names, on the CPU."""
         vocab_size = self.options.vocab_size
         if self.params["lm_type"] == "rnn":
-            rnn = from_params(RnnOptions, self.params)
-            return RnnLm(vocab_size, **dataclasses.asdict(rnn))
-        sizes = dataclasses.asdict(from_params(TransformerOptions, self.params))
-        return TransformerLm(vocab_size, d_model=sizes.pop("encoder_dim"), **sizes)
+            return RnnLm(vocab_size, from_params(RnnOptions, self.params))
+        return TransformerLm(vocab_size, from_params(TransformerOptions, self.params))
 
     def build_data(self) -> LmData:
         """Load the token data.

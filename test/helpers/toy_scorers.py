@@ -8,6 +8,7 @@ from toy_search import log_probs, log_sum
 from asr_core.decoding.scorers.context_graph import ContextGraph
 from asr_core.decoding.scorers.token_scorers import ContextScorer, NeuralScorer, NgramScorer
 from asr_core.lm.neural import RnnLm, TransformerLm
+from asr_core.lm.options import RnnOptions, TransformerOptions
 
 CPU = torch.device("cpu")
 ARPA = r"""
@@ -36,7 +37,11 @@ SYMBOLS = {"<blk>": 0, "a": 1, "b": 2}
 
 def neural(kind, vocab_size=3):
     torch.manual_seed(5)
-    lm = RnnLm(vocab_size, 8, 8, 2) if kind == "rnn" else TransformerLm(vocab_size, 8, 8, 16, 2, 2)
+    lm = (
+        RnnLm(vocab_size, RnnOptions(8, 8, 2, tie_weights=False))
+        if kind == "rnn"
+        else TransformerLm(vocab_size, TransformerOptions(8, 8, 16, 2, 2))
+    )
     for p in lm.parameters():
         p.data.mul_(3)
     return lm.eval()

@@ -11,12 +11,12 @@ from asr_core.bin.lm_perplexity import main as lm_perplexity
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.neural import RnnLm, TransformerLm, pad_sentences
-from asr_core.lm.options import LmOptions
+from asr_core.lm.options import LmOptions, RnnOptions, TransformerOptions
 
 SENTENCES = [[2, 3, 4], [5], [6, 6, 2, 3, 5]]
 MODELS = {
-    "rnn": lambda: RnnLm(7, 8, 12, 2),
-    "transformer": lambda: TransformerLm(7, 8, 6, 16, 2, 3, tie_weights=False),
+    "rnn": lambda: RnnLm(7, RnnOptions(8, 12, 2, tie_weights=False)),
+    "transformer": lambda: TransformerLm(7, TransformerOptions(8, 6, 16, 2, 3, tie_weights=False)),
 }
 
 

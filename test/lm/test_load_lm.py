@@ -7,7 +7,7 @@ import torch
 
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.lm.neural import RnnLm, TransformerLm
-from asr_core.lm.options import LmOptions
+from asr_core.lm.options import LmOptions, RnnOptions, TransformerOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of
 
@@ -22,7 +22,10 @@ def save(folder, epoch, model, prefix="", **more):
 
 def test_sizes_come_from_the_weights(tmp_path):
     torch.manual_seed(0)
-    rnn, transformer = RnnLm(7, 8, 12, 2), TransformerLm(7, 8, 6, 16, 2, 3, tie_weights=False)
+    rnn, transformer = (
+        RnnLm(7, RnnOptions(8, 12, 2, tie_weights=False)),
+        TransformerLm(7, TransformerOptions(8, 6, 16, 2, 3, tie_weights=False)),
+    )
     save(tmp_path, 7, rnn, prefix="module.")
     save(tmp_path / "t", 3, transformer, nhead=2)
     sentences = [[2, 3, 4], [5]]
@@ -38,7 +41,7 @@ def test_sizes_come_from_the_weights(tmp_path):
 
 
 def test_weights_of_epochs_are_averaged(tmp_path):
-    models = [RnnLm(5, 4, 4, 1, tie_weights=True) for _ in range(3)]
+    models = [RnnLm(5, RnnOptions(4, 4, 1)) for _ in range(3)]
     for epoch, model in enumerate(models, 1):
         save(tmp_path, epoch, model)
     loaded = load_lm(LmOptions(lm_exp_dir=str(tmp_path), lm_epoch=3, lm_avg=2), 5)
@@ -59,7 +62,7 @@ def test_weights_of_epochs_are_averaged(tmp_path):
     ],
 )
 def test_mistakes_are_named(changes, vocab_size, lm_type, words, tmp_path):
-    save(tmp_path, 7, RnnLm(5, 4, 4, 1, tie_weights=True))
+    save(tmp_path, 7, RnnLm(5, RnnOptions(4, 4, 1)))
     with pytest.raises(UserError, match=words):
         load_lm(
             dataclasses.replace(LmOptions(lm_exp_dir=str(tmp_path)), **changes), vocab_size, lm_type=lm_type

@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from asr_core.lm.neural import RnnLm, TransformerLm
-from asr_core.lm.options import LmOptions
+from asr_core.lm.options import RnnOptions, TransformerOptions
 from asr_core.utils.errors import UserError
 
 V = 11
-SIZES = LmOptions(
-    lm_vocab_size=V, rnn_lm_embedding_dim=8, rnn_lm_hidden_dim=8, rnn_lm_num_layers=2, transformer_lm_dim_feedforward=12,
-    transformer_lm_encoder_dim=8, transformer_lm_embedding_dim=8, transformer_lm_nhead=2, transformer_lm_num_layers=3,
-)  # fmt: skip
+MAKE = {
+    "rnn": lambda: RnnLm(V, RnnOptions(8, 8, 2)),
+    "transformer": lambda: TransformerLm(V, TransformerOptions(8, 8, 12, 2, 3)),
+}
 
 
-@pytest.fixture(params=[RnnLm, TransformerLm])
+@pytest.fixture(params=MAKE)
 def lm(request):
     torch.manual_seed(0)
-    model = request.param.from_options(SIZES).double().eval()
+    model = MAKE[request.param]().double().eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.3 * torch.randn_like(p))
@@ -103,7 +103,7 @@ def test_later_tokens_and_padding_change_nothing(lm):
 
 
 def test_names_are_those_of_icefall_and_weights_are_tied():
-    lm = RnnLm.from_options(SIZES)
+    lm = MAKE["rnn"]()
     layers = [
         f"rnn.{kind}_l{i}" for i in range(2) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     ]
@@ -113,9 +113,9 @@ def test_names_are_those_of_icefall_and_weights_are_tied():
         "output_linear.weight",
         "output_linear.bias",
     ]
-    for model in (lm, TransformerLm.from_options(SIZES)):
+    for model in (lm, MAKE["transformer"]()):
         assert model.output_linear.weight is model.input_embedding.weight
     with pytest.raises(UserError, match="--embedding-dim"):
-        RnnLm(V, 8, 12, 1, tie_weights=True)
+        RnnLm(V, RnnOptions(8, 12, 1))
     with pytest.raises(UserError, match="heads"):
-        TransformerLm(V, 10, 10, 8, 4, 1)
+        TransformerLm(V, TransformerOptions(10, 10, 8, 4, 1))

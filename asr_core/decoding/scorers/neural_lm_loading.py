@@ -2,6 +2,7 @@
 ``rnn_lm``).
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asr_core.lm.neural import NeuralLm, RnnLm, TransformerLm
-from asr_core.lm.options import LmOptions
+from asr_core.lm.options import LmOptions, RnnOptions, TransformerOptions
 from asr_core.models.averaging import average_state_dicts, select_checkpoints
 from asr_core.models.checkpoint import load_checkpoint_file, load_state
 from asr_core.utils.errors import UserError
@@ -81,18 +82,25 @@ def _build(
     vocab_size, embedding_dim = state["input_embedding.weight"].shape
     tied = torch.equal(state["input_embedding.weight"], state["output_linear.weight"])
     model: NeuralLm
-    sizes: Dict[str, object] = {"embedding_dim": embedding_dim, "tie_weights": tied}
     if lm_type == "rnn":
-        hidden_dim = state["rnn.weight_hh_l0"].size(1)
-        num_layers = sum(name.startswith("rnn.weight_hh_l") for name in state)
-        model = RnnLm(vocab_size, embedding_dim, hidden_dim, num_layers, tied)
-        sizes.update(hidden_dim=hidden_dim, num_layers=num_layers)
+        rnn = RnnOptions(
+            embedding_dim=embedding_dim,
+            hidden_dim=state["rnn.weight_hh_l0"].size(1),
+            num_layers=sum(name.startswith("rnn.weight_hh_l") for name in state),
+            tie_weights=tied,
+        )
+        model, sizes = RnnLm(vocab_size, rnn), dataclasses.asdict(rnn)
     else:
-        d_model, nhead = state["norm.weight"].size(0), int(content.get("nhead", opts.transformer_lm_nhead))
-        dim_feedforward = state["layers.0.feed_forward.0.weight"].size(0)
-        num_layers = sum(name.endswith(".in_proj.weight") for name in state)
-        model = TransformerLm(vocab_size, d_model, embedding_dim, dim_feedforward, nhead, num_layers, tied)
-        sizes.update(encoder_dim=d_model, dim_feedforward=dim_feedforward, nhead=nhead, num_layers=num_layers)
+        transformer = TransformerOptions(
+            encoder_dim=state["norm.weight"].size(0),
+            embedding_dim=embedding_dim,
+            dim_feedforward=state["layers.0.feed_forward.0.weight"].size(0),
+            nhead=int(content.get("nhead", opts.transformer_lm_nhead)),
+            num_layers=sum(name.endswith(".in_proj.weight") for name in state),
+            tie_weights=tied,
+        )
+        model, sizes = TransformerLm(vocab_size, transformer), dataclasses.asdict(transformer)
+        del sizes["dropout"]  # has no effect in decoding
     named = {f"{lm_type}_lm_{name}": value for name, value in sizes.items()}
     return model, {"lm_vocab_size": vocab_size, **named}
 

@@ -11,6 +11,7 @@ from asr_core.lm.grammar_fst import write_openfst_text
 from asr_core.lm.lexicon import add_disambig_symbols, disambig_symbols, write_graphs
 from asr_core.lm.neural import RnnLm
 from asr_core.lm.ngram import NgramLm
+from asr_core.lm.options import RnnOptions
 from asr_core.lm.symbols import format_symbols, read_symbols, words_table
 from asr_core.models.options import ModelOptions
 from asr_core.text.tokenizer import Tokenizer
@@ -111,7 +112,10 @@ def extras(tmp_path_factory):
     root = tmp_path_factory.mktemp("extras")
     torch.manual_seed(0)
     (root / "lm").mkdir()
-    torch.save({"model": RnnLm(len(PIECES), 8, 8, 1).state_dict()}, root / "lm" / "epoch-7.pt")
+    torch.save(
+        {"model": RnnLm(len(PIECES), RnnOptions(8, 8, 1, tie_weights=False)).state_dict()},
+        root / "lm" / "epoch-7.pt",
+    )
     unigrams = "".join(f"-1.0 {piece} -0.1\n" for piece in [*PIECES[2:], "<s>", "</s>"])
     (root / "2gram.arpa").write_text(
         f"\\data\\\nngram 1={len(PIECES)}\nngram 2=1\n\n\\1-grams:\n{unigrams}\n\\2-grams:\n-0.1 {PIECES[4]} {PIECES[5]}\n\n\\end\\\n"

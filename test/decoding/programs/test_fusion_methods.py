@@ -9,6 +9,7 @@ from tiny import PIECES
 
 from asr_core.bin import ctc_decode, decode, streaming_decode
 from asr_core.lm.neural import TransformerLm
+from asr_core.lm.options import TransformerOptions
 
 END = f"{MAIN}_chunk-16_left-context-32"
 
@@ -32,7 +33,7 @@ def words(extras):
         "tie_weights": True,
     }
     (extras / "transformer").mkdir()
-    model = TransformerLm(len(PIECES), 8, 8, 16, 2, 1)
+    model = TransformerLm(len(PIECES), TransformerOptions(8, 8, 16, 2, 1))
     torch.save({"model": model.state_dict(), **sizes}, extras / "transformer" / "epoch-7.pt")
     return extras / "words.arpa"
 
