@@ -34,7 +34,7 @@ def main(
     Its exit status is 0, 1 (a user's mistake), 2 (wrong options), 130 (Ctrl-C) or 143 (SIGTERM).
 
     Args:
-      corpus: where the cuts come from.
+      corpus: corpus of the cuts.
       recipe: a subclass of :class:`~asr_core.training.asr_recipe.AsrRecipe`, where model, loss,
         data or optimizer differ from the usual; or a function that imports and returns it when
         training starts, so that ``--help`` needs no torch.
@@ -81,7 +81,7 @@ def parse(
 
     Args:
       corpus, recipe, defaults, argv, encoders, models: see :func:`main`.
-      action: how the description in ``--help`` begins.
+      action: first words of the description in ``--help``.
       more_options: option dataclasses besides those of every training.
 
     Raises:

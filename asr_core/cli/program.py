@@ -51,10 +51,10 @@ def parse_and_run(
 
     Args:
       options: the dataclass, see :func:`~asr_core.utils.parsing.parse_options`.
-      description: of the program, for ``--help``.
+      description: description of the program, for ``--help``.
       argv: the command line; None: the process' own.
       body: the program.
-      defaults: of the program, instead of the fields' own.
+      defaults: defaults of the program, instead of the fields' own.
       log: whether to log to the console; programs that print results do not.
     """
     opts = parse_options(options, description, argv, defaults=defaults)

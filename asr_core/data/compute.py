@@ -61,7 +61,7 @@ class _Job:
       source: the manifest.
       folder: where features go, absolute, for processes that may run elsewhere.
       recorded_folder: the same as the user wrote it, which the written manifests name.
-      number: of the shard.
+      number: number of the shard.
       first, last: the span, ``last`` not included.
       speed: playing speed.
       opts: the features to compute.
@@ -99,7 +99,7 @@ def compute_parts(
       opts: the features to compute.
       src_dir: folder of cut manifests without features, or of lhotse's recordings and supervisions.
       output_dir: folder for features and for the cut manifests that point to them.
-      prefix: how the names of the manifests begin.
+      prefix: prefix of the manifests' names.
       perturb_speed: store the parts whose names begin with "train" at speeds 0.9 and 1.1, too.
       nj: number of processes.
       dask_scheduler: address of a Dask scheduler whose cluster computes instead of processes.

@@ -26,7 +26,7 @@ class Corpus:
       test_parts: names of test sets and their parts.
       training_options: options of :meth:`add_arguments` that only training uses; ``--help`` of
         decoding leaves them out.
-      scoring_normalization: how words are changed before they are compared, see
+      scoring_normalization: normalization of words before they are compared, see
         :func:`~asr_core.text.normalize.normalize_text`.
     """
 

@@ -155,11 +155,11 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     Args:
       opts: data options.
-      seeds: what the random sources of all batches depend on, e.g. (seed, epoch, rank).
+      seeds: seeds of the random sources of all batches, e.g. (seed, epoch, rank).
       cut_transforms: changes of the cuts.
       input_transforms: changes of the inputs.
       return_cuts: whether batches carry their cuts.
-      tail_silence_prob: how often an utterance gets digital silence at its end.
+      tail_silence_prob: probability of digital silence at the end of an utterance.
     """
 
     def __init__(

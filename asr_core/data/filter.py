@@ -105,7 +105,7 @@ class CutFilter:
       tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more
         tokens than encoder frames less two (as in icefall's zipformer recipe): the pruned
         transducer loss needs at least as many frames as tokens.
-      report: where dropped cuts are noted.
+      report: record of dropped cuts.
       subsampling_factor: feature frames per encoder frame.
       unknown: characters that the tokenizer cannot spell, and in how many cuts each was met.
     """

@@ -34,7 +34,7 @@ def read_part(corpus: str, folder: PathLike, part: str, nj: int = 1) -> Manifest
 
     Args:
       corpus: lhotse's name of it.
-      folder: where the corpus is, with one subfolder per part.
+      folder: folder of the corpus, with one subfolder per part.
       part: name of the part.
       nj: number of threads.
 
@@ -68,7 +68,7 @@ def write_parts(
 
     Args:
       corpus, folder, nj: see :func:`read_part`.
-      output_dir: where the manifests go.
+      output_dir: folder of the manifests.
       parts: names of the parts.
 
     Raises:

@@ -70,7 +70,7 @@ def make_cut(
     Args:
       cut_id: its id, and that of its recording and supervision.
       audio: path of the file, stored as it is given.
-      num_samples, sample_rate, channels: of the file.
+      num_samples, sample_rate, channels: values of the file.
       text: the transcript.
       speaker: name of the speaker, if known.
     """

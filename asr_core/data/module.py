@@ -227,8 +227,8 @@ class BatchLoader:
       module: whose options hold, and whose report notes the dropped cuts.
       dataset: loads the cuts of a batch.
       sampler: chooses them.
-      name: of the part or epoch, for messages.
-      seed: of the workers.
+      name: name of the part or epoch, for messages.
+      seed: seed of the workers.
     """
 
     module: AsrDataModule

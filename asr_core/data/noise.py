@@ -28,7 +28,7 @@ def noise_windows(
 
     Args:
       recordings: recordings of noise.
-      sample_rate: of the cuts; other rates are resampled when read.
+      sample_rate: sample rate of the cuts; other rates are resampled when read.
       window: seconds of a cut.
       min_duration: windows that are not longer than this many seconds are left out,
       keep_short: except recordings that are shorter than a window themselves.

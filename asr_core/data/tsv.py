@@ -25,7 +25,7 @@ class TsvLine:
 
     Attributes:
       where: file and line, for messages.
-      number: of the line, from 1.
+      number: number of the line, from 1.
       audio: path of the recording.
       text: its transcript.
     """
@@ -52,7 +52,7 @@ def write_tsv_manifests(
     Args:
       files: the TSV file of each part.
       output_dir: folder for ``<prefix>_cuts_<part>.jsonl.gz``.
-      prefix: how the names of the manifests begin.
+      prefix: prefix of the manifests' names.
       transcript: also write the transcripts of the part "train" to this file, one a line; "": do
         not.
       normalize, on_bad_line: see :func:`read_tsv`.

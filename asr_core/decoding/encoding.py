@@ -48,7 +48,7 @@ def encode_features(
       model: in evaluation mode.
       x: (N, T, F) features.
       x_lens: (N,) int64.
-      chunk: of a causal model; None for others.
+      chunk: chunk of a causal model; None for others.
 
     Returns:
       The encoder output (N, T', C), and how many of its frames are to be searched, (N,) int64.

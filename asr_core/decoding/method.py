@@ -63,7 +63,7 @@ class Job(KeywordOnly):
       encoder_out: (N, T, C).
       lens: (N,) int64, frames of each utterance.
       opts: search options.
-      resources: what the method needs besides the model.
+      resources: resources of the method besides the model.
       references: transcripts, for oracles.
       num_best: hypotheses wanted of each utterance; methods without n-best lists return one.
     """
@@ -89,7 +89,7 @@ class Method(KeywordOnly):
       head: the output that it searches.
       needs: resources that it cannot work without.
       optional: resources that it uses if the options name them.
-      expects_one_of: of the optional resources those of which one at least should be there.
+      expects_one_of: optional resources of which at least one should be given.
       references: unit in which an oracle compares with the transcripts; None for other methods.
       attention_decoder: whether it rescores with the model's attention decoder.
       nbest: whether its lists hold further hypotheses, no two with the same tokens.

@@ -45,7 +45,7 @@ def encode(
       x: (N, T, F) features.
       x_lens: (N,) int64.
       opts, resources, references, num_best: see :class:`Job`.
-      chunk: of a causal model, which sees its chunks as in real streaming; None for others.
+      chunk: chunk of a causal model, which sees its chunks as in real streaming; None for others.
     """
     encoder_out, lens = encode_features(model, x, x_lens, chunk)
     return Job(
@@ -71,12 +71,12 @@ class OfflineDecoder:
 
     Attributes:
       model: see :func:`encode`.
-      opts: of the search.
-      chunk: of a causal model; None for others.
-      resources: what the method needs besides the model.
+      opts: options of the search.
+      chunk: chunk of a causal model; None for others.
+      resources: resources of the method besides the model.
       references: makes references of transcripts; None unless the method is an oracle.
-      details: what is wanted besides the answers.
-      device: where the model is.
+      details: options of details besides the answers.
+      device: device of the model.
     """
 
     model: RecognitionModel

@@ -24,7 +24,7 @@ def num_chunks(num_frames: Tensor, chunk_size: int, geometry: FrameGeometry = Fr
     Args:
       num_frames: (N,) feature frames of each utterance.
       chunk_size: in 50-Hz frames.
-      geometry: of the model.
+      geometry: the model's frame geometry.
     """
     return (num_frames + (TAIL_FRAMES - geometry.trimmed_frames) + 2 * chunk_size - 1) // (2 * chunk_size)
 
@@ -35,7 +35,7 @@ def searched_frames(num_frames: Tensor, geometry: FrameGeometry = FrameGeometry(
 
     Args:
       num_frames: (N,) feature frames of each utterance.
-      geometry: of the model.
+      geometry: the model's frame geometry.
     """
     embedded = (num_frames + (TAIL_FRAMES - geometry.trimmed_frames)) // geometry.embed_factor
     return (embedded + geometry.encoder_factor - 1) // geometry.encoder_factor
@@ -54,7 +54,7 @@ def pad_for_encoder(
       x_lens: (N,) int64 lengths.
       causal: whether the model is causal.
       chunk_size: in 50-Hz frames, -1 for unlimited.
-      geometry: of the model.
+      geometry: the model's frame geometry.
 
     Returns:
       The longer features (N, T', F), padded with ``LOG_EPS``, and the lengths (N,) that count.
@@ -80,7 +80,7 @@ def streaming_windows(features: Tensor, chunk_size: int, geometry: FrameGeometry
     Args:
       features: (T, F).
       chunk_size: in 50-Hz frames.
-      geometry: of the model.
+      geometry: the model's frame geometry.
 
     Returns:
       (K, W, F): K windows of one chunk and the look-ahead, W = 2 * chunk_size + look_ahead feature

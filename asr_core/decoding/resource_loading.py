@@ -36,9 +36,9 @@ def load_resources(
 
     Args:
       method: the method.
-      opts, lm: where everything is.
+      opts, lm: options that name the resources.
       tokenizer: the acoustic model's.
-      device: where the search will run.
+      device: device of the search.
 
     Raises:
       UserError: a file is missing or damaged.

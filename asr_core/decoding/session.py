@@ -95,16 +95,16 @@ class DecodingSession:
     """A trained model and everything needed to decode test sets with it.
 
     Args:
-      corpus: has the test sets.
-      opts: what is decoded, with which weights.
-      search: of the method, by its usual name.
+      corpus: corpus of the test sets.
+      opts: options of data and weights.
+      search: options of the search, with the method's usual name.
       fallback_tokenizer: where the corpus keeps its tokenizer, if the experiment's folder has none.
       streaming: whether streams are decoded, which needs a causal model with limited chunks.
 
     Attributes:
       method: the decoding method.
       model: in evaluation mode, on ``device``, its chunk set.
-      chunk: of a causal model; None for others.
+      chunk: chunk of a causal model; None for others.
       tokenizer: the model's.
       data: makes batches of the features that the model was trained with.
       test_sets: cuts by name.
@@ -230,7 +230,7 @@ def with_trained_features(
     They are computed while loading where batches would hold audio otherwise.
 
     Args:
-      opts: of the data.
+      opts: options of the data.
       given: the form of the features, where the user gave it.
       trained: the model's parameters.
 

@@ -72,7 +72,7 @@ class StreamBatch(Generic[K]):
       encoder: an AsrModel in chunk mode, or a :class:`~asr_core.export.torchscript.ScriptedModel`.
       search: a streaming search of the registry.
       chunk_size: in 50-Hz frames.
-      device: where the encoder is.
+      device: device of the encoder.
 
     Attributes:
       streams: those that have not ended.

@@ -13,7 +13,7 @@ def expand_entries(name: str, values: Tuple[int, ...], count: int, unit: str) ->
       name: the option.
       values: its value.
       count: number of stacks or blocks.
-      unit: what they are called in messages.
+      unit: name of the entries in messages.
 
     Raises:
       UserError: the list has neither one entry nor ``count``.

@@ -56,7 +56,7 @@ class StreamingFrontEnd(FrontEnd, Protocol):
         Args:
           x: (N, chunk + look_ahead, F) features.
           x_lens: (N,) valid frames.
-          state: as :meth:`get_init_states` or the previous call returned it.
+          state: from :meth:`get_init_states` or the previous call.
 
         Returns:
           (N, chunk / subsampling_factor, C), its lengths, and the next state.

@@ -52,7 +52,7 @@ def load_for_inference(
       given: model options, ``sample_rate`` and ``feature_type`` that the file does not record, and
         ``chunk_size``, ``left_context_frames`` to decode a causal model with, or what
         :func:`~asr_core.encoders.chunk_options.from_decode_chunk_len` takes for them.
-      device: where to put the model.
+      device: device to load the model onto.
 
     Raises:
       UserError: the file is missing, damaged, or not a model; there are no tokens; options

@@ -76,7 +76,7 @@ class StreamingEncoder(nn.Module):
         Args:
           features: (N, 2 * chunk_size + pad_length, F).
           feature_lengths: (N,) valid frames.
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
 
         Returns:
           encoder_out (N, T', C), its lengths (N,), and the next states.
@@ -215,7 +215,7 @@ class ScriptedModel:
       use_transducer, use_ctc, use_attention_decoder: which heads there are.
       vocab_size: number V of tokens, blank included.
       streaming: whether it encodes chunk by chunk.
-      chunk_size, left_context_frames: of a streaming model, in 50 Hz frames, else -1.
+      chunk_size, left_context_frames: values of a streaming model, in 50 Hz frames, else -1.
       geometry: mapping from feature frames to frames of encoder output; a Zipformer's for files
         without it.
       info: description of the model; empty for files of other exporters.

@@ -67,7 +67,7 @@ class _Reader:
     """Parser of one ARPA file.
 
     Attributes:
-      number: of the line that was read last.
+      number: number of the line that was read last.
       skipped: n-grams left out because of words outside the symbol table.
       is_open: whether new words get new ids.
       ids: id of each word.

@@ -183,7 +183,7 @@ def discounts(adjusted: np.ndarray, order: int) -> np.ndarray:
 
     Args:
       adjusted: (n,) counts, see :func:`adjusted_counts`.
-      order: of the n-grams, for the log.
+      order: order of the n-grams, for the log.
     """
     n1, n2, n3, n4 = (int((adjusted == c).sum()) for c in (1, 2, 3, 4))
     if min(n1, n2, n3, n4) > 0:

@@ -67,7 +67,7 @@ class NeuralLm(nn.Module):
         Args:
           tokens: (N, L) int64, the tokens after the states; a sentence begins with ``<sos/eos>``.
           lens: (N,) how many of them count, at least 1.
-          states: of an earlier call, see :meth:`select_states`; None at the start of a sentence.
+          states: from an earlier call, see :meth:`select_states`; None at the start of a sentence.
 
         Returns:
           Natural log-probabilities (N, V) and the states after these tokens.

@@ -274,7 +274,7 @@ class AsrModel(nn.Module):
         Args:
           x: (N, window_frames, F) features; the next call's window begins ``chunk_frames`` later.
           x_lens: (N,) valid frames, at most ``window_frames``.
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
 
         Returns:
           encoder_out (N, chunk_frames / subsampling factor, C), its lengths (N,), and the next

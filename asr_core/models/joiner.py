@@ -79,7 +79,7 @@ class Joiner(nn.Module):
         Args:
           encoder_out: (N, T, U, encoder_dim) or any other leading axes; (..., width of the
             projection) if projected.
-          decoder_out: the same with decoder_dim.
+          decoder_out: likewise, with decoder_dim.
           project_input: whether to apply the two projections.
 
         Returns:

@@ -48,7 +48,7 @@ class Balancer(nn.Module):
       min_abs, max_abs: bounds on the mean magnitude.
       grad_scale: size of the added gradient relative to each element's own: 4 % are felt over many
         steps, and no step depends on it.
-      prob: how often it acts, since the statistics cost time; by default 0.5 falling to 0.125 over
+      prob: probability of acting on a batch, to save time; by default 0.5 falling to 0.125 over
         8000 batches: most channels go wrong at the beginning.
     """
 

@@ -27,7 +27,7 @@ class Conv2dSubsampling4(nn.Module):
       in_channels: features per frame.
       out_channels: width of the output.
       channels: channels of the convolutions.
-      dropout: of the output.
+      dropout: dropout rate of the output.
     """
 
     subsampling_factor = 4
@@ -106,7 +106,7 @@ class Conv2dSubsamplingNarrow(_Stateless):
       in_channels: features per frame, at least 7.
       out_channels: width of the output.
       activation: after each convolution.
-      dropout: of the output.
+      dropout: dropout rate of the output.
     """
 
     subsampling_factor = 4
@@ -146,7 +146,7 @@ class FrameStacking(_Stateless):
       in_channels: features per frame.
       out_channels: width of the output.
       factor: frames per group; zeros fill up the last one.
-      dropout: of the output.
+      dropout: dropout rate of the output.
     """
 
     trimmed_frames = 0
@@ -179,7 +179,7 @@ class VggStacking(_Stateless):
       in_channels: features per frame, at least 4.
       out_channels: width of the output.
       factor: frames per group.
-      dropout: of the output.
+      dropout: dropout rate of the output.
     """
 
     trimmed_frames = 6

@@ -113,7 +113,7 @@ def balance_gradient(x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: 
     Args:
       x: (..., C, ...); statistics are taken over all axes but ``channel_dim``.
       bounds: see :data:`Bounds`.
-      grad_scale: size of what is added, relative to each element's own gradient.
+      grad_scale: size of the added gradient, relative to each element's own gradient.
       channel_dim: the axis of the C channels.
 
     Returns:

@@ -145,8 +145,8 @@ def advance(
       context_index: (N, S), see :func:`contexts_of`.
       log_probs: (M, V) float32, of the labels in each context.
       arcs: the decoding graph.
-      limits: what is kept.
-      all_transitions: whether all transitions are wanted, for a lattice.
+      limits: limits of the search.
+      all_transitions: whether to return all transitions, for a lattice.
     """
     compiled = dispatch.available() and log_probs.device.type == "cpu"
     one_frame = _advance_compiled if compiled else _advance_plain
@@ -256,7 +256,7 @@ def _alive(states: Tensor, best: Tensor, limits: Limits) -> Tensor:
     Args:
       states: (3, M): stream, context and graph state of each, ascending.
       best: (M,), their scores.
-      limits: what is kept.
+      limits: limits of the search.
 
     Returns:
       (M,) bool.

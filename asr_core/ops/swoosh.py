@@ -52,7 +52,7 @@ def swoosh_backward(x: Tensor, dy: Tensor, offset: float) -> Tensor:
     Args:
       x: (N, ..., C), the input.
       dy: (N, ..., C), the gradient of the output.
-      offset: of the activation.
+      offset: offset of the activation.
     """
     dy = like(dy, x)
     if usable(x, dy):

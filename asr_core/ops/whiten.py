@@ -114,7 +114,7 @@ def whiten_gradient(
       x: (..., C).
       num_groups: groups of channels that are whitened separately.
       limit: the metric below which nothing is added.
-      grad_scale: norm of what is added, relative to the norm of the incoming gradient.
+      grad_scale: norm of the added gradient, relative to the norm of the incoming gradient.
       report: called in the backward pass with a boolean scalar tensor: whether the metric reached
         the limit.
     """

@@ -57,8 +57,8 @@ class Transcriber:
 
     Args:
       loaded: the model.
-      opts: how it is searched.
-      device: where it is.
+      opts: options of the search.
+      device: device of the model.
 
     Raises:
       UserError: the method cannot be used with this model, or needs more than a model.

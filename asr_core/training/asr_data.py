@@ -194,7 +194,7 @@ def batch_advice(trial: Trial, num_fit: int, max_duration: float) -> str:
 
     Args:
       trial: the batch.
-      num_fit: how many of its cuts fit into memory, counted from the longest.
+      num_fit: number of its cuts that fit into memory, counted from the longest.
       max_duration: the present ``--max-duration``, in seconds.
     """
     sizes = sizes_of(_refs(trial))

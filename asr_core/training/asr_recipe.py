@@ -48,7 +48,7 @@ class AsrRecipe(Task):
 
     Args:
       params: all options.
-      corpus: where the cuts come from.
+      corpus: corpus of the cuts.
       rank, world_size: this process among those that train together.
 
     Raises:
@@ -211,7 +211,7 @@ class AsrRecipe(Task):
 
         Args:
           model: in training or evaluation mode.
-          batch: as the data module makes it.
+          batch: a batch of the data module.
           batch_idx_train: batches since the start of training; the weights of losses depend on it.
           reduction: ``"sum"``, or ``"none"`` for one loss per utterance.
         """

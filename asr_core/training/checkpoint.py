@@ -66,7 +66,7 @@ class RunCheckpoint:
 
     Args:
       params: options and derived values; recorded at the top level of the checkpoint.
-      parts: what is trained and what trains it.
+      parts: model, optimizer and what else changes in training.
       state: the counters of the run.
       world: the processes that train together; all of them save and restore.
     """

@@ -33,7 +33,7 @@ class LmData:
     Args:
       train, valid: the token data.
       opts: batch size and longest sentence.
-      seed: of the order of batches.
+      seed: seed of the order of batches.
       rank, world_size: this process among those that share an epoch.
 
     Attributes:

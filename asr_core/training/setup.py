@@ -41,13 +41,13 @@ class TrainingRun:
     """All parts of a run, built before its first step.
 
     Attributes:
-      task: what is trained.
+      task: the training task.
       opts: options of the loop.
       world: the processes that train together.
-      device: where this process trains.
+      device: device of this process.
       dtype: reduced precision of the forward pass, or None for float32.
       data: the batches.
-      metric: what is measured besides the loss, if anything.
+      metric: metric besides the loss, if any.
       parts: the model and what trains it.
       state: the counters.
       ckpt: saves and restores ``parts`` and ``state``.
@@ -170,7 +170,7 @@ def build_run(task: Task, world: SingleProcess) -> TrainingRun:
     """Build all parts of a new run.
 
     Args:
-      task: what is trained; each checkpoint records its ``params``.
+      task: the training task; each checkpoint records its ``params``.
       world: the processes that train together.
 
     Raises:

@@ -31,7 +31,7 @@ def train_asr(
     Args:
       rank: the place of this process among them.
       params: all options; what follows from them is added, for the checkpoints.
-      corpus: where the cuts come from.
+      corpus: corpus of the cuts.
       recipe: model, data, loss and optimizer; by default :class:`AsrRecipe`.
     """
     recipe_class = recipe or AsrRecipe

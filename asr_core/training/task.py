@@ -66,7 +66,7 @@ class TaskData(Protocol):
 
         Args:
           epoch: number of the epoch, from 1; each has its own order.
-          skip_batches: how many batches at the start of the epoch to skip, counted over all ranks.
+          skip_batches: number of batches at the start of the epoch to skip, counted over all ranks.
           bucket_run: how many batches in a row are of similar size, because ranks work on them at
             the same time; 0: as many as there are ranks. Another number gives another order.
         """
@@ -191,7 +191,7 @@ class Task(abc.ABC):
 
         Args:
           model: in training or evaluation mode.
-          batch: as :class:`TaskData` makes it.
+          batch: a batch of :class:`TaskData`.
           batch_idx_train: batches since the start of training.
           reduction: ``"sum"``, or ``"none"`` for one loss per item.
         """

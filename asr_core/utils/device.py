@@ -10,7 +10,7 @@ def pick_device(name: str, index: int = 0) -> torch.device:
 
     Args:
       name: ``auto``, ``cpu`` or ``cuda``.
-      index: of the CUDA device.
+      index: index of the CUDA device.
 
     Raises:
       UserError: CUDA is asked for and not there.

@@ -30,7 +30,7 @@ def setup_logger(
 
     Args:
       prefix: beginning of the log file's path, or None for the console alone.
-      rank: of this process; ranks above 0 write only warnings to the console.
+      rank: rank of this process; ranks above 0 write only warnings to the console.
       world_size: number of processes.
       level: lowest level that is written.
     """

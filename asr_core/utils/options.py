@@ -216,7 +216,7 @@ def add_options(
     The first line of the dataclass's docstring is the title of the group.
 
     Args:
-      parser: where to add them.
+      parser: parser to add them to.
       cls: a dataclass whose fields were made by :func:`option`.
       defaults: defaults of this program or recipe, by field name, instead of the fields' own.
       only: names of the fields that this program uses; by default all.

@@ -21,7 +21,7 @@ def parse_options(
 
     Args:
       cls: a dataclass whose fields were made by :func:`~asr_core.utils.options.option`.
-      description: of the program, for ``--help``.
+      description: description of the program, for ``--help``.
       argv: the command line; None: the process' own.
       defaults: see :func:`~asr_core.utils.options.add_options`.
     """

@@ -27,7 +27,7 @@ def intersect(
     Args:
       log_probs: (N, T, V), of CTC.
       lens: (N,) int64.
-      graph: of :func:`~asr_core.decoding.graph.ctc_topology.ctc_topology` or
+      graph: from :func:`~asr_core.decoding.graph.ctc_topology.ctc_topology` or
         :func:`~asr_core.decoding.graph.ctc_topology.search_graph`.
       opts: limits.
 

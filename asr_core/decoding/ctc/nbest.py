@@ -21,7 +21,7 @@ class Candidate(NamedTuple):
     Attributes:
       labels: output labels of the graph: words, or tokens.
       path: (T,) arcs of the lattice.
-      score: of the path.
+      score: score of the path.
     """
 
     labels: Tuple[int, ...]
@@ -33,7 +33,7 @@ def draw(lattice: Lattice, graph: Fsa, num_paths: int, scale: float) -> List[Can
     """Return the different label sequences of the best path and of drawn paths, the best first.
 
     Args:
-      lattice: of a search over ``graph``; there are no sequences if it has no path.
+      lattice: lattice of a search over ``graph``; there are no sequences if it has no path.
       graph: its output labels distinguish sequences.
       num_paths: paths drawn.
       scale: the lattice's scores are multiplied by it while drawing.

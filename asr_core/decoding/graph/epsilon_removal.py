@@ -59,7 +59,7 @@ class _Outputs:
     """Output labels for sequences of words.
 
     Attributes:
-      names: of all output labels.
+      names: names of all output labels.
     """
 
     def __init__(self, graph: Fsa) -> None:

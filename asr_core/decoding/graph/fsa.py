@@ -48,7 +48,7 @@ class Fsa:
         negatives).
       final: (S,) float32, log-weight of ending; -inf where a state is not final.
       start: the initial state.
-      names: of the output labels, if they are words.
+      names: names of the output labels, if they are words.
     """
 
     begin: np.ndarray

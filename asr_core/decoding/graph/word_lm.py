@@ -92,10 +92,10 @@ def with_language_model(
     pruned with a beam that becomes narrower with each try.
 
     Args:
-      lattice: of a search over ``graph``.
+      lattice: lattice of a search over ``graph``.
       graph: has words.
       lm: the n-gram.
-      most_arcs: of the result.
+      most_arcs: maximum number of arcs in the result.
     """
     beam = 4.0
     for _ in range(10):

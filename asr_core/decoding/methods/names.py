@@ -34,7 +34,7 @@ class MethodNames:
 
         Args:
           opts: search options; their ``decoding_method`` is the method's name.
-          context_size: of a stateless predictor; 0 without one.
+          context_size: context size of a stateless predictor; 0 without one.
           neural_lm: whether a neural language model is used.
         """
         return ""

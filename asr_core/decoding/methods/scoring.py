@@ -34,8 +34,8 @@ def scorers_of(
 
     Args:
       opts: the weights.
-      resources: what there is.
-      device: where the search runs.
+      resources: loaded resources.
+      device: device of the search.
       model: a transducer whose internal language model may be subtracted.
     """
     out: List[Scorer] = []

@@ -24,10 +24,10 @@ def players_for(
     """Make the players of a report.
 
     Args:
-      audio: of utterances, by id.
+      audio: audio of utterances, by id.
       score: the errors of each utterance.
-      opts: whether the report holds the sound itself.
-      folder: where the report will be.
+      opts: options of embedding the audio.
+      folder: folder of the report.
     """
     if not opts.embed_audio:
         return linked_players(audio, folder)
@@ -53,7 +53,7 @@ def embedded_players(
     """Make players that embed the audio as 16-bit WAV, as much as the limit allows.
 
     Args:
-      audio: of utterances, by id.
+      audio: audio of utterances, by id.
       most_wrong_first: (errors, utterance id), in the order in which utterances are taken.
       megabytes: limit of all sound together, as text in the page.
     """

@@ -51,8 +51,8 @@ def kind_of(method: str, chunk_size: int, opts: ConfidenceOptions) -> str:
 
     Args:
       method: name of the decoding method.
-      chunk_size: of the encoder, in 50-Hz frames; -1 for whole utterances.
-      opts: how confidences are made.
+      chunk_size: chunk size of the encoder, in 50-Hz frames; -1 for whole utterances.
+      opts: options of confidences.
     """
     alpha = "" if opts.confidence_measure in ("prob", "gibbs") else f"-{opts.confidence_alpha:.4g}"
     chunks = f" chunk-{chunk_size}" if chunk_size > 0 else ""
@@ -63,7 +63,7 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Calibration:
     """Fit the map by maximum likelihood to which words are correct.
 
     Args:
-      confidences: of words.
+      confidences: confidences of words.
       right: whether each word is.
 
     Raises:

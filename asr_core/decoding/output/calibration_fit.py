@@ -66,7 +66,7 @@ def calibrate(
       exp_dir: folder of the checkpoints, where the maps are stored.
       results: files of records to fit on.
       evaluate: files of records of other sets to judge the maps by.
-      normalize: how words are changed before they are compared.
+      normalize: normalization of words before they are compared.
 
     Raises:
       UserError: a file is missing or damaged, or has no confidences.

@@ -63,8 +63,8 @@ def offline_files(
     Args:
       method, opts: the search.
       checkpoint: whose weights.
-      chunk: of a causal model.
-      context_size: of a stateless predictor; 0 without one.
+      chunk: chunk of a causal model.
+      context_size: context size of a stateless predictor; 0 without one.
       neural_lm: whether a neural language model is used.
     """
     suffix = (
@@ -90,7 +90,7 @@ def streaming_files(
     Args:
       method, opts: the search.
       checkpoint: whose weights.
-      chunk: of the encoder.
+      chunk: chunk of the encoder.
       label: the user's addition to the names.
     """
     key = method.names.streaming_key(opts)

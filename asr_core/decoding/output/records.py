@@ -28,8 +28,8 @@ class RecordFormatter:
     Attributes:
       tokenizer: the model's.
       frame_seconds: duration of a frame of encoder output.
-      opts: what is wanted.
-      kind: of the confidences, see :func:`~asr_core.decoding.output.calibration.kind_of`; ""
+      opts: options of the records.
+      kind: kind of the confidences, see :func:`~asr_core.decoding.output.calibration.kind_of`; ""
         without confidences.
       calibration: maps confidences to probabilities; None to leave them as they are.
     """
@@ -56,8 +56,8 @@ class RecordFormatter:
           geometry: the model's.
           tokenizer, opts: see above.
           method: name of the decoding method.
-          chunk_size: of the encoder, in 50-Hz frames; -1 for whole utterances.
-          folder: of the checkpoint, and of the calibration of its confidences, if there is one.
+          chunk_size: chunk size of the encoder, in 50-Hz frames; -1 for whole utterances.
+          folder: folder of the checkpoint and, if there is one, of its calibration.
         """
         seconds = geometry.subsampling_factor * FRAME_SHIFT
         if not opts.write_confidence:
@@ -77,7 +77,7 @@ class RecordFormatter:
 
         Args:
           hyp: the hypothesis.
-          duration: of the utterance, in seconds.
+          duration: duration of the utterance, in seconds.
           offset: where the utterance begins, in seconds.
         """
         words = timed_words(hyp, self.tokenizer, self.frame_seconds, duration)

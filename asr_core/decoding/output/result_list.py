@@ -22,7 +22,7 @@ class Result:
       path: the file.
       insertions, deletions, substitutions: errors.
       words: reference words.
-      results: how many results the decoding has, of which this is the best.
+      results: number of results of the decoding, of which this is the best.
     """
 
     path: Path

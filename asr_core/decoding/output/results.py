@@ -24,7 +24,7 @@ class SetResult:
     """The results of decoding a test set.
 
     Attributes:
-      name: of the test set.
+      name: name of the test set.
       utterances: references and hypotheses in words, for each result by its name.
       audio_seconds: duration of the test set.
       compute_seconds: time spent in encoder and search.
@@ -48,7 +48,7 @@ def write_scores(result: SetResult, files: ResultFiles, unit: str = "word") -> D
     """Score a test set; write the errors of each result, a summary, and more of the best result.
 
     Args:
-      result: of decoding the test set.
+      result: result of decoding the test set.
       files: names of result files.
       unit: ``word`` or ``character``, of which the utterances consist.
 
@@ -78,8 +78,8 @@ def format_table(
     test set it shows the best, and its name.
 
     Args:
-      results: of the test sets.
-      scores: of each, by name of the result, the best first.
+      results: results of the test sets.
+      scores: scores of each test set, by name of the result, the best first.
       title: line above the table.
       cer: whether character error rates and the share of right sentences are shown, too.
     """

@@ -24,7 +24,7 @@ class TimedWord(NamedTuple):
       word: its spelling.
       start, end: seconds from the start of the utterance; None where the tokens do not spell the
         word.
-      confidences: of its tokens; empty if they were not computed.
+      confidences: confidences of its tokens; empty if they were not computed.
     """
 
     word: str
@@ -50,10 +50,10 @@ def timed_words(
     :data:`LONGEST_TAIL` after the frame of its last token, and not after the utterance.
 
     Args:
-      hypothesis: of a search.
+      hypothesis: hypothesis of a search.
       tokenizer: the model's.
       frame_seconds: duration of a frame of encoder output.
-      duration: of the utterance, in seconds.
+      duration: duration of the utterance, in seconds.
     """
     times = token_times(hypothesis, frame_seconds, duration)
     spans = word_places(hypothesis, tokenizer)

@@ -21,7 +21,7 @@ class ContextGraph:
     Args:
       phrases: token ids of each phrase; empty ones are left out.
       score: bonus for each token.
-      device: where the tables are.
+      device: device of the tables.
 
     Attributes:
       num_states: states, the start included.
@@ -107,7 +107,7 @@ class PhraseBoosts:
     Args:
       graph: the phrases.
       vocab_size: V, number of tokens.
-      device: where the search is.
+      device: device of the search.
     """
 
     def __init__(self, graph: ContextGraph, vocab_size: int, device: torch.device) -> None:

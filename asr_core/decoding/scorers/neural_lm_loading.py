@@ -28,7 +28,7 @@ def load_lm(
     Args:
       opts: folder, epochs, and sizes.
       vocab_size: number of tokens of the acoustic model, which both must share; None without one.
-      device: where to put it.
+      device: device to load the model onto.
       lm_type: ``"rnn"`` or ``"transformer"``.
 
     Raises:

@@ -83,7 +83,7 @@ class NgramScorer(Scorer):
     Args:
       lm: over token ids.
       scale: weight of the log-probability.
-      device: where the search is.
+      device: device of the search.
     """
 
     def __init__(self, lm: NgramLm, scale: float, device: torch.device) -> None:
@@ -116,7 +116,7 @@ class ContextScorer(Scorer):
 
     Args:
       graph: the phrases.
-      device: where they and the search are.
+      device: device of the graph and of the search.
     """
 
     def __init__(self, graph: ContextGraph, device: torch.device) -> None:

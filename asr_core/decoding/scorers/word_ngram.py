@@ -45,7 +45,7 @@ class WordNgramScorer(Scorer):
       lm: over words; its symbols give their spelling.
       pieces: the tokens by id; a word opens with SentencePiece's mark.
       weights: see there.
-      device: where the search is.
+      device: device of the search.
 
     Raises:
       UserError: no token opens a word.

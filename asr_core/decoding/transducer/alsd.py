@@ -118,7 +118,7 @@ class _Choice(NamedTuple):
 
     Attributes:
       score, extra: as in :class:`_Live`, ``extra`` still without the new tokens.
-      key: of the longer sequences.
+      key: hash of the longer sequences.
       parent: the place of the hypothesis that is continued.
       token: blank, or a token.
       emits: true for a token.

@@ -13,7 +13,7 @@ class ContextCache(NamedTuple):
 
     Attributes:
       keys: (M,) int64, ascending.
-      states: of the predictor, (M, ...).
+      states: states of the predictor, (M, ...).
     """
 
     keys: Tensor
@@ -27,7 +27,7 @@ class Contexts(Protocol):
 
     Attributes:
       blank_id, vocab_size, device: the model's.
-      base, keep: of the codes.
+      base, keep: parameters of the codes.
     """
 
     blank_id: int

@@ -70,7 +70,7 @@ class FastBeamStream(PathStream[ops.Frontier]):
     each state.
 
     Attributes:
-      cache: what the predictor has to keep.
+      cache: the predictor's states that a stream keeps.
     """
 
     def __init__(self, search: "FastBeamCore", frontier: ops.Frontier, cache: Optional[ContextCache]) -> None:
@@ -125,7 +125,7 @@ class FastBeamCore(FrameSynchronousSearch[ops.Frontier]):
 
     Attributes:
       arcs: the graph.
-      transitions: of each frame since :meth:`start`, where they are kept.
+      transitions: transitions of each frame since :meth:`start`, where they are kept.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ class FrameSynchronousSearch(Generic[StateT]):
         """Search the frames of some utterances.
 
         Args:
-          frames: of :func:`pack_frames`, (N_t, C) for each frame t, not projected.
+          frames: frames from :func:`pack_frames`, (N_t, C) for each frame t, not projected.
           state: the hypotheses before the first frame, utterances in the same order.
 
         Returns:
@@ -96,7 +96,7 @@ def backtrack(trace: Trace, place: Tensor, fill: int) -> Tuple[Tensor, Tensor]:
     """Follow back pointers from the last frame to the first.
 
     Args:
-      trace: of T frames.
+      trace: back pointers of T frames.
       place: (N, K), the hypotheses wanted, after the last frame.
       fill: the symbol for frames after an utterance's end.
 

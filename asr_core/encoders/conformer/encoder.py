@@ -138,7 +138,7 @@ class Conformer(ChunkedEncoder):
         Args:
           x: (N, T, C) frames.
           x_lens: (N,) valid frames.
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
 
         Returns:
           (N, T, C), its lengths, and the next states.

@@ -213,7 +213,7 @@ class ContextNetBlock(nn.Module):
 
         Args:
           x: (T, N, C).
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
           count: (N,) frames of output so far.
 
         Returns:
@@ -350,7 +350,7 @@ class ContextNet(FrameCausalEncoder):
         Args:
           x: (N, T, feature_dim), T a multiple of the downsampling factor.
           x_lens: (N,) valid frames; less than T only in a stream's last chunk.
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
 
         Returns:
           (N, T / factor, output_dim), its lengths, and the next states.

@@ -129,7 +129,7 @@ class LstmEncoder(FrameCausalEncoder):
         Args:
           x: (N, T, encoder_dim).
           x_lens: (N,) valid frames; less than T only in a stream's last chunk.
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
 
         Returns:
           (N, T, encoder_dim), its lengths, and the next states.

@@ -263,7 +263,7 @@ class Zipformer2(ChunkedEncoder):
         Args:
           x: (N, chunk_size, encoder_dim[0]) frames at 50 Hz.
           x_lens: (N,) valid frames.
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
 
         Returns:
           (N, chunk_size / 2, output_dim), its lengths, and the next states.

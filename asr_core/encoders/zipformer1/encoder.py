@@ -280,7 +280,7 @@ class Zipformer(ChunkedEncoder):
         Args:
           x: (N, chunk_size, encoder_dims[0]) frames at 50 Hz.
           x_lens: (N,) valid frames.
-          states: as :meth:`get_init_states` or the previous call returned them.
+          states: from :meth:`get_init_states` or the previous call.
 
         Returns:
           (N, chunk_size / 2, encoder_dims[-1]), its lengths, and the next states.

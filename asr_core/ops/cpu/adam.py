@@ -52,7 +52,7 @@ class AdamStep(NamedTuple):
     int64, and rates (S, 2) float64: the rate of each piece and its growth.
 
     Attributes:
-      weight: of the squared gradient in the average.
+      weight: weight of the squared gradient in the average.
       factor: on the root of the average, which corrects its bias.
     """
 

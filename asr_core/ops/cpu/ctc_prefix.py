@@ -106,7 +106,7 @@ def _stay(
       frame: (V,) log-probabilities.
       score, ident: (B, 5), before the frame.
       total: (B,) log-probability of each prefix.
-      live: how many prefixes there are.
+      live: number of prefixes.
       blank: its id.
       stay, links: (live, 5) and (live, 2), get the scores and the links.
       came: (live,), gets the link that the best alignment of i came from where it grew now.
@@ -251,7 +251,7 @@ def advance(
       score, ident: (N, B, 5), the live prefixes, changed in place.
       begin: (N,) frames that each utterance had before those of ``log_probs``.
       blank: its id.
-      factor: of the polynomials that hashes are.
+      factor: base of the polynomial hashes.
       parents, tokens: (N, T, B) int32; for each place the place that its prefix came from, and the
         token that it got or blank.
       links: (N, T, B) int64, valid where a link points.
@@ -280,7 +280,7 @@ def trace_back(
     Args:
       parents, tokens, links: (T, B), of :func:`advance`.
       blank: its id.
-      place: of the prefix after the last frame.
+      place: place of the prefix after the last frame.
       link: the last token of the alignment whose frames are wanted.
     """
     found, times = np.empty(len(parents), np.int64), np.empty(len(parents), np.int64)

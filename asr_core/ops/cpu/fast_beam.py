@@ -16,7 +16,7 @@ class _Stream(NamedTuple):
     :class:`asr_core.ops.fast_beam.Frontier`.
 
     Attributes:
-      code, graph_state, score: of each state, -inf from the first empty place on.
+      code, graph_state, score: values of each state; -inf from the first empty place on.
       context: the row of its context in the log-probabilities.
     """
 

@@ -97,11 +97,11 @@ class Counts(NamedTuple):
 
 
 def fold_forced_blanks(counts: Counts, lattice: Lattice) -> Tensor:
-    """Return the counts of all blanks (B, T, S + 1), the forced ones of a constrained lattice
-    included.
+    """Return the counts of all blanks (B, T, S + 1), including the forced ones of a constrained
+    lattice.
 
     Args:
-      counts: of the symbols (B, T, >= S), of which the first S are used, and of the blanks that are
+      counts: counts of symbols (B, T, >= S), of which the first S are used, and of the blanks with
         arcs of their own (B, T, S + 1).
       lattice: the lattices.
     """

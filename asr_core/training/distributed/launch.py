@@ -43,7 +43,7 @@ class RankInfo:
       size: number of processes on all machines.
       local_rank: number of this process on its machine, which is also the number of its GPU.
       local_size: number of processes on this machine.
-      address: where rank 0 listens, as ``init_method`` of ``torch.distributed``.
+      address: address of rank 0, as ``init_method`` of ``torch.distributed``.
       spawned: whether :func:`spawn` started this process and reports which rank died.
     """
 
@@ -146,7 +146,7 @@ def spawn(body: Callable[..., int], args: Sequence[object], size: int, port: int
       body: a picklable function that returns an exit status.
       args: its further arguments.
       size: number of processes.
-      port: where rank 0 listens. The default port is replaced by a free one if it is taken.
+      port: port of rank 0. The default port is replaced by a free one if it is taken.
 
     Returns:
       The exit status of the whole.

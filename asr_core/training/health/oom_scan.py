@@ -25,7 +25,7 @@ class OomScan:
       model: the model to be trained.
       loss_of: batch -> the loss to be minimised.
       trials: loads the batches, and knows what would fit.
-      device: where the model is.
+      device: device of the model.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ def scan_for_oom(
       trials: finds and loads the batches, and knows what would fit.
       model: the model to be trained.
       loss_of: batch -> the loss to be minimised.
-      device: where the model is.
+      device: device of the model.
       world: the processes that train together.
 
     Raises:

@@ -40,7 +40,7 @@ class StepSizes(NamedTuple):
     Attributes:
       beta1: decay of the momentum m.
       beta2: decay of the average v of the squared gradient.
-      weight: of the squared gradient in v.
+      weight: weight of the squared gradient in v.
       factor: on the root of v; corrects that v starts at zero.
       eps: added to the denominator.
       rate: (N,), of each parameter; negative.

@@ -43,7 +43,7 @@ class Stepper:
     Args:
       model: the model, which has the gradients.
       optimizer: one with ``skipped`` and ``grad_norm`` checks its gradients itself.
-      scaler: of float16's loss; may be disabled.
+      scaler: loss scaler of float16; may be disabled.
       rule: for gradients that the optimizer does not check itself.
 
     Attributes:

@@ -20,7 +20,7 @@ class Progress:
       epoch_size: size of an epoch; 0 if unknown.
       num_epochs: last epoch.
       max_steps: last step, or 0 for no such limit.
-      bar: whether a terminal gets a bar.
+      bar: whether to show a bar on a terminal.
       unit: the unit of sizes, for the bar.
 
     Attributes:
@@ -96,7 +96,7 @@ class Progress:
 
         Args:
           epoch: the epoch under way.
-          size_done: how much of it was used.
+          size_done: amount of it used so far.
           batch_idx_train: steps since the start of training.
 
         Returns:
