@@ -13,7 +13,7 @@ class DownloadOptions:
     url: str = option("", "address of the file", needed=True)
     output: str = option("", "path to write", needed=True)
     gunzip: bool = option(
-        False, "the file is compressed by gzip: write what is in it; <output>.gz is taken where it is there"
+        False, "the file is compressed by gzip: write its content; <output>.gz is used if it exists"
     )
 
 

@@ -51,7 +51,7 @@ def add_model_options(
     defaults: Optional[Mapping[str, object]] = None,
     argv: Optional[Sequence[str]] = None,
 ) -> None:
-    """Add the model's options without defaults: what is left out comes from the checkpoint.
+    """Add the model's options without defaults: those left out come from the checkpoint.
 
     They are those of a Zipformer unless ``--encoder`` is on the command line or among the defaults,
     as it is in a recipe of one encoder. Those of training alone are accepted and not shown. An

@@ -14,7 +14,7 @@ class Supervisions(TypedDict, total=False):
     """The supervisions of a batch, one per cut; joined cuts have one text.
 
     N is the number of cuts. Batches of features have ``start_frame`` and ``num_frames``, batches of
-    audio ``start_sample`` and ``num_samples``; ``cut`` is there only if wanted.
+    audio ``start_sample`` and ``num_samples``; ``cut`` exists only on request.
 
     Attributes:
       text: N transcripts.

@@ -129,7 +129,7 @@ def compute_parts(
 
 
 def _source_of(folder: Path, prefix: str, part: str, name: str) -> Path:
-    """Return the manifest of cuts without features; make it if need be."""
+    """Return the manifest of cuts without features, creating it if necessary."""
     source = folder / name
     if not source.is_file() and (folder / f"{prefix}_recordings_{part}.jsonl.gz").is_file():
         write_cuts(join_manifests(folder, prefix, part), source)
@@ -150,7 +150,7 @@ def compute_features(
 
     The features go beside ``target``, into a folder named after it, in shards that do not depend on
     ``nj``. Shards that an interrupted call with the same arguments completed are kept. The manifest
-    is written last, so that its existence means that everything is there.
+    is written last, so that its existence means that everything is complete.
 
     Args:
       source: manifest of cuts with recordings.

@@ -61,7 +61,7 @@ CutRef = Union[LineRef, SharRef, "Cut"]
 
 
 def load_cut(ref: CutRef) -> "Cut":
-    """Return the cut that ``ref`` stands for; a cut stands for itself."""
+    """Return the cut that ``ref`` refers to; a cut is returned as it is."""
     return ref.cut() if isinstance(ref, (LineRef, SharRef)) else ref
 
 

@@ -83,7 +83,7 @@ def write_parts(
 def _write_part(corpus: str, folder: Path, output_dir: Path, part: str, nj: int) -> None:
     """Write the manifests of one part, sorted by id.
 
-    Recordings come last, so that their file means that all are there.
+    Recordings come last, so that their file means that all manifests are complete.
     """
     targets = {
         kind: output_dir / f"{corpus}_{kind}_{part}.jsonl.gz"

@@ -22,7 +22,7 @@ def open_lines(path: PathLike) -> Iterator[BinaryIO]:
     """Open a manifest, ``.jsonl.gz`` or ``.jsonl``, to read its lines as bytes.
 
     Raises:
-      UserError: it is missing; or, while it is read, it turns out to be damaged.
+      UserError: it is missing, or found to be damaged while it is read.
     """
     try:
         with open_binary(path) as f:

@@ -36,7 +36,7 @@ class Survey(NamedTuple):
 
 
 class _OpenStream(NamedTuple):
-    """A stream that was opened, and what it was opened for."""
+    """An open stream and its purpose."""
 
     cuts: CutSet
     usable: bool

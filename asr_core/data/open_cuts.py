@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def manifest_places(manifest_dir: PathLike, name: str, strategy: str) -> List[Path]:
-    """Return where a manifest may be.
+    """Return the possible paths of a manifest.
 
     That is ``manifest_dir`` and, if features are computed while loading, ``manifests`` beside it,
     where the manifests without features are.
@@ -47,7 +47,7 @@ def open_cuts(name: PathLike, manifest_dir: PathLike, strategy: str) -> "CutSet"
 
 
 def shar_record(folder: Path) -> Path:
-    """Return the file whose existence marks a Shar folder of ours as complete.
+    """Return the file whose existence marks one of our Shar folders as complete.
 
     It is next to the folder, because lhotse does not accept foreign files in it.
     """

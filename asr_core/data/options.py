@@ -1,4 +1,4 @@
-"""Options of data, grouped by what they drive."""
+"""Options of data, grouped by the code that uses them."""
 
 from dataclasses import dataclass
 from typing import Optional

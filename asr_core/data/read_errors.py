@@ -41,7 +41,7 @@ class DroppedCut(NamedTuple):
 
 
 def as_read_error(e: Exception) -> ReadError:
-    """Return the read error that stands for ``e``, whatever reader raised it.
+    """Convert ``e``, from any reader, to a read error.
 
     Readers' own exceptions do not all survive the way from a loader process to the main process;
     these do. They are new and have no traceback: where tracebacks are pickled, too (tblib, which

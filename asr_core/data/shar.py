@@ -109,7 +109,7 @@ def _start_folder(folder: Path, settings: str) -> None:
     """Keep the shards of an interrupted call with these settings; remove those of others.
 
     Raises:
-      UserError: it holds files that are not ours.
+      UserError: it holds foreign files.
     """
     record, started = shar_record(folder), shar_started(folder)
     if not started.is_file() or started.read_text() != settings:

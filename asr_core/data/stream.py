@@ -21,7 +21,7 @@ from asr_core.data.filter import CutFilter, CutLike, CutSummary, SupervisionSumm
 from asr_core.data.manifest_lines import open_lines
 
 _CHUNK = 512  # cuts that are tokenized together: enough for SentencePiece to work at full speed
-_DROPPED = -1.0  # stands for the duration of a cut that cannot be used
+_DROPPED = -1.0  # replaces the duration of a cut that cannot be used
 
 Item = Tuple[float, CutRef]  # seconds, and the cut
 

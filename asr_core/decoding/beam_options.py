@@ -100,7 +100,7 @@ class GraphSearchOptions:
         this.
       min_active: states that live on at each frame at least, however bad.
       max_active: states that live on at most.
-      backend: "own", "k2", or "auto": k2 where it is installed and the model is on a GPU.
+      backend: "own", "k2", or "auto": k2 if it is installed and the model is on a GPU.
     """
 
     search_beam: float = 20.0

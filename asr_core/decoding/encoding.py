@@ -51,7 +51,7 @@ def encode_features(
       chunk: chunk of a causal model; None for others.
 
     Returns:
-      The encoder output (N, T', C), and how many of its frames are to be searched, (N,) int64.
+      The encoder output (N, T', C), and the number of its frames to search, (N,) int64.
     """
     size = -1 if chunk is None else chunk.size
     padded, padded_lens = pad_for_encoder(x, x_lens, chunk is not None, size, model.geometry)

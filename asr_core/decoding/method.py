@@ -1,4 +1,4 @@
-"""Decoding methods: what a method declares, what it gets to search, what it returns."""
+"""The interface of decoding methods: declaration, input and results."""
 
 import enum
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ def encode(
     references: Optional[Transcripts] = None,
     num_best: int = 1,
 ) -> Job:
-    """Encode a batch of features; return it ready to be searched.
+    """Encode a batch of features, ready to search.
 
     Args:
       model: an AsrModel in evaluation mode whose chunk is set, or a scripted one.

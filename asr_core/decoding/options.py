@@ -244,7 +244,7 @@ class DeviceOptions:
 
 @dataclass(frozen=True)
 class TestOptions(DeviceOptions):
-    """Test sets: what is decoded, where, and how it is scored."""
+    """Test sets: data, output and scoring."""
 
     __test__ = False  # pytest: not a test
 

@@ -46,7 +46,7 @@ def pad_for_encoder(
 ) -> Tuple[Tensor, Tensor]:
     """Append the frames that a model needs after each utterance.
 
-    A non-causal model gets nothing (unless the utterance is too short to be encoded at all), a
+    A non-causal model gets nothing (unless the utterance is too short to encode at all), a
     causal one with unlimited chunks 30 frames, one with chunks whole chunks as described above.
 
     Args:

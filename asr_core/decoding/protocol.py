@@ -172,7 +172,7 @@ class ModelWithHeads(Protocol):
 
 
 class RecognitionModel(Transducer, CtcModel, AttentionModel, ModelWithHeads, Protocol):
-    """A model as decoding methods get it; heads that it lacks must not be asked for."""
+    """A model as decoding methods get it; accessing a head that it lacks is an error."""
 
     @property
     def geometry(self) -> FrameGeometry:

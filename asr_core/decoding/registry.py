@@ -41,7 +41,7 @@ def resolve_method(
 
     Args:
       opts: the user's choice.
-      usual: the program's defaults, which nobody chose.
+      usual: the program's own defaults, as opposed to options of the user.
       lm: the user's choice of a neural language model.
 
     Raises:

@@ -32,7 +32,7 @@ _FIRST_WORD = 3  # of a tokenizer's ids: those before are blank, <sos/eos> and <
 def load_resources(
     method: Method, opts: SearchOptions, lm: LmOptions, tokenizer: Tokenizer, device: torch.device
 ) -> Resources:
-    """Load what a method needs, and what it can use if the options name it.
+    """Load the resources that a method needs, and the optional ones that the options name.
 
     Args:
       method: the method.

@@ -37,7 +37,7 @@ class Resources:
       context_graph: phrases to bias towards.
       lg: decoding graph from tokens to words.
       hlg: decoding graph from frames to words, for CTC.
-      word_lm: word n-gram that rescores what was found with ``hlg``.
+      word_lm: word n-gram that rescores the results of ``hlg``.
     """
 
     neural_lm: Optional[NeuralLm] = None

@@ -28,7 +28,7 @@ def decode(
       corpus_class: has the test sets.
       params: all options by name.
       fallback_tokenizer: where the corpus keeps its tokenizer, if the experiment's folder has none.
-      usual: the program's own defaults of options, which nobody chose.
+      usual: the program's own defaults, as opposed to options of the user.
 
     Raises:
       UserError: the options make no sense, or files are missing or damaged.

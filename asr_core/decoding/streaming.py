@@ -21,7 +21,7 @@ class Stream(Generic[K]):
       key: the caller's name for it.
       windows: (K, W, F), see :func:`~asr_core.decoding.padding.streaming_windows`.
       position: windows consumed.
-      frames_left: encoder output frames that are still to be searched.
+      frames_left: encoder output frames left to search.
       search: the state of its search.
     """
 
@@ -49,7 +49,7 @@ class Stream(Generic[K]):
 def state_batch_dims(encoder: StreamingModel) -> List[int]:
     """Return the batch axis of each state tensor of a streaming encoder.
 
-    An encoder of ours has a method for it. A TorchScript file has not: there the shapes of one
+    Our encoders have a method for it. TorchScript files do not: there the shapes of one
     stream's states and two's are compared.
     """
     own = getattr(encoder, "state_batch_dims", None)

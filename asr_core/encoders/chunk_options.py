@@ -93,7 +93,7 @@ def chunk_and_left(
     Args:
       given: the user's options; may hold ``chunk_size`` and ``left_context_frames``, or the options
         that :func:`from_decode_chunk_len` takes for them.
-      trained: the model's own values, e.g. ``"16,32,64,-1"``; used where they are single.
+      trained: the model's own values, e.g. ``"16,32,64,-1"``; used if they are single.
       default: used where neither has a single value; None to refuse.
 
     Raises:

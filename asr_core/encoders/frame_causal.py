@@ -25,7 +25,7 @@ class FrameCausalEncoder(ChunkedEncoder):
         self.chunk_multiple = chunk_multiple
 
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
-        """Return -1: all of the left context is seen, whatever ``left_context_frames`` says.
+        """Return -1: all of the left context is seen, regardless of ``left_context_frames``.
 
         Raises:
           UserError: the chunk does not give whole frames of output.

@@ -224,7 +224,7 @@ def _assemble(
 
 
 def _backoff_states(back: np.ndarray, states: int) -> np.ndarray:
-    """Return where each state backs off to, (S,); -1 for the one that does not.
+    """Return the back-off state of each state, (S,); -1 for the one without.
 
     Raises:
       UserError: there are several such states, a state has several back-off arcs, or they form a

@@ -38,7 +38,7 @@ def read_ngram(path: PathLike, symbols: Optional[Mapping[str, int]] = None) -> N
 
 
 def is_kenlm_binary(path: PathLike) -> bool:
-    """Return whether a file begins like a binary of KenLM; False for one that cannot be read."""
+    """Return whether a file begins like a KenLM binary; False if it cannot be read."""
     try:
         with open(path, "rb") as f:
             return f.read(len(_MAGIC)) == _MAGIC

@@ -142,7 +142,7 @@ def count_ngrams(stream: np.ndarray, vocab_size: int, order: int) -> List[Counts
 
 
 def _keys(stream: np.ndarray, numbers: np.ndarray, begin: int, k: int, vocab_size: int) -> np.ndarray:
-    """Return the keys of the k-grams from ``begin`` on; -1 where a sentence ends within."""
+    """Return the keys of the k-grams from ``begin`` on; -1 for those across a sentence end."""
     end = min(begin + _AT_ONCE, len(stream) - k + 1)
     prefix, word = numbers[begin:end].astype(np.int64), stream[begin + k - 1 : end + k - 1]
     crosses = (prefix < 0) | ((word == _BOS) & (k > 1))

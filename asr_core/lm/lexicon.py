@@ -16,7 +16,7 @@ Lexicon = List[Tuple[str, List[str]]]
 
 
 class Arc(NamedTuple):
-    """An arc of L: it reads a token and writes a word, either of them perhaps ``<eps>``."""
+    """An arc of L, which reads a token and writes a word; either may be ``<eps>``."""
 
     source: int
     dest: int

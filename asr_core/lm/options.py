@@ -8,7 +8,7 @@ from asr_core.utils.options import option
 
 @dataclass
 class LmOptions:
-    """Neural language model: where it is, and its sizes.
+    """Neural language model: its files and sizes.
 
     A checkpoint records the sizes of its model; a given size that contradicts them is refused.
     """

@@ -324,7 +324,7 @@ def _refuse_contradictions(
 
 
 def _same(one: object, other: object) -> bool:
-    """Return whether two values of an option agree; a list of one entry stands for equal ones."""
+    """Return whether two values of an option agree; a list of one entry equals its repetition."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         length = max(len(one), len(other))
         one, other = (v * length if len(v) == 1 else v for v in (one, other))

@@ -17,7 +17,7 @@ _ENCODER_HELP = "Kind of encoder; each kind has its own options."
 
 @dataclass(frozen=True)
 class CommonModelOptions(PredictorOptions, ChunkOptions):
-    """Model, whatever its encoder."""
+    """Model, for any encoder."""
 
     encoder: str = option(DEFAULT_ENCODER, _ENCODER_HELP, choices=ENCODERS)
     joiner_dim: int = option(512, "Width of the joiner.", at_least=1)

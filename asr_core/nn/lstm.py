@@ -6,7 +6,7 @@ from typing import Final, Tuple
 import torch
 from torch import Tensor, nn
 
-# torch's warnings about kernels that are slower than others, where there are no others
+# torch's warnings about kernels that are slower than others, if there are no others
 warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 

@@ -1,4 +1,4 @@
-"""A scored test set as one HTML page that needs neither network nor other files than audio."""
+"""A scored test set as one HTML page that needs no network, and no other files except audio."""
 
 from html import escape
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypedDict, cast

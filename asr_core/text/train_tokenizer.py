@@ -32,7 +32,7 @@ def train_tokenizer(
 
     Args:
       transcript: text file, one utterance a line.
-      lang_dir: where to write; made if need be.
+      lang_dir: output folder, created if necessary.
       vocab_size: number of tokens.
       model_type: ``unigram``, ``bpe`` or ``char``.
       fit: if the text does not allow ``vocab_size``, take the nearest size that it does, and log

@@ -116,7 +116,7 @@ def utterances_of(
 
     Args:
       refs, hyps: texts by utterance id.
-      speakers: by utterance id, where they are known.
+      speakers: known speakers by utterance id.
       mode: normalization of both, see :func:`~asr_core.text.normalize.normalize_text`.
       by_character: split into characters rather than words.
       missing: take an utterance without hypothesis as one of no words.

@@ -118,7 +118,7 @@ class RunCheckpoint:
 
         Args:
           content: the checkpoint.
-          path: where it is from, for messages.
+          path: file of the checkpoint, for messages.
 
         Raises:
           UserError: the checkpoint is of another model, optimizer, schedule or kind of features.
@@ -154,7 +154,7 @@ class RunCheckpoint:
     def _restore_rank(self, saved: List[Mapping[str, Any]]) -> None:
         """Restore the states that differ from rank to rank.
 
-        With another number of ranks than before, their random sources start afresh.
+        With another number of ranks than before, their random sources are reseeded.
 
         Args:
           saved: what each rank saved, by rank.

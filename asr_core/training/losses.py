@@ -10,7 +10,7 @@ loss                        weight
 ``simple_loss``             1 - w (1 - s), s = ``--simple-loss-scale``
 ``pruned_loss``             0.1 + 0.9 w
 ``rnnt_loss``               1, where ``--loss full`` sums over all alignments
-``ctc_loss``                ``--ctc-loss-scale``; 1 where it is the only loss with targets
+``ctc_loss``                ``--ctc-loss-scale``; 1 if it is the only loss with targets
 ``attention_decoder_loss``  ``--attention-decoder-loss-scale``
 ``intermediate_ctc_loss``   ``--intermediate-ctc-loss-scale``
 ``cr_loss``                 w times ``--cr-loss-scale``

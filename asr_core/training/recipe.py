@@ -1,4 +1,4 @@
-"""The name ``Recipe`` of version 0.1 for what is now :class:`AsrRecipe`."""
+"""The name that :class:`AsrRecipe` had in version 0.1, ``Recipe``."""
 
 from asr_core.training.asr_recipe import AsrRecipe as Recipe
 

@@ -107,7 +107,7 @@ class TrainingRun:
             return self.task.compute_loss(self.parts.model, batch, self.state.batch_idx_train + 1).loss
 
     def resume(self) -> None:
-        """Continue from the requested or the newest whole checkpoint; without one, start afresh.
+        """Continue from the requested or the newest whole checkpoint; without one, start a new run.
 
         Raises:
           UserError: the checkpoint is missing, damaged, or of another model.

@@ -34,7 +34,7 @@ class TrainState:
       count_before: reference batches up to that step.
       tot_loss: decaying sums of losses in this epoch.
       epoch_audio: seconds of audio, or other units of size, used in this epoch.
-      validation_due: a validation at this step was interrupted and has to be repeated.
+      validation_due: a validation at this step was interrupted and must be repeated.
       validated_at: the step after which the last validation took place.
       valid_loss: loss per frame of that validation.
       bad_in_a_row: consecutive skipped steps whose loss or gradient was not finite.

@@ -97,7 +97,7 @@ class TaskData(Protocol):
         """
 
     def memory_trials(self, device: torch.device) -> Optional[MemoryTrials]:
-        """Return the largest batches, to be tried on ``device`` before training; None: try none."""
+        """Return the largest batches, to try on ``device`` before training; None to try none."""
 
 
 class Measurement(NamedTuple):

@@ -13,7 +13,7 @@ def pick_device(name: str, index: int = 0) -> torch.device:
       index: index of the CUDA device.
 
     Raises:
-      UserError: CUDA is asked for and not there.
+      UserError: CUDA is requested but not available.
     """
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:

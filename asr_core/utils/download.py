@@ -24,7 +24,7 @@ def fetch(url: str, output: PathLike, *, gunzip: bool = False) -> None:
     Args:
       url: address of the file.
       output: path to write.
-      gunzip: the file is compressed by gzip; write what is in it. ``<output>.gz`` is used if it is
+      gunzip: the file is compressed by gzip; write its content. ``<output>.gz`` is used if it is
         there already.
 
     Raises:

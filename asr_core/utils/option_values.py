@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 
 def str2bool(text: object) -> bool:
-    """Read yes/true/t/y/1 and no/false/f/n/0, whatever the case."""
+    """Read yes/true/t/y/1 and no/false/f/n/0 in any case."""
     if isinstance(text, bool):
         return text
     low = str(text).lower()

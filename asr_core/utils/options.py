@@ -88,7 +88,7 @@ def option(
       choices: the only values allowed; a mapping is looked up when a value is checked.
       type: a converter from text, where the field's annotation does not say enough.
       aliases: further spellings, e.g. ``("--num_active_paths",)``.
-      presets: what a value of this option stands for: values of other options by name. Options
+      presets: for each value of this option, values of other options by name. Options
         given besides win.
       at_least, above, at_most, below, unless: see :class:`Bounds`; of a list, they hold for each
         entry. ``None`` is always accepted.

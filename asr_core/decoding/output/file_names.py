@@ -17,7 +17,7 @@ class ResultFiles:
     Attributes:
       folder: the files' folder.
       recogs, errs, summary: names.
-      key: name of the result; where a method has several, what their names begin with.
+      key: name of the result, or the common prefix of several results' names.
     """
 
     folder: Path

@@ -54,7 +54,7 @@ class EmbedOptions:
 
 @dataclass(frozen=True)
 class DetailOptions(EmbedOptions, ConfidenceOptions):
-    """Details: what is written besides the transcripts."""
+    """Details: records besides the transcripts."""
 
     write_timestamps: bool = option(False, "write the times of each token and word into timestamps-*.jsonl")
     write_nbest: int = option(
@@ -79,7 +79,7 @@ def check_details(opts: DetailOptions, skip_scoring: bool) -> None:
 
 @dataclass(frozen=True)
 class ScoreFilesOptions:
-    """Scoring: what is compared, and what is written."""
+    """Scoring: files to compare, and output."""
 
     ref: str = option("", "references; left out: those of the hypotheses' files, e.g. recogs-*.txt")
     normalize: str = option(
@@ -98,7 +98,7 @@ class ScoreFilesOptions:
 
 @dataclass(frozen=True)
 class ReportOptions(EmbedOptions):
-    """Report: what it shows, and where it goes."""
+    """Report: its content and file."""
 
     results: Tuple[str, ...] = option(
         (),

@@ -54,7 +54,7 @@ class Contexts(Protocol):
           valid: (N, S), true where there is one.
 
         Returns:
-          N caches; None where a code alone says everything.
+          N caches; None if codes need no cache.
         """
         ...
 

@@ -125,7 +125,7 @@ class FastBeamCore(FrameSynchronousSearch[ops.Frontier]):
 
     Attributes:
       arcs: the graph.
-      transitions: transitions of each frame since :meth:`start`, where they are kept.
+      transitions: transitions of each frame since :meth:`start`, if they are kept.
     """
 
     def __init__(

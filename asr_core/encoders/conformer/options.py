@@ -123,7 +123,7 @@ class ConformerOptions(ChunkOptions):
         _LARGE["front_end_channels"], "Channels of --front-end conv.", at_least=1
     )
     dropout: float = option(
-        0.1, "Dropout of all modules, where none of the next four options is given.", at_least=0, below=1
+        0.1, "Dropout of all modules, unless one of the next four options is given.", at_least=0, below=1
     )
     embed_dropout: Optional[float] = option(None, "Dropout of the front end's output.", at_least=0, below=1)
     ff_dropout: Optional[float] = option(None, "Dropout of the feed-forward modules.", at_least=0, below=1)
@@ -166,7 +166,7 @@ class ConformerOptions(ChunkOptions):
     )
 
     def rate(self, dropout: Optional[float]) -> float:
-        """Return the dropout rate of a module whose own option has this value."""
+        """Return the dropout rate of a module from the value of its own option."""
         return self.dropout if dropout is None else dropout
 
 

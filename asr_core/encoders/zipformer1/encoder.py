@@ -215,7 +215,7 @@ class Zipformer(ChunkedEncoder):
     def _draw_feature_masks(self, x: Tensor) -> List[Optional[Tensor]]:
         """Draw for each stack a mask (T', N, C) that hides the maskable channels of some frames.
 
-        Frames at the lowest rate are drawn, so that no stack can see what is hidden from another.
+        Frames at the lowest rate are drawn, so that no stack sees what is hidden from another.
         """
         num_frames, batch_size = x.size(0), x.size(1)
         longest = (num_frames + self.longest_step - 1) // self.longest_step

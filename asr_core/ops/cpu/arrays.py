@@ -11,7 +11,7 @@ from asr_core.ops.cpu.intrinsics import TypeOrValue, pointer_to
 # A kernel's parameter that is a contiguous tensor for the caller (0: none) and its address, an int,
 # inside the kernel.
 Address = Any
-# The zero of a float type, which tells functions for both types which one is meant.
+# The zero of a float type, by which functions for both types distinguish them.
 Zero = Union[np.float32, np.float64]
 
 

@@ -1,7 +1,7 @@
 """Frames of log-probabilities against a decoding graph: a time-synchronous beam search, and the
 lattice of what it kept.
 
-The search goes twice over an utterance. Forwards it remembers, for each frame, the graph's states
+The search passes over an utterance twice. Forwards it remembers, for each frame, the graph's states
 within the beam and the score of the best path to each. Backwards it walks the same arcs again, now
 knows the score of each in a whole path, and keeps those that are good enough: an arc that does not
 reach the lattice is never stored.

@@ -24,7 +24,7 @@ def _intrinsic(function: Callable[..., _Typed]) -> Callable[..., Any]:
 
 @_intrinsic
 def fetch_add(typingctx: object, pointer: types.Type) -> _Typed:
-    """Add 1 to the int64 at ``pointer`` in one indivisible step; return what it held."""
+    """Atomically add 1 to the int64 at ``pointer``; return its old value."""
 
     def codegen(context: BaseContext, builder: ir.IRBuilder, signature: object, args: _Values) -> ir.Value:
         return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")

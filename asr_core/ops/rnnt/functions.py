@@ -17,7 +17,7 @@ from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, Band, Counts, Lattice, fol
 
 
 def _times(scale: float, x: Tensor) -> Tensor:
-    """Return ``scale * x``, and 0 for scale 0 whatever x is."""
+    """Return ``scale * x``; 0 if the scale is 0, for any x."""
     return scale * x if scale != 0.0 else torch.zeros_like(x)
 
 

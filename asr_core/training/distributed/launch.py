@@ -89,7 +89,7 @@ def rank_info_from_environment(world_size: int = 1) -> Optional[RankInfo]:
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return ``wanted`` if nobody listens there on this machine, otherwise a free port.
+    """Return port ``wanted`` if it is free on this machine, otherwise another free port.
 
     Raises:
       UserError: no port is free.

@@ -266,7 +266,7 @@ class _PendingSum:
     """An all-reduce of a bucket of gradients under way.
 
     Attributes:
-      grads: the gradients to be replaced by their sums.
+      grads: gradients, which are replaced by their sums.
       flat: their elements one after the other (number of elements,), summed in place.
       work: the handle of ``torch.distributed``.
     """

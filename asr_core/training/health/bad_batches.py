@@ -54,7 +54,7 @@ class BadBatches:
         """Record that this step is left out.
 
         Args:
-          what: ``"loss"`` or ``"gradient"``, whichever is not finite.
+          what: the non-finite value, ``"loss"`` or ``"gradient"``.
           suspects: cuts of this rank that may be the cause, each a record of
             :meth:`TaskData.describe` with its ``value``.
 

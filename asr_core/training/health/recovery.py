@@ -4,7 +4,7 @@ Four things count as failure (:class:`DivergenceMonitor`): too many bad batches 
 scale of float16 below 1e-5; one that stays below 0.01; a loss that diverges. The loss diverges if
 for ``--reset-interval`` consecutive steps the loss per frame is above ``--divergence-factor`` times
 (0.05 + the lowest running average of the run, over about ``--reset-interval`` steps too). The 0.05
-is there because losses that are nearly zero may well triple without harm.
+allows losses near zero to triple, which is harmless.
 """
 
 import contextlib
@@ -101,7 +101,7 @@ class DivergenceMonitor:
 
 @dataclass(frozen=True)
 class GoodPoint:
-    """Weights that a run goes back to.
+    """Weights that a run can return to.
 
     Attributes:
       name: in words, for the log.

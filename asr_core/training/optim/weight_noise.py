@@ -1,4 +1,4 @@
-"""Variational noise on the weights, drawn anew in each step of training (Graves 2011)."""
+"""Variational noise on the weights, redrawn at each step of training (Graves 2011)."""
 
 import contextlib
 from typing import Dict, Iterator, List, Mapping, Tuple
