@@ -206,7 +206,7 @@ def test_functions_fit_on_a_screen():
 
 
 def test_no_test_imports_another():
-    """What tests share stands in conftest.py or test/helpers."""
+    """Shared code of tests is in conftest.py or test/helpers."""
     tests = {path.stem for path in python_files("test") if path.stem.startswith("test_")}
     wrong = [
         f"{path.relative_to(ROOT)}:{line} {module}"

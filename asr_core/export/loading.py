@@ -153,4 +153,4 @@ def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path) -> Tok
     for name in ("tokens.txt", "bpe.model"):
         if (model_path.parent / name).is_file():
             return Tokenizer.load(model_path.parent / name)
-    raise UserError(f"no tokens.txt or bpe.model beside {model_path}: give one with --tokens")
+    raise UserError(f"no tokens.txt or bpe.model next to {model_path}: give one with --tokens")

@@ -213,7 +213,7 @@ class _Builder:
         log_probs, backoffs = self.arpa.log_probs[order - 1][by_key], self.arpa.backoffs[order - 1][by_key]
         twice = np.flatnonzero(np.diff(keys) == 0)
         if len(twice):
-            raise UserError(f"{self._name(words[twice[0]])} is there twice")
+            raise UserError(f"{self._name(words[twice[0]])} occurs twice")
         is_end = words[:, -1] == self.arpa.symbols.get(EOS, -1)
         self.ends.append((states[is_end], log_probs[is_end]))
         keep = ~is_end

@@ -116,7 +116,7 @@ def count_errors(pairs: Sequence[Tuple[str, str]]) -> ErrorCounts:
 
 
 def align_words(ref: Sequence[str], hyp: Sequence[str]) -> List[Tuple[str, str]]:
-    """Return pairs (ref word, hyp word) with the fewest errors; :data:`NO_WORD` is a missing one."""
+    """Return pairs (ref, hyp) of words with the fewest errors; :data:`NO_WORD` for a gap."""
     return align(list(ref), list(hyp), NO_WORD)
 
 

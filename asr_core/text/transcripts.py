@@ -69,7 +69,7 @@ def _lines(path: Path) -> List[str]:
 
 def _put(texts: Dict[str, str], key: str, text: str) -> None:
     if key in texts:
-        raise ValueError(f"{key} is there twice")
+        raise ValueError(f"{key} occurs twice")
     texts[key] = text
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long it takes to come to the middle of an interrupted epoch, against lhotse's own
+"""Time to skip to the middle of an interrupted epoch, against lhotse's own
 DynamicBucketingSampler.
 
 Before anything is timed, the batch after the skip is compared with that of an uninterrupted epoch.

@@ -73,7 +73,7 @@ def step(module, options, am, lm, symbols, boundary, s_range, given_ranges=None)
 
 
 def work(program, folder, repeats, threads):
-    """What one process does: check values into a file, times to standard output."""
+    """Run one process: write check values to a file, times to standard output."""
     import numpy as np
     import torch
 

@@ -96,7 +96,7 @@ def inputs_of(shape, device):
 
 
 def work(program, folder, args):
-    """What one process does: results into a file, milliseconds of forward and of both, and
+    """Run one process: write results to a file, milliseconds of forward and of both, and
     megabytes, to standard output.
     """
     sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -28,7 +28,7 @@ def audio_cuts(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def feature_cuts(audio_cuts):
-    """The same cuts with stored features."""
+    """The cuts with stored features."""
     target = audio_cuts.parent.parent / "fbank" / audio_cuts.name
     compute_features(audio_cuts, target, DataOptions(), nj=1, progress=False)
     return target

@@ -1,4 +1,4 @@
-"""Errors of reading: of one cut, which is dropped, or of the whole run; told apart by their type."""
+"""Errors of reading: of one cut, which is dropped, or of the whole run, by their type."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""TSV files: what is read, and what is said about mistakes."""
+"""TSV files: reading, and messages about mistakes."""
 
 import pytest
 import soundfile

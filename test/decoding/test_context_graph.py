@@ -17,7 +17,7 @@ def run(graph, tokens):
 
 
 def by_hand(phrases, tokens, score):
-    """The same from the definition: completed phrases keep their bonus and nothing before them
+    """Compute the scores from the definition: completed phrases keep their bonus and nothing before them
     counts any more.
     """
     phrases = [tuple(p) for p in phrases if p]

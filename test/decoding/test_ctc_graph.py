@@ -194,7 +194,7 @@ def test_k2_found_the_same(toy_lang):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_k2_makes_the_same_lattices(seed):
-    """Where k2 is installed: the same number of arcs, best paths and sums."""
+    """k2, if installed, gives the same number of arcs, best paths and sums."""
     pytest.importorskip("k2")
     graph = ctc_topology(9) if seed % 3 == 0 else word_graph(seed, states=12, vocab_size=9)
     x, lens = frames(5, 40, 9, seed=seed, peak=3.0), torch.tensor([40, 0, 17, 33, 1])

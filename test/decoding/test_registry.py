@@ -1,4 +1,4 @@
-"""What decoding methods declare, and that they do what they declare."""
+"""Declarations of decoding methods, and that the methods keep to them."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -87,7 +87,7 @@ def batch_of(features):
 
 
 def test_a_new_method_is_found_by_its_name(model, monkeypatch):
-    """What docs/decoding.md says of adding a method: declare it, and put it into METHODS."""
+    """Adding a method, as documented: declare it, and put it into METHODS."""
 
     def reversed_greedy(job):
         found = METHODS["greedy_search"].search(job)

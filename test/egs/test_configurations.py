@@ -85,7 +85,7 @@ MANY = (
 
 
 def names_of(recipe):
-    """How a recipe's training is called to get each of its configurations."""
+    """Return the names that select each configuration of a recipe's training."""
     actions = parser_of(EGS / recipe / "train.py")._option_string_actions
     if "--model" in actions:
         return [f"{recipe} --model {name}" for name in actions["--model"].choices]

@@ -141,7 +141,7 @@ def test_mistakes_about_corpora(tmp_path):
 
 
 def fake_fsdd(path):
-    """An archive of the dataset's layout: each recording is a tone whose pitch tells the digit."""
+    """An archive of the dataset's layout: each recording is a tone whose pitch encodes the digit."""
     with tarfile.open(path / "free-spoken-digit-dataset-master.tar.gz", "w:gz", compresslevel=1) as archive:
         for digit in range(10):
             content = io.BytesIO()

@@ -9,7 +9,7 @@ from torch import Tensor
 def ctc_forced_align(
     log_probs: Tensor, lens: Tensor, tokens: List[List[int]], blank: int = 0
 ) -> Tuple[List[List[int]], Tensor]:
-    """Where each token begins in the most probable alignment of its sequence.
+    """Return the first frame of each token in the most probable alignment of its sequence.
 
     Args:
       log_probs: (N, T, V).

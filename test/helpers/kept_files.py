@@ -1,4 +1,4 @@
-"""What the tests of kept files and the script that made these files share: what is compared."""
+"""Code that the tests of kept files share with the script that made these files."""
 
 import json
 import shutil
@@ -93,7 +93,7 @@ def records(exp_dir):
 
 
 def resumed(name, *argv):
-    """What comes when a copy of a kept run goes on to the end of its second epoch.
+    """Return the results of continuing a copy of a kept run to the end of its second epoch.
 
     Args:
       name: which run, see :func:`training`.
@@ -165,7 +165,7 @@ def open_model(encoder, kind):
 
 
 def heard(encoder, kind):
-    """What a kept file's model makes of the made-up features.
+    """Return the output of a kept file's model for the made-up features.
 
     Files that stream get them chunk by chunk. All others get whole utterances, and causal models
     of which the chunk can be chosen, whole utterances in chunks as well.
@@ -209,7 +209,7 @@ def plain(hypotheses):
 
 
 def transcribed(encoder, kind):
-    """What the program for audio files says of two recordings with one of a run's files."""
+    """Return the transcripts of two recordings by the transcription program with a run's file."""
     files = ["data/audio/valid-0.wav", "data/audio/valid-1.wav"]
     common = ["--num-threads", 1, "--json", 1, "--device", "cpu"]
     if kind == "traced":
@@ -250,7 +250,7 @@ def sentence_scores(kind, folder):
 
 
 def script_scores(kind):
-    """What a kept script of a language model gives.
+    """Return the scores of a kept TorchScript language model.
 
     Returns:
       Costs of sentences (N, L), log-probabilities of what follows some tokens, and one token more.
@@ -266,7 +266,7 @@ def script_scores(kind):
 
 
 def perplexity(kind):
-    """What the program that measures perplexities prints of the kept validation data."""
+    """Return the printed perplexities of the kept validation data."""
     data = ["--lm-data", "lang/lm_data-valid.pt", "--device", "cpu"]
     return run("lm_perplexity", "--lm-type", kind, "--exp-dir", f"{kind}_lm", "--epoch", 1, *data)
 
@@ -279,7 +279,7 @@ def fused(kind):
 
 
 def scores():
-    """What the scoring program prints of the kept results of decoding."""
+    """Return what the scoring program prints for the kept results of decoding."""
     return run(
         "score",
         "--hyp",

@@ -42,12 +42,12 @@ def parser_of(path, *argv):
 
 
 def options_given(path, *argv):
-    """What program ``path`` reads from a command line: the parser's namespace."""
+    """Return the parser's namespace that program ``path`` reads from a command line."""
     return parser_of(path, *argv).parse_args(list(map(str, argv)))
 
 
 def training_of(path, *argv):
-    """What a train.py would train: ``(corpus, recipe)``, or ``()`` for an LM, and the params."""
+    """Return what a train.py would train: ``(corpus, recipe)``, or ``()`` for an LM, and params."""
 
     def stop(function, args, params):
         raise Parsed(args, params)

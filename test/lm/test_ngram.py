@@ -185,7 +185,7 @@ def test_write_and_read_again(tmp_path):
         ("\\end\\", "", r"expected \end\ after"),
         ("-0.35\tb c a\n\n\\end\\\n", "", ":23: the file ends after 2 of 3 3-grams"),
         ("-0.6\tb c", "-0.6\ta c", "the history of the 3-gram 'b c a' is not among the 2-grams"),
-        ("-0.6\tb c", "-0.6\ta b", "the 2-gram 'a b' is there twice"),
+        ("-0.6\tb c", "-0.6\ta b", "the 2-gram 'a b' occurs twice"),
         ("ngram 2=5", "ngram 3=5", ":3: expected the count of 2-grams"),
     ],
 )

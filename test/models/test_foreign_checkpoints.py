@@ -72,7 +72,7 @@ def as_flags(options):
 
 
 def training_checkpoint(golden, tag, batch_idx_train=4000, **changes):
-    """What icefall's trainer writes: states, and all its parameters at the top level."""
+    """A checkpoint as icefall's trainer writes it: states, and all parameters at the top level."""
     state = weights(golden, tag)
     options = configuration(golden, causal=tag.startswith("causal"))
     options.update(

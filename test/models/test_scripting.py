@@ -1,4 +1,4 @@
-"""What is left of a model after stripping can be scripted, and computes the same."""
+"""A stripped model can be scripted, and computes the same."""
 
 from typing import List, Tuple
 

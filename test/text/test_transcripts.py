@@ -50,7 +50,7 @@ def test_transcripts_of_all_kinds(tmp_path):
     "text, message",
     [
         ("", "is empty"),
-        ("a x\na y\n", ":2: a is there twice"),
+        ("a x\na y\n", ":2: a occurs twice"),
         ("{]\n", ":1:"),
         ("a:\tref=[1\n", ":1: damaged"),
         ("a:\tref=['x']\nb y\n", "neither"),

@@ -142,7 +142,7 @@ def load_calibrations(folder: Path) -> Dict[str, Calibration]:
         return maps
     except (OSError, ValueError, TypeError, AttributeError) as e:
         raise UserError(
-            f"{path} is damaged ({e}); make it anew with calibrate_confidence, or remove it"
+            f"{path} is damaged ({e}); recreate it with calibrate_confidence, or remove it"
         ) from e
 
 

@@ -55,7 +55,7 @@ class Exponentials(NamedTuple):
 
 
 def exp_rows(x: Tensor) -> Exponentials:
-    """Take the exponentials of the rows of x (B, T, C)."""
+    """Compute the exponentials of the rows of x (B, T, C)."""
     largest = x.amax(dim=-1)
     probs = (x - largest.unsqueeze(-1)).exp_()
     total = probs.sum(dim=-1)

@@ -1,4 +1,4 @@
-"""When words were said."""
+"""Times of words."""
 
 import random
 

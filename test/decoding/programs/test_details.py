@@ -1,4 +1,4 @@
-"""What decoding writes besides the words: times, confidences, n-best lists, reports."""
+"""Output of decoding besides the words: times, confidences, n-best lists, reports."""
 
 import json
 from html.parser import HTMLParser

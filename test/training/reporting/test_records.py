@@ -1,4 +1,4 @@
-"""What is recorded of a run, for each kind of reader."""
+"""Records of a run, for each kind of reader."""
 
 import math
 from types import SimpleNamespace
