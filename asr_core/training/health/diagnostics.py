@@ -152,9 +152,10 @@ class Diagnostics:
 
         return hook
 
-    def _grad_hook(self, name: str) -> Callable[[Tensor], None]:
-        def hook(grad: Tensor) -> None:
-            self.add(name, grad)
+    def _grad_hook(self, name: str) -> Callable[[Optional[Tensor]], None]:
+        def hook(grad: Optional[Tensor]) -> None:
+            if grad is not None:  # None where only other outputs of a function are used
+                self.add(name, grad)
 
         return hook
 

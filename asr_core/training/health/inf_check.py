@@ -4,7 +4,7 @@ Each hook waits for the device to examine a tensor, so they are registered only 
 """
 
 import logging
-from typing import Callable, Dict, Iterator, List
+from typing import Callable, Dict, Iterator, List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +73,9 @@ class InfCheck:
 
         return hook
 
-    def _tensor_hook(self, kind: str, name: str) -> Callable[[Tensor], None]:
-        def hook(grad: Tensor) -> None:
-            if kind not in self.found and not _is_finite(grad):
+    def _tensor_hook(self, kind: str, name: str) -> Callable[[Optional[Tensor]], None]:
+        def hook(grad: Optional[Tensor]) -> None:  # None where only other outputs of a function are used
+            if grad is not None and kind not in self.found and not _is_finite(grad):
                 self._report(kind, name)
 
         return hook

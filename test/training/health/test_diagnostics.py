@@ -30,6 +30,21 @@ def test_statistics_of_an_axis():
         np.testing.assert_allclose(got[name], values, rtol=1e-4, err_msg=name)
 
 
+class Halves(nn.Module):
+    """Two outputs of one function."""
+
+    def forward(self, x):
+        return x.chunk(2, dim=-1)
+
+
+def test_an_output_that_nobody_uses_has_no_statistics_of_gradients():
+    layer, halves = nn.Linear(2, 4), Halves()
+    diagnostics = Diagnostics(nn.ModuleList([layer, halves]))
+    halves(layer(torch.randn(3, 2)))[1].sum().backward()
+    text = diagnostics.text()
+    assert "1[1].grad, axis" in text and "1[0].grad, axis" not in text and "1[0].output, axis" in text
+
+
 def test_axes_that_change_and_large_ones():
     model = nn.Sequential(nn.Linear(3, 600))
     diagnostics = Diagnostics(model)

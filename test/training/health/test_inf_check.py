@@ -25,6 +25,20 @@ class Poison(nn.Module):
         return x / 0.0 if self.poison[0] else x * 1.0
 
 
+class Halves(nn.Module):
+    """Two outputs of one function."""
+
+    def forward(self, x):
+        return x.chunk(2, dim=-1)
+
+
+def test_an_output_that_nobody_uses_has_no_gradient_to_check():
+    layer, halves = nn.Linear(2, 4), Halves()
+    check = InfCheck(nn.ModuleList([layer, halves]))
+    halves(layer(torch.randn(3, 2)))[1].sum().backward()
+    assert check.found == {}
+
+
 def test_the_first_module_is_named(caplog):
     model = nn.Sequential(nn.Linear(2, 2), Poison(forward=True), nn.ReLU(), nn.Linear(2, 2))
     check = InfCheck(model)
