@@ -24,7 +24,7 @@ def main(
 
     Args:
       corpus: the recipe's corpus class.
-      defaults: defaults of the recipe's options, by name; they go before the corpus' own.
+      defaults: defaults of the recipe's options, by name; they take precedence over the corpus's.
       argv: the command line, by default this process'.
       more_options: adds options to the parser that the program has besides.
     """

@@ -38,7 +38,7 @@ def main(
       recipe: a subclass of :class:`~asr_core.training.asr_recipe.AsrRecipe`, where model, loss,
         data or optimizer differ from the usual; or a function that imports and returns it when
         training starts, so that ``--help`` needs no torch.
-      defaults: defaults of this recipe's options, by name; they come before the corpus' own.
+      defaults: defaults of this recipe's options, by name; they take precedence over the corpus's.
       argv: the command line; by default the process' own.
       encoders: the kinds of encoder that ``--encoder`` offers, the usual one first; the options are
         those of the chosen one.

@@ -245,7 +245,7 @@ class BatchLoader:
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_start_worker if workers else None,
-            # Without a generator of its own the loader draws from the caller's random state.
+            # Without its own generator, the loader draws from the caller's random state.
             generator=torch.Generator().manual_seed(self.seed),
             multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
         )

@@ -35,7 +35,7 @@ def open_cuts(name: PathLike, manifest_dir: PathLike, strategy: str) -> "CutSet"
     """Open a manifest or a Shar folder, in ``manifest_dir`` or elsewhere, lazily.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: there is no such manifest or folder.
     """
     places = [*manifest_places(manifest_dir, str(name), strategy), Path(name)]
     for path in places:

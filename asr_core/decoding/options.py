@@ -232,7 +232,7 @@ class StreamingSearchOptions(ChunkwiseFastBeamLimits, BiasingOptions, Distributi
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Where to compute, and on how many cores."""
+    """Device and number of CPU cores."""
 
     device: str = option(
         "auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")

@@ -257,7 +257,7 @@ def chosen_test_sets(corpus: Corpus, opts: TestOptions) -> Dict[str, "CutSet"]:
     They are those of ``--test-sets``, or else those of ``--test-cuts``, or else all of the corpus.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: there is no test set of that name.
     """
     wanted = [name.strip() for name in opts.test_sets.split(",") if name.strip()]
     sets = corpus.named_manifests(opts.test_cuts, "--test-cuts")

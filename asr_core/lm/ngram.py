@@ -15,7 +15,7 @@ from asr_core.lm.symbols import BOS, EOS, UNKNOWN
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
-NO_FINAL = -np.inf  # final weight of a state that has none of its own and backs off
+NO_FINAL = -np.inf  # final weight of a state that has none and backs off
 _UNKNOWN_LOG_PROB = -100.0 * LN10  # where a model has no <unk>
 
 

@@ -54,7 +54,7 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
         "--use-ctc 1 --enable-spec-aug 0.",
     )
     intermediate_ctc_stacks: Tuple[int, ...] = option(
-        (), "Encoder stacks, or layers, with a CTC head of their own in training, e.g. 2,4; from 1."
+        (), "Encoder stacks, or layers, with their own CTC heads in training, e.g. 2,4; from 1."
     )
     attention_decoder_dim: int = option(512, "Width of the attention decoder's layers.", at_least=1)
     attention_decoder_num_layers: int = option(6, "Layers of the attention decoder.", at_least=1)

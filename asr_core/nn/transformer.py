@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from asr_core.ops.limits import penalize_large
 
 # Attention scores beyond the limit get a penalty on a tenth of the batches: softmax is saturated
-# there, and has no gradient of its own that would bring them back. The penalty is small, since it
+# there, and has no gradient that would bring them back. The penalty is small, since it
 # adds up over all scores.
 _SCORE_LIMIT = 50.0
 _SCORE_PENALTY = 1.0e-4

@@ -71,7 +71,7 @@ def normalize_text(text: str, mode: str = "none") -> str:
       text: a transcript.
       mode: names of :data:`NORMALIZERS` joined by ``+``, applied from left to right: ``none``,
         ``lower``, ``upper``, ``nfkc`` (unify full-width and other compatible forms), ``no-tags``
-        (remove ``<...>`` and ``[...]``), ``no-punct`` (remove punctuation and symbols, but for
+        (remove ``<...>`` and ``[...]``), ``no-punct`` (remove punctuation and symbols, except
         apostrophes and hyphens within words, and marks within numbers), ``no-marks`` (remove
         accents).
 

@@ -156,7 +156,7 @@ class AsrRecipe(Task):
         return float(self.params["max_duration"]) / self.options.ref_duration
 
     def train_cuts(self) -> "CutSet":
-        """Return the training cuts; by default the corpus'."""
+        """Return the training cuts; by default those of the corpus."""
         return self.corpus.train_cuts()
 
     def valid_sets(self) -> Dict[str, "CutSet"]:

@@ -78,7 +78,7 @@ class FinetuneRecipe(AsrRecipe):
                 )
 
     def train_cuts(self) -> "CutSet":
-        """Return the cuts of ``--train-cuts``, or the corpus'."""
+        """Return the cuts of ``--train-cuts``, or those of the corpus."""
         names = [name.strip() for name in self.finetune.train_cuts.split(",") if name.strip()]
         if not names:
             return super().train_cuts()
@@ -88,7 +88,7 @@ class FinetuneRecipe(AsrRecipe):
         return first
 
     def valid_sets(self) -> Dict[str, "CutSet"]:
-        """Return the corpus' validation cuts and those of ``--valid-cuts``, by name."""
+        """Return the corpus's validation cuts and those of ``--valid-cuts``, by name."""
         own = super().valid_sets()
         more = self.corpus.named_manifests(self.finetune.valid_cuts, "--valid-cuts")
         return {**{name or self.corpus.name: cuts for name, cuts in own.items()}, **more} if more else own

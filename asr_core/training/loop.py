@@ -8,7 +8,7 @@ in this order in this file. What it does, at what price, and with which exceptio
   checkpoint, which is written whole or not at all. Records of steps that a killed run had not saved
   are dropped. With another number of processes than before, each batch is still used once, but
   steps consist of other batches, and dropout draws new random numbers.
-- *Several processes.* Each has batches of its own, and gradients are summed after the backward
+- *Several processes.* Each has its own batches, and gradients are summed after the backward
   pass, so that N processes make the step of one with N batches (see
   :mod:`~asr_core.training.distributed.world`). Decisions that all must share (to skip, to stop, to
   go back) rest on values exchanged at each step.

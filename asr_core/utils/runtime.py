@@ -24,7 +24,7 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    # No block of its own for large tensors; never trim the heap; let it grow by 64 MiB at a time.
+    # No separate block for large tensors; never trim the heap; let it grow by 64 MiB at a time.
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
     return all(bool(mallopt(name, value)) for name, value in settings)
 

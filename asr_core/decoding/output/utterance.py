@@ -31,7 +31,7 @@ class Decoded:
 
     Attributes:
       cut_id: id of its cut.
-      text: its transcript in the corpus' manifest.
+      text: its transcript in the corpus's manifest.
       hypotheses: the answer of each of the method's results, by the result's name.
       audio_seconds: its duration.
       compute_seconds: its share of the time that its batch took in encoder and search.

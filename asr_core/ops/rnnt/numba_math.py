@@ -85,7 +85,7 @@ def _row_max(x: TypeOrValue) -> Callable:
 
 def _row_max_by_bits(x: TypeOrValue) -> float:
     """Compare x (C,) as integers: a maximum of integers is vectorised, one of floats is not (NaN
-    has rules of its own).
+    has its own rules).
     """
     largest = int32(-2147483648)
     for i in range(x.size):
