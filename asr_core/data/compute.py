@@ -7,7 +7,7 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from lhotse.features.base import Features
@@ -21,10 +21,11 @@ from asr_core.data.manifest import cuts_of_span, join_manifests, write_cuts
 from asr_core.data.manifest_lines import count_lines, digest_of
 from asr_core.data.options import FeatureOptions
 from asr_core.data.parallel import dask_client, process_map
+from asr_core.data.preparation_options import FbankOptions
 from asr_core.data.read_errors import short_reason
 from asr_core.data.storage import FlatFeaturesWriter
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
+from asr_core.utils.files import atomic_path, write_text_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,44 +82,27 @@ class _Job:
         return Path(self.folder) / f"{self.number:04d}{suffix}"
 
 
-def compute_parts(
-    parts: Sequence[str],
-    opts: FeatureOptions,
-    *,
-    src_dir: PathLike,
-    output_dir: PathLike,
-    prefix: str = "",
-    perturb_speed: bool = False,
-    nj: int = 1,
-    dask_scheduler: str = "",
-) -> None:
+def compute_parts(opts: FbankOptions) -> None:
     """Compute and store the features of parts of a corpus, except those that have a manifest.
-
-    Args:
-      parts: names of the parts; "" for a corpus of a single manifest.
-      opts: the features to compute.
-      src_dir: folder of cut manifests without features, or of lhotse's recordings and supervisions.
-      output_dir: folder for features and for the cut manifests that point to them.
-      prefix: prefix of the manifests' names.
-      perturb_speed: store the parts whose names begin with "train" at speeds 0.9 and 1.1, too.
-      nj: number of processes.
-      dask_scheduler: address of a Dask scheduler whose cluster computes instead of processes.
 
     Raises:
       UserError: see :func:`compute_features`; or no Dask scheduler answers.
     """
-    start = f"{prefix}_" if prefix else ""
-    targets = {part: Path(output_dir) / f"{start}cuts{part and '_'}{part}.jsonl.gz" for part in parts}
+    start = f"{opts.prefix}_" if opts.prefix else ""
+    targets = {  # the part "" is a corpus of a single manifest
+        part: Path(opts.output_dir) / f"{start}cuts{part and '_'}{part}.jsonl.gz"
+        for part in opts.parts or ("",)
+    }
     for target in targets.values():
         if target.is_file():
             logging.info("%s exists; skipped", target)
     waiting = {part: target for part, target in targets.items() if not target.is_file()}
-    client = dask_client(dask_scheduler) if dask_scheduler and waiting else None
+    client = dask_client(opts.dask_scheduler) if opts.dask_scheduler and waiting else None
     try:
         for part, target in waiting.items():
-            source = _source_of(Path(src_dir), prefix, part, target.name)
-            perturb = perturb_speed and part.startswith("train")
-            done = compute_features(source, target, opts, nj=nj, speed_perturb=perturb, client=client)
+            source = _source_of(Path(opts.src_dir), opts.prefix, part, target.name)
+            perturb = opts.perturb_speed and part.startswith("train")
+            done = compute_features(source, target, opts, nj=opts.nj, speed_perturb=perturb, client=client)
             hours, dropped = done.seconds / 3600, len(done.dropped)
             logging.info(
                 "%s: %d cuts, %.2f hours, %d left out as unreadable", target, done.cuts, hours, dropped

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator, List, Sequence
 from lhotse import MonoCut, Recording, RecordingSet
 
 from asr_core.data.manifest import write_cuts
+from asr_core.data.preparation_options import NoiseOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
@@ -16,34 +17,23 @@ if TYPE_CHECKING:
 _SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
 
 
-def noise_windows(
-    recordings: Iterable[Recording],
-    sample_rate: int,
-    *,
-    window: float,
-    min_duration: float,
-    keep_short: bool,
-) -> List["Cut"]:
+def noise_windows(recordings: Iterable[Recording], opts: NoiseOptions) -> List["Cut"]:
     """Cut recordings into windows.
 
-    Args:
-      recordings: recordings of noise.
-      sample_rate: sample rate of the cuts; other rates are resampled when read.
-      window: seconds of a cut.
-      min_duration: windows that are not longer than this many seconds are left out,
-      keep_short: except recordings that are shorter than a window themselves.
+    Windows that are not longer than ``opts.min_duration`` are left out, but with
+    ``opts.keep_short`` not those of recordings that are shorter than a window themselves.
     """
     cuts: List["Cut"] = []
     for recording in recordings:
-        if recording.sampling_rate != sample_rate:
-            recording = recording.resample(sample_rate)
+        if recording.sampling_rate != opts.sample_rate:
+            recording = recording.resample(opts.sample_rate)
         start = 0.0
         while start < recording.duration:
-            length = min(window, recording.duration - start)
-            if length > min_duration or (start == 0.0 and keep_short):
+            length = min(opts.window, recording.duration - start)
+            if length > opts.min_duration or (start == 0.0 and opts.keep_short):
                 name = f"{recording.id}-{len(cuts)}"
                 cuts.append(MonoCut(name, start, round(length, 4), 0, recording=recording))
-            start += window
+            start += opts.window
     return cuts
 
 
@@ -76,33 +66,17 @@ def found_recordings(folder: PathLike) -> Iterator[Recording]:
             logging.warning("left out %s: %s", path, type(e).__name__)
 
 
-def write_noise_cuts(
-    target: PathLike,
-    *,
-    folder: PathLike = "",
-    manifests: Sequence[PathLike] = (),
-    sample_rate: int = 16000,
-    window: float = 10.0,
-    min_duration: float = 5.0,
-    keep_short: bool = True,
-) -> None:
-    """Write a manifest of noise, from ``manifests`` of recordings or else from a ``folder``.
-
-    Args:
-      target: manifest to write.
-      folder: folder of recordings, searched with all its subfolders.
-      manifests: manifests of recordings.
-      sample_rate, window, min_duration, keep_short: see :func:`noise_windows`.
+def write_noise_cuts(opts: NoiseOptions) -> None:
+    """Write a manifest of noise, from manifests of recordings or else from a folder.
 
     Raises:
       UserError: the folder or a manifest is missing, or there is no usable noise in it.
     """
-    recordings = listed_recordings(manifests) if manifests else found_recordings(folder)
-    cuts = noise_windows(
-        recordings, sample_rate, window=window, min_duration=min_duration, keep_short=keep_short
-    )
+    found = listed_recordings(opts.recordings) if opts.recordings else found_recordings(opts.noise_dir)
+    cuts = noise_windows(found, opts)
     if not cuts:
-        source = ", ".join(map(str, manifests)) or folder
+        source = ", ".join(opts.recordings) or opts.noise_dir
         raise UserError(f"no usable noise ({', '.join(sorted(_SUFFIXES))}) in {source}")
-    write_cuts(cuts, target)
-    logging.info("%s: %d cuts, %.2f hours", target, len(cuts), sum(c.duration for c in cuts) / 3600)
+    write_cuts(cuts, opts.output)
+    hours = sum(cut.duration for cut in cuts) / 3600
+    logging.info("%s: %d cuts, %.2f hours", opts.output, len(cuts), hours)

@@ -4,7 +4,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import soundfile
 from lhotse import CutSet
@@ -12,6 +12,7 @@ from lhotse.cut import MonoCut
 
 from asr_core.data.features import read_audio
 from asr_core.data.manifest import make_cut, write_cuts
+from asr_core.data.preparation_options import TsvOptions
 from asr_core.text.normalize import normalize_text
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, write_text_atomic
@@ -36,38 +37,19 @@ class TsvLine:
     text: str
 
 
-def write_tsv_manifests(
-    files: Mapping[str, PathLike],
-    output_dir: PathLike,
-    *,
-    prefix: str,
-    transcript: PathLike = "",
-    normalize: str = "none",
-    on_bad_line: str = "error",
-    sample_rate: int = 16000,
-    nj: int = 1,
-) -> None:
-    """Write the cut manifests of TSV files.
-
-    Args:
-      files: the TSV file of each part.
-      output_dir: folder for ``<prefix>_cuts_<part>.jsonl.gz``.
-      prefix: prefix of the manifests' names.
-      transcript: also write the transcripts of the part "train" to this file, one a line; "": do
-        not.
-      normalize, on_bad_line: see :func:`read_tsv`.
-      sample_rate, nj: see :func:`cuts_of_lines`.
+def write_tsv_manifests(opts: TsvOptions) -> None:
+    """Write the cut manifests of TSV files, and the training transcripts if they are asked for.
 
     Raises:
       UserError: a file is malformed, or none of its recordings can be read; nothing is written
         then.
     """
-    lines = {part: read_tsv(path, on_bad_line, normalize) for part, path in files.items()}
-    made = {part: cuts_of_lines(some, sample_rate, nj) for part, some in lines.items()}
+    lines = {part: read_tsv(path, opts.on_bad_line, opts.normalize) for part, path in opts.files.items()}
+    made = {part: cuts_of_lines(some, opts.sample_rate, opts.nj) for part, some in lines.items()}
     for part, (cuts, left_out) in made.items():
-        target = Path(output_dir) / f"{prefix}_cuts_{part}.jsonl.gz"
-        if part == "train" and transcript:
-            write_text_atomic(transcript, "".join(f"{c.supervisions[0].text}\n" for c in cuts))
+        target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
+        if part == "train" and opts.transcript:
+            write_text_atomic(opts.transcript, "".join(f"{c.supervisions[0].text}\n" for c in cuts))
         write_cuts(cuts, target)
         hours = sum(c.duration for c in cuts) / 3600
         logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), hours, left_out)

@@ -17,13 +17,5 @@ def build(opts: LstmOptions, feature_dim: int) -> Tuple[Conv2dSubsamplingNarrow,
     """
     if not opts.causal:
         raise UserError("--causal 0: an LSTM sees only the past; leave it out")
-    encoder = LstmEncoder(
-        num_layers=opts.num_encoder_layers,
-        encoder_dim=opts.encoder_dim,
-        hidden_dim=opts.rnn_hidden_size,
-        feedforward_dim=opts.dim_feedforward,
-        dropout=opts.dropout,
-        chunk_size=opts.chunk_size,
-        left_context_frames=opts.left_context_frames,
-    )
+    encoder = LstmEncoder(opts)
     return Conv2dSubsamplingNarrow(feature_dim, opts.encoder_dim, SwooshR(), opts.dropout), encoder

@@ -1,11 +1,12 @@
 """An encoder of LSTM layers with projection, after icefall's ``lstm_transducer_stateless``."""
 
-from typing import List, Sequence, Tuple
+from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from asr_core.encoders.frame_causal import FrameCausalEncoder
+from asr_core.encoders.lstm.options import LstmOptions
 from asr_core.nn.lstm import LstmLayer
 from asr_core.nn.module_list import module_list
 from asr_core.nn.scaling import ActivationDropoutAndLinear, BiasNorm, ScaledLinear
@@ -53,36 +54,25 @@ class LstmEncoder(FrameCausalEncoder):
     """Layers of :class:`LstmEncoderLayer` at the rate of the front end.
 
     Args:
-      num_layers: number L of layers.
-      encoder_dim, hidden_dim, feedforward_dim, dropout: see :class:`LstmEncoderLayer`; widths D and
-        H.
-      chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`; the
-        output does not depend on them.
+      opts: number L of layers, widths D (``encoder_dim``) and H (``rnn_hidden_size``), dropout. The
+        output does not depend on its chunks.
       chunk_multiple: 50 Hz frames per frame of the front end.
     """
 
-    def __init__(
-        self,
-        num_layers: int = 12,
-        encoder_dim: int = 512,
-        hidden_dim: int = 1024,
-        feedforward_dim: int = 2048,
-        dropout: float = 0.1,
-        chunk_size: Sequence[int] = (-1,),
-        left_context_frames: Sequence[int] = (-1,),
-        chunk_multiple: int = 2,
-    ) -> None:
-        super().__init__(True, chunk_size, left_context_frames, chunk_multiple)
-        if min(num_layers, encoder_dim, hidden_dim, feedforward_dim) < 1 or not 0 <= dropout < 1:
+    def __init__(self, opts: LstmOptions, chunk_multiple: int = 2) -> None:
+        super().__init__(True, opts.chunk_size, opts.left_context_frames, chunk_multiple)
+        dim, hidden_dim, feedforward_dim = opts.encoder_dim, opts.rnn_hidden_size, opts.dim_feedforward
+        num_layers, dropout = opts.num_encoder_layers, opts.dropout
+        if min(num_layers, dim, hidden_dim, feedforward_dim) < 1 or not 0 <= dropout < 1:
             raise ValueError(
                 "the number of layers and their widths must be positive, and dropout at least 0 and below 1"
             )
         self.output_downsampling_factor = 1
-        self.encoder_dim = (encoder_dim,) * num_layers
-        self.output_dim = encoder_dim
+        self.encoder_dim = (dim,) * num_layers
+        self.output_dim = dim
         self.hidden_dim = hidden_dim
         self.layers = module_list(
-            [LstmEncoderLayer(encoder_dim, hidden_dim, feedforward_dim, dropout) for _ in range(num_layers)]
+            [LstmEncoderLayer(dim, hidden_dim, feedforward_dim, dropout) for _ in range(num_layers)]
         )
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:

@@ -2,10 +2,13 @@
 options.
 """
 
+import dataclasses
+
 import pytest
 import torch
 
 from asr_core.encoders.lstm.encoder import LstmEncoder
+from asr_core.encoders.lstm.options import LstmOptions
 from asr_core.encoders.states import select_states, stack_states
 from asr_core.models.build import build_model
 from asr_core.models.options import options_class
@@ -17,16 +20,20 @@ TINY = dict(
 )
 
 
-def encoder(**kwargs):
+SIZES = LstmOptions(
+    num_encoder_layers=3, encoder_dim=12, rnn_hidden_size=16, dim_feedforward=20,
+    chunk_size=(4,), left_context_frames=(-1,),
+)  # fmt: skip
+
+
+def encoder(**changes):
     torch.manual_seed(0)
-    return LstmEncoder(
-        **{**dict(num_layers=3, encoder_dim=12, hidden_dim=16, feedforward_dim=20, chunk_size=(4,)), **kwargs}
-    ).eval()
+    return LstmEncoder(dataclasses.replace(SIZES, **changes)).eval()
 
 
 @pytest.mark.parametrize("hidden_dim", [16, 12])  # the latter without projection
 def test_chunks_of_streams_are_the_whole_utterance(hidden_dim):
-    net = encoder(hidden_dim=hidden_dim)
+    net = encoder(rnn_hidden_size=hidden_dim)
     x = torch.randn(2, 15, 12)
     dims = net.state_batch_dims()
     with torch.no_grad():
@@ -45,7 +52,7 @@ def test_chunks_of_streams_are_the_whole_utterance(hidden_dim):
 
 
 def test_a_layer_by_its_formula():
-    net = encoder(num_layers=1)
+    net = encoder(num_encoder_layers=1)
     layer = net.layers[0]
     x = torch.randn(2, 7, 12)
     with torch.no_grad():

@@ -1,0 +1,70 @@
+"""Options of the preparation of data; light, so that ``--help`` needs no torch."""
+
+from dataclasses import dataclass
+from typing import Dict, Tuple
+
+from asr_core.data.options import FeatureOptions
+from asr_core.utils.options import option
+
+
+@dataclass
+class FbankOptions(FeatureOptions):
+    """Features: kind, input, output and workers."""
+
+    src_dir: str = option(
+        "data/manifests",
+        "folder of the cut manifests without features, or of lhotse's recordings and supervisions",
+    )
+    output_dir: str = option("data/fbank", "folder for features and for the cut manifests that point to them")
+    prefix: str = option("", "how the manifests' names begin: <prefix>_cuts_<part>.jsonl.gz")
+    parts: Tuple[str, ...] = option(
+        ("train", "valid", "test"),
+        "parts, separated by commas; those whose manifest is already in --output-dir are skipped; "
+        "'' for the only manifest of a corpus, <prefix>_cuts.jsonl.gz",
+    )
+    perturb_speed: bool = option(
+        False, "store the parts whose names begin with train at speeds 0.9 and 1.1 too"
+    )
+    nj: int = option(2, "number of processes")
+    dask_scheduler: str = option(
+        "", "address of a Dask scheduler whose cluster computes instead, e.g. tcp://node1:8786"
+    )
+
+
+@dataclass
+class NoiseOptions:
+    """Noise: recordings, windows and output."""
+
+    noise_dir: str = option("", "folder of recordings, searched with all its subfolders")
+    recordings: Tuple[str, ...] = option(
+        (), "instead of a folder: manifests of recordings as lhotse writes them, separated by commas"
+    )
+    output: str = option("data/manifests/musan_cuts.jsonl.gz", "manifest to write")
+    sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
+    window: float = option(10.0, "seconds of a cut", above=0)
+    min_duration: float = option(5.0, "windows that are not longer than this are left out")
+    keep_short: bool = option(True, "but recordings shorter than a window are kept, however short")
+
+
+@dataclass
+class TsvOptions:
+    """TSV files: inputs, treatment of bad lines, output."""
+
+    train: str = option("", "TSV file of training recordings")
+    valid: str = option("", "TSV file of validation recordings")
+    test: str = option("", "TSV file of test recordings")
+    output_dir: str = option("data/manifests", "folder for <prefix>_cuts_<part>.jsonl.gz")
+    prefix: str = option("custom", "how the manifests' names begin")
+    transcript: str = option("", "also write the training transcripts to this file, one a line")
+    normalize: str = option("none", "case of the transcripts", choices=("none", "lower", "upper"))
+    on_bad_line: str = option(
+        "error", "a malformed line ends the program, or is skipped with a warning", choices=("error", "skip")
+    )
+    sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
+    nj: int = option(2, "number of threads that read audio")
+
+    @property
+    def files(self) -> Dict[str, str]:
+        """The TSV files that were given, by part."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {part: path for part, path in parts.items() if path}
