@@ -1,5 +1,6 @@
 """The first, streaming Zipformer that its options describe."""
 
+import dataclasses
 from typing import Tuple
 
 from asr_core.encoders.chunk_options import decoding_chunk
@@ -19,18 +20,7 @@ def build(opts: Zipformer1Options, feature_dim: int) -> Tuple[Conv2dSubsamplingZ
         raise UserError("--causal 0: this encoder is always causal, leave it out")
     chunk_size, left_context_frames = _chunks(opts)
     encoder = Zipformer(
-        num_encoder_layers=opts.num_encoder_layers,
-        feedforward_dims=opts.feedforward_dims,
-        nhead=opts.nhead,
-        encoder_dims=opts.encoder_dims,
-        attention_dims=opts.attention_dims,
-        encoder_unmasked_dims=opts.encoder_unmasked_dims,
-        zipformer_downsampling_factors=opts.zipformer_downsampling_factors,
-        cnn_module_kernels=opts.cnn_module_kernels,
-        short_chunk_size=opts.short_chunk_size,
-        num_left_chunks=opts.num_left_chunks,
-        chunk_size=chunk_size,
-        left_context_frames=left_context_frames,
+        dataclasses.replace(opts, chunk_size=chunk_size, left_context_frames=left_context_frames)
     )
     return Conv2dSubsamplingZipformer1(feature_dim, encoder.encoder_dim[0]), encoder
 

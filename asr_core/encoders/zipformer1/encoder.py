@@ -10,6 +10,7 @@ from asr_core.encoders.chunked import ChunkedEncoder
 from asr_core.encoders.entries import expand_entries
 from asr_core.encoders.zipformer1.layer import ZipformerEncoderLayer
 from asr_core.encoders.zipformer1.modules import AttentionDownsample, SkipFirst, WeightedSum
+from asr_core.encoders.zipformer1.options import Zipformer1Options
 from asr_core.encoders.zipformer1.stack import DownsampledZipformerEncoder, ZipformerEncoder
 from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask
 from asr_core.nn.module_list import module_list
@@ -22,60 +23,42 @@ Stack = Union[ZipformerEncoder, DownsampledZipformerEncoder]
 class Zipformer(ChunkedEncoder):
     """Stacks of layers at different frame rates, on 50 Hz frames.
 
-    It is always causal; only attention sees whole chunks. Each argument that is a sequence has one
-    entry per stack, or a single one for all.
+    It is always causal; only attention sees whole chunks.
 
     Args:
-      num_encoder_layers: layers of each stack.
-      feedforward_dims: width inside the feed-forward modules.
-      nhead: attention heads.
-      encoder_dims: width of each stack; widths may only grow.
-      attention_dims: width of all queries of a layer.
-      encoder_unmasked_dims: channels that training never masks.
-      zipformer_downsampling_factors: reduction of the frame rate inside each stack.
-      cnn_module_kernels: taps of the causal convolutions.
+      opts: the options. Each list has one entry per stack, or a single one for all; ``chunk_size``
+        and ``left_context_frames``, for evaluation and streaming, must not be empty, see
+        :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
       dropout: dropout rate of the feed-forward modules and the positional encoding.
       pos_dim: width of the positional queries per head.
       warmup_batches: batch count after which layers and skip connections are rarely left out.
-      short_chunk_size: the longest chunk of training (50 Hz frames) below the whole utterance.
-      num_left_chunks: chunks of left context in training; -1 for all.
-      chunk_size, left_context_frames: for evaluation and streaming, see
-        :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
     """
 
     def __init__(
         self,
-        num_encoder_layers: Sequence[int] = (2, 4, 3, 2, 4),
-        feedforward_dims: Sequence[int] = (1024, 1024, 2048, 2048, 1024),
-        nhead: Sequence[int] = (8, 8, 8, 8, 8),
-        encoder_dims: Sequence[int] = (384, 384, 384, 384, 384),
-        attention_dims: Sequence[int] = (192, 192, 192, 192, 192),
-        encoder_unmasked_dims: Sequence[int] = (256, 256, 256, 256, 256),
-        zipformer_downsampling_factors: Sequence[int] = (1, 2, 4, 8, 2),
-        cnn_module_kernels: Sequence[int] = (31, 31, 31, 31, 31),
+        opts: Zipformer1Options,
+        *,
         dropout: float = 0.1,
         pos_dim: int = 4,
         warmup_batches: float = 4000.0,
-        short_chunk_size: int = 50,
-        num_left_chunks: int = 4,
-        chunk_size: Sequence[int] = (16,),
-        left_context_frames: Sequence[int] = (64,),
     ) -> None:
-        super().__init__(True, tuple(chunk_size), tuple(left_context_frames))
+        super().__init__(True, opts.chunk_size, opts.left_context_frames)
         self.output_downsampling_factor = 2
-        self.downsampling_factor = tuple(zipformer_downsampling_factors)
+        self.downsampling_factor = opts.zipformer_downsampling_factors
         num_stacks = len(self.downsampling_factor)
         self.longest_step = max(self.downsampling_factor)
-        self.num_encoder_layers = _per_stack("num_encoder_layers", num_encoder_layers, num_stacks)
-        self.feedforward_dims = _per_stack("feedforward_dims", feedforward_dims, num_stacks)
-        self.nhead = _per_stack("nhead", nhead, num_stacks)
-        self.encoder_dim = _per_stack("encoder_dims", encoder_dims, num_stacks)
+        self.num_encoder_layers = _per_stack("num_encoder_layers", opts.num_encoder_layers, num_stacks)
+        self.feedforward_dims = _per_stack("feedforward_dims", opts.feedforward_dims, num_stacks)
+        self.nhead = _per_stack("nhead", opts.nhead, num_stacks)
+        self.encoder_dim = _per_stack("encoder_dims", opts.encoder_dims, num_stacks)
         self.output_dim = self.encoder_dim[-1]
-        self.attention_dims = _per_stack("attention_dims", attention_dims, num_stacks)
-        self.encoder_unmasked_dims = _per_stack("encoder_unmasked_dims", encoder_unmasked_dims, num_stacks)
-        self.cnn_module_kernels = _per_stack("cnn_module_kernels", cnn_module_kernels, num_stacks)
-        self.short_chunk_size = short_chunk_size
-        self.num_left_chunks = num_left_chunks
+        self.attention_dims = _per_stack("attention_dims", opts.attention_dims, num_stacks)
+        self.encoder_unmasked_dims = _per_stack(
+            "encoder_unmasked_dims", opts.encoder_unmasked_dims, num_stacks
+        )
+        self.cnn_module_kernels = _per_stack("cnn_module_kernels", opts.cnn_module_kernels, num_stacks)
+        self.short_chunk_size = opts.short_chunk_size
+        self.num_left_chunks = opts.num_left_chunks
         self._check()
         self.encoders = module_list(
             [self._make_stack(i, dropout, pos_dim, warmup_batches) for i in range(num_stacks)]
