@@ -2,7 +2,8 @@
 
 import logging
 import math
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Dict, Iterator, List, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from asr_core.utils.options import from_params
 _LARGEST_EXPONENT = 700.0  # exp() overflows above about 709
 
 
+@dataclass(eq=False)
 class LmData:
     """The batches of language-model training.
 
@@ -30,36 +32,24 @@ class LmData:
     ``lens`` (N,) as :func:`asr_core.lm.neural.pad_tokens` makes them, ``sentences`` (N,), their
     numbers in the archive, and ``batch_idx``, its position in the epoch.
 
-    Args:
+    Attributes:
       train, valid: the token data.
       opts: batch size and longest sentence.
       seed: seed of the order of batches.
       rank, world_size: this process among those that share an epoch.
-
-    Attributes:
       num_dropped: always 0; :meth:`report` counts the sentences that are too long before training.
       valid_sets: the one validation set, which has no name.
     """
 
-    num_dropped: int = 0
-    valid_sets: Sequence[str] = ("",)
+    num_dropped: ClassVar[int] = 0
+    valid_sets: ClassVar[Sequence[str]] = ("",)
 
-    def __init__(
-        self,
-        train: LmArchive,
-        valid: LmArchive,
-        opts: LmTrainOptions,
-        *,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.train = train
-        self.valid = valid
-        self.opts = opts
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+    train: LmArchive
+    valid: LmArchive
+    opts: LmTrainOptions
+    seed: int
+    rank: int = 0
+    world_size: int = 1
 
     def train_batches(self, epoch: int, skip_batches: int = 0, bucket_run: int = 0) -> Iterator[Batch]:
         """Yield this rank's batches of one epoch, see :class:`~asr_core.training.task.TaskData`."""
