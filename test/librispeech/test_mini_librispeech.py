@@ -73,7 +73,7 @@ def test_mini_libri_prepares_in_seconds(mini_libri):
             ["--stage", 1, "--stop_stage", 1, "--dl-dir", "nowhere"],
             "no folder nowhere/LibriSpeech/train-clean-100; run stage 0, or give",
         ),
-        (["--stage", 5, "--data-dir", "/dev/null/data"], "cannot make the folder /dev/null/data"),
+        (["--stage", 5, "--data-dir", "/dev/null/data"], "cannot create the folder /dev/null/data"),
         (
             ["--stage", 5, "--data-dir", "/tmp/nowhere"],
             "no /tmp/nowhere/manifests/librispeech_supervisions_train-clean-100.jsonl.gz; run stage 1 first",
