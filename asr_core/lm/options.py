@@ -54,9 +54,9 @@ class LmTrainOptions:
 class RnnOptions:
     """Sizes of the LSTM language model."""
 
-    embedding_dim: int = option(2048, "width of the token embeddings")
-    hidden_dim: int = option(2048, "width of the LSTM layers")
-    num_layers: int = option(3, "number of LSTM layers")
+    embedding_dim: int = option(2048, "width of the token embeddings", at_least=1)
+    hidden_dim: int = option(2048, "width of the LSTM layers", at_least=1)
+    num_layers: int = option(3, "number of LSTM layers", at_least=1)
     tie_weights: bool = option(True, "one matrix for the embeddings and the output layer")
 
 
@@ -64,10 +64,10 @@ class RnnOptions:
 class TransformerOptions:
     """Sizes of the transformer language model."""
 
-    encoder_dim: int = option(768, "width of the layers")
-    embedding_dim: int = option(768, "width of the token embeddings")
-    dim_feedforward: int = option(2048, "width inside the feed-forward modules")
-    nhead: int = option(8, "attention heads")
-    num_layers: int = option(12, "number of layers")
+    encoder_dim: int = option(768, "width of the layers", at_least=1)
+    embedding_dim: int = option(768, "width of the token embeddings", at_least=1)
+    dim_feedforward: int = option(2048, "width inside the feed-forward modules", at_least=1)
+    nhead: int = option(8, "attention heads", at_least=1)
+    num_layers: int = option(12, "number of layers", at_least=1)
     tie_weights: bool = option(True, "one matrix for the embeddings and the output layer")
-    dropout: float = option(0.1, "share of the activations set to zero in training")
+    dropout: float = option(0.1, "share of the activations set to zero in training", at_least=0, below=1)

@@ -207,11 +207,15 @@ def test_every_sentence_once_an_epoch_whoever_takes_it():
         (["--max-sent-len", "0"], "at least 1"),
         (["--lm-data", "none.pt"], "no language-model data none.pt"),
         (["--hidden-dim", "13"], "--embedding-dim and --hidden-dim"),
+        (["--num-layers", "0"], "--num-layers must be at least 1, got 0"),
+        (["--embedding-dim", "-1"], "--embedding-dim must be at least 1, got -1"),
+        (["--lm-type", "transformer", "--dropout", "1"], "--dropout must be at least 0 and below 1, got 1"),
     ],
 )
 def test_mistakes_end_with_one_line(options, words, data, tmp_path, capsys):
     (tmp_path / "metrics.jsonl").write_text("")
-    train(data, tmp_path, "rnn", *options, status=1)
+    lm_type = "transformer" if "transformer" in options else "rnn"
+    train(data, tmp_path, lm_type, *options, status=1)
     assert words in capsys.readouterr().err
 
 
