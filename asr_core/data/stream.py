@@ -19,6 +19,7 @@ from lhotse.shar.readers.lazy import LazySharIterator
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef, at_speed
 from asr_core.data.filter import CutFilter, CutLike, CutSummary, SupervisionSummary
 from asr_core.data.manifest_lines import open_lines
+from asr_core.utils.errors import UserError
 
 _CHUNK = 512  # cuts that are tokenized together: enough for SentencePiece to work at full speed
 _DROPPED = -1.0  # replaces the duration of a cut that cannot be used
@@ -101,7 +102,15 @@ class LineStream(_Indexed):
                 yield LineRef(line, self.speed)
 
     def _view(self, ref: CutRef) -> CutLike:
-        return view_of_line(ref.line, ref.speed) if isinstance(ref, (LineRef, SharRef)) else ref
+        if not isinstance(ref, (LineRef, SharRef)):
+            return ref
+        try:
+            return view_of_line(ref.line, ref.speed)
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise UserError(
+                f"{self.path} is not a manifest of cuts, or is damaged: "
+                f"{ref.line[:60]!r} is not a cut in JSON"
+            ) from e
 
     def with_speed(self, speed: float) -> "LineStream":
         """See :class:`CutStream`."""

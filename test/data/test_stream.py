@@ -1,5 +1,6 @@
 """Streams: light reading changes nothing, and later passes are as the first."""
 
+import pytest
 from batches import data_options, lazy
 from lhotse import CutSet
 from lhotse.utils import fastcopy
@@ -10,6 +11,7 @@ from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.data.module import AsrDataModule
 from asr_core.data.stream import open_stream, view_of_line
+from asr_core.utils.errors import UserError
 
 
 def test_a_view_tells_what_the_cut_tells(feature_cuts, audio_cuts):
@@ -27,6 +29,15 @@ def test_a_view_tells_what_the_cut_tells(feature_cuts, audio_cuts):
                         view.num_frames == (real.num_frames or 0)
                         and view.supervisions[0].text == real.supervisions[0].text
                     )
+
+
+@pytest.mark.parametrize("line", ["{", '{"a": 1}', "[1, 2]", '{"type": "MonoCut", "id": "1"}'])
+def test_a_line_that_is_no_cut_is_one_line_with_the_file(line, tmp_path):
+    path = tmp_path / "cuts.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(UserError, match="cuts.jsonl is not a manifest of cuts, or is damaged: ") as e:
+        list(streams.LineStream(path, None).items())
+    assert "\n" not in str(e.value)
 
 
 def test_later_passes_are_as_the_first(feature_cuts):
