@@ -6,7 +6,7 @@ from typing import Collection, Mapping, Optional, Sequence, Type
 
 from asr_core.data.corpus import Corpus
 from asr_core.data.options import DataOptions, FeatureOptions, TestDataOptions
-from asr_core.decoding.output.options import DetailOptions, ScoreOptions
+from asr_core.decoding.output.options import RecordOptions, ScoreOptions
 from asr_core.encoders.chunk_options import CHUNK_OPTIONS
 from asr_core.models.options import options_class
 from asr_core.utils.errors import UserError
@@ -90,8 +90,8 @@ def add_result_options(
 ) -> None:
     """Add the options of scoring and of records; n-best lists are for whole utterances only."""
     add_options(parser, ScoreOptions, defaults)
-    names = [f.name for f in dataclasses.fields(DetailOptions) if not (streaming and f.name == "write_nbest")]
-    add_options(parser, DetailOptions, defaults, only=names)
+    names = [f.name for f in dataclasses.fields(RecordOptions) if not (streaming and f.name == "write_nbest")]
+    add_options(parser, RecordOptions, defaults, only=names)
 
 
 def parse(parser: Parser, corpus: Type[Corpus], argv: Optional[Sequence[str]]) -> AttributeDict:

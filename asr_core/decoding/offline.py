@@ -13,7 +13,7 @@ from asr_core.decoding.encoding import collate, encode_features, supervised_feat
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.method import BEST, Job, Results, Transcripts
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.output.options import DetailOptions
+from asr_core.decoding.output.options import RecordOptions
 from asr_core.decoding.output.utterance import Decoded, transcript_of
 from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import get_method
@@ -75,7 +75,7 @@ class OfflineDecoder:
       chunk: chunk of a causal model; None for others.
       resources: resources of the method besides the model.
       references: makes references of transcripts; None unless the method is an oracle.
-      details: options of details besides the answers.
+      records: what is wanted besides the answers.
       device: device of the model.
     """
 
@@ -84,7 +84,7 @@ class OfflineDecoder:
     chunk: Optional[Chunk] = None
     resources: Resources = Resources()
     references: Optional[MakeReferences] = None
-    details: DetailOptions = DetailOptions()
+    records: RecordOptions = RecordOptions()
     device: torch.device = torch.device("cpu")
 
     def decode(self, batches: Iterable[Batch]) -> Iterator[Decoded]:
@@ -99,8 +99,8 @@ class OfflineDecoder:
             job = self._job(x, x_lens, [transcript_of(cut) for cut in cuts])
             results = search(job)
             spent = time.perf_counter() - begin
-            if self.details.write_confidence:
-                results = _with_confidences(job, results, self.details)
+            if self.records.write_confidence:
+                results = _with_confidences(job, results, self.records)
             # a batch's time is shared out by duration
             total = sum(cut.duration for cut in cuts)
             for i, cut in enumerate(cuts):
@@ -108,7 +108,7 @@ class OfflineDecoder:
                     cut,
                     {name: lists[i][0] for name, lists in results.items()},
                     compute_seconds=spent * cut.duration / total,
-                    nbest=results[BEST][i] if self.details.write_nbest else (),
+                    nbest=results[BEST][i] if self.records.write_nbest else (),
                 )
 
     def _job(self, x: Tensor, x_lens: Tensor, texts: Sequence[str]) -> Job:
@@ -120,11 +120,11 @@ class OfflineDecoder:
             chunk=self.chunk,
             resources=self.resources,
             references=self.references(texts) if self.references else None,
-            num_best=max(1, self.details.write_nbest),
+            num_best=max(1, self.records.write_nbest),
         )
 
 
-def _with_confidences(job: Job, results: Results, details: DetailOptions) -> Results:
+def _with_confidences(job: Job, results: Results, records: RecordOptions) -> Results:
     """Return the results with confidences; a hypothesis of several results is evaluated once."""
     places: Dict[_Identity, int] = {}
     rows: List[int] = []
@@ -134,7 +134,7 @@ def _with_confidences(job: Job, results: Results, details: DetailOptions) -> Res
             if places.setdefault(_identity(row, hypothesis), len(rows)) == len(rows):
                 rows.append(row)
                 hypotheses.append(hypothesis)
-    done = with_confidences(job, rows, hypotheses, details)
+    done = with_confidences(job, rows, hypotheses, records)
 
     def confident(row: int, hypothesis: Hypothesis) -> Hypothesis:
         return hypothesis._replace(confidences=done[places[_identity(row, hypothesis)]].confidences)

@@ -52,7 +52,7 @@ def decode(
         chunk=session.chunk,
         resources=session.load_resources(lm),
         references=_references(session.method.references, session.corpus, session.tokenizer),
-        details=opts.details,
+        records=opts.records,
         device=session.device,
     )
     for name, cuts in session.test_sets.items():

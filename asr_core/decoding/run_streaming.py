@@ -48,8 +48,8 @@ def streaming_decode(
     resources = session.load_resources()
     for name, cuts in session.test_sets.items():
         searching = streaming_search(session.model, search, resources)
-        if opts.details.write_confidence:
-            searching = ConfidentSearch(searching, session.model, search, opts.details)
+        if opts.records.write_confidence:
+            searching = ConfidentSearch(searching, session.model, search, opts.records)
         encoder = cast(StreamingModel, session.model)  # a session of streams has refused other models
         streams: StreamBatch["Cut"] = StreamBatch(encoder, searching, chunk.size, session.device)
         loader = _TimedLoader(session.data.test_dataloader(cuts))

@@ -21,7 +21,7 @@ from asr_core.decoding.model_loading import (
 from asr_core.decoding.options import SearchOptions, TestOptions
 from asr_core.decoding.output.collector import ResultCollector
 from asr_core.decoding.output.file_names import ResultFiles
-from asr_core.decoding.output.options import DetailOptions, ScoreOptions, check_details
+from asr_core.decoding.output.options import RecordOptions, ScoreOptions, check_record_options
 from asr_core.decoding.output.records import RecordFormatter
 from asr_core.decoding.output.utterance import Decoded
 from asr_core.decoding.protocol import RecognitionModel
@@ -51,7 +51,7 @@ class SessionOptions:
     """The options of a decoding session.
 
     Attributes:
-      checkpoint, test, scoring, details, data: see their classes.
+      checkpoint, test, scoring, records, data: see their classes.
       model: model options that the user gave.
       chunk: chunk options that the user gave.
       features: the form of the features, where the user gave it.
@@ -61,7 +61,7 @@ class SessionOptions:
     checkpoint: CheckpointOptions
     test: TestOptions
     scoring: ScoreOptions
-    details: DetailOptions
+    records: RecordOptions
     data: DataOptions
     model: Mapping[str, object]
     chunk: Mapping[str, object]
@@ -79,14 +79,14 @@ class SessionOptions:
             checkpoint=from_params(CheckpointOptions, params),
             test=from_params(TestOptions, params),
             scoring=from_params(ScoreOptions, params),
-            details=from_params(DetailOptions, params),
+            records=from_params(RecordOptions, params),
             data=from_params(DataOptions, params),
             model=model_overrides(params),
             chunk={name: params[name] for name in CHUNK_OPTIONS if name in params},
             features={name: params[name] for name in _FEATURES if name in params},
             record=dict(params),
         )
-        check_details(opts.details, opts.test.skip_scoring)
+        check_record_options(opts.records, opts.test.skip_scoring)
         check_normalization(opts.scoring.normalize or "none")
         return opts
 
@@ -126,7 +126,7 @@ class DecodingSession:
         self.opts = opts
         self.search = search
         self.method = get_method(search.decoding_method)
-        if opts.details.write_nbest:
+        if opts.records.write_nbest:
             check_nbest(self.method)
         self.test_sets = chosen_test_sets(corpus, opts.test)
         setup_cpu(opts.test.num_threads)
@@ -168,7 +168,7 @@ class DecodingSession:
         formatter = RecordFormatter.for_run(
             self.model.geometry,
             self.tokenizer,
-            self.opts.details,
+            self.opts.records,
             method=self.method.name,
             chunk_size=-1 if self.chunk is None else self.chunk.size,
             folder=self._exp_dir,

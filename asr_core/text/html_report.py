@@ -142,7 +142,7 @@ def _rows(
 ) -> List[str]:
     speaker_of = {u.cut_id: u.speaker or UNKNOWN_SPEAKER for u in utterances}
     rows = []
-    for cut_id, pairs in score.details:
+    for cut_id, pairs in score.alignments:
         c = count_errors(pairs)
         rate = "" if c.ref_len == 0 else f"{c.wer:.1f}"
         cells = [f"<td>{escape(cut_id)}</td><td>{escape(speaker_of[cut_id])}</td>"]

@@ -62,7 +62,7 @@ class Score:
     Attributes:
       total: counts over all utterances.
       per_utterance: (errors, reference words) of each utterance, in order of their ids.
-      details: id and alignment of each utterance, see :func:`align_words`.
+      alignments: id and alignment of each utterance, see :func:`align_words`.
       subs: number of substitutions of each pair of words (ref, hyp).
       ins, dels: number of insertions and deletions of each word.
       words: for each word [correct, substituted in ref, substituted in hyp, inserted, deleted].
@@ -70,7 +70,7 @@ class Score:
 
     total: ErrorCounts = field(default_factory=ErrorCounts)
     per_utterance: List[Tuple[int, int]] = field(default_factory=list)
-    details: List[Tuple[str, List[Tuple[str, str]]]] = field(default_factory=list)
+    alignments: List[Tuple[str, List[Tuple[str, str]]]] = field(default_factory=list)
     subs: "Counter[Tuple[str, str]]" = field(default_factory=Counter)
     ins: "Counter[str]" = field(default_factory=Counter)
     dels: "Counter[str]" = field(default_factory=Counter)
@@ -100,7 +100,7 @@ def score_utterances(utterances: Iterable[Utterance]) -> Score:
     for utterance in sorted(utterances, key=lambda u: u.cut_id):
         pairs = align_words(utterance.ref, utterance.hyp)
         errors = sum(_count(score, r, h) for r, h in pairs)
-        score.details.append((utterance.cut_id, pairs))
+        score.alignments.append((utterance.cut_id, pairs))
         score.per_utterance.append((errors, len(utterance.ref)))
         score.total.ref_len += len(utterance.ref)
     return score
@@ -255,7 +255,7 @@ def format_errs(score: Score) -> str:
         "INSERTIONS:, PER-WORD STATS:",
         "",
         "PER-UTT DETAILS: corr or (ref->hyp)  ",
-        *(f"{cut_id}:\t" + " ".join(_merged(pairs)) for cut_id, pairs in score.details),
+        *(f"{cut_id}:\t" + " ".join(_merged(pairs)) for cut_id, pairs in score.alignments),
         "",
         "SUBSTITUTIONS: count ref -> hyp",
         *(f"{n}   {ref} -> {hyp}" for n, (ref, hyp) in _descending(score.subs)),

@@ -48,7 +48,7 @@ def by_speaker(utterances: Sequence[Utterance], score: Score) -> List[SpeakerRow
     """
     speaker_of = {u.cut_id: u.speaker or UNKNOWN_SPEAKER for u in utterances}
     groups: Dict[str, List[ErrorCounts]] = defaultdict(list)
-    for cut_id, pairs in score.details:
+    for cut_id, pairs in score.alignments:
         groups[speaker_of[cut_id]].append(count_errors(pairs))
     rows = []
     for speaker, each in groups.items():

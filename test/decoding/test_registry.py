@@ -14,7 +14,7 @@ from asr_core.decoding.method import BEST, Head, Job, Method
 from asr_core.decoding.methods.names import MethodNames
 from asr_core.decoding.offline import OfflineDecoder, encode, search
 from asr_core.decoding.options import SearchOptions
-from asr_core.decoding.output.options import DetailOptions
+from asr_core.decoding.output.options import RecordOptions
 from asr_core.decoding.registry import ALIASES, METHODS, check_head, get_method
 from asr_core.decoding.resources import Resource, Resources
 from asr_core.utils.errors import UserError
@@ -68,7 +68,7 @@ def test_lists_take_one_search(model, name, monkeypatch):
     monkeypatch.setitem(METHODS, name, dataclasses.replace(method, search=counted))
     features = utterances(3)
     decoder = OfflineDecoder(
-        model=model, opts=SearchOptions(decoding_method=name), details=DetailOptions(write_nbest=2)
+        model=model, opts=SearchOptions(decoding_method=name), records=RecordOptions(write_nbest=2)
     )
     decoded = list(decoder.decode([batch_of(features)]))
     assert len(jobs) == 1 and jobs[0].num_best == 2

@@ -32,7 +32,7 @@ def players_for(
     if not opts.embed_audio:
         return linked_players(audio, folder)
     order = sorted(
-        zip((errors for errors, _ in score.per_utterance), (cut_id for cut_id, _ in score.details)),
+        zip((errors for errors, _ in score.per_utterance), (cut_id for cut_id, _ in score.alignments)),
         key=lambda x: (-x[0], x[1]),
     )
     return embedded_players(audio, order, opts.embed_limit)

@@ -53,8 +53,8 @@ class EmbedOptions:
 
 
 @dataclass(frozen=True)
-class DetailOptions(EmbedOptions, ConfidenceOptions):
-    """Details: records besides the transcripts."""
+class RecordOptions(EmbedOptions, ConfidenceOptions):
+    """Records: what is written besides the transcripts."""
 
     write_timestamps: bool = option(False, "write the times of each token and word into timestamps-*.jsonl")
     write_nbest: int = option(
@@ -65,7 +65,7 @@ class DetailOptions(EmbedOptions, ConfidenceOptions):
     )
 
 
-def check_details(opts: DetailOptions, skip_scoring: bool) -> None:
+def check_record_options(opts: RecordOptions, skip_scoring: bool) -> None:
     """Refuse options that contradict each other.
 
     Raises:

@@ -10,7 +10,7 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.method import BEST
 from asr_core.decoding.output.calibration import FILE_NAME, Calibration, kind_of, load_calibrations
 from asr_core.decoding.output.file_names import ResultFiles
-from asr_core.decoding.output.options import DetailOptions
+from asr_core.decoding.output.options import RecordOptions
 from asr_core.decoding.output.timestamps import FRAME_SHIFT, TimedWord, timed_words, token_times
 from asr_core.decoding.output.utterance import Decoded
 from asr_core.decoding.output.word_confidence import aggregate
@@ -36,7 +36,7 @@ class RecordFormatter:
 
     tokenizer: Tokenizer
     frame_seconds: float
-    opts: DetailOptions = DetailOptions()
+    opts: RecordOptions = RecordOptions()
     kind: str = ""
     calibration: Optional[Calibration] = None
 
@@ -44,7 +44,7 @@ class RecordFormatter:
     def for_run(
         geometry: FrameGeometry,
         tokenizer: Tokenizer,
-        opts: DetailOptions,
+        opts: RecordOptions,
         *,
         method: str,
         chunk_size: int,
