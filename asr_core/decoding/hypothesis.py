@@ -1,6 +1,6 @@
 """Results of searches."""
 
-from typing import List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional
 
 
 class Hypothesis(NamedTuple):
@@ -21,11 +21,6 @@ class Hypothesis(NamedTuple):
     log_prob: float
     words: Optional[List[str]] = None
     confidences: Optional[List[float]] = None
-
-
-def one_best(lists: Sequence[Sequence[Hypothesis]]) -> List[Hypothesis]:
-    """Return the first hypothesis of each n-best list."""
-    return [hypotheses[0] for hypotheses in lists]
 
 
 class GreedyAnswer:

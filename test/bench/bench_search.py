@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+from answers import one_best  # noqa: E402
 from golden_search import batches, expected, golden_model, load_golden  # noqa: E402
 
 from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions  # noqa: E402
-from asr_core.decoding.hypothesis import one_best  # noqa: E402
 from asr_core.decoding.transducer.fast_beam import fast_beam_search  # noqa: E402
 from asr_core.decoding.transducer.greedy import greedy_search  # noqa: E402
 from asr_core.decoding.transducer.modified_beam import modified_beam_search  # noqa: E402

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from answers import one_best
 from toy_scorers import exact_score, scorer_sets
 from toy_search import log_probs, random_batch, small_model
 
 from asr_core.decoding.beam_options import BeamOptions
 from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
-from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.transducer import alsd
 from asr_core.decoding.transducer.alsd import alignment_length_sync_search
 

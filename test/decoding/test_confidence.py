@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from answers import one_best
 from recognition import answers
 from tiny import OPTIONS, PIECES, tiny_model, utterances
 from toy_search import log_probs, random_batch, small_model
@@ -21,7 +22,6 @@ from asr_core.decoding.confidence import (
 )
 from asr_core.decoding.ctc.greedy import ctc_greedy_search
 from asr_core.decoding.encoding import collate
-from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.method import Job
 from asr_core.decoding.offline import encode, search
 from asr_core.decoding.options import SearchOptions

@@ -8,6 +8,7 @@ from collections import defaultdict
 
 import pytest
 import torch
+from answers import one_best
 from recognition import recognize
 from tiny import OPTIONS, PIECES, utterances
 from toy_ctc import MODEL, add, collapse, dictionary_search, frames
@@ -16,7 +17,6 @@ from asr_core.decoding.beam_options import BeamOptions, LogitOptions
 from asr_core.decoding.ctc.greedy import StreamingCtcGreedySearch, ctc_greedy_search
 from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
 from asr_core.decoding.encoding import collate
-from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import streaming_search
 from asr_core.decoding.streaming import StreamBatch, decode_streams

@@ -7,11 +7,11 @@ from collections import defaultdict
 
 import pytest
 import torch
+from answers import one_best
 from toy_scorers import exact_score, neural, scorer_sets
 from toy_search import all_paths, initial_length, log_sum, random_batch, small_model
 
 from asr_core.decoding.beam_options import BeamOptions
-from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.scorers.rescoring import LM_SCALES, LODR_LM_SCALES, LODR_SCALES, rescore
 from asr_core.decoding.transducer.graves_beam import graves_beam_search
 from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search

@@ -7,10 +7,10 @@ from collections import defaultdict
 
 import pytest
 import torch
+from answers import one_best
 from toy_search import all_paths, initial_length, log_probs, log_sum, random_batch, small_model
 
 from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions, LogitOptions
-from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.transducer.fast_beam import fast_beam_search
 from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.decoding.transducer.internal_lm import internal_log_probs

@@ -4,11 +4,11 @@ from collections import defaultdict
 
 import pytest
 import torch
+from answers import one_best
 from golden_search import batches, expected, golden_model, load_golden
 from toy_search import initial_length, log_probs, random_batch, small_model
 
 from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions, GreedyOptions
-from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.transducer.context_table import ContextTable
 from asr_core.decoding.transducer.fast_beam import StreamingFastBeamSearch, fast_beam_search
 from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search

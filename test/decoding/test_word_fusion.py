@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from answers import one_best
 from forced_align import ctc_forced_align
 from toy_ctc import MODEL, add, collapse, frames
 from toy_scorers import CPU, scorer_sets
@@ -15,7 +16,6 @@ from toy_search import random_batch, small_model
 
 from asr_core.decoding.beam_options import BeamOptions
 from asr_core.decoding.ctc.prefix_beam import StreamingCtcPrefixSearch, ctc_prefix_beam_search
-from asr_core.decoding.hypothesis import one_best
 from asr_core.decoding.scorers.context_graph import ContextGraph
 from asr_core.decoding.scorers.token_scorers import ContextScorer, NgramScorer
 from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights

@@ -10,6 +10,7 @@ from recognition import recognize
 
 from asr_core.bin import train
 from asr_core.data.filter import DropReport
+from asr_core.data.module import Survey
 from asr_core.decoding.encoding import collate
 from asr_core.decoding.model_loading import load_checkpoint_model
 from asr_core.decoding.options import SearchOptions
@@ -21,7 +22,6 @@ from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.models.options import options_of
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.lm_recipe import LmRecipe
-from asr_core.training.reporting.startup_report import DataSummary
 from asr_core.utils.options import from_params
 
 L = "librispeech/ASR"
@@ -269,7 +269,7 @@ def small(recipe_class):
             return {"": []}
 
         def report_data(self, data, train_cuts, valid_sets):
-            return DataSummary(15, 15.0)
+            return Survey(utterances=15, seconds=15.0, tokens=45)
 
     return Small
 

@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from asr_core.data.filter import DropReport
+from asr_core.data.module import Survey
 from asr_core.nn.scaling import Balancer, ScheduledFloat, Whiten
 from asr_core.training import loop
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.loss_options import LossOptions
 from asr_core.training.optimizer_options import OptimizerOptions
 from asr_core.training.options import LoopOptions, SpeechOptions
-from asr_core.training.reporting.startup_report import DataSummary
 from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.options import AttributeDict, defaults_of
 
@@ -124,7 +124,7 @@ class FakeRecipe(AsrRecipe):
         return None  # the fake model cannot be searched
 
     def report_data(self, data, train_cuts, valid_sets):
-        return DataSummary(3 * BATCHES, 0.48 * BATCHES)
+        return Survey(utterances=3 * BATCHES, seconds=0.48 * BATCHES, tokens=9 * BATCHES)
 
 
 CORPUS = SimpleNamespace(train_cuts=lambda: [], valid_cuts=lambda: [])

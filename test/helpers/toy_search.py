@@ -3,9 +3,9 @@
 import math
 
 import torch
+from answers import one_best
 from golden_search import SearchModel
 
-from asr_core.decoding.hypothesis import one_best
 from asr_core.predictors import LstmPredictor
 
 

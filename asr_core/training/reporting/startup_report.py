@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Mapping
 
@@ -15,19 +14,6 @@ if TYPE_CHECKING:
     from asr_core.data.module import AsrDataModule, Survey
 
 _SHOWN = 5  # cuts named in a message
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """Contents of a training set, for data modules without a survey.
-
-    Attributes:
-      utterances: number of usable utterances.
-      seconds: their duration, or their size in another unit of the task.
-    """
-
-    utterances: int
-    seconds: float
 
 
 def report_data(
