@@ -115,6 +115,14 @@ def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Ten
     return out
 
 
+def first_not_finite(weights: Mapping[str, object]) -> str:
+    """Return the name of the first entry with a number that is not finite, or an empty string."""
+    for name, value in weights.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            return name
+    return ""
+
+
 def ema_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
     """Return the exponential average of a checkpoint's weights, with their dtypes.
 

@@ -80,6 +80,7 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
+    refuse_unreadable(path)
     try:
         with warnings.catch_warnings():  # torch warns of pickle protocols before it refuses them
             warnings.simplefilter("ignore")
@@ -94,6 +95,25 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(content).__name__}")
     return icefall_names.convert(content)
+
+
+class UnreadableCheckpoint(UserError):
+    """A checkpoint that may be whole, but that the system does not let this process read."""
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Check that the system lets this process read a file, before anything calls it damaged.
+
+    Raises:
+      UnreadableCheckpoint: it does not.
+    """
+    try:
+        with path.open("rb") as f:
+            f.read(1)
+    except OSError as e:
+        raise UnreadableCheckpoint(
+            f"cannot read {path}: {e.strerror or e}; it need not be damaged, see to its permissions and disk"
+        ) from e
 
 
 def _load(path: Path) -> object:

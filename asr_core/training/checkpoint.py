@@ -1,4 +1,4 @@
-"""Saving the state of a run, finding it again, and continuing exactly from it."""
+"""Saving the state of a run, and continuing exactly from it."""
 
 import logging
 import os
@@ -6,13 +6,13 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 from torch import nn
 
 from asr_core.models.averaging import numbered
-from asr_core.models.checkpoint import load_checkpoint_file
+from asr_core.models.checkpoint import load_checkpoint_file, refuse_unreadable
 from asr_core.nn.scaling import load_training_state, training_state
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.optim.averaging import ModelAverage
@@ -202,6 +202,7 @@ def read_whole(path: Path) -> Dict[str, Any]:
     Raises:
       UserError: it is damaged or cut off, or holds no model.
     """
+    refuse_unreadable(path)
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
@@ -213,66 +214,6 @@ def read_whole(path: Path) -> Dict[str, Any]:
     if "model" not in content:
         raise UserError(f"{path} holds no model")
     return content
-
-
-def find_start(
-    exp_dir: Path, start_epoch: int = 1, start_batch: int = 0
-) -> Optional[Tuple[Path, Dict[str, Any]]]:
-    """Find the checkpoint to continue from.
-
-    Damaged files are named in a warning and passed over.
-
-    Args:
-      exp_dir: folder of the run.
-      start_epoch: if above 1, the checkpoint is that of the epoch before.
-      start_batch: if above 0, the checkpoint is that of this step. Without either it is the one
-        that got furthest.
-
-    Returns:
-      Path and content of the checkpoint, or None for a new run.
-
-    Raises:
-      UserError: the requested checkpoint is missing or damaged, or all checkpoints are damaged.
-    """
-    if start_batch > 0 or start_epoch > 1:
-        if start_batch > 0:
-            path, flag = exp_dir / f"checkpoint-{start_batch}.pt", f"--start-batch {start_batch}"
-        else:
-            path, flag = exp_dir / f"epoch-{start_epoch - 1}.pt", f"--start-epoch {start_epoch}"
-        if not path.is_file():
-            raise UserError(f"no {path}, which {flag} asks for")
-        return path, read_whole(path)
-    epoch = _newest_whole(exp_dir, "epoch")
-    furthest = epoch[1].get("batch_idx_train", 0) if epoch else -1
-    batch = _newest_whole(exp_dir, "checkpoint", furthest)
-    found = batch or epoch
-    if found is None and (numbered(exp_dir, "epoch") or numbered(exp_dir, "checkpoint")):
-        raise UserError(
-            f"every checkpoint in {exp_dir} is damaged; "
-            "to start from scratch, remove them or choose another --exp-dir"
-        )
-    return found
-
-
-def find_common_start(
-    world: SingleProcess, exp_dir: Path, start_epoch: int = 1, start_batch: int = 0
-) -> Optional[Tuple[Path, Dict[str, Any]]]:
-    """Return on all ranks what :func:`find_start` returns on rank 0."""
-    found = find_start(exp_dir, start_epoch, start_batch) if world.is_main else None
-    path = world.from_main(found[0] if found else None)
-    return None if path is None else found or (path, read_whole(path))
-
-
-def _newest_whole(exp_dir: Path, kind: str, above: int = -1) -> Optional[Tuple[Path, Dict[str, Any]]]:
-    """Return the newest undamaged ``<kind>-<N>.pt`` with N above ``above``, or None."""
-    for number, path in numbered(exp_dir, kind):
-        if number <= above:
-            return None
-        try:
-            return path, read_whole(path)
-        except UserError as e:
-            logging.warning("%s; falling back to an earlier checkpoint", e)
-    return None
 
 
 def remove_old(exp_dir: Path, keep: int, newest: int) -> None:

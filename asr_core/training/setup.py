@@ -9,7 +9,7 @@ from typing import ContextManager, List, Optional, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from asr_core.training.checkpoint import RunCheckpoint, TrainedParts, find_common_start, remove_leftovers
+from asr_core.training.checkpoint import RunCheckpoint, TrainedParts, remove_leftovers
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
@@ -22,6 +22,7 @@ from asr_core.training.optim.weight_noise import WeightNoise
 from asr_core.training.options import LoopOptions
 from asr_core.training.precision import autocast_dtype
 from asr_core.training.reporting.startup_report import report_disk, report_model
+from asr_core.training.resume import find_common_start
 from asr_core.training.state import TrainState, seed_everything
 from asr_core.training.task import Batch, EpochMetric, Task, TaskData
 from asr_core.utils.device import pick_device
@@ -107,12 +108,13 @@ class TrainingRun:
             return self.task.compute_loss(self.parts.model, batch, self.state.batch_idx_train + 1).loss
 
     def resume(self) -> None:
-        """Continue from the requested or the newest whole checkpoint; without one, start a new run.
+        """Continue from the requested checkpoint or the one that got furthest, or start a new run.
 
         Raises:
-          UserError: the checkpoint is missing, damaged, or of another model.
+          UserError: the checkpoint is missing, damaged, or of another model, or the run would
+            overwrite weights of others.
         """
-        found = find_common_start(self.world, self.exp_dir, self.opts.start_epoch, self.opts.start_batch)
+        found = find_common_start(self.world, self.opts)
         if found is not None:
             path, content = found
             self.ckpt.restore(content, path)

@@ -62,6 +62,12 @@ def write_text_atomic(path: PathLike, text: str) -> None:
         tmp.write_text(text, encoding="utf-8")
 
 
+def write_bytes_atomic(path: PathLike, content: bytes) -> None:
+    """Write ``content`` to ``path`` whole or not at all."""
+    with atomic_path(path) as tmp:
+        tmp.write_bytes(content)
+
+
 def _sync(path: Path) -> None:
     with open(path, "rb+") as f:
         os.fsync(f.fileno())

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from asr_core.models.averaging import numbered
-from asr_core.training.checkpoint import copy_checkpoint, find_start, remove_leftovers, remove_old
-from asr_core.utils.errors import UserError
+from asr_core.training.checkpoint import copy_checkpoint, remove_leftovers, remove_old
 
 
 def test_keep_last_k_leaves_epoch_files_alone(tmp_path):
@@ -17,33 +16,8 @@ def test_keep_last_k_leaves_epoch_files_alone(tmp_path):
     assert [n for n, _ in numbered(tmp_path, "epoch")] == [2, 1]
 
 
-def test_all_checkpoints_damaged_is_an_error(tmp_path):
-    for name in ("epoch-1.pt", "checkpoint-9.pt"):
-        (tmp_path / name).write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
-        find_start(tmp_path)
-    with pytest.raises(UserError, match="checkpoint-9.pt is damaged"):
-        find_start(tmp_path, start_batch=9)
-    with pytest.raises(UserError, match="epoch-4.pt, which --start-epoch 5 asks for"):
-        find_start(tmp_path, start_epoch=5)
-
-
 def save(path, step):
     torch.save({"model": {}, "batch_idx_train": step}, path)
-
-
-def test_the_checkpoint_that_got_furthest_is_continued(tmp_path):
-    assert find_start(tmp_path) is None
-    for name, step in (("epoch-1", 10), ("epoch-2", 20), ("checkpoint-15", 15)):
-        save(tmp_path / f"{name}.pt", step)
-    assert find_start(tmp_path)[0].name == "epoch-2.pt"
-    save(tmp_path / "checkpoint-21.pt", 21)
-    path, content = find_start(tmp_path)
-    assert path.name == "checkpoint-21.pt" and content["batch_idx_train"] == 21
-    assert find_start(tmp_path, start_epoch=2)[0].name == "epoch-1.pt"
-    assert find_start(tmp_path, start_epoch=2, start_batch=15)[0].name == "checkpoint-15.pt"
-    torch.save({"weights": {}}, tmp_path / "checkpoint-22.pt")
-    assert find_start(tmp_path)[0].name == "checkpoint-21.pt"  # one without a model is no checkpoint
 
 
 def test_old_checkpoints_go_but_not_those_of_a_future_that_was_left(tmp_path):

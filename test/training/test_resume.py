@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(whole, tmp_path, caplog):
     )  # more than the padding between entries
     flipped.write_bytes(data)
     assert fake_run.run(tmp_path) == 0
-    assert f"{cut} is damaged" in caplog.text and f"{flipped} is damaged" in caplog.text
+    assert f"passed over: {cut} is damaged" in caplog.text and f"; {flipped} is damaged" in caplog.text
     assert_same_run(tmp_path, whole)
 
 

@@ -48,7 +48,8 @@ class BadBatches:
         self.world = world
         self.state = state
         self.data = data
-        self._file = JsonLines(exp_dir / "bad-cuts.jsonl", state.bad_cuts_lines) if world.is_main else None
+        cuts = exp_dir / "bad-cuts.jsonl"
+        self._file = JsonLines(cuts, state.bad_cuts_lines, state.batch_idx_train) if world.is_main else None
 
     def record_skipped(self, what: str, suspects: Sequence[CutRecord]) -> str:
         """Record that this step is left out.

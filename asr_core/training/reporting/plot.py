@@ -21,7 +21,7 @@ def plot_losses(exp_dir: Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    records = read_metrics(exp_dir / "metrics.jsonl")
+    records = [record for record in read_metrics(exp_dir / "metrics.jsonl") if "type" in record]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="batch", ylabel="loss per frame", yscale="log")

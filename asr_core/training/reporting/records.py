@@ -67,7 +67,8 @@ class RunLogger:
         self.state = state
         self.device = device
         self.task = task
-        self._metrics = JsonLines(self.exp_dir / "metrics.jsonl", state.metrics_lines) if is_main else None
+        metrics = self.exp_dir / "metrics.jsonl"
+        self._metrics = JsonLines(metrics, state.metrics_lines, state.batch_idx_train) if is_main else None
         folder = self.exp_dir / "tensorboard" if opts.tensorboard and is_main else None
         self._scalars = Scalars(folder, first_step=state.batch_idx_train + 1)
         self._drawn_at = time.monotonic()
@@ -167,7 +168,7 @@ class RunLogger:
         self._drawn_at = time.monotonic()
         try:
             plot_losses(self.exp_dir)
-        except UserError as e:  # a run is worth more than its picture
+        except (UserError, KeyError, TypeError, ValueError) as e:  # a run is worth more than its picture
             logging.warning("no picture of the losses: %s", e)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Files of records: JSON lines such as metrics.jsonl, and TensorBoard scalars."""
 
+import contextlib
 import json
 import logging
 import math
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import write_text_atomic
+from asr_core.utils.files import write_bytes_atomic
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -17,23 +18,29 @@ if TYPE_CHECKING:
 class JsonLines:
     """A file of one JSON object per line, such as ``metrics.jsonl``.
 
+    Lines that are no JSON objects, because a disk or another program damaged them, are moved to
+    ``<name>.damaged`` with one warning.
+
     Args:
       path: the file.
       lines: number of lines that belong to the run so far. Later ones, of steps that a killed run
         had not saved, are dropped.
+      last_step: the step that they go up to; it tells where they end if some lines are damaged.
 
     Attributes:
       lines: number of lines in the file.
     """
 
-    def __init__(self, path: Path, lines: int) -> None:
+    def __init__(self, path: Path, lines: int, last_step: int) -> None:
         self.path = path
         self.lines = 0
         if path.is_file():
-            found = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            if len(found) > lines:
-                write_text_atomic(path, "".join(found[:lines]))
-            self.lines = min(lines, len(found))
+            found = [(line, _record_in(line)) for line in _lines_of(path)]
+            known = [line for line, record in found if record and _step_of(record) <= last_step][:lines]
+            _set_aside(path, [line for line, record in found[:lines] if record is None])
+            if len(known) < len(found):
+                write_bytes_atomic(path, b"".join(known))
+            self.lines = len(known)
 
     def append(self, record: Mapping[str, object]) -> None:
         """Write one record, through to the disk.
@@ -64,14 +71,37 @@ class JsonLines:
 
 
 def read_metrics(path: Path) -> List[Dict[str, Any]]:
-    """Return all records of a ``metrics.jsonl`` except a last line that was cut off."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+    """Return all records of a ``metrics.jsonl``, without lines that are cut off or damaged."""
+    found = (_record_in(line) for line in _lines_of(path))
+    return [record for record in found if record is not None]
+
+
+def _lines_of(path: Path) -> List[bytes]:
+    """Return the lines with their ends; only a line feed ends one, no other character."""
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def _record_in(line: bytes) -> Optional[Dict[str, Any]]:
+    """Return the record in a line, or None if there is none."""
+    try:
+        record = json.loads(line.decode("utf-8")) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _step_of(record: Mapping[str, Any]) -> float:
+    step = record.get("batch_idx_train", record.get("batch", 0))
+    return step if isinstance(step, (int, float)) else math.inf
+
+
+def _set_aside(path: Path, damaged: Sequence[bytes]) -> None:
+    """Append damaged lines of ``path`` to a file of their own."""
+    if damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        logging.warning("%s: %d damaged lines, moved to %s", path, len(damaged), aside)
+        with contextlib.suppress(OSError), open(aside, "ab") as f:
+            f.write(b"".join(damaged))
 
 
 class Scalars:
