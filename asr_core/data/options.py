@@ -94,8 +94,17 @@ class TrainingBatchOptions:
 
 @dataclass
 class AugmentationOptions:
-    """Augmentation of training batches: SpecAugment, noise, silence, speed."""
+    """Augmentation of training batches: level, SpecAugment, noise, silence, speed."""
 
+    gain_prob: float = option(
+        0.5,
+        "probability that a training cut is made louder or quieter, so that quiet recordings are "
+        "understood, too; 0 turns it off",
+        at_least=0,
+        at_most=1,
+    )
+    gain_low: float = option(-40.0, "the lowest of these gains in dB", at_least=-100, at_most=100)
+    gain_high: float = option(10.0, "the highest of these gains in dB", at_least=-100, at_most=100)
     enable_spec_aug: bool = option(True, "SpecAugment on training batches")
     spec_aug: str = option(
         "lhotse",

@@ -35,7 +35,7 @@ def noise(feature_cuts):
 
 @pytest.mark.parametrize("strategy", ["PrecomputedFeatures", "OnTheFlyFeatures"])
 def test_batches_do_not_depend_on_workers_or_resuming(feature_cuts, noise, strategy):
-    kwargs = dict(input_strategy=strategy, noise_manifest=noise)
+    kwargs = dict(input_strategy=strategy, noise_manifest=noise, gain_prob=0.5)
     whole = batches(feature_cuts, **kwargs)
     assert len(whole) > 6 and sum(len(ids(b)) for b in whole) == 40
     parallel = batches(feature_cuts, num_workers=2, **kwargs)
