@@ -1,4 +1,4 @@
-"""Random levels of training utterances, so that quiet recordings are understood as loud ones are."""
+"""Random levels of training utterances, so that quiet recordings are understood as well."""
 
 import math
 from dataclasses import dataclass
