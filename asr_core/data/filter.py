@@ -11,7 +11,9 @@ from asr_core.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
-UNKNOWN = "characters that the tokens lack"  # how the reason of such drops begins
+# how the reasons of such drops begin
+UNKNOWN = "characters that the tokens lack"
+RESERVED = "symbols that no text may have"
 
 
 @dataclass
@@ -144,9 +146,11 @@ class CutFilter:
 
     def _reason_of_tokens(self, tokenizer: Tokenizer, cut: CutLike, ids: Sequence[int]) -> str:
         if tokenizer.unk_id in ids:
-            characters = tokenizer.unknown_characters(text_of(cut))
-            self.unknown.update(characters)
-            return f"{UNKNOWN}: {characters}"
+            if reserved := tokenizer.reserved_symbols(text_of(cut)):
+                return f"{RESERVED}: {' '.join(reserved)}"
+            if characters := tokenizer.unknown_characters(text_of(cut)):
+                self.unknown.update(characters)
+                return f"{UNKNOWN}: {characters}"
         return "more tokens than encoder frames" if self._encoder_frames(cut) - 2 < len(ids) else ""
 
     def _encoder_frames(self, cut: CutLike) -> int:

@@ -10,8 +10,10 @@ from asr_core.models.asr_model import AsrModel
 from asr_core.models.checkpoint import load_averaged_model
 from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.models.options import options_class
+from asr_core.text.pieces import check_tokenizer, recorded_pieces
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike
 from asr_core.utils.options import AttributeDict
 
 
@@ -47,39 +49,26 @@ def load_checkpoint_model(
     return model, AttributeDict({**overrides, **trained, "causal": model.encoder.causal})
 
 
-def find_tokenizer(given: str, *folders: Path, fallback: str = "") -> Tokenizer:
-    """Load the tokenizer of a model.
+def model_tokenizer(
+    exp_dir: PathLike, vocab_size: int, trained: Mapping[str, object], given: str = "", fallback: str = ""
+) -> Tokenizer:
+    """Load the tokenizer of a run's model.
 
     Args:
-      given: its path, if the user gave one.
-      folders: searched for bpe.model and tokens.txt otherwise, in this order.
-      fallback: its path if the folders have none.
+      exp_dir: the run's folder, which has a bpe.model or a tokens.txt.
+      vocab_size: number of tokens of the model.
+      trained: its training parameters.
+      given: path of the tokenizer, if the user gave one.
+      fallback: its path if the folder has none.
 
     Raises:
-      UserError: no tokenizer was found.
+      UserError: no tokenizer was found, or its tokens are not the model's.
     """
-    if given:
-        return Tokenizer.load(given)
-    for folder in folders:
-        for name in ("bpe.model", "tokens.txt"):
-            if (folder / name).is_file():
-                return Tokenizer.load(folder / name)
-    if fallback:
-        return Tokenizer.load(fallback)
-    raise UserError(
-        f"no bpe.model or tokens.txt in {' or '.join(map(str, folders))}: "
-        "give one with --bpe-model or --tokens"
-    )
-
-
-def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Refuse a tokenizer that does not match the model.
-
-    Raises:
-      UserError: their numbers of tokens differ.
-    """
-    if tokenizer.vocab_size != vocab_size:
-        raise UserError(
-            f"{tokenizer.path} has {tokenizer.vocab_size} tokens, but the model {vocab_size}: "
-            "it is another model's tokenizer"
-        )
+    folder = Path(exp_dir)
+    beside = [folder / name for name in ("bpe.model", "tokens.txt") if (folder / name).is_file()]
+    path = given or (beside[0] if beside else fallback)
+    if not path:
+        raise UserError(f"no bpe.model or tokens.txt in {folder}: give one with --bpe-model or --tokens")
+    tokenizer = Tokenizer.load(path, vocab_size)
+    check_tokenizer(tokenizer, vocab_size, recorded_pieces(trained, folder, vocab_size))
+    return tokenizer

@@ -13,10 +13,9 @@ from asr_core.data.corpus import Corpus
 from asr_core.data.module import AsrDataModule
 from asr_core.data.options import DataOptions
 from asr_core.decoding.model_loading import (
-    check_vocabulary,
-    find_tokenizer,
     load_checkpoint_model,
     model_overrides,
+    model_tokenizer,
 )
 from asr_core.decoding.options import SearchOptions, TestOptions
 from asr_core.decoding.output.collector import ResultCollector
@@ -133,8 +132,9 @@ class DecodingSession:
         model, trained = load_checkpoint_model(opts.checkpoint, opts.model)
         check_head(model, self.method)
         self._exp_dir = Path(opts.checkpoint.exp_dir)
-        self.tokenizer = find_tokenizer(opts.test.bpe_model, self._exp_dir, fallback=fallback_tokenizer)
-        check_vocabulary(self.tokenizer, model.vocab_size)
+        self.tokenizer = model_tokenizer(
+            self._exp_dir, model.vocab_size, trained, opts.test.bpe_model, fallback_tokenizer
+        )
         self.chunk = (_streaming_chunk if streaming else _offline_chunk)(opts.chunk, trained)
         data_opts = with_trained_features(opts.data, opts.features, trained)
         if self.chunk is not None:

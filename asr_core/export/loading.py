@@ -8,10 +8,14 @@ from asr_core.export.pretrained import model_info
 from asr_core.export.torchscript import ScriptedModel, is_torchscript, load_torchscript
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint, model_options
+from asr_core.text.pieces import check_tokenizer, recorded_pieces
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 from asr_core.utils.options import flag
+
+_ADVICE = "leave out --tokens, as the model's tokens are known"
+_UNKNOWN_TOKENS = "give the model's own with --tokens"
 
 
 class InferenceModel(NamedTuple):
@@ -72,12 +76,6 @@ def load_for_inference(
     kind = (given or {}).get("feature_type", loaded.feature_type)
     if kind != loaded.feature_type:
         raise UserError(f"--feature-type {kind}: {path} was trained with {loaded.feature_type}")
-    vocab_size = loaded.model.vocab_size
-    if loaded.tokenizer.vocab_size != vocab_size:
-        raise UserError(
-            f"{loaded.tokenizer.path} has {loaded.tokenizer.vocab_size} tokens, but {path} {vocab_size}:"
-            " another model's tokens"
-        )
     return loaded
 
 
@@ -110,7 +108,7 @@ def describe_scripted(
         raise UserError(f"{path}: {e}") from e
     return InferenceModel(
         model=model,
-        tokenizer=_tokenizer(tokens, model.pieces, Path(path)),
+        tokenizer=_tokenizer(tokens, model.pieces, Path(path), model.vocab_size),
         sample_rate=int(str(info.get("sample_rate", given.get("sample_rate", 16000)))),
         feature_dim=int(info.get("feature_dim", 80)),
         feature_type=str(info.get("feature_type", given.get("feature_type", "fbank"))),
@@ -133,7 +131,9 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, object], devic
         model.set_chunk(chunk, left)
     return InferenceModel(
         model=model,
-        tokenizer=_tokenizer(tokens, None, path),
+        tokenizer=_tokenizer(
+            tokens, recorded_pieces(checkpoint, path.parent, model.vocab_size), path, model.vocab_size
+        ),
         sample_rate=info["sample_rate"],
         feature_dim=info["feature_dim"],
         feature_type=info["feature_type"],
@@ -144,13 +144,20 @@ def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, object], devic
     )
 
 
-def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path) -> Tokenizer:
-    """Load the tokenizer at ``given``, or else of ``pieces``, or else the one next to the model."""
+def _tokenizer(given: str, pieces: Optional[List[str]], model_path: Path, vocab_size: int) -> Tokenizer:
+    """Load the tokenizer at ``given``, or else of ``pieces``, or else the one next to the model.
+
+    Raises:
+      UserError: there is none, or its tokens are not the model's.
+    """
+    beside = [path for name in ("tokens.txt", "bpe.model") if (path := model_path.parent / name).is_file()]
     if given:
-        return Tokenizer.load(given)
-    if pieces:
-        return Tokenizer(pieces, path=str(model_path))
-    for name in ("tokens.txt", "bpe.model"):
-        if (model_path.parent / name).is_file():
-            return Tokenizer.load(model_path.parent / name)
-    raise UserError(f"no tokens.txt or bpe.model next to {model_path}: give one with --tokens")
+        tokenizer = Tokenizer.load(given, vocab_size)
+    elif pieces:
+        tokenizer = Tokenizer(pieces, path=str(model_path))
+    elif beside:
+        tokenizer = Tokenizer.load(beside[0], vocab_size)
+    else:
+        raise UserError(f"no tokens.txt or bpe.model next to {model_path}: give one with --tokens")
+    check_tokenizer(tokenizer, vocab_size, pieces, str(model_path), _ADVICE if pieces else _UNKNOWN_TOKENS)
+    return tokenizer

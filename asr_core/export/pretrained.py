@@ -7,6 +7,7 @@ import torch
 from asr_core.data.features import describe_features
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.options import DEFAULT_ENCODER, options_class
+from asr_core.text.pieces import recorded_pieces
 from asr_core.utils.files import PathLike, atomic_path
 from asr_core.utils.options import as_recorded, defaults_of
 
@@ -18,6 +19,7 @@ class ModelInfo(TypedDict, total=False):
 
     Attributes:
       vocab_size: number of tokens, blank included.
+      pieces: the tokens by id; a TorchScript file has them as its tokens.txt.
       blank_id: id of the blank.
       context_size: tokens that a stateless prediction network sees.
       causal: whether the encoder is causal.
@@ -31,6 +33,7 @@ class ModelInfo(TypedDict, total=False):
     """
 
     vocab_size: int
+    pieces: List[str]
     blank_id: int
     context_size: int
     causal: bool
@@ -66,6 +69,9 @@ def model_info(model: AsrModel, params: Mapping[str, object]) -> ModelInfo:
         subsampling_factor=model.geometry.subsampling_factor,
         geometry=list(model.geometry),
     )
+    recorded = recorded_pieces(params)
+    if recorded is not None:
+        derived["pieces"] = recorded
     return cast(ModelInfo, {**options, **derived})
 
 

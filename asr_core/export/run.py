@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Mapping, NamedTuple
 
 from asr_core.decoding.model_loading import (
-    check_vocabulary,
-    find_tokenizer,
     load_checkpoint_model,
     model_overrides,
+    model_tokenizer,
 )
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.encoders.chunk_options import Chunk, chunk_and_left
@@ -20,6 +19,7 @@ from asr_core.export.traced import export_traced
 from asr_core.lm.options import LmOptions
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.checkpoint_options import CheckpointOptions
+from asr_core.text import pieces
 from asr_core.text.tokenizer import Tokenizer, format_tokens
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
@@ -57,11 +57,10 @@ def load_trained(params: Mapping[str, object], fallback_tokens: str) -> TrainedM
     exp_dir = Path(checkpoint.exp_dir)
     model, trained = load_checkpoint_model(checkpoint, model_overrides(params))
     given = from_params(TokensOptions, params).tokens
-    tokenizer = find_tokenizer(given, exp_dir, fallback=fallback_tokens)
-    check_vocabulary(tokenizer, model.vocab_size)
+    tokenizer = model_tokenizer(exp_dir, model.vocab_size, trained, given, fallback_tokens)
     if not (exp_dir / "tokens.txt").is_file():
         write_text_atomic(exp_dir / "tokens.txt", format_tokens(tokenizer.pieces))
-    return TrainedModel(model, trained, tokenizer, exp_dir)
+    return TrainedModel(model, {**trained, pieces.KEY: tokenizer.pieces}, tokenizer, exp_dir)
 
 
 def _fix_chunk(source: TrainedModel, params: Mapping[str, object]) -> Chunk:
@@ -142,7 +141,7 @@ def average_model(params: Mapping[str, object]) -> None:
     model, trained = load_checkpoint_model(checkpoint, model_overrides(params))
     tokens = from_params(TokensOptions, params).tokens
     if tokens:
-        check_vocabulary(find_tokenizer(tokens), model.vocab_size)
+        trained[pieces.KEY] = model_tokenizer(checkpoint.exp_dir, model.vocab_size, trained, tokens).pieces
     suffix = "-use-ema" if checkpoint.use_ema else ""
     path = Path(checkpoint.exp_dir) / f"{checkpoint.stem}-avg-{checkpoint.avg}{suffix}.pt"
     save_pretrained(model, trained, path)

@@ -16,6 +16,8 @@ from asr_core.encoders.protocol import StreamingEncoder as ChunkwiseEncoder
 from asr_core.export.pretrained import ModelInfo
 from asr_core.models.asr_model import AsrModel
 from asr_core.nn.scaling import strip_training_modules
+from asr_core.text.pieces import KEY
+from asr_core.text.tokenizer import format_tokens, parse_tokens
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path
 
@@ -168,9 +170,10 @@ def save_torchscript(
       info: description of the model.
       tokens: tokens in order of their ids.
     """
-    text = "".join(f"{token} {i}\n" for i, token in enumerate(tokens))
+    described = {name: value for name, value in info.items() if name != KEY}  # they are in tokens.txt
+    extra = {_INFO: json.dumps(described), _TOKENS: format_tokens(tokens)}
     buffer = io.BytesIO()
-    torch.jit.save(scripted, buffer, _extra_files={_INFO: json.dumps(info), _TOKENS: text})
+    torch.jit.save(scripted, buffer, _extra_files=extra)
     with atomic_path(path) as tmp:
         tmp.write_bytes(buffer.getvalue())
 
@@ -309,7 +312,7 @@ def open_torchscript(path: PathLike, device: Device = "cpu") -> TorchScriptFile:
         raise UserError(f"{path} is damaged or no TorchScript file: {str(e).strip().splitlines()[0]}") from e
     module.eval()
     info, tokens = _text(extra[_INFO]), _text(extra[_TOKENS])
-    pieces = [line.rsplit(maxsplit=1)[0] for line in tokens.splitlines()] if tokens else None
+    pieces = list(parse_tokens(tokens, f"{path}, {_TOKENS}")) if tokens else None
     return TorchScriptFile(module, json.loads(info) if info else ModelInfo(), pieces)
 
 

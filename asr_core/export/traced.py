@@ -185,8 +185,8 @@ def load_traced(
             raise UserError(f"no such model: {path}")
         opened[part] = open_torchscript(path, device)
     (first, info, pieces), *others = opened.values()
-    for path, (_, other, _) in zip(list(parts.values())[1:], others):
-        if other != info:
+    for path, (_, other, other_pieces) in zip(list(parts.values())[1:], others):
+        if other != info or other_pieces != pieces:
             raise UserError(f"{path} and {encoder} are not of one model: their descriptions differ")
     try:
         module = _Parts(

@@ -26,7 +26,7 @@ def make_phone_lang(lang_dir: PathLike, silence: str = "SIL") -> None:
       UserError: the lexicon is missing or malformed, or has no such phone.
     """
     folder = Path(lang_dir)
-    lexicon = lex.read_lexicon(folder / "lexicon.txt")
+    lexicon = lex.read_lexicon(folder / "lexicon.txt", phones=True)
     if silence and not any(silence in tokens for _, tokens in lexicon):
         raise UserError(f"{folder / 'lexicon.txt'} has no phone {silence}: give --silence, or '' for none")
     disambiguated, highest = lex.add_disambig_symbols(lexicon)
@@ -61,13 +61,13 @@ def make_bpe_lang(lang_dir: PathLike, oov: str = "<UNK>") -> None:
             f"{folder / 'bpe.model'}: <blk> must be token 0, because label 0 is epsilon in graphs"
         )
     lexicon = _pieces_of(tokenizer, words, oov)
-    disambiguated, highest = lex.add_disambig_symbols(lexicon)
-    tokens = [*tokenizer.pieces, *lex.disambig_symbols(highest)]
+    disambiguated, number = lex.add_disambig_symbols(lexicon, tokenizer.pieces)
+    tokens = [*tokenizer.pieces, *lex.disambig_symbols(number, tokenizer.pieces)]
     lex.write_lexicon(folder / "lexicon.txt", lexicon)
     _write_lexica(folder, lexicon, disambiguated, tokens, words, silence="")
     pieces = len(tokenizer.pieces)
     logging.info(
-        "%s: %d words in %d pieces, disambiguation symbols up to #%d", folder, len(lexicon), pieces, highest
+        "%s: %d words in %d pieces, disambiguation symbols up to %s", folder, len(lexicon), pieces, tokens[-1]
     )
 
 
@@ -75,7 +75,10 @@ def _pieces_of(tokenizer: Tokenizer, words: Mapping[str, int], oov: str) -> lex.
     """Return the spoken words in the order of their ids, each with its pieces; ``oov`` is last."""
     spoken = [word for word in sorted(words, key=words.__getitem__) if word not in (*_NOT_SPOKEN, oov)]
     pieces = tokenizer.pieces
-    lexicon = [(word, [pieces[i] for i in ids]) for word, ids in zip(spoken, tokenizer.encode(spoken))]
+    lexicon = [
+        (word, [pieces[i] for i in ids or [tokenizer.unk_id]])
+        for word, ids in zip(spoken, tokenizer.encode(spoken))
+    ]
     lexicon.append((oov, [piece for piece in (WORD_START, UNK) if piece in pieces]))
     return lexicon
 

@@ -1,10 +1,11 @@
 """Pronunciation lexica: words in phones or tokens, disambiguation, and L as OpenFst text."""
 
+import itertools
 import math
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Collection, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from asr_core.lm.symbols import DISAMBIG, EPS, text_lines
 from asr_core.text.tokenizer import is_disambig
@@ -25,8 +26,12 @@ class Arc(NamedTuple):
     cost: float
 
 
-def read_lexicon(path: PathLike) -> Lexicon:
+def read_lexicon(path: PathLike, phones: bool = False) -> Lexicon:
     """Read a lexicon of lines ``word token token ...``; repeated lines count once.
+
+    Args:
+      path: the file.
+      phones: refuse ``#0``, ``#1``, ... as tokens; pieces of words may be called so.
 
     Raises:
       UserError: the file is missing or empty, or a line has no pronunciation or a reserved symbol.
@@ -35,7 +40,7 @@ def read_lexicon(path: PathLike) -> Lexicon:
     for number, fields in text_lines(path):
         if len(fields) < 2:
             raise UserError(f"{path}:{number}: expected a word and its tokens, got {' '.join(fields)!r}")
-        if EPS in fields or any(map(is_disambig, fields)):
+        if EPS in fields or (phones and any(map(is_disambig, fields))):
             raise UserError(f"{path}:{number}: {EPS}, #0, #1, ... are reserved, got {' '.join(fields)!r}")
         lexicon[tuple(fields)] = None
     if not lexicon:
@@ -48,25 +53,30 @@ def write_lexicon(path: PathLike, lexicon: Lexicon) -> None:
     write_text_atomic(path, "".join(f"{word} {' '.join(tokens)}\n" for word, tokens in lexicon))
 
 
-def add_disambig_symbols(lexicon: Lexicon) -> Tuple[Lexicon, int]:
+def add_disambig_symbols(lexicon: Lexicon, taken: Collection[str] = ()) -> Tuple[Lexicon, int]:
     """Disambiguate words that sound alike, or like the beginning of another.
 
     The first of each such group gets ``#1`` at its end, the next ``#2``, and so on, so that the
     lexicon can be determinised. Mohri, Pereira and Riley, "Speech recognition with weighted
     finite-state transducers", 2008, section 3.3.
 
+    Args:
+      lexicon: words and their tokens.
+      taken: tokens, whose names are left out.
+
     Returns:
-      The lexicon with these symbols, and the highest number in use (0: none).
+      The lexicon with these symbols, and how many of them there are besides ``#0``.
     """
     times = Counter(tuple(tokens) for _, tokens in lexicon)
     beginnings = {pron[:i] for pron in times for i in range(1, len(pron))}
+    symbols = disambig_symbols(max(times.values(), default=0) + 1, taken)
     used: "Counter[Tuple[str, ...]]" = Counter()
     out: Lexicon = []
     for word, tokens in lexicon:
         pron = tuple(tokens)
         if times[pron] > 1 or pron in beginnings:
             used[pron] += 1
-            tokens = [*tokens, f"#{used[pron]}"]
+            tokens = [*tokens, symbols[used[pron]]]
         out.append((word, list(tokens)))
     return out, max(used.values(), default=0)
 
@@ -80,9 +90,19 @@ def phone_table(lexicon: Lexicon, max_disambig: int) -> List[str]:
     return [EPS, *sorted(phones), *disambig_symbols(max_disambig)]
 
 
-def disambig_symbols(max_disambig: int) -> List[str]:
-    """Return the symbols ``#0`` ... ``#max_disambig``."""
-    return [f"#{i}" for i in range(max_disambig + 1)]
+def disambig_symbols(number: int, taken: Collection[str] = ()) -> List[str]:
+    """Return ``#0`` and ``number`` more of ``#1``, ``#2``, ..., those that are ``taken`` left out.
+
+    Raises:
+      UserError: ``#0`` is taken, the symbol on back-off arcs.
+    """
+    if DISAMBIG in taken:
+        raise UserError(
+            f"{DISAMBIG} is a token, and in graphs the symbol of back-off arcs: take {DISAMBIG!r} out of the "
+            "text that the tokenizer is trained on, or train another --vocab-size"
+        )
+    names = (name for i in itertools.count(1) if (name := f"#{i}") not in taken)
+    return [DISAMBIG, *itertools.islice(names, number)]
 
 
 def lexicon_arcs(lexicon: Lexicon, silence: str = "", silence_prob: float = 0.5) -> Tuple[List[Arc], int]:

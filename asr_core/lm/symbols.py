@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Tuple
 
+from asr_core.text.tokenizer import symbol_and_id
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
@@ -21,7 +22,7 @@ def read_symbols(path: PathLike) -> Dict[str, int]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"cannot read the symbol table {path}: {e}") from e
     table: Dict[str, int] = {}
@@ -29,11 +30,11 @@ def read_symbols(path: PathLike) -> Dict[str, int]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        fields = line.split()
-        if len(fields) != 2 or not fields[1].isdigit() or fields[0] in table or int(fields[1]) in ids:
+        symbol, i = symbol_and_id(line) or ("", 0)
+        if not symbol or " " in symbol or "\t" in symbol or symbol in table or i in ids:
             raise UserError(f"{path}:{number}: expected a new 'symbol id' pair, got {line!r}")
-        table[fields[0]] = int(fields[1])
-        ids.add(int(fields[1]))
+        table[symbol] = i
+        ids.add(i)
     return table
 
 
@@ -62,7 +63,7 @@ def text_lines(path: PathLike) -> Iterator[Tuple[int, List[str]]]:
       UserError: the file is missing or not UTF-8.
     """
     try:
-        with open(path, encoding="utf-8", newline="\n") as f:
+        with open(path, encoding="utf-8-sig", newline="\n") as f:
             for number, line in enumerate(f, 1):
                 fields = line.split()
                 if fields:

@@ -21,6 +21,7 @@ from asr_core.models.averaging import (
 )
 from asr_core.models.build import build_model
 from asr_core.models.options import DEFAULT_ENCODER, CommonModelOptions, options_class
+from asr_core.models.token_rows import is_chosen
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 from asr_core.utils.options import (
@@ -43,6 +44,7 @@ __all__ = [
     "model_options",
     "params_of_checkpoint",
     "select_checkpoints",
+    "vocab_size_of",
     "weights_of",
 ]
 
@@ -145,7 +147,7 @@ def model_from_checkpoint(ckpt: Mapping[str, Any], overrides: Optional[Mapping[s
     state = weights_of(ckpt)
     opts = model_options(ckpt, overrides or {})
     model = build_model(
-        opts, _vocab_size(ckpt, state), int(ckpt.get("feature_dim", 80)), int(ckpt.get("blank_id", 0))
+        opts, vocab_size_of(ckpt, state), int(ckpt.get("feature_dim", 80)), int(ckpt.get("blank_id", 0))
     )
     load_state(model, state)
     return model
@@ -185,11 +187,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
 
 def _only(state: Mapping[str, Tensor], modules: Sequence[str]) -> Dict[str, Tensor]:
     """Return the entries of a state dict that belong to ``modules``; all if it is empty."""
-    return {
-        name: value
-        for name, value in state.items()
-        if not modules or any(f"{name}.".startswith(f"{m}.") for m in modules)
-    }
+    return {name: value for name, value in state.items() if is_chosen(name, modules)}
 
 
 def load_averaged_model(
@@ -275,8 +273,12 @@ def weights_of(ckpt: Mapping[str, Any]) -> Dict[str, Tensor]:
     return dict(state)
 
 
-def _vocab_size(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
-    """Return the number of tokens that a checkpoint records, or else that its weights show."""
+def vocab_size_of(ckpt: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
+    """Return the number of tokens that a checkpoint records, or else that its weights show.
+
+    Raises:
+      UserError: neither does.
+    """
     if ckpt.get("vocab_size"):
         return int(ckpt["vocab_size"])
     for name in ("decoder.embedding.weight", "ctc_output.1.weight"):

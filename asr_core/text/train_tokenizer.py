@@ -9,7 +9,7 @@ from typing import List, Optional
 
 import sentencepiece
 
-from asr_core.text.tokenizer import BLANK, SOS_EOS, Tokenizer, format_tokens
+from asr_core.text.tokenizer import BLANK, SOS_EOS, UNK, Tokenizer, format_tokens
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
 
@@ -81,10 +81,14 @@ def _vocab(model: bytes) -> str:
 
 
 def _read_lines(path: Path) -> List[str]:
+    """Return the lines with single spaces, as a tokenizer encodes them, without words ``<unk>``."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        raw = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"cannot read transcripts {path}: {e}") from e
+    lines = [" ".join(word for word in line.split() if word != UNK) for line in raw]
+    # SentencePiece leaves out any <unk>, but inside a word its characters are to be spelled
+    lines = [line.replace(UNK, f"{UNK[:1]} {UNK[1:]}") for line in lines if line]
     if not lines:
         raise UserError(f"{path} has no text to train a tokenizer on")
     return lines

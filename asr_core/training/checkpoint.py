@@ -14,6 +14,7 @@ from torch import nn
 from asr_core.models.averaging import numbered
 from asr_core.models.checkpoint import load_checkpoint_file, refuse_unreadable
 from asr_core.nn.scaling import load_training_state, training_state
+from asr_core.text.pieces import KEY, difference
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.ema import ModelEma
@@ -186,6 +187,13 @@ class RunCheckpoint:
                     f"{path} is of a run with {flag} {was}, which {flag} {now} cannot continue: "
                     "choose another --exp-dir"
                 )
+        was, now = content.get(KEY), self.params.get(KEY)
+        found = difference(now, was, "the run's") if was and now else ""
+        if found:
+            raise UserError(
+                f"{path} is of a run with another tokenizer, which this one cannot continue: {found}; "
+                "give the run's tokenizer, or choose another --exp-dir"
+            )
 
     def _changed_options(self, content: Mapping[str, Any]) -> str:
         changed = [

@@ -1,11 +1,24 @@
 """The task of fine-tuning: training that starts from the weights of another run, on other data."""
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping
 
+import torch
 from torch import Tensor, nn
 
 from asr_core.data.options import DataOptions
-from asr_core.models.checkpoint import load_checkpoint_file, load_state, model_options, weights_of
+from asr_core.models.build import build_model
+from asr_core.models.checkpoint import (
+    load_checkpoint_file,
+    load_state,
+    model_options,
+    vocab_size_of,
+    weights_of,
+)
+from asr_core.models.options import options_of
+from asr_core.models.token_rows import is_chosen, match_tokens, token_dims
+from asr_core.text.pieces import check_tokenizer, recorded_pieces
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.finetune_options import FEATURE_OPTIONS, FinetuneOptions, starting_checkpoint
 from asr_core.utils.errors import UserError
@@ -15,6 +28,12 @@ if TYPE_CHECKING:
     from lhotse import CutSet
 
     from asr_core.data.corpus import Corpus
+
+
+_ADVICE = (
+    "give the model's tokenizer with --bpe-model, or take over what it knows of the tokens that both have "
+    "with --match-tokens 1, or the encoder alone with --init-modules encoder_embed,encoder"
+)
 
 
 class FinetuneRecipe(AsrRecipe):
@@ -59,23 +78,58 @@ class FinetuneRecipe(AsrRecipe):
             return model  # the loop restores the run that it continues
         path = self.finetune.finetune_ckpt
         try:
-            state = weights_of(load_checkpoint_file(str(path)))
-            if not self.finetune.modules:
-                self._check_vocabulary(state)
-            load_state(model, state, self.finetune.modules)
+            checkpoint = load_checkpoint_file(str(path))
+            state = weights_of(checkpoint)
+            load_state(model, self._own_tokens(model, state, checkpoint), self.finetune.modules)
         except UserError as e:
             raise UserError(f"--finetune-ckpt {path}: {e}") from e
         return model
 
-    def _check_vocabulary(self, state: Mapping[str, Tensor]) -> None:
-        """Refuse weights of a model with another number of tokens."""
-        for name in ("decoder.embedding.weight", "ctc_output.1.weight"):
-            if name in state and len(state[name]) != self.tokenizer.vocab_size:
-                raise UserError(
-                    f"it has {len(state[name])} tokens, {self.options.bpe_model} "
-                    f"{self.tokenizer.vocab_size}: give the model's tokenizer with --bpe-model, or take "
-                    "over the encoder alone with --init-modules encoder_embed,encoder"
-                )
+    def _own_tokens(
+        self, model: nn.Module, state: Mapping[str, Tensor], checkpoint: Mapping[str, Any]
+    ) -> Mapping[str, Tensor]:
+        """Return the weights for the tokens of this run's tokenizer.
+
+        Raises:
+          UserError: the checkpoint is of another tokenizer, and ``--match-tokens`` is not given or
+            impossible.
+        """
+        opts, tokenizer = self.finetune, self.tokenizer
+        size = vocab_size_of(checkpoint, state)
+        pieces = recorded_pieces(checkpoint, Path(str(opts.finetune_ckpt)).parent, size)
+        chosen = {name: dim for name, dim in self._token_dims(model).items() if is_chosen(name, opts.modules)}
+        if not opts.match_tokens:
+            if chosen:
+                check_tokenizer(tokenizer, size, pieces, "this checkpoint", _ADVICE)
+            return state
+        if not chosen:
+            raise UserError(
+                f"--match-tokens 1: no module of --init-modules {opts.init_modules} knows of tokens"
+            )
+        if pieces is None:
+            raise UserError(
+                "--match-tokens 1: the checkpoint does not record its tokens; put the tokens.txt and "
+                "params.json of its run beside it"
+            )
+        matched, number = match_tokens(state, model.state_dict(), chosen, pieces, tokenizer.pieces)
+        logging.info(
+            "%d of the %d tokens of %s are tokens of %s, too: their rows in %s are taken over, "
+            "the others start afresh",
+            number,
+            tokenizer.vocab_size,
+            tokenizer.path,
+            opts.finetune_ckpt,
+            ", ".join(chosen),
+        )
+        return matched
+
+    def _token_dims(self, model: nn.Module) -> Dict[str, int]:
+        """Return the dimension of the rows of tokens, by the names of parameters that have some."""
+        with torch.random.fork_rng(devices=[]):
+            more = build_model(
+                options_of(self.params), self.tokenizer.vocab_size + 1, self.params["num_mel_bins"]
+            )
+        return token_dims(model.state_dict(), more.state_dict())
 
     def train_cuts(self) -> "CutSet":
         """Return the cuts of ``--train-cuts``, or those of the corpus."""

@@ -34,6 +34,11 @@ class FinetuneOptions:
         "take over these modules alone, by prefixes of their parameters' names, e.g. "
         "encoder_embed,encoder; left out: all",
     )
+    match_tokens: bool = option(
+        False,
+        "with another tokenizer than the checkpoint's: take over what it learned of the tokens that both "
+        "have, and start afresh with the others",
+    )
     train_cuts: str = option(
         "",
         "cuts to fine-tune on: manifests, separated by commas, in --manifest-dir or elsewhere; empty: the "

@@ -9,6 +9,7 @@ from asr_core.data.corpus import Corpus
 from asr_core.data.features import describe_features
 from asr_core.encoders.registry import subsampling_factor
 from asr_core.models.options import options_of
+from asr_core.text.pieces import KEY, difference
 from asr_core.text.tokenizer import Tokenizer, format_tokens
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.distributed.launch import RankInfo
@@ -51,6 +52,7 @@ def train_asr(
             _refuse_other_tokens(task)
             _record_options(params)
             _copy_tokenizer(task.tokenizer, Path(params["exp_dir"]))
+        params[KEY] = task.tokenizer.pieces  # of checkpoints, not of the log
         return train(task, world)
 
     return _in_group(rank, params, run)
@@ -107,9 +109,13 @@ def _refuse_other_tokens(task: AsrRecipe) -> None:
     tokens = exp_dir / "tokens.txt"
     if not (tokens.is_file() and list(exp_dir.glob("*.pt"))):
         return
-    if Tokenizer.load(tokens).pieces != task.tokenizer.pieces:
+    found = difference(
+        task.tokenizer.pieces, Tokenizer.load(tokens, task.tokenizer.vocab_size).pieces, "the run's"
+    )
+    if found:
         raise UserError(
-            f"{exp_dir} holds a run with other tokens than {task.options.bpe_model}: choose another --exp-dir"
+            f"{exp_dir} holds a run with other tokens than {task.options.bpe_model}: {found}; "
+            "choose another --exp-dir"
         )
 
 

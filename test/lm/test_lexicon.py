@@ -174,7 +174,7 @@ def test_transcripts_in_tokens(bpe_lang, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "text, words",
-    [("A\n", ":1: expected a word"), ("A a\nB #1\n", ":2: .* are reserved"), ("", "has no words")],
+    [("A\n", ":1: expected a word"), ("A a\nB <eps>\n", ":2: .* are reserved"), ("", "has no words")],
 )
 def test_damaged_lexica_are_named(text, words, tmp_path):
     (tmp_path / "lexicon.txt").write_text(text)

@@ -69,10 +69,11 @@ def test_text_kept_as_it_is(tmp_path):
 
 
 def test_byte_pieces_and_hash_tokens(tmp_path):
-    rows = ["<blk>", "<sos/eos>", "<unk>", "\u2581a", "<0xC3>", "<0xA4>", "#0"]
+    every = [f"<0x{byte:02X}>" for byte in range(256)]
+    rows = ["<blk>", "<sos/eos>", "<unk>", "\u2581a", *every, "#0"]
     (tmp_path / "tokens.txt").write_text("".join(f"{t}\t{i}\n" for i, t in enumerate(rows)))
     tokenizer = Tokenizer.load(tmp_path)
-    assert tokenizer.vocab_size == 6 and tokenizer.decode([3, 4, 5, 3]) == "aä a"
+    assert tokenizer.vocab_size == 260 and tokenizer.decode([3, 4 + 0xC3, 4 + 0xA4, 3]) == "aä a"
 
 
 @pytest.mark.parametrize("content", ["<blk> 0\na 2\n", "<blk> 0\na x\n", "<blk> 0\n<blk> 1\n", "a 0\n"])

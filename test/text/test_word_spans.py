@@ -7,7 +7,8 @@ import pytest
 from asr_core.text.tokenizer import Tokenizer, WordSpan
 
 MARK = "\u2581"
-PIECES = ["<blk>", "<sos/eos>", "<unk>", f"{MARK}A", "B", MARK, f"C{MARK}D", "<0xE4>", "<0xBD>", "<0xA0>"]
+PIECES = ["<blk>", "<sos/eos>", "<unk>", f"{MARK}A", "B", MARK, f"C{MARK}D"]
+BYTES = [*PIECES, *(f"<0x{byte:02X}>" for byte in range(256))]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ PIECES = ["<blk>", "<sos/eos>", "<unk>", f"{MARK}A", "B", MARK, f"C{MARK}D", "<0
     ],
 )
 def test_spans(pieces, want):
-    spans = Tokenizer(PIECES).word_spans([PIECES.index(p) for p in pieces])
+    spans = Tokenizer(BYTES).word_spans([BYTES.index(p) for p in pieces])
     assert spans == [WordSpan(*w) for w in want]
 
 

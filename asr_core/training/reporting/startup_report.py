@@ -3,11 +3,11 @@
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Mapping
+from typing import TYPE_CHECKING, List, Mapping, Tuple
 
 from torch import nn
 
-from asr_core.data.filter import UNKNOWN
+from asr_core.data.filter import RESERVED, UNKNOWN
 from asr_core.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,23 +73,33 @@ def _report_set(what: str, data: "AsrDataModule", cuts: object, train: bool) -> 
 
 
 def _refuse_unknown(dropped: Mapping[str, List[str]], tokens: str) -> None:
-    """Raise a UserError if cuts were dropped because the tokens lack their characters.
+    """Raise a UserError if cuts were dropped because the tokens cannot spell their text.
 
     Such cuts would train the model to emit <unk>, which is rarely wanted and easily overlooked.
     """
-    found: Dict[str, List[str]] = {}
-    for reason, ids in dropped.items():
-        if reason.startswith(UNKNOWN):
-            found[reason[len(UNKNOWN) :].strip(": ")] = ids
-    if found:
-        worst = sorted(found.items(), key=lambda entry: -len(entry[1]))[:_SHOWN]
-        shown = "; ".join(f"{characters!r} in {_first_ids(ids)}" for characters, ids in worst)
-        more = "; ..." if len(found) > _SHOWN else ""
+    number, shown = _named(dropped, RESERVED)
+    if number:
         raise UserError(
-            f"{sum(map(len, found.values()))} training cuts would give <unk>, as the tokens of {tokens} lack "
-            f"some of their characters: {shown}{more}. Correct the text, or train a tokenizer with these "
+            f"{number} training cuts have symbols of the tokens in their text: {shown}. Write them "
+            "in another way, or give --allow-unk 1 to leave the cuts out"
+        )
+    number, shown = _named(dropped, UNKNOWN)
+    if number:
+        raise UserError(
+            f"{number} training cuts would give <unk>, as the tokens of {tokens} lack "
+            f"some of their characters: {shown}. Correct the text, or train a tokenizer with these "
             "characters, or give --allow-unk 1 to leave the cuts out"
         )
+
+
+def _named(dropped: Mapping[str, List[str]], kind: str) -> Tuple[int, str]:
+    """Return how many cuts were dropped for reasons of a kind, and what was found in which."""
+    found = {
+        reason[len(kind) :].strip(": "): ids for reason, ids in dropped.items() if reason.startswith(kind)
+    }
+    worst = sorted(found.items(), key=lambda entry: -len(entry[1]))[:_SHOWN]
+    shown = "; ".join(f"{what!r} in {_first_ids(ids)}" for what, ids in worst)
+    return sum(map(len, found.values())), shown + ("; ..." if len(found) > _SHOWN else "")
 
 
 def _first_ids(ids: List[str]) -> str:
