@@ -38,7 +38,7 @@ def test_rows_follow_their_pieces(predictor):
         "joiner.output_linear",
         "ctc_output.1",
         "attention_decoder.decoder.output_layer",
-        "intermediate_ctc.heads.0.1",
+        "intermediate_ctc.output.0.1",
     ]
     expected = {f"{module}.{kind}" for module in with_bias for kind in ("weight", "bias")}
     expected |= {"decoder.embedding.weight", "attention_decoder.decoder.embed.weight"}

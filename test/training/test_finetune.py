@@ -205,7 +205,9 @@ def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken(
         "1",
     )
     assert tune(*other) == 1
-    assert "bpe.model has 14 tokens, but this checkpoint 18" in capfd.readouterr().err.strip().splitlines()[-1]
+    assert (
+        "bpe.model has 14 tokens, but this checkpoint 18" in capfd.readouterr().err.strip().splitlines()[-1]
+    )
     assert tune(*other, "--init-modules", "encoder_embed,encoder", exp_dir="other") == 0
     model, _ = load_averaged_model(tmp_path / "other", epoch=1, iter=1, avg=1, use_averaged_model=False)
     assert model.vocab_size == 14
