@@ -17,7 +17,7 @@ class ArpaToFstOptions:
         needed=True,
     )
     output: str = option("", "the text to write, e.g. data/lm/G_3_gram.fst.txt", needed=True)
-    max_order: int = option(0, "leave out longer n-grams; 0: none")
+    max_order: int = option(0, "leave out longer n-grams; 0: none", at_least=0)
     disambig_symbol: str = option("#0", "the symbol on back-off arcs")
 
 

@@ -15,7 +15,7 @@ class CombineOptions:
     manifests: Tuple[str, ...] = option((), "manifests to join, .jsonl.gz", positional=True)
     output: str = option("", "manifest to write, .jsonl.gz", needed=True)
     shuffle: bool = option(False, "shuffle the lines")
-    seed: int = option(42, "seed of the order")
+    seed: int = option(42, "seed of the order", at_least=0)
 
 
 def _run(opts: CombineOptions) -> None:

@@ -14,8 +14,8 @@ class LmPerplexityOptions:
 
     lm_type: str = option("rnn", "kind of model", choices=("rnn", "transformer"))
     exp_dir: str = option("rnn_lm/exp", "folder of the checkpoints")
-    epoch: int = option(30, "use epoch-<epoch>.pt")
-    avg: int = option(1, "average the weights of this many epochs, up to --epoch")
+    epoch: int = option(30, "use epoch-<epoch>.pt", at_least=0)
+    avg: int = option(1, "average the weights of this many epochs, up to --epoch", at_least=1)
     lm_data: str = option(
         "data/lm_training_bpe_500/sorted_lm_data-test.pt", "the text in tokens, as prepare_lm_data makes it"
     )

@@ -13,7 +13,9 @@ class KneserNeyOptions:
     Each option may also be spelt with a single dash.
     """
 
-    ngram_order: int = option(3, "length of the longest n-grams", aliases=("-ngram-order",), at_least=1)
+    ngram_order: int = option(
+        3, "length of the longest n-grams", aliases=("-ngram-order",), at_least=1, at_most=20
+    )
     text: str = option(
         "",
         "text, one sentence a line, words separated by spaces; .gz or plain",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.cli.program import program
+from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 
@@ -22,7 +23,9 @@ class ManifestOptions:
     parts: Tuple[str, ...] = option(
         (), "parts, separated by commas; those that are in --output-dir are skipped", needed=True
     )
-    nj: int = option(2, "number of threads that read the headers of recordings")
+    nj: int = option(
+        2, "number of threads that read the headers of recordings", at_least=1, at_most=MAX_PROCESSES
+    )
 
 
 def _run(opts: ManifestOptions) -> None:

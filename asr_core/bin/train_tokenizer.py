@@ -12,7 +12,9 @@ class TokenizerOptions:
 
     lang_dir: str = option("", "folder for bpe.model and tokens.txt, e.g. data/lang_bpe_500", needed=True)
     transcript: str = option("", "text, one utterance a line", needed=True)
-    vocab_size: int = option(500, "number of tokens, <blk>, <sos/eos> and <unk> among them")
+    vocab_size: int = option(
+        500, "number of tokens, <blk>, <sos/eos> and <unk> among them", at_least=4, at_most=1_000_000
+    )
     model_type: str = option("unigram", "how tokens are found", choices=("unigram", "bpe", "char"))
     fit_vocab: bool = option(
         False, "take the nearest size possible where the text does not allow --vocab-size"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_core.cli.program import program
+from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 
@@ -32,7 +33,7 @@ class SharOptions:
     )
     audio_format: str = option("flac", "form of audio", choices=("flac", "wav", "original"))
     shard_size: int = option(1000, "cuts of a shard", at_least=1)
-    nj: int = option(2, "number of processes")
+    nj: int = option(2, "number of processes", at_least=1, at_most=MAX_PROCESSES)
 
 
 def _run(opts: SharOptions) -> None:

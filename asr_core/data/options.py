@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
+from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 INPUT_STRATEGIES = ("PrecomputedFeatures", "OnTheFlyFeatures", "AudioSamples")
@@ -41,9 +42,9 @@ class FeatureOptions:
     """Features: their kind and dimension."""
 
     sample_rate: int = option(
-        16000, "samples per second of the audio; other rates are resampled", at_least=1000
+        16000, "samples per second of the audio; other rates are resampled", at_least=1000, at_most=1_000_000
     )
-    num_mel_bins: int = option(80, "mel filters: the dimension of the features", at_least=1)
+    num_mel_bins: int = option(80, "mel filters: the dimension of the features", at_least=7, at_most=512)
     feature_type: str = option(
         "fbank",
         "fbank: Kaldi's log-mel energies of samples in [-1, 1]; log-mel: logarithms of magnitudes of "
@@ -60,7 +61,9 @@ class BatchOptions:
     bucketing_sampler: bool = option(
         True, "put cuts of similar duration into a batch; otherwise take them in random order"
     )
-    num_workers: int = option(2, "loader processes; 0 loads in the main process", at_least=0)
+    num_workers: int = option(
+        2, "loader processes; 0 loads in the main process", at_least=0, at_most=MAX_PROCESSES
+    )
 
 
 @dataclass
@@ -77,18 +80,22 @@ class TrainingBatchOptions:
     mux_stop_early: bool = option(
         True, "an epoch of a mixture ends where the first of its corpora ends; 0: where the last one ends"
     )
-    num_buckets: int = option(30, "number of duration buckets of the training sampler", at_least=1)
+    num_buckets: int = option(
+        30, "number of duration buckets of the training sampler", at_least=1, at_most=100_000
+    )
     concatenate_cuts: bool = option(False, "join short training cuts so that there is less padding")
-    duration_factor: float = option(1.0, "longest joined cut, relative to the longest cut of the batch")
-    gap: float = option(1.0, "seconds of silence between joined cuts")
+    duration_factor: float = option(
+        1.0, "longest joined cut, relative to the longest cut of the batch", above=0
+    )
+    gap: float = option(1.0, "seconds of silence between joined cuts", at_least=0)
     shuffle: bool = option(True, "shuffle the training cuts anew in each epoch")
     drop_last: bool = option(True, "leave out batches that are not full at the end of an epoch of training")
     return_cuts: bool = option(True, "give the cuts with each batch")
     min_duration: float = option(
-        0.1, "training and validation cuts shorter than this many seconds are dropped"
+        0.1, "training and validation cuts shorter than this many seconds are dropped", at_least=0
     )
     max_utt_duration: float = option(
-        30.0, "training and validation cuts longer than this many seconds are dropped"
+        30.0, "training and validation cuts longer than this many seconds are dropped", above=0
     )
 
 
@@ -113,14 +120,14 @@ class AugmentationOptions:
         choices=SPEC_AUGMENTS,
     )
     spec_aug_time_warp_factor: int = option(80, "time warping of --spec-aug lhotse; below 1 turns it off")
-    spec_aug_time_masks: int = option(10, "masks of frames, adaptive", at_least=0)
+    spec_aug_time_masks: int = option(10, "masks of frames, adaptive", at_least=0, at_most=1000)
     spec_aug_time_mask_ratio: float = option(
         0.05, "longest mask of frames relative to the utterance, adaptive", at_least=0, at_most=1
     )
     spec_aug_time_mask_max: int = option(
         0, "longest mask of frames in frames, adaptive; 0: no such limit", at_least=0
     )
-    spec_aug_freq_masks: int = option(2, "masks of mel filters, adaptive", at_least=0)
+    spec_aug_freq_masks: int = option(2, "masks of mel filters, adaptive", at_least=0, at_most=1000)
     spec_aug_freq_mask_max: int = option(27, "longest mask of mel filters, adaptive", at_least=1)
     spec_aug_fill: str = option(
         "zero", "what adaptive masks write: 0, or the mean of the utterance", choices=FILLS

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Dict, Tuple
 
 from asr_core.data.options import FeatureOptions
+from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 
@@ -25,7 +26,7 @@ class FbankOptions(FeatureOptions):
     perturb_speed: bool = option(
         False, "store the parts whose names begin with train at speeds 0.9 and 1.1 too"
     )
-    nj: int = option(2, "number of processes")
+    nj: int = option(2, "number of processes", at_least=1, at_most=MAX_PROCESSES)
     dask_scheduler: str = option(
         "", "address of a Dask scheduler whose cluster computes instead, e.g. tcp://node1:8786"
     )
@@ -40,9 +41,11 @@ class NoiseOptions:
         (), "instead of a folder: manifests of recordings as lhotse writes them, separated by commas"
     )
     output: str = option("data/manifests/musan_cuts.jsonl.gz", "manifest to write")
-    sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
+    sample_rate: int = option(
+        16000, "samples per second; other rates are resampled when read", at_least=1000, at_most=1_000_000
+    )
     window: float = option(10.0, "seconds of a cut", above=0)
-    min_duration: float = option(5.0, "windows that are not longer than this are left out")
+    min_duration: float = option(5.0, "windows that are not longer than this are left out", at_least=0)
     keep_short: bool = option(True, "but recordings shorter than a window are kept, however short")
 
 
@@ -60,8 +63,10 @@ class TsvOptions:
     on_bad_line: str = option(
         "error", "a malformed line ends the program, or is skipped with a warning", choices=("error", "skip")
     )
-    sample_rate: int = option(16000, "samples per second; other rates are resampled when read")
-    nj: int = option(2, "number of threads that read audio")
+    sample_rate: int = option(
+        16000, "samples per second; other rates are resampled when read", at_least=1000, at_most=1_000_000
+    )
+    nj: int = option(2, "number of threads that read audio", at_least=1, at_most=MAX_PROCESSES)
 
     @property
     def files(self) -> Dict[str, str]:

@@ -1,18 +1,11 @@
 """Options of decoding; light, so that ``--help`` needs no torch."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import FrozenSet, Optional, Sequence
+from typing import FrozenSet, Optional
 
-from asr_core.utils.options import T, from_params, option
-
-
-def finite(default: T, help: str, *, aliases: Sequence[str] = ()) -> T:
-    """Declare an option that may be any finite number, such as a weight; see
-    :func:`~asr_core.utils.options.option`.
-    """
-    return option(default, help, aliases=aliases, above=-math.inf, below=math.inf)
+from asr_core.utils.option_values import MAX_PROCESSES
+from asr_core.utils.options import from_params, option
 
 
 @dataclass(frozen=True)
@@ -33,8 +26,11 @@ class MethodOptions:
         4,
         "hypotheses kept by beam_search, modified_beam_search*, alsd and ctc-prefix-beam-search*",
         at_least=1,
+        at_most=10_000,
     )
-    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame", at_least=1)
+    max_sym_per_frame: int = option(
+        1, "tokens that greedy search may emit at one frame", at_least=1, at_most=1000
+    )
     alsd_merge: bool = option(
         True, "alsd adds up the probabilities of hypotheses with equal tokens; 0: each is one alignment"
     )
@@ -44,17 +40,17 @@ class MethodOptions:
 class DistributionOptions:
     """Distribution of tokens: how it is changed before a search sees it."""
 
-    blank_penalty: float = finite(
+    blank_penalty: float = option(
         0.0, "subtracted from the score of blank: above 0 fewer deletions, more insertions"
     )
-    temperature: float = option(1.0, "logits are divided by it before the softmax", above=0, below=math.inf)
+    temperature: float = option(1.0, "logits are divided by it before the softmax", above=0)
 
 
 @dataclass(frozen=True)
 class LanguageModelOptions:
     """Language models in the search: which, and their weights."""
 
-    ilme_scale: Optional[float] = finite(
+    ilme_scale: Optional[float] = option(
         None,
         "weight of the internal language model that is subtracted by beam searches with a "
         "transducer; left out: 0.1 for fast_beam_search_nbest and fast_beam_search_nbest_oracle, "
@@ -64,28 +60,31 @@ class LanguageModelOptions:
     lm_type: str = option(
         "rnn", "the neural language model's kind", choices=("rnn", "transformer"), aliases=("--nnlm-type",)
     )
-    lm_scale: float = finite(0.3, "weight of the neural language model", aliases=("--nnlm-scale",))
-    ngram_lm_scale: float = finite(
+    lm_scale: float = option(0.3, "weight of the neural language model", aliases=("--nnlm-scale",))
+    ngram_lm_scale: float = option(
         0.01,
         "weight of the graph's scores in *_LG; weight of the token n-gram in *_LODR, give a negative one",
     )
-    tokens_ngram: int = option(2, "order n of the token n-gram of *_LODR, <lang-dir>/<n>gram.arpa")
+    tokens_ngram: int = option(
+        2, "order n of the token n-gram of *_LODR, <lang-dir>/<n>gram.arpa", at_least=1, at_most=20
+    )
     backoff_id: int = option(
         500,
         "id of #0, the label of back-off arcs, where the token n-gram is a graph, <lang-dir>/<n>gram.fst.txt",
+        at_least=0,
     )
     lodr_ngram: Optional[str] = option(
         None,
         "token n-gram, .arpa or .fst.txt, for alsd and ctc-prefix-beam-search-shallow-fusion, "
         "weighted by --lodr-lm-scale",
     )
-    lodr_lm_scale: float = finite(0.0, "weight of --lodr-ngram; below 0 it is subtracted")
+    lodr_lm_scale: float = option(0.0, "weight of --lodr-ngram; below 0 it is subtracted")
     word_ngram: str = option(
         "", "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion"
     )
-    word_ngram_scale: float = finite(0.5, "weight of --word-ngram")
-    word_score: float = finite(1.5, "bonus for each word, with --word-ngram")
-    unk_offset: float = finite(
+    word_ngram_scale: float = option(0.5, "weight of --word-ngram")
+    word_score: float = option(1.5, "bonus for each word, with --word-ngram")
+    unk_offset: float = option(
         -10.0, "added to the logarithm to base 10 of the probability of words that --word-ngram does not know"
     )
 
@@ -98,9 +97,14 @@ class FastBeamLimits:
         20.0,
         "fast_beam_search* drops what is worse than the best by more than this (natural log-probability)",
         above=0,
+        finite=False,
     )
-    max_contexts: int = option(8, "predictor contexts that fast_beam_search* keeps per frame", at_least=1)
-    max_states: int = option(64, "states that fast_beam_search* keeps per frame", at_least=1)
+    max_contexts: int = option(
+        8, "predictor contexts that fast_beam_search* keeps per frame", at_least=1, at_most=1_000_000
+    )
+    max_states: int = option(
+        64, "states that fast_beam_search* keeps per frame", at_least=1, at_most=1_000_000
+    )
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,15 @@ class PathOptions:
     """Paths drawn from lattices."""
 
     num_paths: int = option(
-        200, "paths that *nbest* and attention-decoder-rescoring-* draw from the lattice", at_least=1
+        200,
+        "paths that *nbest* and attention-decoder-rescoring-* draw from the lattice",
+        at_least=1,
+        at_most=1_000_000,
     )
     nbest_scale: float = option(
         0.5,
         "the lattice's scores are multiplied by it while paths are drawn: smaller, more various",
         above=0,
-        below=math.inf,
     )
 
 
@@ -127,7 +133,7 @@ class BiasingOptions:
         "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, "
         "alsd, ctc-prefix-*",
     )
-    context_score: float = finite(2.0, "bonus for each token of a phrase of --context-file")
+    context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
 
 
 @dataclass(frozen=True)
@@ -141,16 +147,20 @@ class GraphOptions:
         "data/lm",
         "folder with the word 4-gram of lattice rescoring: G_4_gram.fst.txt, 4-gram.arpa or 4gram.arpa",
     )
-    hlg_scale: float = finite(
+    hlg_scale: float = option(
         0.6, "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search"
     )
     search_beam: float = option(
         20.0,
         "graph search with CTC drops states that are worse than a frame's best by more than this",
         above=0,
+        finite=False,
     )
     output_beam: float = option(
-        8.0, "the lattice of a graph search keeps what is worse than the best path by at most this", above=0
+        8.0,
+        "the lattice of a graph search keeps what is worse than the best path by at most this",
+        above=0,
+        finite=False,
     )
     min_active_states: int = option(
         30, "states that a graph search keeps at each frame at least, however bad", at_least=1
@@ -203,9 +213,14 @@ class ChunkwiseFastBeamLimits:
         4.0,
         "beam of fast_beam_search in log-probability: what is worse than the best by more is dropped",
         above=0,
+        finite=False,
     )
-    max_contexts: int = option(4, "predictor contexts that fast_beam_search keeps per frame", at_least=1)
-    max_states: int = option(32, "states that fast_beam_search keeps per frame", at_least=1)
+    max_contexts: int = option(
+        4, "predictor contexts that fast_beam_search keeps per frame", at_least=1, at_most=1_000_000
+    )
+    max_states: int = option(
+        32, "states that fast_beam_search keeps per frame", at_least=1, at_most=1_000_000
+    )
 
 
 @dataclass(frozen=True)
@@ -221,8 +236,9 @@ class StreamingSearchOptions(ChunkwiseFastBeamLimits, BiasingOptions, Distributi
         "hypotheses kept by modified_beam_search and ctc-prefix-*",
         aliases=("--num_active_paths",),
         at_least=1,
+        at_most=10_000,
     )
-    num_decode_streams: int = option(2000, "streams decoded in parallel", at_least=1)
+    num_decode_streams: int = option(2000, "streams decoded in parallel", at_least=1, at_most=1_000_000)
     label: str = option("", "appended to the names of the result files")
 
     def search_options(self) -> SearchOptions:
@@ -238,7 +254,10 @@ class DeviceOptions:
         "auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
     )
     num_threads: int = option(
-        0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
+        0,
+        "CPU threads of tensor operations; 0 takes all cores that this process may use",
+        at_least=0,
+        at_most=MAX_PROCESSES,
     )
 
 

@@ -24,12 +24,14 @@ class ChunkOptions:
         "Chunk sizes in 50 Hz frames; training draws one per batch, -1 is the whole utterance. One "
         "value in decoding.",
         at_least=1,
+        at_most=100_000,
         unless=-1,
     )
     left_context_frames: Tuple[int, ...] = option(
         (64, 128, 256, -1),
         "Left contexts in 50 Hz frames, as --chunk-size; -1 is unlimited.",
         at_least=0,
+        at_most=100_000,
         unless=-1,
     )
 

@@ -33,6 +33,6 @@ class ExportLmOptions:
 
     lm_type: str = option("rnn", "kind of model", choices=("rnn", "transformer"))
     exp_dir: str = option("rnn_lm/exp", "folder of the checkpoints; the file goes there, too")
-    epoch: int = option(30, "use epoch-<epoch>.pt")
-    avg: int = option(1, "average the weights of this many epochs, up to --epoch")
+    epoch: int = option(30, "use epoch-<epoch>.pt", at_least=0)
+    avg: int = option(1, "average the weights of this many epochs, up to --epoch", at_least=1)
     jit: bool = option(False, "TorchScript, which scores sentences and tokens without this library")

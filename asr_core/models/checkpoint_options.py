@@ -11,11 +11,12 @@ DEFAULT_EPOCH, DEFAULT_AVG = 30, 15
 class CheckpointOptions:
     """Checkpoint: whose weights."""
 
-    epoch: int = option(DEFAULT_EPOCH, "use epoch-<epoch>.pt; counts from 1")
-    iter: int = option(0, "if positive, use checkpoint-<iter>.pt instead of an epoch's")
+    epoch: int = option(DEFAULT_EPOCH, "use epoch-<epoch>.pt; counts from 1", at_least=0)
+    iter: int = option(0, "if positive, use checkpoint-<iter>.pt instead of an epoch's", at_least=0)
     avg: int = option(
         DEFAULT_AVG,
         "number of checkpoints to average; with --use-averaged-model the span of epochs averaged over",
+        at_least=1,
     )
     use_averaged_model: bool = option(
         True,

@@ -9,6 +9,7 @@ from asr_core.encoders.chunk_options import ChunkOptions
 from asr_core.encoders.registry import ENCODERS, encoder_spec
 from asr_core.encoders.zipformer.options import ZipformerOptions
 from asr_core.predictors.options import PredictorOptions
+from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
 from asr_core.utils.options import from_params, option
 
 DEFAULT_ENCODER = "zipformer"  # of command lines and checkpoints that name none, as icefall's do
@@ -20,7 +21,7 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
     """Model, for any encoder."""
 
     encoder: str = option(DEFAULT_ENCODER, _ENCODER_HELP, choices=ENCODERS)
-    joiner_dim: int = option(512, "Width of the joiner.", at_least=1)
+    joiner_dim: int = option(512, "Width of the joiner.", at_least=1, at_most=MAX_WIDTH)
     joiner_decoder_bias: bool = option(
         True, "Give the joiner's projection of the prediction network a bias, too."
     )
@@ -54,16 +55,25 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
         "--use-ctc 1 --enable-spec-aug 0.",
     )
     intermediate_ctc_stacks: Tuple[int, ...] = option(
-        (), "Encoder stacks, or layers, with their own CTC heads in training, e.g. 2,4; from 1."
+        (),
+        "Encoder stacks, or layers, with their own CTC heads in training, e.g. 2,4; from 1.",
+        at_least=1,
+        at_most=MAX_LAYERS,
     )
-    attention_decoder_dim: int = option(512, "Width of the attention decoder's layers.", at_least=1)
-    attention_decoder_num_layers: int = option(6, "Layers of the attention decoder.", at_least=1)
+    attention_decoder_dim: int = option(
+        512, "Width of the attention decoder's layers.", at_least=1, at_most=MAX_WIDTH
+    )
+    attention_decoder_num_layers: int = option(
+        6, "Layers of the attention decoder.", at_least=1, at_most=MAX_LAYERS
+    )
     attention_decoder_attention_dim: int = option(
-        512, "Width of the attention decoder's attention.", at_least=1
+        512, "Width of the attention decoder's attention.", at_least=1, at_most=MAX_WIDTH
     )
-    attention_decoder_num_heads: int = option(8, "Heads of the attention decoder's attention.", at_least=1)
+    attention_decoder_num_heads: int = option(
+        8, "Heads of the attention decoder's attention.", at_least=1, at_most=MAX_LAYERS
+    )
     attention_decoder_feedforward_dim: int = option(
-        2048, "Width inside the attention decoder's feed-forward modules.", at_least=1
+        2048, "Width inside the attention decoder's feed-forward modules.", at_least=1, at_most=MAX_WIDTH
     )
 
 

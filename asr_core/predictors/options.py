@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
 from asr_core.utils.options import option
 
 
@@ -14,20 +15,24 @@ class PredictorOptions:
         "Kind of prediction network: stateless sees --context-size tokens, lstm all tokens so far.",
         choices=["stateless", "lstm"],
     )
-    decoder_dim: int = option(512, "Width of the prediction network.", at_least=1)
+    decoder_dim: int = option(512, "Width of the prediction network.", at_least=1, at_most=MAX_WIDTH)
     context_size: int = option(
         2,
         "Tokens that a stateless prediction network sees; 2 makes a trigram-like model of the history.",
         at_least=1,
+        at_most=MAX_LAYERS,
     )
-    predictor_layers: int = option(1, "Layers of an LSTM predictor.", at_least=1)
+    predictor_layers: int = option(1, "Layers of an LSTM predictor.", at_least=1, at_most=MAX_LAYERS)
     predictor_hidden_dim: int = option(
         0,
         "Width of its cells, which each layer projects to --decoder-dim; 0: --decoder-dim, without "
         "projection.",
         at_least=0,
+        at_most=MAX_WIDTH,
     )
-    predictor_embedding_dim: int = option(0, "Width of its embedding; 0: --decoder-dim.", at_least=0)
+    predictor_embedding_dim: int = option(
+        0, "Width of its embedding; 0: --decoder-dim.", at_least=0, at_most=MAX_WIDTH
+    )
     predictor_layer_norm: bool = option(False, "Normalise the output of each of its layers.")
     predictor_cell_clip: float = option(
         0.0, "Keep its cells between minus this and this, e.g. 10; 0: no limit, and faster.", at_least=0

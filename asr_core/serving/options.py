@@ -26,12 +26,16 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
         "greedy_search, modified_beam_search or fast_beam_search",
         aliases=("--decoding-method",),
     )
-    beam_size: int = option(4, "hypotheses kept by beam searches", at_least=1)
-    max_states: int = option(8, "states that fast_beam_search keeps per frame", at_least=1)
-    max_sym_per_frame: int = option(1, "tokens that greedy search may emit at one frame", at_least=1)
+    beam_size: int = option(4, "hypotheses kept by beam searches", at_least=1, at_most=10_000)
+    max_states: int = option(8, "states that fast_beam_search keeps per frame", at_least=1, at_most=1_000_000)
+    max_sym_per_frame: int = option(
+        1, "tokens that greedy search may emit at one frame", at_least=1, at_most=1000
+    )
     sample_rate: int = option(
         16000,
         "sampling rate of the model, if its file does not record it; other audio is resampled",
+        at_least=1000,
+        at_most=1_000_000,
     )
     feature_type: str = option(
         "fbank",
@@ -61,4 +65,6 @@ class TracedModelOptions:
     decode_chunk_len: int = option(
         32,
         "feature frames of a chunk; left out: those of the export; other numbers are refused",
+        at_least=2,
+        at_most=100_000,
     )

@@ -52,6 +52,7 @@ class FinetuneOptions:
     batch_count_offset: float = option(
         100000.0,
         "added to the counter behind dropout and other schedules, which keeps them at their final values",
+        at_least=0,
     )
 
     @property

@@ -14,10 +14,12 @@ class LossOptions:
         "batches over which the weights of simple and pruned loss move to their final values",
         at_least=0,
     )
-    prune_range: int = option(5, "symbols per frame that the pruned loss keeps", at_least=1)
-    lm_scale: float = option(0.25, "weight of the predictor-only term in the simple loss")
-    am_scale: float = option(0.0, "weight of the encoder-only term in the simple loss")
-    simple_loss_scale: float = option(0.5, "weight of the simple loss after --warm-step")
+    prune_range: int = option(5, "symbols per frame that the pruned loss keeps", at_least=2, at_most=1000)
+    lm_scale: float = option(
+        0.25, "weight of the predictor-only term in the simple loss", at_least=0, at_most=1
+    )
+    am_scale: float = option(0.0, "weight of the encoder-only term in the simple loss", at_least=0, at_most=1)
+    simple_loss_scale: float = option(0.5, "weight of the simple loss after --warm-step", at_least=0)
     delay_penalty: float = option(
         0.0,
         "after --warm-step, score of a transducer's symbol for each frame that it comes before the middle "

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 
@@ -15,22 +16,29 @@ class ProcessOptions:
         1,
         "number of processes on this machine, each with a GPU or its share of the CPU's cores",
         at_least=1,
+        at_most=MAX_PROCESSES,
     )
     master_port: int = option(
         12354,
         "where the processes of --world-size meet; a port that is in use gives way to another, unless "
         "this option names it",
+        at_least=1,
+        at_most=65535,
     )
     dist_timeout: float = option(
         1800.0,
         "seconds after which a process that does not answer the others is given up, and the run with it",
         above=0,
+        at_most=10_000_000,
     )
     device: str = option(
         "auto", "where to train; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
     )
     num_threads: int = option(
-        0, "CPU threads of tensor operations; 0 takes all cores that this process may use", at_least=0
+        0,
+        "CPU threads of tensor operations; 0 takes all cores that this process may use",
+        at_least=0,
+        at_most=MAX_PROCESSES,
     )
     use_fp16: bool = option(False, "float16 mixed precision with loss scaling (CUDA)")
     use_bf16: bool = option(False, "bfloat16 mixed precision")
@@ -54,7 +62,7 @@ class LoopOptions(ProcessOptions):
         0, "above 0: resume from checkpoint-<N>.pt, whatever --start-epoch says", at_least=0
     )
     exp_dir: str = option("zipformer/exp", "folder of this run: checkpoints, logs, metrics")
-    seed: int = option(42, "seed of weights, data order, augmentation and dropout")
+    seed: int = option(42, "seed of weights, data order, augmentation and dropout", at_least=0)
     log_interval: int = option(50, "batches between two log lines", at_least=1)
     reset_interval: int = option(200, "batches over which tot_loss averages", at_least=1)
     valid_interval: int = option(

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gzip
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, Iterator, Union, cast
@@ -20,15 +21,22 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     When the block raises, the temporary file is removed and ``path`` stays as it was.
 
     The temporary name keeps the suffix of ``path``, because many writers choose their format by it.
+    A device or a pipe, such as ``/dev/null``, is written to and never replaced.
 
     Raises:
-      UserError: the disk is full, the folder cannot be made, or it may not be written to.
+      UserError: ``path`` is a folder, the disk is full, the folder cannot be made, or it may not be
+        written to.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: {os.strerror(errno.EISDIR)}")
+    special = path.exists() and not path.is_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(
-            prefix=f".{path.stem[:80]}.", suffix=f".tmp{''.join(path.suffixes[-2:])}", dir=path.parent
+            prefix=f".{path.stem[:80]}.",
+            suffix=f".tmp{''.join(path.suffixes[-2:])}",
+            dir=None if special else path.parent,
         )
         os.close(fd)
     except OSError as e:
@@ -36,9 +44,13 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     tmp = Path(name)
     try:
         yield tmp
-        _sync(tmp)
-        os.chmod(tmp, 0o666 & ~_umask())
-        os.replace(tmp, path)
+        if special:
+            with open(tmp, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+        else:
+            _sync(tmp)
+            os.chmod(tmp, 0o666 & ~_umask())
+            os.replace(tmp, path)
     except OSError as e:
         raise UserError(_explain(path, e)) from e
     except RuntimeError as e:  # torch.save reports a full disk as a RuntimeError of its zip writer

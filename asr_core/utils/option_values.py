@@ -5,6 +5,12 @@ import dataclasses
 import math
 from typing import Optional, Tuple
 
+LARGEST_INT = 2**31 - 1  # of options without a bound of their own
+# What no machine has, so that larger numbers are slips of the finger
+MAX_PROCESSES = 1024  # processes or threads on one machine
+MAX_WIDTH = 65_536  # channels of a layer
+MAX_LAYERS = 1024  # layers, heads, or taps of a convolution
+
 
 def str2bool(text: object) -> bool:
     """Read yes/true/t/y/1 and no/false/f/n/0 in any case."""
@@ -34,8 +40,10 @@ class Bounds:
 
     Attributes:
       at_least, above: lower bounds, inclusive and exclusive.
-      at_most, below: upper bounds, inclusive and exclusive.
+      at_most, below: upper bounds, inclusive and exclusive. Whole numbers have one anyway, so that
+        a slip of the finger asks for no array of a terabyte.
       unless: a value outside the bounds that is accepted, too, such as 0 for "never".
+      finite: whether infinity is refused; NaN always is.
     """
 
     at_least: Optional[float] = None
@@ -43,26 +51,42 @@ class Bounds:
     at_most: Optional[float] = None
     below: Optional[float] = None
     unless: Optional[float] = None
+    finite: bool = True
 
     def accept(self, value: float) -> bool:
-        """Return whether ``value`` is within the bounds; NaN never is."""
+        """Return whether ``value`` is within the bounds."""
         return value == self.unless or (
-            value == value
+            not math.isnan(value)
+            and not (self.finite and math.isinf(value))
+            and (not isinstance(value, int) or abs(value) <= LARGEST_INT or self.at_most is not None)
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
 
-    def __str__(self) -> str:
+    def describe(self, value: float) -> str:
+        """Say which numbers are accepted, to someone who gave ``value``."""
         words = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
         limits = [
-            f"{text} {getattr(self, name):g}"
+            f"{text} {getattr(self, name):.10g}"
             for name, text in words.items()
-            if getattr(self, name) not in (None, math.inf, -math.inf)
+            if getattr(self, name) is not None
         ]
-        if math.inf in (self.at_most, self.below):
-            limits.append("finite")
+        if (
+            isinstance(value, float)
+            and not math.isfinite(value)
+            and self.at_most is None
+            and self.below is None
+        ):
+            limits.append("finite" if self.finite else "a number")
+        if (
+            isinstance(value, int)
+            and abs(value) > LARGEST_INT
+            and self.at_most is None
+            and self.below is None
+        ):
+            limits.append(f"at most {LARGEST_INT}" if value > 0 else f"at least {-LARGEST_INT}")
         return " and ".join(limits) + (f", or {self.unless:g}" if self.unless is not None else "")
 
 

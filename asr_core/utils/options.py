@@ -77,6 +77,7 @@ def option(
     at_most: Optional[float] = None,
     below: Optional[float] = None,
     unless: Optional[float] = None,
+    finite: bool = True,
     needed: bool = False,
     positional: bool = False,
 ) -> T:
@@ -90,19 +91,18 @@ def option(
       aliases: further spellings, e.g. ``("--num_active_paths",)``.
       presets: for each value of this option, values of other options by name. Options
         given besides win.
-      at_least, above, at_most, below, unless: see :class:`Bounds`; of a list, they hold for each
-        entry. ``None`` is always accepted.
+      at_least, above, at_most, below, unless, finite: see :class:`Bounds`; of a list, they hold
+        for each entry. ``None`` is always accepted.
       needed: whether the user must give it, see :func:`~asr_core.utils.parsing.parse_options`.
       positional: whether its values, one or more, are arguments without ``--name``.
     """
-    bounds = Bounds(at_least, above, at_most, below, unless)
     meta = {
         "help": help,
         "choices": choices,
         "type": type,
         "aliases": tuple(aliases),
         "presets": presets,
-        "bounds": bounds if bounds != Bounds() else None,
+        "bounds": Bounds(at_least, above, at_most, below, unless, finite),
         "needed": needed,
         "positional": positional,
     }
@@ -116,18 +116,22 @@ def check_values(opts: OptionsInstance) -> None:
       UserError: naming the first option that is not one of its choices or is out of bounds.
     """
     for field in dataclasses.fields(opts):
-        value, choices, bounds = (
-            getattr(opts, field.name),
-            field.metadata.get("choices"),
-            field.metadata.get("bounds"),
-        )
+        value, choices = getattr(opts, field.name), field.metadata.get("choices")
         if choices is not None and value not in choices and value != field.default:
             known = ", ".join(str(choice) for choice in choices if choice != "")
             raise UserError(f"unknown {flag(field.name)} {value!r}; known: {known}")
-        if bounds is not None and value is not None:
-            for number in value if isinstance(value, tuple) else (value,):
-                if not bounds.accept(number):
-                    raise UserError(f"{flag(field.name)} must be {bounds}, got {number}")
+        check_numbers(field.name, value, field.metadata.get("bounds", Bounds()))
+
+
+def check_numbers(name: str, value: object, bounds: Bounds) -> None:
+    """Check the numbers among the values of option ``name``; other values pass.
+
+    Raises:
+      UserError: one is out of bounds.
+    """
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not bounds.accept(number):
+            raise UserError(f"{flag(name)} must be {bounds.describe(number)}, got {number}")
 
 
 def from_params(cls: Type[OptionsT], params: Union[Mapping[str, Any], argparse.Namespace]) -> OptionsT:
@@ -242,8 +246,10 @@ def add_options(
             metavar=None if allowed else _metavar(hints[field.name]),
             help=meta["help"].replace("%", "%%"),
         )
-        if meta["presets"] and isinstance(parser, Parser):
-            parser.presets[field.name] = (meta["presets"], field.default)
+        if isinstance(parser, Parser):
+            parser.bounds[field.name] = meta["bounds"]
+            if meta["presets"]:
+                parser.presets[field.name] = (meta["presets"], field.default)
 
 
 def _is_tuple(hint: object) -> bool:
@@ -302,6 +308,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=True, **kwargs)
         self.presets: Dict[str, Tuple[Presets, Any]] = {}
+        self.bounds: Dict[str, Bounds] = {}
 
     @property
     def names(self) -> Set[str]:
@@ -311,7 +318,10 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]  # argparse's overloads are for namespaces of other classes
         self, args: Optional[Sequence[str]] = None, namespace: Optional[argparse.Namespace] = None
     ) -> argparse.Namespace:
-        """Parse; a preset gives the defaults of the options that are not on the command line."""
+        """Parse; a preset gives the defaults of the options that are not on the command line.
+
+        A number out of its bounds ends the process with status 1.
+        """
         chosen = self._chosen_presets(args)
         implied, recorded = _expand(self.presets, chosen)
         self.set_defaults(**implied)  # before --help, which shows the defaults that hold
@@ -320,6 +330,11 @@ class Parser(argparse.ArgumentParser):
             self.error(self._unknown(extra))
         for name, value in recorded.items():
             setattr(values, name, value)
+        try:
+            for name, value in vars(values).items():
+                check_numbers(name, value, self.bounds.get(name, Bounds()))
+        except UserError as e:
+            self.exit(1, f"error: {e}\n")
         return values
 
     def _chosen_presets(self, args: Optional[Sequence[str]]) -> Dict[str, Any]:

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import os
+import stat
 
 import pytest
 
@@ -65,3 +66,18 @@ def test_compressed_files_are_opened_by_their_name(tmp_path):
     for name in ("a", "a.gz"):
         with open_binary(tmp_path / name) as f:
             assert list(f) == [b"one\n", b"two\n"]
+
+
+def test_a_pipe_or_device_is_written_to_and_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text_atomic(pipe, "one\n")
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and os.read(reader, 10) == b"one\n"
+    os.close(reader)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="Is a directory"), atomic_path(tmp_path):
+        pytest.fail("the block ran")

@@ -94,8 +94,16 @@ def test_programs_name_what_they_need(program, capsys):
             ["--text", "t", "--lm", "l", "--ngram-order", "0"],
             "--ngram-order must be at least 1",
         ),
-        ("compute_fbank", ["--num-mel-bins", "0"], "--num-mel-bins must be at least 1, got 0"),
-        ("compute_fbank", ["--sample-rate", "16"], "--sample-rate must be at least 1000, got 16"),
+        (
+            "compute_fbank",
+            ["--num-mel-bins", "0"],
+            "--num-mel-bins must be at least 7 and at most 512, got 0",
+        ),
+        (
+            "compute_fbank",
+            ["--sample-rate", "16"],
+            "--sample-rate must be at least 1000 and at most 1000000, got 16",
+        ),
         (
             "write_shar",
             ["--cuts", "c", "--shar-dir", "s", "--shard-size", "0"],

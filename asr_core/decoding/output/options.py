@@ -49,6 +49,7 @@ class EmbedOptions:
         50.0,
         "megabytes of audio that the report may hold; the utterances with the most errors go first",
         above=0,
+        finite=False,
     )
 
 
@@ -58,7 +59,10 @@ class RecordOptions(EmbedOptions, ConfidenceOptions):
 
     write_timestamps: bool = option(False, "write the times of each token and word into timestamps-*.jsonl")
     write_nbest: int = option(
-        0, "write this many best hypotheses of each utterance into nbest-*.jsonl; 0 for none", at_least=0
+        0,
+        "write this many best hypotheses of each utterance into nbest-*.jsonl; 0 for none",
+        at_least=0,
+        at_most=10_000,
     )
     html_report: bool = option(
         False, "write report-*.html: alignments, errors by word and speaker, audio; opens without a network"

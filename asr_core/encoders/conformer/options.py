@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 from asr_core.encoders.chunk_options import ChunkOptions
+from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
 from asr_core.utils.options import option
 
 _LARGE: Dict[str, Any] = {
@@ -101,16 +102,19 @@ class ConformerOptions(ChunkOptions):
         choices=["", *PRESETS],
         presets={name: {**_LARGE, **sizes} for name, sizes in PRESETS.items()},
     )
-    num_encoder_layers: int = option(_LARGE["num_encoder_layers"], "Layers.", at_least=1)
-    encoder_dim: int = option(_LARGE["encoder_dim"], "Width of the layers, even.", at_least=1)
-    nhead: int = option(_LARGE["nhead"], "Attention heads.", at_least=1)
+    num_encoder_layers: int = option(_LARGE["num_encoder_layers"], "Layers.", at_least=1, at_most=MAX_LAYERS)
+    encoder_dim: int = option(
+        _LARGE["encoder_dim"], "Width of the layers, even.", at_least=1, at_most=MAX_WIDTH
+    )
+    nhead: int = option(_LARGE["nhead"], "Attention heads.", at_least=1, at_most=MAX_LAYERS)
     feedforward_dim: int = option(
-        _LARGE["feedforward_dim"], "Width inside the feed-forward modules.", at_least=1
+        _LARGE["feedforward_dim"], "Width inside the feed-forward modules.", at_least=1, at_most=MAX_WIDTH
     )
     cnn_module_kernel: int = option(
         _LARGE["cnn_module_kernel"],
         "Taps of the convolution modules; an even number looks one further ahead.",
         at_least=1,
+        at_most=MAX_WIDTH,
     )
     front_end: str = option(
         _LARGE["front_end"],
@@ -120,7 +124,7 @@ class ConformerOptions(ChunkOptions):
         choices=["conv", "narrow", "stack", "vgg-stack"],
     )
     front_end_channels: int = option(
-        _LARGE["front_end_channels"], "Channels of --front-end conv.", at_least=1
+        _LARGE["front_end_channels"], "Channels of --front-end conv.", at_least=1, at_most=MAX_WIDTH
     )
     dropout: float = option(
         0.1, "Dropout of all modules, unless one of the next four options is given.", at_least=0, below=1
@@ -155,7 +159,10 @@ class ConformerOptions(ChunkOptions):
         choices=["xl", "key_shift", "none"],
     )
     position_clip: int = option(
-        400, "Largest offset that --position key_shift distinguishes from larger ones.", at_least=1
+        400,
+        "Largest offset that --position key_shift distinguishes from larger ones.",
+        at_least=1,
+        at_most=100_000,
     )
     left_only_attention: bool = option(False, "No frame attends to later ones, with or without --causal.")
     long_skip: bool = option(False, "Add the front end's output to the output of each layer.")

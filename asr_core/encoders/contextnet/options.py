@@ -6,6 +6,7 @@ from typing import Dict, Tuple
 
 from asr_core.encoders.chunk_options import ChunkOptions
 from asr_core.encoders.entries import expand_entries
+from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
 from asr_core.utils.options import option
 
 _BLOCKS = 23  # C0 to C22 of the paper's table 1
@@ -24,28 +25,36 @@ class ContextNetOptions(ChunkOptions):
     """
 
     alpha: float = option(
-        0.5, "Factor on --block-channels; 0.5, 1 and 2 are ContextNet-S, -M and -L.", above=0
+        0.5, "Factor on --block-channels; 0.5, 1 and 2 are ContextNet-S, -M and -L.", above=0, at_most=100
     )
     block_channels: Tuple[int, ...] = option(
         (256,) * 11 + (512,) * 11 + (640,),
         "Width of each block before --alpha; the last one is the encoder's.",
         at_least=1,
+        at_most=MAX_WIDTH,
     )
     block_layers: Tuple[int, ...] = option(
         _per_block(5, c0=1, c22=1),
         "Convolutions of each block; blocks of one have no residual connection.",
         at_least=1,
+        at_most=MAX_LAYERS,
     )
     block_strides: Tuple[int, ...] = option(
         _per_block(1, c3=2, c7=2, c14=2),
         "Strides of the blocks; an output frame is their product (2, 4, 8 or 16) times 10 ms.",
         at_least=1,
+        at_most=MAX_LAYERS,
     )
-    kernel_size: int = option(5, "Kernel of the convolutions, odd.", at_least=1)
+    kernel_size: int = option(5, "Kernel of the convolutions, odd.", at_least=1, at_most=MAX_LAYERS)
     residual_kernel: int = option(
-        5, "Kernel of the convolution in the residual connections: --kernel-size, or 1 for a projection."
+        5,
+        "Kernel of the convolution in the residual connections: --kernel-size, or 1 for a projection.",
+        at_least=1,
+        at_most=MAX_LAYERS,
     )
-    se_ratio: int = option(8, "How much narrower the squeeze-and-excitation modules are inside.", at_least=1)
+    se_ratio: int = option(
+        8, "How much narrower the squeeze-and-excitation modules are inside.", at_least=1, at_most=MAX_LAYERS
+    )
     padding: str = option(
         "causal",
         "Frames that convolutions see: the past (causal) or both sides equally (same).",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Tuple
 
 from asr_core.encoders.chunk_options import ChunkOptions
+from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
 from asr_core.utils.options import option
 
 PRESETS: Dict[str, Dict[str, Any]] = {
@@ -64,25 +65,42 @@ class ZipformerOptions(ChunkOptions):
         presets={name: {**_MEDIUM, **sizes} for name, sizes in PRESETS.items()},
     )
     num_encoder_layers: Tuple[int, ...] = option(
-        _MEDIUM["num_encoder_layers"], "Layers of each encoder stack.", at_least=1
+        _MEDIUM["num_encoder_layers"], "Layers of each encoder stack.", at_least=1, at_most=MAX_LAYERS
     )
     downsampling_factor: Tuple[int, ...] = option(
         _MEDIUM["downsampling_factor"],
         "Reduction of the frame rate inside each stack, on top of the front end's 2.",
         at_least=1,
+        at_most=MAX_LAYERS,
     )
     feedforward_dim: Tuple[int, ...] = option(
-        _MEDIUM["feedforward_dim"], "Width of the middle feed-forward module of each layer.", at_least=1
+        _MEDIUM["feedforward_dim"],
+        "Width of the middle feed-forward module of each layer.",
+        at_least=1,
+        at_most=MAX_WIDTH,
     )
-    num_heads: Tuple[int, ...] = option(_MEDIUM["num_heads"], "Attention heads.", at_least=1)
-    encoder_dim: Tuple[int, ...] = option(_MEDIUM["encoder_dim"], "Width of each stack.", at_least=1)
-    query_head_dim: Tuple[int, ...] = option((32,), "Width of queries and keys per head.", at_least=1)
-    value_head_dim: Tuple[int, ...] = option((12,), "Width of values per head.", at_least=1)
-    pos_head_dim: Tuple[int, ...] = option((4,), "Width of positional queries per head.", at_least=1)
-    pos_dim: int = option(48, "Width of the positional encoding.", at_least=1)
+    num_heads: Tuple[int, ...] = option(
+        _MEDIUM["num_heads"], "Attention heads.", at_least=1, at_most=MAX_LAYERS
+    )
+    encoder_dim: Tuple[int, ...] = option(
+        _MEDIUM["encoder_dim"], "Width of each stack.", at_least=1, at_most=MAX_WIDTH
+    )
+    query_head_dim: Tuple[int, ...] = option(
+        (32,), "Width of queries and keys per head.", at_least=1, at_most=MAX_WIDTH
+    )
+    value_head_dim: Tuple[int, ...] = option(
+        (12,), "Width of values per head.", at_least=1, at_most=MAX_WIDTH
+    )
+    pos_head_dim: Tuple[int, ...] = option(
+        (4,), "Width of positional queries per head.", at_least=1, at_most=MAX_WIDTH
+    )
+    pos_dim: int = option(48, "Width of the positional encoding.", at_least=1, at_most=MAX_WIDTH)
     encoder_unmasked_dim: Tuple[int, ...] = option(
-        _MEDIUM["encoder_unmasked_dim"], "Channels that training never masks.", at_least=1
+        _MEDIUM["encoder_unmasked_dim"], "Channels that training never masks.", at_least=1, at_most=MAX_WIDTH
     )
     cnn_module_kernel: Tuple[int, ...] = option(
-        _MEDIUM["cnn_module_kernel"], "Kernel of the convolution modules, odd.", at_least=1
+        _MEDIUM["cnn_module_kernel"],
+        "Kernel of the convolution modules, odd.",
+        at_least=1,
+        at_most=MAX_LAYERS,
     )

@@ -25,7 +25,7 @@ from asr_core.utils.errors import UserError
         ({"short_chunk_size": 7}, "is below the downsampling factor 8"),
         ({"decode_chunk_len": 24}, "a chunk of 12 frames cannot be divided by the downsampling factor 8"),
         ({"decode_chunk_len": 31}, "must be an even number"),
-        ({"num_left_chunks": 0}, "--num-left-chunks must be positive"),
+        ({"num_left_chunks": 0}, "--num-left-chunks must be at least 1"),
     ],
 )
 def test_options_that_contradict_each_other(options, message):
