@@ -21,7 +21,7 @@ def add_arguments(
         "sound_files",
         nargs="+",
         metavar="FILE",
-        help="audio files: wav, flac, mp3, ogg, ...; any rate, the first channel is taken",
+        help="audio files: wav, flac, mp3, ogg, ...; any rate; of several channels see --channel",
     )
     names = {field.name for field in dataclasses.fields(TranscribeOptions)}.difference(without)
     # the form of the features comes from the model's file, unless it is given

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from asr_core.data.cut_refs import at_speed
 from asr_core.data.dataset import FeaturesOfAudio
-from asr_core.data.features import describe_features
+from asr_core.data.features import describe_features, make_extractor
 from asr_core.data.manifest import cuts_of_span, join_manifests, write_cuts
 from asr_core.data.manifest_lines import count_lines, digest_of
-from asr_core.data.options import FeatureOptions
+from asr_core.data.options import FIRST, FeatureOptions
 from asr_core.data.parallel import dask_client, process_map
 from asr_core.data.preparation_options import FbankOptions
 from asr_core.data.read_errors import short_reason
@@ -66,6 +66,7 @@ class _Job:
       first, last: the span, ``last`` not included.
       speed: playing speed.
       opts: the features to compute.
+      channel: of recordings with several.
     """
 
     source: str
@@ -76,6 +77,7 @@ class _Job:
     last: int
     speed: float
     opts: FeatureOptions
+    channel: str
 
     def path(self, suffix: str) -> Path:
         """Return the path of the shard's file with this suffix."""
@@ -102,7 +104,15 @@ def compute_parts(opts: FbankOptions) -> None:
         for part, target in waiting.items():
             source = _source_of(Path(opts.src_dir), opts.prefix, part, target.name)
             perturb = opts.perturb_speed and part.startswith("train")
-            done = compute_features(source, target, opts, nj=opts.nj, speed_perturb=perturb, client=client)
+            done = compute_features(
+                source,
+                target,
+                opts,
+                nj=opts.nj,
+                speed_perturb=perturb,
+                client=client,
+                channel=opts.channel,
+            )
             hours, dropped = done.seconds / 3600, len(done.dropped)
             logging.info(
                 "%s: %d cuts, %.2f hours, %d left out as unreadable", target, done.cuts, hours, dropped
@@ -129,6 +139,7 @@ def compute_features(
     speed_perturb: bool = False,
     progress: bool = True,
     client: Optional["Client"] = None,
+    channel: str = FIRST,
 ) -> Computed:
     """Compute and store the features of the cuts in ``source``; list them in ``target``.
 
@@ -145,6 +156,7 @@ def compute_features(
       progress: show a progress bar.
       client: see :func:`~asr_core.data.parallel.process_map`; the cluster's machines must see the
         same files under the same names.
+      channel: of recordings with several, see :func:`~asr_core.data.channels.load_samples`.
 
     Returns:
       How many cuts have features, and those that were left out because their audio is unreadable.
@@ -160,8 +172,8 @@ def compute_features(
     speeds = _SPEEDS if speed_perturb else _SPEEDS[:1]
     recorded = target.parent / target.name.split(".")[0].replace("_cuts", "_feats")
     folder = recorded.resolve()
-    _start_folder(folder, _settings(source, opts, speeds))
-    jobs = _jobs(source, recorded, total, speeds, opts)
+    _start_folder(folder, {**_settings(source, opts, speeds), "channel": channel})
+    jobs = _jobs(source, recorded, total, speeds, opts, channel)
     waiting = [job for job in jobs if not job.path(".json").is_file()]
     if len(waiting) < len(jobs):
         logging.info("%s: %d of %d shards were done before", target, len(jobs) - len(waiting), len(jobs))
@@ -194,7 +206,7 @@ def _settings(source: Path, opts: FeatureOptions, speeds: Tuple[float, ...]) -> 
 
 
 def _jobs(
-    source: Path, recorded: Path, total: int, speeds: Tuple[float, ...], opts: FeatureOptions
+    source: Path, recorded: Path, total: int, speeds: Tuple[float, ...], opts: FeatureOptions, channel: str
 ) -> List[_Job]:
     starts = [(speed, first) for speed in speeds for first in range(0, total, _SHARD_CUTS)]
     return [
@@ -207,6 +219,7 @@ def _jobs(
             last=min(first + _SHARD_CUTS, total),
             speed=speed,
             opts=opts,
+            channel=channel,
         )
         for number, (speed, first) in enumerate(starts)
     ]
@@ -279,7 +292,8 @@ def _compute_shard(job: _Job) -> int:
 
 def _features_of(job: _Job) -> Tuple[List["Cut"], Computed]:
     """Write the features of one shard; return the cuts that have them."""
-    features_of = FeaturesOfAudio(job.opts)
+    features_of = FeaturesOfAudio(job.opts, job.channel)
+    kind = make_extractor(*features_of.form).name
     kept: List["Cut"] = []
     done = Computed()
     path = job.path(".f16")
@@ -290,7 +304,7 @@ def _features_of(job: _Job) -> Tuple[List["Cut"], Computed]:
             except Exception as e:  # the readers raise many kinds; one bad file must not end the preparation
                 done.dropped.append((cut.id, short_reason(e)))
                 continue
-            features = _describe_matrix(cut, matrix, features_of.extractor.name, writer.name)
+            features = _describe_matrix(cut, matrix, kind, writer.name)
             features.storage_path = f"{job.recorded_folder}/{path.name}"
             features.storage_key = writer.write(cut.id, matrix)
             kept.append(fastcopy(cut, features=features))

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Callable, Iterator, List, Protocol, Sequence, Tuple
 
 import numpy as np
@@ -13,10 +14,11 @@ from torch import Tensor
 
 import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
 from asr_core.data.batch import Batch, Supervisions
+from asr_core.data.channels import load_samples
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef, load_cut
-from asr_core.data.features import LOG_EPS, make_extractor
+from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.log_mel import num_frames
-from asr_core.data.options import DataOptions, FeatureOptions
+from asr_core.data.options import FIRST, DataOptions, FeatureOptions
 from asr_core.data.read_errors import DroppedCut, OtherFeatures, UnreadableCut, as_read_error, short_reason
 
 if TYPE_CHECKING:
@@ -123,31 +125,31 @@ class StoredFeatures:
 
 
 class FeaturesOfAudio:
-    """Loader that computes features (T, C) from the audio of a cut."""
+    """Loader that computes features (T, C) from the audio of a cut.
 
-    def __init__(self, opts: FeatureOptions) -> None:
-        self.sample_rate = opts.sample_rate
-        self.extractor = make_extractor(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
+    Args:
+      opts: the features.
+      channel: see :func:`~asr_core.data.channels.load_samples`.
+    """
+
+    def __init__(self, opts: FeatureOptions, channel: str = FIRST) -> None:
+        self.form = (opts.sample_rate, opts.num_mel_bins, opts.feature_type)
+        self.channel = channel
 
     def __call__(self, cut: "Cut") -> np.ndarray:
-        if cut.sampling_rate != self.sample_rate:
-            cut = cut.resample(self.sample_rate)
-        return self.extractor.extract(load_samples(cut)[None], self.sample_rate)
-
-
-def load_samples(cut: "Cut") -> np.ndarray:
-    """Return the samples (num_samples,) float32 of a single-channel cut."""
-    audio = cut.load_audio()
-    if audio is None or audio.size == 0:
-        raise ValueError("no audio")
-    return np.ascontiguousarray(audio[0], dtype=np.float32)
+        sample_rate = self.form[0]
+        if cut.sampling_rate != sample_rate:
+            cut = cut.resample(sample_rate)
+        return extract_features(torch.from_numpy(load_samples(cut, self.channel)), *self.form).numpy()
 
 
 def make_loader(opts: DataOptions) -> Loader:
     """Return the function that reads a cut's row of ``inputs`` under the input strategy."""
     if opts.strategy == "AudioSamples":
-        return load_samples
-    return FeaturesOfAudio(opts) if opts.strategy == "OnTheFlyFeatures" else StoredFeatures(opts)
+        return partial(load_samples, choice=opts.channel)
+    if opts.strategy == "OnTheFlyFeatures":
+        return FeaturesOfAudio(opts, opts.channel)
+    return StoredFeatures(opts)
 
 
 class SpeechDataset(torch.utils.data.Dataset):
@@ -284,7 +286,7 @@ def _intervals(cuts: List["Cut"], arrays: List[np.ndarray]) -> Tuple[Tensor, Ten
     for cut, array in zip(cuts, arrays):
         start, end = 0, len(array)
         if cut.supervisions:
-            per_second = len(array) / cut.duration
+            per_second = len(array) / cut.duration if cut.duration > 0 else 0.0
             supervision = cut.supervisions[0]
             start = min(max(0, round(supervision.start * per_second)), len(array))
             if supervision.end < cut.duration - _END_TOLERANCE:

@@ -1,18 +1,10 @@
 """Log-mel features of audio, the same in preparation, training, decoding and transcription."""
 
-import logging
 import math
-import shutil
-import struct
-import subprocess
 from functools import lru_cache
-from pathlib import Path
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, Optional, Union
 
-import numpy as np
-import soundfile
 import torch
-from lhotse.augmentation import Resample
 from lhotse.features.base import FeatureExtractor
 from lhotse.features.kaldi.extractors import Fbank, FbankConfig
 from torch import Tensor
@@ -21,10 +13,9 @@ from asr_core.data import log_mel
 from asr_core.data.log_mel import LogMel, LogMelConfig
 from asr_core.data.options import FEATURE_TYPES
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
 
 LOG_EPS = math.log(1e-10)  # value of padding frames: the log of the smallest energy, as in lhotse
-_FFMPEG_RATE = 16000  # Hz
+_PIECE = 120  # seconds whose spectra are in memory at a time
 
 
 @lru_cache(maxsize=8)
@@ -104,11 +95,33 @@ def extract_features(
       feature_type: kind of features, see :func:`make_extractor`.
 
     Returns:
-      (T, C) float32, 100 frames per second.
+      (T, C) float32, 100 frames per second. Any number of samples has a result, too few for a frame
+      T = 0; the spectra of a long recording are never in memory together.
     """
+    if len(samples) > _PIECE * sample_rate:
+        stream = FeatureStream(sample_rate, num_mel_bins, feature_type)
+        parts = [stream.accept(piece) for piece in samples.split(_PIECE // 2 * sample_rate)]
+        return torch.cat([*parts, stream.finish()])
+    extractor, samples = make_extractor(sample_rate, num_mel_bins, feature_type), _in_unit(samples)
     with torch.no_grad():
-        extractor = make_extractor(sample_rate, num_mel_bins, feature_type)
-        return extractor.extract(_in_unit(samples), sample_rate)
+        if feature_type == "fbank" and len(samples) < sample_rate // 40:
+            return _extract_short(extractor, samples, sample_rate)
+        return extractor.extract(samples, sample_rate)
+
+
+def _extract_short(extractor: FeatureExtractor, samples: Tensor, sample_rate: int) -> Tensor:
+    """Compute the Kaldi-compatible features of less than a window.
+
+    Kaldi mirrors samples at both ends, as often as a window needs; lhotse can do it once. So they
+    are mirrored here, to whole frames, and the frames of the recording itself are kept.
+    """
+    shift, total = sample_rate // 100, len(samples)
+    count, margin = (total + shift // 2) // shift, 2  # frames; a window reaches less than the margin
+    if not count:
+        return torch.zeros(0, extractor.feature_dim(sample_rate))
+    places = torch.arange(-margin * shift, (count + margin) * shift) % (2 * total)
+    mirrored = torch.cat([samples, samples.flip(0)])[places]
+    return extractor.extract(mirrored, sample_rate)[margin : margin + count]
 
 
 def _in_unit(samples: Tensor) -> Tensor:
@@ -159,93 +172,3 @@ class FeatureStream:
         self._kept = self._kept[(keep - self._first) * self._shift :]
         self._first = keep
         return out
-
-
-def resample(samples: Tensor, source: int, target: int) -> Tensor:
-    """Resample (..., num_samples) from ``source`` to ``target`` Hz, band-limited, by lhotse."""
-    if source == target:
-        return samples
-    return torch.from_numpy(np.asarray(Resample(source, target)(samples.numpy()), dtype=np.float32))
-
-
-def load_audio(path: PathLike, sample_rate: int = 16000) -> Tensor:
-    """Read the first channel of an audio file and resample it.
-
-    Args:
-      path: wav, flac, mp3, ogg, opus, ...: the formats of libsndfile; others go through ffmpeg
-        where it is installed.
-      sample_rate: the wanted rate.
-
-    Returns:
-      (num_samples,) float32 in [-1, 1].
-
-    Raises:
-      UserError: with the reason, if the file is missing, unreadable, cut short or empty.
-    """
-    samples, rate = read_audio(path)
-    return resample(torch.from_numpy(samples), rate, sample_rate)
-
-
-def read_audio(path: PathLike) -> Tuple[np.ndarray, int]:
-    """Read the first channel (num_samples,) float32 of an audio file and its own sampling rate.
-
-    Raises:
-      UserError: as :func:`load_audio`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such audio file")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: empty file")
-    missing = _missing_wav_bytes(path)
-    if missing:
-        raise UserError(f"{path}: cut short, {missing} bytes of audio are missing")
-    try:
-        with soundfile.SoundFile(str(path)) as f:
-            samples = f.read(dtype="float32", always_2d=True)
-            rate, promised = f.samplerate, f.frames
-            lossless = f.format not in ("MP3", "OGG")
-    except (soundfile.LibsndfileError, RuntimeError) as e:
-        decoded = _ffmpeg(path)
-        if decoded is None:
-            raise UserError(f"{path}: not readable as audio ({getattr(e, 'error_string', e)})") from e
-        return decoded
-    if len(samples) == 0:
-        raise UserError(f"{path}: no audio in it")
-    if lossless and len(samples) < promised:
-        raise UserError(f"{path}: cut short, {promised - len(samples)} of {promised} samples are missing")
-    if not np.isfinite(samples).all():
-        raise UserError(f"{path}: samples are not finite numbers")
-    return np.ascontiguousarray(samples[:, 0]), rate
-
-
-def _missing_wav_bytes(path: Path) -> int:
-    """Return how many of the promised bytes a RIFF file lacks; libsndfile does not check it."""
-    with open(path, "rb") as f:
-        head = f.read(12)
-        if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return 0
-        while True:
-            chunk = f.read(8)
-            if len(chunk) < 8:
-                return 0
-            name, size = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                here = path.stat().st_size - f.tell()
-                # Programs that write to a pipe, and do not know the length, put such sizes there.
-                streamed = size in (0, 0x7FFFFFFF) or size >= 0xFFFFFF00
-                return 0 if streamed else max(0, size - here)
-            f.seek(size + size % 2, 1)
-
-
-def _ffmpeg(path: Path) -> Optional[Tuple[np.ndarray, int]]:
-    """Decode the first channel at 16 kHz with ffmpeg; None if ffmpeg is missing or fails."""
-    if shutil.which("ffmpeg") is None:
-        return None
-    output = ["-af", "pan=mono|c0=c0", "-ar", str(_FFMPEG_RATE), "-f", "f32le", "-"]
-    command = ["ffmpeg", "-v", "error", "-xerror", "-i", str(path), *output]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode != 0 or not done.stdout:
-        logging.debug("ffmpeg: %s", done.stderr.decode(errors="replace").strip())
-        return None
-    return np.frombuffer(done.stdout, np.float32).copy(), _FFMPEG_RATE

@@ -40,10 +40,12 @@ def window_samples(sample_rate: int) -> int:
 
 
 def num_frames(num_samples: int, sample_rate: int) -> int:
-    """Return the number of frames of ``num_samples`` samples, at least one.
+    """Return the number of frames of ``num_samples`` samples, at least one if there are any.
 
     There is one every 10 ms, as long as it has any sample that earlier frames lack.
     """
+    if num_samples < 1:
+        return 0
     shift = sample_rate // 100
     return max(1, -(-(num_samples - window_samples(sample_rate) - 1 + shift) // shift))
 
@@ -90,6 +92,8 @@ def log_mel(samples: Tensor, sample_rate: int, num_filters: int) -> Tensor:
     """
     window, shift = window_samples(sample_rate), sample_rate // 100
     count = num_frames(len(samples), sample_rate)
+    if count == 0:
+        return torch.zeros(0, num_filters)
     wanted = (count - 1) * shift + window + 1
     padding = (0, max(0, wanted - len(samples)))
     samples = torch.nn.functional.pad(samples.float() * INT16_SCALE, padding)[:wanted]

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Optional
 
 from lhotse import AudioSource, CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
+import asr_core.data.audio  # noqa: F401  (teaches lhotse's reader more kinds of files)
 import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
+from asr_core.data.channels import CUSTOM_FIELD
 from asr_core.data.cut_refs import parse_cut
 from asr_core.data.manifest_lines import open_lines
+from asr_core.data.options import MIX
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path
 
@@ -64,8 +67,10 @@ def make_cut(
     text: str,
     speaker: Optional[str] = None,
     channels: int = 1,
+    channel: int = 0,
+    mix: bool = False,
 ) -> MonoCut:
-    """Make the cut of a whole recording's first channel, with one supervision.
+    """Make the cut of one channel of a whole recording, with one supervision.
 
     Args:
       cut_id: its id, and that of its recording and supervision.
@@ -73,6 +78,8 @@ def make_cut(
       num_samples, sample_rate, channels: values of the file.
       text: the transcript.
       speaker: name of the speaker, if known.
+      channel: the channel, from 0.
+      mix: whether the mean of all channels is meant instead.
     """
     source = AudioSource(type="file", channels=list(range(channels)), source=str(audio))
     duration = num_samples / sample_rate
@@ -80,10 +87,22 @@ def make_cut(
         id=cut_id, sources=[source], sampling_rate=sample_rate, num_samples=num_samples, duration=duration
     )
     segment = SupervisionSegment(
-        id=cut_id, recording_id=cut_id, start=0.0, duration=duration, channel=0, text=text, speaker=speaker
+        id=cut_id,
+        recording_id=cut_id,
+        start=0.0,
+        duration=duration,
+        channel=channel,
+        text=text,
+        speaker=speaker,
     )
     return MonoCut(
-        id=cut_id, start=0.0, duration=duration, channel=0, recording=recording, supervisions=[segment]
+        id=cut_id,
+        start=0.0,
+        duration=duration,
+        channel=channel,
+        recording=recording,
+        supervisions=[segment],
+        custom={CUSTOM_FIELD: MIX} if mix else None,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Optional, Sequ
 
 import numpy as np
 
+from asr_core.data.channels import load_samples
 from asr_core.data.manifest import iterate_cuts
 from asr_core.data.read_errors import short_reason
 from asr_core.text.tokenizer import Tokenizer
@@ -45,7 +46,7 @@ def problems_of(cut: "Cut", read_data: bool = False) -> List[str]:
 
 def _unreadable(cut: "Cut") -> List[str]:
     try:
-        data = cut.load_features() if cut.has_features else cut.load_audio()
+        data = cut.load_features() if cut.has_features else load_samples(cut)[None]
     except Exception as e:  # the readers raise many kinds
         return [short_reason(e)]
     rows, expected = (len(data), cut.num_frames) if cut.has_features else (data.shape[1], cut.num_samples)

@@ -15,7 +15,7 @@ from asr_core.data.batch import Batch
 from asr_core.data.dataset import CutTransform, SpeechDataset, batch_seed
 from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.mux import open_mux
-from asr_core.data.options import DataOptions
+from asr_core.data.options import FIRST, DataOptions
 from asr_core.data.read_errors import UnusableFeatures
 from asr_core.data.sampler import BucketSampler, duration_bins
 from asr_core.data.stream import ChainStream, CutStream, open_stream
@@ -61,7 +61,7 @@ class AsrDataModule:
       subsampling_factor: feature frames per frame of the encoder that the cuts are for.
 
     Raises:
-      UserError: an option is out of its bounds.
+      UserError: an option is out of its bounds, or chooses a channel of stored features.
 
     Attributes:
       dropped: cuts that were left out: on every rank those of its batches that could not be read,
@@ -78,6 +78,11 @@ class AsrDataModule:
         subsampling_factor: int = 4,
     ) -> None:
         check_values(opts)
+        if opts.channel != FIRST and opts.strategy == "PrecomputedFeatures":
+            raise UserError(
+                f"--channel {opts.channel} chooses among channels of audio: give it to what stored the "
+                "features (prepare.sh, compute_fbank), or give --on-the-fly-feats 1, too"
+            )
         self.opts = opts
         self.seed = seed
         self.tokenizer = tokenizer

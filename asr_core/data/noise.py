@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Iterable, Iterator, List, Sequence
 
 from lhotse import MonoCut, Recording, RecordingSet
 
+from asr_core.data.audio import read_audio
+from asr_core.data.channels import CUSTOM_FIELD
 from asr_core.data.manifest import write_cuts
+from asr_core.data.options import FIRST, LOUDEST, MIX
 from asr_core.data.preparation_options import NoiseOptions
+from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
@@ -22,9 +26,17 @@ def noise_windows(recordings: Iterable[Recording], opts: NoiseOptions) -> List["
 
     Windows that are not longer than ``opts.min_duration`` are left out, but with
     ``opts.keep_short`` not those of recordings that are shorter than a window themselves.
+    Recordings without the channel that the options number are left out.
     """
+    number = 0 if opts.channel in (FIRST, MIX, LOUDEST) else int(opts.channel)
     cuts: List["Cut"] = []
     for recording in recordings:
+        if number >= recording.num_channels:
+            logging.warning("left out %s: no channel %d, counted from 0", recording.id, number)
+            continue
+        # which channel is the loudest may differ from window to window: it is seen when one is read
+        several = recording.num_channels > 1 and opts.channel in (MIX, LOUDEST)
+        custom = {CUSTOM_FIELD: opts.channel} if several else None
         if recording.sampling_rate != opts.sample_rate:
             recording = recording.resample(opts.sample_rate)
         start = 0.0
@@ -32,7 +44,8 @@ def noise_windows(recordings: Iterable[Recording], opts: NoiseOptions) -> List["
             length = min(opts.window, recording.duration - start)
             if length > opts.min_duration or (start == 0.0 and opts.keep_short):
                 name = f"{recording.id}-{len(cuts)}"
-                cuts.append(MonoCut(name, start, round(length, 4), 0, recording=recording))
+                window = MonoCut(name, start, round(length, 4), number, recording=recording, custom=custom)
+                cuts.append(window)
             start += opts.window
     return cuts
 
@@ -61,9 +74,12 @@ def found_recordings(folder: PathLike) -> Iterator[Recording]:
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
         name = "-".join(path.relative_to(folder).with_suffix("").parts)
         try:
+            read_audio(path)  # noise that cannot be read would take cuts of training with it
             yield Recording.from_file(path.resolve(), recording_id=name)
+        except UserError as e:
+            logging.warning("left out %s", e)
         except Exception as e:  # lhotse's readers raise many kinds
-            logging.warning("left out %s: %s", path, type(e).__name__)
+            logging.warning("left out %s: %s", path, short_reason(e))
 
 
 def write_noise_cuts(opts: NoiseOptions) -> None:

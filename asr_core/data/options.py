@@ -1,5 +1,6 @@
 """Options of data, grouped by the code that uses them."""
 
+import argparse
 from dataclasses import dataclass
 from typing import Optional
 
@@ -10,6 +11,24 @@ INPUT_STRATEGIES = ("PrecomputedFeatures", "OnTheFlyFeatures", "AudioSamples")
 FEATURE_TYPES = ("fbank", "log-mel")
 SPEC_AUGMENTS = ("lhotse", "adaptive")
 FILLS = ("zero", "mean")
+FIRST, MIX, LOUDEST = "first", "mix", "loudest"
+
+
+def channel_choice(text: str) -> str:
+    """Check the value of ``--channel``: a word or a number from 0."""
+    if text in (FIRST, MIX, LOUDEST) or text.isdecimal() and text.isascii() and len(text) < 5:
+        return text
+    raise argparse.ArgumentTypeError(f"expected {FIRST}, {MIX}, {LOUDEST} or a number from 0, got {text!r}")
+
+
+def channel_option() -> str:
+    """Declare ``--channel``, the field ``channel`` of the options of programs that read audio."""
+    return option(
+        FIRST,
+        "of recordings with several channels. first: the first one, or the one that the manifest names; "
+        "mix: the mean of all; loudest: the one with the most energy; or the number of one, from 0",
+        type=channel_choice,
+    )
 
 
 @dataclass
@@ -28,6 +47,7 @@ class ReadingOptions:
         "how batches are made: stored features, features of audio, or audio itself",
         choices=INPUT_STRATEGIES,
     )
+    channel: str = channel_option()
 
     @property
     def strategy(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
-from asr_core.data.options import FeatureOptions
+from asr_core.data.options import FeatureOptions, channel_option
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
@@ -27,6 +27,7 @@ class FbankOptions(FeatureOptions):
         False, "store the parts whose names begin with train at speeds 0.9 and 1.1 too"
     )
     nj: int = option(2, "number of processes", at_least=1, at_most=MAX_PROCESSES)
+    channel: str = channel_option()
     dask_scheduler: str = option(
         "", "address of a Dask scheduler whose cluster computes instead, e.g. tcp://node1:8786"
     )
@@ -47,6 +48,7 @@ class NoiseOptions:
     window: float = option(10.0, "seconds of a cut", above=0)
     min_duration: float = option(5.0, "windows that are not longer than this are left out", at_least=0)
     keep_short: bool = option(True, "but recordings shorter than a window are kept, however short")
+    channel: str = channel_option()
 
 
 @dataclass
@@ -67,6 +69,7 @@ class TsvOptions:
         16000, "samples per second; other rates are resampled when read", at_least=1000, at_most=1_000_000
     )
     nj: int = option(2, "number of threads that read audio", at_least=1, at_most=MAX_PROCESSES)
+    channel: str = channel_option()
 
     @property
     def files(self) -> Dict[str, str]:

@@ -3,15 +3,17 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-import soundfile
 from lhotse import CutSet
 from lhotse.cut import MonoCut
 
-from asr_core.data.features import read_audio
+from asr_core.data.audio import can_be_cut, read_audio
+from asr_core.data.channels import channel_number, pick_channel, silence_note
 from asr_core.data.manifest import make_cut, write_cuts
+from asr_core.data.options import FIRST, MIX
 from asr_core.data.preparation_options import TsvOptions
 from asr_core.text.normalize import normalize_text
 from asr_core.utils.errors import UserError
@@ -45,7 +47,9 @@ def write_tsv_manifests(opts: TsvOptions) -> None:
         then.
     """
     lines = {part: read_tsv(path, opts.on_bad_line, opts.normalize) for part, path in opts.files.items()}
-    made = {part: cuts_of_lines(some, opts.sample_rate, opts.nj) for part, some in lines.items()}
+    made = {
+        part: cuts_of_lines(some, opts.sample_rate, opts.nj, opts.channel) for part, some in lines.items()
+    }
     for part, (cuts, left_out) in made.items():
         target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
         if part == "train" and opts.transcript:
@@ -118,18 +122,23 @@ class _AudioInfo(NamedTuple):
     num_samples: int
     sample_rate: int
     channels: int
+    channel: int
+    note: str
 
 
-def cuts_of_lines(lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 1) -> Tuple[CutSet, int]:
-    """Make cuts of the recordings that a TSV file lists, first channel, resampled when read.
+def cuts_of_lines(
+    lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 1, channel: str = FIRST
+) -> Tuple[CutSet, int]:
+    """Make cuts of the recordings that a TSV file lists, of one channel, resampled when read.
 
     Every file is decoded once. Those that are missing, unreadable or cut short are left out and
-    counted; the first of them are named.
+    counted; the first of them are named, and so are those whose channel is silent and another not.
 
     Args:
       lines: the lines, see :func:`read_tsv`.
       sample_rate: rate of the cuts.
       nj: threads that read audio.
+      channel: see :func:`~asr_core.data.options.channel_option`.
 
     Returns:
       (cuts, number of recordings left out).
@@ -138,28 +147,41 @@ def cuts_of_lines(lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 
       UserError: no recording at all can be read.
     """
     with ThreadPoolExecutor(max(1, nj)) as pool:
-        checked = list(pool.map(_check, lines))
+        checked = list(pool.map(partial(_check, channel=channel), lines))
     problems = [problem for _, problem in checked if problem]
     _report(problems, f"recordings left out of {len(lines)}")
-    cuts = [_cut(line, info, sample_rate) for line, (info, _) in zip(lines, checked) if info]
+    found = [(line, info) for line, (info, _) in zip(lines, checked) if info]
+    notes = [f"{line.where}: {line.audio}: {info.note}" for line, info in found if info.note]
+    _report(notes, "recordings with sound in another channel than the one that is used")
+    cuts = [_cut(line, info, sample_rate, mix=channel == MIX) for line, info in found]
     if not cuts:
         raise UserError(f"no recording can be read; the first: {problems[0]}")
     return CutSet.from_cuts(cuts), len(problems)
 
 
-def _check(line: TsvLine) -> Tuple[Optional[_AudioInfo], str]:
+def _check(line: TsvLine, channel: str) -> Tuple[Optional[_AudioInfo], str]:
     """Decode a recording; return its properties, or why it cannot be used."""
     try:
         samples, rate = read_audio(line.audio)
-        channels = soundfile.info(str(line.audio)).channels
+        chosen = pick_channel(samples, channel)
+        number = 0 if channel == MIX else channel_number(samples, channel)
     except UserError as e:
         return None, f"{line.where}: {e}"
-    except soundfile.LibsndfileError:
+    except ValueError as e:
+        return None, f"{line.where}: {line.audio}: {e}"
+    if not can_be_cut(line.audio):
         return None, f"{line.where}: {line.audio}: convert it to wav or flac (only ffmpeg can read it)"
-    return _AudioInfo(num_samples=len(samples), sample_rate=rate, channels=channels), ""
+    info = _AudioInfo(
+        num_samples=samples.shape[1],
+        sample_rate=rate,
+        channels=len(samples),
+        channel=number,
+        note=silence_note(samples, chosen),
+    )
+    return info, ""
 
 
-def _cut(line: TsvLine, info: _AudioInfo, sample_rate: int) -> MonoCut:
+def _cut(line: TsvLine, info: _AudioInfo, sample_rate: int, mix: bool) -> MonoCut:
     name = f"{'_'.join(line.audio.stem.split())}-{line.number}"
     cut = make_cut(
         name,
@@ -168,5 +190,7 @@ def _cut(line: TsvLine, info: _AudioInfo, sample_rate: int) -> MonoCut:
         info.sample_rate,
         line.text,
         channels=info.channels,
+        channel=info.channel,
+        mix=mix and info.channels > 1,
     )
     return cut if cut.sampling_rate == sample_rate else cut.resample(sample_rate)

@@ -51,11 +51,12 @@ def encode_features(
       chunk: chunk of a causal model; None for others.
 
     Returns:
-      The encoder output (N, T', C), and the number of its frames to search, (N,) int64.
+      The encoder output (N, T', C), and the number of its frames to search, (N,) int64; none of an
+      utterance without frames.
     """
     size = -1 if chunk is None else chunk.size
     padded, padded_lens = pad_for_encoder(x, x_lens, chunk is not None, size, model.geometry)
     encoder_out, lens = model.forward_encoder(padded, padded_lens)
     if size > 0:
         lens = torch.minimum(lens, searched_frames(x_lens, model.geometry))
-    return encoder_out, lens.to(torch.int64)
+    return encoder_out, lens.to(torch.int64) * (x_lens > 0)

@@ -102,7 +102,7 @@ class OfflineDecoder:
             if self.records.write_confidence:
                 results = _with_confidences(job, results, self.records)
             # a batch's time is shared out by duration
-            total = sum(cut.duration for cut in cuts)
+            total = sum(cut.duration for cut in cuts) or 1.0
             for i, cut in enumerate(cuts):
                 yield Decoded.of_cut(
                     cut,

@@ -31,14 +31,15 @@ def num_chunks(num_frames: Tensor, chunk_size: int, geometry: FrameGeometry = Fr
 
 def searched_frames(num_frames: Tensor, geometry: FrameGeometry = FrameGeometry()) -> Tensor:
     """Return the number of encoder output frames (N,) that are searched: of utterances and their
-    tails.
+    tails. In an utterance without frames nothing is searched.
 
     Args:
       num_frames: (N,) feature frames of each utterance.
       geometry: the model's frame geometry.
     """
     embedded = (num_frames + (TAIL_FRAMES - geometry.trimmed_frames)) // geometry.embed_factor
-    return (embedded + geometry.encoder_factor - 1) // geometry.encoder_factor
+    frames = (embedded + geometry.encoder_factor - 1) // geometry.encoder_factor
+    return frames * (num_frames > 0)
 
 
 def pad_for_encoder(

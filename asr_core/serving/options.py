@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from asr_core.data.options import FEATURE_TYPES
+from asr_core.data.options import FEATURE_TYPES, channel_option
 from asr_core.decoding.options import ChunkwiseFastBeamLimits, DeviceOptions, DistributionOptions
 from asr_core.utils.options import option
 
@@ -42,6 +42,7 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
         "kind of features of the model, if its file does not record it",
         choices=FEATURE_TYPES,
     )
+    channel: str = channel_option()
     json: bool = option(False, "print a JSON object for each file")
     timestamps: bool = option(False, "print each word with its start and end in seconds")
     confidence: bool = option(

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, cast
 
-import soundfile
 import torch
 from torch import Tensor
 
-from asr_core.data.features import FeatureStream, extract_features, load_audio
+from asr_core.data.audio import duration_of, load_audio
+from asr_core.data.features import FeatureStream, extract_features
 from asr_core.decoding.confidence import ConfidentSearch, with_confidences
 from asr_core.decoding.encoding import collate
 from asr_core.decoding.hypothesis import Hypothesis
@@ -191,7 +191,7 @@ def transcribe_files(
     transcriber = Transcriber(loaded, opts, device)
     failed = 0
     for group in _groups(paths, _BATCHES_IN_MEMORY * opts.max_duration):
-        transcripts = transcriber.transcribe(_read(group, loaded.sample_rate))
+        transcripts = transcriber.transcribe(_read(group, loaded.sample_rate, opts.channel))
         for path in group:
             if path in transcripts:
                 print(format_transcript(transcripts[path], opts), flush=True)
@@ -224,7 +224,7 @@ def _groups(paths: Sequence[str], seconds: float) -> Iterator[List[str]]:
     total = 0.0
     for path in paths:
         group.append(path)
-        total += _duration(path)
+        total += duration_of(path)
         if total >= seconds:
             yield group
             group, total = [], 0.0
@@ -232,19 +232,12 @@ def _groups(paths: Sequence[str], seconds: float) -> Iterator[List[str]]:
         yield group
 
 
-def _duration(path: str) -> float:
-    try:
-        return soundfile.info(path).duration
-    except (RuntimeError, OSError):
-        return 0.0  # reading it will report what is wrong
-
-
-def _read(paths: Sequence[str], sample_rate: int) -> Dict[str, Tensor]:
+def _read(paths: Sequence[str], sample_rate: int, channel: str) -> Dict[str, Tensor]:
     """Return the samples of files; print a line on stderr for each that cannot be read."""
     recordings: Dict[str, Tensor] = {}
     for path in dict.fromkeys(paths):
         try:
-            recordings[path] = load_audio(path, sample_rate)
+            recordings[path] = load_audio(path, sample_rate, channel)
         except UserError as e:
             print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
     return recordings

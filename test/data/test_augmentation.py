@@ -121,7 +121,7 @@ CHANGES = {
     "mux_stop_early": ({**MUX, "mux_cuts": "train:1,train:9"}, False),
 }
 # Tested with corpora and in test_module.py.
-OTHERS = {"manifest_dir", "shar_dir", "num_workers", "on_the_fly_feats", "input_strategy"}
+OTHERS = {"manifest_dir", "shar_dir", "num_workers", "on_the_fly_feats", "input_strategy", "channel"}
 
 
 def fingerprint(path, **kwargs):

@@ -8,7 +8,8 @@ import soundfile
 import torch
 from recordings import tone
 
-from asr_core.data.features import LOG_EPS, extract_features, load_audio
+from asr_core.data.audio import load_audio
+from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.utils.errors import UserError
 
 

@@ -13,9 +13,10 @@ from manifests import read_cuts
 from recordings import tone
 
 from asr_core.bin import compute_fbank
+from asr_core.data.audio import load_audio
 from asr_core.data.augment import MixNoise
 from asr_core.data.dataset import FeaturesOfAudio, StoredFeatures, seeded
-from asr_core.data.features import FeatureStream, describe_features, extract_features, load_audio
+from asr_core.data.features import FeatureStream, describe_features, extract_features
 from asr_core.data.log_mel import LogMel, num_frames
 from asr_core.data.module import AsrDataModule
 from asr_core.data.options import FEATURE_TYPES, DataOptions

@@ -8,7 +8,8 @@ from recognition import recognize
 from tiny import write_audio, write_run
 
 from asr_core.bin import export, transcribe
-from asr_core.data.features import describe_features, extract_features, load_audio
+from asr_core.data.audio import load_audio
+from asr_core.data.features import describe_features, extract_features
 from asr_core.data.options import DataOptions
 from asr_core.decoding.encoding import collate
 from asr_core.decoding.options import SearchOptions

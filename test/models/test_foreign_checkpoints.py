@@ -12,8 +12,9 @@ import soundfile
 import torch
 
 from asr_core.bin import decode, generate_averaged_model, transcribe
+from asr_core.data.audio import load_audio
 from asr_core.data.corpus import Corpus
-from asr_core.data.features import extract_features, load_audio
+from asr_core.data.features import extract_features
 from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.models.checkpoint import load_averaged_model, load_checkpoint_file, model_from_checkpoint
 from asr_core.utils.errors import UserError

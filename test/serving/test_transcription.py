@@ -6,7 +6,8 @@ import torch
 from recognition import recognize
 from tiny import write_audio, write_run
 
-from asr_core.data.features import extract_features, load_audio
+from asr_core.data.audio import load_audio
+from asr_core.data.features import extract_features
 from asr_core.decoding.encoding import collate
 from asr_core.decoding.options import SearchOptions
 from asr_core.export.loading import load_for_inference

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import soundfile
 
+from asr_core.data.audio import read_span
 from asr_core.decoding.output.options import EmbedOptions
 from asr_core.decoding.output.utterance import Audio
 from asr_core.text.html_report import Player
@@ -83,14 +84,10 @@ def embedded_players(
 def _wav(audio: Audio) -> Optional[bytes]:
     """Return the sound of an utterance as a WAV file; None if it cannot be read."""
     try:
-        rate = soundfile.info(audio.path).samplerate
-        first = round(audio.start * rate)
-        samples, _ = soundfile.read(
-            audio.path, start=first, stop=first + round(audio.duration * rate), dtype="int16", always_2d=True
-        )
-    except (RuntimeError, OSError):
+        samples, rate = read_span(audio.path, audio.start, audio.duration)
+    except Exception:  # the readers raise many kinds; the report is worth having without this player
         return None
     out = io.BytesIO()
-    channel = samples[:, min(audio.channel, samples.shape[1] - 1)]
+    channel = samples[min(audio.channel, len(samples) - 1)]
     soundfile.write(out, channel, rate, format="WAV", subtype="PCM_16")
     return out.getvalue()

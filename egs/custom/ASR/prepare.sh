@@ -11,6 +11,7 @@ test=
 data_dir=data
 normalize=none
 on_bad_line=error
+channel=first
 noise_dir=
 speed_perturb=0
 on_the_fly_feats=0
@@ -25,6 +26,7 @@ help_message="Usage: ./prepare.sh --train train.tsv --valid dev.tsv --test test.
   --test FILE            test recordings (optional)
   --normalize CASE       none (default), lower or upper case
   --on-bad-line WHAT     error (default) or skip: for lines without audio path or transcript
+  --channel WHICH        of recordings with several: first (default), mix, loudest or a number from 0
   --noise-dir DIR        folder of noise recordings (e.g. MUSAN) to mix into training utterances
   --speed-perturb 0|1    also store training features at speeds 0.9 and 1.1 (default: 0)
   --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
@@ -49,13 +51,13 @@ lang=$data_dir/lang_bpe
 text=$data_dir/transcript_words.txt
 parts=train,valid${test:+,test}
 checked=$(cksum ${train:+"$train"} ${valid:+"$valid"} ${test:+"$test"} < /dev/null 2> /dev/null || true)
-made="$normalize $on_bad_line $checked"
+made="$normalize $on_bad_line $checked${channel#first}"
 
 if in_stage 1 "manifests"; then
   [[ -n $train && -n $valid ]] || fail "give --train and --valid, TSV files with lines audio-path<TAB>transcript"
   if ! is_done "$manifests/.custom.done" "$made" "$manifests"/custom_cuts_*; then
     "$python" -m asr_core.bin.prepare_tsv --train "$train" --valid "$valid" ${test:+--test "$test"} --output-dir "$manifests" \
-      --transcript "$text" --normalize "$normalize" --on-bad-line "$on_bad_line" --nj "$nj"
+      --transcript "$text" --normalize "$normalize" --on-bad-line "$on_bad_line" --channel "$channel" --nj "$nj"
     mark_done "$manifests/.custom.done" "$made"
   fi
 fi

@@ -12,7 +12,7 @@ from typing import List, Optional
 from lhotse.cut import MonoCut
 
 from asr_core.cli.program import run_program
-from asr_core.data.features import read_audio
+from asr_core.data.audio import read_audio
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
@@ -55,7 +55,7 @@ def read_recordings(opts: YesNoOptions) -> List[MonoCut]:
     for path in files:
         samples, rate = read_audio(path)
         cuts.append(
-            make_cut(path.stem, path, len(samples), rate, transcript(path)).resample(opts.sample_rate)
+            make_cut(path.stem, path, samples.shape[1], rate, transcript(path)).resample(opts.sample_rate)
         )
     return cuts
 

@@ -1,0 +1,94 @@
+"""Audio files that are written in unusual ways, and parts of them as lhotse reads them."""
+
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import MonoCut, Recording
+from manifests import read_cuts
+from recordings import tone
+
+from asr_core.bin import prepare_noise, prepare_tsv
+from asr_core.data.audio import duration_of, load_audio, read_audio, read_span
+from asr_core.data.channels import load_samples
+from asr_core.data.compute import compute_features
+from asr_core.data.options import FeatureOptions
+
+RATE = 8000
+
+
+def write_gsm(path, seconds=2.0):
+    """A WAV file in which libsndfile cannot seek."""
+    soundfile.write(path, tone(seconds, RATE), RATE, format="WAV", subtype="GSM610")
+
+
+def with_size_of_data(path, size):
+    """Write another size of the data into a WAV file, as recorders do that were cut off."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", size)
+    path.write_bytes(data)
+
+
+def test_files_that_cannot_be_searched_are_read_from_the_start(tmp_path):
+    write_gsm(tmp_path / "a.wav")
+    with soundfile.SoundFile(tmp_path / "a.wav") as f:
+        assert not f.seekable()  # else this test is about nothing
+        whole = f.read(frames=2 * RATE, dtype="float32")
+    samples, rate = read_audio(tmp_path / "a.wav")
+    assert rate == RATE and np.array_equal(samples[0, : len(whole)], whole)
+    assert len(load_audio(tmp_path / "a.wav", 16000)) == 2 * samples.shape[1]
+    assert duration_of(tmp_path / "a.wav") == samples.shape[1] / RATE
+    part, _ = read_span(tmp_path / "a.wav", 0.5, 0.25)
+    assert np.array_equal(part[0], whole[RATE // 2 : RATE * 3 // 4])
+
+
+def test_lhotse_reads_them_too(tmp_path):
+    write_gsm(tmp_path / "a.wav")
+    recording = Recording.from_file(tmp_path / "a.wav")
+    whole = recording.load_audio()
+    cut = MonoCut("a", 0.5, 1.0, 0, recording=recording)
+    assert whole.shape == (1, recording.num_samples)
+    assert np.array_equal(load_samples(cut), whole[0, RATE // 2 : RATE * 3 // 2])
+
+
+def test_wav_without_a_size_is_read_to_its_end(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([tone(0.5), tone(0.5, pitch=300)], 1), 16000)
+    whole, _ = read_audio(path)
+    with_size_of_data(path, 0)
+    assert np.array_equal(read_audio(path).channels, whole)
+    assert np.array_equal(Recording.from_file(path).load_audio(), whole)
+
+
+def test_wav_that_is_truly_empty_is_not_filled_with_other_chunks(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(0, np.float32), 16000)
+    path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    with pytest.raises(Exception, match="no audio in it"):
+        read_audio(path)
+
+
+def test_preparation_keeps_them_with_all_others(tmp_path):
+    write_gsm(tmp_path / "gsm.wav")
+    soundfile.write(tmp_path / "good.wav", tone(1.0), 16000)
+    (tmp_path / "list.tsv").write_text("gsm.wav\tone two\ngood.wav\tthree\n")
+    out = tmp_path / "manifests"
+    prepare_tsv.main(["--train", str(tmp_path / "list.tsv"), "--output-dir", str(out)])
+    source, target = out / "custom_cuts_train.jsonl.gz", tmp_path / "fbank/custom_cuts_train.jsonl.gz"
+    done = compute_features(source, target, FeatureOptions(), progress=False)
+    assert done.cuts == 2 and not done.dropped
+    assert [round(len(cut.load_features()) / 100) for cut in read_cuts(target)] == [2, 1]
+
+
+def test_noise_preparation_keeps_them_and_names_what_nobody_can_read(tmp_path, capsys):
+    folder = tmp_path / "noise"
+    folder.mkdir()
+    write_gsm(folder / "gsm.wav", 6.0)
+    soundfile.write(folder / "cut.wav", tone(6.0), 16000)
+    (folder / "cut.wav").write_bytes((folder / "cut.wav").read_bytes()[:50000])
+    prepare_noise.main(["--noise-dir", str(folder), "--output", str(tmp_path / "m.jsonl.gz")])
+    (cut,) = read_cuts(tmp_path / "m.jsonl.gz")
+    assert cut.id == "gsm-0" and len(load_samples(cut)) == cut.num_samples
+    assert "cut.wav: cut short" in capsys.readouterr().err
