@@ -1,7 +1,7 @@
 """Models for inference, from any file that training or export writes."""
 
 from pathlib import Path
-from typing import Callable, List, Mapping, NamedTuple, Optional, Union
+from typing import List, Mapping, NamedTuple, Optional, Union
 
 from asr_core.encoders.chunk_options import WHOLE_UTTERANCE, chunk_and_left, from_decode_chunk_len
 from asr_core.export.pretrained import model_info
@@ -45,7 +45,11 @@ class InferenceModel(NamedTuple):
 
 
 def load_for_inference(
-    path: str, tokens: str = "", given: Optional[Mapping[str, object]] = None, device: str = "cpu"
+    path: str,
+    tokens: str = "",
+    given: Optional[Mapping[str, object]] = None,
+    device: str = "cpu",
+    trust: bool = False,
 ) -> InferenceModel:
     """Load a training checkpoint, a ``pretrained.pt`` or a TorchScript file, recognised by content.
 
@@ -57,16 +61,20 @@ def load_for_inference(
         ``chunk_size``, ``left_context_frames`` to decode a causal model with, or what
         :func:`~asr_core.encoders.chunk_options.from_decode_chunk_len` takes for them.
       device: device to load the model onto.
+      trust: load a TorchScript file whatever its code may do.
 
     Raises:
-      UserError: the file is missing, damaged, or not a model; there are no tokens; options
-        contradict it.
+      UserError: the file is missing, damaged, or not a model, or could do more than compute; there
+        are no tokens; options contradict it.
     """
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no such model: {path}")
-    load: _Loader = _load_scripted if is_torchscript(file) else _load_checkpoint
-    loaded = load(file, tokens, dict(given or {}), device)
+    if is_torchscript(file):
+        scripted = load_torchscript(file, device, trust)
+        loaded = describe_scripted(scripted, file, tokens, dict(given or {}))
+    else:
+        loaded = _load_checkpoint(file, tokens, dict(given or {}), device)
     rate = int(str((given or {}).get("sample_rate", loaded.sample_rate)))
     if rate != loaded.sample_rate:
         raise UserError(
@@ -77,13 +85,6 @@ def load_for_inference(
     if kind != loaded.feature_type:
         raise UserError(f"--feature-type {kind}: {path} was trained with {loaded.feature_type}")
     return loaded
-
-
-_Loader = Callable[[Path, str, Mapping[str, object], str], InferenceModel]
-
-
-def _load_scripted(path: Path, tokens: str, given: Mapping[str, object], device: str) -> InferenceModel:
-    return describe_scripted(load_torchscript(path, device), path, tokens, given)
 
 
 def describe_scripted(

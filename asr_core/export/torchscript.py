@@ -14,10 +14,12 @@ from asr_core.decoding.protocol import AttentionDecoderHead, CtcHead, Decoder, T
 from asr_core.encoders.protocol import FrameGeometry, StreamingFrontEnd
 from asr_core.encoders.protocol import StreamingEncoder as ChunkwiseEncoder
 from asr_core.export.pretrained import ModelInfo
+from asr_core.export.script_check import check_torchscript
 from asr_core.models.asr_model import AsrModel
 from asr_core.nn.scaling import strip_training_modules
 from asr_core.text.pieces import KEY
 from asr_core.text.tokenizer import format_tokens, parse_tokens
+from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path
 
@@ -270,13 +272,16 @@ class ScriptedModel:
             return self._streaming(x, x_lens, states)
 
 
-def load_torchscript(path: PathLike, device: Device = "cpu") -> ScriptedModel:
+def load_torchscript(path: PathLike, device: Device = "cpu", trust: bool = False) -> ScriptedModel:
     """Load a file of :func:`save_torchscript`, or another exporter's of the same layout.
 
+    Args:
+      path, device, trust: see :func:`open_torchscript`.
+
     Raises:
-      UserError: the file is damaged, or has another layout.
+      UserError: the file is damaged, could do more than compute, or has another layout.
     """
-    module, info, pieces = open_torchscript(path, device)
+    module, info, pieces = open_torchscript(path, device, trust)
     heads = hasattr(module, "ctc_output") or (hasattr(module, "decoder") and hasattr(module, "joiner"))
     if not (hasattr(module, "encoder") and heads):
         raise UserError(
@@ -299,13 +304,21 @@ class TorchScriptFile(NamedTuple):
     pieces: Optional[List[str]]
 
 
-def open_torchscript(path: PathLike, device: Device = "cpu") -> TorchScriptFile:
+def open_torchscript(path: PathLike, device: Device = "cpu", trust: bool = False) -> TorchScriptFile:
     """Read a file of :func:`save_torchscript`.
 
+    Args:
+      path: file.
+      device: device to load it onto.
+      trust: load it whatever its code may do; see :mod:`asr_core.export.script_check`.
+
     Raises:
-      UserError: the file is damaged.
+      UserError: the file is damaged, or could do more than compute.
     """
     extra: Dict[str, Union[str, bytes]] = {_INFO: "", _TOKENS: ""}
+    check_archive(path, required=True)
+    if not trust:
+        check_torchscript(path)
     try:
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, OSError, ValueError) as e:

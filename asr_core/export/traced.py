@@ -171,19 +171,24 @@ class _Parts(nn.Module):
 
 
 def load_traced(
-    encoder: PathLike, decoder: PathLike, joiner: PathLike, device: Device = "cpu"
+    encoder: PathLike, decoder: PathLike, joiner: PathLike, device: Device = "cpu", trust: bool = False
 ) -> ScriptedModel:
     """Load the model whose three parts :func:`export_traced` wrote.
 
+    Args:
+      encoder, decoder, joiner: files.
+      device, trust: see :func:`~asr_core.export.torchscript.open_torchscript`.
+
     Raises:
-      UserError: a file is missing, damaged or another kind, or they are not of one model.
+      UserError: a file is missing, damaged or another kind, could do more than compute, or they are
+        not of one model.
     """
     parts = {"encoder": encoder, "decoder": decoder, "joiner": joiner}
     opened = {}
     for part, path in parts.items():
         if not Path(path).is_file():
             raise UserError(f"no such model: {path}")
-        opened[part] = open_torchscript(path, device)
+        opened[part] = open_torchscript(path, device, trust)
     (first, info, pieces), *others = opened.values()
     for path, (_, other, other_pieces) in zip(list(parts.values())[1:], others):
         if other != info or other_pieces != pieces:

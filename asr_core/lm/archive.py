@@ -10,6 +10,7 @@ import torch
 
 from asr_core.lm.symbols import text_lines
 from asr_core.text.tokenizer import Tokenizer
+from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
 
@@ -61,6 +62,7 @@ class LmArchive(NamedTuple):
         """
         if not Path(path).is_file():
             raise UserError(f"no language-model data {path}; the recipe's prepare.sh makes it in stage 8")
+        check_archive(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as e:  # unpickling garbage raises anything

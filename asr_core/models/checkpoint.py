@@ -22,6 +22,7 @@ from asr_core.models.averaging import (
 from asr_core.models.build import build_model
 from asr_core.models.options import DEFAULT_ENCODER, CommonModelOptions, options_class
 from asr_core.models.token_rows import is_chosen
+from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 from asr_core.utils.options import (
@@ -83,6 +84,7 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
     refuse_unreadable(path)
+    check_archive(path)
     try:
         with warnings.catch_warnings():  # torch warns of pickle protocols before it refuses them
             warnings.simplefilter("ignore")

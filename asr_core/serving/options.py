@@ -21,6 +21,11 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
         "tokens.txt or bpe.model; left out: what the model's file holds, else the one next to it",
         aliases=("--bpe-model",),
     )
+    trust_model: bool = option(
+        False,
+        "load a TorchScript file whose code may do more than compute, such as write files; "
+        "only if you trust whoever made it",
+    )
     method: str = option(
         "greedy_search",
         "greedy_search, modified_beam_search or fast_beam_search",

@@ -187,7 +187,10 @@ def transcribe_files(
     device = pick_device(opts.device)
     given = model_overrides(params)
     given.update({name: params[name] for name in (*CHUNK_OPTIONS, *_OF_FEATURES) if name in params})
-    loaded = load(given, device) if load else load_for_inference(opts.model, opts.tokens, given, str(device))
+    if load:
+        loaded = load(given, device)
+    else:
+        loaded = load_for_inference(opts.model, opts.tokens, given, str(device), opts.trust_model)
     transcriber = Transcriber(loaded, opts, device)
     failed = 0
     for group in _groups(paths, _BATCHES_IN_MEMORY * opts.max_duration):
@@ -212,7 +215,8 @@ def transcribe_files_traced(params: Mapping[str, object], paths: Sequence[str]) 
         for part, path in files.items():
             if not path:
                 raise UserError(f"no {part}: give its file with --{part}-model-filename")
-        model = load_traced(files["encoder"], files["decoder"], files["joiner"], str(device))
+        trust = from_params(TranscribeOptions, params).trust_model
+        model = load_traced(files["encoder"], files["decoder"], files["joiner"], str(device), trust)
         return describe_scripted(model, files["encoder"], str(params.get("tokens", "")), given)
 
     return transcribe_files(params, paths, load)
