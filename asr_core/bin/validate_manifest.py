@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.cli.program import program
+from asr_core.data.options import EMPTY_TEXTS
 from asr_core.utils.options import option
 
 
@@ -16,13 +17,21 @@ class ValidateOptions:
 
     manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True)
     read_data: bool = option(False, "read all features or audio too")
+    empty_text: str = option(
+        "drop", "cuts without words, such as noise: unfit (drop), or fine (keep)", choices=EMPTY_TEXTS
+    )
     bpe_model: str = option("", "print statistics of the cuts, and of these tokens in them")
 
 
 def _run(opts: ValidateOptions) -> None:
     from asr_core.data.manifest_checks import validate_manifests
 
-    validate_manifests(opts.manifests, read_data=opts.read_data, bpe_model=opts.bpe_model)
+    validate_manifests(
+        opts.manifests,
+        read_data=opts.read_data,
+        keep_empty=opts.empty_text == "keep",
+        bpe_model=opts.bpe_model,
+    )
 
 
 main = program(ValidateOptions, __doc__, _run)

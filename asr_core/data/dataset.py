@@ -17,6 +17,7 @@ from asr_core.data.batch import Batch, Supervisions
 from asr_core.data.channels import load_samples
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef, load_cut
 from asr_core.data.features import LOG_EPS, extract_features
+from asr_core.data.filter import text_of
 from asr_core.data.log_mel import num_frames
 from asr_core.data.options import FIRST, DataOptions, FeatureOptions
 from asr_core.data.read_errors import DroppedCut, OtherFeatures, UnreadableCut, as_read_error, short_reason
@@ -246,7 +247,7 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     def _supervisions(self, cuts: List["Cut"], starts: Tensor, lengths: Tensor) -> Supervisions:
         supervisions: Supervisions = {
-            "text": [cut.supervisions[0].text if cut.supervisions else "" for cut in cuts],
+            "text": [text_of(cut) for cut in cuts],
             "sequence_idx": torch.arange(len(cuts), dtype=torch.int32),
         }
         if self.is_audio:

@@ -103,7 +103,7 @@ class CutFilter:
     """Filter that keeps the cuts that can be trained on.
 
     Attributes:
-      opts: the limits of duration.
+      opts: the limits of duration; whether cuts without words are kept.
       tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more
         tokens than encoder frames less two (as in icefall's zipformer recipe): the pruned
         transducer loss needs at least as many frames as tokens.
@@ -140,7 +140,7 @@ class CutFilter:
             return f"shorter than {self.opts.min_duration:g} s"
         if cut.duration > self.opts.max_utt_duration:
             return f"longer than {self.opts.max_utt_duration:g} s"
-        if not text_of(cut):
+        if not text_of(cut) and self.opts.empty_text == "drop":
             return "no text"
         return "" if self._encoder_frames(cut) >= 1 else "no frame is left after subsampling"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Optional, Sequ
 import numpy as np
 
 from asr_core.data.channels import load_samples
+from asr_core.data.filter import text_of
 from asr_core.data.manifest import iterate_cuts
 from asr_core.data.read_errors import short_reason
 from asr_core.text.tokenizer import Tokenizer
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
 _TOLERANCE = 2e-3  # seconds that a supervision may lie outside its cut: manifests round durations
 
 
-def problems_of(cut: "Cut", read_data: bool = False) -> List[str]:
+def problems_of(cut: "Cut", read_data: bool = False, keep_empty: bool = False) -> List[str]:
     """Return what makes ``cut`` unfit for training or decoding.
 
-    With ``read_data`` its features or audio are read, too.
+    With ``read_data`` its features or audio are read, too; with ``keep_empty`` it needs no words.
     """
     found = []
-    if len(cut.supervisions) != 1:
+    if len(cut.supervisions) != 1 and (cut.supervisions or not keep_empty):
         found.append(f"{len(cut.supervisions)} supervisions where one is expected")
     for supervision in cut.supervisions:
         if abs(supervision.start) > _TOLERANCE:
             found.append(f"its supervision starts at {supervision.start:g} s")
         if supervision.end > cut.duration + _TOLERANCE:
             found.append(f"its supervision ends {supervision.end - cut.duration:.3f} s after it")
-        if not (supervision.text or "").strip():
+        if not (keep_empty or (supervision.text or "").strip()):
             found.append("no text")
     if cut.duration <= 0:
         found.append(f"duration {cut.duration:g} s")
@@ -53,7 +54,9 @@ def _unreadable(cut: "Cut") -> List[str]:
     return [] if abs(rows - expected) <= 1 else [f"{rows} rows of data where {expected} are expected"]
 
 
-def validate_cuts(cuts: Iterable["Cut"], read_data: bool = False) -> Dict[str, List[str]]:
+def validate_cuts(
+    cuts: Iterable["Cut"], read_data: bool = False, keep_empty: bool = False
+) -> Dict[str, List[str]]:
     """Return the ids of the cuts that have a problem, by problem."""
     found: Dict[str, List[str]] = {}
     seen: Set[str] = set()
@@ -61,7 +64,7 @@ def validate_cuts(cuts: Iterable["Cut"], read_data: bool = False) -> Dict[str, L
         if cut.id in seen:
             found.setdefault("duplicate id", []).append(cut.id)
         seen.add(cut.id)
-        for problem in problems_of(cut, read_data):
+        for problem in problems_of(cut, read_data, keep_empty):
             found.setdefault(problem, []).append(cut.id)
     return found
 
@@ -79,7 +82,7 @@ def describe_cuts(cuts: Iterable["Cut"], tokenizer: Optional[Tokenizer] = None) 
         durations.append(cut.duration)
         rates.add(cut.sampling_rate)
         features += cut.has_features
-        texts += [s.text or "" for s in cut.supervisions]
+        texts.append(text_of(cut))
         speakers.update(s.speaker for s in cut.supervisions if s.speaker)
     if not durations:
         raise UserError("no cuts in the manifest")
@@ -120,7 +123,7 @@ def describe_manifests(paths: Sequence[PathLike], bpe_model: PathLike = "") -> N
 
 
 def validate_manifests(
-    paths: Sequence[PathLike], *, read_data: bool = False, bpe_model: PathLike = ""
+    paths: Sequence[PathLike], *, read_data: bool = False, keep_empty: bool = False, bpe_model: PathLike = ""
 ) -> None:
     """Check manifests and log their problems.
 
@@ -130,12 +133,12 @@ def validate_manifests(
       UserError: a manifest is missing, damaged or empty, or has problems.
     """
     for path in paths:
-        _validate(path, read_data)
+        _validate(path, read_data, keep_empty)
         if bpe_model:
             describe_manifests([path], bpe_model)
 
 
-def _validate(path: PathLike, read_data: bool) -> None:
+def _validate(path: PathLike, read_data: bool, keep_empty: bool) -> None:
     number = 0
 
     def counted() -> Iterator["Cut"]:
@@ -144,7 +147,7 @@ def _validate(path: PathLike, read_data: bool) -> None:
             number += 1
             yield cut
 
-    problems = validate_cuts(counted(), read_data)
+    problems = validate_cuts(counted(), read_data, keep_empty)
     for problem, ids in problems.items():
         shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
         logging.error("%s: %d cuts: %s (%s)", path, len(ids), problem, shown)

@@ -11,6 +11,7 @@ INPUT_STRATEGIES = ("PrecomputedFeatures", "OnTheFlyFeatures", "AudioSamples")
 FEATURE_TYPES = ("fbank", "log-mel")
 SPEC_AUGMENTS = ("lhotse", "adaptive")
 FILLS = ("zero", "mean")
+EMPTY_TEXTS = ("drop", "keep")
 FIRST, MIX, LOUDEST = "first", "mix", "loudest"
 
 
@@ -116,6 +117,12 @@ class TrainingBatchOptions:
     )
     max_utt_duration: float = option(
         30.0, "training and validation cuts longer than this many seconds are dropped", above=0
+    )
+    empty_text: str = option(
+        "drop",
+        "training and validation cuts without words, such as noise: drop them, or keep them, "
+        "so that a model learns to write nothing for them",
+        choices=EMPTY_TEXTS,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
-from asr_core.data.options import FeatureOptions, channel_option
+from asr_core.data.options import EMPTY_TEXTS, FeatureOptions, channel_option
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
@@ -64,6 +64,11 @@ class TsvOptions:
     normalize: str = option("none", "case of the transcripts", choices=("none", "lower", "upper"))
     on_bad_line: str = option(
         "error", "a malformed line ends the program, or is skipped with a warning", choices=("error", "skip")
+    )
+    empty_text: str = option(
+        "drop",
+        "lines without a transcript: malformed (drop), or recordings without words, such as noise (keep)",
+        choices=EMPTY_TEXTS,
     )
     sample_rate: int = option(
         16000, "samples per second; other rates are resampled when read", at_least=1000, at_most=1_000_000

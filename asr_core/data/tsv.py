@@ -46,26 +46,33 @@ def write_tsv_manifests(opts: TsvOptions) -> None:
       UserError: a file is malformed, or none of its recordings can be read; nothing is written
         then.
     """
-    lines = {part: read_tsv(path, opts.on_bad_line, opts.normalize) for part, path in opts.files.items()}
+    lines = {
+        part: read_tsv(path, opts.on_bad_line, opts.normalize, keep_empty=opts.empty_text == "keep")
+        for part, path in opts.files.items()
+    }
     made = {
         part: cuts_of_lines(some, opts.sample_rate, opts.nj, opts.channel) for part, some in lines.items()
     }
     for part, (cuts, left_out) in made.items():
         target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
         if part == "train" and opts.transcript:
-            write_text_atomic(opts.transcript, "".join(f"{c.supervisions[0].text}\n" for c in cuts))
+            texts = [c.supervisions[0].text for c in cuts]
+            write_text_atomic(opts.transcript, "".join(f"{text}\n" for text in texts if text))
         write_cuts(cuts, target)
         hours = sum(c.duration for c in cuts) / 3600
         logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), hours, left_out)
 
 
-def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none") -> List[TsvLine]:
+def read_tsv(
+    path: PathLike, on_bad_line: str = "error", normalize: str = "none", keep_empty: bool = False
+) -> List[TsvLine]:
     """Read lines ``audio-path<TAB>transcript``; empty lines at the end are ignored.
 
     Args:
       path: the file, UTF-8. Relative audio paths are relative to its folder.
       on_bad_line: ``"error"``, or ``"skip"`` with a warning.
       normalize: see :func:`~asr_core.text.normalize.normalize_text`.
+      keep_empty: whether a recording may have no transcript.
 
     Raises:
       UserError: the file cannot be read or has no usable line; or a line is malformed: no tab, more
@@ -73,15 +80,15 @@ def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none"
     """
     path = Path(path)
     try:
-        raw = path.read_text(encoding="utf-8-sig").rstrip()
+        raw = _lines(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as e:
         raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from e
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
     lines: List[TsvLine] = []
     bad: List[str] = []
-    for number, line in enumerate(raw.split("\n"), 1):
-        audio, text, problem = _split(line.rstrip("\r"))
+    for number, line in enumerate(raw, 1):
+        audio, text, problem = _split(line.rstrip("\r"), keep_empty)
         if problem:
             bad.append(f"{path}:{number}: {problem}")
             continue
@@ -96,7 +103,15 @@ def read_tsv(path: PathLike, on_bad_line: str = "error", normalize: str = "none"
     return lines
 
 
-def _split(line: str) -> Tuple[str, str, str]:
+def _lines(text: str) -> List[str]:
+    """Return the lines of ``text`` without the blank ones at its end, but at least one."""
+    lines = text.split("\n")
+    while len(lines) > 1 and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def _split(line: str, keep_empty: bool) -> Tuple[str, str, str]:
     """Return audio path, transcript, and the fault of the line, or ""."""
     if not line.strip():
         return "", "", "empty line; expected audio-path<TAB>transcript"
@@ -106,7 +121,13 @@ def _split(line: str) -> Tuple[str, str, str]:
     audio, text = fields[0].strip(), fields[1].strip()
     if not audio:
         return "", "", "no audio path before the tab"
-    return audio, text, "" if text else "no transcript after the tab"
+    if text or keep_empty:
+        return audio, text, ""
+    return (
+        audio,
+        text,
+        "no transcript after the tab; --empty-text keep takes it for a recording without words",
+    )
 
 
 def _report(problems: List[str], title: str) -> None:

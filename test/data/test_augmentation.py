@@ -121,7 +121,15 @@ CHANGES = {
     "mux_stop_early": ({**MUX, "mux_cuts": "train:1,train:9"}, False),
 }
 # Tested with corpora and in test_module.py.
-OTHERS = {"manifest_dir", "shar_dir", "num_workers", "on_the_fly_feats", "input_strategy", "channel"}
+OTHERS = {
+    "manifest_dir",
+    "shar_dir",
+    "num_workers",
+    "on_the_fly_feats",
+    "input_strategy",
+    "channel",
+    "empty_text",
+}
 
 
 def fingerprint(path, **kwargs):

@@ -28,6 +28,15 @@ def test_validation_finds_each_problem(audio_cuts):
         assert words in text
 
 
+def test_cuts_without_words_are_fine_on_request(audio_cuts):
+    cuts = list(CutSet.from_file(audio_cuts))[:2]
+    cuts[0].supervisions[0].text = None
+    cuts[1].supervisions.clear()
+    assert len(validate_cuts(cuts)) == 2 and not validate_cuts(cuts, keep_empty=True)
+    assert "words               0, 0 different" in describe_cuts(cuts)
+    assert "words               0, 0 different" in describe_cuts(cuts[1:])
+
+
 def test_description(audio_cuts, tmp_path):
     text = describe_cuts(read_cuts(audio_cuts))
     assert (

@@ -282,3 +282,44 @@ def test_features_in_icefalls_form(audio_cuts, tmp_path, monkeypatch, workers):
     monkeypatch.setitem(__import__("sys").modules, "lilcom", None)
     with pytest.raises(UserError, match="pip install lilcom"):
         batches(tmp_path / "c.jsonl.gz", max_duration=100.0, num_workers=workers)
+
+
+def wordless(feature_cuts, target):
+    """A manifest of three cuts: with words, with an empty text, without a supervision."""
+    cuts = list(CutSet.from_file(feature_cuts))[:4]
+    cuts[1].supervisions[0].text = " "
+    cuts[2].supervisions[0].text = None
+    cuts[3].supervisions = []
+    write_cuts(cuts, target)
+    return cuts
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cuts_without_words_are_dropped_or_kept(feature_cuts, tmp_path, workers):
+    path = tmp_path / "c.jsonl.gz"
+    cuts = wordless(feature_cuts, path)
+    options = dict(max_duration=100.0, num_workers=workers, bucketing_sampler=False)
+    module = AsrDataModule(data_options(**options))
+    (batch,) = batches(path, module=module)
+    assert ids(batch) == [cuts[0].id] and module.dropped.counts() == {"no text": 3}
+    (batch,) = batches(path, empty_text="keep", **options)
+    texts = dict(zip(ids(batch), batch["supervisions"]["text"]))
+    assert texts == {cuts[0].id: cuts[0].supervisions[0].text, **{c.id: "" for c in cuts[1:]}}
+    lengths = dict(zip(ids(batch), batch["supervisions"]["num_frames"].tolist()))
+    assert lengths == {c.id: c.num_frames for c in cuts}
+
+
+def test_cuts_without_words_are_joined_and_mixed_with_noise(feature_cuts, noise, tmp_path):
+    path = tmp_path / "c.jsonl.gz"
+    cuts = wordless(feature_cuts, path)
+    joined = batches(
+        path,
+        empty_text="keep",
+        noise_manifest=noise,
+        concatenate_cuts=True,
+        duration_factor=9.0,
+        max_duration=100.0,
+        bucketing_sampler=False,
+    )
+    texts = [text for batch in joined for text in batch["supervisions"]["text"]]
+    assert [text for text in texts if text] == [cuts[0].supervisions[0].text] and len(texts) < 4

@@ -52,6 +52,19 @@ def test_malformed_lines_name_file_and_line(folder, bad, words):
     assert [line.number for line in read_tsv(path, on_bad_line="skip")] == [1, 3]
 
 
+def test_recordings_without_words(folder, tmp_path):
+    path = write(folder, "a b.wav\tone\nc.flac\t\n\n")
+    with pytest.raises(UserError, match=f"{path}:2: no transcript after the tab; --empty-text keep"):
+        read_tsv(path)
+    out, text = tmp_path / "out", tmp_path / "text"
+    options = ["--train", path, "--output-dir", out, "--transcript", text, "--empty-text", "keep"]
+    prepare_tsv.main(list(map(str, options)))
+    made = read_cuts(out / "custom_cuts_train.jsonl.gz")
+    assert [c.supervisions[0].text for c in made] == ["one", ""] and text.read_text() == "one\n"
+    with pytest.raises(UserError, match="0 tabs"):
+        read_tsv(write(folder, "a b.wav\n"), keep_empty=True)
+
+
 def test_unusable_files(folder):
     with pytest.raises(UserError, match="cannot read"):
         read_tsv(folder / "none.tsv")

@@ -34,7 +34,7 @@ def audio_of(manifest):
 def synthesised(tmp_path_factory):
     pytest.importorskip("espeakng_loader")
     data = tmp_path_factory.mktemp("synth") / "data"
-    sizes = ["--num-train", 55, "--num-valid", 2, "--num-test", 4]
+    sizes = ["--num-train", 55, "--num-valid", 2, "--num-test", 4, "--num-noise", 3]
     prepare("digits", "--data-dir", data, *sizes)
     return data, sizes
 
@@ -42,9 +42,16 @@ def synthesised(tmp_path_factory):
 def test_synthesised_digits(synthesised):
     data, _ = synthesised
     parts = {
-        part: read_cuts(data / "fbank" / f"synth_cuts_{part}.jsonl.gz") for part in ("train", "valid", "test")
+        part: list(read_cuts(data / "fbank" / f"synth_cuts_{part}.jsonl.gz"))
+        for part in ("train", "valid", "test")
     }
-    assert [len(cuts) for cuts in parts.values()] == [55, 2, 4]
+    assert [len(cuts) for cuts in parts.values()] == [56, 2, 4]
+    wordless = [parts["train"].pop(), *read_cuts(data / "fbank" / "synth_cuts_noise.jsonl.gz")]
+    assert [c.id for c in wordless] == [
+        "synth-train-noise-00000",
+        *(f"synth-noise-0000{i}" for i in range(3)),
+    ]
+    assert not any(c.supervisions[0].text for c in wordless) and all(1 <= c.duration < 5 for c in wordless)
     variants = {part: {c.supervisions[0].speaker.split("+")[1] for c in cuts} for part, cuts in parts.items()}
     assert not variants["train"] & variants["test"]
     texts = {part: {c.supervisions[0].text for c in cuts} for part, cuts in parts.items()}
@@ -95,7 +102,7 @@ def test_repeating_does_nothing_and_other_settings_start_anew(synthesised):
     told = prepare("digits", "--data-dir", data, *sizes, *features)
     assert "synth_cuts_train.jsonl.gz exists; skipped" in told and watched[1].exists() and marker.exists()
     prepare("digits", "--data-dir", data, *sizes, *features, "--speed-perturb", 1)
-    assert len(read_cuts(data / "fbank" / "synth_cuts_train.jsonl.gz")) == 165
+    assert len(read_cuts(data / "fbank" / "synth_cuts_train.jsonl.gz")) == 168
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 
 from asr_core.models import ModelOptions, build_model
@@ -111,3 +112,46 @@ def test_padding_does_not_change_valid_frames():
         ):  # the longest utterance ends with the batch, so that zeros, not silence, follow it in convolutions
             torch.testing.assert_close(out[i, : lens[i]], wide_out[i, : lens[i]], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(out[i, : lens[i]], noisy_out[i, : lens[i]], atol=1e-5, rtol=1e-5)
+
+
+HEADS = {
+    "pruned": {"use_ctc": False},
+    "full": {"loss": "full", "use_ctc": False},
+    "hybrid autoregressive": {"loss": "full", "transducer_type": "hat", "use_ctc": False},
+    "LSTM predictor": {"predictor": "lstm"},
+    "CTC": {"use_transducer": False},
+    "CR-CTC": {"use_transducer": False, "use_cr_ctc": True},
+    "intermediate CTC": {"intermediate_ctc_stacks": "1"},
+    "attention decoder": {
+        "use_attention_decoder": True,
+        "attention_decoder_dim": 16,
+        "attention_decoder_num_layers": 1,
+        "attention_decoder_attention_dim": 16,
+        "attention_decoder_num_heads": 2,
+        "attention_decoder_feedforward_dim": 24,
+    },
+}
+
+
+@pytest.mark.parametrize("early", [{}, {"delay_penalty": 0.1, "fast_emit_lambda": 0.01}])
+@pytest.mark.parametrize("head", HEADS)
+def test_utterances_without_words(head, early):
+    """The losses are finite and those of blanks alone, also where no utterance of a batch has words."""
+    model = small_model(**HEADS[head]).eval()
+    x, x_lens, y = batch()
+    args = dict(reduction="none", **early)
+    if HEADS[head].get("use_cr_ctc"):
+        x, x_lens, args["use_cr_ctc"] = x.repeat(2, 1, 1), x_lens.repeat(2), True
+    repeats = len(x) // 3
+    mixed, empty = (model(x, x_lens, some * repeats, **args) for some in ([y[0], [], y[2]], [[], [], []]))
+    for name, of_all, alone in zip(mixed._fields, mixed, empty):
+        if of_all is not None:
+            assert of_all.isfinite().all() and torch.allclose(of_all[1], alone[1], rtol=1e-4), name
+            assert name == "cr_loss" or not torch.allclose(of_all[0], alone[0], rtol=1e-4), name
+    total(empty).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    if empty.ctc_loss is not None and head == "CTC":
+        encoder_out, lens = model.encoder(*model.encoder_embed(x, x_lens))
+        blanks = model.ctc_output(encoder_out)[..., 0]
+        assert torch.allclose(empty.ctc_loss[2], -blanks[2, : lens[2]].sum(), rtol=1e-4)

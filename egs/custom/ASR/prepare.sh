@@ -12,6 +12,7 @@ data_dir=data
 normalize=none
 on_bad_line=error
 channel=first
+empty_text=drop
 noise_dir=
 speed_perturb=0
 on_the_fly_feats=0
@@ -27,6 +28,8 @@ help_message="Usage: ./prepare.sh --train train.tsv --valid dev.tsv --test test.
   --normalize CASE       none (default), lower or upper case
   --on-bad-line WHAT     error (default) or skip: for lines without audio path or transcript
   --channel WHICH        of recordings with several: first (default), mix, loudest or a number from 0
+  --empty-text WHAT      drop (default), or keep recordings without a transcript, such as noise; then train with
+                         --empty-text keep, and the model learns to write nothing for them
   --noise-dir DIR        folder of noise recordings (e.g. MUSAN) to mix into training utterances
   --speed-perturb 0|1    also store training features at speeds 0.9 and 1.1 (default: 0)
   --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
@@ -52,12 +55,14 @@ text=$data_dir/transcript_words.txt
 parts=train,valid${test:+,test}
 checked=$(cksum ${train:+"$train"} ${valid:+"$valid"} ${test:+"$test"} < /dev/null 2> /dev/null || true)
 made="$normalize $on_bad_line $checked${channel#first}"
+[ "$empty_text" = drop ] || made+=" $empty_text"
 
 if in_stage 1 "manifests"; then
   [[ -n $train && -n $valid ]] || fail "give --train and --valid, TSV files with lines audio-path<TAB>transcript"
   if ! is_done "$manifests/.custom.done" "$made" "$manifests"/custom_cuts_*; then
     "$python" -m asr_core.bin.prepare_tsv --train "$train" --valid "$valid" ${test:+--test "$test"} --output-dir "$manifests" \
-      --transcript "$text" --normalize "$normalize" --on-bad-line "$on_bad_line" --channel "$channel" --nj "$nj"
+      --transcript "$text" --normalize "$normalize" --on-bad-line "$on_bad_line" --channel "$channel" \
+      --empty-text "$empty_text" --nj "$nj"
     mark_done "$manifests/.custom.done" "$made"
   fi
 fi
@@ -89,6 +94,6 @@ if in_stage 5 "tokens and validation"; then
   [ -f "$text" ] || fail "no $text; run stage 1 first"
   make_tokens "$lang" "$text" "$made $model_type $vocab_size" --vocab-size "$vocab_size" --model-type "$model_type" \
     --fit-vocab 1 --keep-text 1
-  check_cuts custom "$parts" --bpe-model "$lang/bpe.model"
+  check_cuts custom "$parts" --bpe-model "$lang/bpe.model" --empty-text "$empty_text"
 fi
 log "Done."

@@ -11,6 +11,7 @@ data_dir=data
 num_train=3000
 num_valid=
 num_test=300
+num_noise=
 speed_perturb=0
 on_the_fly_feats=0
 vocab_size=34
@@ -25,6 +26,8 @@ help_message="Usage: ./prepare.sh [options]     (in egs/digits/ASR)
   --num-train N          training utterances (default: 3000)
   --num-valid N          validation utterances (default: 150 for synth, 300 for fsdd)
   --num-test N           test utterances (default: 300)
+  --num-noise N          test cuts without words, for synth (default: a fifth of --num-test); of the training cuts
+                         3 % more have none
   --speed-perturb 0|1    also store training features at speeds 0.9 and 1.1 (default: 0)
   --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
   --vocab-size N         number of BPE tokens (default: 34)
@@ -44,21 +47,30 @@ case $corpus in
   fsdd) num_valid=${num_valid:-300} ;;
   *) fail "unknown corpus '$corpus'; choose --corpus synth or --corpus fsdd" ;;
 esac
+for number in num_train num_test num_noise; do
+  [[ ${!number:-0} =~ ^[0-9]+$ ]] || fail "--${number//_/-} must be a whole number, not '${!number}'"
+done
+num_noise=${num_noise:-$((num_test / 5))}
+num_train_noise=$((num_train * 3 / 100))
+parts=train,valid,test
+[ "$corpus" = fsdd ] || [ "$num_noise" = 0 ] || parts+=,noise
 manifests=$data_dir/manifests
 fbank=$data_dir/fbank
 lang=$data_dir/lang_bpe_$vocab_size
 archive=$dl_dir/free-spoken-digit-dataset-master.tar.gz
-parts=("$manifests/${corpus}_cuts_"{train,valid,test}.jsonl.gz)
+readarray -t made_of < <(fbank=$manifests cuts_of "$corpus" "$parts")
 
 if in_stage 0 "download" && [ "$corpus" = fsdd ]; then
   download_to "$archive" https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.tar.gz
 fi
 
 made="$num_train $num_valid $num_test"
-if in_stage 1 "audio and manifests of $corpus" && ! is_done "$manifests/.$corpus.done" "$made" "$data_dir/$corpus" "${parts[@]}"; then
+[ "$corpus" = fsdd ] || made+=" $num_train_noise $num_noise"
+if in_stage 1 "audio and manifests of $corpus" && ! is_done "$manifests/.$corpus.done" "$made" "$data_dir/$corpus" "${made_of[@]}"; then
   counts=(--num-train "$num_train" --num-valid "$num_valid" --num-test "$num_test")
   if [ "$corpus" = synth ]; then
-    "$python" local/synthesize_digits.py --audio-dir "$data_dir/synth/audio" --manifest-dir "$manifests" "${counts[@]}" --nj "$nj"
+    "$python" local/synthesize_digits.py --audio-dir "$data_dir/synth/audio" --manifest-dir "$manifests" "${counts[@]}" \
+      --num-train-noise "$num_train_noise" --num-noise "$num_noise" --nj "$nj"
   else
     "$python" local/compose_fsdd.py --archive "$archive" --audio-dir "$data_dir/fsdd/audio" --manifest-dir "$manifests" "${counts[@]}"
   fi
@@ -66,7 +78,7 @@ if in_stage 1 "audio and manifests of $corpus" && ! is_done "$manifests/.$corpus
 fi
 
 if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
-  store_features "$corpus" train,valid,test "$made $speed_perturb" --perturb-speed "$speed_perturb"
+  store_features "$corpus" "$parts" "$made $speed_perturb" --perturb-speed "$speed_perturb"
 fi
 
 if in_stage 5 "tokens and validation"; then
@@ -74,6 +86,6 @@ if in_stage 5 "tokens and validation"; then
   mkdir -p "$lang"
   printf "%s\n" "zero one two three four five six seven eight nine" > "$lang/transcript_words.txt"
   make_tokens "$lang" "$lang/transcript_words.txt" "$vocab_size" --vocab-size "$vocab_size" --model-type bpe
-  check_cuts "$corpus" train,valid,test --bpe-model "$lang/bpe.model"
+  check_cuts "$corpus" "$parts" --bpe-model "$lang/bpe.model" --empty-text keep
 fi
 log "Done."

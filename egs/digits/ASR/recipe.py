@@ -51,6 +51,7 @@ DEFAULTS = {
         "average_period": 20,
         "save_every_n": 200,
         "keep_last_k": 3,
+        "empty_text": "keep",  # the synthesised cuts without words
         "enable_musan": False,
         "speed_perturb": False,
     },

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Synthesise connected digits with many voices, speeds, pitches, pauses, rooms and noises.
 
+Some training cuts have no words, so that a model learns to write nothing for noise and silence.
 Training and test voices are disjoint. The same seed gives the same audio, byte for byte, for any
 number of processes.
 """
@@ -11,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import soundfile
@@ -19,6 +20,7 @@ from espeak import Espeak
 from lhotse.cut import MonoCut
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import fftconvolve, resample_poly
+from sounds import draw_sound
 from strings import WORDS, draw_length, random_digits
 from tqdm import tqdm
 
@@ -40,6 +42,8 @@ TRAIN_VARIANTS = (
 ).split()
 TEST_VARIANTS = "m3 m7 f2 f5 Andrea Lee Michael adam belinda paul victor".split()
 PARTS = ("train", "valid", "test")
+# Parts without words; the first is appended to the training part, the second is a test set.
+WORDLESS = ("train-noise", "noise")
 CHUNK = 50  # utterances per instance of the synthesiser; the audio depends on it
 
 
@@ -48,10 +52,12 @@ class SynthOptions:
     """Synthesis: numbers of utterances, output."""
 
     audio_dir: str = option("data/synth/audio", "folder for the FLAC files")
-    manifest_dir: str = option("data/manifests", "folder for synth_cuts_{train,valid,test}.jsonl.gz")
+    manifest_dir: str = option("data/manifests", "folder for synth_cuts_{train,valid,test,noise}.jsonl.gz")
     num_train: int = option(3000, "training utterances")
     num_valid: int = option(150, "validation utterances: training voices, other strings")
     num_test: int = option(300, "test utterances: other voices, other strings")
+    num_train_noise: int = option(90, "training cuts without words besides: noise, silence, tones")
+    num_noise: int = option(60, "test cuts without words, a set of their own")
     seed: int = option(20240101, "random seed")
     nj: int = option(2, "number of processes")
 
@@ -112,35 +118,54 @@ def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.n
 def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[MonoCut]:
     """Synthesise and write utterances ``first`` to ``last - 1`` of a part; return their cuts."""
     part, first, last = job
-    folder = Path(opts.audio_dir) / part
-    folder.mkdir(parents=True, exist_ok=True)
+    if part in WORDLESS:
+        return [
+            _write(opts, part, i, draw_sound(_rng(opts, part, i), SAMPLE_RATE)) for i in range(first, last)
+        ]
     synth = Espeak()
     cuts = []
     for index in range(first, last):
-        samples, text, voice = synthesize(
-            synth, part, np.random.default_rng([opts.seed, PARTS.index(part), index])
-        )
-        name = f"synth-{part}-{index:05d}"
-        path = folder / f"{name}.flac"
-        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
-        cuts.append(make_cut(name, path, len(samples), SAMPLE_RATE, text, speaker=voice))
+        cuts.append(_write(opts, part, index, *synthesize(synth, part, _rng(opts, part, index))))
     synth.close()
     return cuts
 
 
+def _rng(opts: SynthOptions, part: str, index: int) -> np.random.Generator:
+    return np.random.default_rng([opts.seed, (*PARTS, *WORDLESS).index(part), index])
+
+
+def _write(
+    opts: SynthOptions,
+    part: str,
+    index: int,
+    samples: np.ndarray,
+    text: str = "",
+    voice: Optional[str] = None,
+) -> MonoCut:
+    """Write a recording; return its cut."""
+    name = f"synth-{part}-{index:05d}"
+    path = Path(opts.audio_dir) / part / f"{name}.flac"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+    return make_cut(name, path, len(samples), SAMPLE_RATE, text, speaker=voice)
+
+
 def run(opts: SynthOptions) -> None:
     """Synthesise all parts; write each manifest when its part is complete."""
-    counts = {part: getattr(opts, f"num_{part}") for part in PARTS}
+    counts = {part: getattr(opts, f"num_{part.replace('-', '_')}") for part in (*PARTS, *WORDLESS)}
     jobs = [(part, i, min(i + CHUNK, n)) for part, n in counts.items() for i in range(0, n, CHUNK)]
     results = process_map(partial(synthesize_chunk, opts), jobs, opts.nj)
-    cuts: Dict[str, List[MonoCut]] = {part: [] for part in PARTS}
+    cuts: Dict[str, List[MonoCut]] = {part: [] for part in counts}
     with tqdm(total=sum(counts.values()), desc="synthesis", unit="utt", disable=None) as bar:
         for (part, first, last), chunk in zip(jobs, results):
             cuts[part] += chunk
             bar.update(last - first)
+    cuts["train"] += cuts.pop("train-noise")
     for part, made in cuts.items():
+        if part in WORDLESS and not made:
+            continue
         write_cuts(made, Path(opts.manifest_dir) / f"synth_cuts_{part}.jsonl.gz")
-        voices = len({c.supervisions[0].speaker for c in made})
+        voices = len({c.supervisions[0].speaker for c in made} - {None})
         logging.info(
             "%s: %d utterances, %.0f s, %d voices", part, len(made), sum(c.duration for c in made), voices
         )
