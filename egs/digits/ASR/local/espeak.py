@@ -49,6 +49,7 @@ class Espeak:
         if self.sample_rate <= 0:
             raise UserError("eSpeak NG fails to start; reinstall the package espeakng-loader")
         self._lib.espeak_ng_SetRandSeed(1)  # for the noise in breathy voices
+        ctypes.CDLL(None).srand(1)  # for that of whispering ones, which comes from the C library
         self._blocks: List[np.ndarray] = []
         self._callback = _CALLBACK(self._receive)  # C holds no reference, so keep one
         self._lib.espeak_SetSynthCallback(self._callback)
