@@ -3,8 +3,9 @@
 import sys
 from typing import Callable, Mapping, Optional, Protocol, Sequence, Type
 
+from asr_core.utils.console import lasting_console, report_error
 from asr_core.utils.errors import UserError
-from asr_core.utils.log import setup_logger
+from asr_core.utils.log import log_to_files, setup_logger
 from asr_core.utils.options import OptionsT
 from asr_core.utils.parsing import parse_options
 from asr_core.utils.runtime import share_cores
@@ -27,15 +28,30 @@ def run_program(body: Callable[[], None]) -> None:
     """
     share_cores()
     try:
+        with lasting_console():
+            _run(body)
+    except BrokenPipeError:
+        sys.exit(141)
+    except UserError as e:  # the last of the output could not be written
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(body: Callable[[], None]) -> None:
+    try:
         body()
     except UserError as e:
-        print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+        report_error(e)
         sys.exit(1)
     except KeyboardInterrupt:
+        log_to_files("interrupted")
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        sys.exit(141)
+        raise
+    except Exception:
+        log_to_files("ended by an error of the program", exc_info=True)
+        raise
 
 
 def parse_and_run(

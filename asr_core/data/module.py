@@ -14,6 +14,7 @@ from asr_core.data.augment import cut_transforms, input_transforms
 from asr_core.data.batch import Batch
 from asr_core.data.dataset import CutTransform, SpeechDataset, batch_seed
 from asr_core.data.filter import CutFilter, DropReport
+from asr_core.data.loader_processes import in_processes
 from asr_core.data.mux import open_mux
 from asr_core.data.options import FIRST, DataOptions
 from asr_core.data.read_errors import UnusableFeatures
@@ -255,7 +256,7 @@ class BatchLoader:
             multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
         )
         empty = True
-        for batch in loader:
+        for batch in in_processes(loader, "lower --num-workers or --max-duration"):
             for cut_id, error in batch["dropped"]:
                 if isinstance(error, UnusableFeatures):
                     raise UserError(f"the features of {cut_id} are {error}") from error
@@ -281,5 +282,6 @@ def _start_worker(worker_id: int) -> None:
     die_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
     # The terminal sends these to the whole group; the main process decides when loading ends.
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

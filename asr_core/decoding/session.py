@@ -32,6 +32,7 @@ from asr_core.lm.options import LmOptions
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.text.normalize import check_normalization
+from asr_core.utils.console import outlive_output
 from asr_core.utils.device import pick_device
 from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
@@ -163,6 +164,7 @@ class DecodingSession:
     def open_results(self, files: ResultFiles) -> ResultCollector:
         """Start the log of the results called ``files``, and return their collector."""
         setup_logger(files.log)
+        outlive_output()
         record = self.opts.record
         logging.info("Options: %s", {name: record[name] for name in sorted(record)})
         formatter = RecordFormatter.for_run(

@@ -26,8 +26,9 @@ in this order in this file. What it does, at what price, and with which exceptio
 - *Variational noise* is on the weights in forward and backward alone; the step moves clean ones.
 - *Validation* takes place every ``--valid-interval`` steps and at the end of each epoch, with the
   exponential mean if asked for. A signal interrupts it; it is repeated when the run continues.
-- *Signals.* SIGTERM and Ctrl-C end the run with a checkpoint, on all ranks after the same step. A
-  step of which only some batches were loaded is repeated.
+- *Signals.* SIGTERM, SIGHUP, Ctrl-C and the death of a loader process end the run with a
+  checkpoint, on all ranks after the same step. A step of which only some batches were loaded is
+  repeated.
 """
 
 import contextlib
@@ -50,6 +51,7 @@ from asr_core.training.reporting.records import RunLogger, StepRecord
 from asr_core.training.setup import TrainingRun, build_run
 from asr_core.training.state import seed_everything, seed_of_epoch
 from asr_core.training.task import Batch, Task
+from asr_core.utils.errors import UserError
 
 
 def train(task: Task, world: Optional[SingleProcess] = None) -> int:
@@ -121,6 +123,10 @@ class Trainer:
                 self._save_batch_checkpoint()
         self.progress.close()
         self.logger.close()
+        if self.stop.failure:
+            raise UserError(
+                f"{self.stop.failure}; the same command continues after batch {self.state.batch_idx_train}"
+            )
         if self.stop:
             logging.info(
                 "Stopped by a signal after batch %d; the same command continues from here",
@@ -170,12 +176,8 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """Yield the rest of this rank's batches of the epoch."""
         state = self.state
-        try:
-            yield from self.data.train_batches(state.epoch, state.batches_done, state.bucket_run)
-        except RuntimeError:
-            # A signal to the whole process group kills the loader's processes too.
-            if not self.stop.signum:
-                raise
+        batches = self.data.train_batches(state.epoch, state.batches_done, state.bucket_run)
+        yield from self.stop.guarding(batches)
 
     # -- a step ----------------------------------------------------------------------------------
 
@@ -342,7 +344,7 @@ class Trainer:
     def _valid_losses(self, name: str) -> MetricsTracker:
         """Sum the losses over this rank's batches of a validation set, up to a signal."""
         losses = MetricsTracker()
-        for batch in self.data.valid_batches(name):
+        for batch in self.stop.guarding(self.data.valid_batches(name)):
             if self.stop.signum:
                 break
             with self.run.autocast():

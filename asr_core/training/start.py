@@ -93,7 +93,6 @@ def _in_group(rank: RankInfo, params: AttributeDict, run: Callable[[SingleProces
     exp_dir = Path(opts.exp_dir)
 
     def body(world: SingleProcess) -> int:
-        logging.raiseExceptions = False  # a full disk must not print a traceback for each log line
         try:
             setup_logger(exp_dir / "log" / "log-train", world.rank, world.size)
         except OSError as e:

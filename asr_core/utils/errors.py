@@ -8,3 +8,7 @@ class UserError(Exception):
     the problem, its place, and the remedy. Any other exception that escapes a program is a
     bug and keeps its traceback.
     """
+
+
+class ProcessLost(UserError):
+    """A process that works for this one has died; its work so far is whole."""

@@ -21,6 +21,15 @@ class _BarAwareHandler(logging.Handler):
             print(line, file=sys.stderr)
 
 
+def log_to_files(message: str, level: int = logging.ERROR, exc_info: bool = False) -> None:
+    """Write a line, and the present exception if asked for, to the log files alone."""
+    info = sys.exc_info() if exc_info else None
+    record = logging.LogRecord("root", level, sys.argv[0], 0, message, None, info)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def setup_logger(
     prefix: Optional[Path] = None, rank: int = 0, world_size: int = 1, level: int = logging.INFO
 ) -> None:
@@ -46,6 +55,7 @@ def setup_logger(
         stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
         name = f"{prefix}-{stamp}" + (f"-{rank}" if world_size > 1 else "")
         handlers.append(logging.FileHandler(name, encoding="utf-8"))
+        logging.raiseExceptions = False  # a full disk must not print a traceback for each line
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -12,7 +12,7 @@ from fake_run import records
 
 from asr_core.models.averaging import numbered
 from asr_core.training.checkpoint import read_whole
-from asr_core.utils.errors import UserError
+from asr_core.utils.errors import ProcessLost, UserError
 
 
 def start(exp_dir, *attempts):
@@ -241,3 +241,28 @@ def test_a_checkpoint_of_the_reference_continues_at_the_epoch(whole, tmp_path):
     got = records(tmp_path)
     assert got[0]["epoch"] == 3 and got[0]["batch_idx_train"] == 25
     assert read_whole(tmp_path / "epoch-3.pt")["batch_idx_train"] == 36
+
+
+@pytest.mark.parametrize("where", ["train", "valid"])
+def test_the_loss_of_a_loader_process_loses_no_step(whole, tmp_path, where):
+    class Lost(fake_run.FakeRecipe):
+        def build_datamodule(self):
+            data = super().build_datamodule()
+            name = f"{where}_dataloader"
+            load = getattr(data, name)
+
+            def losing(*args):
+                for batch in load(*args):
+                    if where == "valid" or batch["batch_idx"] == 6:
+                        raise ProcessLost("a loader process was killed")
+                    yield batch
+
+            setattr(data, name, losing)
+            return data
+
+    step = 6 if where == "train" else 8
+    with pytest.raises(UserError, match=f"loader process was killed; the same command .* after batch {step}"):
+        fake_run.run(tmp_path, recipe=Lost)
+    assert (tmp_path / f"checkpoint-{step}.pt").is_file()
+    assert fake_run.run(tmp_path) == 0
+    assert_same_run(tmp_path, whole)

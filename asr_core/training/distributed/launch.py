@@ -17,7 +17,9 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Callable, List, Optional, Sequence
 
+from asr_core.training.distributed.stop_signal import stop_signals
 from asr_core.training.options import LoopOptions
+from asr_core.utils.console import lasting_console, outlive_output
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, from_params
 from asr_core.utils.runtime import die_with_parent, setup_cpu
@@ -121,6 +123,7 @@ def launch(train: Callable[..., int], args: Sequence[object], params: AttributeD
     """
     opts = from_params(LoopOptions, params)
     opts.validate()
+    outlive_output()
     rank = rank_info_from_environment(opts.world_size)
     if rank is None and opts.world_size > 1:
         return spawn(_run_rank, (train, args, params), opts.world_size, opts.master_port)
@@ -196,7 +199,8 @@ def _rank_main(launcher_pid: int, rank_info: RankInfo, body: Callable[..., int],
 
     # tqdm's default lock is a semaphore of the system, which would be reported as leaked.
     tqdm.set_lock(threading.RLock())
-    status = body(rank_info, *args)
+    with lasting_console(outlive_output=True):
+        status = body(rank_info, *args)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -227,8 +231,7 @@ class _Supervisor:
         Raises:
           UserError: a rank died or hung; names it.
         """
-        handled = (signal.SIGTERM, signal.SIGINT)
-        previous = {signum: signal.signal(signum, self._forward) for signum in handled}
+        previous = {signum: signal.signal(signum, self._forward) for signum in stop_signals()}
         try:
             failed = self._wait()
         finally:
@@ -299,4 +302,4 @@ def _exit_status(process: BaseProcess) -> int:
 
 
 def _is_clean_exit(status: int) -> bool:
-    return status in (0, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+    return status == 0 or status - 128 in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", -1))

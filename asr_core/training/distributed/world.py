@@ -15,7 +15,6 @@ some milliseconds within one machine.
 import contextlib
 import datetime
 import logging
-import sys
 from dataclasses import dataclass
 from typing import (
     Any,
@@ -39,6 +38,7 @@ from asr_core.nn.batch_norm import MaskedBatchNorm1d, synchronised
 from asr_core.training.distributed.launch import EXIT_PEER_LOST, EXIT_REPORTED, RankInfo
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.options import ProcessOptions
+from asr_core.utils.console import report_error
 from asr_core.utils.errors import UserError
 
 # Bytes of gradients in one all-reduce: large enough that its latency does not matter, small enough
@@ -306,12 +306,12 @@ def run_in_group(rank_info: RankInfo, opts: ProcessOptions, body: Callable[[Sing
         return status
     except UserError as e:
         if world is None or world.claims_report():
-            print(f"error: {' '.join(str(e).split())}", file=sys.stderr)
+            report_error(e)
         return EXIT_REPORTED if rank_info.spawned else 1
     except PeerLost as e:
         logging.info("no answer from the other processes: %s", e)
         if not rank_info.spawned and (world is None or world.claims_report()):
-            print(f"error: rank {rank_info.rank} has no answer from the others ({e})", file=sys.stderr)
+            report_error(UserError(f"rank {rank_info.rank} has no answer from the others ({e})"))
         return EXIT_PEER_LOST if rank_info.spawned else 1
 
 
