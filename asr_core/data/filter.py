@@ -3,38 +3,29 @@
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set, Union
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
-from asr_core.data.options import TrainingBatchOptions
+from asr_core.data.cut_rules import CUT_RULES, TOKEN_RULES
+from asr_core.data.cut_summary import CutSummary, text_of
+from asr_core.data.options import DataOptions
 from asr_core.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from lhotse.cut import Cut
-
+DUPLICATE = "an id that an earlier cut has"
 # how the reasons of such drops begin
 UNKNOWN = "characters that the tokens lack"
 RESERVED = "symbols that no text may have"
 
 
-@dataclass
-class SupervisionSummary:
-    """The part of a supervision that the filter looks at."""
+class FrameNeeds(NamedTuple):
+    """How many encoder frames a model's losses need for a transcript.
 
-    text: Optional[str]
+    Attributes:
+      tokens_per_frame: the most tokens that a frame can emit.
+      blanks: whether there must be a blank between equal tokens, as in CTC.
+    """
 
-
-@dataclass
-class CutSummary:
-    """The part of a cut that the filter looks at, read from a manifest's line."""
-
-    id: str
-    duration: float
-    supervisions: List[SupervisionSummary]
-    has_features: bool
-    num_frames: int
-
-
-CutLike = Union[CutSummary, "Cut"]
+    tokens_per_frame: float = 1
+    blanks: bool = False
 
 
 def subsampled_length(num_frames: int, subsampling_factor: int = 4) -> int:
@@ -49,12 +40,19 @@ def subsampled_length(num_frames: int, subsampling_factor: int = 4) -> int:
 class DropReport:
     """Record of the cuts that were dropped and why; each cut counts once, however often it is met.
 
+    Args:
+      total: notes everything, too; of several reports of parts it counts a cut once.
+
     Attributes:
       ids: ids of the dropped cuts, by reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: Optional["DropReport"] = None) -> None:
         self.ids: Dict[str, List[str]] = {}
+        self._whole = total
+        self._parts: List[DropReport] = []
+        if total is not None:
+            total._parts.append(self)
         self._seen: Set[str] = set()
         self._reported: Dict[str, int] = {}
 
@@ -63,6 +61,12 @@ class DropReport:
         if cut_id not in self._seen:
             self._seen.add(cut_id)
             self.ids.setdefault(reason, []).append(cut_id)
+            if self._whole is not None:
+                self._whole.add(cut_id, reason)
+
+    def add_again(self, cut_id: str, reason: str) -> None:
+        """Record a further cut of the id ``cut_id``, once for each id and reason."""
+        self.add(f"{cut_id} again", reason)
 
     @property
     def total(self) -> int:
@@ -85,8 +89,10 @@ class DropReport:
         self.mark_reported()
 
     def mark_reported(self) -> None:
-        """Mark everything recorded so far as reported."""
+        """Mark everything recorded so far, in parts too, as reported."""
         self._reported = self.counts()
+        for part in self._parts:
+            part.mark_reported()
 
 
 def _listed(ids_by_reason: Mapping[str, Sequence[str]]) -> str:
@@ -100,25 +106,28 @@ def _listed(ids_by_reason: Mapping[str, Sequence[str]]) -> str:
 
 @dataclass(eq=False)
 class CutFilter:
-    """Filter that keeps the cuts that can be trained on.
+    """Filter that keeps the cuts that break none of the rules, see :mod:`asr_core.data.cut_rules`.
 
     Attributes:
-      opts: the limits of duration; whether cuts without words are kept.
+      opts: the limits of duration, the form of the features; whether cuts without words are kept.
       tokenizer: if given, cuts with text that it cannot spell are dropped, and cuts with more
-        tokens than encoder frames less two (as in icefall's zipformer recipe): the pruned
-        transducer loss needs at least as many frames as tokens.
+        tokens than their encoder frames can emit.
       report: record of dropped cuts.
       subsampling_factor: feature frames per encoder frame.
+      needs: what the losses ask of the encoder frames.
+      training: whether the rules of training hold, too; otherwise those of decoding.
       unknown: characters that the tokenizer cannot spell, and in how many cuts each was met.
     """
 
-    opts: TrainingBatchOptions
+    opts: DataOptions
     tokenizer: Optional[Tokenizer]
     report: DropReport
     subsampling_factor: int = 4
-    unknown: "Counter[str]" = field(default_factory=Counter, init=False)
+    needs: FrameNeeds = FrameNeeds()
+    training: bool = True
+    unknown: "Counter[str]" = field(default_factory=Counter)
 
-    def count_tokens(self, cuts: Sequence[CutLike]) -> List[Optional[int]]:
+    def count_tokens(self, cuts: Sequence[CutSummary]) -> List[Optional[int]]:
         """Count the tokens of each cut (0 without a tokenizer).
 
         The entries of cuts that cannot be used are None; these cuts are noted in the report.
@@ -135,29 +144,32 @@ class CutFilter:
                 self.report.add(cut.id, reason)
         return [None if reason else count for count, reason in zip(counts, reasons)]
 
-    def _reason(self, cut: CutLike) -> str:
-        if cut.duration < self.opts.min_duration:
-            return f"shorter than {self.opts.min_duration:g} s"
-        if cut.duration > self.opts.max_utt_duration:
-            return f"longer than {self.opts.max_utt_duration:g} s"
-        if not text_of(cut) and self.opts.empty_text == "drop":
-            return "no text"
-        return "" if self._encoder_frames(cut) >= 1 else "no frame is left after subsampling"
+    @property
+    def stored(self) -> bool:
+        """Whether batches are made of stored features."""
+        return self.opts.strategy == "PrecomputedFeatures"
 
-    def _reason_of_tokens(self, tokenizer: Tokenizer, cut: CutLike, ids: Sequence[int]) -> str:
+    def encoder_frames(self, cut: CutSummary) -> int:
+        """Return how many frames the encoder makes of ``cut``, or a few less."""
+        num_frames = cut.num_frames if cut.has_features else round(cut.duration * 100)
+        return subsampled_length(num_frames, self.subsampling_factor)
+
+    def _reason(self, cut: CutSummary) -> str:
+        for name, broken, training in CUT_RULES:
+            if (self.training or not training) and broken(cut, self):
+                return self._filled_in(name, cut)
+        return ""
+
+    def _reason_of_tokens(self, tokenizer: Tokenizer, cut: CutSummary, ids: Sequence[int]) -> str:
         if tokenizer.unk_id in ids:
             if reserved := tokenizer.reserved_symbols(text_of(cut)):
                 return f"{RESERVED}: {' '.join(reserved)}"
             if characters := tokenizer.unknown_characters(text_of(cut)):
                 self.unknown.update(characters)
                 return f"{UNKNOWN}: {characters}"
-        return "more tokens than encoder frames" if self._encoder_frames(cut) - 2 < len(ids) else ""
+        frames = self.encoder_frames(cut)
+        broken = (self._filled_in(name, cut) for name, rule in TOKEN_RULES if rule(ids, frames, self))
+        return next(broken, "")
 
-    def _encoder_frames(self, cut: CutLike) -> int:
-        num_frames = cut.num_frames if cut.has_features else round(cut.duration * 100)
-        return subsampled_length(num_frames, self.subsampling_factor)
-
-
-def text_of(cut: CutLike) -> str:
-    """Return the transcript of ``cut``, its supervisions joined."""
-    return " ".join(s.text or "" for s in cut.supervisions).strip()
+    def _filled_in(self, name: str, cut: CutSummary) -> str:
+        return name.format(opts=self.opts, needs=self.needs, cut=cut) if "{" in name else name

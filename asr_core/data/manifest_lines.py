@@ -17,6 +17,30 @@ from asr_core.utils.files import PathLike, atomic_path, open_binary
 _OTHER_SPEED = re.compile(r"_sp\d+(\.\d+)?$")  # how lhotse marks the ids of cuts of changed speed
 
 
+# What reading a line of JSON raises if it is not what it should be
+NOT_A_CUT = (ValueError, KeyError, TypeError, AttributeError, RecursionError, AssertionError)
+
+
+def not_a_cut(path: PathLike, number: int, line: bytes, e: BaseException, what: str = "a cut") -> UserError:
+    """Return the error about a line of a manifest that is not ``what`` it should be.
+
+    Args:
+      path: the manifest.
+      number: number of the line, from 1.
+      line: its content.
+      e: what reading it raised.
+      what: what it should be.
+    """
+    if isinstance(e, KeyError):
+        why = f"no field {e}"
+    elif isinstance(e, (json.JSONDecodeError, UnicodeDecodeError)):
+        why = f"the line is damaged or incomplete: {e}"
+    else:
+        why = str(e) or type(e).__name__
+    shown = line[:60].decode("utf-8", "backslashreplace")
+    return UserError(f"{path}:{number}: not {what} in JSON ({' '.join(why.split())}): {shown!r}")
+
+
 @contextlib.contextmanager
 def open_lines(path: PathLike) -> Iterator[BinaryIO]:
     """Open a manifest, ``.jsonl.gz`` or ``.jsonl``, to read its lines as bytes.

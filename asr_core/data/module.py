@@ -1,8 +1,8 @@
 """Loaders of training, validation and test batches."""
 
-import logging
 import os
 import signal
+from collections import Counter
 from dataclasses import dataclass
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from asr_core.data.augment import cut_transforms, input_transforms
 from asr_core.data.batch import Batch
 from asr_core.data.dataset import CutTransform, SpeechDataset, batch_seed
-from asr_core.data.filter import CutFilter, DropReport
+from asr_core.data.filter import CutFilter, DropReport, FrameNeeds
 from asr_core.data.loader_processes import in_processes
 from asr_core.data.mux import open_mux
 from asr_core.data.options import FIRST, DataOptions
@@ -25,6 +25,7 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.options import check_values
 from asr_core.utils.runtime import die_with_parent
 
+_TRAINING, _VALIDATION, _TEST = "training", "validation", "test"  # purposes of cuts
 _PLAIN_BUCKETS = 10  # of validation and test sets, which are small
 
 
@@ -40,9 +41,9 @@ class _OpenStream(NamedTuple):
     """An open stream and its purpose."""
 
     cuts: CutSet
-    usable: bool
-    train: bool
+    purpose: str
     stream: CutStream
+    dropped: DropReport
 
 
 class AsrDataModule:
@@ -60,6 +61,7 @@ class AsrDataModule:
         tokens, are dropped.
       rank, world_size: this process among those that share an epoch.
       subsampling_factor: feature frames per frame of the encoder that the cuts are for.
+      needs: what the losses ask of the encoder frames.
 
     Raises:
       UserError: an option is out of its bounds, or chooses a channel of stored features.
@@ -77,6 +79,7 @@ class AsrDataModule:
         rank: int = 0,
         world_size: int = 1,
         subsampling_factor: int = 4,
+        needs: FrameNeeds = FrameNeeds(),
     ) -> None:
         check_values(opts)
         if opts.channel != FIRST and opts.strategy == "PrecomputedFeatures":
@@ -90,8 +93,9 @@ class AsrDataModule:
         self.rank = rank
         self.world_size = world_size
         self.dropped = DropReport()
-        report = self.dropped if rank == 0 else DropReport()  # all ranks drop the same: one reports it
-        self._filter = CutFilter(opts, tokenizer, report, subsampling_factor)
+        self._frames = (subsampling_factor, needs)
+        self._reports: Dict[str, DropReport] = {}
+        self._unknown: "Counter[str]" = Counter()
         self._streams: List[_OpenStream] = []
         self._bins: List[Tuple[CutStream, int, List[float]]] = []
         self._train_transforms: Optional[List[CutTransform]] = None
@@ -120,25 +124,26 @@ class AsrDataModule:
             return_cuts=opts.return_cuts,
             tail_silence_prob=opts.tail_silence_prob,
         )
-        stream = self._stream(cuts, usable=True, train=True)
-        bins = self._bins_of(stream, opts.num_buckets)
+        opened = self._open(cuts, _TRAINING)
+        bins = self._bins_of(opened.stream, opts.num_buckets)
         sampler = self._sampler(
-            stream,
+            opened.stream,
             bins,
             epoch if opts.shuffle else None,
             drop_last=opts.drop_last,
             bucket_run=bucket_run or self.world_size,
             first=skip_batches + self.rank,
         )
-        return BatchLoader(self, dataset, sampler, f"epoch {epoch}", batch_seed(self.seed, epoch, 0))
+        seed = batch_seed(self.seed, epoch, 0)
+        return BatchLoader(self, dataset, sampler, f"epoch {epoch}", seed, opened.dropped)
 
     def valid_dataloader(self, cuts: CutSet) -> "BatchLoader":
         """Return batches for validation: usable cuts, not augmented, always in the same order."""
-        return self._plain_loader(cuts, "validation", usable=True, return_cuts=self.opts.return_cuts)
+        return self._plain_loader(cuts, _VALIDATION, return_cuts=self.opts.return_cuts)
 
     def test_dataloader(self, cuts: CutSet) -> "BatchLoader":
-        """Return batches for decoding: every cut that can be read, with its cut in the batch."""
-        return self._plain_loader(cuts, "test", usable=False, return_cuts=True)
+        """Return batches for decoding, with their cuts: all that make sense and can be read."""
+        return self._plain_loader(cuts, _TEST, return_cuts=True)
 
     def survey(self, cuts: CutSet, train: bool = True) -> "Survey":
         """Count the usable cuts in an epoch of ``cuts``.
@@ -149,44 +154,54 @@ class AsrDataModule:
           cuts: training or validation cuts.
           train: with other corpora and speeds mixed in, as the options say.
         """
-        stream = self._stream(cuts, usable=True, train=train)
+        stream = self._open(cuts, _TRAINING if train else _VALIDATION).stream
         utterances, seconds = stream.survey()
         return Survey(utterances, seconds, stream.tokens)
 
     @property
     def unknown(self) -> Dict[str, int]:
         """Characters that the tokenizer cannot spell, and the number of cuts that have each."""
-        return dict(self._filter.unknown)
+        return dict(self._unknown)
 
-    def _plain_loader(self, cuts: CutSet, name: str, *, usable: bool, return_cuts: bool) -> "BatchLoader":
+    def _plain_loader(self, cuts: CutSet, purpose: str, *, return_cuts: bool) -> "BatchLoader":
         dataset = SpeechDataset(self.opts, (self.seed,), return_cuts=return_cuts)
-        stream = self._stream(cuts, usable=usable)
-        bins = self._bins_of(stream, _PLAIN_BUCKETS)
-        sampler = self._sampler(stream, bins, None, first=self.rank)
-        return BatchLoader(self, dataset, sampler, name, self.seed)
+        opened = self._open(cuts, purpose)
+        bins = self._bins_of(opened.stream, _PLAIN_BUCKETS)
+        sampler = self._sampler(opened.stream, bins, None, first=self.rank)
+        return BatchLoader(self, dataset, sampler, purpose, self.seed, opened.dropped)
 
-    def _stream(self, cuts: CutSet, *, usable: bool, train: bool = False) -> CutStream:
+    def _open(self, cuts: CutSet, purpose: str) -> _OpenStream:
         """Open the stream of ``cuts``, once, so that it keeps what its first pass found out.
 
-        Args:
-          usable: leave out cuts that cannot be trained on.
-          train: mix other corpora and speeds in, as the options say.
+        Cuts that the purpose has no use for are left out. Other corpora and speeds are mixed into
+        training cuts, as the options say.
         """
         for known in self._streams:
-            if known.cuts is cuts and (known.usable, known.train) == (usable, train):
-                return known.stream
-        stream = open_stream(cuts, self._filter if usable else None, self.seed)
-        if train and self.opts.use_mux:
-            stream = open_mux(self.opts, stream, self._filter, self.seed)
-        if train and self.opts.speed_perturb:
+            if known.cuts is cuts and known.purpose == purpose:
+                return known
+        dropped = self._reports.get(purpose) or DropReport(self.dropped)
+        if purpose != _TEST:  # each test set has its own, and other sets count a cut once
+            self._reports[purpose] = dropped
+        keep = CutFilter(
+            self.opts,
+            None if purpose == _TEST else self.tokenizer,
+            dropped if self.rank == 0 else DropReport(),  # all ranks drop the same: one reports it
+            *self._frames,
+            training=purpose != _TEST,
+            unknown=self._unknown,
+        )
+        stream = open_stream(cuts, keep, self.seed)
+        if purpose == _TRAINING and self.opts.use_mux:
+            stream = open_mux(self.opts, stream, keep, self.seed)
+        if purpose == _TRAINING and self.opts.speed_perturb:
             if self.opts.strategy == "PrecomputedFeatures":
                 raise UserError(
                     "--speed-perturb 1 changes audio: "
                     "give --on-the-fly-feats 1, or let prepare.sh store all speeds"
                 )
             stream = ChainStream([stream, stream.with_speed(0.9), stream.with_speed(1.1)])
-        self._streams.append(_OpenStream(cuts, usable, train, stream))
-        return stream
+        self._streams.append(_OpenStream(cuts, purpose, stream, dropped))
+        return self._streams[-1]
 
     def _bins_of(self, stream: CutStream, buckets: int) -> List[float]:
         """Return boundaries of duration buckets, computed once for each stream."""
@@ -230,11 +245,12 @@ class BatchLoader:
     epoch a batch stands.
 
     Attributes:
-      module: whose options hold, and whose report notes the dropped cuts.
+      module: whose options hold.
       dataset: loads the cuts of a batch.
       sampler: chooses them.
       name: name of the part or epoch, for messages.
       seed: seed of the workers.
+      dropped: notes the dropped cuts of this purpose.
     """
 
     module: AsrDataModule
@@ -242,6 +258,7 @@ class BatchLoader:
     sampler: BucketSampler
     name: str
     seed: int
+    dropped: DropReport
 
     def __iter__(self) -> Iterator[Batch]:
         workers = self.module.opts.num_workers
@@ -260,22 +277,19 @@ class BatchLoader:
             for cut_id, error in batch["dropped"]:
                 if isinstance(error, UnusableFeatures):
                     raise UserError(f"the features of {cut_id} are {error}") from error
-                self.module.dropped.add(cut_id, str(error))
+                self.dropped.add(cut_id, str(error))
             if len(batch["supervisions"]["text"]):
                 empty = False
                 yield batch
-        self.module.dropped.log(self.name)
+        self.dropped.log(self.name)
         if empty and self.sampler.first == 0:  # where there are few batches, higher ranks get none
             self._explain_empty()
 
     def _explain_empty(self) -> None:
-        message = f"{self.name}: no batch could be made; dropped: {self.module.dropped}"
+        message = f"{self.name}: no batch could be made; dropped: {self.dropped}"
         if self.sampler.drop_last:
             message += "; with little data try a smaller --max-duration or --num-buckets, or --drop-last 0"
-        if self.name == "test":
-            logging.warning(message)
-        else:
-            raise UserError(message)
+        raise UserError(message)
 
 
 def _start_worker(worker_id: int) -> None:

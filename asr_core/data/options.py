@@ -50,6 +50,12 @@ class ReadingOptions:
     )
     channel: str = channel_option()
 
+    join_supervisions: bool = option(
+        False,
+        "a cut with several supervisions that do not overlap is one utterance with all their texts; 0: "
+        "such cuts are dropped",
+    )
+
     @property
     def strategy(self) -> str:
         """The input strategy, as ``on_the_fly_feats`` may override it."""

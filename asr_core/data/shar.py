@@ -10,11 +10,11 @@ from typing import Dict, NamedTuple
 
 from lhotse.shar import SharWriter
 
+from asr_core.data.cut_summary import view_of_line
 from asr_core.data.manifest import cuts_of_span
 from asr_core.data.manifest_lines import count_lines, digest_of, open_lines
 from asr_core.data.open_cuts import shar_record, shar_started
 from asr_core.data.parallel import process_map
-from asr_core.data.stream import view_of_line
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, write_text_atomic
 

@@ -5,21 +5,20 @@ about each (its duration, whether it can be used), so that later passes, such as
 middle of an interrupted epoch, need not even parse them.
 """
 
-import json
 import random
 from array import array
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Dict, Generator, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Generator, Iterator, List, Optional, Sequence, Set, Tuple
 
 from lhotse import CutSet, lazy
 from lhotse.shar.readers.lazy import LazySharIterator
 
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef, at_speed
-from asr_core.data.filter import CutFilter, CutLike, CutSummary, SupervisionSummary
-from asr_core.data.manifest_lines import open_lines
-from asr_core.utils.errors import UserError
+from asr_core.data.cut_summary import CutSummary, summary_of, view_of_line
+from asr_core.data.filter import DUPLICATE, CutFilter
+from asr_core.data.manifest_lines import NOT_A_CUT, not_a_cut, open_lines
 
 _CHUNK = 512  # cuts that are tokenized together: enough for SentencePiece to work at full speed
 _DROPPED = -1.0  # replaces the duration of a cut that cannot be used
@@ -71,21 +70,42 @@ class _Indexed(CutStream):
     def _refs(self) -> Iterator[CutRef]:
         raise NotImplementedError
 
-    def _view(self, ref: CutRef) -> CutLike:
-        """Return the part of a cut that :class:`CutFilter` looks at."""
+    def _view(self, ref: CutRef, number: int) -> CutSummary:
+        """Return the part of a cut that :class:`CutFilter` looks at.
+
+        Args:
+          ref: the cut.
+          number: of its line, from 1, for messages.
+        """
         raise NotImplementedError
 
     def _first_pass(self) -> Iterator[Item]:
         durations, tokens, refs = array("d"), 0, self._refs()
+        seen: Set[int] = set()  # hashes of ids, which take less memory
         while chunk := list(islice(refs, _CHUNK)):
-            views = [self._view(ref) for ref in chunk]
-            counts = self.keep.count_tokens(views) if self.keep is not None else [0] * len(views)
+            views = [self._view(ref, len(durations) + i) for i, ref in enumerate(chunk, 1)]
+            counts = self._count_tokens(views, seen)
             for view, count, ref in zip(views, counts, chunk):
                 durations.append(view.duration if count is not None else _DROPPED)
                 if count is not None:
                     tokens += count
                     yield view.duration, ref
         self._durations, self._tokens = durations, tokens
+
+    def _count_tokens(self, views: Sequence[CutSummary], seen: Set[int]) -> List[Optional[int]]:
+        """Return the tokens of each cut, None for unusable ones; add their ids to ``seen``."""
+        if self.keep is None:
+            return [0] * len(views)
+        fresh = []
+        for view in views:
+            key = hash(view.id)
+            fresh.append(key not in seen)
+            seen.add(key)
+        counts = iter(self.keep.count_tokens([view for view, new in zip(views, fresh) if new]))
+        for view, new in zip(views, fresh):
+            if not new:
+                self.keep.report.add_again(view.id, DUPLICATE)
+        return [next(counts) if new else None for new in fresh]
 
 
 class LineStream(_Indexed):
@@ -101,16 +121,13 @@ class LineStream(_Indexed):
             for line in lines:
                 yield LineRef(line, self.speed)
 
-    def _view(self, ref: CutRef) -> CutLike:
+    def _view(self, ref: CutRef, number: int) -> CutSummary:
         if not isinstance(ref, (LineRef, SharRef)):
-            return ref
+            return summary_of(ref)
         try:
             return view_of_line(ref.line, ref.speed)
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise UserError(
-                f"{self.path} is not a manifest of cuts, or is damaged: "
-                f"{ref.line[:60]!r} is not a cut in JSON"
-            ) from e
+        except NOT_A_CUT as e:
+            raise not_a_cut(self.path, number, ref.line, e) from e
 
     def with_speed(self, speed: float) -> "LineStream":
         """See :class:`CutStream`."""
@@ -127,8 +144,9 @@ class CutsStream(_Indexed):
     def _refs(self) -> Iterator[CutRef]:
         return iter(self.cuts)
 
-    def _view(self, ref: CutRef) -> CutLike:
-        return ref  # a cut, which stands for itself
+    def _view(self, ref: CutRef, number: int) -> CutSummary:
+        assert not isinstance(ref, (LineRef, SharRef)), "these are cuts"
+        return summary_of(ref)
 
     def with_speed(self, speed: float) -> "CutsStream":
         """See :class:`CutStream`."""
@@ -242,27 +260,6 @@ def _rotated(stream: CutStream, epoch: int, number: int, rng: random.Random) -> 
     """Yield all ``number`` items of a stream, beginning somewhere in it."""
     start = rng.randrange(number) if number else 0
     return chain(islice(stream.items(epoch), start, None), islice(stream.items(epoch), start))
-
-
-def view_of_line(line: bytes, speed: float = 1.0) -> CutLike:
-    """Return the part of a cut in JSON that a filter looks at, if possible without the cut."""
-    data = json.loads(line)
-    if data.get("type") != "MonoCut":
-        return LineRef(line, speed).cut()
-    duration = data["duration"] / speed
-    features = data.get("features")
-    frames = 0
-    if features and abs(features["duration"] - duration) < 1e-4:
-        frames = features["num_frames"]
-    elif features:
-        frames = round(duration / features["frame_shift"])
-    return CutSummary(
-        id=data["id"] if speed == 1.0 else f"{data['id']}_sp{speed:g}",
-        duration=duration,
-        supervisions=[SupervisionSummary(s.get("text")) for s in data.get("supervisions", ())],
-        has_features=bool(features),
-        num_frames=frames,
-    )
 
 
 def open_stream(cuts: CutSet, keep: Optional[CutFilter], seed: int = 0) -> CutStream:

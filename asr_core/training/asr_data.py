@@ -17,8 +17,8 @@ from typing import (
 import torch
 
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef
+from asr_core.data.cut_summary import view_of_line
 from asr_core.data.module import AsrDataModule, Survey
-from asr_core.data.stream import view_of_line
 from asr_core.training.batch_loss import BatchSize
 from asr_core.training.task import Batch, Trial
 
@@ -131,7 +131,7 @@ def sizes_of(refs: Sequence[CutRef]) -> Dict[str, float]:
         "the most audio, padding counted": max(durations) * len(durations),
         "the most audio": sum(durations),
         "the most cuts": len(durations),
-        "the most text": sum(len(s.text or "") for view in views for s in view.supervisions),
+        "the most text": sum(len(str(s.text or "")) for view in views for s in view.supervisions),
     }
 
 

@@ -18,7 +18,7 @@ from asr_core.text.tokenizer import SOS_EOS, Tokenizer
 from asr_core.training.asr_data import AsrData
 from asr_core.training.batch_loss import BatchLoss
 from asr_core.training.loss_options import LossOptions
-from asr_core.training.losses import LOG_NAMES, check_heads, early_emission, loss_weights
+from asr_core.training.losses import LOG_NAMES, check_heads, early_emission, frame_needs, loss_weights
 from asr_core.training.optim.adam import build_adam
 from asr_core.training.optim.scaled_adam import ScaledAdam, get_parameter_groups_with_lrs
 from asr_core.training.optim.stepper import GradientScaling
@@ -172,7 +172,13 @@ class AsrRecipe(Task):
                 "give another strategy"
             )
         return AsrDataModule(
-            opts, self.seed, self.tokenizer, self.rank, self.world_size, self.subsampling_factor
+            opts,
+            self.seed,
+            self.tokenizer,
+            self.rank,
+            self.world_size,
+            self.subsampling_factor,
+            frame_needs(options_of(self.params), self.loss_options),
         )
 
     def build_data(self) -> AsrData:

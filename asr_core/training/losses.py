@@ -24,9 +24,11 @@ model is only a means, recedes when it has done its work. The consistency loss o
 2024, https://arxiv.org/abs/2410.05101) likewise waits for posteriors that are worth comparing.
 """
 
+import math
 from typing import Any, Collection, Dict, Mapping, Tuple
 
-from asr_core.models.options import options_of
+from asr_core.data.filter import FrameNeeds
+from asr_core.models.options import ModelOptions, options_of
 from asr_core.training.loss_options import LossOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import flag, from_params
@@ -68,6 +70,18 @@ def check_heads(params: Mapping[str, Any]) -> None:
                 f"without a transducer --ctc-loss-scale ({ctc:g}) and --attention-decoder-loss-scale "
                 f"({attention:g}) must sum to 1, e.g. 0.1 and 0.9"
             )
+
+
+def frame_needs(model: ModelOptions, opts: LossOptions) -> FrameNeeds:
+    """Return how many encoder frames the losses of a model need for a transcript.
+
+    CTC emits at most one token a frame, and a blank between equal ones. The lattice of a regular
+    transducer allows any number of tokens at a frame; the pruned loss keeps ``prune_range - 1``.
+    """
+    if model.use_ctc:
+        return FrameNeeds(blanks=True)
+    most = opts.prune_range - 1 if model.use_transducer and model.loss != "full" else math.inf
+    return FrameNeeds(tokens_per_frame=max(1.0, most))
 
 
 def transducer_loss_scales(

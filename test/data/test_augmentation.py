@@ -120,7 +120,7 @@ CHANGES = {
     "mux_cuts": (MUX, "train:1,other.jsonl.gz:1"),
     "mux_stop_early": ({**MUX, "mux_cuts": "train:1,train:9"}, False),
 }
-# Tested with corpora and in test_module.py.
+# Tested with corpora and in test_module.py, test_cut_rules.py.
 OTHERS = {
     "manifest_dir",
     "shar_dir",
@@ -129,6 +129,7 @@ OTHERS = {
     "input_strategy",
     "channel",
     "empty_text",
+    "join_supervisions",
 }
 
 

@@ -210,7 +210,7 @@ def test_bad_cuts_are_dropped_and_counted(feature_cuts, tmp_path, caplog):
     batches(tmp_path / "c.jsonl.gz", epoch=2, module=module)  # counts each cut once
     counts = module.dropped.counts()
     assert counts["no text"] == 1
-    assert counts["more tokens than encoder frames"] == 1
+    assert counts["more than 1 tokens per encoder frame"] == 1
     assert counts["characters that the tokens lack: é"] == 1
     assert counts["shorter than 0.55 s"] == 3 and counts["longer than 1.95 s"] == 2
     assert sum(len(ids(b)) for b in got) == 40 - module.dropped.total

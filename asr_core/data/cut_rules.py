@@ -1,0 +1,126 @@
+"""The rules that cuts must keep, each one entry of a table, and their names.
+
+Training, validation, decoding and the check of manifests share them. A cut that breaks a rule is
+left out and counted under the rule's name.
+"""
+
+import math
+from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence, Tuple
+
+from asr_core.data.cut_summary import CutSummary, text_of
+
+if TYPE_CHECKING:
+    from asr_core.data.filter import CutFilter
+
+# Seconds by which a supervision may lie outside its cut, and a cut outside its recording: manifests
+# round, and segments are often some samples too long. It is half a frame of most encoders.
+TOLERANCE = 0.02
+
+DUPLICATE = "an id that an earlier cut has"
+
+
+class CutRule(NamedTuple):
+    """What makes a cut unfit.
+
+    Attributes:
+      name: the reason, under which cuts are counted; fields of the filter, such as
+        ``{opts.min_duration}``, and of the cut are filled in.
+      broken: says whether a cut breaks the rule.
+      training: the rule is for training and validation only; other cuts can be decoded.
+    """
+
+    name: str
+    broken: Callable[[CutSummary, "CutFilter"], bool]
+    training: bool = False
+
+
+class TokenRule(NamedTuple):
+    """What makes the tokens of a cut unfit; the arguments of ``broken`` are (tokens, frames)."""
+
+    name: str
+    broken: Callable[[Sequence[int], int, "CutFilter"], bool]
+
+
+def neighbours(tokens: Sequence[int]) -> int:
+    """Return how many tokens equal the one before them: CTC needs a blank between the two."""
+    return sum(a == b for a, b in zip(tokens, tokens[1:]))
+
+
+def _beyond_recording(cut: CutSummary) -> bool:
+    return cut.recording_duration is not None and not (
+        cut.start + cut.duration <= cut.recording_duration + TOLERANCE
+    )
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
+
+
+def _overlap(cut: CutSummary) -> bool:
+    spans = sorted((s.start, s.end) for s in cut.supervisions)
+    return any(later[0] < earlier[1] - TOLERANCE for earlier, later in zip(spans, spans[1:]))
+
+
+# The first that is broken is the reason; those at the top are of cuts that make no sense at all.
+CUT_RULES: Tuple[CutRule, ...] = (
+    CutRule("a duration that is no positive number", lambda c, _: not _is_positive(c.duration)),
+    CutRule("a beginning before its recording's", lambda c, _: not -TOLERANCE <= c.start < math.inf),
+    CutRule("an end after its recording's", lambda c, _: _beyond_recording(c)),
+    CutRule(
+        "a sampling rate that is no positive number",
+        lambda c, _: not (c.sampling_rate is None or _is_positive(c.sampling_rate)),
+    ),
+    CutRule(
+        "a text that is no text",
+        lambda c, _: any(not isinstance(s.text, (str, type(None))) for s in c.supervisions),
+    ),
+    CutRule(
+        "several supervisions (make one cut of each: lhotse cut trim-to-supervisions; or join them: "
+        "--join-supervisions 1)",
+        lambda c, f: len(c.supervisions) > 1 and not f.opts.join_supervisions,
+    ),
+    CutRule("supervisions that overlap", lambda c, _: _overlap(c)),
+    CutRule(
+        "a supervision that begins before the cut",
+        lambda c, _: any(not s.start >= -TOLERANCE for s in c.supervisions),
+    ),
+    CutRule(
+        "a supervision that ends after the cut",
+        lambda c, _: any(not s.end <= c.duration + TOLERANCE for s in c.supervisions),
+    ),
+    CutRule(
+        "a supervision that ends before it begins",
+        lambda c, _: any(not s.end > s.start for s in c.supervisions),
+    ),
+    CutRule(
+        "a supervision that begins later than the cut (trim the cut to it: lhotse cut trim-to-supervisions)",
+        lambda c, _: bool(c.supervisions) and min(s.start for s in c.supervisions) > TOLERANCE,
+        training=True,
+    ),
+    CutRule(
+        "features not those of the model: prepared with --num-mel-bins {cut.num_features}, not "
+        "{opts.num_mel_bins}",
+        lambda c, f: f.stored and c.num_features not in (0, f.opts.num_mel_bins),
+    ),
+    CutRule(
+        "shorter than {opts.min_duration:g} s", lambda c, f: c.duration < f.opts.min_duration, training=True
+    ),
+    CutRule(
+        "longer than {opts.max_utt_duration:g} s",
+        lambda c, f: c.duration > f.opts.max_utt_duration,
+        training=True,
+    ),
+    CutRule("no text", lambda c, f: not text_of(c) and f.opts.empty_text == "drop", training=True),
+    CutRule("no frame is left after subsampling", lambda c, f: f.encoder_frames(c) < 1, training=True),
+)
+
+TOKEN_RULES: Tuple[TokenRule, ...] = (
+    TokenRule(
+        "more tokens, and blanks between equal ones, than encoder frames",
+        lambda tokens, frames, f: f.needs.blanks and len(tokens) + neighbours(tokens) > frames,
+    ),
+    TokenRule(
+        "more than {needs.tokens_per_frame:g} tokens per encoder frame",
+        lambda tokens, frames, f: len(tokens) > f.needs.tokens_per_frame * frames,
+    ),
+)
