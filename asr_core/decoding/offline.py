@@ -2,7 +2,18 @@
 
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import Tensor
@@ -18,7 +29,13 @@ from asr_core.decoding.output.utterance import Decoded, transcript_of
 from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import get_method
 from asr_core.decoding.resources import Resources
+from asr_core.decoding.segmentation import Piece, batches_of
+from asr_core.decoding.windows import Windows
 from asr_core.encoders.chunk_options import Chunk
+from asr_core.utils.errors import UserError
+
+if TYPE_CHECKING:
+    pass
 
 # Texts of a batch -> what an oracle compares with
 MakeReferences = Callable[[Sequence[str]], Transcripts]
@@ -65,6 +82,13 @@ def search(job: Job) -> Results:
     return get_method(job.opts.decoding_method).search(job)
 
 
+class _Found(NamedTuple):
+    """The results of a batch, and the seconds that encoder and search took."""
+
+    results: Results
+    seconds: float
+
+
 @dataclass(frozen=True)
 class OfflineDecoder:
     """Decodes the batches of a test loader.
@@ -75,6 +99,7 @@ class OfflineDecoder:
       chunk: chunk of a causal model; None for others.
       resources: resources of the method besides the model.
       references: makes references of transcripts; None unless the method is an oracle.
+      windows: how long utterances are divided; None: they are not.
       records: what is wanted besides the answers.
       device: device of the model.
     """
@@ -84,6 +109,7 @@ class OfflineDecoder:
     chunk: Optional[Chunk] = None
     resources: Resources = Resources()
     references: Optional[MakeReferences] = None
+    windows: Optional[Windows] = None
     records: RecordOptions = RecordOptions()
     device: torch.device = torch.device("cpu")
 
@@ -91,25 +117,67 @@ class OfflineDecoder:
         """Decode batches of :meth:`~asr_core.data.module.AsrDataModule.test_dataloader`.
 
         Confidences are made after the search, and their time is not counted.
+
+        Raises:
+          UserError: the method is an oracle, and an utterance is too long to be decoded whole.
         """
         for batch in batches:
             cuts = batch["supervisions"]["cut"]
-            x, x_lens = collate(list(supervised_features(batch)))
-            begin = time.perf_counter()
-            job = self._job(x, x_lens, [transcript_of(cut) for cut in cuts])
-            results = search(job)
-            spent = time.perf_counter() - begin
-            if self.records.write_confidence:
-                results = _with_confidences(job, results, self.records)
+            features = list(supervised_features(batch))
+            long = [self.windows is not None and self.windows.needed(f) for f in features]
+            if any(long):
+                self._check_windows(next(cut.id for cut, is_long in zip(cuts, long) if is_long))
+                found = self._in_windows(features)
+            else:
+                found = self._found(features, [transcript_of(cut) for cut in cuts])
             # a batch's time is shared out by duration
             total = sum(cut.duration for cut in cuts) or 1.0
             for i, cut in enumerate(cuts):
                 yield Decoded.of_cut(
                     cut,
-                    {name: lists[i][0] for name, lists in results.items()},
-                    compute_seconds=spent * cut.duration / total,
-                    nbest=results[BEST][i] if self.records.write_nbest else (),
+                    {name: lists[i][0] for name, lists in found.results.items()},
+                    compute_seconds=found.seconds * cut.duration / total,
+                    nbest=found.results[BEST][i] if self.records.write_nbest else (),
+                    in_windows=long[i],
                 )
+
+    def _check_windows(self, cut_id: str) -> None:
+        if self.references is not None and self.windows is not None:
+            raise UserError(
+                f"{cut_id} is longer than --max-segment {self.windows.max_segment:g}, but "
+                f"{self.opts.decoding_method} compares whole transcripts: leave it out, or give a larger one"
+            )
+
+    def _in_windows(self, features: Sequence[Tensor]) -> _Found:
+        """Decode utterances (T, F) piece by piece, and join what is found."""
+        assert self.windows is not None, "without them no utterance is too long"
+        factor = self.model.geometry.subsampling_factor
+        pieces = self.windows.pieces(features, factor)
+        found: Dict[Piece, Results] = {}
+        seconds = 0.0
+        for group in batches_of(pieces, self.windows.max_duration):
+            part = self._found([features[p.row][p.first : p.end] for p in group], [""] * len(group))
+            seconds += part.seconds
+            for i, piece in enumerate(group):
+                found[piece] = {name: [lists[i]] for name, lists in part.results.items()}
+        results = self.windows.join(
+            pieces,
+            [found[piece] for piece in pieces],
+            factor=factor,
+            num_best=self.records.write_nbest,
+        )
+        return _Found(results, seconds)
+
+    def _found(self, features: Sequence[Tensor], texts: Sequence[str]) -> _Found:
+        """Decode a batch of features (T, F) and time it."""
+        x, x_lens = collate(features)
+        begin = time.perf_counter()
+        job = self._job(x, x_lens, texts)
+        results = search(job)
+        seconds = time.perf_counter() - begin
+        if self.records.write_confidence:
+            results = _with_confidences(job, results, self.records)
+        return _Found(results, seconds)
 
     def _job(self, x: Tensor, x_lens: Tensor, texts: Sequence[str]) -> Job:
         return encode(

@@ -261,6 +261,24 @@ class DeviceOptions:
     )
 
 
+def max_segment_option(default: float) -> float:
+    """Declare ``--max-segment``, the field ``max_segment`` of the options of a program."""
+    return option(
+        default,
+        "seconds; longer recordings are cut where it is quiet, unless the model streams: the memory of "
+        "an encoder that sees everything grows with the square of the length",
+        at_least=1,
+        at_most=1_000_000,
+    )
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """Long recordings: how they are cut."""
+
+    max_segment: float = max_segment_option(60.0)
+
+
 @dataclass(frozen=True)
 class TestOptions(DeviceOptions):
     """Test sets: data, output and scoring."""

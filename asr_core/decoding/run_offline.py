@@ -1,15 +1,18 @@
 """Decoding of test sets of whole utterances with a trained model."""
 
+import logging
 from typing import Mapping, Optional, Sequence, Type
 
 from asr_core.data.corpus import Corpus
 from asr_core.decoding.method import Transcripts, Unit
 from asr_core.decoding.offline import MakeReferences, OfflineDecoder
-from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.options import SearchOptions, WindowOptions
 from asr_core.decoding.output.file_names import offline_files
+from asr_core.decoding.output.utterance import Decoded
 from asr_core.decoding.registry import resolve_method
 from asr_core.decoding.resource_loading import names_neural_lm
 from asr_core.decoding.session import DecodingSession, SessionOptions, progress
+from asr_core.decoding.windows import Windows
 from asr_core.lm.options import LmOptions
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.log import setup_logger
@@ -52,14 +55,32 @@ def decode(
         chunk=session.chunk,
         resources=session.load_resources(lm),
         references=_references(session.method.references, session.corpus, session.tokenizer),
+        windows=Windows(
+            max_segment=from_params(WindowOptions, params).max_segment,
+            max_duration=opts.data.max_duration,
+            words=lambda tokens: session.tokenizer.decode(tokens).split(),
+        ),
         records=opts.records,
         device=session.device,
     )
     for name, cuts in session.test_sets.items():
         batches = session.data.test_dataloader(cuts)
         decoded = list(progress(decoder.decode(batches), sum(cut.duration for cut in cuts), name))
+        _say_windows(name, [d for d in decoded if d.in_windows], decoder.windows)
         results.add(name, decoded, sum(d.compute_seconds for d in decoded))
     results.report(f"{files.key}, {_encoder_context(session)}")
+
+
+def _say_windows(name: str, decoded: Sequence[Decoded], windows: Optional[Windows]) -> None:
+    """Log which utterances were decoded piece by piece."""
+    if decoded and windows is not None:
+        logging.warning(
+            "%s: %d utterances longer than --max-segment %g s were decoded in windows: %s",
+            name,
+            len(decoded),
+            windows.max_segment,
+            ", ".join(d.cut_id for d in decoded[:3]) + (", ..." if len(decoded) > 3 else ""),
+        )
 
 
 def _encoder_context(session: DecodingSession) -> str:

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 
 from asr_core.data.options import FEATURE_TYPES, channel_option
-from asr_core.decoding.options import ChunkwiseFastBeamLimits, DeviceOptions, DistributionOptions
+from asr_core.decoding.options import (
+    ChunkwiseFastBeamLimits,
+    DeviceOptions,
+    DistributionOptions,
+    max_segment_option,
+)
 from asr_core.utils.options import option
 
 
@@ -54,11 +59,7 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
         False, "print each word's confidence; a probability if confidence.json is next to the model"
     )
     max_duration: float = option(120.0, "seconds of audio in a batch", above=0)
-    max_segment: float = option(
-        30.0,
-        "seconds; longer recordings are cut where it is quiet, unless the model streams",
-        at_least=1,
-    )
+    max_segment: float = max_segment_option(30.0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from asr_core.decoding.output.options import ConfidenceOptions
 from asr_core.decoding.output.records import RecordFormatter
 from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import check_head, get_method, streaming_search
-from asr_core.decoding.segmentation import split_points
+from asr_core.decoding.segmentation import FRAMES_PER_SECOND, Piece, batches_of, pieces_of
 from asr_core.decoding.streaming import StreamBatch, decode_streams
 from asr_core.encoders.chunk_options import CHUNK_OPTIONS, Chunk
 from asr_core.export.loading import InferenceModel, describe_scripted, load_for_inference
@@ -35,21 +35,12 @@ from asr_core.utils.log import setup_logger
 from asr_core.utils.options import from_params
 from asr_core.utils.runtime import setup_cpu
 
-_FRAMES_PER_SECOND = 100  # of features
 _BATCHES_IN_MEMORY = 10  # audio of this many batches is read at a time
 _NUM_STREAMS = 50  # decoded together with a streaming model
 _OF_FEATURES = ("sample_rate", "feature_type")
 
 # (what the user gave of the model, its chunks and features; device) -> the model
 LoadModel = Callable[[Mapping[str, object], torch.device], InferenceModel]
-
-
-class _Piece(NamedTuple):
-    """A part of a recording: the recording's name, and the frames first..end-1."""
-
-    name: str
-    first: int
-    end: int
 
 
 class Transcriber:
@@ -91,14 +82,16 @@ class Transcriber:
           The transcripts by name.
         """
         seconds = {name: len(samples) / self.loaded.sample_rate for name, samples in recordings.items()}
-        features = {name: self._features(samples) for name, samples in recordings.items()}
+        features = [self._features(samples) for samples in recordings.values()]
         transcripts = {name: Transcript(name, duration=round(t, 3)) for name, t in seconds.items()}
         recognize = self._recognize_streams if self.loaded.streaming else self._recognize_pieces
+        names = list(recordings)
         found = sorted(recognize(features), key=lambda item: item[0])  # pieces in their order in time
         for piece, hypothesis in found:
-            offset = piece.first / _FRAMES_PER_SECOND
-            record = self._formatter.hypothesis(hypothesis, seconds[piece.name] - offset, offset)
-            transcripts[piece.name].add(record)
+            name, offset = names[piece.row], piece.first / FRAMES_PER_SECOND
+            last = piece.end == len(features[piece.row])
+            end = seconds[name] if last else piece.end / FRAMES_PER_SECOND
+            transcripts[name].add(self._formatter.hypothesis(hypothesis, end - offset, offset))
         return transcripts
 
     def _features(self, samples: Tensor) -> Tensor:
@@ -110,31 +103,22 @@ class Transcriber:
         parts = [stream.accept(second) for second in samples.split(loaded.sample_rate)]
         return torch.cat([*parts, stream.finish()])
 
-    def _recognize_streams(self, features: Mapping[str, Tensor]) -> Iterator[Tuple[_Piece, Hypothesis]]:
+    def _recognize_streams(self, features: Sequence[Tensor]) -> Iterator[Tuple[Piece, Hypothesis]]:
         """Yield each recording and its hypothesis, in any order."""
         searching = streaming_search(self._model, self._search)
         if self._opts.confidence:
             searching = ConfidentSearch(searching, self._model, self._search, ConfidenceOptions())
-        batch: StreamBatch[_Piece] = StreamBatch(
+        batch: StreamBatch[Piece] = StreamBatch(
             self.loaded.model, searching, self.loaded.chunk_size, self._device
         )
-        whole = ((_Piece(name, 0, len(f)), f) for name, f in features.items())
+        whole = ((Piece(row, 0, len(f)), f) for row, f in enumerate(features))
         yield from decode_streams(batch, whole, num_streams=_NUM_STREAMS)
 
-    def _recognize_pieces(self, features: Mapping[str, Tensor]) -> Iterator[Tuple[_Piece, Hypothesis]]:
+    def _recognize_pieces(self, features: Sequence[Tensor]) -> Iterator[Tuple[Piece, Hypothesis]]:
         """Yield each piece of each recording and its hypothesis, long ones first."""
-        longest = int(self._opts.max_segment * _FRAMES_PER_SECOND)
-        pieces = [
-            _Piece(name, first, end)
-            for name, f in features.items()
-            for first, end in split_points(f, longest)
-        ]
-        pieces.sort(key=lambda piece: piece.first - piece.end)
-        most = int(self._opts.max_duration * _FRAMES_PER_SECOND)
-        while pieces:
-            count = max(1, most // max(1, pieces[0].end - pieces[0].first))
-            batch, pieces = pieces[:count], pieces[count:]
-            answers = self._recognize([features[piece.name][piece.first : piece.end] for piece in batch])
+        pieces = pieces_of(features, self._opts.max_segment)
+        for batch in batches_of(pieces, self._opts.max_duration):
+            answers = self._recognize([features[piece.row][piece.first : piece.end] for piece in batch])
             yield from zip(batch, answers)
 
     def _recognize(self, features: Sequence[Tensor]) -> List[Hypothesis]:

@@ -5,6 +5,8 @@ one can do.
 import pytest
 import torch
 from recognition import recognize
+from tiny import PIECES
+from tiny_encoders import TINY, checkpoint, model_of, options, utterances
 
 from asr_core.bin import train
 from asr_core.data.corpus import Corpus
@@ -16,58 +18,10 @@ from asr_core.encoders.registry import ENCODERS, encoder_spec, subsampling_facto
 from asr_core.export.loading import load_for_inference
 from asr_core.export.pretrained import model_info, save_pretrained
 from asr_core.export.torchscript import save_torchscript, script_model
-from asr_core.models.build import build_model
 from asr_core.models.checkpoint import model_from_checkpoint, model_options
 from asr_core.models.options import ModelOptions, options_class, options_of
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params, record_of
-
-PIECES = ["<blk>", "<sos/eos>", "<unk>", *(f"\u2581W{i}" for i in range(9))]
-HEADS = {"decoder_dim": 16, "joiner_dim": 16, "chunk_size": "16", "left_context_frames": "32"}
-# Of each encoder a model of a few thousand parameters that can stream.
-TINY = {
-    "zipformer": {
-        "num_encoder_layers": "1,1",
-        "downsampling_factor": "1,2",
-        "encoder_dim": "16,24",
-        "encoder_unmasked_dim": "12",
-        "feedforward_dim": "16",
-        "num_heads": "2",
-        "query_head_dim": "4",
-        "value_head_dim": "4",
-        "pos_dim": 8,
-        "cnn_module_kernel": "7",
-        "causal": True,
-    },
-    "conformer": {
-        "num_encoder_layers": 2,
-        "encoder_dim": 16,
-        "nhead": 2,
-        "feedforward_dim": 24,
-        "cnn_module_kernel": 6,
-        "front_end_channels": 4,
-        "norm_eps": 1e-5,
-        "causal": True,
-    },
-    "contextnet": {
-        "block_channels": "32,32,40",
-        "block_layers": "1,2,1",
-        "block_strides": "2",
-        "alpha": 0.5,
-        "causal": True,
-    },
-    "lstm": {"num_encoder_layers": 2, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24},
-    "zipformer1": {
-        "num_encoder_layers": "1,2,1",
-        "feedforward_dims": "24",
-        "nhead": "2",
-        "encoder_dims": "16,16,20",
-        "attention_dims": "16",
-        "encoder_unmasked_dims": "12",
-        "zipformer_downsampling_factors": "1,4,2",
-        "cnn_module_kernels": "5",
-    },
-}
 
 
 class Nothing(Corpus):
@@ -77,32 +31,6 @@ class Nothing(Corpus):
 
 def parsed(*argv, defaults=None, encoders=("zipformer",), models=None):
     return train.parse(Nothing, defaults=defaults, argv=list(argv), encoders=encoders, models=models)
-
-
-def options(name):
-    return from_params(options_class(name), {**HEADS, **TINY[name]})
-
-
-def model_of(name):
-    torch.manual_seed(0)
-    model = build_model(options(name), len(PIECES))
-    with torch.no_grad():
-        model.joiner.output_linear.weight.normal_()
-    return model.eval()
-
-
-def checkpoint(name):
-    return {
-        "model": model_of(name).state_dict(),
-        **record_of(options(name)),
-        "vocab_size": len(PIECES),
-        "feature_dim": 80,
-    }
-
-
-def utterances():
-    torch.manual_seed(1)
-    return [3 * torch.randn(n, 80) - 8 for n in (150, 97, 61)]
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -38,6 +38,7 @@ class Decoded:
       speaker: the speaker's name; "" if the manifest has none.
       audio: None if no file holds exactly this audio.
       nbest: the best hypotheses, if they were asked for.
+      in_windows: whether it was decoded piece by piece because of its length.
     """
 
     cut_id: str
@@ -48,6 +49,7 @@ class Decoded:
     speaker: str = ""
     audio: Optional[Audio] = None
     nbest: Sequence[Hypothesis] = ()
+    in_windows: bool = False
 
     @staticmethod
     def of_cut(
@@ -55,6 +57,7 @@ class Decoded:
         hypotheses: Mapping[str, Hypothesis],
         compute_seconds: float = 0.0,
         nbest: Sequence[Hypothesis] = (),
+        in_windows: bool = False,
     ) -> "Decoded":
         """Combine the hypotheses with the metadata of a lhotse cut."""
         speaker = (cut.supervisions[0].speaker or "") if cut.supervisions else ""
@@ -67,6 +70,7 @@ class Decoded:
             speaker=speaker,
             audio=audio_of(cut),
             nbest=nbest,
+            in_windows=in_windows,
         )
 
 
