@@ -10,6 +10,7 @@ import torch
 from asr_core.decoding.graph.ctc_topology import search_graph
 from asr_core.decoding.graph.epsilon_removal import remove_epsilons
 from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.k2_graph import read_k2_grammar, read_k2_graph
 from asr_core.decoding.graph.word_lm import WordLm
 from asr_core.decoding.method import Method
 from asr_core.decoding.options import SearchOptions
@@ -23,7 +24,8 @@ from asr_core.lm.neural import NeuralLm
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.options import LmOptions
 from asr_core.lm.symbols import BOS, DISAMBIG, EOS, EPS, UNKNOWN, read_symbols
-from asr_core.text.tokenizer import WORD_START, Tokenizer
+from asr_core.text.pieces import difference
+from asr_core.text.tokenizer import WORD_START, Tokenizer, read_pieces
 from asr_core.utils.errors import UserError
 
 _FIRST_WORD = 3  # of a tokenizer's ids: those before are blank, <sos/eos> and <unk>
@@ -102,7 +104,8 @@ class _Loader:
     device: torch.device
 
     def neural_lm(self) -> NeuralLm:
-        return load_lm(self.lm, self.tokenizer.vocab_size, self.device, self.opts.lm_type)
+        size, pieces = self.tokenizer.vocab_size, self.tokenizer.pieces
+        return load_lm(self.lm, size, self.device, self.opts.lm_type, pieces)
 
     def token_ngram(self) -> NgramLm:
         order, folder = self.opts.tokens_ngram, Path(self.opts.lang_dir)
@@ -124,6 +127,7 @@ class _Loader:
     def _ngram_of_tokens(self, path: Path) -> NgramLm:
         symbols = {piece: i for i, piece in enumerate(self.tokenizer.pieces)}
         if path.name.endswith(".fst.txt"):
+            self._check_tokens_beside(path)
             return read_openfst_text(path, self.opts.backoff_id, symbols)
         lm = read_ngram(path, symbols)
         # a token may be a word, too ("a"): only pieces that begin words show what the n-gram is of
@@ -134,6 +138,21 @@ class _Loader:
                 "an n-gram over tokens is needed here, not one over words"
             )
         return lm
+
+    def _check_tokens_beside(self, graph: Path) -> None:
+        """Refuse a graph whose labels are, by the tokens.txt in its folder, other tokens."""
+        if not (graph.parent / "tokens.txt").is_file():
+            return
+        pieces = read_pieces(graph.parent / "tokens.txt", self.tokenizer.vocab_size)
+        if pieces[:1] == [EPS]:  # label 0 reads nothing, whatever it is called
+            pieces = [*self.tokenizer.pieces[:1], *pieces[1:]]
+        found = difference(pieces, self.tokenizer.pieces)
+        if found:
+            where = f"by {graph.parent / 'tokens.txt'}, {found}"
+            raise UserError(
+                f"{graph} was made for other tokens than the model's: {where}; "
+                "give --lang-dir the folder of the model's tokenizer"
+            )
 
     def word_ngram(self) -> WordNgramScorer:
         opts = self.opts
@@ -173,11 +192,15 @@ class _Loader:
 
     def _graph(self, name: str) -> Fsa:
         path = Path(self.opts.lang_dir) / f"{name}.fst.txt"
-        if not path.is_file():
+        of_icefall = path.with_name(f"{name}.pt")
+        if not path.is_file() and not of_icefall.is_file():
             raise UserError(
                 f"no graph {path}: make it with compile_{name.lower()}, or name its folder with --lang-dir"
             )
-        return Fsa.read(path).with_words(self._words())
+        self._check_tokens_beside(path)
+        # in our HLG, and not in icefall's, the labels of frames are tokens plus one
+        graph = Fsa.read(path) if path.is_file() else read_k2_graph(of_icefall, shift=name == "HLG")
+        return graph.with_words(self._words())
 
     def _words(self) -> Dict[str, int]:
         return read_symbols(Path(self.opts.lang_dir) / "words.txt")
@@ -185,6 +208,9 @@ class _Loader:
     def word_lm(self, hlg: Fsa) -> WordLm:
         folder, table = Path(self.opts.lm_dir), self._words()
         grammar = folder / "G_4_gram.fst.txt"
+        of_icefall = folder / "G_4_gram.pt"
+        if not grammar.is_file() and of_icefall.is_file():
+            return WordLm.of_graph(read_k2_grammar(of_icefall, table), hlg, table)
         if grammar.is_file():
             if DISAMBIG not in table:
                 raise UserError(

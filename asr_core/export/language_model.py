@@ -1,12 +1,14 @@
 """Files of neural language models for other programs: weights, or TorchScript."""
 
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from asr_core.lm.neural import NeuralLm, RnnLm, TransformerLm, token_costs
+from asr_core.text.pieces import KEY
+from asr_core.text.tokenizer import format_tokens
 from asr_core.utils.files import PathLike, atomic_path
 
 
@@ -91,7 +93,7 @@ def _scorer(lm: NeuralLm) -> nn.Module:
     raise TypeError(f"no scorer for a {type(lm).__name__}")
 
 
-def save_lm(lm: NeuralLm, path: PathLike, jit: bool = False) -> Path:
+def save_lm(lm: NeuralLm, path: PathLike, jit: bool = False, pieces: Optional[Sequence[str]] = None) -> Path:
     """Write a language model to a file, atomically.
 
     Args:
@@ -99,15 +101,19 @@ def save_lm(lm: NeuralLm, path: PathLike, jit: bool = False) -> Path:
       path: file.
       jit: write TorchScript, see :class:`RnnScorer` and :class:`TransformerScorer`; else the
         weights, in the form of a checkpoint.
+      pieces: its tokens by id, if they are known, which the file records.
 
     Returns:
       The path of the file.
     """
     with atomic_path(path) as tmp:
         if jit:
-            torch.jit.save(torch.jit.script(_scorer(lm).eval()), str(tmp))
+            extra = {"tokens.txt": format_tokens(pieces)} if pieces else {}
+            torch.jit.save(torch.jit.script(_scorer(lm).eval()), str(tmp), _extra_files=extra)
         else:
             content: Dict[str, object] = {"model": lm.state_dict()}
+            if pieces:
+                content[KEY] = list(pieces)
             if isinstance(lm, TransformerLm):
                 content["nhead"] = lm.layers[0].nhead  # the weights do not show it
             torch.save(content, tmp)

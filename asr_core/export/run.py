@@ -9,7 +9,7 @@ from asr_core.decoding.model_loading import (
     model_overrides,
     model_tokenizer,
 )
-from asr_core.decoding.scorers.neural_lm_loading import load_lm
+from asr_core.decoding.scorers.neural_lm_loading import load_lm_and_pieces
 from asr_core.encoders.chunk_options import Chunk, chunk_and_left
 from asr_core.export.language_model import save_lm
 from asr_core.export.options import ExportLmOptions, ExportOptions, TokensOptions
@@ -139,9 +139,11 @@ def average_model(params: Mapping[str, object]) -> None:
     setup_logger()
     checkpoint = from_params(CheckpointOptions, params)
     model, trained = load_checkpoint_model(checkpoint, model_overrides(params))
-    tokens = from_params(TokensOptions, params).tokens
+    tokens, folder = from_params(TokensOptions, params).tokens, Path(checkpoint.exp_dir)
     if tokens:
-        trained[pieces.KEY] = model_tokenizer(checkpoint.exp_dir, model.vocab_size, trained, tokens).pieces
+        trained[pieces.KEY] = model_tokenizer(folder, model.vocab_size, trained, tokens).pieces
+    else:
+        trained[pieces.KEY] = pieces.recorded_pieces(trained, folder, model.vocab_size)
     suffix = "-use-ema" if checkpoint.use_ema else ""
     path = Path(checkpoint.exp_dir) / f"{checkpoint.stem}-avg-{checkpoint.avg}{suffix}.pt"
     save_pretrained(model, trained, path)
@@ -156,7 +158,8 @@ def export_language_model(opts: ExportLmOptions) -> None:
     """
     setup_logger()
     source = LmOptions(lm_exp_dir=opts.exp_dir, lm_epoch=opts.epoch, lm_avg=opts.avg)
-    lm = load_lm(source, None, lm_type=opts.lm_type)
-    path = save_lm(lm, Path(opts.exp_dir) / ("cpu_jit.pt" if opts.jit else "pretrained.pt"), opts.jit)
+    lm, recorded = load_lm_and_pieces(source, None, lm_type=opts.lm_type)
+    name = "cpu_jit.pt" if opts.jit else "pretrained.pt"
+    path = save_lm(lm, Path(opts.exp_dir) / name, opts.jit, recorded)
     size = sum(p.numel() for p in lm.parameters())
     logging.info("%s: %s language model, %d tokens, %d parameters", path, opts.lm_type, lm.vocab_size, size)

@@ -3,16 +3,19 @@
 import logging
 from array import array
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, cast
 
 import numpy as np
 import torch
 
 from asr_core.lm.symbols import text_lines
+from asr_core.text import pieces
 from asr_core.text.tokenizer import Tokenizer
-from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
+from asr_core.utils.k2_files import Ragged, read_k2_file
+
+_ICEFALL = {"words", "sentences", "sentence_lengths"}
 
 
 class LmArchive(NamedTuple):
@@ -27,6 +30,7 @@ class LmArchive(NamedTuple):
       sentences: (sum of lengths,) int32, words (numbers 0 to W - 1) of all sentences.
       sentences_offsets: (S + 1,) int64, where each sentence's words begin.
       sentence_lengths: (S,) int32, tokens of each sentence.
+      pieces: the tokens by id; None for archives that do not record them.
     """
 
     words: torch.Tensor
@@ -34,6 +38,7 @@ class LmArchive(NamedTuple):
     sentences: torch.Tensor
     sentences_offsets: torch.Tensor
     sentence_lengths: torch.Tensor
+    pieces: Optional[List[str]] = None
 
     @property
     def num_sentences(self) -> int:
@@ -50,28 +55,36 @@ class LmArchive(NamedTuple):
 
     def save(self, path: PathLike) -> None:
         """Write the archive, whole or not at all."""
+        content = {name: value for name, value in self._asdict().items() if value is not None}
         with atomic_path(path) as tmp:
-            torch.save(self._asdict(), tmp)
+            torch.save(content, tmp)
 
     @classmethod
     def load(cls, path: PathLike) -> "LmArchive":
-        """Read an archive.
+        """Read an archive, also one that icefall prepared, which holds ragged tensors of k2.
 
         Raises:
           UserError: the file is missing, damaged, or something else.
         """
         if not Path(path).is_file():
             raise UserError(f"no language-model data {path}; the recipe's prepare.sh makes it in stage 8")
-        check_archive(path)
+        content = read_k2_file(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as e:  # unpickling garbage raises anything
-            reason = str(e).strip().splitlines()
-            shown = reason[0] if reason else type(e).__name__
-            raise UserError(f"{path} is damaged or no language-model data: {shown}") from e
-        if not isinstance(content, dict) or set(content) != set(cls._fields):
-            raise UserError(f"{path} is no language-model data of prepare_lm_data; make it again")
-        return cls(**content)
+            return cls(**_of_icefall(content)) if set(content) == _ICEFALL else cls._of_dict(content)
+        except (TypeError, ValueError) as e:
+            raise UserError(f"{path} is no language-model data of prepare_lm_data: {e}; make it again") from e
+
+    @classmethod
+    def _of_dict(cls, content: Mapping[str, object]) -> "LmArchive":
+        """Check and take what :meth:`save` wrote: tensors of whole numbers, perhaps the tokens."""
+        tensors = set(cls._fields) - {pieces.KEY}
+        if not tensors <= set(content) <= set(cls._fields):
+            raise ValueError(f"it has {', '.join(map(str, content)) or 'nothing'}")
+        for name in sorted(tensors):
+            value = content[name]
+            if not isinstance(value, torch.Tensor) or value.dim() != 1 or value.is_floating_point():
+                raise ValueError(f"{name} is no list of whole numbers")
+        return cls(**cast(Dict[str, Any], {**content, pieces.KEY: pieces.recorded_pieces(content)}))
 
     def sort(self) -> "LmArchive":
         """Return the archive with the longest sentences, in tokens, first; ties stay in order."""
@@ -97,6 +110,34 @@ class LmArchive(NamedTuple):
             f"tokens: {int(lengths.sum())}\n"
             f"tokens in a sentence: mean {mean:.2f}, {', '.join(shown)}\n"
         )
+
+
+def _of_icefall(content: Mapping[str, object]) -> Dict[str, Any]:
+    """Return the fields of an archive of icefall."""
+    words, sentences, lengths = (content[name] for name in ("words", "sentences", "sentence_lengths"))
+    if not isinstance(words, Ragged) or not isinstance(sentences, Ragged):
+        raise ValueError("words and sentences are no ragged tensors of k2")
+    if not isinstance(lengths, torch.Tensor):
+        raise ValueError("sentence_lengths is no tensor")
+    if len(words.splits) != 1 or len(sentences.splits) != 1:
+        raise ValueError("words and sentences have not two axes")
+    offsets, ends = words.splits[0].long(), sentences.splits[0].long()
+    if (
+        len(sentences.values)
+        and not 0 <= int(sentences.values.min()) <= int(sentences.values.max()) < len(offsets) - 1
+    ):
+        raise ValueError("a sentence has a word that is not among the words")
+    running = torch.zeros(len(sentences.values) + 1, dtype=torch.int64)
+    torch.cumsum(offsets.diff()[sentences.values.long()], 0, out=running[1:])
+    if not torch.equal(running[ends].diff(), lengths.long()):
+        raise ValueError("the lengths of sentences are not those of their words")
+    return {
+        "words": words.values.int(),
+        "words_offsets": offsets,
+        "sentences": sentences.values.int(),
+        "sentences_offsets": ends,
+        "sentence_lengths": lengths.int(),
+    }
 
 
 def _pick(values: torch.Tensor, offsets: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
@@ -132,6 +173,7 @@ def build_archive(text: PathLike, tokenizer: Tokenizer) -> LmArchive:
         sentences=torch.from_numpy(words_of.copy()),
         sentences_offsets=torch.from_numpy(bounds.copy()),
         sentence_lengths=torch.from_numpy((running[bounds[1:]] - running[bounds[:-1]]).astype(np.int32)),
+        pieces=tokenizer.pieces,
     )
 
 

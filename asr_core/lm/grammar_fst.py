@@ -162,7 +162,7 @@ def read_openfst_text(
     if start < 0:
         raise UserError(f"{path} is empty")
     try:
-        automaton = _assemble(
+        automaton = assemble(
             start,
             arcs=_table(arcs, 3),
             weight=-np.array(arc_cost),
@@ -180,7 +180,7 @@ def _table(values: "array[int]", columns: int) -> np.ndarray:
     return np.array(values, dtype=np.int64).reshape(-1, columns)
 
 
-def _assemble(
+def assemble(
     start: int,
     *,
     arcs: np.ndarray,
@@ -197,6 +197,9 @@ def _assemble(
       arcs: (A, 3) source, destination and label; weight: (A,) their log-probabilities.
       back: (B, 2) source and destination of back-off arcs; back_weight: (B,) their log weights.
       finals: (F, 1) final states; final: (F,) their log-probabilities.
+
+    Raises:
+      UserError: a state has two arcs of one label, or the back-off arcs are not an n-gram's.
     """
     states = int(max(arcs[:, :2].max(initial=start), back.max(initial=start), finals.max(initial=start))) + 1
     order = np.lexsort((arcs[:, 2], arcs[:, 0]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asr_core.encoders.registry import ENCODERS
-from asr_core.models import icefall_names, safe_pickle
+from asr_core.models import icefall_names
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.averaging import (
     average_of_range,
@@ -22,6 +22,7 @@ from asr_core.models.averaging import (
 from asr_core.models.build import build_model
 from asr_core.models.options import DEFAULT_ENCODER, CommonModelOptions, options_class
 from asr_core.models.token_rows import is_chosen
+from asr_core.utils import safe_pickle
 from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike

@@ -1,9 +1,10 @@
 """Training of neural language models, by the same loop as that of recognizers."""
 
+import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, ClassVar, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from asr_core.lm.archive import LmArchive, batches_of
 from asr_core.lm.neural import RnnLm, TransformerLm, pad_tokens
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
+from asr_core.text.pieces import difference
 from asr_core.training.batch_loss import BatchLoss, BatchSize
 from asr_core.training.optim.stepper import GradientScaling
 from asr_core.training.options import LoopOptions
@@ -153,8 +155,7 @@ class LmRecipe(Task):
         Raises:
           UserError: data are missing, have other tokens, or have only sentences that are too long.
         """
-        opts = self.options
-        train, valid = self._archive(opts.lm_data), self._archive(opts.lm_data_valid)
+        opts, (train, valid) = self.options, self.archives
         if not bool((train.sentence_lengths <= opts.max_sent_len).any()):
             raise UserError(
                 f"{opts.lm_data} has no sentence of at most --max-sent-len {opts.max_sent_len} tokens"
@@ -162,8 +163,27 @@ class LmRecipe(Task):
         seed = from_params(LoopOptions, self.params).seed
         return LmData(train, valid, opts, seed=seed, rank=self.rank, world_size=self.world_size)
 
+    @functools.cached_property
+    def archives(self) -> Tuple[LmArchive, LmArchive]:
+        """The training and the validation data.
+
+        Raises:
+          UserError: a file is missing or damaged, or has other tokens than the other or
+            ``--vocab-size`` says.
+        """
+        opts = self.options
+        train, valid = self._archive(opts.lm_data), self._archive(opts.lm_data_valid)
+        if train.pieces and valid.pieces:
+            found = difference(valid.pieces, train.pieces, "the training data's")
+            if found:
+                raise UserError(f"{opts.lm_data_valid} has another tokenizer than {opts.lm_data}: {found}")
+        return train, valid
+
     def _archive(self, path: str) -> LmArchive:
         archive = LmArchive.load(path)
+        if archive.pieces and len(archive.pieces) != self.options.vocab_size:
+            number = len(archive.pieces)
+            raise UserError(f"{path} was made with {number} tokens: give --vocab-size {number}")
         tokens = int(archive.words.max()) + 1
         if tokens > self.options.vocab_size:
             raise UserError(

@@ -2,6 +2,8 @@
 sentence once.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -42,6 +44,19 @@ def test_the_archive_holds_the_text(made):
     assert sentences_of(archive) == tokenizer.encode(lines)
     assert archive.sentence_lengths.tolist() == [len(ids) for ids in tokenizer.encode(lines)]
     assert set(torch.load(made / "lm_data.pt", weights_only=True)) == set(LmArchive._fields)
+
+
+def test_an_archive_of_icefall():
+    """Its file, which k2 1.23.4 saved, is described in `test/golden/k2_files/README.md`."""
+    archive = LmArchive.load(Path(__file__).parent.parent / "golden/k2_files/lm_data.pt")
+    assert sentences_of(archive) == [[3, 4, 6, 6, 7, 5], [5], [6, 6, 7, 6, 6, 7]]
+    assert archive.sentence_lengths.tolist() == [6, 1, 6] and archive.pieces is None
+    assert sentences_of(archive.sort()) == [[3, 4, 6, 6, 7, 5], [6, 6, 7, 6, 6, 7], [5]]
+
+
+def test_the_archive_records_the_tokens(made):
+    assert LmArchive.load(made / "sorted_lm_data.pt").pieces == Tokenizer.load(made).pieces
+    assert LmArchive.load(made / "lm_data.pt")._replace(pieces=None).pieces is None
 
 
 def test_sorting_puts_the_longest_first_and_loses_nothing(made):

@@ -23,8 +23,8 @@ def describe_perplexity(
     Raises:
       UserError: the checkpoints or the text are missing, or do not fit each other.
     """
-    lm = load_lm(opts, None, pick_device(device), lm_type)
     archive = LmArchive.load(data)
+    lm = load_lm(opts, None, pick_device(device), lm_type, archive.pieces)
     out = neural_perplexity(lm, archive, batch_size)
     tokens = int(archive.sentence_lengths.sum()) + archive.num_sentences
     return (

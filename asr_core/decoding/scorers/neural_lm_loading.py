@@ -4,7 +4,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -13,12 +13,17 @@ from asr_core.lm.neural import NeuralLm, RnnLm, TransformerLm
 from asr_core.lm.options import LmOptions, RnnOptions, TransformerOptions
 from asr_core.models.averaging import average_state_dicts, select_checkpoints
 from asr_core.models.checkpoint import load_checkpoint_file, load_state
+from asr_core.text.pieces import difference, recorded_pieces
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of, flag
 
 
 def load_lm(
-    opts: LmOptions, vocab_size: Optional[int], device: Union[str, torch.device] = "cpu", lm_type: str = "rnn"
+    opts: LmOptions,
+    vocab_size: Optional[int],
+    device: Union[str, torch.device] = "cpu",
+    lm_type: str = "rnn",
+    pieces: Optional[Sequence[str]] = None,
 ) -> NeuralLm:
     """Load the language model that the options name, in evaluation mode.
 
@@ -30,10 +35,25 @@ def load_lm(
       vocab_size: number of tokens of the acoustic model, which both must share; None without one.
       device: device to load the model onto.
       lm_type: ``"rnn"`` or ``"transformer"``.
+      pieces: tokens of the acoustic model by id, if they are known.
 
     Raises:
       UserError: no folder is given, checkpoints are missing, or they hold another kind or size of
-        model.
+        model, or one of other tokens.
+    """
+    return load_lm_and_pieces(opts, vocab_size, device, lm_type, pieces)[0]
+
+
+def load_lm_and_pieces(
+    opts: LmOptions,
+    vocab_size: Optional[int],
+    device: Union[str, torch.device] = "cpu",
+    lm_type: str = "rnn",
+    pieces: Optional[Sequence[str]] = None,
+) -> Tuple[NeuralLm, Optional[List[str]]]:
+    """Load a language model and its tokens by id, None if it does not record them.
+
+    Arguments and errors are those of :func:`load_lm`.
     """
     folder = opts.lm_exp_dir or (opts.transformer_lm_exp_dir if lm_type == "transformer" else None)
     if not folder:
@@ -44,10 +64,23 @@ def load_lm(
     try:
         model, sizes = _build(lm_type, states[0], contents[0], opts)
         _check_sizes(opts, sizes, vocab_size)
+        recorded = recorded_pieces(contents[0])
+        if recorded is not None and pieces is not None:
+            _check_pieces(recorded, pieces)
         load_state(model, average_state_dicts(states) if len(states) > 1 else states[0])
     except UserError as e:
         raise UserError(f"{paths[0]}: {e}") from e
-    return model.to(device).eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False), recorded
+
+
+def _check_pieces(own: Sequence[str], pieces: Sequence[str]) -> None:
+    """Refuse a language model of other tokens than those it is used with."""
+    found = difference(own, pieces, "of what it is used with")
+    if found:
+        raise UserError(
+            f"the language model was trained with another tokenizer: {found}; train one on data that "
+            "prepare_lm_data makes with this tokenizer"
+        )
 
 
 def _weights(content: Mapping[str, Any], path: Path) -> Dict[str, Tensor]:
