@@ -12,32 +12,17 @@ from pathlib import Path
 
 import fake_run
 import pytest
+import train_script
 from fake_run import records
 from tiny_program import arguments
 
 from asr_core.training.distributed.launch import free_port
 
-SCRIPT = """
-from asr_core.bin.train import main
-from asr_core.data.corpus import Corpus
-from tiny_program import TINY
-
-class Tiny(Corpus):
-    name = "tiny"
-
-if __name__ == "__main__":
-    data = {"on_the_fly_feats": True, "max_duration": 3.0, "bucketing_sampler": False}
-    loop = {"log_interval": 1, "average_period": 1, "tensorboard": False}
-    main(Tiny, defaults={**TINY, **data, **loop})
-"""
-
 
 @contextlib.contextmanager
 def program(prepared, exp_dir, *launcher_and_more):
     """Run the training program on real data, in a process group that has to be empty in the end."""
-    script = exp_dir.parent / "train.py"
-    script.write_text(SCRIPT)
-    argv = [str(script) if word == "TRAIN" else word for word in launcher_and_more]
+    argv = [train_script.__file__ if word == "TRAIN" else word for word in launcher_and_more]
     argv += arguments(prepared, exp_dir)
     run = subprocess.Popen(
         argv, env=fake_run.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
