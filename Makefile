@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all torture lint format clean
 
 demo: $(VENV)/.installed
 	cd egs/digits/ASR && PYTHON=python PATH="$(abspath $(BIN)):$$PATH" ./run.sh $(DEMO_ARGS)
@@ -13,6 +13,10 @@ test: $(VENV)/.installed-test
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+# Attacks on programs: kills, full disks, damaged files, wrong options. Half an hour on two cores.
+torture: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -v test/torture
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check asr_core egs test setup.py

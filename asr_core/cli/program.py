@@ -1,5 +1,6 @@
 """The entry point of every program: one-line messages for user errors, and exit statuses."""
 
+import errno
 import sys
 from typing import Callable, Mapping, Optional, Protocol, Sequence, Type
 
@@ -9,6 +10,9 @@ from asr_core.utils.log import log_to_files, setup_logger
 from asr_core.utils.options import OptionsT
 from asr_core.utils.parsing import parse_options
 from asr_core.utils.runtime import share_cores
+
+# Of the disk, not of the program: no space, a quota, read-only, an input/output error.
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class Main(Protocol):
@@ -24,7 +28,8 @@ def run_program(body: Callable[[], None]) -> None:
 
     Args:
       body: does the work. A :class:`UserError` becomes one line on stderr and status 1, Ctrl-C
-        status 130, and a reader that closes the pipe status 141, as in a shell.
+        status 130, and a reader that closes the pipe status 141, as in a shell. A full or failing
+        disk is one line too, when a library writes.
     """
     share_cores()
     try:
@@ -49,7 +54,11 @@ def _run(body: Callable[[], None]) -> None:
         sys.exit(130)
     except BrokenPipeError:
         raise
-    except Exception:
+    except Exception as e:
+        if isinstance(e, OSError) and e.errno in _DISK_FAULTS:
+            where = f": {e.filename}" if e.filename else ""
+            report_error(UserError(f"{e.strerror}{where}; what was complete before remains"))
+            sys.exit(1)
         log_to_files("ended by an error of the program", exc_info=True)
         raise
 

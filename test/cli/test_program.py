@@ -1,5 +1,7 @@
 """Exit statuses and messages of programs."""
 
+import errno
+
 import pytest
 
 from asr_core.cli.program import run_program
@@ -36,3 +38,15 @@ def test_other_errors_are_not_hidden():
 def test_a_program_that_works_just_returns(capsys):
     run_program(lambda: print("done"))
     assert capsys.readouterr().out == "done\n"
+
+
+def test_a_full_disk_within_a_library_is_one_line(capsys):
+    def write():
+        raise OSError(errno.ENOSPC, "No space left on device", "shard.tar")
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(write)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: No space left on device: shard.tar; what was complete before remains\n"
+    )
