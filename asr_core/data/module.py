@@ -17,7 +17,7 @@ from asr_core.data.filter import CutFilter, DropReport, FrameNeeds
 from asr_core.data.loader_processes import in_processes
 from asr_core.data.mux import open_mux
 from asr_core.data.options import FIRST, DataOptions
-from asr_core.data.read_errors import UnusableFeatures
+from asr_core.data.read_errors import ReadMonitor, UnusableFeatures, UnusableSet
 from asr_core.data.sampler import BucketSampler, duration_bins
 from asr_core.data.stream import ChainStream, CutStream, open_stream
 from asr_core.text.tokenizer import Tokenizer
@@ -158,6 +158,11 @@ class AsrDataModule:
         utterances, seconds = stream.survey()
         return Survey(utterances, seconds, stream.tokens)
 
+    def survey_test(self, cuts: CutSet) -> "Survey":
+        """Count the cuts of a test set that make sense, and their seconds."""
+        stream = self._open(cuts, _TEST).stream
+        return Survey(*stream.survey(), 0)
+
     @property
     def unknown(self) -> Dict[str, int]:
         """Characters that the tokenizer cannot spell, and the number of cuts that have each."""
@@ -272,13 +277,16 @@ class BatchLoader:
             generator=torch.Generator().manual_seed(self.seed),
             multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,
         )
-        empty = True
+        empty, number = True, -(-self.sampler.stream.number // self.sampler.step)
+        monitor = ReadMonitor(self.module.opts.max_unreadable, number, self.name)
         for batch in in_processes(loader, "lower --num-workers or --max-duration"):
             for cut_id, error in batch["dropped"]:
                 if isinstance(error, UnusableFeatures):
                     raise UserError(f"the features of {cut_id} are {error}") from error
                 self.dropped.add(cut_id, str(error))
-            if len(batch["supervisions"]["text"]):
+            num_read = len(batch["supervisions"]["text"])
+            monitor.record(num_read, batch["dropped"])
+            if num_read:
                 empty = False
                 yield batch
         self.dropped.log(self.name)
@@ -289,7 +297,7 @@ class BatchLoader:
         message = f"{self.name}: no batch could be made; dropped: {self.dropped}"
         if self.sampler.drop_last:
             message += "; with little data try a smaller --max-duration or --num-buckets, or --drop-last 0"
-        raise UserError(message)
+        raise UnusableSet(message)
 
 
 def _start_worker(worker_id: int) -> None:

@@ -33,7 +33,25 @@ def channel_option() -> str:
 
 
 @dataclass
-class ReadingOptions:
+class TrustOptions:
+    """Manifests: which are trusted, and how much of them may be missing."""
+
+    allow_commands: bool = option(
+        False,
+        "read manifests whose recordings or features come from commands, URLs or pickles; 0: refuse them, "
+        "because whoever wrote the manifest could run anything",
+    )
+    max_unreadable: float = option(
+        0.05,
+        "share of the cuts that may turn out to be unreadable; above it, disks or networks are the likelier "
+        "reason, and the program stops",
+        at_least=0,
+        at_most=1,
+    )
+
+
+@dataclass
+class ReadingOptions(TrustOptions):
     """Data: where the cuts are and in which form they are read."""
 
     manifest_dir: str = option("data/fbank", "folder of the cut manifests, <prefix>_cuts_<part>.jsonl.gz")

@@ -34,6 +34,11 @@ class CutStream:
         """Number of tokens of all usable cuts; known after the first complete pass."""
         raise NotImplementedError
 
+    @property
+    def number(self) -> int:
+        """Number of usable cuts; 0 before the first complete pass."""
+        raise NotImplementedError
+
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
         """Yield (seconds, reference) of each usable cut; ``epoch`` None: in stored order."""
         raise NotImplementedError
@@ -60,6 +65,11 @@ class _Indexed(CutStream):
     def tokens(self) -> int:
         """See :class:`CutStream`."""
         return self._tokens
+
+    @property
+    def number(self) -> int:
+        """See :class:`CutStream`."""
+        return 0 if self._durations is None else sum(seconds >= 0 for seconds in self._durations)
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
         """See :class:`CutStream`."""
@@ -186,6 +196,11 @@ class ChainStream(CutStream):
         """See :class:`CutStream`."""
         return sum(stream.tokens for stream in self.streams)
 
+    @property
+    def number(self) -> int:
+        """See :class:`CutStream`."""
+        return sum(stream.number for stream in self.streams)
+
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
         """See :class:`CutStream`."""
         streams = list(self.streams)
@@ -219,6 +234,11 @@ class MuxStream(CutStream):
     def tokens(self) -> int:
         """See :class:`CutStream`."""
         return round(sum(stream.tokens * share for stream, share in zip(self.streams, self._shares)))
+
+    @property
+    def number(self) -> int:
+        """See :class:`CutStream`."""
+        return round(sum(stream.number * share for stream, share in zip(self.streams, self._shares)))
 
     def items(self, epoch: Optional[int] = None) -> Iterator[Item]:
         """See :class:`CutStream`."""

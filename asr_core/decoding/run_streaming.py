@@ -52,10 +52,14 @@ def streaming_decode(
             searching = ConfidentSearch(searching, session.model, search, opts.records)
         encoder = cast(StreamingModel, session.model)  # a session of streams has refused other models
         streams: StreamBatch["Cut"] = StreamBatch(encoder, searching, chunk.size, session.device)
-        loader = _TimedLoader(session.data.test_dataloader(cuts))
-        start = time.perf_counter()
-        decoded = _decode_set(streams, loader, streaming.num_decode_streams, name)
-        results.add(name, decoded, time.perf_counter() - start - loader.seconds)
+        with results.accepting_failures(name):
+            session.data.survey_test(cuts)
+            batches = session.data.test_dataloader(cuts)
+            loader = _TimedLoader(batches)
+            start = time.perf_counter()
+            decoded = _decode_set(streams, loader, streaming.num_decode_streams, name)
+            seconds = time.perf_counter() - start - loader.seconds
+            results.add(name, decoded, seconds, batches.dropped.total)
     results.report(f"{files.key}, streaming with chunk {chunk.size}, left context {chunk.left_context}")
 
 

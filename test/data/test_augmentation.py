@@ -130,6 +130,8 @@ OTHERS = {
     "channel",
     "empty_text",
     "join_supervisions",
+    "allow_commands",
+    "max_unreadable",
 }
 
 

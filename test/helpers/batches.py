@@ -9,7 +9,14 @@ from asr_core.data.options import DataOptions
 
 def data_options(**kwargs) -> DataOptions:
     """Options of small batches, loaded in this process, all at their own level."""
-    usual = {"max_duration": 6.0, "num_buckets": 3, "num_workers": 0, "drop_last": False, "gain_prob": 0.0}
+    usual = {
+        "max_duration": 6.0,
+        "num_buckets": 3,
+        "num_workers": 0,
+        "drop_last": False,
+        "max_unreadable": 1.0,
+        "gain_prob": 0.0,
+    }
     return DataOptions(**{**usual, **kwargs})
 
 

@@ -1,8 +1,10 @@
 """Results of all test sets of a run: transcripts, scores, records, reports."""
 
+import contextlib
 import logging
-from typing import Dict, List, Mapping, Protocol, Sequence
+from typing import Dict, Iterator, List, Mapping, Protocol, Sequence
 
+from asr_core.data.read_errors import UnusableSet
 from asr_core.decoding.method import BEST
 from asr_core.decoding.options import TestOptions
 from asr_core.decoding.output.audio_players import players_for
@@ -15,6 +17,7 @@ from asr_core.text.html_report import render, words_by_id
 from asr_core.text.normalize import normalize_text
 from asr_core.text.scoring import Score, Utterance, characters
 from asr_core.text.tokenizer import Tokenizer
+from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_text_atomic
 
 
@@ -59,20 +62,36 @@ class ResultCollector:
         self._formatter = formatter
         self._results: List[SetResult] = []
         self._decoded: List[Sequence[Decoded]] = []
+        self._failures: List[str] = []
 
-    def add(self, name: str, decoded: Sequence[Decoded], compute_seconds: float) -> None:
+    @contextlib.contextmanager
+    def accepting_failures(self, name: str) -> Iterator[None]:
+        """Return a context in which a set may prove unusable; :meth:`report` raises that later.
+
+        Nothing of the set is written, so that results of an earlier decoding stay as they are.
+        """
+        try:
+            yield
+        except UnusableSet as e:
+            self._failures.append(f"test set {name}: {e}")
+            logging.error("test set %s is left out: %s", name, e)
+
+    def add(self, name: str, given: Sequence[Decoded], compute_seconds: float, left_out: int = 0) -> None:
         """Write the transcripts and records of a test set.
 
         Args:
           name: the test set's.
-          decoded: its utterances.
+          given: its utterances; of several with the same id only the first counts.
           compute_seconds: time spent in encoder and search.
+          left_out: number of cuts that could not be decoded.
         """
+        decoded = list({d.cut_id: d for d in reversed(given)}.values())[::-1]
         result = SetResult(
             name=name,
             utterances=self._utterances(decoded),
             audio_seconds=sum(d.audio_seconds for d in decoded),
             compute_seconds=compute_seconds,
+            left_out=left_out + len(given) - len(decoded),
         )
         write_recogs(result, self._files)
         refs = [self._corpus.normalize(d.text) for d in decoded]
@@ -97,9 +116,17 @@ class ResultCollector:
         return out or {BEST: []}
 
     def report(self, title: str) -> None:
-        """Score all test sets, write the result files, and print the table."""
-        if self._test.skip_scoring:
-            return
+        """Score all test sets, write the result files, and print the table.
+
+        Raises:
+          UserError: a test set was unusable.
+        """
+        if self._results and not self._test.skip_scoring:
+            self._report(title)
+        if self._failures:
+            raise UserError("; ".join(self._failures))
+
+    def _report(self, title: str) -> None:
         unit = "character" if self._test.score_characters else "word"
         scores = [write_scores(result, self._files, unit) for result in self._results]
         print(format_table(self._results, scores, f"{unit} error rates, {title}", self._cer))

@@ -1,5 +1,6 @@
 """Word error rates of all decodings in an experiment's folder."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +35,15 @@ class Result:
 
     @property
     def wer(self) -> float:
-        """Word error rate in percent."""
-        return 100.0 * (self.insertions + self.deletions + self.substitutions) / max(1, self.words)
+        """Word error rate in percent; NaN if there are no words."""
+        if not self.words:
+            return math.nan
+        return 100.0 * (self.insertions + self.deletions + self.substitutions) / self.words
+
+    @property
+    def rank(self) -> float:
+        """The rate by which results are ordered; one without words is the last."""
+        return self.wer if self.words else math.inf
 
 
 def read_results(exp_dir: Path) -> List[Result]:
@@ -53,9 +61,9 @@ def read_results(exp_dir: Path) -> List[Result]:
     if not decodings:
         raise UserError(f"no errs-*.txt in {exp_dir}; run decode.py first")
     best = [
-        replace(min(results, key=lambda r: r.wer), results=len(results)) for results in decodings.values()
+        replace(min(results, key=lambda r: r.rank), results=len(results)) for results in decodings.values()
     ]
-    return sorted(best, key=lambda r: r.wer)
+    return sorted(best, key=lambda r: r.rank)
 
 
 def _read(path: Path) -> Result:
@@ -83,5 +91,9 @@ def list_results(exp_dir: Path, max_wer: Optional[float] = None) -> None:
         name += f" (best of {r.results})" if r.results > 1 else ""
         print(f"{r.wer:7.2f} {r.insertions:5d} {r.deletions:5d} {r.substitutions:5d} {r.words:7d}  {name}")
     worst = results[-1]
-    if max_wer is not None and worst.wer > max_wer:
+    if max_wer is None:
+        return
+    if not worst.words:
+        raise UserError(f"{worst.path} has no words: nothing was scored; decode again")
+    if not worst.wer <= max_wer:  # NaN neither
         raise UserError(f"WER {worst.wer:.2f} % of {worst.path} is above {max_wer:g} %")

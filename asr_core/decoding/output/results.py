@@ -28,12 +28,15 @@ class SetResult:
       utterances: references and hypotheses in words, for each result by its name.
       audio_seconds: duration of the test set.
       compute_seconds: time spent in encoder and search.
+      left_out: number of cuts that the rates do not count, because they could not be read or make
+        no sense.
     """
 
     name: str
     utterances: Dict[str, List[Utterance]]
     audio_seconds: float
     compute_seconds: float
+    left_out: int = 0
 
 
 def write_recogs(result: SetResult, files: ResultFiles) -> None:
@@ -74,8 +77,8 @@ def format_table(
 ) -> str:
     """Format the table of error rates of all test sets.
 
-    It has 95 % bootstrap intervals, kinds of errors and real-time factors. Of several results of a
-    test set it shows the best, and its name.
+    It has 95 % bootstrap intervals, kinds of errors, real-time factors, and cuts left out. Of
+    several results of a test set it shows the best, and its name.
 
     Args:
       results: results of the test sets.
@@ -83,12 +86,13 @@ def format_table(
       title: line above the table.
       cer: whether character error rates and the share of right sentences are shown, too.
     """
-    rows: List[Row] = [(*rate_header(cer), "RTF")]
+    rows: List[Row] = [(*rate_header(cer), "RTF", "left out")]
     best_names = []
     for result, by_name in zip(results, scores):
         best, score = next(iter(by_name.items()))
         if best != BEST:
             best_names.append(f"{result.name}: the best of {len(by_name)} results is {best}")
         rtf = result.compute_seconds / result.audio_seconds if result.audio_seconds else 0.0
-        rows.append((*rate_row(result.name, result.utterances[best], score, cer), f"{rtf:.4f}"))
+        rates = rate_row(result.name, result.utterances[best], score, cer)
+        rows.append((*rates, f"{rtf:.4f}", result.left_out))
     return "\n".join([title, *format_columns(rows), *best_names])

@@ -7,6 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Type, TypeVar, Union
 
+from asr_core.data.read_errors import TooManyUnreadable
 from asr_core.utils.errors import ProcessLost
 
 T = TypeVar("T")
@@ -67,10 +68,10 @@ class StopRequest:
         return self.agreed != 0
 
     def guarding(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches; if a process that loads them is lost, stop as after SIGTERM."""
+        """Yield the batches; stop as after SIGTERM if their loader or too many cuts are lost."""
         try:
             yield from batches
-        except ProcessLost as e:
+        except (ProcessLost, TooManyUnreadable) as e:
             if not self.signum:  # a signal to the whole process group ends the loaders too
                 self.failure, self.signum = str(e), signal.SIGTERM
 

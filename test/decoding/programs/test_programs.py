@@ -39,6 +39,8 @@ def test_decode_writes_all_files(world, capsys):
         "del",
         "ins",
         "RTF",
+        "left",
+        "out",
     ]
 
 
