@@ -7,6 +7,8 @@ from typing import FrozenSet, Optional
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import from_params, option
 
+LOG, LINEAR = CONTEXT_SCALINGS = ("log", "linear")
+
 
 @dataclass(frozen=True)
 class MethodOptions:
@@ -133,7 +135,15 @@ class BiasingOptions:
         "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, "
         "alsd, ctc-prefix-*",
     )
-    context_score: float = option(2.0, "bonus for each token of a phrase of --context-file")
+    context_score: float = option(
+        2.0, "bonus of the phrases of --context-file, in nats, see --context-scaling"
+    )
+    context_scaling: str = option(
+        "log",
+        "how the bonus grows with the tokens of a phrase: log, the score times ln(1 + tokens), so that "
+        "long phrases do not appear where they were not said; or linear, the score for each token",
+        choices=CONTEXT_SCALINGS,
+    )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.resources import Resource, Resources
 from asr_core.decoding.scorers.context_graph import ContextGraph
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
+from asr_core.decoding.scorers.phrases import read_phrases
 from asr_core.decoding.scorers.word_ngram import WordNgramScorer, WordWeights
 from asr_core.lm.grammar_fst import read_openfst_text
 from asr_core.lm.kenlm_file import is_kenlm_binary, read_ngram
@@ -167,22 +168,9 @@ class _Loader:
         return WordNgramScorer(lm, self.tokenizer.pieces, weights, self.device)
 
     def context_graph(self) -> ContextGraph:
-        file = self.opts.context_file
-        try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as e:
-            raise UserError(f"cannot read --context-file {file}: {e}") from e
-        phrases = [" ".join(line.split()) for line in lines if line.strip()]
-        if not phrases:
-            raise UserError(f"--context-file {file} has no phrases")
-        for phrase in phrases:
-            unknown = self.tokenizer.unknown_characters(phrase)
-            if unknown:
-                raise UserError(
-                    f"--context-file {file}: the tokens cannot spell {unknown!r} of {phrase!r}; "
-                    "is its case right?"
-                )
-        return ContextGraph(self.tokenizer.encode(phrases), self.opts.context_score, self.device)
+        opts = self.opts
+        phrases = read_phrases(opts.context_file, self.tokenizer)
+        return ContextGraph(phrases, opts.context_score, self.device, opts.context_scaling)
 
     def lg(self) -> Fsa:
         return remove_epsilons(self._graph("LG")).scaled(self.opts.ngram_lm_scale)

@@ -1,5 +1,7 @@
 """Greedy search with phrases against a plain loop, and contexts too many to number."""
 
+import math
+
 import pytest
 import torch
 from golden_search import batches, golden_model, load_golden
@@ -18,32 +20,35 @@ from asr_core.decoding.transducer.predictor import CodedStates, TokenStates, pre
 PHRASES = [[1, 2, 3], [2, 3, 4, 1], [3, 3], [4, 1, 2]]
 
 
-def boosted(history):
-    """The tokens that begin a phrase after ``history`` or continue one; a completed phrase is
-    behind us.
+def boosted(history, earned=float):
+    """What a phrase earns by each token that begins one after ``history`` or continues the longest
+    beginning; a completed phrase is behind us.
     """
-    open_from, found = 0, set()
+    open_from, found = 0, {}
     for end in range(1, len(history) + 1):
         if any(history[max(end - len(p), open_from) : end] == p for p in PHRASES):
             open_from = end
     rest = history[open_from:]
-    for begin in range(len(rest) + 1):
-        found |= {
-            p[len(rest) - begin]
-            for p in PHRASES
-            if len(p) > len(rest) - begin and p[: len(rest) - begin] == rest[begin:]
-        }
-    return sorted(found)
+    for begin in reversed(range(len(rest) + 1)):
+        known = len(rest) - begin
+        for p in PHRASES:
+            if len(p) > known and p[:known] == rest[begin:]:
+                found[p[known]] = earned(known + 1) - earned(known)
+    return found
 
 
-def test_boosts_follow_the_definition():
-    graph = ContextGraph(PHRASES, 0.5)
+@pytest.mark.parametrize("scaling, earned", [("linear", float), ("log", math.log1p)])
+def test_boosts_follow_the_definition(scaling, earned):
+    graph = ContextGraph(PHRASES, 0.5, scaling=scaling)
     boosts = PhraseBoosts(graph, 6, torch.device("cpu"))
     torch.manual_seed(0)
     state, history, seen = boosts.start(1), [], set()
     for token in torch.randint(1, 6, (400,)).tolist():
         row = boosts(state)[0]
-        assert row.nonzero().flatten().tolist() == boosted(history) and set(row.tolist()) <= {0.0, 0.5}
+        want = torch.zeros(6)
+        for boosted_token, bonus in boosted(history, earned).items():
+            want[boosted_token] = 0.5 * bonus
+        assert torch.allclose(row, want)
         assert boosts.advance(state, torch.tensor([token]), torch.tensor([False])).equal(state)
         state = boosts.advance(state, torch.tensor([token]), torch.tensor([True]))
         history.append(token)
@@ -64,7 +69,7 @@ def test_greedy_with_phrases_against_a_plain_loop(max_sym, context_size):
         for t in range(int(lens[i])):
             for _ in range(max_sym):
                 here = log_probs(model, x[i, t], tokens)
-                here[boosted(tokens)] += score
+                here[list(boosted(tokens))] += score
                 best, token = here.max(0)
                 total += float(best)
                 if token == 0:

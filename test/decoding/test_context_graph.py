@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -16,7 +17,15 @@ def run(graph, tokens):
     return steps, total + float(graph.finish(state))
 
 
-def by_hand(phrases, tokens, score):
+def linear(length):
+    return length
+
+
+def logarithmic(length):
+    return math.log(1 + length)
+
+
+def by_hand(phrases, tokens, score, earned=linear):
     """Compute the scores from the definition: completed phrases keep their bonus and nothing before them
     counts any more.
     """
@@ -29,8 +38,8 @@ def by_hand(phrases, tokens, score):
             open_tokens = open_tokens[1:]
         done = [open_tokens[i:] for i in range(len(open_tokens)) if open_tokens[i:] in phrases]
         if done:
-            kept, open_tokens = kept + len(done[0]), ()
-        steps.append((kept + len(open_tokens)) * score)
+            kept, open_tokens = kept + earned(len(done[0])), ()
+        steps.append((kept + earned(len(open_tokens))) * score)
     return steps, kept * score
 
 
@@ -49,6 +58,7 @@ def test_overlapping_phrases():
     assert run(graph, [3, 9, 2, 3])[1] == 4.0
 
 
+@pytest.mark.parametrize("scaling, earned", [("linear", linear), ("log", logarithmic)])
 @pytest.mark.parametrize(
     "phrases",
     [
@@ -60,11 +70,18 @@ def test_overlapping_phrases():
         [],
     ],
 )
-def test_every_sequence_by_hand(phrases):
-    graph = ContextGraph(phrases, 1.5)
+def test_every_sequence_by_hand(phrases, scaling, earned):
+    graph = ContextGraph(phrases, 1.5, scaling=scaling)
     for tokens in itertools.product((1, 2, 3, 4), repeat=5):
-        (steps, total), (want, end) = run(graph, tokens), by_hand(phrases, tokens, 1.5)
+        (steps, total), (want, end) = run(graph, tokens), by_hand(phrases, tokens, 1.5, earned)
         assert [*steps, total] == pytest.approx([*want, end])
+
+
+def test_long_phrases_earn_little_more_than_short_ones():
+    tokens = list(range(1, 13))
+    short, long = ContextGraph([tokens[:4]], 2.0, scaling="log"), ContextGraph([tokens], 2.0, scaling="log")
+    assert run(short, tokens[:4])[1] == pytest.approx(2 * math.log(5))
+    assert run(long, tokens)[1] == pytest.approx(2 * math.log(13))
 
 
 def test_batches():

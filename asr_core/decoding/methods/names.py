@@ -16,7 +16,10 @@ Part = Callable[[SearchOptions, bool], str]
 
 
 def _phrases(opts: SearchOptions) -> str:
-    return f"context-score-{opts.context_score}" if opts.context_file else ""
+    if not opts.context_file:
+        return ""
+    usual = opts.context_scaling == SearchOptions.context_scaling
+    return f"context-score-{opts.context_score}" + ("" if usual else f"-{opts.context_scaling}")
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,22 @@ Aho and Corasick 1975, "Efficient string matching: an aid to bibliographic searc
 https://doi.org/10.1145/360825.360855.
 """
 
+import math
 from typing import Dict, List, Sequence, Tuple
 
 import torch
 from torch import Tensor
+
+from asr_core.decoding.options import LINEAR, LOG
+
+
+def bonus_of_length(length: int, score: float, scaling: str) -> float:
+    """Return the bonus of a phrase's first ``length`` tokens, in nats.
+
+    Linear: ``score`` for each token, as in icefall. Log: ``score * ln(1 + length)``, so that a
+    long phrase does not earn enough to appear where it was not said.
+    """
+    return score * (math.log1p(length) if scaling == LOG else length)
 
 
 class ContextGraph:
@@ -20,16 +32,20 @@ class ContextGraph:
 
     Args:
       phrases: token ids of each phrase; empty ones are left out.
-      score: bonus for each token.
+      score: bonus for each token, or its factor; see :func:`bonus_of_length`.
       device: device of the tables.
+      scaling: "linear" or "log".
 
     Attributes:
       num_states: states, the start included.
-      score: as given.
     """
 
     def __init__(
-        self, phrases: Sequence[Sequence[int]], score: float, device: torch.device = torch.device("cpu")
+        self,
+        phrases: Sequence[Sequence[int]],
+        score: float,
+        device: torch.device = torch.device("cpu"),
+        scaling: str = LINEAR,
     ) -> None:
         children: List[Dict[int, int]] = [{}]
         depth, ends = [0], [False]
@@ -45,7 +61,7 @@ class ContextGraph:
             ends[node] = ends[node] or node != 0
         fail, kept = _links(children, ends, depth)
         self.num_states = len(children)
-        self.score = score
+        bonus = [bonus_of_length(length, score, scaling) for length in range(max(depth) + 1)]
         self._base = 1 + max((token for c in children for token in c), default=0)
         arcs = sorted(
             (node * self._base + token, child)
@@ -55,8 +71,10 @@ class ContextGraph:
         self._keys = torch.tensor([key for key, _ in arcs] or [-1], dtype=torch.int64, device=device)
         self._children = torch.tensor([child for _, child in arcs] or [0], dtype=torch.int64, device=device)
         self._fail = torch.tensor(fail, dtype=torch.int64, device=device)
-        self._value = torch.tensor(depth, dtype=torch.float32, device=device) * score
-        self._kept = torch.tensor(kept, dtype=torch.float32, device=device) * score
+        self._value = torch.tensor([bonus[d] for d in depth], dtype=torch.float32, device=device)
+        self._kept = torch.tensor([bonus[k] for k in kept], dtype=torch.float32, device=device)
+        steps = [bonus[d] - bonus[d - 1] if d else 0.0 for d in depth]
+        self._step = torch.tensor(steps, dtype=torch.float32, device=device)
         self._ends = torch.tensor([k > 0 for k in kept], dtype=torch.bool, device=device)
 
     def advance(self, state: Tensor, token: Tensor) -> Tuple[Tensor, Tensor]:
@@ -80,16 +98,20 @@ class ContextGraph:
         """
         return -self._value[state]
 
-    def continuations(self, state: int) -> Tensor:
-        """Return the tokens (M,) that continue a phrase from ``state``, or begin one."""
-        parts: List[Tensor] = []
+    def continuations(self, state: int) -> Tuple[Tensor, Tensor]:
+        """Return the tokens (M,) that continue a phrase from ``state``, or begin one, and the
+        bonus (M,) of each; of equal tokens the last continues the longest beginning.
+        """
+        tokens: List[Tensor] = []
+        steps: List[Tensor] = []
         while True:
             low, high = torch.searchsorted(
                 self._keys, self._keys.new_tensor([state * self._base, (state + 1) * self._base])
             ).tolist()
-            parts.append(self._keys[low:high] - state * self._base)
+            tokens.insert(0, self._keys[low:high] - state * self._base)
+            steps.insert(0, self._step[self._children[low:high]])
             if state == 0:
-                return torch.cat(parts)
+                return torch.cat(tokens), torch.cat(steps)
             state = int(self._fail[state])
 
     def _child(self, state: Tensor, token: Tensor) -> Tuple[Tensor, Tensor]:
@@ -102,7 +124,7 @@ class ContextGraph:
 class PhraseBoosts:
     """Contextual biasing of greedy search, which cannot take anything back.
 
-    Each token that begins or continues a phrase gets the phrases' score.
+    Each token that begins or continues a phrase gets the bonus that the phrase earns by it.
 
     Args:
       graph: the phrases.
@@ -123,7 +145,8 @@ class PhraseBoosts:
         """Return the bonus (N, V) of each token in ``state`` (N,)."""
         for new in state[self._place[state] < 0].unique().tolist():
             row = self._rows.new_zeros(1, self._rows.size(1))
-            row[0, self._graph.continuations(new)] = self._graph.score
+            for token, bonus in zip(*map(Tensor.tolist, self._graph.continuations(new))):
+                row[0, token] = bonus
             self._place[new] = len(self._rows)
             self._rows = torch.cat([self._rows, row])
         return self._rows[self._place[state]]
