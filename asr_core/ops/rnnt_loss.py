@@ -67,17 +67,45 @@ from typing import Callable, Optional, Tuple, Union
 import torch
 from torch import Tensor
 
-from asr_core.ops.cpu.dispatch import HAS_NUMBA
 from asr_core.ops.rnnt import torch_backend, torchaudio_backend
-from asr_core.ops.rnnt.backend import RnntBackend
+from asr_core.ops.rnnt.arguments import (
+    BACKENDS,
+    backend_for,
+    check_contexts,
+    check_within,
+    computable,
+    make_lattice,
+    reduce_losses,
+)
 from asr_core.ops.rnnt.functions import Pruned, Pruning, Scales, Smoothed
-from asr_core.ops.rnnt.lattice import RNNT_TYPES, Lattice
+from asr_core.ops.rnnt.logprobs import (
+    get_rnnt_logprobs,
+    get_rnnt_logprobs_joint,
+    get_rnnt_logprobs_pruned,
+    get_rnnt_logprobs_smoothed,
+    hat_log_probs,
+)
 from asr_core.ops.rnnt.projected import Output, Projected
+from asr_core.ops.rnnt.recursion import joint_mutual_information_recursion, mutual_information_recursion
 
-if HAS_NUMBA:
-    from asr_core.ops.rnnt import numba_backend
-
-BACKENDS = ("auto", "torch", "numba", "torchaudio")
+__all__ = [
+    "BACKENDS",
+    "do_rnnt_pruning",
+    "get_rnnt_logprobs",
+    "get_rnnt_logprobs_joint",
+    "get_rnnt_logprobs_pruned",
+    "get_rnnt_logprobs_smoothed",
+    "get_rnnt_prune_ranges",
+    "get_rnnt_prune_ranges_deprecated",
+    "joint_mutual_information_recursion",
+    "mutual_information_recursion",
+    "rnnt_loss",
+    "rnnt_loss_projected",
+    "rnnt_loss_pruned",
+    "rnnt_loss_simple",
+    "rnnt_loss_smoothed",
+    "tanh_of_sum",
+]
 
 LossAndCounts = Union[Tensor, Tuple[Tensor, Tuple[Tensor, Tensor]]]
 
@@ -89,14 +117,16 @@ def tanh_of_sum(am: Tensor, lm: Tensor) -> Tensor:
 
 def rnnt_loss(
     logits: Tensor, symbols: Tensor, termination_symbol: int, boundary: Optional[Tensor] = None,
-    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
-    fast_emit_lambda: float = 0.0, backend: str = "auto",
+    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean",
+    use_hat_loss: bool = False, *, fast_emit_lambda: float = 0.0, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Compute the loss of the full lattice.
 
     Args:
       logits: (B, T, S + 1, C), output of the joiner before softmax; the module describes the
         others.
+      use_hat_loss: whether the blank's logit gives its probability by a sigmoid and the others
+        share the rest by a softmax (HAT, Variani et al. 2020).
 
     Returns:
       (B,) or a scalar, by ``reduction``.
@@ -105,15 +135,17 @@ def rnnt_loss(
         raise ValueError(
             f"logits must be (B, T, S + 1, C) with S = {symbols.shape[-1]}, not {tuple(logits.shape)}"
         )
-    logits = _computable(logits)
+    logits = computable(logits)
     sizes = (logits.shape[0], logits.shape[1], logits.shape[3])
-    lattice = _lattice(
+    lattice = make_lattice(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
+    if use_hat_loss:
+        logits = hat_log_probs(logits, termination_symbol)
     if backend == "torchaudio":
-        return _reduce(torchaudio_backend.full_loss(logits, lattice), reduction)
+        return reduce_losses(torchaudio_backend.full_loss(logits, lattice), reduction)
     first = lattice.symbols.new_zeros(logits.shape[:2])
-    return _reduce(Pruned.apply(logits, first, lattice, _backend(backend, logits)), reduction)
+    return reduce_losses(Pruned.apply(logits, first, lattice, backend_for(backend, logits)), reduction)
 
 
 def rnnt_loss_projected(
@@ -149,18 +181,20 @@ def rnnt_loss_projected(
         raise ValueError(
             f"am must be (B, T, J) and lm (B, S + 1, J), not {tuple(am.shape)} and {tuple(lm.shape)}"
         )
-    _check_contexts(lm, symbols)
+    check_contexts(lm, symbols)
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise ValueError(
             f"weight must be (C, J) and bias (C,), not {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
-    am, lm, weight, bias = (_computable(x).contiguous() for x in (am, lm, weight, bias))
+    am, lm, weight, bias = (computable(x).contiguous() for x in (am, lm, weight, bias))
     sizes = (am.shape[0], am.shape[1], weight.shape[0])
-    lattice = _lattice(
+    lattice = make_lattice(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
     output = Output(combine, factorised_blank, block_cells)
-    return _reduce(Projected.apply(am, lm, weight, bias, lattice, output, _backend(backend, am)), reduction)
+    return reduce_losses(
+        Projected.apply(am, lm, weight, bias, lattice, output, backend_for(backend, am)), reduction
+    )
 
 
 def rnnt_loss_simple(
@@ -221,24 +255,24 @@ def rnnt_loss_smoothed(
         raise ValueError(
             f"lm must be (B, S + 1, C) and am (B, T, C), not {tuple(lm.shape)} and {tuple(am.shape)}"
         )
-    _check_contexts(lm, symbols)
-    lm, am = _computable(lm), _computable(am)
+    check_contexts(lm, symbols)
+    lm, am = computable(lm), computable(am)
     dtype = torch.promote_types(lm.dtype, am.dtype)
     lm, am = lm.to(dtype), am.to(dtype)
     sizes = (am.shape[0], am.shape[1], am.shape[2])
-    lattice = _lattice(
+    lattice = make_lattice(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
     scales = Scales(lm=lm_only_scale, am=am_only_scale)
-    loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, scales, return_grad, _backend(backend, am))
-    loss = _reduce(loss, reduction)
+    loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, scales, return_grad, backend_for(backend, am))
+    loss = reduce_losses(loss, reduction)
     return (loss, (px_grad, py_grad)) if return_grad else loss
 
 
 def rnnt_loss_pruned(
     logits: Tensor, symbols: Tensor, ranges: Tensor, termination_symbol: int,
     boundary: Optional[Tensor] = None, rnnt_type: str = "regular", delay_penalty: float = 0.0,
-    reduction: Optional[str] = "mean", *,
+    reduction: Optional[str] = "mean", use_hat_loss: bool = False, *,
     fast_emit_lambda: float = 0.0, backend: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Compute the loss over the paths that stay inside a window of contexts on each frame.
@@ -248,6 +282,7 @@ def rnnt_loss_pruned(
         arguments that are not here.
       ranges: (B, T, s_range), the contexts of each frame: consecutive, from
         :func:`get_rnnt_prune_ranges`.
+      use_hat_loss: see :func:`rnnt_loss`.
 
     Returns:
       (B,) or a scalar, by ``reduction``.
@@ -257,14 +292,16 @@ def rnnt_loss_pruned(
             "logits must be (B, T, s_range, C) and ranges (B, T, s_range), "
             f"not {tuple(logits.shape)}, {tuple(ranges.shape)}"
         )
-    logits = _computable(logits)
+    logits = computable(logits)
     sizes = (logits.shape[0], logits.shape[1], logits.shape[3])
-    lattice = _lattice(
+    lattice = make_lattice(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
-    _check_within(ranges, 0, symbols.shape[-1], "ranges")
+    if use_hat_loss:
+        logits = hat_log_probs(logits, termination_symbol)
+    check_within(ranges, 0, symbols.shape[-1], "ranges")
     s_begin = ranges[:, :, 0].to(torch.int64).contiguous()
-    return _reduce(Pruned.apply(logits, s_begin, lattice, _backend(backend, logits)), reduction)
+    return reduce_losses(Pruned.apply(logits, s_begin, lattice, backend_for(backend, logits)), reduction)
 
 
 def get_rnnt_prune_ranges(
@@ -281,7 +318,8 @@ def get_rnnt_prune_ranges(
       py_grad: (B, S + 1, T), counts of the blanks.
       boundary: (B, 4), see the module.
       s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for
-        others.
+        others. In a regular lattice windows are made as wide as the utterance with the most symbols
+        per frame needs, so that each has a path.
 
     Returns:
       (B, T, s_range) int64 contexts.
@@ -297,13 +335,37 @@ def get_rnnt_prune_ranges(
     least = 1 if x_frames == num_frames else 2
     if s_range < least:
         raise ValueError(f"s_range must be at least {least} for paths to exist, not {s_range}")
-    s_range = min(s_range, num_symbols + 1)
     boundary = boundary.to(py_grad.device, torch.int64)
-    px_grad, py_grad = _computable(px_grad.detach()), _computable(py_grad.detach())
+    if least == 2:
+        s_range = max(s_range, _least_range(boundary))
+    s_range = min(s_range, num_symbols + 1)
+    px_grad, py_grad = computable(px_grad.detach()), computable(py_grad.detach())
     if num_batch == 0 or num_frames == 0:
         return boundary.new_zeros(num_batch, num_frames, s_range)
-    s_begin = _backend(backend, py_grad).prune_ranges(px_grad, py_grad, boundary, s_range)
+    s_begin = backend_for(backend, py_grad).prune_ranges(px_grad, py_grad, boundary, s_range)
     return s_begin.unsqueeze(2) + torch.arange(s_range, device=s_begin.device)
+
+
+def get_rnnt_prune_ranges_deprecated(
+    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
+) -> Tensor:
+    """Choose windows as :func:`get_rnnt_prune_ranges` does, but by the probability of all arcs that
+    leave their contexts, as k2 did at first.
+    """
+    visits = py_grad + torch.nn.functional.pad(px_grad[:, :, : py_grad.shape[-1]], (0, 0, 0, 1))
+    return get_rnnt_prune_ranges(torch.zeros_like(px_grad), visits, boundary, s_range, backend=backend)
+
+
+def _least_range(boundary: Tensor) -> int:
+    """Return how wide windows must be that move on by less than their width at each frame, for all
+    S_b symbols to be reached in T_b frames.
+    """
+    needed = torch.where(
+        boundary[:, 3] > 0,
+        (boundary[:, 2] - 1).clamp(min=0).div(boundary[:, 3].clamp(min=1), rounding_mode="floor") + 2,
+        torch.zeros_like(boundary[:, 2]),
+    )
+    return int(needed.max()) if len(needed) else 0
 
 
 def do_rnnt_pruning(
@@ -327,90 +389,7 @@ def do_rnnt_pruning(
         raise ValueError(
             f"am (B, T, C1), lm (B, S + 1, C2) and ranges (B, T, s_range) do not fit together: {shapes}"
         )
-    _check_within(ranges, 0, lm.shape[1] - 1, "ranges")
+    check_within(ranges, 0, lm.shape[1] - 1, "ranges")
     ranges = ranges.to(torch.int64).contiguous()
-    module = _backend(backend, lm) if am.dtype == lm.dtype else torch_backend
+    module = backend_for(backend, lm) if am.dtype == lm.dtype else torch_backend
     return Pruning.apply(am, lm, ranges, module)
-
-
-def _computable(x: Tensor) -> Tensor:
-    """Convert half precision to float32; return other types unchanged."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _backend(name: str, x: Tensor) -> RnntBackend:
-    """Return the back end for tensors like ``x``."""
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
-    if name == "torchaudio":
-        raise ValueError("back end torchaudio only computes rnnt_loss, from all logits")
-    possible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if name == "numba" and not possible:
-        raise ValueError(
-            f"back end numba computes float32 and float64 on the CPU, not {x.dtype} on {x.device.type}"
-        )
-    if name == "torch" or not possible or (name == "auto" and not HAS_NUMBA):
-        return torch_backend
-    if not HAS_NUMBA:
-        raise ImportError("back end numba needs the package numba: pip install numba")
-    return numba_backend
-
-
-def _check_within(x: Tensor, least: int, most: int, name: str) -> None:
-    """Refuse indices outside [least, most]; on an accelerator its own indexing does."""
-    if x.device.type == "cpu" and x.numel() > 0 and (x.min() < least or x.max() > most):
-        raise ValueError(f"{name} must be in [{least}, {most}], found {x.min().item()} ... {x.max().item()}")
-
-
-def _check_contexts(lm: Tensor, symbols: Tensor) -> None:
-    """Refuse lm (B, S + 1, ...) that does not fit symbols (B, S)."""
-    if lm.shape[1] != symbols.shape[-1] + 1:
-        raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
-
-
-def _lattice(
-    sizes: Tuple[int, int, int],
-    symbols: Tensor,
-    blank: int,
-    boundary: Optional[Tensor],
-    rnnt_type: str,
-    delay_penalty: float,
-    fast_emit_lambda: float,
-) -> Lattice:
-    """Check the arguments that all losses share; ``sizes`` are B, T and C."""
-    num_batch, num_frames, num_columns = sizes
-    if rnnt_type not in RNNT_TYPES:
-        raise ValueError(f"rnnt_type must be one of {', '.join(RNNT_TYPES)}, not {rnnt_type!r}")
-    if symbols.ndim != 2 or symbols.shape[0] != num_batch:
-        raise ValueError(f"symbols must be ({num_batch}, S), not {tuple(symbols.shape)}")
-    if not 0 <= blank < num_columns:
-        raise ValueError(f"termination_symbol must be in [0, {num_columns}), not {blank}")
-    num_symbols = symbols.shape[1]
-    _check_within(symbols, 0, num_columns - 1, "symbols")
-    symbols = symbols.to(torch.int64).contiguous()
-    if boundary is None:
-        boundary = symbols.new_tensor([0, 0, num_symbols, num_frames]).expand(num_batch, 4)
-    elif boundary.shape != (num_batch, 4):
-        raise ValueError(f"boundary must be ({num_batch}, 4), not {tuple(boundary.shape)}")
-    boundary = boundary.to(symbols.device, torch.int64).contiguous()
-    _check_within(boundary[:, 2], 0, num_symbols, "the boundary's number of symbols")
-    _check_within(boundary[:, 3], 0, num_frames, "the boundary's number of frames")
-    if boundary.device.type == "cpu" and (boundary[:, :2].lt(0) | boundary[:, :2].gt(boundary[:, 2:])).any():
-        raise ValueError(
-            "the boundary's first symbol and frame must be in [0, number of symbols] "
-            "and [0, number of frames]"
-        )
-    if not fast_emit_lambda >= 0.0:
-        raise ValueError(f"fast_emit_lambda must be at least 0, not {fast_emit_lambda}")
-    return Lattice(symbols, boundary, int(blank), rnnt_type, float(delay_penalty), float(fast_emit_lambda))
-
-
-def _reduce(loss: Tensor, reduction: Optional[str]) -> Tensor:
-    """Reduce losses (B,) over the batch."""
-    if reduction == "none":
-        return loss
-    if reduction == "mean":
-        return loss.mean()
-    if reduction == "sum":
-        return loss.sum()
-    raise ValueError(f"reduction must be none, mean or sum, not {reduction!r}")

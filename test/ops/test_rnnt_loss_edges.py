@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import asr_core.ops.rnnt_loss as rnnt_loss_module
+from asr_core.ops.rnnt import arguments
 from asr_core.ops.rnnt_loss import (
     do_rnnt_pruning,
     get_rnnt_prune_ranges,
@@ -96,8 +97,9 @@ def test_more_symbols_than_frames_of_a_regular_lattice(backend):
     am, lm, symbols, boundary = batch(frames=2)
     losses, am_grad, _, _ = losses_and_gradients(am, lm, symbols, boundary, "regular", backend)
     assert torch.isfinite(losses).all() and torch.isfinite(am_grad).all()
-    # a window of 3 contexts and two frames reach context 4, but no window of 2 does
-    assert (losses_and_gradients(am, lm, symbols, boundary, "regular", backend, s_range=2)[0][1] == INF).all()
+    # no window of 2 contexts reaches context 4 in two frames: it is made wider
+    losses, _, _, _ = losses_and_gradients(am, lm, symbols, boundary, "regular", backend, s_range=2)
+    assert torch.isfinite(losses).all()
 
 
 @backends
@@ -260,7 +262,7 @@ def test_auto_does_without_numba(monkeypatch):
         lambda *args: (chosen.append(args[-1].__name__), (am.sum(), None, None))[1],
     )
     rnnt_loss_simple(lm, am, symbols, 0)
-    monkeypatch.setattr(rnnt_loss_module, "HAS_NUMBA", False)
+    monkeypatch.setattr(arguments, "HAS_NUMBA", False)
     rnnt_loss_simple(lm, am, symbols, 0)
     assert [name.split(".")[-1] for name in chosen] == ["numba_backend", "torch_backend"]
 

@@ -15,11 +15,10 @@ from asr_core.bin import export, generate_averaged_model, jit_trace_export
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.export.language_model import save_lm
 from asr_core.export.torchscript import open_torchscript
-from asr_core.lm.archive import LmArchive, build_archive
+from asr_core.lm.archive import LmArchive
 from asr_core.lm.neural import RnnLm
 from asr_core.lm.options import LmOptions, RnnOptions
 from asr_core.models.checkpoint import load_checkpoint_file
-from asr_core.text.tokenizer import Tokenizer
 from asr_core.training.checkpoint import read_whole
 from asr_core.utils.errors import UserError
 
@@ -74,8 +73,7 @@ def folder(tmp_path_factory):
     lm = RnnLm(len(PIECES), RnnOptions(embedding_dim=8, hidden_dim=8, num_layers=1))
     save_lm(lm, path / "lm/epoch-1.pt")
     save_lm(lm, path / "lm_jit.pt", jit=True)
-    (path / "text").write_text("W1 W2\nW3\n")
-    build_archive(path / "text", Tokenizer(PIECES)).save(path / "lm_data.pt")
+    LmArchive(*(torch.arange(i, 90 + i, dtype=torch.int32) for i in range(5))).save(path / "lm_data.pt")
     return path
 
 
