@@ -79,6 +79,7 @@ from asr_core.ops.rnnt.arguments import (
 )
 from asr_core.ops.rnnt.functions import Pruned, Pruning, Scales, Smoothed
 from asr_core.ops.rnnt.logprobs import (
+    get_hat_logprobs_pruned,
     get_rnnt_logprobs,
     get_rnnt_logprobs_joint,
     get_rnnt_logprobs_pruned,
@@ -91,6 +92,7 @@ from asr_core.ops.rnnt.recursion import joint_mutual_information_recursion, mutu
 __all__ = [
     "BACKENDS",
     "do_rnnt_pruning",
+    "get_hat_logprobs_pruned",
     "get_rnnt_logprobs",
     "get_rnnt_logprobs_joint",
     "get_rnnt_logprobs_pruned",

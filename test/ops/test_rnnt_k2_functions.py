@@ -9,6 +9,7 @@ import torch
 
 from asr_core.ops.rnnt_loss import (
     do_rnnt_pruning,
+    get_hat_logprobs_pruned,
     get_rnnt_logprobs,
     get_rnnt_logprobs_joint,
     get_rnnt_logprobs_pruned,
@@ -150,7 +151,7 @@ def test_scores_of_arcs_add_up_to_the_losses(inputs, rnnt_type, boundary, backen
             rnnt_loss_pruned(pruned, symbols, ranges, 0, **how),
         ),
         (
-            get_rnnt_logprobs_pruned(pruned, symbols, ranges, 0, use_hat_loss=True, **common),
+            get_hat_logprobs_pruned(pruned, symbols, ranges, 0, **common),
             rnnt_loss_pruned(pruned, symbols, ranges, 0, use_hat_loss=True, **how),
         ),
     ]

@@ -69,7 +69,7 @@ def get_rnnt_logprobs_smoothed(
 
 def get_rnnt_logprobs_joint(
     logits: Tensor, symbols: Tensor, termination_symbol: int,
-    boundary: Optional[Tensor] = None, rnnt_type: str = "regular", use_hat_loss: bool = False,
+    rnnt_type: str = "regular", boundary: Optional[Tensor] = None, use_hat_loss: bool = False,
 ) -> Tuple[Tensor, Tensor]:  # fmt: skip
     """Compute the scores of the full lattice.
 
@@ -117,6 +117,16 @@ def get_rnnt_logprobs_pruned(
     never = logits.new_full((*logits.shape[:2], num_symbols + 1), NEVER)
     px, py = (never.scatter(2, ranges, x).transpose(1, 2) for x in in_window)  # (B, S + 1, T)
     return _of_type(px[:, :num_symbols], py, boundary, rnnt_type)
+
+
+def get_hat_logprobs_pruned(
+    logits: Tensor, symbols: Tensor, ranges: Tensor, termination_symbol: int,
+    boundary: Optional[Tensor] = None, rnnt_type: str = "regular",
+) -> Tuple[Tensor, Tensor]:  # fmt: skip
+    """Compute the scores of :func:`get_rnnt_logprobs_pruned` with ``use_hat_loss``."""
+    return get_rnnt_logprobs_pruned(
+        logits, symbols, ranges, termination_symbol, boundary, rnnt_type, use_hat_loss=True
+    )
 
 
 def hat_log_probs(logits: Tensor, blank: int) -> Tensor:
