@@ -61,11 +61,11 @@ def pad_for_encoder(
       The longer features (N, T', F), padded with ``LOG_EPS``, and the lengths (N,) that count.
     """
     if causal and chunk_size > 0:
-        lens = 2 * chunk_size * num_chunks(x_lens, chunk_size, geometry) + geometry.trimmed_frames
-        longest = int(lens.max()) + geometry.look_ahead - geometry.trimmed_frames
+        # with the look-ahead of the last chunk, which real streaming sees as silence, too
+        lens = 2 * chunk_size * num_chunks(x_lens, chunk_size, geometry) + geometry.look_ahead
     else:
         lens = (x_lens + TAIL_FRAMES if causal else x_lens).clamp(min=_MIN_FRAMES)
-        longest = int(lens.max())
+    longest = int(lens.max())
     out = x.new_full((x.size(0), longest, x.size(2)), LOG_EPS)
     keep = min(longest, x.size(1))
     out[:, :keep] = x[:, :keep]

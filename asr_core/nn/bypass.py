@@ -5,6 +5,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from asr_core.nn.masks import repeat_last_frame
 from asr_core.nn.scaling import FloatLike, ScheduledFloat, limit_param_value
 
 
@@ -68,8 +69,13 @@ class SimpleDownsample(nn.Module):
         self.bias = nn.Parameter(torch.zeros(downsample))
         self.downsample = downsample
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Reduce x (T, N, C) to (ceil(T / downsample), N, C)."""
+    def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None) -> Tensor:
+        """Reduce x (T, N, C) to (ceil(T / downsample), N, C).
+
+        The padding that ``pad_mask`` (N, T) names, True there, has no part in it: a sequence's last
+        group is filled as if it ended the batch.
+        """
+        x = repeat_last_frame(x, pad_mask)
         seq_len, batch_size, channels = x.size()
         ds = self.downsample
         num_groups = (seq_len + ds - 1) // ds

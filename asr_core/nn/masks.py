@@ -21,6 +21,32 @@ def make_pad_mask(lengths: Tensor, max_len: int = 0) -> Tensor:
     return torch.arange(max_len, device=lengths.device).unsqueeze(0) >= lengths.unsqueeze(1)
 
 
+def may_be_padded(lengths: Tensor, num_frames: int) -> bool:
+    """Return whether a batch has padding; True where looking at the lengths (N,) would wait for a
+    device or be fixed by a tracer.
+    """
+    if torch.jit.is_tracing() or lengths.is_cuda:
+        return True
+    return bool((lengths < num_frames).any())
+
+
+def repeat_last_frame(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+    """Replace the padding of x (T, N, C) by each sequence's last valid frame.
+
+    Args:
+      x: (T, N, C).
+      pad_mask: (N, T) boolean, True at padding; None without padding.
+
+    Returns:
+      (T, N, C)
+    """
+    if pad_mask is None:
+        return x
+    padded = pad_mask.transpose(0, 1).unsqueeze(2)
+    last = (x.size(0) - 1 - padded.long().sum(dim=0)).clamp(min=0)
+    return torch.where(padded, x.gather(0, last.unsqueeze(0).expand(1, x.size(1), x.size(2))), x)
+
+
 def chunk_mask(num_frames: int, chunk_size: int, left_chunks: int, device: torch.device) -> Tensor:
     """Return the mask of an encoder that sees its own chunk and ``left_chunks`` earlier ones (all
     of them when negative).

@@ -1,11 +1,12 @@
 """The front end of Zipformer: 100 Hz features to 50 Hz frames (Yao et al. 2023, section 3.1)."""
 
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_core.nn.masks import make_pad_mask, may_be_padded
 from asr_core.nn.scaling import (
     Balancer,
     BiasNorm,
@@ -65,9 +66,13 @@ class ConvNeXt(nn.Module):
         )
         self.out_whiten = Whiten(1, whitening_limit=5.0, prob=(0.025, 0.25), grad_scale=0.01)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Process x (N, C, T, F); the result has its shape."""
-        y = self._perceptron(depthwise_conv2d(x, self.depthwise_conv.weight, self.depthwise_conv.bias))
+    def forward(self, x: Tensor, lens: Optional[Tensor] = None) -> Tensor:
+        """Process x (N, C, T, F); the result has its shape.
+
+        What follows the lengths (N,) counts as zero in the convolution.
+        """
+        seen = _blank_padding(x, lens)
+        y = self._perceptron(depthwise_conv2d(seen, self.depthwise_conv.weight, self.depthwise_conv.bias))
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             rate = float(self.layerdrop_rate)
             if rate > 0.0:
@@ -91,19 +96,22 @@ class ConvNeXt(nn.Module):
             rows = activation_linear(rows, weight, self.pointwise_conv2.bias, "SwooshL")
         return rows.permute(0, 3, 1, 2)
 
-    def streaming_forward(self, x: Tensor, cache: Tensor) -> Tuple[Tensor, Tensor]:
+    def streaming_forward(
+        self, x: Tensor, cache: Tensor, lens: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Tensor]:
         """Process one chunk.
 
         Args:
           x: (N, C, T + right, F): the chunk's frames and ``kernel_size[0] // 2`` frames after them.
           cache: (N, C, left, F): the ``kernel_size[0] // 2`` frames before the chunk.
+          lens: (N,) valid frames of x; what follows counts as zero in the convolution.
 
         Returns:
           (N, C, T, F) and the next cache.
         """
         pad = self.padding[0]
         num_frames = x.size(2) - pad
-        whole = torch.cat([cache, x], dim=2)
+        whole = torch.cat([cache, _blank_padding(x, lens)], dim=2)
         y = F.conv2d(
             whole,
             self.depthwise_conv.weight,
@@ -113,6 +121,16 @@ class ConvNeXt(nn.Module):
         )
         y = self._perceptron(y)
         return x[:, :, :num_frames] + y, whole[:, :, num_frames : num_frames + pad]
+
+
+def _blank_padding(x: Tensor, lens: Optional[Tensor]) -> Tensor:
+    """Return x (N, C, T, F) with zeros from each length (N,) on: what a convolution sees after the
+    last frame of a sequence that is alone.
+    """
+    if lens is None or not may_be_padded(lens, x.size(2)):
+        return x
+    mask = make_pad_mask(lens.to(x.device), x.size(2))
+    return x.masked_fill(mask.unsqueeze(1).unsqueeze(3), 0.0)
 
 
 class Conv2dSubsampling(nn.Module):
@@ -131,6 +149,9 @@ class Conv2dSubsampling(nn.Module):
       layer2_channels: of the second, which halves the frame rate and the frequencies.
       layer3_channels: of the third, which halves the frequencies again.
       dropout: dropout of the output; its mask is shared over time.
+      mask_padding: zeros follow each utterance in the ConvNeXt layer, so that its last frames do
+        not depend on how long the others of the batch are. icefall's sees what the convolutions
+        make of the padding.
     """
 
     subsampling_factor = 2
@@ -145,8 +166,10 @@ class Conv2dSubsampling(nn.Module):
         layer2_channels: int = 32,
         layer3_channels: int = 128,
         dropout: FloatLike = 0.1,
+        mask_padding: bool = True,
     ) -> None:
         super().__init__()
+        self.mask_padding = mask_padding
         if in_channels < 7:
             raise ValueError(f"the front end needs at least 7 features per frame, got {in_channels}")
         self.conv = nn.Sequential(
@@ -172,8 +195,9 @@ class Conv2dSubsampling(nn.Module):
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode features (N, T, in_channels) as (N, (T - 7) // 2, out_channels), with lengths."""
-        x = self.convnext(self.conv(self._as_image(x)))
-        return self._project(x), (x_lens - 7) // 2
+        lens = (x_lens - 7) // 2
+        x = self.convnext(self.conv(self._as_image(x)), lens if self.mask_padding else None)
+        return self._project(x), lens
 
     def _as_image(self, x: Tensor) -> Tensor:
         """View (N, T, F) as (N, 1, T, F) with strides that make the convolutions after it keep the
@@ -198,8 +222,11 @@ class Conv2dSubsampling(nn.Module):
 
         Also return lengths and the next left context.
         """
-        x, cached_left_pad = self.convnext.streaming_forward(self.conv(self._as_image(x)), cached_left_pad)
-        return self._project(x), (x_lens - 7) // 2 - self.convnext.padding[0], cached_left_pad
+        lens = (x_lens - 7) // 2
+        x, cached_left_pad = self.convnext.streaming_forward(
+            self.conv(self._as_image(x)), cached_left_pad, lens if self.mask_padding else None
+        )
+        return self._project(x), lens - self.convnext.padding[0], cached_left_pad
 
     def get_init_states(self, batch_size: int = 1, device: torch.device = torch.device("cpu")) -> Tensor:
         """Return the left context of a new stream: zeros (N, layer3_channels, 3, out_width)."""

@@ -26,13 +26,15 @@ class Golden:
     def tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.arrays[name])
 
-    def model(self, tag: str, **encoder_args) -> AsrModel:
+    def model(self, tag: str, mask_padding: bool = True, **encoder_args) -> AsrModel:
         meta = self.meta
         config = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"].items()}
-        encoder = Zipformer2(output_downsampling_factor=2, **config, **encoder_args)
+        encoder = Zipformer2(
+            output_downsampling_factor=2, **config, mask_padding=mask_padding, **encoder_args
+        )
         dims = dict(decoder_dim=meta["decoder_dim"], vocab_size=meta["vocab_size"])
         model = AsrModel(
-            encoder_embed=Conv2dSubsampling(80, config["encoder_dim"][0]),
+            encoder_embed=Conv2dSubsampling(80, config["encoder_dim"][0], mask_padding=mask_padding),
             encoder=encoder,
             decoder=StatelessPredictor(blank_id=meta["blank_id"], context_size=meta["context_size"], **dims),
             joiner=Joiner(encoder_dim=encoder.output_dim, joiner_dim=meta["joiner_dim"], **dims),
@@ -47,12 +49,15 @@ class Golden:
         )
         return model.eval()
 
-    def noncausal(self) -> AsrModel:
-        return self.model("noncausal")
+    def noncausal(self, mask_padding: bool = True) -> AsrModel:
+        return self.model("noncausal", mask_padding)
 
-    def causal(self, chunk_size: int = 16, left_context_frames: int = 64) -> AsrModel:
+    def causal(
+        self, chunk_size: int = 16, left_context_frames: int = 64, mask_padding: bool = True
+    ) -> AsrModel:
         return self.model(
             "causal_chunk16_left64",
+            mask_padding,
             causal=True,
             chunk_size=(chunk_size,),
             left_context_frames=(left_context_frames,),

@@ -15,7 +15,7 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
 
     A streaming model knows the whole of the current chunk, so the second convolution sees to both
     sides there and zeros elsewhere. Near a chunk's edges it misses part of its input; a learned
-    scale makes up for that.
+    scale makes up for that. A sequence that is shorter than its chunk has the edge at its own end.
 
     Args:
       channels: number C of channels.
@@ -36,13 +36,14 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
         if self.causal_conv.bias is not None:
             nn.init.uniform_(self.causal_conv.bias, -0.1, 0.1)
 
-    def forward(self, x: Tensor, chunk_size: int = -1) -> Tensor:
+    def forward(self, x: Tensor, chunk_size: int = -1, lens: Optional[Tensor] = None) -> Tensor:
         """Convolve whole sequences.
 
         Args:
-          x: (T, N, C).
+          x: (T, N, C), zero at padding.
           chunk_size: frames per chunk; a negative one, or one above T, takes the sequence as one
             chunk.
+          lens: (N,) frames of each sequence; None: all have T, or none is shorter than a chunk.
 
         Returns:
           (T, N, C)
@@ -53,8 +54,24 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
         x_causal = depthwise_conv1d(x, self.causal_conv.weight, self.causal_conv.bias, pad, 0)
         x_chunk = depthwise_conv1d(x, self.chunkwise_conv.weight, self.chunkwise_conv.bias, pad, chunk_size)
         num_chunks = (seq_len + chunk_size - 1) // chunk_size
-        scale = self._chunk_scale(chunk_size).t().repeat(num_chunks, 1)[:seq_len]  # (T, C)
-        return torch.addcmul(x_causal, x_chunk, scale.unsqueeze(1))
+        if lens is None:
+            scale = self._chunk_scale(chunk_size).t().repeat(num_chunks, 1)[:seq_len].unsqueeze(1)
+        else:
+            scale = self._scales(chunk_size, seq_len, lens)
+        return torch.addcmul(x_causal, x_chunk, scale)
+
+    def _scales(self, chunk_size: int, seq_len: int, lens: Tensor) -> Tensor:
+        """Return the chunk-wise convolution's scales (T, N, C) of sequences of which some may be
+        shorter than a chunk.
+        """
+        k = self.kernel_size
+        frame = torch.arange(seq_len, device=lens.device) % chunk_size  # (T,), within its chunk
+        to_end = frame.unsqueeze(1) - (lens.clamp(max=chunk_size) - k)  # (T, N), tap of the right edge
+        edges = F.pad(self.chunkwise_conv_scale, (0, 1)).transpose(1, 2)  # (2, K + 1, C), zero at K
+        inner = (to_end < 0) | (to_end >= k)
+        at_right = F.embedding(to_end.masked_fill(inner, k), edges[1], padding_idx=k)
+        at_left = F.embedding(frame.clamp(max=k), edges[0], padding_idx=k)
+        return at_right + (1.0 + at_left).unsqueeze(1)
 
     def _chunk_scale(self, chunk_size: int) -> Tensor:
         """Return the chunk-wise convolution's scale (C, chunk_size) at each frame of a chunk."""
@@ -86,7 +103,7 @@ class _DepthwiseConv(Protocol):
     weight: Tensor
     bias: Optional[Tensor]
 
-    def __call__(self, x: Tensor, chunk_size: int = -1) -> Tensor: ...
+    def __call__(self, x: Tensor, chunk_size: int = -1, lens: Optional[Tensor] = None) -> Tensor: ...
 
     def streaming_forward(self, x: Tensor, cache: Tensor) -> Tuple[Tensor, Tensor]: ...
 
@@ -143,13 +160,20 @@ class ConvolutionModule(nn.Module):
             channels, channels, activation="SwooshR", initial_scale=0.05
         )
 
-    def forward(self, x: Tensor, pad_mask: Optional[Tensor] = None, chunk_size: int = -1) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        pad_mask: Optional[Tensor] = None,
+        chunk_size: int = -1,
+        lens: Optional[Tensor] = None,
+    ) -> Tensor:
         """Convolve whole sequences.
 
         Args:
           x: (T, N, C).
           pad_mask: (N, T) boolean, True at padding.
           chunk_size: frames per chunk of a causal module; -1 takes the sequence as one chunk.
+          lens: (N,) frames of each sequence, if any may be shorter than its chunk.
 
         Returns:
           (T, N, C)
@@ -161,9 +185,9 @@ class ConvolutionModule(nn.Module):
             conv = self.depthwise_conv
             x = depthwise_conv1d(x, conv.weight, conv.bias, self.pad, 0)
         elif torch.jit.is_scripting() or torch.jit.is_tracing():
-            x = self.depthwise_conv(x)
+            x = self.depthwise_conv(x, -1, lens)
         else:
-            x = self.depthwise_conv(x, chunk_size)
+            x = self.depthwise_conv(x, chunk_size, lens)
         return self.out_proj(self.whiten(self.balancer2(x)))
 
     def _gate(self, x: Tensor) -> Tensor:

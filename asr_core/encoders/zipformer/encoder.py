@@ -10,7 +10,7 @@ from asr_core.encoders.entries import expand_entries
 from asr_core.encoders.zipformer.layer import Zipformer2EncoderLayer
 from asr_core.encoders.zipformer.stack import DownsampledZipformer2Encoder, Zipformer2Encoder
 from asr_core.nn.bypass import SimpleDownsample
-from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask
+from asr_core.nn.masks import cached_mask, chunk_mask, make_pad_mask, may_be_padded
 from asr_core.nn.module_list import module_list
 from asr_core.nn.scaling import FloatLike, ScheduledFloat
 from asr_core.utils.errors import UserError
@@ -39,6 +39,9 @@ class Zipformer2(ChunkedEncoder):
       warmup_batches: batch count after which layers are rarely skipped.
       causal: use chunk-causal convolutions, so that the encoder can stream.
       chunk_size, left_context_frames: see :class:`~asr_core.encoders.chunked.ChunkedEncoder`.
+      mask_padding: the last frames of an utterance do not depend on how long the others of the
+        batch are: where the frame rate falls, its last frame fills its last group, and its last
+        chunk ends with it. In icefall's, padding and the longest utterance's end take their place.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Zipformer2(ChunkedEncoder):
         causal: bool = False,
         chunk_size: Ints = (-1,),
         left_context_frames: Ints = (-1,),
+        mask_padding: bool = True,
     ) -> None:
         super().__init__(causal, _as_tuple(chunk_size), _as_tuple(left_context_frames))
         if output_downsampling_factor != 2:
@@ -83,6 +87,7 @@ class Zipformer2(ChunkedEncoder):
             if unmasked > dim:
                 raise ValueError(f"encoder_unmasked_dim {unmasked} is larger than encoder_dim {dim}")
         self.pos_dim = pos_dim
+        self.mask_padding = mask_padding
         self.output_dim = max(self.encoder_dim)
         self.encoders = module_list(
             [self._make_stack(i, num_stacks, dropout, warmup_batches) for i in range(num_stacks)]
@@ -116,7 +121,9 @@ class Zipformer2(ChunkedEncoder):
             # more
             final_layerdrop_rate=0.035 * ds**0.5,
         )
-        return encoder if ds == 1 else DownsampledZipformer2Encoder(encoder, self.encoder_dim[i], ds)
+        if ds == 1:
+            return encoder
+        return DownsampledZipformer2Encoder(encoder, self.encoder_dim[i], ds, self.mask_padding)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tuple[Tensor, Tensor]:
         """Encode whole utterances.
@@ -144,14 +151,26 @@ class Zipformer2(ChunkedEncoder):
                 attn_mask = chunk_mask(x.size(0), chunk_size, left_chunks, x.device)
             if self.training:
                 feature_masks = self._draw_feature_masks(x)
+        lens = self._own_ends(x_lens.to(x.device), x.size(0), chunk_size)
         outputs: List[Tensor] = []
         for i, stack in enumerate(self.encoders):
             x = _to_width(x, self.encoder_dim[i])
-            x = stack(x, chunk_size, feature_masks[i], attn_mask, pad_mask)  # (T, N, C_i)
+            x = stack(x, chunk_size, feature_masks[i], attn_mask, pad_mask, lens)  # (T, N, C_i)
             outputs.append(x)
-        return self._output(outputs), (x_lens + 1) // 2, outputs
+        return self._output(outputs, pad_mask), (x_lens + 1) // 2, outputs
 
-    def _output(self, outputs: List[Tensor]) -> Tensor:
+    def _own_ends(self, x_lens: Tensor, num_frames: int, chunk_size: int) -> Optional[Tensor]:
+        """Return the lengths (N,) if convolutions must know where sequences end within a chunk of
+        ``chunk_size`` of ``num_frames`` frames; else None.
+        """
+        if not (self.mask_padding and self.causal):
+            return None
+        whole = chunk_size < 0 or chunk_size > num_frames
+        if not whole and self.training:
+            return None  # hardly a training utterance is shorter than a chunk; looking takes time
+        return x_lens if may_be_padded(x_lens, num_frames if whole else chunk_size) else None
+
+    def _output(self, outputs: List[Tensor], pad_mask: Optional[Tensor] = None) -> Tensor:
         """Join the stacks' outputs (T, N, C_i), at half the rate: (N, ceil(T / 2), output_dim).
 
         They are the last stack's channels, then those that only earlier, wider stacks have.
@@ -163,7 +182,7 @@ class Zipformer2(ChunkedEncoder):
                 pieces.append(outputs[i][..., width : self.encoder_dim[i]])
                 width = self.encoder_dim[i]
         x = torch.cat(pieces, dim=-1) if len(pieces) > 1 else pieces[0]
-        return self.downsample_output(x).transpose(0, 1)
+        return self.downsample_output(x, pad_mask if self.mask_padding else None).transpose(0, 1)
 
     def check_chunk(self, chunk_size: int, left_context_frames: int) -> int:
         """Return the chunks of left context that these settings give; -1 stands for all.
@@ -271,7 +290,8 @@ class Zipformer2(ChunkedEncoder):
         x = x.transpose(0, 1)  # (T, N, C)
         left_frames = self.left_context_frames[0]
         processed = states[-1]
-        mask = cached_mask(processed, left_frames, make_pad_mask(x_lens, x.size(0)))
+        pad_mask = make_pad_mask(x_lens, x.size(0))
+        mask = cached_mask(processed, left_frames, pad_mask)
         outputs: List[Tensor] = []
         new_states: List[Tensor] = []
         begin = 0
@@ -283,7 +303,7 @@ class Zipformer2(ChunkedEncoder):
             new_states += stack_states
             begin = end
         new_states.append(processed + x_lens.to(processed.dtype))
-        return self._output(outputs), (x_lens + 1) // 2, new_states
+        return self._output(outputs, pad_mask), (x_lens + 1) // 2, new_states
 
 
 def _as_tuple(value: Ints) -> Tuple[int, ...]:

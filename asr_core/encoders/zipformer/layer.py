@@ -118,6 +118,7 @@ class Zipformer2EncoderLayer(nn.Module):
         chunk_size: int = -1,
         mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
+        lens: Optional[Tensor] = None,
     ) -> Tensor:
         """Encode whole sequences.
 
@@ -127,6 +128,7 @@ class Zipformer2EncoderLayer(nn.Module):
           chunk_size: frames per chunk for the convolutions; -1 for all.
           mask: boolean, broadcasts with (N, T, T), True at keys that must not be seen.
           pad_mask: (N, T) boolean, True at padding.
+          lens: (N,) frames of sequences that may end before their chunk, or None.
 
         Returns:
           (T, N, C)
@@ -138,11 +140,11 @@ class Zipformer2EncoderLayer(nn.Module):
         keep = self._draw_keep_masks(x)
         x = _add(x, self.balancer_na(self.nonlin_attention(x, self._sometimes_uniform(first_head))), keep[0])
         x = _add(x, self.self_attn1(x, attn_weights), keep[0])
-        x = _add(x, self.conv_module1(x, pad_mask, chunk_size), keep[1])
+        x = _add(x, self.conv_module1(x, pad_mask, chunk_size, lens), keep[1])
         x = _add(x, self.balancer_ff2(self.feed_forward2(x)), keep[2])
         x = self.bypass_mid(x_orig, x)
         x = _add(x, self.self_attn2(x, attn_weights), keep[0])
-        x = _add(x, self.conv_module2(x, pad_mask, chunk_size), keep[3])
+        x = _add(x, self.conv_module2(x, pad_mask, chunk_size, lens), keep[3])
         x = _add(x, self.balancer_ff3(self.feed_forward3(x)), keep[4])
         x = self.norm(self.balancer1(x))
         x = self.bypass(x_orig, x)

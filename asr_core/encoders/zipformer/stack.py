@@ -48,6 +48,7 @@ class Zipformer2Encoder(nn.Module):
         feature_mask: Optional[Tensor] = None,
         attn_mask: Optional[Tensor] = None,
         pad_mask: Optional[Tensor] = None,
+        lens: Optional[Tensor] = None,
     ) -> Tensor:
         """Apply all layers to whole sequences.
 
@@ -57,6 +58,8 @@ class Zipformer2Encoder(nn.Module):
           feature_mask: (1, N, C) multiplied onto input and outputs, or None.
           attn_mask: (T, T) boolean, True at keys that must not be seen.
           pad_mask: (N, T) boolean, True at padding.
+          lens: (N,) frames of sequences that may end before their chunk, see
+            :class:`ChunkCausalDepthwiseConv1d`; or None.
 
         Returns:
           (T, N, C)
@@ -66,7 +69,7 @@ class Zipformer2Encoder(nn.Module):
         if feature_mask is not None:
             x = x * feature_mask
         for layer in self.layers:
-            x = layer(x, pos_emb, chunk_size, mask, pad_mask)
+            x = layer(x, pos_emb, chunk_size, mask, pad_mask, lens)
             if feature_mask is not None:
                 x = x * feature_mask
         return x
@@ -102,10 +105,14 @@ class DownsampledZipformer2Encoder(nn.Module):
       encoder: the stack.
       dim: its width.
       downsample: factor by which the rate is lower.
+      mask_padding: see :class:`~asr_core.encoders.zipformer.encoder.Zipformer2`.
     """
 
-    def __init__(self, encoder: Zipformer2Encoder, dim: int, downsample: int) -> None:
+    def __init__(
+        self, encoder: Zipformer2Encoder, dim: int, downsample: int, mask_padding: bool = True
+    ) -> None:
         super().__init__()
+        self.mask_padding = mask_padding
         self.downsample_factor = downsample
         self.downsample = SimpleDownsample(downsample)
         self.encoder = encoder
@@ -119,19 +126,22 @@ class DownsampledZipformer2Encoder(nn.Module):
         feature_mask: Optional[Tensor],
         attn_mask: Optional[Tensor],
         pad_mask: Optional[Tensor],
+        lens: Optional[Tensor],
     ) -> Tensor:
         """Encode x (T, N, C) as :meth:`Zipformer2Encoder.forward` does: (T, N, C).
 
-        Chunk size and masks are at the input's rate; ``feature_mask`` is constant in time.
+        Chunk size, masks and lengths are at the input's rate; ``feature_mask`` is constant in time.
         """
         ds = self.downsample_factor
         if attn_mask is not None:
             attn_mask = attn_mask[::ds, ::ds]
+        y = self.downsample(x, pad_mask if self.mask_padding else None)  # (ceil(T / ds), N, C)
         if pad_mask is not None:
             pad_mask = pad_mask[:, ::ds]
+        if lens is not None:
+            lens = (lens + ds - 1) // ds
         chunk_size = chunk_size // ds if chunk_size > 0 else -1
-        # (ceil(T / ds), N, C)
-        y = self.encoder(self.downsample(x), chunk_size, feature_mask, attn_mask, pad_mask)
+        y = self.encoder(y, chunk_size, feature_mask, attn_mask, pad_mask, lens)
         return self.out_combiner(x, self.upsample(y)[: x.size(0)])
 
     def streaming_forward(
@@ -143,7 +153,11 @@ class DownsampledZipformer2Encoder(nn.Module):
         rate.
         """
         ds = self.downsample_factor
+        pad_mask = mask[:, left_context_len:]
         y, new_states = self.encoder.streaming_forward(
-            self.downsample(x), states, left_context_len // ds, mask[:, ::ds]
+            self.downsample(x, pad_mask if self.mask_padding else None),
+            states,
+            left_context_len // ds,
+            mask[:, ::ds],
         )
         return self.out_combiner(x, self.upsample(y)[: x.size(0)]), new_states

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.nn.balancer import Balancer
+from asr_core.nn.masks import repeat_last_frame
 from asr_core.nn.scaling import ScaledLinear, limit_param_value
 from asr_core.ops.basic_norm import basic_norm, basic_norm_plain
 from asr_core.ops.limits import penalize_large
@@ -120,23 +121,6 @@ class CumulativeMean(nn.Module):
         )  # (T, N)
         mean = (x.cumsum(dim=0) + cached_avg * cached_len.unsqueeze(1)) / counts.unsqueeze(2)
         return self.proj(mean), cached_len + x.size(0), mean[-1]
-
-
-def repeat_last_frame(x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
-    """Replace the padding of x (T, N, C) by each sequence's last valid frame.
-
-    Args:
-      x: (T, N, C).
-      pad_mask: (N, T) boolean, True at padding; None without padding.
-
-    Returns:
-      (T, N, C)
-    """
-    if pad_mask is None:
-        return x
-    padded = pad_mask.transpose(0, 1).unsqueeze(2)
-    last = (x.size(0) - 1 - padded.long().sum(dim=0)).clamp(min=0)
-    return torch.where(padded, x.gather(0, last.unsqueeze(0).expand(1, x.size(1), x.size(2))), x)
 
 
 class AttentionDownsample(nn.Module):
