@@ -56,6 +56,7 @@ def _run(body: Callable[[], None]) -> None:
         raise
     except Exception as e:
         if isinstance(e, OSError) and e.errno in _DISK_FAULTS:
+            sys.unraisablehook = lambda _: None  # writers that are collected fail once more
             where = f": {e.filename}" if e.filename else ""
             report_error(UserError(f"{e.strerror}{where}; what was complete before remains"))
             sys.exit(1)
