@@ -26,7 +26,8 @@ from lhotse.augmentation import Resample
 from lhotse.utils import compute_num_samples
 from torch import Tensor
 
-from asr_core.data.channels import FIRST, pick_channel, silence_note
+from asr_core.data.channels import pick_channel, silence_note
+from asr_core.data.options import FIRST
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 

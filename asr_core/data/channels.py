@@ -1,25 +1,12 @@
-"""The channel of recordings that have several: the choice, and a warning if it is a silent one."""
-
-import io
-import logging
-from typing import TYPE_CHECKING, Set
+"""The channel of recordings that have several: the choice, and a note if it is a silent one."""
 
 import numpy as np
-import soundfile
-from lhotse import MonoCut, Recording
-from lhotse.utils import fastcopy
 
 from asr_core.data.options import FIRST, LOUDEST, MIX
 
-if TYPE_CHECKING:
-    from lhotse.cut import Cut
-
-# Where a cut's custom fields say how its channels become one, if no channel alone is meant.
-CUSTOM_FIELD = "channel_choice"
-_SILENT = 1e-3  # root mean square of silence at most: -60 dB
+SILENT = 1e-3  # root mean square of silence at most: -60 dB
 _HEARD = 1e-4  # and of a channel with sound at least: -80 dB, quiet speech ...
 _LOUDER = 30.0  # ... which is also so many times louder than the silent one: 30 dB
-_warned: Set[bool] = set()  # not empty when this process has warned
 
 
 def pick_channel(channels: np.ndarray, choice: str = FIRST) -> np.ndarray:
@@ -40,7 +27,7 @@ def channel_number(channels: np.ndarray, choice: str) -> int:
       ValueError: there is no such channel.
     """
     if choice == LOUDEST:
-        return max(range(len(channels)), key=lambda i: _level(channels[i]))
+        return max(range(len(channels)), key=lambda i: level_of(channels[i]))
     number = 0 if choice == FIRST else int(choice)
     if number >= len(channels):
         raise ValueError(f"no channel {number}; it has {len(channels)}, counted from 0")
@@ -51,89 +38,15 @@ def silence_note(channels: np.ndarray, chosen: np.ndarray) -> str:
     """Return what to say if the chosen samples are silent and another channel is not, else ""."""
     if len(channels) < 2:
         return ""
-    level = _level(chosen)
-    if level > _SILENT:
+    level = level_of(chosen)
+    if level > SILENT:
         return ""
-    others = [i for i, other in enumerate(channels) if _level(other) > max(_HEARD, _LOUDER * level)]
+    others = [i for i, other in enumerate(channels) if level_of(other) > max(_HEARD, _LOUDER * level)]
     if not others:
         return ""
     return f"its channel in use is silent, channel {others[0]} is not: give --channel {others[0]} or loudest"
 
 
-def _level(samples: np.ndarray) -> float:
+def level_of(samples: np.ndarray) -> float:
     """Return the root mean square of samples, 0 if there are none."""
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if samples.size else 0.0
-
-
-def load_samples(cut: "Cut", choice: str = FIRST) -> np.ndarray:
-    """Return the samples (num_samples,) float32 of a cut.
-
-    Args:
-      cut: with one channel of a recording, with several, or mixed of such.
-      choice: the channel; ``first`` is the cut's own first one, or what its custom field
-        :data:`CUSTOM_FIELD` says.
-
-    Raises:
-      ValueError: it has no audio, or no such channel.
-    """
-    tracks = getattr(cut, "tracks", None)
-    if tracks is None:
-        return _of_data_cut(cut, choice)
-    # the choice is about speech: noise has its own
-    choices = [choice if getattr(track.cut, "supervisions", None) else FIRST for track in tracks]
-    if any(_chosen(track.cut, c) != FIRST for track, c in zip(tracks, choices)):
-        one = [fastcopy(t, cut=_with_one_channel(t.cut, c)) for t, c in zip(tracks, choices)]
-        cut = fastcopy(cut, tracks=one)
-    return _checked(cut.load_audio())
-
-
-def _chosen(cut: "Cut", choice: str) -> str:
-    """Return the channel to take of a cut: FIRST where its own first one is meant."""
-    recording = getattr(cut, "recording", None)
-    if recording is None:  # padding, or features alone
-        return FIRST
-    if choice == FIRST:
-        choice = (cut.custom or {}).get(CUSTOM_FIELD, FIRST)
-    return FIRST if choice in (MIX, LOUDEST) and recording.num_channels == 1 else choice
-
-
-def _of_data_cut(cut: "Cut", choice: str) -> np.ndarray:
-    choice = _chosen(cut, choice)
-    if choice == FIRST:
-        samples = _checked(cut.load_audio())
-        if cut.recording.num_channels > 1 and _level(samples) <= _SILENT:
-            _warn_of_silence(cut, _all_channels(cut), samples)
-        return samples
-    channels = _all_channels(cut)
-    samples = pick_channel(channels, choice)
-    _warn_of_silence(cut, channels, samples)
-    return _checked(samples[None])
-
-
-def _all_channels(cut: "Cut") -> np.ndarray:
-    return cut.recording.load_audio(offset=cut.start, duration=cut.duration)
-
-
-def _checked(audio: np.ndarray) -> np.ndarray:
-    """Return the first channel of audio (num_channels, num_samples)."""
-    if audio is None or audio.size == 0:
-        raise ValueError("no audio")
-    return np.ascontiguousarray(audio[0], dtype=np.float32)
-
-
-def _with_one_channel(cut: "Cut", choice: str) -> "Cut":
-    """Return a cut whose recording, in memory, has the chosen channel alone."""
-    if _chosen(cut, choice) == FIRST:
-        return cut
-    wav = io.BytesIO()
-    soundfile.write(wav, _of_data_cut(cut, choice), cut.sampling_rate, format="WAV", subtype="FLOAT")
-    recording = Recording.from_bytes(wav.getvalue(), recording_id=cut.recording_id)
-    return MonoCut(cut.id, 0.0, cut.duration, 0, supervisions=cut.supervisions, recording=recording)
-
-
-def _warn_of_silence(cut: "Cut", channels: np.ndarray, samples: np.ndarray) -> None:
-    """Say it of the first such cut; a process that reads a corpus would say it of thousands."""
-    note = "" if _warned else silence_note(channels, samples)
-    if note:
-        _warned.add(True)
-        logging.warning("%s: %s; said of the first such cut only", cut.id, note)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
 from asr_core.data.batch import Batch, Supervisions
-from asr_core.data.channels import load_samples
+from asr_core.data.cut_audio import load_samples
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef, load_cut
 from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.filter import text_of

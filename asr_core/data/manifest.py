@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Optional
 
 from lhotse import AudioSource, CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-import asr_core.data.audio  # noqa: F401  (teaches lhotse's reader more kinds of files)
 import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
-from asr_core.data.channels import CUSTOM_FIELD
+from asr_core.data.cut_audio import CUSTOM_FIELD
 from asr_core.data.cut_refs import parse_cut
 from asr_core.data.manifest_lines import open_lines
 from asr_core.data.options import MIX

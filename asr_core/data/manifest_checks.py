@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Optional, Sequ
 
 import numpy as np
 
-from asr_core.data.channels import load_samples
+from asr_core.data.cut_audio import load_samples
 from asr_core.data.filter import text_of
 from asr_core.data.manifest import iterate_cuts
 from asr_core.data.read_errors import short_reason

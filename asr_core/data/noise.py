@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator, List, Sequence
 from lhotse import MonoCut, Recording, RecordingSet
 
 from asr_core.data.audio import read_audio
-from asr_core.data.channels import CUSTOM_FIELD
+from asr_core.data.cut_audio import CUSTOM_FIELD
 from asr_core.data.manifest import write_cuts
 from asr_core.data.options import FIRST, LOUDEST, MIX
 from asr_core.data.preparation_options import NoiseOptions

@@ -6,17 +6,22 @@ import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, NamedTuple
+from typing import TYPE_CHECKING, Dict, NamedTuple
 
 from lhotse.shar import SharWriter
 
+from asr_core.data.cut_audio import load_samples
 from asr_core.data.cut_summary import view_of_line
 from asr_core.data.manifest import cuts_of_span
 from asr_core.data.manifest_lines import count_lines, digest_of, open_lines
 from asr_core.data.open_cuts import shar_record, shar_started
 from asr_core.data.parallel import process_map
+from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, write_text_atomic
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
 _PATTERN = "{}.{:06d}.{}"
 
@@ -125,6 +130,18 @@ def _start_folder(folder: Path, settings: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def _unreadable(cut: "Cut", audio: bool) -> str:
+    """Return why the data of a cut cannot be read, or "": a shard must not get half of a cut."""
+    try:
+        if audio:
+            load_samples(cut)
+        elif cut.has_features:
+            cut.load_features()
+    except Exception as e:  # the readers raise many kinds; one bad file must not end the preparation
+        return short_reason(e)
+    return ""
+
+
 def _write_shard(job: _Job) -> int:
     """Write one shard next to the folder, then move it in, cuts last; return the number of cuts."""
     folder = Path(job.folder)
@@ -134,6 +151,10 @@ def _write_shard(job: _Job) -> int:
     cuts = list(cuts_of_span(job.source, job.first, job.last))
     with SharWriter(str(work), job.fields, shard_size=None, warn_unused_fields=False) as writer:
         for cut in cuts:
+            reason = _unreadable(cut, "recording" in job.fields)
+            if reason:
+                logging.warning("left out %s: %s", cut.id, reason)
+                continue
             writer.write(cut.drop_recording() if "recording" not in job.fields and cut.has_recording else cut)
     for field in job.fields:
         os.replace(work / f"{field}.tar", folder / _PATTERN.format(field, job.number, "tar"))

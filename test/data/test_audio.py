@@ -1,6 +1,8 @@
 """Audio files that are written in unusual ways, and parts of them as lhotse reads them."""
 
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ from recordings import tone
 
 from asr_core.bin import prepare_noise, prepare_tsv
 from asr_core.data.audio import duration_of, load_audio, read_audio, read_span
-from asr_core.data.channels import load_samples
 from asr_core.data.compute import compute_features
+from asr_core.data.cut_audio import load_samples
+from asr_core.data.manifest import make_cut, write_cuts
+from asr_core.data.open_cuts import open_shar
 from asr_core.data.options import FeatureOptions
+from asr_core.data.shar import write_shar
 
 RATE = 8000
 
@@ -53,6 +58,16 @@ def test_lhotse_reads_them_too(tmp_path):
     assert np.array_equal(load_samples(cut), whole[0, RATE // 2 : RATE * 3 // 2])
 
 
+@pytest.mark.parametrize("module", ["dataset", "manifest", "shar", "manifest_checks", "compute"])
+def test_whoever_reads_cuts_has_taught_lhotse(module):
+    code = f"""
+import asr_core.data.{module}
+from lhotse.audio.backend import get_current_audio_backend
+assert "PatientBackend" in [type(b).__name__ for b in get_current_audio_backend().backends]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_wav_without_a_size_is_read_to_its_end(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.stack([tone(0.5), tone(0.5, pitch=300)], 1), 16000)
@@ -80,6 +95,21 @@ def test_preparation_keeps_them_with_all_others(tmp_path):
     done = compute_features(source, target, FeatureOptions(), progress=False)
     assert done.cuts == 2 and not done.dropped
     assert [round(len(cut.load_features()) / 100) for cut in read_cuts(target)] == [2, 1]
+
+
+def test_shards_keep_them_without_what_nobody_can_read(tmp_path, caplog):
+    write_gsm(tmp_path / "gsm.wav")
+    soundfile.write(tmp_path / "cut.wav", tone(1.0), 16000)
+    cuts = [
+        make_cut("gsm", tmp_path / "gsm.wav", 2 * RATE, RATE, "a"),
+        make_cut("cut", tmp_path / "cut.wav", 16000, 16000, "b"),
+    ]
+    write_cuts(cuts, tmp_path / "cuts.jsonl.gz")
+    (tmp_path / "cut.wav").write_bytes(b"RIFF")
+    write_shar(tmp_path / "cuts.jsonl.gz", tmp_path / "shar", {"recording": "flac"})
+    (cut,) = open_shar(tmp_path / "shar")
+    assert cut.id == "gsm" and cut.load_audio().shape == (1, 2 * RATE)
+    assert "left out cut: unreadable" in caplog.text
 
 
 def test_noise_preparation_keeps_them_and_names_what_nobody_can_read(tmp_path, capsys):

@@ -7,13 +7,14 @@ from lhotse import CutSet, MonoCut, MultiCut, Recording
 from manifests import read_cuts
 from recordings import tone
 
-import asr_core.data.channels as channels
+import asr_core.data.cut_audio as cut_audio
 from asr_core.bin import prepare_noise, prepare_tsv
 from asr_core.bin.transcribe import add_arguments
 from asr_core.data.audio import load_audio
 from asr_core.data.augment import MixNoise
-from asr_core.data.channels import load_samples, pick_channel, silence_note
+from asr_core.data.channels import pick_channel, silence_note
 from asr_core.data.compute import compute_features
+from asr_core.data.cut_audio import load_samples
 from asr_core.data.dataset import make_loader, seeded
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.data.module import AsrDataModule
@@ -36,7 +37,7 @@ def stereo(tmp_path):
 @pytest.fixture
 def new_process(monkeypatch):
     """One that has warned of nothing."""
-    monkeypatch.setattr(channels, "_warned", set())
+    monkeypatch.setattr(cut_audio, "_warned", set())
 
 
 @pytest.mark.parametrize("choice", WANTED)
