@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.cli.program import program
+from asr_core.data.options import TrustOptions
 from asr_core.utils.options import option
 
 
 @dataclass
-class DescribeOptions:
+class DescribeOptions(TrustOptions):
     """Manifests to describe."""
 
     manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True)
@@ -18,7 +19,7 @@ class DescribeOptions:
 def _run(opts: DescribeOptions) -> None:
     from asr_core.data.manifest_checks import describe_manifests
 
-    describe_manifests(opts.manifests, opts.bpe_model)
+    describe_manifests(opts.manifests, opts.bpe_model, opts.allow_commands)
 
 
 main = program(DescribeOptions, __doc__, _run, log=False)

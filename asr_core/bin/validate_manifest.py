@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.cli.program import program
-from asr_core.data.options import EMPTY_TEXTS
+from asr_core.data.options import EMPTY_TEXTS, TrustOptions
 from asr_core.utils.options import option
 
 
 @dataclass
-class ValidateOptions:
+class ValidateOptions(TrustOptions):
     """Manifests to check."""
 
     manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True)
@@ -31,6 +31,7 @@ def _run(opts: ValidateOptions) -> None:
         read_data=opts.read_data,
         keep_empty=opts.empty_text == "keep",
         bpe_model=opts.bpe_model,
+        allow_commands=opts.allow_commands,
     )
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_core.cli.program import program
+from asr_core.data.options import TrustOptions
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 
 @dataclass
-class SharOptions:
+class SharOptions(TrustOptions):
     """Shar: cuts, data and output."""
 
     cuts: str = option("", "cut manifest, .jsonl.gz", needed=True)
@@ -42,7 +43,7 @@ def _run(opts: SharOptions) -> None:
     fields = shar_fields(
         opts.cuts, opts.data, features_format=opts.features_format, audio_format=opts.audio_format
     )
-    write_shar(Path(opts.cuts), Path(opts.shar_dir), fields, opts.shard_size, opts.nj)
+    write_shar(Path(opts.cuts), Path(opts.shar_dir), fields, opts.shard_size, opts.nj, opts.allow_commands)
 
 
 main = program(SharOptions, __doc__, _run)

@@ -9,7 +9,8 @@ from lhotse.dataset import CutConcatenate, CutMix, SpecAugment
 
 from asr_core.data.dataset import CutTransform, InputTransform
 from asr_core.data.gain import OF_FEATURES, SAMPLES, RandomGain
-from asr_core.data.open_cuts import manifest_places, open_manifest
+from asr_core.data.manifest import iterate_cuts
+from asr_core.data.open_cuts import manifest_places
 from asr_core.data.options import DataOptions
 from asr_core.data.spec_augment import AdaptiveSpecAugment
 from asr_core.utils.errors import UserError
@@ -77,7 +78,8 @@ def cut_transforms(opts: DataOptions) -> List[CutTransform]:
         transforms.append(JoinCuts(opts.duration_factor, opts.gap))
     path = noise_manifest(opts)
     if path is not None:
-        transforms.append(MixNoise(open_manifest(path).drop_supervisions().to_eager()))
+        noise = CutSet.from_cuts(iterate_cuts(path, opts.allow_commands))
+        transforms.append(MixNoise(noise.drop_supervisions().to_eager()))
     return transforms
 
 

@@ -67,6 +67,7 @@ class _Job:
       speed: playing speed.
       opts: the features to compute.
       channel: of recordings with several.
+      allow_commands: whether cuts may run programs when they are read.
     """
 
     source: str
@@ -78,6 +79,7 @@ class _Job:
     speed: float
     opts: FeatureOptions
     channel: str
+    allow_commands: bool
 
     def path(self, suffix: str) -> Path:
         """Return the path of the shard's file with this suffix."""
@@ -102,7 +104,7 @@ def compute_parts(opts: FbankOptions) -> None:
     client = dask_client(opts.dask_scheduler) if opts.dask_scheduler and waiting else None
     try:
         for part, target in waiting.items():
-            source = _source_of(Path(opts.src_dir), opts.prefix, part, target.name)
+            source = _source_of(Path(opts.src_dir), opts.prefix, part, target.name, opts.allow_commands)
             perturb = opts.perturb_speed and part.startswith("train")
             done = compute_features(
                 source,
@@ -112,6 +114,8 @@ def compute_parts(opts: FbankOptions) -> None:
                 speed_perturb=perturb,
                 client=client,
                 channel=opts.channel,
+                allow_commands=opts.allow_commands,
+                max_unreadable=opts.max_unreadable,
             )
             hours, dropped = done.seconds / 3600, len(done.dropped)
             logging.info(
@@ -122,11 +126,11 @@ def compute_parts(opts: FbankOptions) -> None:
             client.close()
 
 
-def _source_of(folder: Path, prefix: str, part: str, name: str) -> Path:
+def _source_of(folder: Path, prefix: str, part: str, name: str, allow_commands: bool) -> Path:
     """Return the manifest of cuts without features, creating it if necessary."""
     source = folder / name
     if not source.is_file() and (folder / f"{prefix}_recordings_{part}.jsonl.gz").is_file():
-        write_cuts(join_manifests(folder, prefix, part), source)
+        write_cuts(join_manifests(folder, prefix, part, allow_commands), source)
     return source
 
 
@@ -140,6 +144,8 @@ def compute_features(
     progress: bool = True,
     client: Optional["Client"] = None,
     channel: str = FIRST,
+    allow_commands: bool = False,
+    max_unreadable: float = 1.0,
 ) -> Computed:
     """Compute and store the features of the cuts in ``source``; list them in ``target``.
 
@@ -157,12 +163,15 @@ def compute_features(
       client: see :func:`~asr_core.data.parallel.process_map`; the cluster's machines must see the
         same files under the same names.
       channel: of recordings with several, see :func:`~asr_core.data.channels.load_samples`.
+      allow_commands: whether cuts may run programs when they are read.
+      max_unreadable: share of the cuts that may be unreadable.
 
     Returns:
       How many cuts have features, and those that were left out because their audio is unreadable.
 
     Raises:
-      UserError: ``source`` is missing or empty, or no audio at all could be read.
+      UserError: ``source`` is missing or empty, or too little audio could be read; the same
+        call tries that again.
     """
     if not source.is_file():
         raise UserError(f"no cut manifest {source}; run prepare.sh from stage 1")
@@ -173,16 +182,15 @@ def compute_features(
     recorded = target.parent / target.name.split(".")[0].replace("_cuts", "_feats")
     folder = recorded.resolve()
     _start_folder(folder, {**_settings(source, opts, speeds), "channel": channel})
-    jobs = _jobs(source, recorded, total, speeds, opts, channel)
+    jobs = _jobs(source, recorded, total, speeds, opts, channel, allow_commands)
     waiting = [job for job in jobs if not job.path(".json").is_file()]
     if len(waiting) < len(jobs):
         logging.info("%s: %d of %d shards were done before", target, len(jobs) - len(waiting), len(jobs))
     results = process_map(_compute_shard, waiting, min(nj, len(waiting)), client)
     _run(results, waiting, f"features {target.name}", progress)
     done = _collect(jobs)
-    if not done.cuts:
-        first_reason = done.dropped[0][1]
-        raise UserError(f"{source}: none of the {total} recordings could be read; the first: {first_reason}")
+    if not done.cuts or len(done.dropped) > max_unreadable * total * len(speeds):
+        _refuse_losses(jobs, done, source)
     form = describe_features(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
     write_text_atomic(folder / "features.json", json.dumps(form, indent=2) + "\n")
     _join_manifests(jobs, target)
@@ -191,6 +199,21 @@ def compute_features(
             job.path(suffix).unlink()
     (folder / "settings.json").unlink()
     return done
+
+
+def _refuse_losses(jobs: List[_Job], done: Computed, source: Path) -> None:
+    """Raise a UserError about unreadable recordings; the next call tries their shards again."""
+    for job in jobs:
+        if _record_of(job).dropped:
+            job.path(".json").unlink()
+    lost, number = len(done.dropped), done.cuts + len(done.dropped)
+    cut_id, reason = done.dropped[0]
+    what = "none" if not done.cuts else f"{number - lost}"
+    raise UserError(
+        f"{source}: {what} of the {number} recordings could be read; the first of the others, {cut_id}: "
+        f"{reason}. Are all disks and networks there? Then start the same command again, which reads these "
+        "anew; or allow more with --max-unreadable"
+    )
 
 
 def _settings(source: Path, opts: FeatureOptions, speeds: Tuple[float, ...]) -> Mapping[str, object]:
@@ -206,7 +229,13 @@ def _settings(source: Path, opts: FeatureOptions, speeds: Tuple[float, ...]) -> 
 
 
 def _jobs(
-    source: Path, recorded: Path, total: int, speeds: Tuple[float, ...], opts: FeatureOptions, channel: str
+    source: Path,
+    recorded: Path,
+    total: int,
+    speeds: Tuple[float, ...],
+    opts: FeatureOptions,
+    channel: str,
+    allow_commands: bool,
 ) -> List[_Job]:
     starts = [(speed, first) for speed in speeds for first in range(0, total, _SHARD_CUTS)]
     return [
@@ -220,6 +249,7 @@ def _jobs(
             speed=speed,
             opts=opts,
             channel=channel,
+            allow_commands=allow_commands,
         )
         for number, (speed, first) in enumerate(starts)
     ]
@@ -262,7 +292,7 @@ def _collect(jobs: List[_Job]) -> Computed:
     """Add up the records of all shards."""
     done = Computed()
     for job in jobs:
-        part = Computed(**json.loads(job.path(".json").read_text()))
+        part = _record_of(job)
         done.cuts += part.cuts
         done.seconds += part.seconds
         done.dropped += [(cut_id, reason) for cut_id, reason in part.dropped]
@@ -271,6 +301,10 @@ def _collect(jobs: List[_Job]) -> Computed:
     if len(done.dropped) > 5:
         logging.warning("... and %d more", len(done.dropped) - 5)
     return done
+
+
+def _record_of(job: _Job) -> Computed:
+    return Computed(**json.loads(job.path(".json").read_text()))
 
 
 def _compute_shard(job: _Job) -> int:
@@ -332,7 +366,7 @@ def _describe_matrix(cut: "Cut", matrix: "np.ndarray", kind: str, storage: str) 
 
 
 def _cuts_of(job: _Job) -> Iterator["Cut"]:
-    for cut in cuts_of_span(job.source, job.first, job.last):
+    for cut in cuts_of_span(job.source, job.first, job.last, job.allow_commands):
         if cut.sampling_rate != job.opts.sample_rate:
             cut = cut.resample(job.opts.sample_rate)
         yield at_speed(cut, job.speed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Optional, Tuple, Union
 from lhotse.serialization import decode_json_line, deserialize_item
 from lhotse.shar.utils import fill_shar_placeholder
 
+from asr_core.data.sources import check_sources
 from asr_core.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def _read_entry(path: str, position: int, cut_id: str) -> Optional[Union["Featur
     (name, data), (description, text) = members
     if description.endswith(".nometa"):
         return None
-    manifest = deserialize_item(decode_json_line(text.decode("utf-8")))
+    data_of = decode_json_line(text.decode("utf-8"))
+    check_sources(data_of)  # there are no commands in Shar
+    manifest = deserialize_item(data_of)
     fill_shar_placeholder(manifest, data=data, tarpath=name)
     return manifest
 

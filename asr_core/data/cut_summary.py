@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, List, Mapping, Optional
 
 from asr_core.data.cut_refs import LineRef
+from asr_core.data.sources import check_sources
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -51,14 +52,17 @@ def text_of(cut: CutSummary) -> str:
     return " ".join(str(s.text) for s in cut.supervisions if s.text).strip()
 
 
-def view_of_line(line: bytes, speed: float = 1.0) -> CutSummary:
+def view_of_line(line: bytes, speed: float = 1.0, allow_commands: bool = False) -> CutSummary:
     """Return the part of a cut in JSON that rules look at, if possible without building the cut.
 
     Raises:
       ValueError, KeyError, TypeError, AttributeError: the line is not a cut in JSON.
+      UserError: reading the cut could run a program, and that is not allowed.
     """
     data = json.loads(line)
-    if data.get("type") != "MonoCut":
+    cut_type = data.get("type")
+    check_sources(data, allow_commands)
+    if cut_type != "MonoCut":
         return summary_of(LineRef(line, speed).cut())
     return _summary_of_json(data, speed)
 

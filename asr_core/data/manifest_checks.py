@@ -111,7 +111,9 @@ def _spread(values: Sequence[float]) -> str:
     return f"mean {np.mean(values):.2f}, {percentiles}"
 
 
-def describe_manifests(paths: Sequence[PathLike], bpe_model: PathLike = "") -> None:
+def describe_manifests(
+    paths: Sequence[PathLike], bpe_model: PathLike = "", allow_commands: bool = False
+) -> None:
     """Print the statistics of manifests; count the tokens of ``bpe_model``, too, if it is given.
 
     Raises:
@@ -119,11 +121,16 @@ def describe_manifests(paths: Sequence[PathLike], bpe_model: PathLike = "") -> N
     """
     tokenizer = Tokenizer.load(bpe_model) if bpe_model else None
     for path in paths:
-        print(f"{path}\n{describe_cuts(iterate_cuts(path), tokenizer)}\n", flush=True)
+        print(f"{path}\n{describe_cuts(iterate_cuts(path, allow_commands), tokenizer)}\n", flush=True)
 
 
 def validate_manifests(
-    paths: Sequence[PathLike], *, read_data: bool = False, keep_empty: bool = False, bpe_model: PathLike = ""
+    paths: Sequence[PathLike],
+    *,
+    read_data: bool = False,
+    keep_empty: bool = False,
+    bpe_model: PathLike = "",
+    allow_commands: bool = False,
 ) -> None:
     """Check manifests and log their problems.
 
@@ -133,17 +140,17 @@ def validate_manifests(
       UserError: a manifest is missing, damaged or empty, or has problems.
     """
     for path in paths:
-        _validate(path, read_data, keep_empty)
+        _validate(path, read_data, keep_empty, allow_commands)
         if bpe_model:
-            describe_manifests([path], bpe_model)
+            describe_manifests([path], bpe_model, allow_commands)
 
 
-def _validate(path: PathLike, read_data: bool, keep_empty: bool) -> None:
+def _validate(path: PathLike, read_data: bool, keep_empty: bool, allow_commands: bool) -> None:
     number = 0
 
     def counted() -> Iterator["Cut"]:
         nonlocal number
-        for cut in iterate_cuts(path):
+        for cut in iterate_cuts(path, allow_commands):
             number += 1
             yield cut
 

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, List, Sequence
 
-from lhotse import MonoCut, Recording, RecordingSet
+from lhotse import MonoCut, Recording
 
 from asr_core.data.audio import read_audio
 from asr_core.data.cut_audio import CUSTOM_FIELD
-from asr_core.data.manifest import write_cuts
+from asr_core.data.manifest import iterate_recordings, write_cuts
 from asr_core.data.options import FIRST, LOUDEST, MIX
 from asr_core.data.preparation_options import NoiseOptions
 from asr_core.data.read_errors import short_reason
@@ -50,7 +50,7 @@ def noise_windows(recordings: Iterable[Recording], opts: NoiseOptions) -> List["
     return cuts
 
 
-def listed_recordings(manifests: Sequence[PathLike]) -> Iterator[Recording]:
+def listed_recordings(manifests: Sequence[PathLike], allow_commands: bool = False) -> Iterator[Recording]:
     """Yield the recordings of manifests.
 
     Raises:
@@ -59,7 +59,7 @@ def listed_recordings(manifests: Sequence[PathLike]) -> Iterator[Recording]:
     for path in manifests:
         if not Path(path).is_file():
             raise UserError(f"no such manifest of noise: {path}; run prepare.sh from stage 2")
-        yield from RecordingSet.from_file(path)
+        yield from iterate_recordings(path, allow_commands)
 
 
 def found_recordings(folder: PathLike) -> Iterator[Recording]:
@@ -88,7 +88,10 @@ def write_noise_cuts(opts: NoiseOptions) -> None:
     Raises:
       UserError: the folder or a manifest is missing, or there is no usable noise in it.
     """
-    found = listed_recordings(opts.recordings) if opts.recordings else found_recordings(opts.noise_dir)
+    if opts.recordings:
+        found = listed_recordings(opts.recordings, opts.allow_commands)
+    else:
+        found = found_recordings(opts.noise_dir)
     cuts = noise_windows(found, opts)
     if not cuts:
         source = ", ".join(opts.recordings) or opts.noise_dir

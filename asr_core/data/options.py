@@ -34,13 +34,19 @@ def channel_option() -> str:
 
 @dataclass
 class TrustOptions:
-    """Manifests: which are trusted, and how much of them may be missing."""
+    """Manifests: whether they may run programs."""
 
     allow_commands: bool = option(
         False,
         "read manifests whose recordings or features come from commands, URLs or pickles; 0: refuse them, "
         "because whoever wrote the manifest could run anything",
     )
+
+
+@dataclass
+class UnreadableOptions:
+    """Unreadable cuts: how many are accepted."""
+
     max_unreadable: float = option(
         0.05,
         "share of the cuts that may turn out to be unreadable; above it, disks or networks are the likelier "
@@ -51,7 +57,7 @@ class TrustOptions:
 
 
 @dataclass
-class ReadingOptions(TrustOptions):
+class ReadingOptions(UnreadableOptions, TrustOptions):
     """Data: where the cuts are and in which form they are read."""
 
     manifest_dir: str = option("data/fbank", "folder of the cut manifests, <prefix>_cuts_<part>.jsonl.gz")

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
-from asr_core.data.options import EMPTY_TEXTS, FeatureOptions, channel_option
+from asr_core.data.options import EMPTY_TEXTS, FeatureOptions, TrustOptions, UnreadableOptions, channel_option
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 
 @dataclass
-class FbankOptions(FeatureOptions):
+class FbankOptions(FeatureOptions, UnreadableOptions, TrustOptions):
     """Features: kind, input, output and workers."""
 
     src_dir: str = option(
@@ -34,7 +34,7 @@ class FbankOptions(FeatureOptions):
 
 
 @dataclass
-class NoiseOptions:
+class NoiseOptions(TrustOptions):
     """Noise: recordings, windows and output."""
 
     noise_dir: str = option("", "folder of recordings, searched with all its subfolders")

@@ -35,6 +35,7 @@ class _Job(NamedTuple):
     first: int
     last: int
     fields: Dict[str, str]
+    allow_commands: bool
 
     @property
     def target(self) -> Path:
@@ -61,12 +62,17 @@ def shar_fields(
     if not data:
         with open_lines(source) as lines:
             first = next(iter(lines), None)
-        data = "features" if first and view_of_line(first).has_features else "audio"
+        data = "features" if first and view_of_line(first, allow_commands=True).has_features else "audio"
     return {"features": features_format} if data == "features" else {"recording": audio_format}
 
 
 def write_shar(
-    source: Path, folder: Path, fields: Dict[str, str], shard_size: int = 1000, nj: int = 1
+    source: Path,
+    folder: Path,
+    fields: Dict[str, str],
+    shard_size: int = 1000,
+    nj: int = 1,
+    allow_commands: bool = False,
 ) -> int:
     """Write the cuts of a manifest and their data as Shar, by several processes.
 
@@ -80,6 +86,7 @@ def write_shar(
         ``{"features": "numpy"}``.
       shard_size: cuts in a shard.
       nj: number of processes.
+      allow_commands: whether cuts may run programs when they are read.
 
     Returns:
       The number of shards.
@@ -94,7 +101,7 @@ def write_shar(
     settings = json.dumps({"source": digest_of(source), "fields": fields, "shard_size": shard_size})
     starts = range(0, total, shard_size)
     jobs = [
-        _Job(str(source), str(folder), n, first, min(first + shard_size, total), fields)
+        _Job(str(source), str(folder), n, first, min(first + shard_size, total), fields, allow_commands)
         for n, first in enumerate(starts)
     ]
     record = shar_record(folder)
@@ -148,7 +155,7 @@ def _write_shard(job: _Job) -> int:
     work = folder.parent / f".{folder.name}-{job.number:06d}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    cuts = list(cuts_of_span(job.source, job.first, job.last))
+    cuts = list(cuts_of_span(job.source, job.first, job.last, job.allow_commands))
     with SharWriter(str(work), job.fields, shard_size=None, warn_unused_fields=False) as writer:
         for cut in cuts:
             reason = _unreadable(cut, "recording" in job.fields)

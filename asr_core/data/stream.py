@@ -19,6 +19,8 @@ from asr_core.data.cut_refs import CutRef, LineRef, SharRef, at_speed
 from asr_core.data.cut_summary import CutSummary, summary_of, view_of_line
 from asr_core.data.filter import DUPLICATE, CutFilter
 from asr_core.data.manifest_lines import NOT_A_CUT, not_a_cut, open_lines
+from asr_core.data.sources import check_sources
+from asr_core.utils.errors import UserError
 
 _CHUNK = 512  # cuts that are tokenized together: enough for SentencePiece to work at full speed
 _DROPPED = -1.0  # replaces the duration of a cut that cannot be used
@@ -60,6 +62,7 @@ class _Indexed(CutStream):
         self.keep = keep
         self._durations: "Optional[array[float]]" = None
         self._tokens = 0
+        self._allow_commands = keep is not None and keep.opts.allow_commands
 
     @property
     def tokens(self) -> int:
@@ -135,9 +138,11 @@ class LineStream(_Indexed):
         if not isinstance(ref, (LineRef, SharRef)):
             return summary_of(ref)
         try:
-            return view_of_line(ref.line, ref.speed)
+            return view_of_line(ref.line, ref.speed, self._allow_commands)
         except NOT_A_CUT as e:
             raise not_a_cut(self.path, number, ref.line, e) from e
+        except UserError as e:
+            raise UserError(f"{self.path}:{number}: {e}") from e
 
     def with_speed(self, speed: float) -> "LineStream":
         """See :class:`CutStream`."""
@@ -156,6 +161,7 @@ class CutsStream(_Indexed):
 
     def _view(self, ref: CutRef, number: int) -> CutSummary:
         assert not isinstance(ref, (LineRef, SharRef)), "these are cuts"
+        check_sources(ref.to_dict(), self._allow_commands)
         return summary_of(ref)
 
     def with_speed(self, speed: float) -> "CutsStream":

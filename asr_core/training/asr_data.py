@@ -123,7 +123,8 @@ def _recording(cut: object) -> Optional[str]:
 def sizes_of(refs: Sequence[CutRef]) -> Dict[str, float]:
     """Return the sizes of a batch in several respects, by name; no audio is loaded."""
     views = [
-        view_of_line(ref.line, ref.speed) if isinstance(ref, (LineRef, SharRef)) else ref for ref in refs
+        view_of_line(ref.line, ref.speed, allow_commands=True) if isinstance(ref, (LineRef, SharRef)) else ref
+        for ref in refs
     ]
     durations = [view.duration for view in views]
     return {

@@ -28,7 +28,7 @@ import math
 from typing import Any, Collection, Dict, Mapping, Tuple
 
 from asr_core.data.filter import FrameNeeds
-from asr_core.models.options import ModelOptions, options_of
+from asr_core.models.options import CommonModelOptions, options_of
 from asr_core.training.loss_options import LossOptions
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import flag, from_params
@@ -72,7 +72,7 @@ def check_heads(params: Mapping[str, Any]) -> None:
             )
 
 
-def frame_needs(model: ModelOptions, opts: LossOptions) -> FrameNeeds:
+def frame_needs(model: CommonModelOptions, opts: LossOptions) -> FrameNeeds:
     """Return how many encoder frames the losses of a model need for a transcript.
 
     CTC emits at most one token a frame, and a blank between equal ones. The lattice of a regular

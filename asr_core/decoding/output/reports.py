@@ -30,7 +30,8 @@ def write_reports(opts: ReportOptions) -> None:
         raise UserError(
             f"--out is for one report, there are {len(paths)} results; leave it out, or name one file"
         )
-    cuts = {cut.id: Decoded.of_cut(cut, {}) for cut in iterate_cuts(opts.cuts)} if opts.cuts else {}
+    found = iterate_cuts(opts.cuts, allow_commands=True) if opts.cuts else ()  # only files are played
+    cuts = {cut.id: Decoded.of_cut(cut, {}) for cut in found}
     for path in paths:
         print(_write(path, cuts, opts))
 
