@@ -272,12 +272,15 @@ def _start_folder(folder: Path, settings: Mapping[str, object]) -> None:
     text = json.dumps(settings)
     if record.is_file() and record.read_text() == text:
         return
-    others = [path.name for path in folder.glob("*") if path.suffix not in _SUFFIXES]
+    ours = record.is_file() or (folder / "features.json").is_file()
+    found = sorted(folder.glob("*"))
+    others = [path.name for path in found if not (ours and path.suffix in _SUFFIXES and path.is_file())]
     if others:
         raise UserError(
             f"{folder} has features of another program ({others[0]}) but no manifest: move the folder away"
         )
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in found:
+        path.unlink()
     write_text_atomic(record, text)
 
 

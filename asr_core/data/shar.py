@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from asr_core.utils.files import PathLike, write_text_atomic
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
+_SHARD = re.compile(r"\w+\.\d{6}\.(tar|jsonl\.gz)")  # names of shards
 _PATTERN = "{}.{:06d}.{}"
 
 
@@ -126,12 +128,15 @@ def _start_folder(folder: Path, settings: str) -> None:
     record, started = shar_record(folder), shar_started(folder)
     if not started.is_file() or started.read_text() != settings:
         ours = started.is_file() or record.is_file()
-        if not ours and folder.is_dir() and any(folder.iterdir()):
-            raise UserError(
-                f"{folder} is not empty, and holds no Shar of this program: name another folder, "
-                f"e.g. {folder / 'train'}"
-            )
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            others = [path for path in folder.iterdir() if not (ours and _SHARD.fullmatch(path.name))]
+            if others:
+                raise UserError(
+                    f"{folder} holds what this program did not write, e.g. {others[0].name}: name another "
+                    f"folder, e.g. {folder / 'train'}"
+                )
+            for path in folder.iterdir():
+                path.unlink()
         record.unlink(missing_ok=True)
         write_text_atomic(started, settings)
     folder.mkdir(parents=True, exist_ok=True)

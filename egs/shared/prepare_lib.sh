@@ -16,9 +16,9 @@ fail() {
 }
 
 # parse_options ARGUMENT...: set a variable for each option --name VALUE or --name=VALUE that help_message lists;
-# dashes become underscores.
+# dashes become underscores. An empty value is accepted only where the default is empty: of a folder it would mean /.
 parse_options() {
-  local option name value
+  local option name value variable
   while [ $# -gt 0 ]; do
     option=$1
     shift
@@ -51,7 +51,12 @@ parse_options() {
       echo "$0: unknown option --$name; see --help for all options" >&2
       exit 2
     fi
-    printf -v "${name//-/_}" '%s' "$value"
+    variable=${name//-/_}
+    if [ -z "$value" ] && [ -n "${!variable}" ]; then
+      echo "$0: --$name must not be empty; leave it out for '${!variable}'" >&2
+      exit 2
+    fi
+    printf -v "$variable" '%s' "$value"
   done
   local number
   for number in stage stop_stage nj; do
@@ -96,7 +101,8 @@ yes_or_no() {
 # is_done MARKER SETTINGS [PATH...]: succeed if a step has been completed with these settings and PATH... exist.
 # An empty marker, as icefall's scripts leave it, counts as completed. Otherwise note that the step has started. If
 # an earlier run had other settings, remove its PATH...; keep them after an interrupted run with the same
-# settings, and also if there is no marker, because then they come from elsewhere.
+# settings, and also if there is no marker, because then they come from elsewhere. MARKER.made lists what was not
+# there when the step started; nothing else is ever removed.
 is_done() {
   local marker=$1 settings=$2 earlier=$2 path complete=1
   shift 2
@@ -111,11 +117,31 @@ is_done() {
   [ ! -s "$marker" ] || earlier=$(cat "$marker")
   [ ! -f "$marker.started" ] || earlier=$(cat "$marker.started")
   if [ "$earlier" != "$settings" ]; then
+    remove_made "$marker" "$@"
     rm -f "$marker"
-    [ $# -eq 0 ] || rm -rf -- "$@"
   fi
+  for path; do
+    [ -e "$path" ] || echo "$path" >> "$marker.made"
+  done
   echo "$settings" > "$marker.started"
   return 1
+}
+
+# remove_made MARKER PATH...: remove those PATH that exist; fail, without removing any, if a step did not make one.
+remove_made() {
+  local marker=$1 path line known
+  shift
+  for path; do
+    [ -e "$path" ] || [ -L "$path" ] || continue
+    known=0
+    while read -r line; do
+      # a line may be a pattern, of files that were not there yet
+      # shellcheck disable=SC2053
+      [ "$path" != "$line" ] && [[ $path != $line ]] || known=1
+    done < <(cat "$marker.made" 2> /dev/null)
+    [ $known = 1 ] || fail "$path was made with other settings, or not by this script: remove it yourself, or give another folder"
+  done
+  [ $# -eq 0 ] || rm -rf -- "$@"
 }
 
 # mark_done MARKER SETTINGS: note that a step is complete; call it last.

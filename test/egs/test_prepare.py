@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,12 +16,12 @@ from manifests import read_cuts
 EGS = Path(__file__).resolve().parents[2] / "egs"
 
 
-def prepare(recipe, *arguments, status=0):
+def prepare(recipe, *arguments, status=0, egs=EGS):
     """Run a recipe's prepare.sh with this interpreter; returns what it printed."""
     env = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(EGS.parent), "OMP_NUM_THREADS": "1"}
     command = ["bash", "./prepare.sh", *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=EGS / recipe / "ASR", env=env, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=egs / recipe / "ASR", env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -240,3 +241,78 @@ def test_custom(tmp_path):
     assert [c.supervisions[0].text for c in cuts] == [f"word number {i}" for i in range(4)]
     assert cuts[0].load_features().shape == (100, 80)
     assert len(read_cuts(tmp_path / "d" / "fbank" / "musan_cuts.jsonl.gz")) == 4
+
+
+def in_shell(folder, text):
+    """Run shell text with the shared functions in ``folder``; returns its status and what it printed."""
+    command = ["bash", "-euo", "pipefail", "-c", f'. "{EGS}/shared/prepare_lib.sh"\n{text}']
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_empty_folder_is_refused_and_an_option_that_is_empty_by_default_is_not():
+    for option in ("--data-dir=", "--dl-dir="):
+        told = prepare("digits", option, status=2)
+        assert f"{option[:-1]} must not be empty" in told and told.count("\n") == 1
+    assert "unknown corpus 'x'" in prepare("digits", "--num-valid=", "--corpus", "x", status=1)
+
+
+def test_only_what_a_step_made_is_ever_removed(tmp_path):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "precious").touch()
+    step = 'is_done meta/.x.done "$settings" foreign made files_* || { mkdir -p made; touch files_1 foreign/more; }\n'
+    first, second = (f"settings={n}\n{step}" for n in (1, 2))
+    assert in_shell(tmp_path, f"{first}mark_done meta/.x.done 1")[0] == 0
+    assert "already done" in in_shell(tmp_path, first)[1]
+    status, told = in_shell(tmp_path, second)
+    assert status == 1 and "foreign was made with other settings, or not by this script" in told
+    assert (tmp_path / "foreign" / "precious").exists() and (tmp_path / "made").is_dir()
+    (tmp_path / "foreign").rename(tmp_path / "elsewhere")
+    (tmp_path / "made" / "old").touch()
+    (tmp_path / "files_1").write_text("old")
+    assert in_shell(tmp_path, f"mkdir foreign\n{second}")[0] == 1  # another one of the same name
+    (tmp_path / "foreign").rmdir()
+    assert in_shell(tmp_path, f"{second.replace('foreign/more', 'files_2')}")[0] == 0
+    assert not (tmp_path / "made" / "old").exists() and (tmp_path / "files_1").read_text() == ""
+
+
+def test_a_marker_of_an_earlier_version_removes_nothing(tmp_path):
+    (tmp_path / "synth").mkdir()
+    (tmp_path / ".x.done").write_text("1\n")
+    status, told = in_shell(tmp_path, "is_done .x.done 2 synth")
+    assert (
+        status == 1 and "error: synth was made with other settings" in told and (tmp_path / "synth").is_dir()
+    )
+
+
+def test_paths_may_have_spaces(tmp_path):
+    copy = tmp_path / "a tree"
+    shutil.copytree(
+        EGS, copy / "egs", ignore=shutil.ignore_patterns("data", "download", "exp*", "__pycache__")
+    )
+    lists = tmp_path / "my lists"
+    lists.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("train set", "valid set"):
+        soundfile.write(lists / f"{name}.wav", 0.1 * rng.standard_normal(16000), 16000)
+        (lists / f"{name}.tsv").write_text(f"{name}.wav\tone two\n")
+    told = prepare(
+        "custom",
+        *(
+            "--train",
+            lists / "train set.tsv",
+            "--valid",
+            lists / "valid set.tsv",
+            "--data-dir",
+            tmp_path / "my data",
+        ),
+        *("--noise-dir", lists, "--model-type", "char"),
+        egs=copy / "egs",
+    )
+    assert "Done." in told and (tmp_path / "my data" / "fbank" / "musan_cuts.jsonl.gz").is_file()
+    archives = tmp_path / "my archives"
+    archives.mkdir()
+    with tarfile.open(archives / "waves_yesno.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("other"), io.BytesIO())
+    told = prepare("yesno", "--dl-dir", archives, "--data-dir", tmp_path / "y y", status=1, egs=copy / "egs")
+    assert f"{archives}/waves_yesno.tar.gz is damaged or has no folder waves_yesno" in told

@@ -27,7 +27,7 @@ help_message="Usage: ./run.sh [options]     (in egs/digits/ASR)
 Stages: 0 prepare  1 train  2 decode whole utterances  3 decode streaming  4 export  5 transcribe  6 summary"
 
 # shellcheck source=../../shared/prepare_lib.sh
-. ../../shared/prepare_lib.sh
+. "$(dirname "$0")/../../shared/prepare_lib.sh"
 parse_options "$@"
 
 prepare_args=(--corpus "$corpus" --nj "$nj" --num-train 3000)

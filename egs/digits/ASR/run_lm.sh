@@ -66,8 +66,8 @@ if in_stage 2 "lexicon, n-grams, graphs"; then
   cp "$lm/G_2_gram.fst.txt" "$lm/G_4_gram.fst.txt" # the file that lattices are rescored with
   "$python" -m asr_core.bin.ngram_perplexity --lm "$lm/2gram.arpa" --text "$lm/valid.txt"
   "$python" -m asr_core.bin.compile_lg --lang-dir "$lang" --lm "$lm/G_2_gram.fst.txt"
-  rm -rf "$unigram"
-  cp -r "$lang" "$unigram"
+  mkdir -p "$unigram"
+  cp -r "$lang/." "$unigram"
   "$python" -m asr_core.bin.compile_hlg --lang-dir "$lang" --lm "$lm/G_2_gram.fst.txt"
   "$python" -m asr_core.bin.compile_hlg --lang-dir "$unigram" --lm "$lm/G_1_gram.fst.txt"
   # LODR subtracts what the acoustic model has learnt about token sequences: here, random digits
