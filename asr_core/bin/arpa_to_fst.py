@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -10,13 +11,16 @@ from asr_core.utils.options import option
 class ArpaToFstOptions:
     """Model, symbols and output."""
 
-    arpa: str = option("", "language model in ARPA format, .gz or plain", needed=True)
+    arpa: str = option("", "language model in ARPA format, .gz or plain", needed=True, path=PathKind.FILE)
     symbols: str = option(
         "",
         "words.txt or tokens.txt with the disambiguation symbol; n-grams with other words are left out",
         needed=True,
+        path=PathKind.FILE,
     )
-    output: str = option("", "the text to write, e.g. data/lm/G_3_gram.fst.txt", needed=True)
+    output: str = option(
+        "", "the text to write, e.g. data/lm/G_3_gram.fst.txt", needed=True, path=PathKind.OUTPUT
+    )
     max_order: int = option(0, "leave out longer n-grams; 0: none", at_least=0)
     disambig_symbol: str = option("#0", "the symbol on back-off arcs")
 

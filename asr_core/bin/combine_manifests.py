@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -12,8 +13,10 @@ from asr_core.utils.options import option
 class CombineOptions:
     """Joining: inputs, output and order."""
 
-    manifests: Tuple[str, ...] = option((), "manifests to join, .jsonl.gz", positional=True)
-    output: str = option("", "manifest to write, .jsonl.gz", needed=True)
+    manifests: Tuple[str, ...] = option(
+        (), "manifests to join, .jsonl.gz", positional=True, path=PathKind.FILE
+    )
+    output: str = option("", "manifest to write, .jsonl.gz", needed=True, path=PathKind.OUTPUT)
     shuffle: bool = option(False, "shuffle the lines")
     seed: int = option(42, "seed of the order", at_least=0)
 

@@ -6,6 +6,7 @@ fast_beam_search_LG decodes with it. Needs kaldifst.
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -14,12 +15,14 @@ class CompileLgOptions:
     """Composition: inputs and output."""
 
     lang_dir: str = option(
-        "data/lang_bpe_500", "has L_disambig.fst.txt, tokens.txt and words.txt; the graph goes there too"
+        "data/lang_bpe_500",
+        "has L_disambig.fst.txt, tokens.txt and words.txt; the graph goes there too",
+        path=PathKind.FOLDER,
     )
     lm: str = option(
         "G_3_gram", "the grammar: a file in OpenFst text, or its name without .fst.txt in --lm-dir"
     )
-    lm_dir: str = option("data/lm", "folder of grammars")
+    lm_dir: str = option("data/lm", "folder of grammars", path=PathKind.FOLDER)
 
 
 def _run(opts: CompileLgOptions) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -10,10 +11,12 @@ from asr_core.utils.options import option
 class ConvertOptions:
     """Lexicon, text and output."""
 
-    lexicon: str = option("", "lexicon: lines of a word and its tokens", needed=True)
-    transcript: str = option("", "text, one sentence a line, words separated by spaces", needed=True)
+    lexicon: str = option("", "lexicon: lines of a word and its tokens", needed=True, path=PathKind.FILE)
+    transcript: str = option(
+        "", "text, one sentence a line, words separated by spaces", needed=True, path=PathKind.FILE
+    )
     oov: str = option("<UNK>", "the lexicon's word that stands for words it does not have")
-    output: str = option("", "the file to write; by default standard output")
+    output: str = option("", "the file to write; by default standard output", path=PathKind.OUTPUT)
 
 
 def _run(opts: ConvertOptions) -> None:

@@ -5,6 +5,7 @@ from typing import Tuple
 
 from asr_core.cli.program import program
 from asr_core.data.options import TrustOptions
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -12,8 +13,8 @@ from asr_core.utils.options import option
 class DescribeOptions(TrustOptions):
     """Manifests to describe."""
 
-    manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True)
-    bpe_model: str = option("", "count the tokens of this tokenizer too")
+    manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True, path=PathKind.EITHER)
+    bpe_model: str = option("", "count the tokens of this tokenizer too", path=PathKind.EITHER)
 
 
 def _run(opts: DescribeOptions) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -11,7 +12,7 @@ class DownloadOptions:
     """Download: URL and target."""
 
     url: str = option("", "address of the file", needed=True)
-    output: str = option("", "path to write", needed=True)
+    output: str = option("", "path to write", needed=True, path=PathKind.OUTPUT)
     gunzip: bool = option(
         False, "the file is compressed by gzip: write its content; <output>.gz is used if it exists"
     )

@@ -5,6 +5,7 @@ from typing import Optional, Sequence
 
 from asr_core.cli.program import parse_and_run
 from asr_core.lm.options import LmOptions
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -13,11 +14,13 @@ class LmPerplexityOptions:
     """Model and data."""
 
     lm_type: str = option("rnn", "kind of model", choices=("rnn", "transformer"))
-    exp_dir: str = option("rnn_lm/exp", "folder of the checkpoints")
+    exp_dir: str = option("rnn_lm/exp", "folder of the checkpoints", path=PathKind.FOLDER)
     epoch: int = option(30, "use epoch-<epoch>.pt", at_least=0)
     avg: int = option(1, "average the weights of this many epochs, up to --epoch", at_least=1)
     lm_data: str = option(
-        "data/lm_training_bpe_500/sorted_lm_data-test.pt", "the text in tokens, as prepare_lm_data makes it"
+        "data/lm_training_bpe_500/sorted_lm_data-test.pt",
+        "the text in tokens, as prepare_lm_data makes it",
+        path=PathKind.FILE,
     )
     batch_size: int = option(400, "sentences at once", at_least=1)
     device: str = option(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -21,9 +22,14 @@ class KneserNeyOptions:
         "text, one sentence a line, words separated by spaces; .gz or plain",
         aliases=("-text",),
         needed=True,
+        path=PathKind.FILE,
     )
     lm: str = option(
-        "", "the ARPA file to write; compressed if it ends in .gz", aliases=("-lm",), needed=True
+        "",
+        "the ARPA file to write; compressed if it ends in .gz",
+        aliases=("-lm",),
+        needed=True,
+        path=PathKind.OUTPUT,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -10,8 +11,10 @@ from asr_core.utils.options import option
 class PerplexityOptions:
     """Model and text."""
 
-    lm: str = option("", "language model in ARPA format, .gz or plain", needed=True)
-    text: str = option("", "text, one sentence a line, words separated by spaces", needed=True)
+    lm: str = option("", "language model in ARPA format, .gz or plain", needed=True, path=PathKind.FILE)
+    text: str = option(
+        "", "text, one sentence a line, words separated by spaces", needed=True, path=PathKind.FILE
+    )
 
 
 def _run(opts: PerplexityOptions) -> None:

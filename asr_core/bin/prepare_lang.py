@@ -8,6 +8,7 @@ L.pt and L_disambig.pt are written only where k2 is installed.
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -20,6 +21,7 @@ class LangOptions:
         "folder with lexicon.txt (lines of a word and its phones); the output goes there, "
         "e.g. data/lang_phone",
         needed=True,
+        path=PathKind.FOLDER,
     )
     silence: str = option("SIL", "the phone of optional silence; '' for no silence between words")
 

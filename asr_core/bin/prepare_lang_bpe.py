@@ -8,6 +8,7 @@ graph objects L.pt and L_disambig.pt are written only where k2 is installed.
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -19,6 +20,7 @@ class LangBpeOptions:
         "",
         "folder with bpe.model and words.txt; the output goes there, e.g. data/lang_bpe_500",
         needed=True,
+        path=PathKind.FOLDER,
     )
     oov: str = option("<UNK>", "the word that stands for unknown ones; its pieces are \u2581 <unk>")
 

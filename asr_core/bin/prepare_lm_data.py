@@ -7,6 +7,7 @@ word, the words of each sentence, and each sentence's length in tokens.
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -14,16 +15,25 @@ from asr_core.utils.options import option
 class LmDataOptions:
     """Text, tokenizer and output."""
 
-    bpe_model: str = option("", "tokenizer: a SentencePiece model, or a folder with bpe.model", needed=True)
-    lm_data: str = option("", "text, one sentence a line", needed=True)
+    bpe_model: str = option(
+        "", "tokenizer: a SentencePiece model, or a folder with bpe.model", needed=True, path=PathKind.EITHER
+    )
+    lm_data: str = option("", "text, one sentence a line", needed=True, path=PathKind.FILE)
     lm_archive: str = option(
-        "", "the archive to write, e.g. data/lm_training_bpe_500/lm_data.pt", needed=True
+        "",
+        "the archive to write, e.g. data/lm_training_bpe_500/lm_data.pt",
+        needed=True,
+        path=PathKind.OUTPUT,
     )
     sorted_archive: str = option(
-        "", "also write the archive with the longest sentences first, e.g. .../sorted_lm_data.pt"
+        "",
+        "also write the archive with the longest sentences first, e.g. .../sorted_lm_data.pt",
+        path=PathKind.OUTPUT,
     )
     statistics: str = option(
-        "", "also write a file with numbers of sentences, words and tokens, e.g. statistics.txt"
+        "",
+        "also write a file with numbers of sentences, words and tokens, e.g. statistics.txt",
+        path=PathKind.OUTPUT,
     )
 
 

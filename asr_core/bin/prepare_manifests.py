@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
@@ -16,9 +17,11 @@ class ManifestOptions:
     """Manifests: corpus, source and target."""
 
     corpus: str = option("", "lhotse's name of the corpus, e.g. librispeech, musan", needed=True)
-    corpus_dir: str = option("", "folder of the corpus", needed=True)
+    corpus_dir: str = option("", "folder of the corpus", needed=True, path=PathKind.FOLDER)
     output_dir: str = option(
-        "data/manifests", "folder for <corpus>_{recordings,supervisions,cuts}_<part>.jsonl.gz"
+        "data/manifests",
+        "folder for <corpus>_{recordings,supervisions,cuts}_<part>.jsonl.gz",
+        path=PathKind.PLACE,
     )
     parts: Tuple[str, ...] = option(
         (), "parts, separated by commas; those that are in --output-dir are skipped", needed=True

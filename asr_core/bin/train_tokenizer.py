@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -10,8 +11,10 @@ from asr_core.utils.options import option
 class TokenizerOptions:
     """Tokenizer: text, kind and size."""
 
-    lang_dir: str = option("", "folder for bpe.model and tokens.txt, e.g. data/lang_bpe_500", needed=True)
-    transcript: str = option("", "text, one utterance a line", needed=True)
+    lang_dir: str = option(
+        "", "folder for bpe.model and tokens.txt, e.g. data/lang_bpe_500", needed=True, path=PathKind.PLACE
+    )
+    transcript: str = option("", "text, one utterance a line", needed=True, path=PathKind.FILE)
     vocab_size: int = option(
         500, "number of tokens, <blk>, <sos/eos> and <unk> among them", at_least=4, at_most=1_000_000
     )

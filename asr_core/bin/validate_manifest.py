@@ -8,6 +8,7 @@ from typing import Tuple
 
 from asr_core.cli.program import program
 from asr_core.data.options import EMPTY_TEXTS, TrustOptions
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -15,12 +16,14 @@ from asr_core.utils.options import option
 class ValidateOptions(TrustOptions):
     """Manifests to check."""
 
-    manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True)
+    manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True, path=PathKind.EITHER)
     read_data: bool = option(False, "read all features or audio too")
     empty_text: str = option(
         "drop", "cuts without words, such as noise: unfit (drop), or fine (keep)", choices=EMPTY_TEXTS
     )
-    bpe_model: str = option("", "print statistics of the cuts, and of these tokens in them")
+    bpe_model: str = option(
+        "", "print statistics of the cuts, and of these tokens in them", path=PathKind.EITHER
+    )
 
 
 def _run(opts: ValidateOptions) -> None:

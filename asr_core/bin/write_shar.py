@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asr_core.cli.program import program
 from asr_core.data.options import TrustOptions
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
@@ -16,11 +17,12 @@ from asr_core.utils.options import option
 class SharOptions(TrustOptions):
     """Shar: cuts, data and output."""
 
-    cuts: str = option("", "cut manifest, .jsonl.gz", needed=True)
+    cuts: str = option("", "cut manifest, .jsonl.gz", needed=True, path=PathKind.FILE)
     shar_dir: str = option(
         "",
         "folder to write; training looks for a folder named as the part in its --shar-dir",
         needed=True,
+        path=PathKind.PLACE,
     )
     data: str = option(
         "",

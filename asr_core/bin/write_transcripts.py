@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.cli.program import program
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -12,8 +13,10 @@ from asr_core.utils.options import option
 class TranscriptOptions:
     """Transcripts: inputs and output."""
 
-    manifests: Tuple[str, ...] = option((), "manifests of supervisions or cuts, .jsonl.gz", positional=True)
-    output: str = option("", "text file to write", needed=True)
+    manifests: Tuple[str, ...] = option(
+        (), "manifests of supervisions or cuts, .jsonl.gz", positional=True, path=PathKind.FILE
+    )
+    output: str = option("", "text file to write", needed=True, path=PathKind.OUTPUT)
 
 
 def _run(opts: TranscriptOptions) -> None:

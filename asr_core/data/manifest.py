@@ -163,6 +163,12 @@ def make_cut(
 
 
 def write_cuts(cuts: Iterable["Cut"], path: PathLike) -> None:
-    """Write a cut manifest, whole or not at all."""
+    """Write a cut manifest, whole or not at all.
+
+    Raises:
+      UserError: its name does not end in ``.jsonl`` or ``.jsonl.gz``, or it cannot be written.
+    """
+    if not str(path).endswith((".jsonl", ".jsonl.gz")):
+        raise UserError(f"cannot write cuts to {path}: the name of a manifest ends in .jsonl.gz")
     with atomic_path(path) as tmp:
         CutSet.from_cuts(cuts).to_file(tmp)

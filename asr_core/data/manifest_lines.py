@@ -9,7 +9,7 @@ import re
 import tempfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Iterator, List, Sequence
+from typing import Any, BinaryIO, Dict, Iterator, List, Sequence
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, open_binary
@@ -53,6 +53,8 @@ def open_lines(path: PathLike) -> Iterator[BinaryIO]:
             yield f
     except FileNotFoundError as e:
         raise UserError(f"no such manifest: {path}") from e
+    except (IsADirectoryError, PermissionError) as e:
+        raise UserError(f"cannot read manifest {path}: {e.strerror}") from e
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise UserError(f"manifest {path} is damaged ({e}); remove it and run prepare.sh again") from e
 
@@ -111,9 +113,16 @@ def _copy_lines(inputs: Sequence[PathLike], target: BinaryIO) -> List[int]:
     """Write all lines, uncompressed; return the place where each starts, and the end."""
     starts = [0]
     for path in inputs:
+        before = len(starts)
         with open_lines(path) as f:
-            for line in f:
+            for number, line in enumerate(f, 1):
+                if line.isspace():
+                    continue
+                if not line.startswith(b"{") or not line.rstrip().endswith(b"}"):
+                    raise not_a_cut(path, number, line, ValueError("no object"), "an entry of a manifest")
                 starts.append(starts[-1] + target.write(line if line.endswith(b"\n") else line + b"\n"))
+        if len(starts) == before:
+            raise UserError(f"{path} has no entries of a manifest")
     return starts
 
 
@@ -126,13 +135,21 @@ def texts_of(path: PathLike) -> Iterator[str]:
       UserError: the manifest is missing or damaged.
     """
     with open_lines(path) as lines:
-        for line in lines:
-            item = json.loads(line)
-            if _OTHER_SPEED.search(item["id"]):
-                continue
-            for supervision in item.get("supervisions", [item] if "text" in item else []):
-                if text := (supervision.get("text") or "").strip():
-                    yield text
+        for number, line in enumerate(lines, 1):
+            try:
+                texts = _texts_of_entry(json.loads(line))
+            except NOT_A_CUT as e:
+                raise not_a_cut(path, number, line, e, "a cut or a supervision") from e
+            yield from texts
+
+
+def _texts_of_entry(item: Dict[str, Any]) -> List[str]:
+    """Return the transcripts of a cut or a supervision, without empty ones."""
+    if _OTHER_SPEED.search(item["id"]):
+        return []
+    supervisions = item.get("supervisions", [item] if "text" in item else [])
+    texts = [(supervision.get("text") or "").strip() for supervision in supervisions]
+    return [text for text in texts if text]
 
 
 def write_transcripts(inputs: Sequence[PathLike], target: PathLike) -> int:

@@ -54,7 +54,7 @@ def listed_recordings(manifests: Sequence[PathLike], allow_commands: bool = Fals
     """Yield the recordings of manifests.
 
     Raises:
-      UserError: a manifest is missing.
+      UserError: a manifest is missing or damaged.
     """
     for path in manifests:
         if not Path(path).is_file():

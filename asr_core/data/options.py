@@ -4,7 +4,8 @@ import argparse
 from dataclasses import dataclass
 from typing import Optional
 
-from asr_core.utils.option_values import MAX_PROCESSES
+from asr_core.utils.option_paths import PathKind
+from asr_core.utils.option_values import MAX_PROCESSES, OnlyWith
 from asr_core.utils.options import option
 
 INPUT_STRATEGIES = ("PrecomputedFeatures", "OnTheFlyFeatures", "AudioSamples")
@@ -60,9 +61,13 @@ class UnreadableOptions:
 class ReadingOptions(UnreadableOptions, TrustOptions):
     """Data: where the cuts are and in which form they are read."""
 
-    manifest_dir: str = option("data/fbank", "folder of the cut manifests, <prefix>_cuts_<part>.jsonl.gz")
+    manifest_dir: str = option(
+        "data/fbank", "folder of the cut manifests, <prefix>_cuts_<part>.jsonl.gz", path=PathKind.PLACE
+    )
     shar_dir: str = option(
-        "", "folder of Lhotse Shar; parts that have a subfolder of their name are read from there"
+        "",
+        "folder of Lhotse Shar; parts that have a subfolder of their name are read from there",
+        path=PathKind.FOLDER,
     )
     on_the_fly_feats: bool = option(
         False, "compute features while loading, from audio; the same as --input-strategy OnTheFlyFeatures"
@@ -127,18 +132,30 @@ class TrainingBatchOptions:
         "the corpora to mix: MANIFEST:WEIGHT, separated by commas; manifests are looked for in "
         "--manifest-dir, too, and 'train' stands for the usual training cuts; the weight is how often "
         "a cut is drawn from there; left out: its number of cuts",
+        only_with=OnlyWith("use_mux"),
     )
     mux_stop_early: bool = option(
-        True, "an epoch of a mixture ends where the first of its corpora ends; 0: where the last one ends"
+        True,
+        "an epoch of a mixture ends where the first of its corpora ends; 0: where the last one ends",
+        only_with=OnlyWith("use_mux"),
     )
     num_buckets: int = option(
-        30, "number of duration buckets of the training sampler", at_least=1, at_most=100_000
+        30,
+        "number of duration buckets of the training sampler",
+        at_least=1,
+        at_most=100_000,
+        only_with=OnlyWith("bucketing_sampler"),
     )
     concatenate_cuts: bool = option(False, "join short training cuts so that there is less padding")
     duration_factor: float = option(
-        1.0, "longest joined cut, relative to the longest cut of the batch", above=0
+        1.0,
+        "longest joined cut, relative to the longest cut of the batch",
+        above=0,
+        only_with=OnlyWith("concatenate_cuts"),
     )
-    gap: float = option(1.0, "seconds of silence between joined cuts", at_least=0)
+    gap: float = option(
+        1.0, "seconds of silence between joined cuts", at_least=0, only_with=OnlyWith("concatenate_cuts")
+    )
     shuffle: bool = option(True, "shuffle the training cuts anew in each epoch")
     drop_last: bool = option(True, "leave out batches that are not full at the end of an epoch of training")
     return_cuts: bool = option(True, "give the cuts with each batch")
@@ -176,21 +193,53 @@ class AugmentationOptions:
         "icefall; or adaptive, whose masks are in proportion to the utterance, see the options below",
         choices=SPEC_AUGMENTS,
     )
-    spec_aug_time_warp_factor: int = option(80, "time warping of --spec-aug lhotse; below 1 turns it off")
-    spec_aug_time_masks: int = option(10, "masks of frames, adaptive", at_least=0, at_most=1000)
+    spec_aug_time_warp_factor: int = option(
+        80,
+        "time warping of --spec-aug lhotse; below 1 turns it off",
+        only_with=OnlyWith("spec_aug", ("lhotse",)),
+    )
+    spec_aug_time_masks: int = option(
+        10,
+        "masks of frames, adaptive",
+        at_least=0,
+        at_most=1000,
+        only_with=OnlyWith("spec_aug", ("adaptive",)),
+    )
     spec_aug_time_mask_ratio: float = option(
-        0.05, "longest mask of frames relative to the utterance, adaptive", at_least=0, at_most=1
+        0.05,
+        "longest mask of frames relative to the utterance, adaptive",
+        at_least=0,
+        at_most=1,
+        only_with=OnlyWith("spec_aug", ("adaptive",)),
     )
     spec_aug_time_mask_max: int = option(
-        0, "longest mask of frames in frames, adaptive; 0: no such limit", at_least=0
+        0,
+        "longest mask of frames in frames, adaptive; 0: no such limit",
+        at_least=0,
+        only_with=OnlyWith("spec_aug", ("adaptive",)),
     )
-    spec_aug_freq_masks: int = option(2, "masks of mel filters, adaptive", at_least=0, at_most=1000)
-    spec_aug_freq_mask_max: int = option(27, "longest mask of mel filters, adaptive", at_least=1)
+    spec_aug_freq_masks: int = option(
+        2,
+        "masks of mel filters, adaptive",
+        at_least=0,
+        at_most=1000,
+        only_with=OnlyWith("spec_aug", ("adaptive",)),
+    )
+    spec_aug_freq_mask_max: int = option(
+        27, "longest mask of mel filters, adaptive", at_least=1, only_with=OnlyWith("spec_aug", ("adaptive",))
+    )
     spec_aug_fill: str = option(
-        "zero", "what adaptive masks write: 0, or the mean of the utterance", choices=FILLS
+        "zero",
+        "what adaptive masks write: 0, or the mean of the utterance",
+        choices=FILLS,
+        only_with=OnlyWith("spec_aug", ("adaptive",)),
     )
     spec_aug_prob: float = option(
-        1.0, "probability that an utterance gets adaptive masks", at_least=0, at_most=1
+        1.0,
+        "probability that an utterance gets adaptive masks",
+        at_least=0,
+        at_most=1,
+        only_with=OnlyWith("spec_aug", ("adaptive",)),
     )
     tail_silence_prob: float = option(
         0.0,
@@ -204,7 +253,11 @@ class AugmentationOptions:
         "mix noise into half of the training cuts, 10 to 20 dB below the speech; left out: if the noise "
         "manifest exists",
     )
-    noise_manifest: str = option("", "cuts of noise; left out: musan_cuts.jsonl.gz in --manifest-dir")
+    noise_manifest: str = option(
+        "",
+        "cuts of noise; left out: musan_cuts.jsonl.gz in --manifest-dir",
+        only_with=OnlyWith("enable_musan", (True, None)),
+    )
     speed_perturb: bool = option(
         False,
         "train on speeds 0.9 and 1.1 too; needs --on-the-fly-feats 1 (stored features get it in prepare.sh)",

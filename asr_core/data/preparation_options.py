@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Dict, Tuple
 
 from asr_core.data.options import EMPTY_TEXTS, FeatureOptions, TrustOptions, UnreadableOptions, channel_option
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
@@ -15,8 +16,11 @@ class FbankOptions(FeatureOptions, UnreadableOptions, TrustOptions):
     src_dir: str = option(
         "data/manifests",
         "folder of the cut manifests without features, or of lhotse's recordings and supervisions",
+        path=PathKind.PLACE,
     )
-    output_dir: str = option("data/fbank", "folder for features and for the cut manifests that point to them")
+    output_dir: str = option(
+        "data/fbank", "folder for features and for the cut manifests that point to them", path=PathKind.PLACE
+    )
     prefix: str = option("", "how the manifests' names begin: <prefix>_cuts_<part>.jsonl.gz")
     parts: Tuple[str, ...] = option(
         ("train", "valid", "test"),
@@ -37,11 +41,15 @@ class FbankOptions(FeatureOptions, UnreadableOptions, TrustOptions):
 class NoiseOptions(TrustOptions):
     """Noise: recordings, windows and output."""
 
-    noise_dir: str = option("", "folder of recordings, searched with all its subfolders")
-    recordings: Tuple[str, ...] = option(
-        (), "instead of a folder: manifests of recordings as lhotse writes them, separated by commas"
+    noise_dir: str = option(
+        "", "folder of recordings, searched with all its subfolders", path=PathKind.FOLDER
     )
-    output: str = option("data/manifests/musan_cuts.jsonl.gz", "manifest to write")
+    recordings: Tuple[str, ...] = option(
+        (),
+        "instead of a folder: manifests of recordings as lhotse writes them, separated by commas",
+        path=PathKind.FILE,
+    )
+    output: str = option("data/manifests/musan_cuts.jsonl.gz", "manifest to write", path=PathKind.OUTPUT)
     sample_rate: int = option(
         16000, "samples per second; other rates are resampled when read", at_least=1000, at_most=1_000_000
     )
@@ -55,12 +63,16 @@ class NoiseOptions(TrustOptions):
 class TsvOptions:
     """TSV files: inputs, treatment of bad lines, output."""
 
-    train: str = option("", "TSV file of training recordings")
-    valid: str = option("", "TSV file of validation recordings")
-    test: str = option("", "TSV file of test recordings")
-    output_dir: str = option("data/manifests", "folder for <prefix>_cuts_<part>.jsonl.gz")
+    train: str = option("", "TSV file of training recordings", path=PathKind.FILE)
+    valid: str = option("", "TSV file of validation recordings", path=PathKind.FILE)
+    test: str = option("", "TSV file of test recordings", path=PathKind.FILE)
+    output_dir: str = option(
+        "data/manifests", "folder for <prefix>_cuts_<part>.jsonl.gz", path=PathKind.PLACE
+    )
     prefix: str = option("custom", "how the manifests' names begin")
-    transcript: str = option("", "also write the training transcripts to this file, one a line")
+    transcript: str = option(
+        "", "also write the training transcripts to this file, one a line", path=PathKind.OUTPUT
+    )
     normalize: str = option("none", "case of the transcripts", choices=("none", "lower", "upper"))
     on_bad_line: str = option(
         "error", "a malformed line ends the program, or is skipped with a warning", choices=("error", "skip")

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import from_params, option
 
@@ -79,10 +80,13 @@ class LanguageModelOptions:
         None,
         "token n-gram, .arpa or .fst.txt, for alsd and ctc-prefix-beam-search-shallow-fusion, "
         "weighted by --lodr-lm-scale",
+        path=PathKind.FILE,
     )
     lodr_lm_scale: float = option(0.0, "weight of --lodr-ngram; below 0 it is subtracted")
     word_ngram: str = option(
-        "", "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion"
+        "",
+        "word n-gram, .arpa or .arpa.gz, for alsd and ctc-prefix-beam-search-shallow-fusion",
+        path=PathKind.FILE,
     )
     word_ngram_scale: float = option(0.5, "weight of --word-ngram")
     word_score: float = option(1.5, "bonus for each word, with --word-ngram")
@@ -134,6 +138,7 @@ class BiasingOptions:
         "",
         "phrases to bias towards, one a line, for greedy_search, modified_beam_search, *_LODR, "
         "alsd, ctc-prefix-*",
+        path=PathKind.FILE,
     )
     context_score: float = option(
         2.0, "bonus of the phrases of --context-file, in nats, see --context-scaling"
@@ -151,11 +156,14 @@ class GraphOptions:
     """Graphs: their files, and how CTC methods search them."""
 
     lang_dir: str = option(
-        "data/lang_bpe_500", "folder with the graphs LG.fst.txt and HLG.fst.txt, words.txt, and token n-grams"
+        "data/lang_bpe_500",
+        "folder with the graphs LG.fst.txt and HLG.fst.txt, words.txt, and token n-grams",
+        path=PathKind.PLACE,
     )
     lm_dir: str = option(
         "data/lm",
         "folder with the word 4-gram of lattice rescoring: G_4_gram.fst.txt, 4-gram.arpa or 4gram.arpa",
+        path=PathKind.PLACE,
     )
     hlg_scale: float = option(
         0.6, "weight of the scores of the graph HLG.fst.txt, which CTC methods with a lexicon search"
@@ -299,6 +307,7 @@ class TestOptions(DeviceOptions):
         "",
         "tokenizer: bpe.model, tokens.txt or a folder with one; left out: what training put into --exp-dir",
         aliases=("--tokens",),
+        path=PathKind.EITHER,
     )
     test_sets: str = option(
         "", "names of test sets, separated by commas; left out: all of the corpus, or those of --test-cuts"

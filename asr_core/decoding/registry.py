@@ -16,6 +16,9 @@ from asr_core.utils.options import check_values, flag
 METHODS: Dict[str, Method] = {
     method.name: method for method in (*beam.METHODS, *fast_beam.METHODS, *ctc.METHODS, *graph.METHODS)
 }
+# Without these a result is another one than the user thinks. Other options are left in loops over
+# methods, so those are only logged.
+_NAMED_FILES = frozenset({"context_file", "lodr_ngram", "use_shallow_fusion", "word_ngram"})
 ALIASES = {
     "alsd": "alignment_length_sync_search",
     "ctc-prefix-beam-search-shallow-fussion": "ctc-prefix-beam-search-shallow-fusion",  # icefall's spelling
@@ -37,7 +40,7 @@ def get_method(name: str) -> Method:
 def resolve_method(
     opts: SearchOptions, usual: SearchOptions = SearchOptions(), lm: LmOptions = LmOptions()
 ) -> SearchOptions:
-    """Return ``opts`` with the method's usual name; log options without effect.
+    """Return ``opts`` with the method's usual name; log tuning options without effect.
 
     Args:
       opts: the user's choice.
@@ -45,7 +48,8 @@ def resolve_method(
       lm: the user's choice of a neural language model.
 
     Raises:
-      UserError: there is no such method, or an option is out of its bounds.
+      UserError: there is no such method, an option is out of its bounds, or a file was given that
+        the method does not use.
     """
     check_values(opts)
     opts = dataclasses.replace(opts, decoding_method=get_method(opts.decoding_method).name)
@@ -54,6 +58,9 @@ def resolve_method(
         logging.info("--use-shallow-fusion: decoding with %s", opts.decoding_method)
     method = get_method(opts.decoding_method)
     idle = _changed(opts, usual, method.uses | {"decoding_method", "lang_dir"})
+    for name in sorted(_NAMED_FILES.intersection(idle)):
+        able = ", ".join(other.name for other in METHODS.values() if name in other.uses)
+        raise UserError(f"{flag(name)} has no effect with {method.name}; these use it: {able}")
     if Resource.NEURAL_LM not in method.needs | method.optional:
         idle += _changed(lm, LmOptions())
     if idle:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -13,6 +14,7 @@ class TokensOptions:
         "",
         "tokens.txt or bpe.model of the model; left out: what training put into --exp-dir",
         aliases=("--bpe-model",),
+        path=PathKind.EITHER,
     )
 
 
@@ -32,7 +34,9 @@ class ExportLmOptions:
     """Export: whose weights, and in which form. Sizes are those of the weights."""
 
     lm_type: str = option("rnn", "kind of model", choices=("rnn", "transformer"))
-    exp_dir: str = option("rnn_lm/exp", "folder of the checkpoints; the file goes there, too")
+    exp_dir: str = option(
+        "rnn_lm/exp", "folder of the checkpoints; the file goes there, too", path=PathKind.PLACE
+    )
     epoch: int = option(30, "use epoch-<epoch>.pt", at_least=0)
     avg: int = option(1, "average the weights of this many epochs, up to --epoch", at_least=1)
     jit: bool = option(False, "TorchScript, which scores sentences and tokens without this library")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
 from asr_core.utils.options import option
 
@@ -17,7 +18,9 @@ class LmOptions:
     lm_vocab_size: int = option(500, "number of tokens of the language model", at_least=1, at_most=1_000_000)
     lm_epoch: int = option(7, "take <lm-exp-dir>/epoch-<N>.pt", at_least=0)
     lm_avg: int = option(1, "average the weights of this many epochs, up to --lm-epoch", at_least=1)
-    lm_exp_dir: Optional[str] = option(None, "folder of the language model's checkpoints")
+    lm_exp_dir: Optional[str] = option(
+        None, "folder of the language model's checkpoints", path=PathKind.PLACE
+    )
     rnn_lm_embedding_dim: int = option(
         2048, "RNN: width of the token embeddings", at_least=1, at_most=MAX_WIDTH
     )
@@ -25,7 +28,7 @@ class LmOptions:
     rnn_lm_num_layers: int = option(3, "RNN: number of LSTM layers", at_least=1, at_most=MAX_LAYERS)
     rnn_lm_tie_weights: bool = option(True, "RNN: one matrix for the embeddings and the output layer")
     transformer_lm_exp_dir: Optional[str] = option(
-        None, "folder of a transformer's checkpoints, where --lm-exp-dir is not given"
+        None, "folder of a transformer's checkpoints, where --lm-exp-dir is not given", path=PathKind.PLACE
     )
     transformer_lm_dim_feedforward: int = option(
         2048, "transformer: width inside the feed-forward modules", at_least=1, at_most=MAX_WIDTH
@@ -50,9 +53,13 @@ class LmTrainOptions:
     """Training of a neural language model: data, batches, learning rate."""
 
     lm_data: str = option(
-        "data/lm_training_bpe_500/sorted_lm_data.pt", "training data, as prepare_lm_data makes it"
+        "data/lm_training_bpe_500/sorted_lm_data.pt",
+        "training data, as prepare_lm_data makes it",
+        path=PathKind.FILE,
     )
-    lm_data_valid: str = option("data/lm_training_bpe_500/sorted_lm_data-valid.pt", "validation data")
+    lm_data_valid: str = option(
+        "data/lm_training_bpe_500/sorted_lm_data-valid.pt", "validation data", path=PathKind.FILE
+    )
     vocab_size: int = option(500, "number of tokens", at_least=2, at_most=1_000_000)
     batch_size: int = option(400, "sentences in a batch", at_least=1, at_most=1_000_000)
     max_sent_len: int = option(200, "leave out sentences of more tokens", at_least=1)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 DEFAULT_EPOCH, DEFAULT_AVG = 30, 15
@@ -29,7 +30,9 @@ class CheckpointOptions:
         "above 1, the mean of several checkpoints'",
         presets={True: {"use_ema": True, "use_averaged_model": False, "avg": 1}},
     )
-    exp_dir: str = option("zipformer/exp", "folder of the checkpoints; results go there too")
+    exp_dir: str = option(
+        "zipformer/exp", "folder of the checkpoints; results go there too", path=PathKind.PLACE
+    )
 
     @property
     def stem(self) -> str:

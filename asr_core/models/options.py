@@ -9,7 +9,7 @@ from asr_core.encoders.chunk_options import ChunkOptions
 from asr_core.encoders.registry import ENCODERS, encoder_spec
 from asr_core.encoders.zipformer.options import ZipformerOptions
 from asr_core.predictors.options import PredictorOptions
-from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
+from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH, OnlyWith
 from asr_core.utils.options import from_params, option
 
 DEFAULT_ENCODER = "zipformer"  # of command lines and checkpoints that name none, as icefall's do
@@ -61,19 +61,39 @@ class CommonModelOptions(PredictorOptions, ChunkOptions):
         at_most=MAX_LAYERS,
     )
     attention_decoder_dim: int = option(
-        512, "Width of the attention decoder's layers.", at_least=1, at_most=MAX_WIDTH
+        512,
+        "Width of the attention decoder's layers.",
+        at_least=1,
+        at_most=MAX_WIDTH,
+        only_with=OnlyWith("use_attention_decoder"),
     )
     attention_decoder_num_layers: int = option(
-        6, "Layers of the attention decoder.", at_least=1, at_most=MAX_LAYERS
+        6,
+        "Layers of the attention decoder.",
+        at_least=1,
+        at_most=MAX_LAYERS,
+        only_with=OnlyWith("use_attention_decoder"),
     )
     attention_decoder_attention_dim: int = option(
-        512, "Width of the attention decoder's attention.", at_least=1, at_most=MAX_WIDTH
+        512,
+        "Width of the attention decoder's attention.",
+        at_least=1,
+        at_most=MAX_WIDTH,
+        only_with=OnlyWith("use_attention_decoder"),
     )
     attention_decoder_num_heads: int = option(
-        8, "Heads of the attention decoder's attention.", at_least=1, at_most=MAX_LAYERS
+        8,
+        "Heads of the attention decoder's attention.",
+        at_least=1,
+        at_most=MAX_LAYERS,
+        only_with=OnlyWith("use_attention_decoder"),
     )
     attention_decoder_feedforward_dim: int = option(
-        2048, "Width inside the attention decoder's feed-forward modules.", at_least=1, at_most=MAX_WIDTH
+        2048,
+        "Width inside the attention decoder's feed-forward modules.",
+        at_least=1,
+        at_most=MAX_WIDTH,
+        only_with=OnlyWith("use_attention_decoder"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH
+from asr_core.utils.option_values import MAX_LAYERS, MAX_WIDTH, OnlyWith
 from asr_core.utils.options import option
 
 
@@ -21,21 +21,38 @@ class PredictorOptions:
         "Tokens that a stateless prediction network sees; 2 makes a trigram-like model of the history.",
         at_least=1,
         at_most=MAX_LAYERS,
+        only_with=OnlyWith("predictor", ("stateless",)),
     )
-    predictor_layers: int = option(1, "Layers of an LSTM predictor.", at_least=1, at_most=MAX_LAYERS)
+    predictor_layers: int = option(
+        1,
+        "Layers of an LSTM predictor.",
+        at_least=1,
+        at_most=MAX_LAYERS,
+        only_with=OnlyWith("predictor", ("lstm",)),
+    )
     predictor_hidden_dim: int = option(
         0,
         "Width of its cells, which each layer projects to --decoder-dim; 0: --decoder-dim, without "
         "projection.",
         at_least=0,
         at_most=MAX_WIDTH,
+        only_with=OnlyWith("predictor", ("lstm",)),
     )
     predictor_embedding_dim: int = option(
-        0, "Width of its embedding; 0: --decoder-dim.", at_least=0, at_most=MAX_WIDTH
+        0,
+        "Width of its embedding; 0: --decoder-dim.",
+        at_least=0,
+        at_most=MAX_WIDTH,
+        only_with=OnlyWith("predictor", ("lstm",)),
     )
-    predictor_layer_norm: bool = option(False, "Normalise the output of each of its layers.")
+    predictor_layer_norm: bool = option(
+        False, "Normalise the output of each of its layers.", only_with=OnlyWith("predictor", ("lstm",))
+    )
     predictor_cell_clip: float = option(
-        0.0, "Keep its cells between minus this and this, e.g. 10; 0: no limit, and faster.", at_least=0
+        0.0,
+        "Keep its cells between minus this and this, e.g. 10; 0: no limit, and faster.",
+        at_least=0,
+        only_with=OnlyWith("predictor", ("lstm",)),
     )
     predictor_noise: float = option(
         0.075,

@@ -9,6 +9,7 @@ from asr_core.decoding.options import (
     DistributionOptions,
     max_segment_option,
 )
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 
@@ -20,11 +21,13 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
         "",
         "the model's file; its kind is recognised",
         aliases=("--checkpoint", "--nn-model-filename"),
+        path=PathKind.FILE,
     )
     tokens: str = option(
         "",
         "tokens.txt or bpe.model; left out: what the model's file holds, else the one next to it",
         aliases=("--bpe-model",),
+        path=PathKind.EITHER,
     )
     trust_model: bool = option(
         False,
@@ -66,9 +69,9 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
 class TracedModelOptions:
     """Model: its three files."""
 
-    encoder_model_filename: str = option("", "encoder_jit_trace.pt; needed")
-    decoder_model_filename: str = option("", "decoder_jit_trace.pt; needed")
-    joiner_model_filename: str = option("", "joiner_jit_trace.pt; needed")
+    encoder_model_filename: str = option("", "encoder_jit_trace.pt; needed", path=PathKind.FILE)
+    decoder_model_filename: str = option("", "decoder_jit_trace.pt; needed", path=PathKind.FILE)
+    joiner_model_filename: str = option("", "joiner_jit_trace.pt; needed", path=PathKind.FILE)
     decode_chunk_len: int = option(
         32,
         "feature frames of a chunk; left out: those of the export; other numbers are refused",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import List, Mapping, Optional
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
 # The weights are good already: the rate starts low, near the end of the usual schedule, and hardly
@@ -28,6 +29,7 @@ class FinetuneOptions:
     finetune_ckpt: Optional[str] = option(
         None,
         "checkpoint to start from: epoch-N.pt, what generate_averaged_model.py wrote, or a pretrained.pt",
+        path=PathKind.FILE,
     )
     init_modules: Optional[str] = option(
         None,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
@@ -61,7 +62,9 @@ class LoopOptions(ProcessOptions):
     start_batch: int = option(
         0, "above 0: resume from checkpoint-<N>.pt, whatever --start-epoch says", at_least=0
     )
-    exp_dir: str = option("zipformer/exp", "folder of this run: checkpoints, logs, metrics")
+    exp_dir: str = option(
+        "zipformer/exp", "folder of this run: checkpoints, logs, metrics", path=PathKind.PLACE
+    )
     seed: int = option(42, "seed of weights, data order, augmentation and dropout", at_least=0)
     log_interval: int = option(50, "batches between two log lines", at_least=1)
     reset_interval: int = option(200, "batches over which tot_loss averages", at_least=1)
@@ -131,7 +134,9 @@ class SpeechOptions:
     """Speech recognition: tokens, and measurements and checks besides the loss."""
 
     bpe_model: str = option(
-        "data/lang_bpe_500/bpe.model", "tokenizer: a SentencePiece model, or a folder with bpe.model"
+        "data/lang_bpe_500/bpe.model",
+        "tokenizer: a SentencePiece model, or a folder with bpe.model",
+        path=PathKind.EITHER,
     )
     ref_duration: float = option(
         600.0,

@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import math
-from typing import Optional, Tuple
+from typing import Mapping, Optional, Tuple
+
+from asr_core.utils.errors import UserError
 
 LARGEST_INT = 2**31 - 1  # of options without a bound of their own
 # What no machine has, so that larger numbers are slips of the finger
@@ -88,6 +90,36 @@ class Bounds:
         ):
             limits.append(f"at most {LARGEST_INT}" if value > 0 else f"at least {-LARGEST_INT}")
         return " and ".join(limits) + (f", or {self.unless:g}" if self.unless is not None else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyWith:
+    """The option, and its values, with which another option has an effect.
+
+    Attributes:
+      option: its name.
+      values: its values; the first is the one to recommend.
+    """
+
+    option: str
+    values: Tuple[object, ...] = (True,)
+
+    def check(self, named: str, given: Mapping[str, object]) -> None:
+        """Refuse an option that has no effect.
+
+        Args:
+          named: the option, for the message.
+          given: the values of all options, by name; without one of :attr:`option`, nothing is
+            refused.
+
+        Raises:
+          UserError: it has none.
+        """
+        if given.get(self.option, self.values[0]) not in self.values:
+            wanted = 1 if self.values[0] is True else self.values[0]
+            raise UserError(
+                f"{named} has no effect without --{self.option.replace('_', '-')} {wanted}: leave it out"
+            )
 
 
 def str_tuple(text: object) -> Tuple[str, ...]:

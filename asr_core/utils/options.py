@@ -30,7 +30,8 @@ from typing import (
 )
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.option_values import Bounds, int_tuple, str2bool, str_tuple
+from asr_core.utils.option_paths import PathKind, check_path
+from asr_core.utils.option_values import Bounds, OnlyWith, int_tuple, str2bool, str_tuple
 
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT", bound="OptionsInstance")
@@ -80,6 +81,8 @@ def option(
     finite: bool = True,
     needed: bool = False,
     positional: bool = False,
+    path: Optional[PathKind] = None,
+    only_with: Optional[OnlyWith] = None,
 ) -> T:
     """Declare a dataclass field that is also a command-line option.
 
@@ -95,6 +98,9 @@ def option(
         for each entry. ``None`` is always accepted.
       needed: whether the user must give it, see :func:`~asr_core.utils.parsing.parse_options`.
       positional: whether its values, one or more, are arguments without ``--name``.
+      path: what the path is that it names; a path that the user gives is checked before any work.
+      only_with: the option without which another value than the default has no effect, and is
+        refused.
     """
     meta = {
         "help": help,
@@ -105,6 +111,8 @@ def option(
         "bounds": Bounds(at_least, above, at_most, below, unless, finite),
         "needed": needed,
         "positional": positional,
+        "path": path,
+        "only_with": only_with,
     }
     return dataclasses.field(default=default, metadata=meta)
 
@@ -232,6 +240,8 @@ def add_options(
         if only is not None and field.name not in only:
             continue
         meta = field.metadata
+        if isinstance(parser, Parser):
+            parser.declared[field.name] = meta
         if meta["positional"]:
             group.add_argument(field.name, nargs="+", help=meta["help"])
             continue
@@ -246,10 +256,8 @@ def add_options(
             metavar=None if allowed else _metavar(hints[field.name]),
             help=meta["help"].replace("%", "%%"),
         )
-        if isinstance(parser, Parser):
-            parser.bounds[field.name] = meta["bounds"]
-            if meta["presets"]:
-                parser.presets[field.name] = (meta["presets"], field.default)
+        if meta["presets"] and isinstance(parser, Parser):
+            parser.presets[field.name] = (meta["presets"], field.default)
 
 
 def _is_tuple(hint: object) -> bool:
@@ -308,7 +316,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str, **kwargs: Any) -> None:
         super().__init__(description=description, formatter_class=_HelpFormatter, allow_abbrev=True, **kwargs)
         self.presets: Dict[str, Tuple[Presets, Any]] = {}
-        self.bounds: Dict[str, Bounds] = {}
+        self.declared: Dict[str, Mapping[str, Any]] = {}  # the metadata of fields, by option
 
     @property
     def names(self) -> Set[str]:
@@ -320,7 +328,8 @@ class Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Parse; a preset gives the defaults of the options that are not on the command line.
 
-        A number out of its bounds ends the process with status 1.
+        A number out of its bounds, or a path that is not what it should be, ends the process with
+        status 1.
         """
         chosen = self._chosen_presets(args)
         implied, recorded = _expand(self.presets, chosen)
@@ -332,10 +341,24 @@ class Parser(argparse.ArgumentParser):
             setattr(values, name, value)
         try:
             for name, value in vars(values).items():
-                check_numbers(name, value, self.bounds.get(name, Bounds()))
+                check_numbers(name, value, self.declared.get(name, {}).get("bounds", Bounds()))
+            for name, meta in self.declared.items():
+                self._check_given(name, meta, values)
         except UserError as e:
             self.exit(1, f"error: {e}\n")
         return values
+
+    def _check_given(self, name: str, meta: Mapping[str, Any], values: argparse.Namespace) -> None:
+        """Check an option that has another value than its default."""
+        value = getattr(values, name, None)
+        if value is None or value == self.get_default(name):
+            return
+        named = name if meta["positional"] else flag(name)
+        if meta["only_with"]:
+            meta["only_with"].check(named, vars(values))
+        if meta["path"]:
+            for path in value if isinstance(value, (list, tuple)) else (value,):
+                check_path(named, str(path), meta["path"])
 
     def _chosen_presets(self, args: Optional[Sequence[str]]) -> Dict[str, Any]:
         """Return the values of the options that have presets.

@@ -15,7 +15,7 @@ from asr_core.decoding.methods.names import MethodNames
 from asr_core.decoding.offline import OfflineDecoder, encode, search
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.options import RecordOptions
-from asr_core.decoding.registry import ALIASES, METHODS, check_head, get_method
+from asr_core.decoding.registry import ALIASES, METHODS, check_head, get_method, resolve_method
 from asr_core.decoding.resources import Resource, Resources
 from asr_core.utils.errors import UserError
 
@@ -118,3 +118,22 @@ def test_times_are_shared_out_by_duration(model, monkeypatch):
     features = [torch.randn(n, 80) for n in (30, 90)]
     first, second = OfflineDecoder(model=model, opts=SearchOptions()).decode([batch_of(features)])
     assert first.compute_seconds == pytest.approx(0.25) and second.compute_seconds == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    "method, given",
+    [
+        ("modified_beam_search", {"word_ngram": "words.arpa"}),
+        ("modified_beam_search", {"lodr_ngram": "tokens.arpa"}),
+        ("greedy_search", {"use_shallow_fusion": True}),
+        ("fast_beam_search", {"context_file": "phrases.txt"}),
+    ],
+)
+def test_a_file_that_a_method_does_not_use_is_refused_with_methods_that_do(method, given):
+    (name,) = given
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} has no effect with {method}; these use"):
+        resolve_method(SearchOptions(decoding_method=method, **given))
+
+
+def test_limits_of_other_methods_may_stay_on_the_command_line():
+    resolve_method(SearchOptions(decoding_method="greedy_search", beam=4.0, max_contexts=4, max_states=8))

@@ -25,6 +25,7 @@ def run_here(path, *argv):
 
 def _stopped(path, argv, stop_at, stop):
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asr_core.utils.options.check_path", lambda option, path, kind: None)
         for name, value in stop_at:
             patch.setattr(name, value, stop)
         with pytest.raises(Parsed) as caught:
@@ -42,8 +43,13 @@ def parser_of(path, *argv):
 
 
 def options_given(path, *argv):
-    """Return the parser's namespace that program ``path`` reads from a command line."""
-    return parser_of(path, *argv).parse_args(list(map(str, argv)))
+    """Return the parser's namespace that program ``path`` reads from a command line.
+
+    Files that it names need not exist.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asr_core.utils.options.check_path", lambda option, path, kind: None)
+        return parser_of(path, *argv).parse_args(list(map(str, argv)))
 
 
 def training_of(path, *argv):

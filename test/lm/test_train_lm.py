@@ -205,10 +205,10 @@ def test_every_sentence_once_an_epoch_whoever_takes_it():
     [
         (["--vocab-size", "5"], "has token 8: --vocab-size must be that of its tokenizer, not 5"),
         (["--max-sent-len", "0"], "at least 1"),
-        (["--lm-data", "none.pt"], "no language-model data none.pt"),
+        (["--lm-data", "none.pt"], "--lm-data: cannot read none.pt: No such file"),
         (["--hidden-dim", "13"], "--embedding-dim and --hidden-dim"),
-        (["--num-layers", "0"], "--num-layers must be at least 1, got 0"),
-        (["--embedding-dim", "-1"], "--embedding-dim must be at least 1, got -1"),
+        (["--num-layers", "0"], "--num-layers must be at least 1 and at most 1024, got 0"),
+        (["--embedding-dim", "-1"], "--embedding-dim must be at least 1 and at most 65536, got -1"),
         (["--lm-type", "transformer", "--dropout", "1"], "--dropout must be at least 0 and below 1, got 1"),
     ],
 )

@@ -2,12 +2,15 @@
 checkpoints.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import pytest
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.option_paths import PathKind
+from asr_core.utils.option_values import OnlyWith
 from asr_core.utils.options import Parser, add_options, check_values, from_params, option, params_of
 
 
@@ -87,3 +90,65 @@ def test_mistakes_on_the_command_line_end_it_with_one_line(capsys):
             parse(*argv)
         err = capsys.readouterr().err
         assert e.value.code == 2 and message in err and len(err.splitlines()) == 1
+
+
+@dataclass
+class Places:
+    """Places."""
+
+    given: str = option("", "A file.", path=PathKind.FILE)
+    folder: str = option("", "A folder.", path=PathKind.FOLDER)
+    model: str = option("", "A file or folder.", path=PathKind.EITHER)
+    exp_dir: str = option("exp", "A folder to make.", path=PathKind.PLACE)
+    output: str = option("", "A file to write.", path=PathKind.OUTPUT)
+    mix: bool = option(False, "Mix.")
+    weights: str = option("1", "Weights.", only_with=OnlyWith("mix"))
+
+
+def places(*argv):
+    parser = Parser("A program")
+    add_options(parser, Places)
+    return parser.parse_args(list(argv))
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch):
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "text").write_text("x")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ("--given missing", "--given: cannot read missing: No such file or directory"),
+        ("--given dir", "--given: dir is a folder, not a file"),
+        ("--given empty", "--given: empty is empty"),
+        ("--given /dev/null", "--given: /dev/null is a device, not a file"),
+        ("--given text/x", "--given: cannot read text/x: Not a directory"),
+        ("--folder text", "--folder: text is a file, not a folder"),
+        ("--folder missing", "--folder: cannot read missing: No such file or directory"),
+        ("--model empty", "--model: empty is empty"),
+        ("--exp-dir text", "--exp-dir: text is a file, not a folder"),
+        ("--exp-dir text/below/it", "--exp-dir: text is a file, not a folder"),
+        ("--exp-dir=", "--exp-dir must not be empty"),
+        ("--output dir", "--output: dir is a folder, not a file"),
+        ("--output text/x", "--output: text is a file, not a folder"),
+        ("--weights 2", "--weights has no effect without --mix 1: leave it out"),
+    ],
+)
+def test_what_cannot_be_read_written_or_used_is_refused_before_any_work(argv, message, odd, capsys):
+    with pytest.raises(SystemExit) as e:
+        places(*argv.split())
+    assert e.value.code == 1 and capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    ["--given text", "--given pipe", "--given=", "--model dir", "--exp-dir new/er", "--output new/file"]
+    + ["--output /dev/null", "--weights 2 --mix 1", "--weights 1"],
+)
+def test_what_can_be_used_is_accepted(argv, odd):
+    assert places(*argv.split())

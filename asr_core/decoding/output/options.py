@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.option_paths import PathKind
+from asr_core.utils.option_values import OnlyWith
 from asr_core.utils.options import option
 
 
@@ -35,9 +37,21 @@ class ConfidenceOptions:
         "prob",
         "of a token: its probability, or the distance of the entropy from its maximum",
         choices=("prob", "gibbs", "tsallis", "renyi"),
+        only_with=OnlyWith("write_confidence"),
     )
-    confidence_alpha: float = option(1 / 3, "exponent of tsallis and renyi", above=0, below=1)
-    confidence_aggregation: str = option("min", "of a word, from its tokens", choices=("min", "mean", "prod"))
+    confidence_alpha: float = option(
+        1 / 3,
+        "exponent of tsallis and renyi",
+        above=0,
+        below=1,
+        only_with=OnlyWith("confidence_measure", ("tsallis", "renyi")),
+    )
+    confidence_aggregation: str = option(
+        "min",
+        "of a word, from its tokens",
+        choices=("min", "mean", "prod"),
+        only_with=OnlyWith("write_confidence"),
+    )
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,7 @@ class EmbedOptions:
         "megabytes of audio that the report may hold; the utterances with the most errors go first",
         above=0,
         finite=False,
+        only_with=OnlyWith("embed_audio"),
     )
 
 
@@ -85,7 +100,9 @@ def check_record_options(opts: RecordOptions, skip_scoring: bool) -> None:
 class ScoreFilesOptions:
     """Scoring: files to compare, and output."""
 
-    ref: str = option("", "references; left out: those of the hypotheses' files, e.g. recogs-*.txt")
+    ref: str = option(
+        "", "references; left out: those of the hypotheses' files, e.g. recogs-*.txt", path=PathKind.FILE
+    )
     normalize: str = option(
         "none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower"
     )
@@ -93,10 +110,16 @@ class ScoreFilesOptions:
     cer: bool = option(
         False, "the table also has character error rates and the share of sentences without errors"
     )
-    speakers: str = option("", "who spoke: a file of 'utterance speaker' lines")
+    speakers: str = option("", "who spoke: a file of 'utterance speaker' lines", path=PathKind.FILE)
     missing_as_empty: bool = option(False, "utterances without hypothesis count as recognised as nothing")
-    errs: str = option("", "write the first system's alignments and counts by word there")
-    scores: str = option("", "write the first system's rates by speaker and most frequent confusions there")
+    errs: str = option(
+        "", "write the first system's alignments and counts by word there", path=PathKind.OUTPUT
+    )
+    scores: str = option(
+        "",
+        "write the first system's rates by speaker and most frequent confusions there",
+        path=PathKind.OUTPUT,
+    )
     level: float = option(0.95, "of the interval of differences between systems", above=0, below=1)
 
 
@@ -109,14 +132,18 @@ class ReportOptions(EmbedOptions):
         "recogs-*.txt or timestamps-*.jsonl of a decoding, or folders with recogs-*.txt, e.g. "
         "exp/greedy_search",
         positional=True,
+        path=PathKind.EITHER,
     )
     cuts: str = option(
         "",
         "manifest of the test set, for players and speakers; file names in it are taken from the "
         "current folder",
+        path=PathKind.FILE,
     )
-    ref: str = option("", "references; left out: those of the results' files")
+    ref: str = option("", "references; left out: those of the results' files", path=PathKind.FILE)
     normalize: str = option(
         "none", "how both are changed before they are compared, e.g. no-tags+no-punct+lower"
     )
-    out: str = option("", "the report's file; left out: report-*.html beside the results")
+    out: str = option(
+        "", "the report's file; left out: report-*.html beside the results", path=PathKind.OUTPUT
+    )

@@ -74,20 +74,40 @@ def rank_info_from_environment(world_size: int = 1) -> Optional[RankInfo]:
     env = os.environ
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(env):
         return None
-    size = int(env["WORLD_SIZE"])
+    _from_environment("MASTER_PORT", at_least=1, below=65536)
+    size = _from_environment("WORLD_SIZE", at_least=1)
     if world_size not in (1, size):
         raise UserError(
             f"--world-size {world_size}, but the launcher started {size} processes: leave --world-size out"
         )
-    rank = int(env["RANK"])
+    rank = _from_environment("RANK", below=size)
     if "TORCHELASTIC_RUN_ID" in env:  # torchrun does not stop its workers when it is killed
         die_with_parent(signal.SIGTERM)
+    local_size = _from_environment("LOCAL_WORLD_SIZE", size, at_least=1)
     return RankInfo(
         rank=rank,
         size=size,
-        local_rank=int(env.get("LOCAL_RANK", rank)),
-        local_size=int(env.get("LOCAL_WORLD_SIZE", size)),
+        local_rank=_from_environment("LOCAL_RANK", rank, below=local_size),
+        local_size=local_size,
     )
+
+
+def _from_environment(
+    name: str, default: Optional[int] = None, at_least: int = 0, below: Optional[int] = None
+) -> int:
+    """Read a whole number that a launcher sets.
+
+    Raises:
+      UserError: it is none, or out of range.
+    """
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or int(text) < at_least or (below is not None and int(text) >= below):
+        limit = f"at least {at_least}" if below is None else f"from {at_least} to {below - 1}"
+        raise UserError(
+            f"the environment variable {name} is {text!r} instead of a whole number {limit}: "
+            "torchrun sets it; without torchrun unset RANK"
+        )
+    return int(text)
 
 
 def free_port(wanted: int = 0) -> int:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import socket
 
 import pytest
@@ -42,3 +43,29 @@ def test_a_port_that_is_taken_gives_way():
         taken = s.getsockname()[1]
         assert free_port(taken) not in (0, taken)
     assert free_port(taken) == taken
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("RANK", "x"),
+        ("RANK", "-1"),
+        ("RANK", "2"),
+        ("RANK", ""),
+        ("WORLD_SIZE", "0"),
+        ("WORLD_SIZE", "many"),
+        ("LOCAL_RANK", "1.5"),
+        ("LOCAL_RANK", "2"),
+        ("LOCAL_WORLD_SIZE", "nan"),
+        ("MASTER_PORT", "99999999"),
+        ("MASTER_PORT", "port"),
+    ],
+)
+def test_nonsense_of_a_launcher_is_named(monkeypatch, name, value):
+    usual = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for variable, text in {**usual, "MASTER_ADDR": "localhost", "MASTER_PORT": "12355", name: value}.items():
+        monkeypatch.setenv(variable, text)
+    with pytest.raises(
+        UserError, match=f"the environment variable {name} is '{re.escape(value)}' instead of"
+    ):
+        rank_info_from_environment()
