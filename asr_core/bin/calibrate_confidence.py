@@ -13,7 +13,7 @@ from asr_core.utils.options import Parser
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Parse the command line and run."""
-    parser = Parser(__doc__.split("\n\n")[0])
+    parser = Parser((__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "results", type=Path, nargs="+", help="timestamps-*.jsonl of a development set, with confidences"
     )

@@ -30,7 +30,7 @@ def main(
     """
     all_defaults = {**corpus.defaults, **(defaults or {})}
     fallback = str(all_defaults.pop("bpe_model", ""))
-    parser = Parser(__doc__.split("\n\n")[0])
+    parser = Parser((__doc__ or "").split("\n\n")[0])
     for cls in (CheckpointOptions, *SEARCH_GROUPS, LmOptions, WindowOptions, TestOptions):
         add_options(parser, cls, all_defaults)
     add_result_options(parser, all_defaults)

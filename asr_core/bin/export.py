@@ -50,7 +50,7 @@ def main(
       defaults, argv: see :func:`parse_export`.
       script_name: name of the TorchScript file, if not the usual one.
     """
-    params, fallback = parse_export(__doc__.splitlines()[0], ExportOptions, defaults, argv)
+    params, fallback = parse_export((__doc__ or "").partition("\n")[0], ExportOptions, defaults, argv)
 
     def body() -> None:
         from asr_core.export.run import export_model

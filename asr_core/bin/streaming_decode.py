@@ -21,7 +21,7 @@ def main(
     """Parse the command line and run; arguments as of :func:`asr_core.bin.decode.main`."""
     all_defaults = {"epoch": 28, **corpus.defaults, **(defaults or {})}
     fallback = str(all_defaults.pop("bpe_model", ""))
-    parser = Parser(__doc__.split("\n\n")[0])
+    parser = Parser((__doc__ or "").split("\n\n")[0])
     for cls in (CheckpointOptions, StreamingSearchOptions, TestOptions):
         add_options(parser, cls, all_defaults)
     add_result_options(parser, all_defaults, streaming=True)

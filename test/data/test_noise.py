@@ -50,8 +50,8 @@ def test_recordings_that_cannot_be_read_are_left_out(tmp_path, capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--noise-dir", "none"], "no such folder of noise: none"),
-        (["--recordings", "none.jsonl.gz"], "no such manifest of noise: none.jsonl.gz"),
+        (["--noise-dir", "none"], "--noise-dir: cannot read none: No such file"),
+        (["--recordings", "none.jsonl.gz"], "--recordings: cannot read none.jsonl.gz: No such file"),
         (["--noise-dir", ".", "--window", "0"], "--window must be above 0"),
     ],
 )

@@ -5,6 +5,7 @@ Every program has a valid line; ``{w}`` stands for the folder of its inputs (see
 A fuzzed line differs from the valid one in one value.
 """
 
+import argparse
 import contextlib
 import importlib
 import itertools
@@ -139,6 +140,8 @@ def _child(line: Line, world: Path, out: Path, files: Dict[str, Path]) -> None:
         # pytest has put its own objects there
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(out)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)  # the threads of this process' parent are gone
         call(line.program, line.with_folders(world, out))
         status = 0
     except SystemExit as e:
@@ -183,9 +186,14 @@ def parser_of(line: Line) -> Parser:
 
 def numeric_options(line: Line) -> List[str]:
     """Return the options of a line's program that take numbers."""
+    return [action.option_strings[0] for action in numeric_actions(parser_of(line))]
+
+
+def numeric_actions(parser: Parser) -> List[argparse.Action]:
+    """Return the arguments of a parser that take numbers."""
     return [
-        action.option_strings[0]
-        for action in parser_of(line)._actions
+        action
+        for action in parser._actions
         if action.option_strings
         and action.choices is None
         and (action.type in (int, float) or action.metavar in ("INT", "FLOAT", "INT,..."))

@@ -158,7 +158,7 @@ def run(opts: ComposeOptions) -> None:
 
 
 if __name__ == "__main__":
-    parser = Parser(__doc__.splitlines()[0])
+    parser = Parser((__doc__ or "").partition("\n")[0])
     add_options(parser, ComposeOptions)
     options = from_params(ComposeOptions, parser.parse_args())
     setup_logger()

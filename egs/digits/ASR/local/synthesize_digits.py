@@ -172,7 +172,7 @@ def run(opts: SynthOptions) -> None:
 
 
 if __name__ == "__main__":
-    parser = Parser(__doc__.splitlines()[0])
+    parser = Parser((__doc__ or "").partition("\n")[0])
     add_options(parser, SynthOptions)
     options = from_params(SynthOptions, parser.parse_args())
     setup_logger()

@@ -71,7 +71,7 @@ def run(opts: YesNoOptions) -> None:
 
 
 if __name__ == "__main__":
-    parser = Parser(__doc__.splitlines()[0])
+    parser = Parser((__doc__ or "").partition("\n")[0])
     add_options(parser, YesNoOptions)
     options = from_params(YesNoOptions, parser.parse_args())
     setup_logger()
