@@ -19,6 +19,7 @@ Bounds = Tuple[float, float, float, float]
 # long batches lose no digits.
 _PART = 512
 _GRAIN = 16384  # elements worth a thread
+_CONSTANT = 1e-6  # variance at most, relative to the mean square, of a channel without variation
 
 
 def balancer_coefficients(
@@ -39,14 +40,17 @@ def balancer_coefficients(
     """
     m_lo, m_hi, r_lo, r_hi = bounds
     var = mean_sq - mean * mean
-    std = var.clamp(min=1e-20).sqrt()
+    # Of a channel that hardly varies, as in digital silence, a and b would be huge and cancel in
+    # a + b * x: what float32 leaves of that blows the gradient up. It counts as constant.
+    least = (_CONSTANT * mean_sq).clamp(min=1e-20)
+    std = torch.maximum(var, least).sqrt()
     m = mean / std
     rms = mean_sq.clamp(min=1e-20).sqrt()
     side_m = (m > m_hi).to(mean.dtype) - (m < m_lo).to(mean.dtype)
     side_r = (rms > r_hi).to(mean.dtype) - (rms < r_lo).to(mean.dtype)
     # d m / d x_i = (1/std - mean * (x_i - mean) / std^3) / n;  d log(rms) / d x_i = x_i / (n *
     # mean_sq)
-    slope = torch.where(var > 1e-20, mean / (std * std * std), 0.0)
+    slope = torch.where(var > least, mean / (std * std * std), 0.0)
     b = torch.where(mean_sq > 1e-20, side_r / mean_sq.clamp(min=1e-20), 0.0) - side_m * slope
     a = side_m * (1.0 / std + slope * mean)
     norm = (a * a + 2.0 * a * b * mean + b * b * mean_sq).clamp(min=1e-40).sqrt()
