@@ -140,7 +140,7 @@ def test_streams_at_once(encoder, method, options, tmp_path):
 def test_mistakes(run, tmp_path, capsys):
     main = jit_trace_pretrained.main
     assert "--decoder-model-filename" in refusal(capsys, main, *arguments(run, decoder=""), "x.wav")
-    assert "no such model" in refusal(capsys, main, *arguments(run, joiner=tmp_path / "none.pt"), "x.wav")
+    assert "cannot read" in refusal(capsys, main, *arguments(run, joiner=tmp_path / "none.pt"), "x.wav")
     assert "exported for chunks of 16 frames" in refusal(
         capsys, main, *arguments(run), "--decode-chunk-len", 64, "x.wav"
     )

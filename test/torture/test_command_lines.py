@@ -12,6 +12,7 @@ from command_world import LINES, build, lines, preload
 
 pytestmark = pytest.mark.slow
 SELECTED = [line for line in lines(LINES) if str(line).startswith(os.environ.get("FUZZ", ""))]
+SEARCHES = ("decode", "ctc_decode", "streaming_decode", "transcribe")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,9 @@ def world(tmp_path_factory):
 def test_a_wrong_value_is_refused_in_one_line_or_works(line, world, tmp_path):
     assert run(line, world, tmp_path).status == 0
     told = []
-    for fuzzed in (*fuzzed_numbers(line), *fuzzed_paths(line)):
+    first = next(other for other in SELECTED if other.program == line.program)
+    numbers = line == first or line.program in SEARCHES  # training takes its numbers alike on all its lines
+    for fuzzed in (*(fuzzed_numbers(line) if numbers else ()), *fuzzed_paths(line)):
         outcome = run(fuzzed, world, tmp_path)
         if outcome.complaint:
             told.append(f"{outcome.complaint}: {fuzzed}\n{outcome.err[-600:]}")

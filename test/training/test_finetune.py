@@ -165,7 +165,7 @@ def test_mistakes_end_with_one_line(trained, tune, tmp_path, capfd):
     )
     cases = {
         "name the checkpoint with --finetune-ckpt": (),
-        "no such checkpoint: nowhere.pt": ("--finetune-ckpt", "nowhere.pt"),
+        "--finetune-ckpt: cannot read nowhere.pt": ("--finetune-ckpt", "nowhere.pt"),
         "a fine-tuning starts at epoch 1": (*start, "--start-epoch", "2"),
         "say where with --start-epoch": ("--do-finetune", "0"),
         "exp/epoch-4.pt": ("--do-finetune", "0", "--start-epoch", "5"),

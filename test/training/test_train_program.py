@@ -88,10 +88,10 @@ def test_it_trains_with_adam_noise_and_an_exponential_average(prepared, tmp_path
     "argv, status, message",
     [
         (["--num-epoch-s", "3"], 2, "did you mean --num-epochs?"),
-        (["--bpe-model", "nowhere.model"], 1, "error: no such tokenizer: nowhere.model"),
+        (["--bpe-model", "nowhere.model"], 1, "error: --bpe-model: cannot read nowhere.model: No such file"),
         (["--manifest-dir", "nowhere"], 1, "error: no nowhere/tiny_cuts_train.jsonl.gz"),
-        (["--world-size", "0"], 1, "error: --world-size must be at least 1, got 0"),
-        (["--num-workers", "-1"], 1, "error: --num-workers must be at least 0, got -1"),
+        (["--world-size", "0"], 1, "error: --world-size must be at least 1 and at most 1024, got 0"),
+        (["--num-workers", "-1"], 1, "error: --num-workers must be at least 0 and at most 1024, got -1"),
         (["--max-duration", "0"], 1, "error: --max-duration must be above 0, got 0"),
         (["--use-fp16", "1"], 1, "error: --use-fp16 1: mixed precision needs a CUDA device"),
         (

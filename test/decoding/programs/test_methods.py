@@ -227,7 +227,7 @@ def test_transcribe_by_fast_beam_search(world, capsys):
         ("modified_beam_search_LODR", ["--lm-exp-dir", ""], "--lm-exp-dir"),
         ("modified_beam_search_LODR", ["--tokens-ngram", "3"], "3gram.arpa"),
         ("fast_beam_search_LG", ["--lang-dir", "/nowhere"], "LG.fst.txt"),
-        ("modified_beam_search", ["--context-file", "/nowhere/phrases"], "cannot read --context-file"),
+        ("modified_beam_search", ["--context-file", "/nowhere/phrases"], "--context-file: cannot read"),
         ("fast_beam_search", ["--max-states", "0"], "--max-states must be at least 1"),
         ("fast_beam_search", ["--beam", "-1"], "--beam must be above 0"),
     ],
