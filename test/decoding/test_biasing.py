@@ -47,7 +47,7 @@ def test_boosts_follow_the_definition(scaling, earned):
         row = boosts(state)[0]
         want = torch.zeros(6)
         for boosted_token, bonus in boosted(history, earned).items():
-            want[boosted_token] = 0.5 * bonus
+            want[boosted_token] = 0.5 * 0.5 * bonus
         assert torch.allclose(row, want)
         assert boosts.advance(state, torch.tensor([token]), torch.tensor([False])).equal(state)
         state = boosts.advance(state, torch.tensor([token]), torch.tensor([True]))
@@ -69,7 +69,7 @@ def test_greedy_with_phrases_against_a_plain_loop(max_sym, context_size):
         for t in range(int(lens[i])):
             for _ in range(max_sym):
                 here = log_probs(model, x[i, t], tokens)
-                here[list(boosted(tokens))] += score
+                here[list(boosted(tokens))] += 0.5 * score
                 best, token = here.max(0)
                 total += float(best)
                 if token == 0:
@@ -87,7 +87,7 @@ def test_greedy_with_phrases_in_batches_and_streams():
     x, lens = next(iter(batches(data, 10)))
     plain = greedy_search(model, x, lens)
     graph = ContextGraph(
-        [h.tokens[k : k + 3][::-1] for h in plain for k in range(0, len(h.tokens) - 3, 5)], 2.0
+        [h.tokens[k : k + 3][::-1] for h in plain for k in range(0, len(h.tokens) - 3, 5)], 4.0
     )
     together = greedy_search(model, x, lens, phrases=graph)
     streaming = StreamingGreedySearch(model, phrases=graph)

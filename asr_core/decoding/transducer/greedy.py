@@ -33,8 +33,8 @@ def greedy_search(
       encoder_out: (N, T, C).
       encoder_out_lens: (N,) int64.
       opts: tokens per frame, blank penalty and temperature.
-      phrases: for contextual biasing: a token that begins or continues one gets its score. Nothing
-        is taken back, and blank stays as it is.
+      phrases: for contextual biasing: a token that begins or continues one gets half of what it
+        earns. Nothing is taken back, and blank stays as it is.
     """
     search = StreamingGreedySearch(model, opts, phrases=phrases)
     streams = [search.new_stream() for _ in range(encoder_out.size(0))]
