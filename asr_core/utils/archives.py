@@ -8,6 +8,7 @@ from typing import Dict, List
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
+_FOLDER = 0x10  # an attribute of DOS
 _BLOCK = 1 << 20  # bytes that are read at once
 _MAGIC = b"PK\x03\x04"  # first bytes of a zip archive that is not empty
 
@@ -69,12 +70,16 @@ def _find_damage(archive: zipfile.ZipFile) -> str:
         return ""
     for entry in entries:
         if not _is_whole(archive, entry):
-            return f"wrong size of {entry.filename}"
+            return f"wrong size or kind of {entry.filename}"
     return ""
 
 
 def _is_whole(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
-    """Read an entry, which raises if its checksum is wrong; return whether its sizes are right."""
+    """Read an entry, which raises if its checksum is wrong; return whether it is a file of the right
+    size.
+    """
+    if entry.is_dir() or entry.external_attr & _FOLDER:  # torch reads no content of a folder
+        return False
     size = 0
     with archive.open(entry) as f:
         while block := f.read(_BLOCK):

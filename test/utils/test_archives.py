@@ -70,6 +70,9 @@ def test_sizes_and_names_are_checked(tmp_path, compression):
         path.write_bytes(whole[:place] + size.to_bytes(4, "little") + whole[place + 4 :])
         with pytest.raises(UserError, match="damaged"):
             check_archive(path)
+    path.write_bytes(whole[: place + 14] + b"\x10" + whole[place + 15 :])  # called a folder
+    with pytest.raises(UserError, match="wrong size or kind of m/a"):
+        check_archive(path)
     with zipfile.ZipFile(path, "w", compression) as z:
         z.writestr("m/a", b"0")
         z.writestr("m/A", b"1")
