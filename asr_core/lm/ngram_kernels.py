@@ -5,6 +5,10 @@ from typing import Tuple
 import numpy as np
 from numba import njit
 
+from asr_core.utils.compilation import announce_compilation
+
+announce_compilation()
+
 
 @njit(cache=True)
 def query(  # noqa: PLR0913 - the arrays of one automaton

@@ -75,9 +75,7 @@ def _find_damage(archive: zipfile.ZipFile) -> str:
 
 
 def _is_whole(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
-    """Read an entry, which raises if its checksum is wrong; return whether it is a file of the right
-    size.
-    """
+    """Read an entry, which raises if its checksum is wrong; return whether it is a whole file."""
     if entry.is_dir() or entry.external_attr & _FOLDER:  # torch reads no content of a folder
         return False
     size = 0

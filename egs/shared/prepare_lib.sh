@@ -69,6 +69,15 @@ parse_options() {
   [ "$stage" -le "$stop_stage" ] || fail "nothing to do: --stage $stage comes after --stop-stage $stop_stage"
   [ -f ./prepare.sh ] || fail "run this script in its own folder: cd $(dirname "$0") && ./prepare.sh"
   find_python
+  compile_kernels_meanwhile
+}
+
+# Start to compile the kernels of training where none has been compiled yet, at low priority. It needs no waiting for,
+# and does no harm when it is stopped.
+compile_kernels_meanwhile() {
+  compgen -G "$(dirname "${BASH_SOURCE[0]}")/../../asr_core/ops/*/__pycache__/*.nbi" > /dev/null && return
+  nice -n 19 "$python" -m asr_core.bin.compile_kernels < /dev/null > /dev/null 2>&1 &
+  log "Kernels for training are compiled in the background"
 }
 
 # Set $python to the interpreter that has asr_core.

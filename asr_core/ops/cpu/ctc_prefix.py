@@ -14,6 +14,9 @@ from typing import Tuple
 import numpy as np
 from numba import njit
 
+from asr_core.utils.compilation import announce_compilation
+
+announce_compilation()
 NEVER = -np.inf
 BLANK, TOKEN, EXTRA, BEST_BLANK, BEST_TOKEN = range(5)  # columns of scores
 KEY, PARENT_KEY, LAST, LINK_BLANK, LINK_TOKEN = range(5)  # columns of identities

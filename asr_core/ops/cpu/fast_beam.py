@@ -5,6 +5,9 @@ from typing import NamedTuple, Tuple
 import numpy as np
 from numba import njit
 
+from asr_core.utils.compilation import announce_compilation
+
+announce_compilation()
 NEVER = -np.inf
 _FIRST_ROOM = 64  # entries that growing arrays have room for at first
 Array = np.ndarray

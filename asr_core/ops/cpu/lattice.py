@@ -11,6 +11,9 @@ from typing import Tuple
 import numpy as np
 from numba import njit
 
+from asr_core.utils.compilation import announce_compilation
+
+announce_compilation()
 NEVER = -np.inf
 Array = np.ndarray
 

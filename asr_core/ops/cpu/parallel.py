@@ -27,25 +27,27 @@ A kernel names its parameters in a NamedTuple and takes its rows piece by piece 
 
 import ctypes
 import functools
-import logging
 import typing
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 import torch
-from numba import carray, cfunc, njit, types
+from numba import carray, njit, types
 from numba.core.ccallback import CFunc
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from asr_core.ops.cpu.intrinsics import TypeOrValue, as_f64_pointer, fetch_add
+from asr_core.utils.compilation import announce_compilation, compilation
 
 # The entries of a data block that come before the kernel's parameters: next piece, number of
 # pieces, rows per piece, rows in all.
 HEADER = 4
 # Reassociation and contraction let loops vectorise; NaN and infinity keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
+
+announce_compilation()
 
 # To a kernel's data block: all that a kernel is called with.
 if TYPE_CHECKING:
@@ -97,9 +99,23 @@ def next_piece(data: Pointer) -> Tuple[int, int]:
     return begin, min(head[3], begin + head[2])
 
 
-@functools.lru_cache(maxsize=None)
-def _announce_compilation() -> None:
-    logging.info("compiling CPU kernels: half a minute, the first time they are used on this machine")
+class _Told(CFunc):
+    """A compiled C function that tells when it is compiled, rather than read from the cache."""
+
+    def _compile_uncached(self) -> object:
+        with compilation(self.__name__):
+            return super()._compile_uncached()  # type: ignore[misc] # not in the stubs
+
+
+def _compile(function: Callable[[Pointer], None], cache: bool) -> CFunc:
+    """Do what numba's ``cfunc`` does for a function of one pointer."""
+    signature = types.void(types.CPointer(types.int64))
+    options = {"nopython": True, "fastmath": FAST, "error_model": "numpy"}
+    compiled = _Told(function, (signature.args, signature.return_type), locals={}, options=options)
+    if cache:
+        compiled.enable_caching()
+    compiled.compile()
+    return compiled
 
 
 class Kernel(Generic[Parameters]):
@@ -120,15 +136,14 @@ class Kernel(Generic[Parameters]):
     @functools.cached_property
     def _compiled(self) -> CFunc:
         """The compiled function, which owns the code at its address."""
-        signature = types.void(types.CPointer(types.int64))
-        options: Any = {"nopython": True, "fastmath": FAST, "error_model": "numpy"}
         try:
-            compiled = cfunc(signature, cache=True, **options)(self._function)
+            return _compile(self._function, cache=True)
         except RuntimeError:  # numba finds no folder for its cache that may be written to
-            compiled = cfunc(signature, **options)(self._function)
-        if not compiled.cache_hits:
-            _announce_compilation()
-        return compiled
+            return _compile(self._function, cache=False)
+
+    def compile(self) -> None:
+        """Compile the kernel now, or read it from the cache."""
+        self._address  # noqa: B018 - made when it is read
 
     @functools.cached_property
     def _address(self) -> int:
