@@ -60,7 +60,7 @@ class NoiseOptions(TrustOptions):
 
 
 @dataclass
-class TsvOptions:
+class TsvOptions(UnreadableOptions):
     """TSV files: inputs, treatment of bad lines, output."""
 
     train: str = option("", "TSV file of training recordings", path=PathKind.FILE)

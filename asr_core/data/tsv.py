@@ -42,8 +42,10 @@ class TsvLine:
 def write_tsv_manifests(opts: TsvOptions) -> None:
     """Write the cut manifests of TSV files, and the training transcripts if they are asked for.
 
+    What is left out is listed in ``<prefix>_left_out_<part>.txt``.
+
     Raises:
-      UserError: a file is malformed, or none of its recordings can be read; nothing is written
+      UserError: a file is malformed, or too few of its recordings can be read; nothing is written
         then.
     """
     lines = {
@@ -53,14 +55,30 @@ def write_tsv_manifests(opts: TsvOptions) -> None:
     made = {
         part: cuts_of_lines(some, opts.sample_rate, opts.nj, opts.channel) for part, some in lines.items()
     }
+    for part, (_, left_out) in made.items():
+        _refuse_losses(opts.files[part], left_out, len(lines[part]), opts.max_unreadable)
     for part, (cuts, left_out) in made.items():
         target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
         if part == "train" and opts.transcript:
             texts = [c.supervisions[0].text for c in cuts]
             write_text_atomic(opts.transcript, "".join(f"{text}\n" for text in texts if text))
         write_cuts(cuts, target)
+        record = Path(opts.output_dir) / f"{opts.prefix}_left_out_{part}.txt"
+        if left_out:
+            write_text_atomic(record, "".join(f"{problem}\n" for problem in left_out))
+        else:
+            record.unlink(missing_ok=True)
         hours = sum(c.duration for c in cuts) / 3600
-        logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), hours, left_out)
+        logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), hours, len(left_out))
+
+
+def _refuse_losses(path: PathLike, left_out: Sequence[str], number: int, max_share: float) -> None:
+    if len(left_out) > max_share * number:
+        raise UserError(
+            f"{len(left_out)} of the {number} recordings of {path} cannot be read, more than "
+            f"--max-unreadable {max_share:g} allows; the first: {left_out[0]}. Are all disks and networks "
+            "there? Correct the list, or allow more"
+        )
 
 
 def read_tsv(
@@ -149,7 +167,7 @@ class _AudioInfo(NamedTuple):
 
 def cuts_of_lines(
     lines: Sequence[TsvLine], sample_rate: int = 16000, nj: int = 1, channel: str = FIRST
-) -> Tuple[CutSet, int]:
+) -> Tuple[CutSet, List[str]]:
     """Make cuts of the recordings that a TSV file lists, of one channel, resampled when read.
 
     Every file is decoded once. Those that are missing, unreadable or cut short are left out and
@@ -162,7 +180,7 @@ def cuts_of_lines(
       channel: see :func:`~asr_core.data.options.channel_option`.
 
     Returns:
-      (cuts, number of recordings left out).
+      (cuts, a line about each recording that is left out).
 
     Raises:
       UserError: no recording at all can be read.
@@ -177,7 +195,7 @@ def cuts_of_lines(
     cuts = [_cut(line, info, sample_rate, mix=channel == MIX) for line, info in found]
     if not cuts:
         raise UserError(f"no recording can be read; the first: {problems[0]}")
-    return CutSet.from_cuts(cuts), len(problems)
+    return CutSet.from_cuts(cuts), problems
 
 
 def _check(line: TsvLine, channel: str) -> Tuple[Optional[_AudioInfo], str]:

@@ -153,8 +153,16 @@ remove_made() {
   [ $# -eq 0 ] || rm -rf -- "$@"
 }
 
-# mark_done MARKER SETTINGS: note that a step is complete; call it last.
+# mark_done MARKER SETTINGS [LIST...]: note that a step is complete; call it last. It is not complete if a LIST of
+# recordings that were left out exists: the next run tries them again.
 mark_done() {
+  local list
+  for list in "${@:3}"; do
+    if [ -f "$list" ]; then
+      log "  $(wc -l < "$list") recordings were left out, see $list; the same command tries them again"
+      return
+    fi
+  done
   echo "$2" > "$1.started"
   mv "$1.started" "$1"
 }

@@ -13,11 +13,14 @@ from asr_core.data.read_errors import (
     DroppedCut,
     MissingPackage,
     OtherFeatures,
+    ReadMonitor,
+    TooManyUnreadable,
     UnreadableCut,
     UnusableFeatures,
     as_read_error,
 )
 from asr_core.data.storage import FlatFeaturesWriter
+from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.utils.errors import UserError
 
 
@@ -82,3 +85,25 @@ def test_a_set_of_which_nothing_can_be_read_is_an_error(feature_cuts, tmp_path):
         list(module.test_dataloader(CutSet.from_cuts(cuts)))
     with pytest.raises(UserError, match="validation: no batch could be made"):
         list(module.valid_dataloader(CutSet.from_cuts(cuts)))
+
+
+def test_data_that_vanish_end_a_run_early():
+    lost = [DroppedCut("c", UnreadableCut("unreadable (no such file)"))]
+    small = ReadMonitor(0.05, 20, "epoch 1")
+    small.record(10, lost)  # one of twenty
+    with pytest.raises(TooManyUnreadable, match="epoch 1: 2 of the last 12 cuts could not be read"):
+        small.record(0, lost)
+    large = ReadMonitor(0.05, 10**6, "epoch 1")
+    for _ in range(400):
+        large.record(49, lost)  # 2 % for ever
+    with pytest.raises(TooManyUnreadable):
+        for _ in range(60):
+            large.record(0, lost)
+
+
+def test_training_stops_with_its_reason_when_data_vanish(feature_cuts, tmp_path):
+    cuts = damaged(feature_cuts, tmp_path)
+    module = AsrDataModule(data_options(max_unreadable=0.05))
+    stop = StopRequest()
+    assert list(stop.guarding(module.train_dataloader(CutSet.from_cuts(cuts), 1))) == []
+    assert stop.signum and "more than --max-unreadable 0.05 allows" in stop.failure

@@ -28,7 +28,7 @@ def test_good_lines(folder):
     lines = read_tsv(path)
     assert [line.text for line in lines] == ["Hello World", "Äpfel"]
     cuts, left_out = cuts_of_lines(lines)
-    assert left_out == 0 and [c.id for c in cuts] == ["a_b-1", "c-2"]
+    assert len(left_out) == 0 and [c.id for c in cuts] == ["a_b-1", "c-2"]
     assert [c.sampling_rate for c in cuts] == [16000, 16000]
     assert [c.load_audio().shape[1] for c in cuts] == [8000, 9600]
     assert [line.text for line in read_tsv(path, normalize="upper")] == ["HELLO WORLD", "ÄPFEL"]
@@ -79,7 +79,7 @@ def test_unreadable_audio_is_left_out_and_named(folder, caplog):
     (folder / "cut.wav").write_bytes((folder / "a b.wav").read_bytes()[:3000])
     lines = read_tsv(write(folder, "a b.wav\tone\ncut.wav\ttwo\nmissing.wav\tthree\n"))
     cuts, left_out = cuts_of_lines(lines)
-    assert len(cuts) == 1 and left_out == 2
+    assert len(cuts) == 1 and len(left_out) == 2
     assert "list.tsv:2" in caplog.text and "cut short" in caplog.text and "missing.wav" in caplog.text
     with pytest.raises(UserError, match="no recording can be read"):
         cuts_of_lines(lines[1:])
@@ -104,3 +104,21 @@ def test_program_writes_nothing_if_any_file_is_malformed(folder, capsys):
     prepare_tsv.main([*arguments, "--transcript", str(folder / "text")])
     assert len(read_cuts(out / "custom_cuts_train.jsonl.gz")) == 2
     assert (folder / "text").read_text() == "one\ntwo\n"
+
+
+def test_recordings_that_are_missing_for_a_moment_are_not_lost_for_good(folder, capsys):
+    path = write(folder, "a b.wav\tone\nc.flac\ttwo\n")
+    out = folder / "manifests"
+    arguments = ["--train", str(path), "--output-dir", str(out)]
+    (folder / "c.flac").rename(folder / "away")
+    with pytest.raises(SystemExit) as caught:
+        prepare_tsv.main(arguments)
+    assert caught.value.code == 1 and not out.exists()
+    assert "1 of the 2 recordings of" in capsys.readouterr().err
+    prepare_tsv.main([*arguments, "--max-unreadable", "0.5"])
+    assert "c.flac" in (out / "custom_left_out_train.txt").read_text()
+    assert len(read_cuts(out / "custom_cuts_train.jsonl.gz")) == 1
+    (folder / "away").rename(folder / "c.flac")
+    prepare_tsv.main(arguments)
+    assert not (out / "custom_left_out_train.txt").exists()
+    assert len(read_cuts(out / "custom_cuts_train.jsonl.gz")) == 2

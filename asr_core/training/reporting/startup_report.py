@@ -44,7 +44,9 @@ def report_data(
     if not summary.utterances:
         raise UserError(f"no training cut can be used; dropped: {data.dropped}")
     for name, cuts in valid_sets.items():
-        _report_set(f"Validation data {name}".strip(), data, cuts, train=False)
+        what = f"Validation data {name}".strip()
+        if not _report_set(what, data, cuts, train=False).utterances:
+            raise UserError(f"{what}: no cut can be used; dropped: {data.dropped}")
     data.dropped.mark_reported()
     return summary
 

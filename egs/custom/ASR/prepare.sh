@@ -11,6 +11,7 @@ test=
 data_dir=data
 normalize=none
 on_bad_line=error
+max_unreadable=0.05
 channel=first
 empty_text=drop
 noise_dir=
@@ -30,6 +31,7 @@ help_message="Usage: ./prepare.sh --train train.tsv --valid dev.tsv --test test.
   --channel WHICH        of recordings with several: first (default), mix, loudest or a number from 0
   --empty-text WHAT      drop (default), or keep recordings without a transcript, such as noise; then train with
                          --empty-text keep, and the model learns to write nothing for them
+  --max-unreadable SHARE accept this share of recordings that cannot be read (default: 0.05); they are left out
   --noise-dir DIR        folder of noise recordings (e.g. MUSAN) to mix into training utterances
   --speed-perturb 0|1    also store training features at speeds 0.9 and 1.1 (default: 0)
   --on-the-fly-feats 0|1 store no features; then train with --on-the-fly-feats 1 (default: 0)
@@ -62,14 +64,19 @@ if in_stage 1 "manifests"; then
   if ! is_done "$manifests/.custom.done" "$made" "$manifests"/custom_cuts_*; then
     "$python" -m asr_core.bin.prepare_tsv --train "$train" --valid "$valid" ${test:+--test "$test"} --output-dir "$manifests" \
       --transcript "$text" --normalize "$normalize" --on-bad-line "$on_bad_line" --channel "$channel" \
+      --max-unreadable "$max_unreadable" \
       --empty-text "$empty_text" --nj "$nj"
-    mark_done "$manifests/.custom.done" "$made"
+    mark_done "$manifests/.custom.done" "$made" "$manifests"/custom_left_out_*.txt
   fi
 fi
 if [ -f "$manifests/.custom.done" ]; then
   made=$(cat "$manifests/.custom.done") # later stages run without the TSV files
   parts=train,valid$([ ! -f "$manifests/custom_cuts_test.jsonl.gz" ] || echo ,test)
 fi
+
+# With what was left out the features depend on it, too: they are made anew when it is found.
+missing=$(cat "$manifests"/custom_left_out_*.txt 2> /dev/null || true)
+[ -z "$missing" ] || made="$made without $(cksum <<< "$missing")"
 
 if in_stage 2 "noise manifests" && [ -n "$noise_dir" ]; then
   if ! is_done "$manifests/.musan.done" "$noise_dir" "$manifests/musan_cuts.jsonl.gz"; then
@@ -79,7 +86,8 @@ if in_stage 2 "noise manifests" && [ -n "$noise_dir" ]; then
 fi
 
 if in_stage 3 "features" && [ "$on_the_fly_feats" = 0 ]; then
-  store_features custom "$parts" "$made $speed_perturb $feature_type" --perturb-speed "$speed_perturb" --feature-type "$feature_type"
+  store_features custom "$parts" "$made $speed_perturb $feature_type" --perturb-speed "$speed_perturb" --feature-type "$feature_type" \
+    --max-unreadable "$max_unreadable"
 fi
 
 if in_stage 4 "noise features" && [ -n "$noise_dir" ]; then

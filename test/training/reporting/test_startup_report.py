@@ -36,6 +36,11 @@ def test_scan_and_report_of_the_program(prepared, tmp_path, capfd):
         and "in cut3. Correct the text" in last
         and "É" in last
     )
+    CutSet.from_cuts(cut.drop_supervisions() for cut in cuts).to_file(folder / "tiny_cuts_valid.jsonl.gz")
+    assert train(prepared, tmp_path / "empty", *argv, "--allow-unk", "1") == 1
+    assert "error: Validation data: no cut can be used; dropped: " in capfd.readouterr().err
+    cuts[0].supervisions[0].text = "ONE"
+    CutSet.from_cuts(cuts).to_file(folder / "tiny_cuts_valid.jsonl.gz")
     assert train(prepared, tmp_path / "allowed", *argv, "--allow-unk", "1") == 0
     assert "characters that the tokens lack" in capfd.readouterr().err
 
