@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.lock import hold_folder
 from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
@@ -28,9 +29,10 @@ class TokenizerOptions:
 def _run(opts: TokenizerOptions) -> None:
     from asr_core.text.train_tokenizer import train_tokenizer
 
-    train_tokenizer(
-        opts.transcript, opts.lang_dir, opts.vocab_size, opts.model_type, opts.fit_vocab, opts.keep_text
-    )
+    with hold_folder(opts.lang_dir, "training of a tokenizer", "choose another --lang-dir"):
+        train_tokenizer(
+            opts.transcript, opts.lang_dir, opts.vocab_size, opts.model_type, opts.fit_vocab, opts.keep_text
+        )
 
 
 main = program(TokenizerOptions, __doc__, _run)

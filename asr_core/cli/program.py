@@ -1,6 +1,8 @@
 """The entry point of every program: one-line messages for user errors, and exit statuses."""
 
 import errno
+import os
+import signal
 import sys
 from typing import Callable, Mapping, Optional, Protocol, Sequence, Type
 
@@ -9,7 +11,9 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.log import log_to_files, setup_logger
 from asr_core.utils.options import OptionsT
 from asr_core.utils.parsing import parse_options
-from asr_core.utils.runtime import share_cores
+from asr_core.utils.runtime import die_with_parent, share_cores
+
+_SCRIPT = "ASR_CORE_SCRIPT"  # number of the shell script that started the program, which ends with it
 
 # Of the disk, not of the program: no space, a quota, read-only, an input/output error.
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -32,6 +36,8 @@ def run_program(body: Callable[[], None]) -> None:
         disk is one line too, when a library writes.
     """
     share_cores()
+    if os.environ.get(_SCRIPT) == str(os.getppid()):
+        die_with_parent(signal.SIGTERM)
     try:
         with lasting_console():
             _run(body)

@@ -16,6 +16,7 @@ from asr_core.encoders.protocol import StreamingEncoder as ChunkwiseEncoder
 from asr_core.export.pretrained import ModelInfo
 from asr_core.export.script_check import check_torchscript
 from asr_core.models.asr_model import AsrModel
+from asr_core.models.averaging import first_not_finite
 from asr_core.nn.scaling import strip_training_modules
 from asr_core.text.pieces import KEY
 from asr_core.text.tokenizer import format_tokens, parse_tokens
@@ -323,6 +324,9 @@ def open_torchscript(path: PathLike, device: Device = "cpu", trust: bool = False
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     except (RuntimeError, OSError, ValueError) as e:
         raise UserError(f"{path} is damaged or no TorchScript file: {str(e).strip().splitlines()[0]}") from e
+    name = first_not_finite(module.state_dict())
+    if name:
+        raise UserError(f"{path}: the weights are not finite ({name}): export another checkpoint")
     module.eval()
     info, tokens = _text(extra[_INFO]), _text(extra[_TOKENS])
     pieces = list(parse_tokens(tokens, f"{path}, {_TOKENS}")) if tokens else None

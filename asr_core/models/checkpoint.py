@@ -17,6 +17,8 @@ from asr_core.models.averaging import (
     average_state_dicts,
     ema_of,
     find_checkpoints,
+    first_not_finite,
+    numbered,
     select_checkpoints,
 )
 from asr_core.models.build import build_model
@@ -102,6 +104,10 @@ def load_checkpoint_file(path: PathLike) -> Dict[str, Any]:
     return icefall_names.convert(content)
 
 
+class NotFinite(UserError):
+    """Weights with NaN or infinity, with which a model computes nothing."""
+
+
 class UnreadableCheckpoint(UserError):
     """A checkpoint that may be whole, but that the system does not let this process read."""
 
@@ -185,6 +191,9 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], modules: Seq
     for name in state:
         if name not in own:
             raise UserError(f"the checkpoint has {name}, which these model options do not call for")
+    name = first_not_finite(state)
+    if name:
+        raise NotFinite(f"the weights are not finite ({name})")
     model.load_state_dict(state, strict=not modules)
 
 
@@ -236,11 +245,38 @@ def load_averaged_model(
         newest["model"] = _model_of(newest, paths[0], use_ema)
     try:
         model = model_from_checkpoint(newest, overrides)
+    except NotFinite as e:
+        part = "model_ema" if use_ema else "model_avg" if use_averaged_model else "model"
+        raise _not_finite(paths, part, str(e)) from e
     except UserError as e:
         raise UserError(f"{paths[0]}: {e}") from e
     params = params_of_checkpoint(newest)
     params.setdefault("vocab_size", model.vocab_size)
     return model, params
+
+
+def _not_finite(paths: Sequence[Path], part: str, why: str) -> NotFinite:
+    """Return the error for weights that are not finite, with the newest usable checkpoint.
+
+    Args:
+      paths: the files that were loaded.
+      part: the entry of them that was used.
+      why: what was found out.
+    """
+    folder, at_fault = paths[0].parent, ", ".join(path.name for path in paths)
+    for path in paths:
+        name = first_not_finite(load_checkpoint_file(path).get(part) or {})
+        if name:
+            at_fault, why = path.name, f"the weights are not finite ({name})"
+            break
+    others = [(flag, found) for kind, flag in (("epoch", "--epoch"), ("checkpoint", "--iter"))
+              for found in numbered(folder, kind) if found[1] not in paths]  # fmt: skip
+    for option, (number, path) in sorted(others, key=lambda o: -o[1][1].stat().st_mtime):
+        with contextlib.suppress(UserError):
+            content = load_checkpoint_file(path)
+            if content.get(part) and not first_not_finite(content[part]):
+                return NotFinite(f"{folder / at_fault}: {why}: use {option} {number}, whose weights are")
+    return NotFinite(f"{folder / at_fault}: {why}, and no other checkpoint there has such that are")
 
 
 @contextlib.contextmanager

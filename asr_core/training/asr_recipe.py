@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import hashlib
 from typing import TYPE_CHECKING, Any, Collection, Dict, List, Mapping, MutableMapping, Optional
 
 import torch
@@ -30,6 +31,7 @@ from asr_core.training.schedule import LRScheduler, build_scheduler
 from asr_core.training.task import Batch, Task
 from asr_core.training.word_error_metric import WordErrorMetric
 from asr_core.utils.errors import UserError
+from asr_core.utils.files import digest_of
 from asr_core.utils.options import from_params
 
 if TYPE_CHECKING:
@@ -162,6 +164,16 @@ class AsrRecipe(Task):
     def valid_sets(self) -> Dict[str, "CutSet"]:
         """Return validation cuts by name; of several sets, each one's losses are recorded, too."""
         return {"": self.corpus.valid_cuts()}
+
+    def inputs(self) -> Dict[str, str]:
+        """Return digests of the tokens and of the manifest of the training cuts."""
+        cuts = self.train_cuts()
+        source = getattr(getattr(cuts, "data", None), "path", "")
+        pieces = "\n".join(self.tokenizer.pieces)
+        return {
+            "the tokens of --bpe-model": hashlib.sha256(pieces.encode()).hexdigest()[:12],
+            "the content of the training manifest": digest_of(source) if source else "",
+        }
 
     def build_datamodule(self) -> AsrDataModule:
         """Build the loaders of training and validation batches."""

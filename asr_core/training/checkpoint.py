@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 from torch import nn
 
-from asr_core.models.averaging import numbered
+from asr_core.models.averaging import first_not_finite, numbered
 from asr_core.models.checkpoint import load_checkpoint_file
 from asr_core.nn.scaling import load_training_state, training_state
 from asr_core.text.pieces import KEY, difference
@@ -27,6 +27,7 @@ from asr_core.training.state import (
 )
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path
+from asr_core.utils.lock import check_folder
 
 # Options whose change is not worth a warning: they do not affect the steps still to come.
 _FREELY_CHANGED = ("exp_dir", "start_epoch", "start_batch", "num_epochs", "max_steps", "num_threads")
@@ -79,6 +80,16 @@ class RunCheckpoint:
         self.state = state
         self.world = world
 
+    def not_finite(self) -> str:
+        """Return which of the weights and averages is not finite on any rank; empty if none is."""
+        parts = self.parts
+        kept = {"model": parts.model.state_dict(), "model_avg": parts.average.state_dict()}
+        if parts.ema:
+            kept["model_ema"] = parts.ema.checkpoint()["model_ema"]
+        named = ((part, first_not_finite(weights)) for part, weights in kept.items())
+        mine = next((f"{part}: {name}" for part, name in named if name), "")
+        return next((found for found in self.world.gather(mine) if found), "")
+
     def save(self, path: Path, cur_epoch: int) -> None:
         """Write a checkpoint on rank 0, whole or not at all.
 
@@ -111,6 +122,7 @@ class RunCheckpoint:
         )
         with atomic_path(path) as tmp:
             torch.save(content, tmp)
+            check_folder(path.parent)  # after the time that writing took, just before the file appears
         logging.info("Saved %s (%.1f MB)", path, path.stat().st_size / 1e6)
 
     def restore(self, content: Dict[str, Any], path: Path) -> None:
@@ -220,14 +232,9 @@ def remove_old(exp_dir: Path, keep: int, newest: int) -> None:
 
     Those with a larger N, of a run that went back, remain until it passes them.
     """
+    check_folder(exp_dir)
     candidates = [path for number, path in numbered(exp_dir, "checkpoint") if number <= newest]
     for path in candidates[keep:]:
-        path.unlink(missing_ok=True)
-
-
-def remove_leftovers(exp_dir: Path) -> None:
-    """Remove temporary files of a run that was killed while writing."""
-    for path in exp_dir.glob(".*.tmp*"):
         path.unlink(missing_ok=True)
 
 
@@ -239,6 +246,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
             os.link(source, tmp)
         except OSError:
             shutil.copyfile(source, tmp)
+        check_folder(target.parent)
 
 
 def _without_ddp_prefix(state: Dict[str, Any]) -> Dict[str, Any]:

@@ -20,6 +20,7 @@ from asr_core.training.options import LoopOptions
 from asr_core.training.schedule import LRScheduler, Warmup
 from asr_core.training.task import Batch, Task
 from asr_core.utils.errors import UserError
+from asr_core.utils.files import digest_of
 from asr_core.utils.options import from_params
 
 _LARGEST_EXPONENT = 700.0  # exp() overflows above about 709
@@ -178,6 +179,10 @@ class LmRecipe(Task):
             if found:
                 raise UserError(f"{opts.lm_data_valid} has another tokenizer than {opts.lm_data}: {found}")
         return train, valid
+
+    def inputs(self) -> Dict[str, str]:
+        """Return a digest of the training data."""
+        return {"the content of --lm-data": digest_of(self.options.lm_data)}
 
     def _archive(self, path: str) -> LmArchive:
         archive = LmArchive.load(path)

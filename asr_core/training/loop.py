@@ -26,9 +26,8 @@ in this order in this file. What it does, at what price, and with which exceptio
 - *Variational noise* is on the weights in forward and backward alone; the step moves clean ones.
 - *Validation* takes place every ``--valid-interval`` steps and at the end of each epoch, with the
   exponential mean if asked for. A signal interrupts it; it is repeated when the run continues.
-- *Signals.* SIGTERM, SIGHUP, Ctrl-C and the death of a loader process end the run with a
-  checkpoint, on all ranks after the same step. A step of which only some batches were loaded is
-  repeated.
+- *Signals.* SIGTERM, SIGHUP, Ctrl-C and the death of a loader end the run with a checkpoint, on
+  all ranks after the same step. A step of which only some batches were loaded is repeated.
 """
 
 import contextlib
@@ -36,6 +35,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -44,11 +44,11 @@ from asr_core.training.checkpoint import copy_checkpoint, remove_old
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.bad_batches import BadBatches, names_of
-from asr_core.training.health.recovery import DivergenceMonitor
+from asr_core.training.health.recovery import DivergenceMonitor, Trouble
 from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks, sums_of
 from asr_core.training.reporting.progress import Progress
 from asr_core.training.reporting.records import RunLogger, StepRecord
-from asr_core.training.setup import TrainingRun, build_run
+from asr_core.training.setup import TrainingRun, build_run, hold_exp_dir
 from asr_core.training.state import seed_everything, seed_of_epoch
 from asr_core.training.task import Batch, Task
 from asr_core.utils.errors import UserError
@@ -64,20 +64,22 @@ def train(task: Task, world: Optional[SingleProcess] = None) -> int:
     Returns:
       The exit status: 0, or 128 + the number of the signal that ended the run early.
     """
-    run = build_run(task, world or SingleProcess())
-    run.resume()
-    if run.is_finished:
-        logging.info(
-            "This run is finished (batch %d); larger --num-epochs or --max-steps continue it",
-            run.state.batch_idx_train,
-        )
-        return 0
-    epoch_size = run.report()
-    if run.opts.print_diagnostics:
-        run.diagnose()
-        return 0
-    run.try_largest_batches()
-    return Trainer(run, epoch_size).train()
+    world = world or SingleProcess()
+    with hold_exp_dir(task.params, world):
+        run = build_run(task, world)
+        run.resume()
+        if run.is_finished:
+            logging.info(
+                "This run is finished (batch %d); larger --num-epochs or --max-steps continue it",
+                run.state.batch_idx_train,
+            )
+            return 0
+        epoch_size = run.report()
+        if run.opts.print_diagnostics:
+            run.diagnose()
+            return 0
+        run.try_largest_batches()
+        return Trainer(run, epoch_size).train()
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ class Trainer:
         self._log_step(info, loss_per_frame)
         trouble = self.monitor.check(loss_per_frame, self.run.stepper.scale, bad)
         if trouble is not None:
-            self.logger.recovery(trouble.what, self.run.recovery.handle(trouble))
+            self._recover(trouble)
             self._save_batch_checkpoint()  # or a killed run would meet the same trouble again
 
     def _forward_backward(self, step: Step) -> Tuple[MetricsTracker, str]:
@@ -372,13 +374,23 @@ class Trainer:
 
     # -- checkpoints -----------------------------------------------------------------------------
 
+    def _save(self, path: Path, epoch: int) -> None:
+        """Save the run, but never weights that are not finite under the name of a checkpoint."""
+        trouble = self.monitor.check_weights(self.run.ckpt)
+        if trouble is not None:
+            self._recover(trouble)
+        self.run.ckpt.save(path, epoch)
+
+    def _recover(self, trouble: Trouble) -> None:
+        self.logger.recovery(trouble.what, self.run.recovery.handle(trouble))
+
     def _save_batch_checkpoint(self) -> None:
         """Save the run after a step, and remove the oldest of such checkpoints."""
         if self.state.batch_idx_train == 0:  # a signal came before the first step: nothing to save
             return
         self.progress.pause()
         path = self.run.exp_dir / f"checkpoint-{self.state.batch_idx_train}.pt"
-        self.run.ckpt.save(path, self.state.epoch)
+        self._save(path, self.state.epoch)
         if self.is_main:
             remove_old(self.run.exp_dir, self.opts.keep_last_k, self.state.batch_idx_train)
         self.progress.resume()
@@ -396,7 +408,7 @@ class Trainer:
         self.logger.epoch(state.train_loss, state.valid_loss)
         state.start_epoch(epoch + 1)  # before saving: the checkpoint continues with the next epoch
         path = self.run.exp_dir / f"epoch-{epoch}.pt"
-        self.run.ckpt.save(path, epoch)
+        self._save(path, epoch)
         if self.is_main:
             if state.best_train_epoch == epoch:
                 copy_checkpoint(path, self.run.exp_dir / "best-train-loss.pt")

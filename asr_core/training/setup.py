@@ -4,12 +4,13 @@ import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ContextManager, List, Optional, Protocol, runtime_checkable
+from typing import Any, ContextManager, List, Mapping, Optional, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from asr_core.training.checkpoint import RunCheckpoint, TrainedParts, remove_leftovers
+from asr_core.training.checkpoint import RunCheckpoint, TrainedParts
+from asr_core.training.distributed.agreement import refuse_differences
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
@@ -26,6 +27,8 @@ from asr_core.training.resume import find_common_start
 from asr_core.training.state import TrainState, seed_everything
 from asr_core.training.task import Batch, EpochMetric, Task, TaskData
 from asr_core.utils.device import pick_device
+from asr_core.utils.files import remove_leftovers
+from asr_core.utils.lock import hold_folder
 from asr_core.utils.options import from_params
 
 
@@ -132,8 +135,10 @@ class TrainingRun:
         """Log the data, the model and the disk space of checkpoints; return the size of an epoch.
 
         Raises:
-          UserError: there is nothing to train on.
+          UserError: there is nothing to train on, or the processes read different data.
         """
+        if self.world.size > 1:
+            refuse_differences(self.world.gather(self.task.inputs()))
         epoch_size = self.world.from_main(self.data.report() if self.world.is_main else 0.0)
         if self.world.is_main:
             report_model(self.parts.model)
@@ -166,6 +171,17 @@ class TrainingRun:
         if trials is not None:
             self.advance_schedules()
             scan_for_oom(trials, self.parts.model, self.trial_loss, self.device, self.world)
+
+
+def hold_exp_dir(params: Mapping[str, Any], world: SingleProcess) -> ContextManager[None]:
+    """Return a context in which rank 0 holds the lock of ``--exp-dir``.
+
+    Raises:
+      UserError: another process trains there.
+    """
+    if not world.is_main:
+        return contextlib.nullcontext()
+    return hold_folder(str(params["exp_dir"]), "training", "choose another --exp-dir")
 
 
 def build_run(task: Task, world: SingleProcess) -> TrainingRun:

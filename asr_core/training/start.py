@@ -18,6 +18,7 @@ from asr_core.training.finetune import FinetuneRecipe
 from asr_core.training.lm_recipe import LmRecipe
 from asr_core.training.loop import train
 from asr_core.training.options import LoopOptions
+from asr_core.training.setup import hold_exp_dir
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path, write_text_atomic
 from asr_core.utils.log import setup_logger
@@ -99,9 +100,10 @@ def _in_group(rank: RankInfo, params: AttributeDict, run: Callable[[SingleProces
             setup_logger(exp_dir / "log" / "log-train", world.rank, world.size)
         except OSError as e:
             raise UserError(f"cannot write into --exp-dir {exp_dir}: {e.strerror or e}") from e
-        return run(world)
+        with hold_exp_dir(params, world):
+            return run(world)
 
-    return run_in_group(rank, opts, body)
+    return run_in_group(rank, opts, body, params)
 
 
 def _refuse_other_tokens(task: AsrRecipe) -> None:

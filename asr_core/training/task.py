@@ -212,6 +212,10 @@ class Task(abc.ABC):
         """Build the variational noise on modules of the model; by default none."""
         return WeightNoise(model, {}, start=0.0, seed=0)
 
+    def inputs(self) -> Dict[str, str]:
+        """Return digests of what all processes must read alike, by name; by default none."""
+        return {}
+
     def build_metric(self) -> Optional[EpochMetric]:
         """Build the metric that is measured at the end of epochs; by default none."""
         return None

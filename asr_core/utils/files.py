@@ -3,15 +3,21 @@
 import contextlib
 import errno
 import gzip
+import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import BinaryIO, Iterator, Union, cast
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.processes import writer_is_dead, writer_tag
 
 PathLike = Union[str, Path]
+_TAG = re.compile(r"\.(\d+-\d+-[0-9a-f]{8})\.[^.]*\.tmp")
+_LEFT_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -34,7 +40,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(
-            prefix=f".{path.stem[:80]}.",
+            prefix=f".{path.stem[:80]}.{writer_tag()}.",
             suffix=f".tmp{''.join(path.suffixes[-2:])}",
             dir=None if special else path.parent,
         )
@@ -60,6 +66,31 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             tmp.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of :func:`atomic_path` whose writers were killed.
+
+    Where it cannot be known whether a writer lives, because it ran on another machine, the file
+    stays until it has not changed for an hour.
+    """
+    for path in folder.glob(".*.tmp*"):
+        tag = _TAG.search(path.name)
+        dead = writer_is_dead(tag[1]) if tag else None
+        with contextlib.suppress(OSError):
+            if dead or (dead is None and time.time() - path.lstat().st_mtime > _LEFT_SECONDS):
+                path.unlink()
+
+
+def digest_of(path: PathLike) -> str:
+    """Return a short digest of a file's bytes; where there is no such file, of its name."""
+    path, digest = Path(path), hashlib.sha256()
+    if not path.is_file():
+        return hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    with open(path, "rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()[:12]
 
 
 def open_binary(path: PathLike) -> BinaryIO:

@@ -3,7 +3,10 @@
 import ctypes
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -45,6 +48,26 @@ def die_with_parent(signum: int) -> None:
     """Ask the kernel to send ``signum`` to this process when its parent ends (Linux only)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signum))
+
+
+def end_with_parent(parent: int, grace: float) -> None:
+    """End this process, by SIGTERM, when process ``parent`` ends, and kill it if it does not end.
+
+    Args:
+      parent: the process that started this one.
+      grace: seconds between the two.
+    """
+    die_with_parent(signal.SIGTERM)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        if not sys.platform.startswith("linux"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="watch of the parent").start()
 
 
 def setup_cpu(num_threads: int = 0, processes: int = 1) -> None:

@@ -69,7 +69,9 @@ parse_options() {
   [ "$stage" -le "$stop_stage" ] || fail "nothing to do: --stage $stage comes after --stop-stage $stop_stage"
   [ -f ./prepare.sh ] || fail "run this script in its own folder: cd $(dirname "$0") && ./prepare.sh"
   find_python
-  compile_kernels_meanwhile
+  [ -z "${data_dir:-}" ] || lock_folder "$data_dir"
+  compile_kernels_meanwhile # before the next line, so that it may outlive this script
+  export ASR_CORE_SCRIPT=$$
 }
 
 # Start to compile the kernels of training where none has been compiled yet, at low priority. It needs no waiting for,
@@ -87,6 +89,14 @@ find_python() {
   command -v "$python" > /dev/null || fail "no python found; activate the virtual environment with asr_core"
   "$python" -c "import asr_core" 2> /dev/null ||
     fail "$(command -v "$python") cannot import asr_core: activate its virtual environment, or run pip install -e . in the repository"
+}
+
+# lock_folder FOLDER: let no other script work there until this one ends; fail if one does. Programs that this
+# script starts end with it.
+lock_folder() {
+  "$python" -c 'import sys; from asr_core.utils.lock import main; main(*sys.argv[1:])' "$1" $$ || exit 1
+  locked=$1
+  trap '! grep -qs "\"pid\": $$," "$locked/.lock" || rm -f "$locked/.lock"' EXIT
 }
 
 # in_stage N TITLE: succeed if stage N is selected, and log its title.

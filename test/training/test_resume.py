@@ -13,6 +13,7 @@ from fake_run import records
 from asr_core.models.averaging import numbered
 from asr_core.training.checkpoint import read_whole
 from asr_core.utils.errors import ProcessLost, UserError
+from asr_core.utils.lock import hold_folder
 
 
 def start(exp_dir, *attempts):
@@ -266,3 +267,26 @@ def test_the_loss_of_a_loader_process_loses_no_step(whole, tmp_path, where):
     assert (tmp_path / f"checkpoint-{step}.pt").is_file()
     assert fake_run.run(tmp_path) == 0
     assert_same_run(tmp_path, whole)
+
+
+def test_a_run_that_lost_its_folder_writes_nothing_more(tmp_path):
+    class Suspended(fake_run.FakeRecipe):
+        def compute_loss(self, model, batch, batch_idx_train, reduction="sum"):
+            if batch_idx_train == 7:
+                lock = json.loads((tmp_path / ".lock").read_text())
+                (tmp_path / ".lock").write_text(json.dumps({**lock, "token": "of a successor"}))
+            return super().compute_loss(model, batch, batch_idx_train, reduction)
+
+    with pytest.raises(UserError, match="was taken over by training, process .* writes nothing more"):
+        fake_run.run(tmp_path, recipe=Suspended)
+    assert [r["batch_idx_train"] for r in records(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert [n for n, _ in numbered(tmp_path, "checkpoint")] == [5]
+    assert json.loads((tmp_path / ".lock").read_text())["token"] == "of a successor"
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with hold_folder(tmp_path, "training", "choose another --exp-dir"):
+        lines = start(tmp_path, "").stderr
+    assert f"{tmp_path} is in use by training, process " in lines
+    assert "wait for its end, or end it, or choose another --exp-dir" in lines
+    assert not list(tmp_path.glob("*.pt"))

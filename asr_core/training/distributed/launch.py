@@ -22,7 +22,7 @@ from asr_core.training.options import LoopOptions
 from asr_core.utils.console import lasting_console, outlive_output
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import AttributeDict, from_params
-from asr_core.utils.runtime import die_with_parent, setup_cpu
+from asr_core.utils.runtime import end_with_parent, setup_cpu
 
 # Exit statuses of a rank for its launcher, distinct from 1 and 2, which Python and argparse use.
 EXIT_REPORTED = 3  # the user's mistake was printed by this rank or by another one
@@ -32,6 +32,7 @@ EXIT_PEER_LOST = 4  # another rank no longer answers; that rank is the one to re
 # Lost connections are noticed within milliseconds; the rest is for ranks that are in the middle of
 # a step.
 _GRACE_SECONDS = 5.0
+_ORPHAN_SECONDS = 120.0  # for the last checkpoint of a rank whose launcher was killed
 _DEFAULT_PORT = 12354  # the default of --master-port
 _POLL_SECONDS = 0.5  # how often the launcher looks at its deadline while no rank exits
 
@@ -82,7 +83,7 @@ def rank_info_from_environment(world_size: int = 1) -> Optional[RankInfo]:
         )
     rank = _from_environment("RANK", below=size)
     if "TORCHELASTIC_RUN_ID" in env:  # torchrun does not stop its workers when it is killed
-        die_with_parent(signal.SIGTERM)
+        end_with_parent(os.getppid(), _ORPHAN_SECONDS)
     local_size = _from_environment("LOCAL_WORLD_SIZE", size, at_least=1)
     return RankInfo(
         rank=rank,
@@ -212,8 +213,8 @@ def spawn(body: Callable[..., int], args: Sequence[object], size: int, port: int
 
 
 def _rank_main(launcher_pid: int, rank_info: RankInfo, body: Callable[..., int], *args: object) -> None:
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != launcher_pid:  # it died before die_with_parent could take effect
+    end_with_parent(launcher_pid, _ORPHAN_SECONDS)
+    if os.getppid() != launcher_pid:  # it died before end_with_parent could take effect
         os._exit(EXIT_PEER_LOST)
     from tqdm import tqdm
 

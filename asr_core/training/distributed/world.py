@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import logging
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import (
     Any,
     Callable,
@@ -35,6 +36,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d, synchronised
+from asr_core.training.distributed.agreement import Disagreement, agree, facts_of, open_store
 from asr_core.training.distributed.launch import EXIT_PEER_LOST, EXIT_REPORTED, RankInfo
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.options import ProcessOptions
@@ -161,24 +163,27 @@ class ProcessGroup(SingleProcess):
       rank_info: the place of this process.
       timeout: seconds after which a process that does not answer counts as lost.
       cuda: whether gradients are on GPUs.
+      params: all options, which the processes must agree about.
 
     Raises:
+      UserError: the processes differ in options or versions.
       PeerLost: by any method, if another process has ended or does not answer.
     """
 
-    def __init__(self, rank_info: RankInfo, timeout: float, cuda: bool) -> None:
+    def __init__(self, rank_info: RankInfo, timeout: float, cuda: bool, params: Mapping[str, object]) -> None:
         super().__init__(rank_info)
         self.timeout = datetime.timedelta(seconds=timeout)
         with _peer_errors():
+            self._store = open_store(rank_info, timeout)
+            agree(self._store, rank_info, facts_of(params, rank_info, cuda), timeout)
             dist.init_process_group(
                 "gloo",
                 timeout=self.timeout,
-                init_method=rank_info.address,
+                store=dist.PrefixStore("group", self._store),
                 rank=rank_info.rank,
                 world_size=rank_info.size,
             )
             self._nccl = dist.new_group(backend="nccl", timeout=self.timeout) if cuda else None
-        self._store = dist.distributed_c10d._get_default_store()
 
     def exchange(self, values: Sequence[float]) -> List[List[float]]:
         mine = torch.tensor([float(v) for v in values], dtype=torch.float64)
@@ -283,7 +288,12 @@ class _PendingSum:
         torch._foreach_copy_(self.grads, sums)
 
 
-def run_in_group(rank_info: RankInfo, opts: ProcessOptions, body: Callable[[SingleProcess], int]) -> int:
+def run_in_group(
+    rank_info: RankInfo,
+    opts: ProcessOptions,
+    body: Callable[[SingleProcess], int],
+    params: Mapping[str, object] = MappingProxyType({}),
+) -> int:
     """Run ``body`` as one of the processes that train together.
 
     A :class:`UserError` that several ranks meet is printed by one of them.
@@ -292,6 +302,7 @@ def run_in_group(rank_info: RankInfo, opts: ProcessOptions, body: Callable[[Sing
       rank_info: the place of this process.
       opts: device and timeout.
       body: called with the group; returns an exit status.
+      params: all options, which the processes must agree about.
 
     Returns:
       The exit status of this process.
@@ -300,10 +311,15 @@ def run_in_group(rank_info: RankInfo, opts: ProcessOptions, body: Callable[[Sing
         return body(SingleProcess(rank_info))
     world: Optional[SingleProcess] = None
     try:
-        world = join(rank_info, opts.dist_timeout, opts.device != "cpu" and torch.cuda.is_available())
+        cuda = opts.device != "cpu" and torch.cuda.is_available()
+        world = join(rank_info, opts.dist_timeout, cuda, params)
         status = body(world)
         world.close()
         return status
+    except Disagreement as e:
+        if rank_info.rank in e.ranks:
+            report_error(e)
+        return EXIT_REPORTED if rank_info.spawned else 1
     except UserError as e:
         if world is None or world.claims_report():
             report_error(e)
@@ -315,17 +331,20 @@ def run_in_group(rank_info: RankInfo, opts: ProcessOptions, body: Callable[[Sing
         return EXIT_PEER_LOST if rank_info.spawned else 1
 
 
-def join(rank_info: RankInfo, timeout: float, cuda: bool) -> SingleProcess:
+def join(
+    rank_info: RankInfo, timeout: float, cuda: bool, params: Mapping[str, object] = MappingProxyType({})
+) -> SingleProcess:
     """Join the other processes; return the group when all are there.
 
     Args:
       rank_info: the place of this process.
       timeout: seconds after which a process that does not answer counts as lost.
       cuda: whether gradients are on GPUs.
+      params: all options, which the processes must agree about.
 
     Raises:
       PeerLost: not all processes came.
-      UserError: there are more processes than GPUs on this machine.
+      UserError: there are more processes than GPUs on this machine, or the processes differ.
     """
     if cuda and rank_info.local_rank >= torch.cuda.device_count():
         raise UserError(
@@ -334,7 +353,7 @@ def join(rank_info: RankInfo, timeout: float, cuda: bool) -> SingleProcess:
         )
     if cuda:
         torch.cuda.set_device(rank_info.local_rank)
-    return ProcessGroup(rank_info, timeout, cuda)
+    return ProcessGroup(rank_info, timeout, cuda, params)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Mapping, NoReturn, Optional
 
 import torch
 
-from asr_core.models.averaging import average_of_range, numbered
+from asr_core.models.averaging import average_of_range, first_not_finite, numbered
 from asr_core.training.checkpoint import RunCheckpoint, read_whole
 from asr_core.training.metrics import MetricsTracker
 from asr_core.training.options import LoopOptions
@@ -78,6 +78,12 @@ class DivergenceMonitor:
             what = f"the loss scale of float16 has been below {_LOW_SCALE} for {state.low_scale_steps} steps"
             return Trouble(what, steps=state.low_scale_steps)
         return self._check_loss(loss) if math.isfinite(loss) else None
+
+    def check_weights(self, ckpt: RunCheckpoint) -> Optional[Trouble]:
+        """Examine the weights and their averages, on all ranks, before they are saved."""
+        name = ckpt.not_finite()
+        what = f"the weights are not finite ({name})"
+        return Trouble(what, steps=self.state.bad_in_a_row + 1) if name else None
 
     def _check_loss(self, loss: float) -> Optional[Trouble]:
         state, opts = self.state, self.opts
@@ -232,7 +238,9 @@ class Recovery:
         saved = self._good_checkpoints(last_good)
         if not saved:
             average = self.parts.average.state_dict()
-            return GoodPoint("the running average of all steps", average) if _is_finite(average) else None
+            return (
+                None if first_not_finite(average) else GoodPoint("the running average of all steps", average)
+            )
         newest = saved[0]
         weights, name = newest.content["model"], f"{newest.path.name}, after batch {newest.batch}"
         if len(saved) > 1:
@@ -268,7 +276,8 @@ class Recovery:
             spoilt = any(first < batch < last for first, last in self.state.bad_spans)
             snapshots = batch // self.opts.average_period
             same = any(snapshots == point.batch // self.opts.average_period for point in found)
-            if 0 < batch <= last_good and not spoilt and not same and _is_finite(content["model"]):
+            finite = not any(first_not_finite(content.get(part) or {}) for part in ("model", "model_avg"))
+            if 0 < batch <= last_good and not spoilt and not same and finite:
                 found.append(_SavedPoint(batch, path, content))
         return sorted(found, key=lambda point: -point.batch)
 
@@ -283,7 +292,3 @@ class Recovery:
             parts.ema.restart()
         if parts.scaler.is_enabled():
             parts.scaler.update(1.0)
-
-
-def _is_finite(weights: Mapping[str, torch.Tensor]) -> bool:
-    return all(bool(torch.isfinite(w).all()) for w in weights.values() if w.is_floating_point())

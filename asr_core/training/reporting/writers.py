@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import write_bytes_atomic
+from asr_core.utils.lock import check_folder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -54,8 +55,9 @@ class JsonLines:
         """Write some records, through to the disk.
 
         Raises:
-          UserError: the file cannot be written.
+          UserError: the file cannot be written, or another process has taken over its folder.
         """
+        check_folder(self.path.parent)
         text = "".join(json.dumps(_jsonable(record), ensure_ascii=False) + "\n" for record in records)
         try:
             with open(self.path, "a", encoding="utf-8") as f:
