@@ -275,8 +275,8 @@ def _not_finite(paths: Sequence[Path], part: str, why: str) -> NotFinite:
         with contextlib.suppress(UserError):
             content = load_checkpoint_file(path)
             if content.get(part) and not first_not_finite(content[part]):
-                return NotFinite(f"{folder / at_fault}: {why}: use {option} {number}, whose weights are")
-    return NotFinite(f"{folder / at_fault}: {why}, and no other checkpoint there has such that are")
+                return NotFinite(f"{folder / at_fault}: {why}: use {option} {number}")
+    return NotFinite(f"{folder / at_fault}: {why}, as are those of all other checkpoints there")
 
 
 @contextlib.contextmanager
