@@ -14,7 +14,7 @@ def main(defaults: Optional[Mapping[str, object]] = None, argv: Optional[Sequenc
     """Parse the command line and run, as :func:`asr_core.bin.transcribe.main` does."""
     parser = Parser(__doc__)
     add_options(parser, TracedModelOptions, {"decode_chunk_len": argparse.SUPPRESS, **(defaults or {})})
-    add_arguments(parser, defaults, without=("model", "max_segment"))
+    add_arguments(parser, defaults, without=("model", "max_segment", "use_ema"))
     params = params_of(parser.parse_args(argv))
 
     def body() -> None:

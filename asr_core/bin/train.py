@@ -10,8 +10,9 @@ from asr_core.models.options import options_class
 from asr_core.training.distributed.launch import RankInfo, launch
 from asr_core.training.loss_options import LossOptions
 from asr_core.training.optimizer_options import OptimizerOptions, refuse_unused
-from asr_core.training.options import LoopOptions, SpeechOptions
+from asr_core.training.options import LoopOptions, SpeechOptions, fit_lengths
 from asr_core.utils.options import AttributeDict, Parser, add_options, params_of, peek
+from asr_core.utils.parsing import options_on
 
 if TYPE_CHECKING:
     from asr_core.data.corpus import Corpus
@@ -106,6 +107,7 @@ def parse(
     ours = {field.name for cls in (*options, *more_options) for field in dataclasses.fields(cls)}
     _set_other_defaults(parser, merged, ours, encoders)
     params = params_of(parser.parse_args(argv))
+    fit_lengths(params, options_on(argv, parser))
     names = [field.name for field in dataclasses.fields(OptimizerOptions)]
     refuse_unused(params, {name: parser.get_default(name) for name in names})
     return params

@@ -6,8 +6,9 @@ from typing import Dict, List, Mapping, Optional
 from asr_core.cli.program import run_program
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
 from asr_core.training.distributed.launch import RankInfo, launch
-from asr_core.training.options import LoopOptions
+from asr_core.training.options import LoopOptions, fit_lengths
 from asr_core.utils.options import AttributeDict, Parser, add_options, params_of, peek
+from asr_core.utils.parsing import options_on
 
 SIZES: Dict[str, type] = {"rnn": RnnOptions, "transformer": TransformerOptions}
 DEFAULTS = {"save_every_n": 2000}
@@ -57,7 +58,9 @@ def parse(
     merged = {**DEFAULTS, **DEFAULTS_OF.get(lm_type, {}), **(defaults or {})}
     for cls in (LmTrainOptions, SIZES.get(lm_type, RnnOptions), LoopOptions):
         add_options(parser, cls, merged)
-    return params_of(parser.parse_args(argv))
+    params = params_of(parser.parse_args(argv))
+    fit_lengths(params, options_on(argv, parser))
+    return params
 
 
 if __name__ == "__main__":

@@ -7,7 +7,12 @@ from asr_core.encoders.chunk_options import WHOLE_UTTERANCE, chunk_and_left, fro
 from asr_core.export.pretrained import model_info
 from asr_core.export.torchscript import ScriptedModel, is_torchscript, load_torchscript
 from asr_core.models.asr_model import AsrModel
-from asr_core.models.checkpoint import load_checkpoint_file, model_from_checkpoint, model_options
+from asr_core.models.checkpoint import (
+    load_checkpoint_file,
+    model_from_checkpoint,
+    model_of,
+    model_options,
+)
 from asr_core.text.pieces import check_tokenizer, recorded_pieces
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
@@ -50,6 +55,7 @@ def load_for_inference(
     given: Optional[Mapping[str, object]] = None,
     device: str = "cpu",
     trust: bool = False,
+    use_ema: Optional[bool] = None,
 ) -> InferenceModel:
     """Load a training checkpoint, a ``pretrained.pt`` or a TorchScript file, recognised by content.
 
@@ -62,6 +68,8 @@ def load_for_inference(
         :func:`~asr_core.encoders.chunk_options.from_decode_chunk_len` takes for them.
       device: device to load the model onto.
       trust: load a TorchScript file whatever its code may do.
+      use_ema: take the exponential average of a checkpoint instead of its weights; None: if
+        training validated with it.
 
     Raises:
       UserError: the file is missing, damaged, or not a model, or could do more than compute; there
@@ -71,10 +79,14 @@ def load_for_inference(
     if not file.is_file():
         raise UserError(f"no such model: {path}")
     if is_torchscript(file):
+        if use_ema:
+            raise UserError(
+                f"--use-ema 1: {path} is TorchScript, which holds one set of weights: leave it out"
+            )
         scripted = load_torchscript(file, device, trust)
         loaded = describe_scripted(scripted, file, tokens, dict(given or {}))
     else:
-        loaded = _load_checkpoint(file, tokens, dict(given or {}), device)
+        loaded = _load_checkpoint(file, tokens, dict(given or {}), device, use_ema)
     rate = int(str((given or {}).get("sample_rate", loaded.sample_rate)))
     if rate != loaded.sample_rate:
         raise UserError(
@@ -96,12 +108,12 @@ def describe_scripted(
       UserError: ``given`` contradicts the file, or there are no tokens.
     """
     says_left = "left_context_frames" in given or "num_left_chunks" in given
-    given = from_decode_chunk_len(given, model.info)
+    user, given = given, from_decode_chunk_len(given, model.info)
     for name in ("chunk_size", "left_context_frames") if says_left else ("chunk_size",):
         if name in given and str(given[name]) != str(getattr(model, name)):
             chunks = f"chunks of {model.chunk_size} frames and a left context of {model.left_context_frames}"
             fixed = chunks if model.streaming else "whole utterances"
-            raise UserError(f"{flag(name)} {given[name]}: {path} was exported for {fixed}")
+            raise UserError(f"{_as_given(name, user, given)}: {path} was exported for {fixed}")
     info = model.info
     try:
         model_options(info, given)  # refuses what contradicts the file
@@ -120,8 +132,30 @@ def describe_scripted(
     )
 
 
-def _load_checkpoint(path: Path, tokens: str, given: Mapping[str, object], device: str) -> InferenceModel:
+def _as_given(name: str, user: Mapping[str, object], converted: Mapping[str, object]) -> str:
+    """Return option and value as the user wrote them, with what they stand for in 50 Hz frames.
+
+    Args:
+      name: ``chunk_size`` or ``left_context_frames``.
+      user: the user's options, perhaps those of the first Zipformer.
+      converted: the same by the usual names.
+    """
+    if name in user:
+        return f"{flag(name)} {user[name]}"
+    old = ("decode_chunk_len",) if name == "chunk_size" else ("decode_chunk_len", "num_left_chunks")
+    words = " ".join(f"{flag(option)} {user[option]}" for option in old if option in user)
+    kind = "chunks" if name == "chunk_size" else "a left context"
+    return f"{words} ({kind} of {converted[name]} frames)"
+
+
+def _load_checkpoint(
+    path: Path, tokens: str, given: Mapping[str, object], device: str, use_ema: Optional[bool]
+) -> InferenceModel:
     checkpoint = load_checkpoint_file(path)
+    if use_ema is None:
+        use_ema = bool(checkpoint.get("valid_with_ema")) and checkpoint.get("model_ema") is not None
+    if use_ema:
+        checkpoint["model"] = model_of(checkpoint, path, use_ema=True)
     given = from_decode_chunk_len(given, checkpoint)
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
     model = model_from_checkpoint(checkpoint, overrides).eval().to(device)

@@ -64,10 +64,7 @@ def select_checkpoints(
         return [found[0], found[-1]] if use_averaged_model else found
     if use_averaged_model:
         if epoch - avg < 1:
-            raise UserError(
-                f"--epoch {epoch} --avg {avg} needs epoch-{epoch - avg}.pt, which cannot exist:"
-                " lower --avg, or give --use-averaged-model 0"
-            )
+            raise UserError(_too_many_epochs(exp_dir, epoch, avg))
         paths = [exp_dir / f"epoch-{epoch}.pt", exp_dir / f"epoch-{epoch - avg}.pt"]
     else:
         paths = [exp_dir / f"epoch-{e}.pt" for e in range(epoch, max(0, epoch - avg), -1)]
@@ -76,6 +73,18 @@ def select_checkpoints(
         which = missing[0] if missing else exp_dir / f"epoch-{epoch}.pt"
         raise UserError(f"no checkpoint {which}; the folder has {_listed(exp_dir)}")
     return paths
+
+
+def _too_many_epochs(exp_dir: Path, epoch: int, avg: int) -> str:
+    """Say that there are fewer epochs before ``epoch`` than ``avg``, and what can be averaged."""
+    found = numbered(exp_dir, "epoch")
+    last = found[0][0] if found else 0
+    have = f"{exp_dir} has {last} {'epoch' if last == 1 else 'epochs'}"
+    most = min(epoch, last)
+    span = f"give --avg {most - 1}" if most == 2 else f"give at most --avg {most - 1}"
+    if most < 2:
+        span = f"give --epoch {most} --avg 1 --use-averaged-model 0" if most else "train first"
+    return f"--epoch {epoch} --avg {avg} averages over more epochs than there are: {have}; {span}"
 
 
 def _listed(exp_dir: Path) -> str:

@@ -45,6 +45,7 @@ __all__ = [
     "load_checkpoint_file",
     "load_state",
     "model_from_checkpoint",
+    "model_of",
     "model_options",
     "params_of_checkpoint",
     "select_checkpoints",
@@ -237,12 +238,12 @@ def load_averaged_model(
         with _averaging(paths):
             newest["model"] = average_of_range(oldest, newest)
     elif len(paths) > 1:
-        rest = [_model_of(load_checkpoint_file(p), p, use_ema) for p in paths[1:]]
-        states = [_model_of(newest, paths[0], use_ema), *rest]
+        rest = [model_of(load_checkpoint_file(p), p, use_ema) for p in paths[1:]]
+        states = [model_of(newest, paths[0], use_ema), *rest]
         with _averaging(paths):
             newest["model"] = average_state_dicts(states)
     elif use_ema:
-        newest["model"] = _model_of(newest, paths[0], use_ema)
+        newest["model"] = model_of(newest, paths[0], use_ema)
     try:
         model = model_from_checkpoint(newest, overrides)
     except NotFinite as e:
@@ -290,8 +291,12 @@ def _averaging(paths: Sequence[Path]) -> Iterator[None]:
         ) from e
 
 
-def _model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool) -> Dict[str, Tensor]:
-    """Return the weights of the checkpoint in file ``path``, or their exponential average."""
+def model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool) -> Dict[str, Tensor]:
+    """Return the weights of the checkpoint in file ``path``, or their exponential average.
+
+    Raises:
+      UserError: it has none.
+    """
     try:
         return ema_of(ckpt) if use_ema else weights_of(ckpt)
     except UserError as e:

@@ -118,8 +118,8 @@ def pruned_losses(
     am, lm = simple_projections[0](encoder_out), simple_projections[1](lattice.decoder_out)
     with torch.autocast(encoder_out.device.type, enabled=False):
         simple_loss, (px_grad, py_grad) = rnnt.rnnt_loss_smoothed(
-            lm=lm.float(),
-            am=am.float(),
+            lm=_at_least_float(lm),
+            am=_at_least_float(am),
             symbols=lattice.symbols,
             lm_only_scale=smoothing.lm_scale,
             am_only_scale=smoothing.am_scale,
@@ -135,7 +135,7 @@ def pruned_losses(
     logits = joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, prune_range, V)
     with torch.autocast(encoder_out.device.type, enabled=False):
         pruned_loss = rnnt.rnnt_loss_pruned(
-            logits=logits.float(), symbols=lattice.symbols, ranges=ranges, **lattice.arguments
+            logits=_at_least_float(logits), symbols=lattice.symbols, ranges=ranges, **lattice.arguments
         )
     return simple_loss, pruned_loss
 
@@ -153,8 +153,8 @@ def full_loss(joiner: Joiner, encoder_out: Tensor, lattice: LatticeInputs) -> Te
     """
     am, lm = joiner.encoder_proj(encoder_out), joiner.decoder_proj(lattice.decoder_out)
     return rnnt.rnnt_loss_projected(
-        am.float(),
-        lm.float(),
+        _at_least_float(am),
+        _at_least_float(lm),
         joiner.output_linear.weight,
         joiner.output_bias(),
         lattice.symbols,
@@ -162,6 +162,11 @@ def full_loss(joiner: Joiner, encoder_out: Tensor, lattice: LatticeInputs) -> Te
         factorised_blank=joiner.hat,
         **lattice.arguments,
     )
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    """Return x (...) in float32, or unchanged if it is more precise: losses are long sums."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _pad_labels(y: List[List[int]], value: int, device: torch.device) -> Tensor:

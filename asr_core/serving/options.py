@@ -1,6 +1,7 @@
 """Options of transcribing; light, so that ``--help`` needs no torch."""
 
 from dataclasses import dataclass
+from typing import Optional
 
 from asr_core.data.options import FEATURE_TYPES, channel_option
 from asr_core.decoding.options import (
@@ -28,6 +29,11 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
         "tokens.txt or bpe.model; left out: what the model's file holds, else the one next to it",
         aliases=("--bpe-model",),
         path=PathKind.EITHER,
+    )
+    use_ema: Optional[bool] = option(
+        None,
+        "the exponential average that a training checkpoint holds (--ema-decay), instead of its weights; "
+        "left out: if training validated with it",
     )
     trust_model: bool = option(
         False,

@@ -174,7 +174,8 @@ def transcribe_files(
     if load:
         loaded = load(given, device)
     else:
-        loaded = load_for_inference(opts.model, opts.tokens, given, str(device), opts.trust_model)
+        trust, use_ema = opts.trust_model, opts.use_ema
+        loaded = load_for_inference(opts.model, opts.tokens, given, str(device), trust, use_ema)
     transcriber = Transcriber(loaded, opts, device)
     failed = 0
     for group in _groups(paths, _BATCHES_IN_MEMORY * opts.max_duration):

@@ -154,7 +154,9 @@ class AsrRecipe(Task):
 
     @property
     def reference_batches(self) -> float:
-        """``--max-duration`` in units of ``--ref-duration``."""
+        """``--max-duration`` in units of ``--ref-duration``; 0 if the size does not count."""
+        if self.options.ref_duration == 0:
+            return 0.0
         return float(self.params["max_duration"]) / self.options.ref_duration
 
     def train_cuts(self) -> "CutSet":

@@ -1,7 +1,7 @@
 """Options of training; light, so that ``--help`` needs neither torch nor lhotse."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Collection, Dict, Optional
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.option_paths import PathKind
@@ -52,7 +52,10 @@ class LoopOptions(ProcessOptions):
     tensorboard: bool = option(True, "write scalars for TensorBoard into <exp-dir>/tensorboard")
     num_epochs: int = option(30, "last epoch; epochs count from 1", at_least=1)
     max_steps: int = option(
-        0, "stop after this many batches from the start of training; 0: no such limit", at_least=0
+        0,
+        "stop after this many batches from the start of training; without --num-epochs the only limit; "
+        "0: no such limit",
+        at_least=0,
     )
     start_epoch: int = option(
         1,
@@ -72,7 +75,9 @@ class LoopOptions(ProcessOptions):
         3000, "batches between two validations; there is one at the end of each epoch too", at_least=1
     )
     save_every_n: int = option(
-        4000, "batches between two checkpoint-<N>.pt; not less than --average-period", at_least=1
+        4000,
+        "batches between two checkpoint-<N>.pt; --average-period follows if it is longer and not given",
+        at_least=1,
     )
     keep_last_k: int = option(
         30, "how many checkpoint-<N>.pt to keep; epoch-<N>.pt are never removed", at_least=1
@@ -129,6 +134,20 @@ class LoopOptions(ProcessOptions):
             )
 
 
+def fit_lengths(params: Dict[str, Any], given: Collection[str]) -> None:
+    """Let defaults follow what the user gave: ``--max-steps`` alone trains that long, and
+    ``--save-every-n`` alone does not contradict the default of ``--average-period``.
+
+    Args:
+      params: all options by name; changed.
+      given: names of those on the command line.
+    """
+    if "max_steps" in given and "num_epochs" not in given:
+        params["num_epochs"] = max(params["num_epochs"], params["max_steps"])  # an epoch has a step at least
+    if "save_every_n" in given and "average_period" not in given:
+        params["average_period"] = min(params["average_period"], params["save_every_n"])
+
+
 @dataclass
 class SpeechOptions:
     """Speech recognition: tokens, and measurements and checks besides the loss."""
@@ -140,8 +159,9 @@ class SpeechOptions:
     )
     ref_duration: float = option(
         600.0,
-        "seconds of audio in a reference batch; scales the counter behind dropout and other schedules",
-        above=0,
+        "seconds of audio in a reference batch, the unit of the counter behind dropout and other "
+        "schedules; 0: the counter is that of batches, whatever their size",
+        at_least=0,
     )
     allow_unk: bool = option(
         False, "leave out training cuts with characters that the tokens lack, instead of refusing to train"

@@ -128,7 +128,7 @@ class TrainingRun:
                 self.state.batch_idx_train,
             )
         batches_per_step = self.world.size * self.opts.accum_grad
-        self.state.count_at(self.task.reference_batches * batches_per_step)
+        self.state.count_at(self.task.reference_batches * batches_per_step or 1.0)
         self.recovery.set_rates()
 
     def report(self) -> float:
@@ -145,7 +145,7 @@ class TrainingRun:
             report_disk(
                 self.parts.model,
                 self.exp_dir,
-                self.opts.num_epochs,
+                0 if 0 < self.opts.max_steps <= self.opts.num_epochs else self.opts.num_epochs,
                 self.opts.keep_last_k,
                 averages=2 if self.parts.ema else 1,
             )

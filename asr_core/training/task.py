@@ -164,7 +164,7 @@ class Task(abc.ABC):
 
         Schedules of modules (dropout, the limits of balancers) are tuned for a certain size of
         batches. They count in reference batches of that size, so that a schedule covers the same
-        amount of data whatever the actual size.
+        amount of data whatever the actual size. With 0 they count steps of any size.
         """
 
     @abc.abstractmethod

@@ -1,7 +1,8 @@
-"""Command lines of programs whose options are one dataclass."""
+"""Command lines: of programs whose options are one dataclass, and what one holds."""
 
+import argparse
 import dataclasses
-from typing import Mapping, Optional, Sequence, Type
+from typing import Mapping, Optional, Sequence, Set, Type
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import OptionsT, Parser, add_options, flag, from_params
@@ -38,3 +39,10 @@ def parse_options(
     except UserError as e:
         parser.exit(1, f"error: {e}\n")
         raise  # never reached: exit ends the process
+
+
+def options_on(argv: Optional[Sequence[str]], parser: Parser) -> Set[str]:
+    """Return the names of the options on a command line without errors, however spelt."""
+    missing = object()
+    values, _ = parser.parse_known_args(argv, argparse.Namespace(**dict.fromkeys(parser.names, missing)))
+    return {name for name, value in vars(values).items() if value is not missing}

@@ -22,6 +22,8 @@ from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.models.options import options_of
 from asr_core.training.asr_recipe import AsrRecipe
 from asr_core.training.lm_recipe import LmRecipe
+from asr_core.training.optimizer_options import OptimizerOptions
+from asr_core.training.schedule import build_scheduler
 from asr_core.utils.options import from_params
 
 L = "librispeech/ASR"
@@ -328,3 +330,19 @@ def check_equal(model, loaded):
     for one, other in list(outputs)[:2]:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert [h.tokens for h in got] == [h.tokens for h in expected]
+
+
+def test_the_old_recipe_trains_as_it_did():
+    """Half of the rate at the first batch, and schedules that count batches of any size."""
+    _, params = training_of(EGS / f"{S7}/train.py")
+    opts = from_params(OptimizerOptions, params)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], opts.peak_lr())
+    scheduler = build_scheduler(optimizer, opts)
+    rates = []
+    for batch in (0, 250, 500):
+        scheduler.step_batch(batch)
+        decay = ((batch**2 + 5000**2) / 5000**2) ** -0.25
+        rates.append(scheduler.get_last_lr()[0] / 0.05 / decay)
+    assert rates == pytest.approx([0.5, 0.75, 1.0])
+    recipe = AsrRecipe(params, None)
+    assert recipe.reference_batches == 0.0

@@ -227,6 +227,7 @@ def test_long_recordings_are_cut(runs, tmp_path, capsys):
         (["--chunk-size", "16,32"], "--chunk-size 16,32: "),
         (["--left-context-frames", "64"], "was exported for chunks of 16 frames and a left context of 32"),
         (["--encoder-dim", "64"], "--encoder-dim 64 contradicts"),
+        (["--use-ema", "1"], "--use-ema 1: "),
     ],
 )
 def test_options_that_contradict_a_script_are_refused(runs, capsys, options, message):
@@ -258,3 +259,26 @@ def test_generate_averaged_model(tmp_path):
     for name, value in content["model"].items():
         torch.testing.assert_close(value, (models[0].state_dict()[name] + models[1].state_dict()[name]) / 2)
     model_from_checkpoint(content, {})
+
+
+def test_the_weights_of_a_checkpoint_are_chosen(tmp_path, capsys):
+    """Its own, or their exponential average: by default what training validated."""
+    write_run(tmp_path / "ema", causal=False, seed=5)
+    average = load_checkpoint_file(tmp_path / "ema" / "epoch-1.pt")["model"]
+    write_run(tmp_path, causal=False)
+    path = tmp_path / "epoch-1.pt"
+    content = load_checkpoint_file(path)
+    content["model_ema"] = {name: value.double() for name, value in average.items()}
+    torch.save(content, path)
+    torch.save({**content, "valid_with_ema": True}, tmp_path / "validated.pt")
+    files = write_audio(tmp_path, 2)
+    own, other = (transcripts(capsys, p, files) for p in (path, tmp_path / "ema" / "epoch-1.pt"))
+    assert own != other
+    assert transcripts(capsys, path, files, "--use-ema", "1") == other
+    assert transcripts(capsys, tmp_path / "validated.pt", files) == other
+    assert transcripts(capsys, tmp_path / "validated.pt", files, "--use-ema", "0") == own
+    with pytest.raises(SystemExit):
+        transcribe.main(
+            argv=["--model", str(tmp_path / "ema" / "epoch-1.pt"), "--use-ema", "1", str(files[0])]
+        )
+    assert "holds no exponential average" in capsys.readouterr().err

@@ -141,9 +141,9 @@ def test_mistakes(run, tmp_path, capsys):
     main = jit_trace_pretrained.main
     assert "--decoder-model-filename" in refusal(capsys, main, *arguments(run, decoder=""), "x.wav")
     assert "cannot read" in refusal(capsys, main, *arguments(run, joiner=tmp_path / "none.pt"), "x.wav")
-    assert "exported for chunks of 16 frames" in refusal(
-        capsys, main, *arguments(run), "--decode-chunk-len", 64, "x.wav"
-    )
+    refused = refusal(capsys, main, *arguments(run), "--decode-chunk-len", 64, "x.wav")
+    assert "--decode-chunk-len 64 (chunks of 32 frames): " in refused
+    assert "exported for chunks of 16 frames" in refused
     assert "an even number" in refusal(capsys, main, *arguments(run), "--decode-chunk-len", 33, "x.wav")
     swapped = arguments(run, encoder=run / FILES["joiner"], joiner=run / FILES["encoder"])
     assert "not, in this order" in refusal(capsys, main, *swapped, "x.wav")

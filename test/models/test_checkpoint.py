@@ -243,3 +243,42 @@ def test_a_missing_checkpoint_is_told_with_what_there_is_in_few_words(tmp_path):
         select_checkpoints(tmp_path, epoch=30, iter=0, avg=1, use_averaged_model=False)
     there = "epoch-1.pt ... epoch-12.pt (12 files), checkpoint-200.pt, best-valid-loss.pt, epoch-12-avg-3.pt"
     assert str(error.value) == f"no checkpoint {tmp_path}/epoch-30.pt; the folder has {there}"
+
+
+@pytest.mark.parametrize(
+    "epochs, epoch, avg, message",
+    [
+        (
+            3,
+            3,
+            8,
+            "--epoch 3 --avg 8 averages over more epochs than there are: {} has 3 epochs; give at most --avg 2",
+        ),
+        (
+            3,
+            3,
+            3,
+            "--epoch 3 --avg 3 averages over more epochs than there are: {} has 3 epochs; give at most --avg 2",
+        ),
+        (
+            2,
+            2,
+            9,
+            "--epoch 2 --avg 9 averages over more epochs than there are: {} has 2 epochs; give --avg 1",
+        ),
+        (
+            1,
+            1,
+            1,
+            "--epoch 1 --avg 1 averages over more epochs than there are: {} has 1 epoch; "
+            "give --epoch 1 --avg 1 --use-averaged-model 0",
+        ),
+        (0, 3, 8, "--epoch 3 --avg 8 averages over more epochs than there are: {} has 0 epochs; train first"),
+    ],
+)
+def test_more_epochs_to_average_than_there_are(tmp_path, epochs, epoch, avg, message):
+    for n in range(1, epochs + 1):
+        (tmp_path / f"epoch-{n}.pt").touch()
+    with pytest.raises(UserError) as error:
+        select_checkpoints(tmp_path, epoch=epoch, iter=0, avg=avg, use_averaged_model=True)
+    assert str(error.value) == message.format(tmp_path)

@@ -155,3 +155,18 @@ def test_utterances_without_words(head, early):
         encoder_out, lens = model.encoder(*model.encoder_embed(x, x_lens))
         blanks = model.ctc_output(encoder_out)[..., 0]
         assert torch.allclose(empty.ctc_loss[2], -blanks[2, : lens[2]].sum(), rtol=1e-4)
+
+
+def test_losses_in_double_precision():
+    for options in ({}, {"loss": "full"}):
+        model = small_model(**options).eval()
+        x, x_lens, y = batch()
+        single = model(x, x_lens, y)
+        double = model.double()(x.double(), x_lens, y)
+        for one, other in zip(single, double):
+            if one is not None and one.requires_grad:
+                torch.testing.assert_close(other.float(), one, rtol=1e-3, atol=1e-2)
+        transducer = [loss for loss in (double.pruned_loss, double.rnnt_loss) if loss is not None]
+        assert [loss.dtype for loss in transducer] == [torch.float64]
+        transducer[0].backward()
+        assert all(p.grad.isfinite().all() for p in model.joiner.parameters() if p.grad is not None)

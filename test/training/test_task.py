@@ -138,6 +138,13 @@ def test_reference_batches_are_the_tasks_own(tmp_path):
     assert state["count_rate"] == 0.5 * 2
 
 
+def test_steps_of_any_size_count_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(Line, "reference_batches", 0.0)
+    assert run(tmp_path, accum_grad=2, max_steps=2) == 0
+    state = read_whole(tmp_path / "checkpoint-2.pt")["train_state"]
+    assert state["count_rate"] == 1.0
+
+
 def test_an_interrupted_line_continues_exactly(tmp_path):
     assert run(tmp_path / "whole") == 0
     for steps in (3, 11, 0):

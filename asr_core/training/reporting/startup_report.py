@@ -128,17 +128,18 @@ def report_disk(
     Args:
       model: the model.
       exp_dir: folder of the run.
-      num_epochs: last epoch.
+      num_epochs: last epoch; 0: not known.
       keep_last_k: number of checkpoints of single batches that are kept.
       averages: number of averages of the weights.
     """
     each = sum(p.numel() * (3 * p.element_size() + 8 * averages) for p in model.parameters())
     present = len([p for kind in ("epoch", "checkpoint") for p in exp_dir.glob(f"{kind}-*.pt")])
-    need = each * max(1, num_epochs + keep_last_k + 3 - present)
+    need = each * max(1, max(1, num_epochs) + keep_last_k + 3 - present)
     free = shutil.disk_usage(exp_dir).free
+    epochs = f"{num_epochs} epochs" if num_epochs else "one epoch (there may be more)"
     line = (
-        f"checkpoints take about {each / 1e6:.1f} MB each, at most {need / 1e9:.2f} GB more for {num_epochs} "
-        f"epochs, the last {keep_last_k} of batches and the best; {free / 1e9:.2f} GB are free in {exp_dir}"
+        f"checkpoints take about {each / 1e6:.1f} MB each, at most {need / 1e9:.2f} GB more for {epochs}, "
+        f"the last {keep_last_k} of batches and the best; {free / 1e9:.2f} GB are free in {exp_dir}"
     )
     if need > free:
         logging.warning("%s: a smaller --keep-last-k helps", line)
