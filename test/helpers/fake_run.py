@@ -112,7 +112,7 @@ class FakeData:
 
 
 class FakeRecipe(AsrRecipe):
-    tokenizer = SimpleNamespace(encode=lambda texts: [[int(t)] for t in texts])
+    tokenizer = SimpleNamespace(encode=lambda texts: [[int(t)] for t in texts], pieces=["<blk>"])
 
     def build_model(self):
         return FakeModel()

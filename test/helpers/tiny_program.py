@@ -32,7 +32,7 @@ class Tiny(Corpus):
 class ZipformerRecipe(fake_run.FakeRecipe):
     """The real model and loss on made-up features."""
 
-    tokenizer = SimpleNamespace(encode=lambda texts: [[int(t), 1, 2] for t in texts])
+    tokenizer = SimpleNamespace(encode=lambda texts: [[int(t), 1, 2] for t in texts], pieces=["<blk>"])
 
     def build_model(self):
         return build_model(
