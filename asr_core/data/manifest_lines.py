@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, List, Sequence
 
+from asr_core.text.tokenizer import single_spaced
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, open_binary
 
@@ -148,7 +149,7 @@ def _texts_of_entry(item: Dict[str, Any]) -> List[str]:
     if _OTHER_SPEED.search(item["id"]):
         return []
     supervisions = item.get("supervisions", [item] if "text" in item else [])
-    texts = [(supervision.get("text") or "").strip() for supervision in supervisions]
+    texts = [single_spaced(supervision.get("text") or "") for supervision in supervisions]
     return [text for text in texts if text]
 
 

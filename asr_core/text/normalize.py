@@ -7,6 +7,7 @@ import re
 import unicodedata
 from typing import Callable, Dict
 
+from asr_core.text.tokenizer import single_spaced
 from asr_core.utils.errors import UserError
 
 _TAG = re.compile(r"<[^<>]*>|\[[^\[\]]*\]")
@@ -82,4 +83,4 @@ def normalize_text(text: str, mode: str = "none") -> str:
     text = unicodedata.normalize("NFC", text)
     for name in mode.split("+"):
         text = NORMALIZERS[name](text)
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return single_spaced(unicodedata.normalize("NFC", text))

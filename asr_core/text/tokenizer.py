@@ -65,6 +65,11 @@ def symbol_and_id(line: str) -> Optional[Tuple[str, int]]:
     return (match[1], int(match[2])) if match else None
 
 
+def single_spaced(text: str) -> str:
+    """Return a text with each run of white space as one space; a byte order mark counts as such."""
+    return " ".join(text.replace("\ufeff", " ").split())
+
+
 def format_tokens(pieces: Iterable[str]) -> str:
     """Return the text of a ``tokens.txt`` for ``pieces`` in the order of their ids."""
     return "".join(f"{piece} {i}\n" for i, piece in enumerate(pieces))
@@ -185,7 +190,7 @@ class Tokenizer:
         """
         if isinstance(texts, str):
             raise TypeError("encode() takes a list of texts")
-        plain = [" ".join(text.split()) for text in texts]
+        plain = [single_spaced(text) for text in texts]
         out: List[List[int]] = self._encoder().encode(plain, out_type=int)
         for i, text in enumerate(plain):
             if UNK in text or self._reserved.search(text):
@@ -224,7 +229,7 @@ class Tokenizer:
         """Return the characters of ``text`` that the tokens cannot spell, each once, in order."""
         found: Dict[str, None] = {}
         known = set(self.pieces)
-        for part in _around_unknown(" ".join(text.split())):
+        for part in _around_unknown(single_spaced(text)):
             if self.unk_id in self.encode([part])[0]:
                 spelt: List[str] = self._encoder().encode(self._reserved.sub(" ", part), out_type=str)
                 found.update((ch, None) for piece in spelt if piece not in known for ch in piece)

@@ -9,7 +9,7 @@ from typing import List, Optional
 
 import sentencepiece
 
-from asr_core.text.tokenizer import BLANK, SOS_EOS, UNK, Tokenizer, format_tokens
+from asr_core.text.tokenizer import BLANK, SOS_EOS, UNK, Tokenizer, format_tokens, single_spaced
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
 
@@ -86,7 +86,7 @@ def _read_lines(path: Path) -> List[str]:
         raw = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"cannot read transcripts {path}: {e}") from e
-    lines = [" ".join(word for word in line.split() if word != UNK) for line in raw]
+    lines = [" ".join(word for word in single_spaced(line).split(" ") if word != UNK) for line in raw]
     # SentencePiece leaves out any <unk>, but inside a word its characters are to be spelled
     lines = [line.replace(UNK, f"{UNK[:1]} {UNK[1:]}") for line in lines if line]
     if not lines:

@@ -1,10 +1,9 @@
 """Training of neural language models, by the same loop as that of recognizers."""
 
-import functools
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, ClassVar, Dict, Iterator, List, MutableMapping, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from asr_core.lm.archive import LmArchive, batches_of
 from asr_core.lm.neural import RnnLm, TransformerLm, pad_tokens
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
-from asr_core.text.pieces import difference
+from asr_core.text.pieces import KEY, difference
 from asr_core.training.batch_loss import BatchLoss, BatchSize
 from asr_core.training.optim.stepper import GradientScaling
 from asr_core.training.options import LoopOptions
@@ -128,7 +127,7 @@ class LmRecipe(Task):
     """Training of a language model.
 
     Args:
-      params: all options.
+      params: all options; the tokens of the data are added, for the checkpoints.
       rank, world_size: this process among those that train together.
     """
 
@@ -137,8 +136,9 @@ class LmRecipe(Task):
     lr_option = "--lr"
     reference_batches = 1.0  # no module of these models has a schedule
 
-    def __init__(self, params: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, params: MutableMapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
         super().__init__(params)
+        self._record = params
         self.rank = rank
         self.world_size = world_size
         self.options = from_params(LmTrainOptions, params)
@@ -156,7 +156,9 @@ class LmRecipe(Task):
         Raises:
           UserError: data are missing, have other tokens, or have only sentences that are too long.
         """
-        opts, (train, valid) = self.options, self.archives
+        opts = self.options
+        train, valid = self._archives()
+        self._record[KEY] = train.pieces  # of checkpoints; the log of options was written before
         if not bool((train.sentence_lengths <= opts.max_sent_len).any()):
             raise UserError(
                 f"{opts.lm_data} has no sentence of at most --max-sent-len {opts.max_sent_len} tokens"
@@ -164,14 +166,8 @@ class LmRecipe(Task):
         seed = from_params(LoopOptions, self.params).seed
         return LmData(train, valid, opts, seed=seed, rank=self.rank, world_size=self.world_size)
 
-    @functools.cached_property
-    def archives(self) -> Tuple[LmArchive, LmArchive]:
-        """The training and the validation data.
-
-        Raises:
-          UserError: a file is missing or damaged, or has other tokens than the other or
-            ``--vocab-size`` says.
-        """
+    def _archives(self) -> Tuple[LmArchive, LmArchive]:
+        """Load training and validation data."""
         opts = self.options
         train, valid = self._archive(opts.lm_data), self._archive(opts.lm_data_valid)
         if train.pieces and valid.pieces:

@@ -81,11 +81,9 @@ def train_lm(rank: RankInfo, params: AttributeDict) -> int:
     """
 
     def run(world: SingleProcess) -> int:
-        task = LmRecipe(params, world.rank, world.size)
         if world.is_main:
             _record_options(params)
-        params[KEY] = task.archives[0].pieces  # of checkpoints, not of the log
-        return train(task, world)
+        return train(LmRecipe(params, world.rank, world.size), world)
 
     return _in_group(rank, params, run)
 

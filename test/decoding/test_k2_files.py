@@ -3,6 +3,7 @@
 See `test/golden/k2_files/README.md`.
 """
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -15,8 +16,13 @@ from asr_core.decoding.graph.ctc_topology import search_graph
 from asr_core.decoding.graph.epsilon_removal import remove_epsilons
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.k2_graph import read_k2_grammar, read_k2_graph
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.registry import get_method
+from asr_core.decoding.resource_loading import load_resources
 from asr_core.lm.grammar_fst import read_openfst_text
+from asr_core.lm.options import LmOptions
 from asr_core.lm.symbols import read_symbols
+from asr_core.text.tokenizer import Tokenizer, read_pieces
 from asr_core.utils.errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "golden/k2_files"
@@ -172,3 +178,28 @@ def test_a_ragged_tensor_whose_parts_do_not_fit_together():
     for splits in ([0, 2], [1, 3], [0, 3, 2, 3], []):
         with pytest.raises(pickle.UnpicklingError):
             Ragged().__setstate__((torch.tensor(splits), "row_ids1", torch.tensor([5, 6, 7])))
+
+
+def test_decoding_finds_them_and_compares_their_tokens(tmp_path):
+    """A folder that icefall made serves as ``--lang-dir`` and ``--lm-dir``."""
+    for file in ("tokens.txt", "words.txt", "LG.pt", "HLG.pt", "G_4_gram.pt"):
+        (tmp_path / file).write_bytes((FOLDER / file).read_bytes())
+    pieces = ["<blk>", *read_pieces(FOLDER / "tokens.txt")[1:]]
+    opts = SearchOptions(lang_dir=str(tmp_path), lm_dir=str(tmp_path))
+
+    def load(method, tokens):
+        return load_resources(get_method(method), opts, LmOptions(), Tokenizer(tokens), torch.device("cpu"))
+
+    found = load("whole-lattice-rescoring", pieces)
+    assert found.hlg.names and found.word_lm.sentence([WORDS["A"], WORDS["RED"]]) < -1
+    assert load("fast_beam_search_nbest_LG", pieces).lg.num_arcs > 100
+    with pytest.raises(
+        UserError, match=f"HLG.* was made for other tokens.*, its token 4 is '{pieces[4]}', the"
+    ):
+        load("1best", [*pieces[:4], "X", *pieces[5:]])
+    (tmp_path / "2gram.fst.txt").write_text("0\t0\t1\t1\t0.5\n")
+    lodr = dataclasses.replace(opts, lodr_ngram=str(tmp_path / "2gram.fst.txt"), lodr_lm_scale=-0.1)
+    method = get_method("ctc-prefix-beam-search-shallow-fusion")
+    with pytest.raises(UserError, match="2gram.fst.txt was made for other tokens"):
+        tokenizer = Tokenizer([*pieces[:4], "X", *pieces[5:]])
+        load_resources(method, lodr, LmOptions(), tokenizer, torch.device("cpu"))

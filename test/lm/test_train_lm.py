@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from asr_core.bin import train_lm
+from asr_core.bin import export_lm, train_lm
 from asr_core.decoding.scorers.neural_lm_loading import load_lm
 from asr_core.lm.archive import LmArchive
 from asr_core.lm.options import LmOptions, LmTrainOptions
+from asr_core.models.checkpoint import load_checkpoint_file
 from asr_core.training.lm_recipe import LmData, LmRecipe
+from asr_core.utils.errors import UserError
 
 V = 9
 ROOT = Path(__file__).parents[2]
@@ -232,3 +234,25 @@ def test_help_shows_the_defaults_of_the_recipe():
         assert ("--nhead" in shown) == (lm_type == "transformer") and ("--hidden-dim" in shown) == (
             lm_type == "rnn"
         )
+
+
+def test_the_tokens_of_the_data_are_recorded_and_compared(data, tmp_path, capfd):
+    pieces = ["<blk>", "<sos/eos>", "<unk>", *"abcdef"]
+    for part, seed in (("train", 0), ("valid", 1)):
+        archive = archive_of(counting_sentences(30, seed))._replace(pieces=pieces)
+        archive.save(tmp_path / f"{part}.pt")
+    train(tmp_path, tmp_path / "exp", "rnn", "--num-epochs", 1)
+    assert load_checkpoint_file(tmp_path / "exp/epoch-1.pt")["pieces"] == pieces
+    opts = LmOptions(lm_exp_dir=str(tmp_path / "exp"), lm_epoch=1)
+    load_lm(opts, V, pieces=pieces)
+    other = [*pieces[:5], "x", *pieces[6:]]
+    with pytest.raises(UserError, match="token 5 is 'c', of what it is used with 'x'"):
+        load_lm(opts, V, pieces=other)
+    export_lm.main(lm_type="rnn", argv=["--exp-dir", str(tmp_path / "exp"), "--epoch", "1", "--avg", "1"])
+    assert load_checkpoint_file(tmp_path / "exp/pretrained.pt")["pieces"] == pieces
+    archive_of(counting_sentences(30, 1))._replace(pieces=other).save(tmp_path / "valid.pt")
+    train(tmp_path, tmp_path / "exp", "rnn", "--num-epochs", 2, status=1)
+    assert "its token 5 is 'x', the training data's 'c'" in capfd.readouterr().err
+    archive_of(counting_sentences(30, 0))._replace(pieces=other).save(tmp_path / "train.pt")
+    train(tmp_path, tmp_path / "exp", "rnn", "--num-epochs", 2, status=1)
+    assert "cannot continue: its token 5 is 'x', the run's 'c'" in capfd.readouterr().err

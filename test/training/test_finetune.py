@@ -211,3 +211,45 @@ def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken(
     assert tune(*other, "--init-modules", "encoder_embed,encoder", exp_dir="other") == 0
     model, _ = load_averaged_model(tmp_path / "other", epoch=1, iter=1, avg=1, use_averaged_model=False)
     assert model.vocab_size == 14
+
+
+def test_what_is_known_of_the_tokens_that_both_have_is_taken_over(trained, tune, tmp_path, capfd):
+    """Another tokenizer of the same size is refused; with ``--match-tokens``, rows follow pieces."""
+    import sentencepiece
+
+    old = read_whole(trained / "epoch-1.pt")
+    (tmp_path / "text").write_text("NEST THROW FOE\nWORTH TEN HERO SET\n" * 20)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "bpe"), vocab_size=len(old["pieces"]),
+        model_type="bpe", unk_id=2, bos_id=-1, eos_id=-1, user_defined_symbols=["<blk>", "<sos/eos>"],
+        minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    other = ("--finetune-ckpt", trained / "epoch-1.pt", "--bpe-model", tmp_path / "bpe.model")
+    assert tune(*other) == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "is not the tokenizer of this checkpoint: its token" in last and "--match-tokens 1" in last
+    assert tune(*other, "--init-modules", "decoder") == 1
+    assert tune(*other, "--init-modules", "encoder", "--match-tokens", "1") == 1
+    assert "knows of tokens" in capfd.readouterr().err.strip().splitlines()[-1]
+    options = ("--match-tokens", "1", "--base-lr", "1e-12", "--num-epochs", "1", "--allow-unk", "1")
+    assert tune(*other, *options) == 0
+    new = read_whole(tmp_path / "exp/epoch-1.pt")
+    same = [piece for piece in new["pieces"] if piece in old["pieces"]]
+    assert new["pieces"] != old["pieces"] and 3 < len(same) < len(new["pieces"])
+    assert f"{len(same)} of the {len(new['pieces'])} tokens of" in capfd.readouterr().err
+    for name in ("decoder.embedding.weight", "joiner.output_linear.bias", "simple_lm_proj.weight"):
+        for row, piece in enumerate(new["pieces"]):
+            if piece in same:
+                before = old["model"][name][old["pieces"].index(piece)]
+                torch.testing.assert_close(new["model"][name][row], before, atol=1e-5, rtol=1e-5)
+
+
+def test_a_run_does_not_go_on_with_another_tokenizer(trained, tune, tmp_path, capfd):
+    assert tune("--finetune-ckpt", trained / "epoch-1.pt", "--max-steps", "1") == 0
+    path = tmp_path / "exp/checkpoint-1.pt"
+    content = read_whole(path)
+    content["pieces"][4] = "other"
+    torch.save(content, path)
+    assert tune("--finetune-ckpt", trained / "epoch-1.pt", "--max-steps", "2") == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "cannot continue: its token 4 is" in last and "the run's 'other'" in last

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import List
 
-from asr_core.text.tokenizer import Tokenizer
+from asr_core.text.tokenizer import UNK, Tokenizer
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 
@@ -30,7 +30,8 @@ def read_phrases(path: PathLike, tokenizer: Tokenizer) -> List[List[int]]:
     bad: List[str] = []
     for (number, phrase), ids in zip(phrases, tokenizer.encode([phrase for _, phrase in phrases])):
         if tokenizer.unk_id in ids:
-            unknown = tokenizer.unknown_characters(phrase)
+            reserved = "".join(tokenizer.reserved_symbols(phrase))
+            unknown = reserved or tokenizer.unknown_characters(phrase) or UNK
             bad.append(f"{path}:{number}: the tokens cannot spell {unknown!r} of {phrase!r}")
         elif ids:
             found.append(ids)
