@@ -127,7 +127,9 @@ def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Ten
 def first_not_finite(weights: Mapping[str, object]) -> str:
     """Return the name of the first entry with a number that is not finite, or an empty string."""
     for name, value in weights.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta:
+            continue  # a tensor on the meta device has a shape alone
+        if not bool(torch.isfinite(value).all()):
             return name
     return ""
 

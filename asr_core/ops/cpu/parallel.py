@@ -104,7 +104,7 @@ class _Told(CFunc):
 
     def _compile_uncached(self) -> object:
         with compilation(self.__name__):
-            return super()._compile_uncached()  # type: ignore[misc] # not in the stubs
+            return super()._compile_uncached()  # type: ignore[misc]  # not in the stubs
 
 
 def _compile(function: Callable[[Pointer], None], cache: bool) -> CFunc:
