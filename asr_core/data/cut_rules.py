@@ -5,18 +5,47 @@ left out and counted under the rule's name.
 """
 
 import math
-from typing import TYPE_CHECKING, Callable, NamedTuple, Sequence, Tuple
+from typing import Callable, NamedTuple, Protocol, Sequence, Tuple
 
 from asr_core.data.cut_summary import CutSummary, text_of
-
-if TYPE_CHECKING:
-    from asr_core.data.filter import CutFilter
+from asr_core.data.options import DataOptions
 
 # Seconds by which a supervision may lie outside its cut, and a cut outside its recording: manifests
 # round, and segments are often some samples too long. It is half a frame of most encoders.
 TOLERANCE = 0.02
 
 DUPLICATE = "an id that an earlier cut has"
+
+
+class FrameNeeds(NamedTuple):
+    """How many encoder frames a model's losses need for a transcript.
+
+    Attributes:
+      tokens_per_frame: the most tokens that a frame can emit.
+      blanks: whether there must be a blank between equal tokens, as in CTC.
+    """
+
+    tokens_per_frame: float = 1
+    blanks: bool = False
+
+
+class Limits(Protocol):
+    """What the rules ask of whoever applies them.
+
+    Attributes:
+      opts: the limits of duration, the form of the features; whether cuts without words are kept.
+      needs: what the losses ask of the encoder frames.
+    """
+
+    opts: DataOptions
+    needs: FrameNeeds
+
+    @property
+    def stored(self) -> bool:
+        """Whether batches are made of stored features."""
+
+    def encoder_frames(self, cut: CutSummary) -> int:
+        """Return how many frames the encoder makes of ``cut``, or a few less."""
 
 
 class CutRule(NamedTuple):
@@ -30,7 +59,7 @@ class CutRule(NamedTuple):
     """
 
     name: str
-    broken: Callable[[CutSummary, "CutFilter"], bool]
+    broken: Callable[[CutSummary, Limits], bool]
     training: bool = False
 
 
@@ -38,7 +67,7 @@ class TokenRule(NamedTuple):
     """What makes the tokens of a cut unfit; the arguments of ``broken`` are (tokens, frames)."""
 
     name: str
-    broken: Callable[[Sequence[int], int, "CutFilter"], bool]
+    broken: Callable[[Sequence[int], int, Limits], bool]
 
 
 def neighbours(tokens: Sequence[int]) -> int:

@@ -3,29 +3,16 @@
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import Dict, List, Mapping, Optional, Sequence, Set
 
-from asr_core.data.cut_rules import CUT_RULES, TOKEN_RULES
+from asr_core.data.cut_rules import CUT_RULES, TOKEN_RULES, FrameNeeds
 from asr_core.data.cut_summary import CutSummary, text_of
 from asr_core.data.options import DataOptions
 from asr_core.text.tokenizer import Tokenizer
 
-DUPLICATE = "an id that an earlier cut has"
 # how the reasons of such drops begin
 UNKNOWN = "characters that the tokens lack"
 RESERVED = "symbols that no text may have"
-
-
-class FrameNeeds(NamedTuple):
-    """How many encoder frames a model's losses need for a transcript.
-
-    Attributes:
-      tokens_per_frame: the most tokens that a frame can emit.
-      blanks: whether there must be a blank between equal tokens, as in CTC.
-    """
-
-    tokens_per_frame: float = 1
-    blanks: bool = False
 
 
 def subsampled_length(num_frames: int, subsampling_factor: int = 4) -> int:

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from asr_core.data.augment import cut_transforms, input_transforms
 from asr_core.data.batch import Batch
+from asr_core.data.cut_rules import FrameNeeds
 from asr_core.data.dataset import CutTransform, SpeechDataset, batch_seed
-from asr_core.data.filter import CutFilter, DropReport, FrameNeeds
+from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.loader_processes import in_processes
 from asr_core.data.mux import open_mux
 from asr_core.data.options import FIRST, DataOptions

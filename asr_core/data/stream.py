@@ -16,8 +16,9 @@ from lhotse import CutSet, lazy
 from lhotse.shar.readers.lazy import LazySharIterator
 
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef, at_speed
+from asr_core.data.cut_rules import DUPLICATE
 from asr_core.data.cut_summary import CutSummary, summary_of, view_of_line
-from asr_core.data.filter import DUPLICATE, CutFilter
+from asr_core.data.filter import CutFilter
 from asr_core.data.manifest_lines import NOT_A_CUT, not_a_cut, open_lines
 from asr_core.data.sources import check_sources
 from asr_core.utils.errors import UserError

@@ -27,7 +27,7 @@ model is only a means, recedes when it has done its work. The consistency loss o
 import math
 from typing import Any, Collection, Dict, Mapping, Tuple
 
-from asr_core.data.filter import FrameNeeds
+from asr_core.data.cut_rules import FrameNeeds
 from asr_core.models.options import CommonModelOptions, options_of
 from asr_core.training.loss_options import LossOptions
 from asr_core.utils.errors import UserError

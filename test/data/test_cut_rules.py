@@ -6,8 +6,9 @@ import math
 import pytest
 from batches import data_options
 
+from asr_core.data.cut_rules import FrameNeeds
 from asr_core.data.cut_summary import text_of, view_of_line
-from asr_core.data.filter import CutFilter, DropReport, FrameNeeds, subsampled_length
+from asr_core.data.filter import CutFilter, DropReport, subsampled_length
 from asr_core.data.stream import LineStream
 from asr_core.models.options import ModelOptions
 from asr_core.training.loss_options import LossOptions
