@@ -7,6 +7,7 @@ module teaches lhotse's reader the same.
 
 import io
 import logging
+import os
 import shutil
 import struct
 import subprocess
@@ -133,7 +134,7 @@ def read_span(source: AnySource, offset: float = 0.0, duration: Optional[float] 
 def can_be_cut(path: PathLike) -> bool:
     """Return whether parts of a file can be read, which is left to libsndfile."""
     try:
-        soundfile.info(str(path))
+        soundfile.info(_name_of(path))
     except Exception:  # of the kinds that :func:`read_audio` meets
         return False
     return True
@@ -142,9 +143,24 @@ def can_be_cut(path: PathLike) -> bool:
 def duration_of(path: PathLike) -> float:
     """Return the seconds that a file's header promises; 0 if it cannot be read."""
     try:
-        return soundfile.info(str(path)).duration
+        return soundfile.info(_name_of(path)).duration
     except Exception:  # of the kinds of :func:`read_audio`; reading it will report what is wrong
         return 0.0
+
+
+def _name_of(path: PathLike) -> Union[str, bytes]:
+    """Return a file's name as libsndfile takes it: as bytes if it is not UTF-8."""
+    name = str(path)
+    return name if is_text(name) else os.fsencode(name)
+
+
+def is_text(name: str) -> bool:
+    """Return whether the name of a file is UTF-8, so that a manifest can have it."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read(source: AnySource, offset: float = 0.0, duration: Optional[float] = None) -> Tuple[Samples, int]:
@@ -186,7 +202,7 @@ def _open(source: AnySource) -> soundfile.SoundFile:
     """Open a file; look into one that is empty according to its header."""
     if not isinstance(source, (str, Path)):
         return soundfile.SoundFile(source)
-    f = soundfile.SoundFile(str(source))
+    f = soundfile.SoundFile(_name_of(source))
     content = None if f.frames else _with_size(Path(source).read_bytes())
     if content is None:
         return f

@@ -1,12 +1,13 @@
 """Cuts of noise, in windows of some seconds, from a folder of recordings or from manifests."""
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, List, Sequence
 
 from lhotse import MonoCut, Recording
 
-from asr_core.data.audio import read_audio
+from asr_core.data.audio import is_text, read_audio
 from asr_core.data.cut_audio import CUSTOM_FIELD
 from asr_core.data.manifest import iterate_recordings, write_cuts
 from asr_core.data.options import FIRST, LOUDEST, MIX
@@ -73,6 +74,11 @@ def found_recordings(folder: PathLike) -> Iterator[Recording]:
         raise UserError(f"no such folder of noise: {folder}")
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
         name = "-".join(path.relative_to(folder).with_suffix("").parts)
+        if not is_text(str(path.resolve())):
+            logging.warning(
+                "left out %s: no manifest can have its name, which is not UTF-8", os.fsencode(path)
+            )
+            continue
         try:
             read_audio(path)  # noise that cannot be read would take cuts of training with it
             yield Recording.from_file(path.resolve(), recording_id=name)

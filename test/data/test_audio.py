@@ -1,5 +1,6 @@
 """Audio files that are written in unusual ways, and parts of them as lhotse reads them."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -122,3 +123,16 @@ def test_noise_preparation_keeps_them_and_names_what_nobody_can_read(tmp_path, c
     (cut,) = read_cuts(tmp_path / "m.jsonl.gz")
     assert cut.id == "gsm-0" and len(load_samples(cut)) == cut.num_samples
     assert "cut.wav: cut short" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are always Unicode")
+def test_names_that_are_not_utf8(tmp_path, capsys):
+    soundfile.write(tmp_path / "plain.wav", tone(1.0), 16000)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    os.rename(tmp_path / "plain.wav", odd)
+    soundfile.write(tmp_path / "plain.wav", tone(1.0), 16000)
+    assert len(load_audio(odd)) == 16000 and duration_of(odd) == 1.0
+    output = tmp_path / "noise.jsonl.gz"
+    prepare_noise.main(["--noise-dir", str(tmp_path), "--output", str(output)])
+    assert [cut.recording_id for cut in read_cuts(output)] == ["plain"]
+    assert "which is not UTF-8" in capsys.readouterr().err
