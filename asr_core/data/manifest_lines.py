@@ -119,8 +119,11 @@ def _copy_lines(inputs: Sequence[PathLike], target: BinaryIO) -> List[int]:
             for number, line in enumerate(f, 1):
                 if line.isspace():
                     continue
-                if not line.startswith(b"{") or not line.rstrip().endswith(b"}"):
-                    raise not_a_cut(path, number, line, ValueError("no object"), "an entry of a manifest")
+                try:
+                    if not isinstance(json.loads(line), dict):
+                        raise ValueError("no object")
+                except NOT_A_CUT as e:
+                    raise not_a_cut(path, number, line, e, "an entry of a manifest") from e
                 starts.append(starts[-1] + target.write(line if line.endswith(b"\n") else line + b"\n"))
         if len(starts) == before:
             raise UserError(f"{path} has no entries of a manifest")

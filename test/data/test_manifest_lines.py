@@ -7,6 +7,7 @@ from lhotse import CutSet, SupervisionSet
 from manifests import read_cuts
 
 from asr_core.bin import combine_manifests, write_transcripts
+from asr_core.data import manifest_lines
 from asr_core.data.manifest import write_cuts
 from asr_core.data.manifest_lines import count_lines
 from asr_core.utils.errors import UserError
@@ -78,3 +79,11 @@ def test_no_transcripts_at_all_is_an_error(audio_cuts, tmp_path, capsys):
         write_transcripts.main([str(tmp_path / "c.jsonl.gz"), "--output", str(tmp_path / "t")])
     assert e.value.code == 1 and "no transcripts in" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
+
+
+def test_lines_that_only_look_like_objects_are_not_joined(tmp_path):
+    source, target = tmp_path / "a.jsonl", tmp_path / "all.jsonl.gz"
+    source.write_text('{"id": "a"}\n{"id": "b", "te}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:2: not an entry of a manifest"):
+        manifest_lines.combine_manifests([source], target)
+    assert not target.exists()
