@@ -86,8 +86,9 @@ class ReadMonitor:
     def _refuse(self, last: DroppedCut) -> None:
         raise TooManyUnreadable(
             f"{self.name}: {self._bad} of the last {len(self._last)} cuts could not be read, more than "
-            f"--max-unreadable {self.max_share:g} allows; the last, {last.cut_id}: {last.error}. Are all "
-            "disks and networks there? Then start the same command again, or allow more"
+            f"--max-unreadable {self.max_share:g} of {self._last.maxlen} allows; the last, {last.cut_id}: "
+            f"{last.error}. Are all disks and networks there? "
+            "Then start the same command again, or allow more"
         )
 
 

@@ -19,7 +19,7 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
 from asr_core.utils.options import flag
 
-_ADVICE = "leave out --tokens, as the model's tokens are known"
+_ADVICE = "leave out --tokens and --bpe-model, as the model's tokens are known"
 _UNKNOWN_TOKENS = "give the model's own with --tokens"
 
 

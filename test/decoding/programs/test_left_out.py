@@ -60,7 +60,7 @@ def test_what_is_left_out_is_in_the_table(world, tmp_path, capsys):
     assert table[3].split()[-1] == "3"  # one unreadable, two of an id that came before
     with pytest.raises(SystemExit):
         decoded(decode, world, False, tmp_path, path)
-    assert "could not be read, more than --max-unreadable 0.05 allows" in capsys.readouterr().err
+    assert "could not be read, more than --max-unreadable 0.05 of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["0", "nan"])
