@@ -17,7 +17,7 @@ class ManifestOptions:
     """Manifests: corpus, source and target."""
 
     corpus: str = option("", "lhotse's name of the corpus, e.g. librispeech, musan", needed=True)
-    corpus_dir: str = option("", "folder of the corpus", needed=True, path=PathKind.FOLDER)
+    corpus_dir: str = option("", "folder of the corpus", needed=True)
     output_dir: str = option(
         "data/manifests",
         "folder for <corpus>_{recordings,supervisions,cuts}_<part>.jsonl.gz",

@@ -62,7 +62,7 @@ def test_first_is_the_channel_that_a_manifest_names(stereo):
 def test_a_list_of_recordings(stereo, choice, tmp_path):
     soundfile.write(tmp_path / "mono.wav", RIGHT, 16000, subtype="FLOAT")
     (tmp_path / "list.tsv").write_text("stereo.wav\tone\nmono.wav\ttwo\n")
-    out = ["--output-dir", str(tmp_path / "m"), "--channel", choice]
+    out = ["--output-dir", str(tmp_path / "m"), "--channel", choice, "--max-unreadable", "0.5"]
     prepare_tsv.main(["--train", str(tmp_path / "list.tsv"), *out])
     first, *others = read_cuts(tmp_path / "m/custom_cuts_train.jsonl.gz")
     np.testing.assert_allclose(load_samples(first), WANTED[choice], atol=1e-7)  # no option is needed again

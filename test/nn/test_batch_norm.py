@@ -8,7 +8,7 @@ from torch import nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.nn.masks import make_pad_mask
-from asr_core.training.distributed.launch import RankInfo
+from asr_core.training.distributed.launch import RankInfo, free_port
 from asr_core.training.distributed.world import ProcessGroup
 
 LENS = torch.tensor([7, 3, 1])
@@ -91,9 +91,11 @@ def _gradients(x, mask, norm):
     )
 
 
-def _rank(rank, path):
+def _rank(rank, path, port):
     """Be one of two processes, each with its utterances; write the results."""
-    world = ProcessGroup(RankInfo(rank, 2, rank, 2, f"file://{path}/meeting", True), 60.0, cuda=False)
+    world = ProcessGroup(
+        RankInfo(rank, 2, rank, 2, f"tcp://127.0.0.1:{port}", True), 60.0, cuda=False, params={}
+    )
     norm, (x, mask) = layer(), batch()
     mine = slice(0, 1) if rank == 0 else slice(1, 3)
     with world.shared_statistics(nn.Sequential(norm), True):
@@ -112,7 +114,8 @@ def _rank(rank, path):
 
 def test_two_processes_like_one(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    ranks = [get_context("fork").Process(target=_rank, args=(rank, tmp_path)) for rank in range(2)]
+    port = free_port()
+    ranks = [get_context("fork").Process(target=_rank, args=(rank, tmp_path, port)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:

@@ -30,7 +30,7 @@ def test_word_errors_are_measured_recorded_and_drawn(tmp_path):
 
 
 def test_word_errors_of_the_program(prepared, tmp_path, capfd):
-    assert train(prepared, tmp_path / "a", "--max-steps", "1000", "--valid-wer-cuts", "1") == 0
+    assert train(prepared, tmp_path / "a", "--valid-wer-cuts", "1") == 0
     got = [r for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if r["type"] == "wer"]
     assert [r["epoch"] for r in got] == [1, 2] and all(r["words"] == 3 and r["cuts"] == 1 for r in got)
     assert "greedy search on 1 validation cuts: %WER" in capfd.readouterr().err

@@ -44,20 +44,20 @@ def words(extras):
         (
             "greedy_search",
             "_context-2_max-sym-per-frame-1",
-            "_context-2_max-sym-per-frame-1_context-score-4.0",
-            "greedy-search_context-score-4.0",
+            "_context-2_max-sym-per-frame-1_context-score-8.0",
+            "greedy-search_context-score-8.0",
         ),
         (
             "ctc-prefix-beam-search",
             "__ctc-prefix-beam-search__beam-size-4",
-            "__ctc-prefix-beam-search__beam-size-4-context-score-4.0",
-            "num-active-paths-4_context-score-4.0",
+            "__ctc-prefix-beam-search__beam-size-4-context-score-8.0",
+            "num-active-paths-4_context-score-8.0",
         ),
     ],
 )
 def test_phrases(world, causal_heads, extras, method, plain_name, name, streaming_name):
     chosen = ["--decoding-method", method, "--test-sets", "test-a", *CHUNKS]
-    phrases = ["--context-file", str(extras / "phrases.txt"), "--context-score", "4"]
+    phrases = ["--context-file", str(extras / "phrases.txt"), "--context-score", "8"]
     run(decode, world, "prefix", *chosen)
     run(decode, world, "prefix", *chosen, *phrases)
     run(streaming_decode, world, "prefix", *chosen, *phrases)
@@ -132,7 +132,7 @@ def test_internal_language_model_and_single_alignments(world, causal_heads):
 def test_a_missing_ngram_gets_one_line(world, causal_heads, capsys):
     method = ["--decoding-method", "ctc-prefix-beam-search-shallow-fusion", "--test-sets", "test-a"]
     for more, message in [
-        (["--lodr-ngram", "/nowhere"], "no token n-gram"),
+        (["--lodr-ngram", "/nowhere"], "--lodr-ngram: cannot read /nowhere"),
         (["--word-ngram", "/nowhere"], "/nowhere"),
     ]:
         with pytest.raises(SystemExit):
