@@ -18,14 +18,14 @@ from asr_core.data.cut_refs import at_speed
 from asr_core.data.dataset import FeaturesOfAudio
 from asr_core.data.features import describe_features, make_extractor
 from asr_core.data.manifest import cuts_of_span, join_manifests, write_cuts
-from asr_core.data.manifest_lines import count_lines, digest_of
+from asr_core.data.manifest_lines import count_lines
 from asr_core.data.options import FIRST, FeatureOptions
 from asr_core.data.parallel import dask_client, process_map
 from asr_core.data.preparation_options import FbankOptions
 from asr_core.data.read_errors import short_reason
 from asr_core.data.storage import FlatFeaturesWriter
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import atomic_path, write_text_atomic
+from asr_core.utils.files import atomic_path, digest_of, write_text_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,7 +162,7 @@ def compute_features(
       progress: show a progress bar.
       client: see :func:`~asr_core.data.parallel.process_map`; the cluster's machines must see the
         same files under the same names.
-      channel: of recordings with several, see :func:`~asr_core.data.channels.load_samples`.
+      channel: of recordings with several, see :func:`~asr_core.data.cut_audio.load_samples`.
       allow_commands: whether cuts may run programs when they are read.
       max_unreadable: share of the cuts that may be unreadable.
 

@@ -1,7 +1,7 @@
 """The rules that cuts must keep, each one entry of a table, and their names.
 
-Training, validation, decoding and the check of manifests share them. A cut that breaks a rule is
-left out and counted under the rule's name.
+Training, validation and decoding share them. A cut that breaks a rule is left out and counted under
+the rule's name.
 """
 
 import math

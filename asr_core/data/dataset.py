@@ -130,7 +130,7 @@ class FeaturesOfAudio:
 
     Args:
       opts: the features.
-      channel: see :func:`~asr_core.data.channels.load_samples`.
+      channel: see :func:`~asr_core.data.cut_audio.load_samples`.
     """
 
     def __init__(self, opts: FeatureOptions, channel: str = FIRST) -> None:

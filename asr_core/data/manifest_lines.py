@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import hashlib
 import json
 import random
 import re
@@ -16,7 +15,6 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, atomic_path, open_binary
 
 _OTHER_SPEED = re.compile(r"_sp\d+(\.\d+)?$")  # how lhotse marks the ids of cuts of changed speed
-
 
 # What reading a line of JSON raises if it is not what it should be
 NOT_A_CUT = (ValueError, KeyError, TypeError, AttributeError, RecursionError, AssertionError)
@@ -64,15 +62,6 @@ def count_lines(path: PathLike) -> int:
     """Return the number of lines of a manifest; errors as :func:`open_lines`."""
     with open_lines(path) as f:
         return sum(1 for _ in f)
-
-
-def digest_of(path: PathLike) -> str:
-    """Return a digest of a file's content."""
-    with open(path, "rb") as f:
-        digest = hashlib.blake2b(digest_size=16)
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def combine_manifests(

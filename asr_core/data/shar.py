@@ -14,12 +14,12 @@ from lhotse.shar import SharWriter
 from asr_core.data.cut_audio import load_samples
 from asr_core.data.cut_summary import view_of_line
 from asr_core.data.manifest import cuts_of_span
-from asr_core.data.manifest_lines import count_lines, digest_of, open_lines
+from asr_core.data.manifest_lines import count_lines, open_lines
 from asr_core.data.open_cuts import shar_record, shar_started
 from asr_core.data.parallel import process_map
 from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, write_text_atomic
+from asr_core.utils.files import PathLike, digest_of, write_text_atomic
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut

@@ -2,18 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import (
-    TYPE_CHECKING,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -33,9 +22,6 @@ from asr_core.decoding.segmentation import Piece, batches_of
 from asr_core.decoding.windows import Windows
 from asr_core.encoders.chunk_options import Chunk
 from asr_core.utils.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 # Texts of a batch -> what an oracle compares with
 MakeReferences = Callable[[Sequence[str]], Transcripts]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
 from asr_core.utils.option_paths import PathKind
-from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import from_params, option
+from asr_core.utils.runtime import num_threads_option
 
 LOG, LINEAR = CONTEXT_SCALINGS = ("log", "linear")
 
@@ -271,12 +271,7 @@ class DeviceOptions:
     device: str = option(
         "auto", "where to compute; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
     )
-    num_threads: int = option(
-        0,
-        "CPU threads of tensor operations; 0 takes all cores that this process may use",
-        at_least=0,
-        at_most=MAX_PROCESSES,
-    )
+    num_threads: int = num_threads_option()
 
 
 def max_segment_option(default: float) -> float:

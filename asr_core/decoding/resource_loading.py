@@ -10,7 +10,7 @@ import torch
 from asr_core.decoding.graph.ctc_topology import search_graph
 from asr_core.decoding.graph.epsilon_removal import remove_epsilons
 from asr_core.decoding.graph.fsa import Fsa
-from asr_core.decoding.graph.k2_graph import read_k2_grammar, read_k2_graph
+from asr_core.decoding.graph.k2_graph import prepared_graph, read_k2_grammar, read_prepared_graph
 from asr_core.decoding.graph.word_lm import WordLm
 from asr_core.decoding.method import Method
 from asr_core.decoding.options import SearchOptions
@@ -179,26 +179,23 @@ class _Loader:
         return search_graph(self._graph("HLG")).scaled(self.opts.hlg_scale)
 
     def _graph(self, name: str) -> Fsa:
-        path = Path(self.opts.lang_dir) / f"{name}.fst.txt"
-        of_icefall = path.with_name(f"{name}.pt")
-        if not path.is_file() and not of_icefall.is_file():
+        path = prepared_graph(self.opts.lang_dir, name)
+        if not path.is_file():
             raise UserError(
                 f"no graph {path}: make it with compile_{name.lower()}, or name its folder with --lang-dir"
             )
         self._check_tokens_beside(path)
         # in our HLG, and not in icefall's, the labels of frames are tokens plus one
-        graph = Fsa.read(path) if path.is_file() else read_k2_graph(of_icefall, shift=name == "HLG")
-        return graph.with_words(self._words())
+        return read_prepared_graph(path, k2_shift=name == "HLG").with_words(self._words())
 
     def _words(self) -> Dict[str, int]:
         return read_symbols(Path(self.opts.lang_dir) / "words.txt")
 
     def word_lm(self, hlg: Fsa) -> WordLm:
         folder, table = Path(self.opts.lm_dir), self._words()
-        grammar = folder / "G_4_gram.fst.txt"
-        of_icefall = folder / "G_4_gram.pt"
-        if not grammar.is_file() and of_icefall.is_file():
-            return WordLm.of_graph(read_k2_grammar(of_icefall, table), hlg, table)
+        grammar = prepared_graph(folder, "G_4_gram")
+        if grammar.suffix == ".pt":
+            return WordLm.of_graph(read_k2_grammar(grammar, table), hlg, table)
         if grammar.is_file():
             if DISAMBIG not in table:
                 raise UserError(

@@ -18,6 +18,7 @@ from asr_core.models.options import options_of
 from asr_core.text.tokenizer import SOS_EOS, Tokenizer
 from asr_core.training.asr_data import AsrData
 from asr_core.training.batch_loss import BatchLoss
+from asr_core.training.distributed.agreement import content_fact
 from asr_core.training.loss_options import LossOptions
 from asr_core.training.losses import LOG_NAMES, check_heads, early_emission, frame_needs, loss_weights
 from asr_core.training.optim.adam import build_adam
@@ -31,7 +32,6 @@ from asr_core.training.schedule import LRScheduler, build_scheduler
 from asr_core.training.task import Batch, Task
 from asr_core.training.word_error_metric import WordErrorMetric
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import digest_of
 from asr_core.utils.options import from_params
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class AsrRecipe(Task):
         pieces = "\n".join(self.tokenizer.pieces)
         return {
             "the tokens of --bpe-model": hashlib.sha256(pieces.encode()).hexdigest()[:12],
-            "the content of the training manifest": digest_of(source) if source else "",
+            "the content of the training manifest": content_fact(source),
         }
 
     def build_datamodule(self) -> AsrDataModule:

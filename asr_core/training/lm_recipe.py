@@ -14,12 +14,12 @@ from asr_core.lm.neural import RnnLm, TransformerLm, pad_tokens
 from asr_core.lm.options import LmTrainOptions, RnnOptions, TransformerOptions
 from asr_core.text.pieces import KEY, difference
 from asr_core.training.batch_loss import BatchLoss, BatchSize
+from asr_core.training.distributed.agreement import content_fact
 from asr_core.training.optim.stepper import GradientScaling
 from asr_core.training.options import LoopOptions
 from asr_core.training.schedule import LRScheduler, Warmup
 from asr_core.training.task import Batch, Task
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import digest_of
 from asr_core.utils.options import from_params
 
 _LARGEST_EXPONENT = 700.0  # exp() overflows above about 709
@@ -178,7 +178,7 @@ class LmRecipe(Task):
 
     def inputs(self) -> Dict[str, str]:
         """Return a digest of the training data."""
-        return {"the content of --lm-data": digest_of(self.options.lm_data)}
+        return {"the content of --lm-data": content_fact(self.options.lm_data)}
 
     def _archive(self, path: str) -> LmArchive:
         archive = LmArchive.load(path)

@@ -7,6 +7,7 @@ from asr_core.utils.errors import UserError
 from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
+from asr_core.utils.runtime import num_threads_option
 
 
 @dataclass
@@ -35,12 +36,7 @@ class ProcessOptions:
     device: str = option(
         "auto", "where to train; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
     )
-    num_threads: int = option(
-        0,
-        "CPU threads of tensor operations; 0 takes all cores that this process may use",
-        at_least=0,
-        at_most=MAX_PROCESSES,
-    )
+    num_threads: int = num_threads_option()
     use_fp16: bool = option(False, "float16 mixed precision with loss scaling (CUDA)")
     use_bf16: bool = option(False, "bfloat16 mixed precision")
 

@@ -83,14 +83,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def digest_of(path: PathLike) -> str:
-    """Return a short digest of a file's bytes; where there is no such file, of its name."""
-    path, digest = Path(path), hashlib.sha256()
-    if not path.is_file():
-        return hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    """Return a digest of a file's content."""
+    digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as f:
-        for block in iter(lambda: f.read(1 << 20), b""):
+        while block := f.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()
 
 
 def open_binary(path: PathLike) -> BinaryIO:

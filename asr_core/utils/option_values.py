@@ -14,6 +14,11 @@ MAX_WIDTH = 65_536  # channels of a layer
 MAX_LAYERS = 1024  # layers, heads, or taps of a convolution
 
 
+def flag(name: str) -> str:
+    """Return the option for field ``name``: ``"beam_size"`` -> ``"--beam-size"``."""
+    return "--" + name.replace("_", "-")
+
+
 def str2bool(text: object) -> bool:
     """Read yes/true/t/y/1 and no/false/f/n/0 in any case."""
     if isinstance(text, bool):
@@ -75,20 +80,11 @@ class Bounds:
             for name, text in words.items()
             if getattr(self, name) is not None
         ]
-        if (
-            isinstance(value, float)
-            and not math.isfinite(value)
-            and self.at_most is None
-            and self.below is None
-        ):
-            limits.append("finite" if self.finite else "a number")
-        if (
-            isinstance(value, int)
-            and abs(value) > LARGEST_INT
-            and self.at_most is None
-            and self.below is None
-        ):
-            limits.append(f"at most {LARGEST_INT}" if value > 0 else f"at least {-LARGEST_INT}")
+        if self.at_most is None and self.below is None:
+            if isinstance(value, float) and not math.isfinite(value):
+                limits.append("finite" if self.finite else "a number")
+            if isinstance(value, int) and abs(value) > LARGEST_INT:
+                limits.append(f"at most {LARGEST_INT}" if value > 0 else f"at least {-LARGEST_INT}")
         return " and ".join(limits) + (f", or {self.unless:g}" if self.unless is not None else "")
 
 
@@ -117,9 +113,7 @@ class OnlyWith:
         """
         if given.get(self.option, self.values[0]) not in self.values:
             wanted = 1 if self.values[0] is True else self.values[0]
-            raise UserError(
-                f"{named} has no effect without --{self.option.replace('_', '-')} {wanted}: leave it out"
-            )
+            raise UserError(f"{named} has no effect without {flag(self.option)} {wanted}: leave it out")
 
 
 def str_tuple(text: object) -> Tuple[str, ...]:

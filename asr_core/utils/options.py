@@ -31,7 +31,7 @@ from typing import (
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.option_paths import PathKind, check_path
-from asr_core.utils.option_values import Bounds, OnlyWith, int_tuple, str2bool, str_tuple
+from asr_core.utils.option_values import Bounds, OnlyWith, flag, int_tuple, str2bool, str_tuple
 
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT", bound="OptionsInstance")
@@ -58,11 +58,6 @@ class AttributeDict(dict):
 
     def __str__(self) -> str:
         return json.dumps(self, indent=2, sort_keys=True, default=str)
-
-
-def flag(name: str) -> str:
-    """Return the option for field ``name``: ``"beam_size"`` -> ``"--beam-size"``."""
-    return "--" + name.replace("_", "-")
 
 
 def option(

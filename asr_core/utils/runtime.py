@@ -8,6 +8,9 @@ import sys
 import threading
 import time
 
+from asr_core.utils.option_values import MAX_PROCESSES
+from asr_core.utils.options import option
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
@@ -68,6 +71,16 @@ def end_with_parent(parent: int, grace: float) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True, name="watch of the parent").start()
+
+
+def num_threads_option() -> int:
+    """Declare ``--num-threads``, the field ``num_threads`` of the options of a program."""
+    return option(
+        0,
+        "CPU threads of tensor operations; 0 takes all cores that this process may use",
+        at_least=0,
+        at_most=MAX_PROCESSES,
+    )
 
 
 def setup_cpu(num_threads: int = 0, processes: int = 1) -> None:

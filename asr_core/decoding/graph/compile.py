@@ -11,7 +11,7 @@ import numpy as np
 from asr_core.decoding.graph.ctc_topology import topology_arcs
 from asr_core.decoding.graph.epsilon_removal import remove_epsilons
 from asr_core.decoding.graph.fsa import Fsa
-from asr_core.decoding.graph.k2_graph import read_k2_graph
+from asr_core.decoding.graph.k2_graph import prepared_graph, read_prepared_graph
 from asr_core.lm.symbols import DISAMBIG, read_symbols
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -70,9 +70,7 @@ def find_grammar(name: str, folder: PathLike) -> Path:
     """Return the file of a grammar: ``name`` itself, or ``<name>.fst.txt`` else ``.pt`` there."""
     if Path(name).is_file():
         return Path(name)
-    of_icefall = Path(folder) / f"{name}.pt"
-    usual = Path(folder) / f"{name}.fst.txt"
-    return of_icefall if of_icefall.is_file() and not usual.is_file() else usual
+    return prepared_graph(folder, name)
 
 
 def _token_graph(
@@ -80,7 +78,8 @@ def _token_graph(
 ) -> "kaldifst_types.StdVectorFst":
     """Compose and determinise L and G, without disambiguation symbols."""
     tokens, words = read_symbols(lang_dir / "tokens.txt"), read_symbols(lang_dir / "words.txt")
-    lexicon = _compiled(kaldifst, _lexicon(lang_dir))
+    # icefall's L has the states of k2
+    lexicon = _compiled(kaldifst, read_prepared_graph(prepared_graph(lang_dir, "L_disambig")))
     g = _grammar(kaldifst, grammar, words)
     kaldifst.arcsort(lexicon, "olabel")
     kaldifst.arcsort(g, "ilabel")
@@ -97,14 +96,8 @@ def _token_graph(
     return lg
 
 
-def _lexicon(lang_dir: Path) -> Fsa:
-    """Read L with disambiguation symbols: ours, or icefall's, which has the states of k2."""
-    text, of_icefall = lang_dir / "L_disambig.fst.txt", lang_dir / "L_disambig.pt"
-    return read_k2_graph(of_icefall) if of_icefall.is_file() and not text.is_file() else Fsa.read(text)
-
-
 def _grammar(kaldifst: ModuleType, path: Path, words: Mapping[str, int]) -> "kaldifst_types.StdVectorFst":
-    graph = read_k2_graph(path) if path.suffix == ".pt" else Fsa.read(path)
+    graph = read_prepared_graph(path)
     backs_off = (graph.label == 0) & (graph.output == 0)  # as in icefall's G_4_gram.pt
     graph = dataclasses.replace(
         graph, label=np.where(backs_off, words.get(DISAMBIG, 0), graph.label).astype(np.int32)

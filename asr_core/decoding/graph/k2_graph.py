@@ -4,6 +4,7 @@ k2 keeps a graph as arcs (source, destination, label, score) of 32-bit words, th
 float. Arcs of label -1 end in the one final state, the highest. State 0 is the start.
 """
 
+from pathlib import Path
 from typing import Dict, List, Mapping, Tuple
 
 import numpy as np
@@ -38,6 +39,21 @@ def read_k2_graph(path: PathLike, shift: int = 0) -> Fsa:
         return _graph(content, shift)
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
+
+
+def prepared_graph(folder: PathLike, name: str) -> Path:
+    """Return the file of a graph: ``<name>.pt`` of icefall where it is alone, else ours."""
+    ours, of_icefall = Path(folder) / f"{name}.fst.txt", Path(folder) / f"{name}.pt"
+    return of_icefall if of_icefall.is_file() and not ours.is_file() else ours
+
+
+def read_prepared_graph(path: Path, k2_shift: int = 0) -> Fsa:
+    """Read a graph in OpenFst text, or one of k2 whose labels are raised by ``k2_shift``.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    return read_k2_graph(path, k2_shift) if path.suffix == ".pt" else Fsa.read(path)
 
 
 def _graph(content: Mapping[str, object], shift: int) -> Fsa:

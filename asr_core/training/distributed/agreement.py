@@ -14,6 +14,7 @@ import torch.distributed as dist
 import asr_core
 from asr_core.training.distributed.launch import RankInfo
 from asr_core.utils.errors import UserError
+from asr_core.utils.files import PathLike, digest_of
 from asr_core.utils.options import flag
 
 # Options that may differ: how one machine does its share, and where it finds what all share.
@@ -68,6 +69,11 @@ def facts_of(params: Mapping[str, object], rank: RankInfo, cuda: bool) -> Dict[s
         "device": "cuda" if cuda else "cpu",
         **options,
     }
+
+
+def content_fact(path: PathLike) -> str:
+    """Return a short digest of a file's content; the name itself where there is no such file."""
+    return digest_of(path)[:12] if os.path.isfile(path) else str(path)
 
 
 def first_difference(one: Mapping[str, str], other: Mapping[str, str]) -> str:

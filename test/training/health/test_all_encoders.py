@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_encoders import TINY
 
 from asr_core.models.build import build_model
 from asr_core.models.options import options_class
@@ -10,45 +11,16 @@ from asr_core.training.health.inf_check import InfCheck
 from asr_core.utils.options import from_params
 
 HEADS = {"decoder_dim": 8, "joiner_dim": 8, "use_ctc": True}
-ENCODERS = {
-    "zipformer": {
-        "num_encoder_layers": "1,1",
-        "downsampling_factor": "1,2",
-        "encoder_dim": "16,24",
-        "encoder_unmasked_dim": "12",
-        "feedforward_dim": "16",
-        "num_heads": "2",
-        "query_head_dim": "4",
-        "value_head_dim": "4",
-        "pos_dim": 8,
-        "cnn_module_kernel": "7",
-    },
-    "conformer": {"num_encoder_layers": 1, "encoder_dim": 16, "nhead": 2, "feedforward_dim": 24},
-    "contextnet": {"block_channels": "16,24", "block_layers": "1,2", "block_strides": "2"},
-    "lstm": {"num_encoder_layers": 1, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24},
-    "zipformer1": {
-        "num_encoder_layers": "1,1",
-        "feedforward_dims": "24",
-        "nhead": "2",
-        "encoder_dims": "16,16",
-        "attention_dims": "16",
-        "encoder_unmasked_dims": "12",
-        "zipformer_downsampling_factors": "1,2",
-        "cnn_module_kernels": "5",
-    },
-}
 CASES = [
-    *((kind, {}) for kind in ENCODERS),
+    *((kind, {"causal": False} if "causal" in sizes else {}) for kind, sizes in TINY.items()),
     ("zipformer", {"causal": True}),
-    ("zipformer", {"loss": "full", "predictor": "lstm"}),
+    ("zipformer", {"causal": False, "loss": "full", "predictor": "lstm"}),
 ]
 
 
 def model_of(kind, options):
     torch.manual_seed(0)
-    model = build_model(
-        from_params(options_class(kind), {**HEADS, **ENCODERS[kind], **options}), vocab_size=7
-    )
+    model = build_model(from_params(options_class(kind), {**HEADS, **TINY[kind], **options}), vocab_size=7)
     return model.train()
 
 
