@@ -13,7 +13,9 @@ from asr_core.utils.options import option
 class DescribeOptions(TrustOptions):
     """Manifests to describe."""
 
-    manifests: Tuple[str, ...] = option((), "cut manifests, .jsonl.gz", positional=True, path=PathKind.EITHER)
+    manifests: Tuple[str, ...] = option(
+        (), "cut manifests, .jsonl.gz, or Shar folders", positional=True, path=PathKind.EITHER
+    )
     bpe_model: str = option("", "count the tokens of this tokenizer too", path=PathKind.EITHER)
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_core.cli.program import program
-from asr_core.data.options import TrustOptions
+from asr_core.data.options import TrustOptions, UnreadableOptions
 from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
 
 
 @dataclass
-class SharOptions(TrustOptions):
+class SharOptions(UnreadableOptions, TrustOptions):
     """Shar: cuts, data and output."""
 
     cuts: str = option("", "cut manifest, .jsonl.gz", needed=True, path=PathKind.FILE)
@@ -45,7 +45,15 @@ def _run(opts: SharOptions) -> None:
     fields = shar_fields(
         opts.cuts, opts.data, features_format=opts.features_format, audio_format=opts.audio_format
     )
-    write_shar(Path(opts.cuts), Path(opts.shar_dir), fields, opts.shard_size, opts.nj, opts.allow_commands)
+    write_shar(
+        Path(opts.cuts),
+        Path(opts.shar_dir),
+        fields,
+        opts.shard_size,
+        opts.nj,
+        opts.allow_commands,
+        opts.max_unreadable,
+    )
 
 
 main = program(SharOptions, __doc__, _run)

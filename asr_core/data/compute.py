@@ -1,11 +1,13 @@
 """Computing and storing the features of a part of a corpus, by many processes, resumable."""
 
+import contextlib
 import gzip
 import json
 import logging
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, Mapping, Optional, Tuple
 
@@ -17,10 +19,12 @@ from tqdm import tqdm
 from asr_core.data.cut_refs import at_speed
 from asr_core.data.dataset import FeaturesOfAudio
 from asr_core.data.features import describe_features, make_extractor
-from asr_core.data.manifest import cuts_of_span, join_manifests, write_cuts
+from asr_core.data.left_out import left_out_list, note_left_out, refuse_losses
+from asr_core.data.manifest import cuts_of_span, iterate_cuts, join_manifests, write_cuts
 from asr_core.data.manifest_lines import count_lines
 from asr_core.data.options import FIRST, FeatureOptions
 from asr_core.data.parallel import dask_client, process_map
+from asr_core.data.patience import files_of, patiently
 from asr_core.data.preparation_options import FbankOptions
 from asr_core.data.read_errors import short_reason
 from asr_core.data.storage import FlatFeaturesWriter
@@ -97,10 +101,7 @@ def compute_parts(opts: FbankOptions) -> None:
         part: Path(opts.output_dir) / f"{start}cuts{part and '_'}{part}.jsonl.gz"
         for part in opts.parts or ("",)
     }
-    for target in targets.values():
-        if target.is_file():
-            logging.info("%s exists; skipped", target)
-    waiting = {part: target for part, target in targets.items() if not target.is_file()}
+    waiting = {part: target for part, target in targets.items() if _is_waiting(target)}
     client = dask_client(opts.dask_scheduler) if opts.dask_scheduler and waiting else None
     try:
         for part, target in waiting.items():
@@ -118,12 +119,31 @@ def compute_parts(opts: FbankOptions) -> None:
                 max_unreadable=opts.max_unreadable,
             )
             hours, dropped = done.seconds / 3600, len(done.dropped)
+            again = (
+                f", see {left_out_list(target)}; the same command tries them again while that list is there"
+            )
             logging.info(
-                "%s: %d cuts, %.2f hours, %d left out as unreadable", target, done.cuts, hours, dropped
+                "%s: %d cuts, %.2f hours, %d left out as unreadable%s",
+                target,
+                done.cuts,
+                hours,
+                dropped,
+                again if dropped else "",
             )
     finally:
         if client is not None:
             client.close()
+
+
+def _is_waiting(target: Path) -> bool:
+    """Return whether a manifest of features is missing, or lacks recordings; log it otherwise."""
+    record = left_out_list(target)
+    if target.is_file() and record.is_file():
+        logging.info("%s exists; the recordings that it lacks, see %s, are tried again", target, record)
+    elif target.is_file():
+        logging.info("%s exists; skipped", target)
+        return False
+    return True
 
 
 def _source_of(folder: Path, prefix: str, part: str, name: str, allow_commands: bool) -> Path:
@@ -151,7 +171,8 @@ def compute_features(
 
     The features go beside ``target``, into a folder named after it, in shards that do not depend on
     ``nj``. Shards that an interrupted call with the same arguments completed are kept. The manifest
-    is written last, so that its existence means that everything is complete.
+    is written last, so that its existence means that everything is complete, but for the recordings
+    that are listed beside it as left out: the same call tries those again.
 
     Args:
       source: manifest of cuts with recordings.
@@ -181,39 +202,36 @@ def compute_features(
     speeds = _SPEEDS if speed_perturb else _SPEEDS[:1]
     recorded = target.parent / target.name.split(".")[0].replace("_cuts", "_feats")
     folder = recorded.resolve()
-    _start_folder(folder, {**_settings(source, opts, speeds), "channel": channel})
+    _start_folder(folder, {**_settings(source, opts, speeds), "channel": channel}, target)
     jobs = _jobs(source, recorded, total, speeds, opts, channel, allow_commands)
-    waiting = [job for job in jobs if not job.path(".json").is_file()]
+    waiting = [job for job in jobs if not job.path(".json").is_file() or _record_of(job).dropped]
     if len(waiting) < len(jobs):
         logging.info("%s: %d of %d shards were done before", target, len(jobs) - len(waiting), len(jobs))
     results = process_map(_compute_shard, waiting, min(nj, len(waiting)), client)
     _run(results, waiting, f"features {target.name}", progress)
     done = _collect(jobs)
-    if not done.cuts or len(done.dropped) > max_unreadable * total * len(speeds):
-        _refuse_losses(jobs, done, source)
+    left_out = [f"{cut_id}: {reason}" for cut_id, reason in done.dropped]
+    refuse_losses(source, left_out, total * len(speeds), max_unreadable)
     form = describe_features(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
     write_text_atomic(folder / "features.json", json.dumps(form, indent=2) + "\n")
-    _join_manifests(jobs, target)
-    for job in jobs:
-        for suffix in (".json", ".jsonl.gz"):
-            job.path(suffix).unlink()
-    (folder / "settings.json").unlink()
+    _finish(jobs, target, left_out)
     return done
 
 
-def _refuse_losses(jobs: List[_Job], done: Computed, source: Path) -> None:
-    """Raise a UserError about unreadable recordings; the next call tries their shards again."""
-    for job in jobs:
-        if _record_of(job).dropped:
-            job.path(".json").unlink()
-    lost, number = len(done.dropped), done.cuts + len(done.dropped)
-    cut_id, reason = done.dropped[0]
-    what = "none" if not done.cuts else f"{number - lost}"
-    raise UserError(
-        f"{source}: {what} of the {number} recordings could be read; the first of the others, {cut_id}: "
-        f"{reason}. Are all disks and networks there? Then start the same command again, which reads these "
-        "anew; or allow more with --max-unreadable"
-    )
+def _finish(jobs: List[_Job], target: Path, left_out: List[str]) -> None:
+    """Write the manifest, and the list of what it lacks; remove the records of complete shards."""
+    if left_out:  # before the manifest, which might otherwise seem to be complete
+        note_left_out(target, left_out)
+    with atomic_path(target) as tmp, open(tmp, "wb") as out:
+        for job in jobs:  # members of a gzip file may simply follow one another
+            with open(job.path(".jsonl.gz"), "rb") as shard:
+                shutil.copyfileobj(shard, out)
+    if not left_out:  # otherwise the records of the shards serve the next try
+        note_left_out(target, [])
+        for job in jobs:
+            for suffix in (".json", ".jsonl.gz"):
+                job.path(suffix).unlink()
+        (Path(jobs[0].folder) / "settings.json").unlink()
 
 
 def _settings(source: Path, opts: FeatureOptions, speeds: Tuple[float, ...]) -> Mapping[str, object]:
@@ -255,15 +273,10 @@ def _jobs(
     ]
 
 
-def _join_manifests(jobs: List[_Job], target: Path) -> None:
-    with atomic_path(target) as tmp, open(tmp, "wb") as out:
-        for job in jobs:  # members of a gzip file may simply follow one another
-            with open(job.path(".jsonl.gz"), "rb") as shard:
-                shutil.copyfileobj(shard, out)
-
-
-def _start_folder(folder: Path, settings: Mapping[str, object]) -> None:
+def _start_folder(folder: Path, settings: Mapping[str, object], target: Path) -> None:
     """Keep the shards of an interrupted call with these settings; remove those of others.
+
+    Their manifest ``target``, which then lacks recordings, goes with them.
 
     Raises:
       UserError: it holds features of another program.
@@ -279,6 +292,8 @@ def _start_folder(folder: Path, settings: Mapping[str, object]) -> None:
         raise UserError(
             f"{folder} has features of another program ({others[0]}) but no manifest: move the folder away"
         )
+    if found:
+        target.unlink(missing_ok=True)
     for path in found:
         path.unlink()
     write_text_atomic(record, text)
@@ -328,16 +343,26 @@ def _compute_shard(job: _Job) -> int:
 
 
 def _features_of(job: _Job) -> Tuple[List["Cut"], Computed]:
-    """Write the features of one shard; return the cuts that have them."""
+    """Write the features of one shard; return the cuts that have them.
+
+    Those that an earlier call wrote stay where they are, because a training may read them, and what
+    it could not read comes after them.
+    """
     features_of = FeaturesOfAudio(job.opts, job.channel)
     kind = make_extractor(*features_of.form).name
     kept: List["Cut"] = []
     done = Computed()
     path = job.path(".f16")
-    with atomic_path(path) as tmp, FlatFeaturesWriter(str(tmp)) as writer:
+    earlier = iterate_cuts(job.path(".jsonl.gz"), job.allow_commands) if job.path(".json").is_file() else None
+    with _feature_file(path, again=earlier is not None) as writer:
+        known = next(earlier, None) if earlier else None
         for cut in _cuts_of(job):
+            if earlier and known is not None and cut.id == known.id:
+                kept.append(known)
+                known = next(earlier, None)
+                continue
             try:
-                matrix = features_of(cut)
+                matrix = patiently(partial(features_of, cut), partial(files_of, cut, stored=False))
             except Exception as e:  # the readers raise many kinds; one bad file must not end the preparation
                 done.dropped.append((cut.id, short_reason(e)))
                 continue
@@ -345,9 +370,19 @@ def _features_of(job: _Job) -> Tuple[List["Cut"], Computed]:
             features.storage_path = f"{job.recorded_folder}/{path.name}"
             features.storage_key = writer.write(cut.id, matrix)
             kept.append(fastcopy(cut, features=features))
-            done.cuts += 1
-            done.seconds += cut.duration
+    done.cuts, done.seconds = len(kept), sum(cut.duration for cut in kept)
     return kept, done
+
+
+@contextlib.contextmanager
+def _feature_file(path: Path, again: bool) -> Iterator[FlatFeaturesWriter]:
+    """Open a shard's file of features, to write it, whole or not at all, or to add to it."""
+    if again:
+        with FlatFeaturesWriter(str(path), mode="ab") as writer:
+            yield writer
+    else:
+        with atomic_path(path) as tmp, FlatFeaturesWriter(str(tmp)) as writer:
+            yield writer
 
 
 def _describe_matrix(cut: "Cut", matrix: "np.ndarray", kind: str, storage: str) -> Features:

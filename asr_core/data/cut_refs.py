@@ -5,7 +5,7 @@ import tarfile
 from array import array
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, BinaryIO, Iterator, NamedTuple, Optional, Tuple, Union
 
 from lhotse.serialization import decode_json_line, deserialize_item
 from lhotse.shar.utils import fill_shar_placeholder
@@ -64,6 +64,22 @@ CutRef = Union[LineRef, SharRef, "Cut"]
 def load_cut(ref: CutRef) -> "Cut":
     """Return the cut that ``ref`` refers to; a cut is returned as it is."""
     return ref.cut() if isinstance(ref, (LineRef, SharRef)) else ref
+
+
+def files_of_ref(ref: CutRef) -> Iterator[str]:
+    """Yield the files that are read where a cut is built."""
+    return (path for _, path in ref.fields) if isinstance(ref, SharRef) else iter(())
+
+
+def name_of(ref: CutRef) -> str:
+    """Return the id of a cut, or the beginning of its line where that has none."""
+    if not isinstance(ref, (LineRef, SharRef)):
+        return ref.id
+    try:
+        name = str(decode_json_line(ref.line)["id"])
+    except (ValueError, KeyError, TypeError):
+        return f"cut {ref.line[:60]!r}"
+    return name if ref.speed == 1.0 else f"{name}_sp{ref.speed:g}"
 
 
 def parse_cut(line: bytes) -> "Cut":

@@ -91,6 +91,7 @@ def _overlap(cut: CutSummary) -> bool:
 
 
 # The first that is broken is the reason; those at the top are of cuts that make no sense at all.
+# Whoever checks cuts goes by this table: training, validation, decoding, validate_manifest.
 CUT_RULES: Tuple[CutRule, ...] = (
     CutRule("a duration that is no positive number", lambda c, _: not _is_positive(c.duration)),
     CutRule("a beginning before its recording's", lambda c, _: not -TOLERANCE <= c.start < math.inf),
@@ -126,9 +127,9 @@ CUT_RULES: Tuple[CutRule, ...] = (
         lambda c, _: bool(c.supervisions) and min(s.start for s in c.supervisions) > TOLERANCE,
         training=True,
     ),
+    CutRule("neither features nor audio", lambda c, _: not c.has_data),
     CutRule(
-        "features not those of the model: prepared with --num-mel-bins {cut.num_features}, not "
-        "{opts.num_mel_bins}",
+        "features of another size: prepared with --num-mel-bins {cut.num_features}, not {opts.num_mel_bins}",
         lambda c, f: f.stored and c.num_features not in (0, f.opts.num_mel_bins),
     ),
     CutRule(
@@ -153,3 +154,22 @@ TOKEN_RULES: Tuple[TokenRule, ...] = (
         lambda tokens, frames, f: len(tokens) > f.needs.tokens_per_frame * frames,
     ),
 )
+
+
+def broken_rule(cut: CutSummary, limits: Limits, training: bool = True) -> str:
+    """Return the name of the first rule that ``cut`` breaks, or "".
+
+    Args:
+      cut: the cut.
+      limits: of whoever uses it.
+      training: whether the rules of training hold, too; otherwise those of decoding.
+    """
+    for name, broken, only_training in CUT_RULES:
+        if (training or not only_training) and broken(cut, limits):
+            return filled_in(name, cut, limits)
+    return ""
+
+
+def filled_in(name: str, cut: CutSummary, limits: Limits) -> str:
+    """Return the name of a rule with the values of a cut and of limits in it."""
+    return name.format(opts=limits.opts, needs=limits.needs, cut=cut) if "{" in name else name

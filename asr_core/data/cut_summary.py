@@ -30,6 +30,7 @@ class CutSummary:
       start, duration: its place in the recording, in seconds.
       supervisions: its supervisions.
       has_features: whether features are stored.
+      has_data: whether features are stored, or audio.
       num_frames: how many; 0 without.
       num_features: how many values a frame has; 0 without.
       recording_duration: seconds of the recording; None where the manifest does not say.
@@ -41,6 +42,7 @@ class CutSummary:
     duration: float
     supervisions: List[SupervisionSummary]
     has_features: bool
+    has_data: bool
     num_frames: int
     num_features: int = 0
     recording_duration: Optional[float] = None
@@ -79,6 +81,7 @@ def _summary_of_json(data: Mapping[str, Any], speed: float) -> CutSummary:
         duration=duration,
         supervisions=[_supervision(s, speed) for s in data.get("supervisions") or ()],
         has_features=bool(features),
+        has_data=bool(features or recording),
         num_frames=_frames(features, duration) if features else 0,
         num_features=features["num_features"] if features else 0,
         recording_duration=recording["duration"] / speed if recording else None,
@@ -108,8 +111,9 @@ def summary_of(cut: "Cut") -> CutSummary:
         duration=cut.duration,
         supervisions=[SupervisionSummary(s.text, s.start, s.end) for s in cut.supervisions],
         has_features=cut.has_features,
+        has_data=cut.has_features or cut.has_recording,
         num_frames=(cut.num_frames or 0) if cut.has_features else 0,
         num_features=features.num_features if features is not None else 0,
         recording_duration=recording.duration if recording is not None else None,
-        sampling_rate=cut.sampling_rate,
+        sampling_rate=getattr(cut, "sampling_rate", None),  # nothing without data
     )

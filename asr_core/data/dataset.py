@@ -15,11 +15,12 @@ from torch import Tensor
 import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
 from asr_core.data.batch import Batch, Supervisions
 from asr_core.data.cut_audio import load_samples
-from asr_core.data.cut_refs import CutRef, LineRef, SharRef, load_cut
+from asr_core.data.cut_refs import CutRef, files_of_ref, load_cut, name_of
 from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.filter import text_of
 from asr_core.data.log_mel import num_frames
 from asr_core.data.options import FIRST, DataOptions, FeatureOptions
+from asr_core.data.patience import files_of, patiently
 from asr_core.data.read_errors import DroppedCut, OtherFeatures, UnreadableCut, as_read_error, short_reason
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class SpeechDataset(torch.utils.data.Dataset):
     ) -> None:
         self.load = make_loader(opts)
         self.is_audio = opts.strategy == "AudioSamples"
+        self.is_stored = opts.strategy == "PrecomputedFeatures"
         self.seeds = tuple(seeds)
         self.cut_transforms = list(cut_transforms)
         self.input_transforms = list(input_transforms)
@@ -207,7 +209,7 @@ class SpeechDataset(torch.utils.data.Dataset):
             if len(cut.supervisions) > 1:
                 cut = cut.merge_supervisions()
             try:
-                arrays.append(self._read(cut))
+                arrays.append(patiently(partial(self._read, cut), partial(files_of, cut, self.is_stored)))
                 kept.append(cut)
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)
@@ -264,10 +266,9 @@ def _load_cuts(refs: Sequence[CutRef]) -> Tuple[CutSet, List[DroppedCut]]:
     cuts, dropped = [], []
     for ref in refs:
         try:
-            cuts.append(load_cut(ref))
+            cuts.append(patiently(partial(load_cut, ref), partial(files_of_ref, ref)))
         except Exception as e:  # a damaged shard, of which there are as many kinds as of readers
-            name = f"cut {ref.line[:60]!r}" if isinstance(ref, (LineRef, SharRef)) else ref.id
-            dropped.append(DroppedCut(name, UnreadableCut(short_reason(e))))
+            dropped.append(DroppedCut(name_of(ref), UnreadableCut(short_reason(e))))
     return CutSet.from_cuts(cuts), dropped
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Sequence, Set
 
-from asr_core.data.cut_rules import CUT_RULES, TOKEN_RULES, FrameNeeds
+from asr_core.data.cut_rules import TOKEN_RULES, FrameNeeds, broken_rule, filled_in
 from asr_core.data.cut_summary import CutSummary, text_of
 from asr_core.data.options import DataOptions
 from asr_core.text.tokenizer import Tokenizer
@@ -119,7 +119,7 @@ class CutFilter:
 
         The entries of cuts that cannot be used are None; these cuts are noted in the report.
         """
-        reasons = [self._reason(cut) for cut in cuts]
+        reasons = [broken_rule(cut, self, self.training) for cut in cuts]
         counts = [0] * len(cuts)
         if self.tokenizer is not None:
             good = [i for i, reason in enumerate(reasons) if not reason]
@@ -141,12 +141,6 @@ class CutFilter:
         num_frames = cut.num_frames if cut.has_features else round(cut.duration * 100)
         return subsampled_length(num_frames, self.subsampling_factor)
 
-    def _reason(self, cut: CutSummary) -> str:
-        for name, broken, training in CUT_RULES:
-            if (self.training or not training) and broken(cut, self):
-                return self._filled_in(name, cut)
-        return ""
-
     def _reason_of_tokens(self, tokenizer: Tokenizer, cut: CutSummary, ids: Sequence[int]) -> str:
         if tokenizer.unk_id in ids:
             if reserved := tokenizer.reserved_symbols(text_of(cut)):
@@ -155,8 +149,5 @@ class CutFilter:
                 self.unknown.update(characters)
                 return f"{UNKNOWN}: {characters}"
         frames = self.encoder_frames(cut)
-        broken = (self._filled_in(name, cut) for name, rule in TOKEN_RULES if rule(ids, frames, self))
+        broken = (filled_in(name, cut, self) for name, rule in TOKEN_RULES if rule(ids, frames, self))
         return next(broken, "")
-
-    def _filled_in(self, name: str, cut: CutSummary) -> str:
-        return name.format(opts=self.opts, needs=self.needs, cut=cut) if "{" in name else name

@@ -21,6 +21,7 @@ from lhotse.serialization import deserialize_item
 import asr_core.data.storage  # noqa: F401  (makes the format of stored features known to lhotse)
 from asr_core.data.cut_audio import CUSTOM_FIELD
 from asr_core.data.manifest_lines import NOT_A_CUT, not_a_cut, open_lines
+from asr_core.data.open_cuts import shar_manifests
 from asr_core.data.options import MIX
 from asr_core.data.sources import check_sources
 from asr_core.utils.errors import UserError
@@ -31,12 +32,13 @@ if TYPE_CHECKING:
 
 
 def iterate_cuts(path: PathLike, allow_commands: bool = False) -> Iterator["Cut"]:
-    """Yield the cuts of a manifest.
+    """Yield the cuts of a manifest, or of a Shar folder without their data.
 
     Raises:
       UserError: it is missing or damaged, or reading a cut could run a program.
     """
-    yield from _iterate(path, "a cut", (MonoCut, MultiCut, MixedCut), allow_commands)
+    for manifest in shar_manifests(Path(path)) if Path(path).is_dir() else [path]:
+        yield from _iterate(manifest, "a cut", (MonoCut, MultiCut, MixedCut), allow_commands)
 
 
 def iterate_recordings(path: PathLike, allow_commands: bool = False) -> Iterator[Recording]:

@@ -1,16 +1,28 @@
-"""Checks and statistics of cut manifests."""
+"""Checks and statistics of cut manifests and Shar folders."""
 
 import logging
+import math
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Optional, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Dict, Iterable, List, Optional, Sequence, Set
 
 import numpy as np
+from lhotse import CutSet
 
 from asr_core.data.cut_audio import load_samples
-from asr_core.data.filter import text_of
+from asr_core.data.cut_refs import CutRef, files_of_ref, load_cut, name_of
+from asr_core.data.cut_rules import DUPLICATE
+from asr_core.data.cut_summary import CutSummary, text_of
+from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.manifest import iterate_cuts
+from asr_core.data.open_cuts import open_manifest, open_shar
+from asr_core.data.options import DataOptions
+from asr_core.data.patience import files_of, patiently
 from asr_core.data.read_errors import short_reason
+from asr_core.data.stream import open_stream
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike
@@ -18,55 +30,102 @@ from asr_core.utils.files import PathLike
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
-_TOLERANCE = 2e-3  # seconds that a supervision may lie outside its cut: manifests round durations
 
+class _AnyUse(CutFilter):
+    """Filter of cuts that no training and no decoding can use, whatever the model and its options.
 
-def problems_of(cut: "Cut", read_data: bool = False, keep_empty: bool = False) -> List[str]:
-    """Return what makes ``cut`` unfit for training or decoding.
-
-    With ``read_data`` its features or audio are read, too; with ``keep_empty`` it needs no words.
+    Attributes:
+      number: of the cuts that it has seen.
     """
-    found = []
-    if len(cut.supervisions) != 1 and (cut.supervisions or not keep_empty):
-        found.append(f"{len(cut.supervisions)} supervisions where one is expected")
-    for supervision in cut.supervisions:
-        if abs(supervision.start) > _TOLERANCE:
-            found.append(f"its supervision starts at {supervision.start:g} s")
-        if supervision.end > cut.duration + _TOLERANCE:
-            found.append(f"its supervision ends {supervision.end - cut.duration:.3f} s after it")
-        if not (keep_empty or (supervision.text or "").strip()):
-            found.append("no text")
-    if cut.duration <= 0:
-        found.append(f"duration {cut.duration:g} s")
-    if not (cut.has_features or cut.has_recording):
-        found.append("neither features nor audio")
-    if read_data and not found:
-        found += _unreadable(cut)
-    return found
+
+    number = 0
+
+    def count_tokens(self, cuts: Sequence[CutSummary]) -> List[Optional[int]]:
+        """See :class:`~asr_core.data.filter.CutFilter`."""
+        self.number += len(cuts)
+        if self.opts.num_mel_bins == 0:  # what the first cut has, all must have
+            self.opts.num_mel_bins = next((cut.num_features for cut in cuts if cut.num_features), 0)
+        return super().count_tokens(cuts)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the size of features matters."""
+        return self.opts.num_mel_bins > 0
+
+    def encoder_frames(self, cut: CutSummary) -> int:
+        """Return a number that is enough: encoders differ in how short a cut may be."""
+        return 1
 
 
-def _unreadable(cut: "Cut") -> List[str]:
+@dataclass
+class CheckOptions:
+    """What a check of cuts asks for.
+
+    Attributes:
+      read_data: read their features or audio.
+      keep_empty: accept cuts without words.
+      join_supervisions: accept several supervisions that do not overlap.
+      allow_commands: whether cuts may run programs when they are read.
+    """
+
+    read_data: bool = False
+    keep_empty: bool = False
+    join_supervisions: bool = False
+    allow_commands: bool = False
+
+
+@dataclass
+class Checked:
+    """The result of a check.
+
+    Attributes:
+      number: of the cuts.
+      problems: the ids of the cuts that have a problem, by problem.
+    """
+
+    number: int
+    problems: Dict[str, List[str]]
+
+
+def check_cuts(cuts: CutSet, opts: CheckOptions) -> Checked:
+    """Return which cuts neither training nor decoding would use, and why.
+
+    They are found by the rules that training goes by, but no cut is too short or too long.
+
+    Raises:
+      UserError: the manifest is missing or damaged.
+    """
+    limits = DataOptions(
+        min_duration=0.0,
+        max_utt_duration=math.inf,
+        num_mel_bins=0,
+        empty_text="keep" if opts.keep_empty else "drop",
+        join_supervisions=opts.join_supervisions,
+        allow_commands=opts.allow_commands,
+    )
+    keep = _AnyUse(limits, None, DropReport())
+    stream = open_stream(cuts, keep)
+    for _, ref in stream.items():
+        problem = _unreadable(ref) if opts.read_data else ""
+        if problem:
+            keep.report.add(name_of(ref), problem)
+    return Checked(keep.number + len(keep.report.ids.get(DUPLICATE, [])), keep.report.ids)
+
+
+def _unreadable(ref: CutRef) -> str:
+    """Return why the data of a cut cannot be read, or ""."""
     try:
-        data = cut.load_features() if cut.has_features else load_samples(cut)[None]
+        cut = patiently(partial(load_cut, ref), partial(files_of_ref, ref))
+        data = patiently(partial(_data_of, cut), partial(files_of, cut, cut.has_features))
     except Exception as e:  # the readers raise many kinds
-        return [short_reason(e)]
+        return short_reason(e)
     rows, expected = (len(data), cut.num_frames) if cut.has_features else (data.shape[1], cut.num_samples)
-    return [] if abs(rows - expected) <= 1 else [f"{rows} rows of data where {expected} are expected"]
+    return "" if abs(rows - expected) <= 1 else f"{rows} rows of data where {expected} are expected"
 
 
-def validate_cuts(
-    cuts: Iterable["Cut"], read_data: bool = False, keep_empty: bool = False
-) -> Dict[str, List[str]]:
-    """Return the ids of the cuts that have a problem, by problem."""
-    found: Dict[str, List[str]] = {}
-    seen: Set[str] = set()
-    for cut in cuts:
-        if cut.id in seen:
-            found.setdefault("duplicate id", []).append(cut.id)
-        seen.add(cut.id)
-        for problem in problems_of(cut, read_data, keep_empty):
-            found.setdefault(problem, []).append(cut.id)
-    return found
+def _data_of(cut: "Cut") -> np.ndarray:
+    """Read features (T, C), or audio (1, num_samples) without."""
+    return cut.load_features() if cut.has_features else load_samples(cut)[None]
 
 
 def describe_cuts(cuts: Iterable["Cut"], tokenizer: Optional[Tokenizer] = None) -> str:
@@ -125,42 +184,37 @@ def describe_manifests(
 
 
 def validate_manifests(
-    paths: Sequence[PathLike],
-    *,
-    read_data: bool = False,
-    keep_empty: bool = False,
-    bpe_model: PathLike = "",
-    allow_commands: bool = False,
+    paths: Sequence[PathLike], opts: CheckOptions = CheckOptions(), bpe_model: PathLike = ""
 ) -> None:
-    """Check manifests and log their problems.
+    """Check manifests and Shar folders, and log their problems.
 
     With ``bpe_model``, print the statistics of good ones.
 
     Raises:
-      UserError: a manifest is missing, damaged or empty, or has problems.
+      UserError: one is missing, damaged or empty, or has problems.
     """
     for path in paths:
-        _validate(path, read_data, keep_empty, allow_commands)
+        _validate(Path(path), opts)
         if bpe_model:
-            describe_manifests([path], bpe_model, allow_commands)
+            describe_manifests([path], bpe_model, opts.allow_commands)
 
 
-def _validate(path: PathLike, read_data: bool, keep_empty: bool, allow_commands: bool) -> None:
-    number = 0
-
-    def counted() -> Iterator["Cut"]:
-        nonlocal number
-        for cut in iterate_cuts(path, allow_commands):
-            number += 1
-            yield cut
-
-    problems = validate_cuts(counted(), read_data, keep_empty)
-    for problem, ids in problems.items():
+def _validate(path: Path, opts: CheckOptions) -> None:
+    checked = check_cuts(_open(path, opts.allow_commands), opts)
+    for problem, ids in checked.problems.items():
         shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
         logging.error("%s: %d cuts: %s (%s)", path, len(ids), problem, shown)
-    if problems:
-        unfit = {i for ids in problems.values() for i in ids}
-        raise UserError(f"{path}: {len(unfit)} of {number} cuts are unfit, see above")
-    if number == 0:
+    if checked.problems:
+        unfit = sum(map(len, checked.problems.values()))
+        raise UserError(f"{path}: {unfit} of {checked.number} cuts are unfit, see above")
+    if checked.number == 0:
         raise UserError(f"{path}: no cuts")
-    logging.info("%s: %d cuts are fine", path, number)
+    logging.info("%s: %d cuts are fine", path, checked.number)
+
+
+def _open(path: Path, allow_commands: bool) -> CutSet:
+    if path.is_dir():
+        return open_shar(path)
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        return open_manifest(path)
+    return CutSet.from_cuts(iterate_cuts(path, allow_commands))

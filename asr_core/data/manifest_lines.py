@@ -8,7 +8,7 @@ import re
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, List, Sequence
+from typing import BinaryIO, Iterator, List, NamedTuple, Sequence
 
 from asr_core.text.tokenizer import single_spaced
 from asr_core.utils.errors import UserError
@@ -81,7 +81,7 @@ def combine_manifests(
       The number of lines.
 
     Raises:
-      UserError: a manifest is missing or damaged.
+      UserError: a manifest is missing or damaged, or one of its texts is no text.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -108,11 +108,7 @@ def _copy_lines(inputs: Sequence[PathLike], target: BinaryIO) -> List[int]:
             for number, line in enumerate(f, 1):
                 if line.isspace():
                     continue
-                try:
-                    if not isinstance(json.loads(line), dict):
-                        raise ValueError("no object")
-                except NOT_A_CUT as e:
-                    raise not_a_cut(path, number, line, e, "an entry of a manifest") from e
+                _entry(path, number, line, "an entry of a manifest")
                 starts.append(starts[-1] + target.write(line if line.endswith(b"\n") else line + b"\n"))
         if len(starts) == before:
             raise UserError(f"{path} has no entries of a manifest")
@@ -125,24 +121,50 @@ def texts_of(path: PathLike) -> Iterator[str]:
     Empty transcripts and those of cuts of changed speed are left out.
 
     Raises:
-      UserError: the manifest is missing or damaged.
+      UserError: the manifest is missing or damaged, or one of its texts is no text.
     """
     with open_lines(path) as lines:
         for number, line in enumerate(lines, 1):
-            try:
-                texts = _texts_of_entry(json.loads(line))
-            except NOT_A_CUT as e:
-                raise not_a_cut(path, number, line, e, "a cut or a supervision") from e
-            yield from texts
+            entry = _entry(path, number, line, "a cut or a supervision")
+            if not _OTHER_SPEED.search(entry.name):
+                yield from filter(None, map(single_spaced, entry.texts))
 
 
-def _texts_of_entry(item: Dict[str, Any]) -> List[str]:
-    """Return the transcripts of a cut or a supervision, without empty ones."""
-    if _OTHER_SPEED.search(item["id"]):
-        return []
-    supervisions = item.get("supervisions", [item] if "text" in item else [])
-    texts = [single_spaced(supervision.get("text") or "") for supervision in supervisions]
-    return [text for text in texts if text]
+class _Entry(NamedTuple):
+    """What a line of a manifest of cuts, supervisions or recordings says: id and transcripts."""
+
+    name: str
+    texts: List[str]
+
+
+def _entry(path: PathLike, number: int, line: bytes, what: str) -> _Entry:
+    """Read a line of a manifest.
+
+    Args:
+      path: the manifest.
+      number: number of the line, from 1.
+      line: its content.
+      what: what it should be, for messages.
+
+    Raises:
+      UserError: it is not that, or a transcript is no text.
+    """
+    try:
+        item = json.loads(line)
+        if not isinstance(item, dict):
+            raise ValueError("no object")
+        name = str(item.get("id", ""))  # entries of some manifests have none
+        supervisions = item.get("supervisions") or ([item] if "text" in item else [])
+        texts = [supervision.get("text") for supervision in supervisions]
+    except NOT_A_CUT as e:
+        raise not_a_cut(path, number, line, e, what) from e
+    for text in texts:
+        if not isinstance(text, (str, type(None))):
+            raise UserError(
+                f"{path}:{number}: a text that is no text: {json.dumps(text)[:60]}, of {name}; "
+                "put it in quotes, or remove the line"
+            )
+    return _Entry(name, [text or "" for text in texts])
 
 
 def write_transcripts(inputs: Sequence[PathLike], target: PathLike) -> int:

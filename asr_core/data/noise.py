@@ -2,15 +2,18 @@
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterable, Iterator, List, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, List, Sequence, Tuple
 
 from lhotse import MonoCut, Recording
 
 from asr_core.data.audio import is_text, read_audio
 from asr_core.data.cut_audio import CUSTOM_FIELD
+from asr_core.data.left_out import note_left_out, refuse_losses
 from asr_core.data.manifest import iterate_recordings, write_cuts
 from asr_core.data.options import FIRST, LOUDEST, MIX
+from asr_core.data.patience import patiently
 from asr_core.data.preparation_options import NoiseOptions
 from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
@@ -63,16 +66,26 @@ def listed_recordings(manifests: Sequence[PathLike], allow_commands: bool = Fals
         yield from iterate_recordings(path, allow_commands)
 
 
-def found_recordings(folder: PathLike) -> Iterator[Recording]:
-    """Yield the recordings in a folder and its subfolders; those that cannot be read are left out.
+def found_recordings(folder: PathLike, max_unreadable: float = 1.0) -> Tuple[List[Recording], List[str]]:
+    """Find the recordings in a folder and its subfolders.
+
+    Args:
+      folder: the folder.
+      max_unreadable: share of them that may be left out because they cannot be read.
+
+    Returns:
+      (recordings, a line about each that is left out).
 
     Raises:
-      UserError: the folder is missing.
+      UserError: the folder is missing, or too few can be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no such folder of noise: {folder}")
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    found: List[Recording] = []
+    left_out: List[str] = []
+    for path in paths:
         name = "-".join(path.relative_to(folder).with_suffix("").parts)
         if not is_text(str(path.resolve())):
             logging.warning(
@@ -80,28 +93,43 @@ def found_recordings(folder: PathLike) -> Iterator[Recording]:
             )
             continue
         try:
-            read_audio(path)  # noise that cannot be read would take cuts of training with it
-            yield Recording.from_file(path.resolve(), recording_id=name)
+            found.append(_recording(path, name))
         except UserError as e:
-            logging.warning("left out %s", e)
+            left_out.append(str(e))
         except Exception as e:  # lhotse's readers raise many kinds
-            logging.warning("left out %s: %s", path, short_reason(e))
+            left_out.append(f"{path}: {short_reason(e)}")
+    for line in left_out:
+        logging.warning("left out %s", line)
+    refuse_losses(folder, left_out, len(paths), max_unreadable)
+    return found, left_out
+
+
+def _recording(path: Path, name: str) -> Recording:
+    # noise that cannot be read would take cuts of training with it
+    patiently(partial(read_audio, path), lambda: [str(path)])
+    return Recording.from_file(path.resolve(), recording_id=name)
 
 
 def write_noise_cuts(opts: NoiseOptions) -> None:
     """Write a manifest of noise, from manifests of recordings or else from a folder.
 
+    What is left out of a folder is listed beside it, see :mod:`asr_core.data.left_out`.
+
     Raises:
-      UserError: the folder or a manifest is missing, or there is no usable noise in it.
+      UserError: the folder or a manifest is missing, or there is no usable noise in it, or too
+        little.
     """
+    found: Iterable[Recording]
+    left_out: List[str] = []
     if opts.recordings:
         found = listed_recordings(opts.recordings, opts.allow_commands)
     else:
-        found = found_recordings(opts.noise_dir)
+        found, left_out = found_recordings(opts.noise_dir, opts.max_unreadable)
     cuts = noise_windows(found, opts)
     if not cuts:
         source = ", ".join(opts.recordings) or opts.noise_dir
         raise UserError(f"no usable noise ({', '.join(sorted(_SUFFIXES))}) in {source}")
     write_cuts(cuts, opts.output)
+    note_left_out(opts.output, left_out)
     hours = sum(cut.duration for cut in cuts) / 3600
-    logging.info("%s: %d cuts, %.2f hours", opts.output, len(cuts), hours)
+    logging.info("%s: %d cuts, %.2f hours, %d left out", opts.output, len(cuts), hours, len(left_out))

@@ -60,15 +60,22 @@ def shar_started(folder: Path) -> Path:
 
 
 def open_shar(folder: Path) -> "CutSet":
-    """Open a Shar folder lazily.
+    """Open a Shar folder lazily; errors as :func:`shar_manifests`."""
+    from lhotse import CutSet
+
+    shar_manifests(folder)
+    return CutSet.from_shar(in_dir=folder)
+
+
+def shar_manifests(folder: Path) -> List[Path]:
+    """Return the manifests of a Shar folder's shards, in order.
 
     Raises:
       UserError: it has no cuts, or is not complete.
     """
-    from lhotse import CutSet
-
     if shar_started(folder).is_file():
         raise UserError(f"{folder} is not complete: start the command that writes it again")
-    if not any(folder.glob("cuts.*.jsonl*")):
+    found = sorted(folder.glob("cuts.*.jsonl*"))
+    if not found:
         raise UserError(f"no cuts in the Shar folder {folder}")
-    return CutSet.from_shar(in_dir=folder)
+    return found

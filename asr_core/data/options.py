@@ -58,7 +58,18 @@ class UnreadableOptions:
 
 
 @dataclass
-class ReadingOptions(UnreadableOptions, TrustOptions):
+class JoinOptions:
+    """Cuts of several supervisions: whether they are utterances."""
+
+    join_supervisions: bool = option(
+        False,
+        "a cut with several supervisions that do not overlap is one utterance with all their texts; 0: "
+        "such cuts are dropped",
+    )
+
+
+@dataclass
+class ReadingOptions(JoinOptions, UnreadableOptions, TrustOptions):
     """Data: where the cuts are and in which form they are read."""
 
     manifest_dir: str = option(
@@ -78,12 +89,6 @@ class ReadingOptions(UnreadableOptions, TrustOptions):
         choices=INPUT_STRATEGIES,
     )
     channel: str = channel_option()
-
-    join_supervisions: bool = option(
-        False,
-        "a cut with several supervisions that do not overlap is one utterance with all their texts; 0: "
-        "such cuts are dropped",
-    )
 
     @property
     def strategy(self) -> str:

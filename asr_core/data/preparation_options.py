@@ -38,7 +38,7 @@ class FbankOptions(FeatureOptions, UnreadableOptions, TrustOptions):
 
 
 @dataclass
-class NoiseOptions(TrustOptions):
+class NoiseOptions(UnreadableOptions, TrustOptions):
     """Noise: recordings, windows and output."""
 
     noise_dir: str = option(

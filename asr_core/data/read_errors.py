@@ -110,5 +110,7 @@ def as_read_error(e: Exception) -> ReadError:
 def short_reason(e: BaseException) -> str:
     """Return in one line why a recording could not be read."""
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith("Details:"):  # lhotse's: each reader has a line with its reason
+        lines = [lines[1].rpartition(">: ")[2]]
     detail = f": {lines[0][:160]}" if lines else ""
     return f"unreadable ({type(e).__name__}{detail})"

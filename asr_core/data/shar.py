@@ -5,18 +5,21 @@ import logging
 import os
 import re
 import shutil
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, NamedTuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple
 
 from lhotse.shar import SharWriter
 
 from asr_core.data.cut_audio import load_samples
 from asr_core.data.cut_summary import view_of_line
+from asr_core.data.left_out import left_out_list, note_left_out, refuse_losses
 from asr_core.data.manifest import cuts_of_span
 from asr_core.data.manifest_lines import count_lines, open_lines
 from asr_core.data.open_cuts import shar_record, shar_started
 from asr_core.data.parallel import process_map
+from asr_core.data.patience import files_of, patiently
 from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import PathLike, digest_of, write_text_atomic
@@ -43,6 +46,17 @@ class _Job(NamedTuple):
     def target(self) -> Path:
         """The shard's manifest, which is written last."""
         return Path(self.folder) / _PATTERN.format("cuts", self.number, "jsonl.gz")
+
+    @property
+    def work(self) -> Path:
+        """Where the shard is made, beside the folder."""
+        folder = Path(self.folder)
+        return folder.parent / f".{folder.name}-{self.number:06d}"
+
+    @property
+    def left_out(self) -> Path:
+        """Lines about the cuts that could not be read, if there are any."""
+        return self.work.with_name(f"{self.work.name}.left_out")
 
 
 def shar_fields(
@@ -75,10 +89,12 @@ def write_shar(
     shard_size: int = 1000,
     nj: int = 1,
     allow_commands: bool = False,
+    max_unreadable: float = 1.0,
 ) -> int:
     """Write the cuts of a manifest and their data as Shar, by several processes.
 
-    A call after a crash resumes the work.
+    A call after a crash resumes the work. Cuts that cannot be read are left out, and listed beside
+    the folder in <folder>_left_out.txt.
 
     Args:
       source: cut manifest.
@@ -89,13 +105,14 @@ def write_shar(
       shard_size: cuts in a shard.
       nj: number of processes.
       allow_commands: whether cuts may run programs when they are read.
+      max_unreadable: share of the cuts that may be unreadable.
 
     Returns:
       The number of shards.
 
     Raises:
-      UserError: ``source`` is missing or empty, or ``folder`` holds what this function did not
-        write.
+      UserError: ``source`` is missing or empty, ``folder`` holds what this function did not write,
+        or too many cuts are unreadable; the same call tries those again.
     """
     total = count_lines(source)
     if not total:
@@ -114,9 +131,32 @@ def write_shar(
     waiting = [job for job in jobs if not job.target.is_file()]
     for _ in process_map(_write_shard, waiting, min(nj, len(waiting))):
         pass
+    left_out = _left_out(jobs, source, total, max_unreadable)
+    note_left_out(folder, left_out)
     os.replace(shar_started(folder), record)
-    logging.info("%s: %d shards with %s", folder, len(jobs), ", ".join(fields))
+    for job in jobs:
+        job.left_out.unlink(missing_ok=True)
+    hint = f", see {left_out_list(folder)}; to try them again, remove {folder}" if left_out else ""
+    kinds = ", ".join(fields)
+    logging.info("%s: %d shards with %s, %d cuts left out%s", folder, len(jobs), kinds, len(left_out), hint)
     return len(jobs)
+
+
+def _left_out(jobs: List[_Job], source: Path, total: int, max_unreadable: float) -> List[str]:
+    """Return a line about each cut that was left out.
+
+    Raises:
+      UserError: there are too many; their shards will be written again.
+    """
+    lacking = [job for job in jobs if job.left_out.is_file()]
+    lines = [line for job in lacking for line in job.left_out.read_text(encoding="utf-8").splitlines()]
+    try:
+        refuse_losses(source, lines, total, max_unreadable)
+    except UserError:
+        for job in lacking:
+            job.target.unlink()
+        raise
+    return lines
 
 
 def _start_folder(folder: Path, settings: str) -> None:
@@ -137,6 +177,9 @@ def _start_folder(folder: Path, settings: str) -> None:
                 )
             for path in folder.iterdir():
                 path.unlink()
+        for path in folder.parent.glob(".*.left_out"):
+            if path.name.startswith(f".{folder.name}-"):
+                path.unlink()
         record.unlink(missing_ok=True)
         write_text_atomic(started, settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,9 +189,9 @@ def _unreadable(cut: "Cut", audio: bool) -> str:
     """Return why the data of a cut cannot be read, or "": a shard must not get half of a cut."""
     try:
         if audio:
-            load_samples(cut)
+            patiently(partial(load_samples, cut), partial(files_of, cut, stored=False))
         elif cut.has_features:
-            cut.load_features()
+            patiently(cut.load_features, partial(files_of, cut, stored=True))
     except Exception as e:  # the readers raise many kinds; one bad file must not end the preparation
         return short_reason(e)
     return ""
@@ -156,20 +199,25 @@ def _unreadable(cut: "Cut", audio: bool) -> str:
 
 def _write_shard(job: _Job) -> int:
     """Write one shard next to the folder, then move it in, cuts last; return the number of cuts."""
-    folder = Path(job.folder)
-    work = folder.parent / f".{folder.name}-{job.number:06d}"
+    folder, work = Path(job.folder), job.work
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     cuts = list(cuts_of_span(job.source, job.first, job.last, job.allow_commands))
+    left_out = []
     with SharWriter(str(work), job.fields, shard_size=None, warn_unused_fields=False) as writer:
         for cut in cuts:
             reason = _unreadable(cut, "recording" in job.fields)
             if reason:
                 logging.warning("left out %s: %s", cut.id, reason)
+                left_out.append(f"{cut.id}: {reason}\n")
                 continue
             writer.write(cut.drop_recording() if "recording" not in job.fields and cut.has_recording else cut)
     for field in job.fields:
         os.replace(work / f"{field}.tar", folder / _PATTERN.format(field, job.number, "tar"))
+    if left_out:
+        write_text_atomic(job.left_out, "".join(left_out))
+    else:
+        job.left_out.unlink(missing_ok=True)
     os.replace(work / "cuts.jsonl.gz", job.target)
     work.rmdir()
     return len(cuts)

@@ -73,7 +73,11 @@ class _OpenFiles:
             self._descriptors.move_to_end(key)
             while len(self._descriptors) > self.limit:
                 os.close(self._descriptors.popitem(last=False)[1])
-            return os.pread(self._descriptors[key], size, offset)
+            try:
+                return os.pread(self._descriptors[key], size, offset)
+            except OSError:  # after a share was away, its files must be opened again
+                os.close(self._descriptors.pop(key))
+                raise
 
 
 _open_files = _OpenFiles()

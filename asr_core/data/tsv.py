@@ -12,8 +12,10 @@ from lhotse.cut import MonoCut
 
 from asr_core.data.audio import can_be_cut, read_audio
 from asr_core.data.channels import channel_number, pick_channel, silence_note
+from asr_core.data.left_out import note_left_out, refuse_losses
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.data.options import FIRST, MIX
+from asr_core.data.patience import patiently
 from asr_core.data.preparation_options import TsvOptions
 from asr_core.text.normalize import normalize_text
 from asr_core.utils.errors import UserError
@@ -56,29 +58,16 @@ def write_tsv_manifests(opts: TsvOptions) -> None:
         part: cuts_of_lines(some, opts.sample_rate, opts.nj, opts.channel) for part, some in lines.items()
     }
     for part, (_, left_out) in made.items():
-        _refuse_losses(opts.files[part], left_out, len(lines[part]), opts.max_unreadable)
+        refuse_losses(opts.files[part], left_out, len(lines[part]), opts.max_unreadable)
     for part, (cuts, left_out) in made.items():
         target = Path(opts.output_dir) / f"{opts.prefix}_cuts_{part}.jsonl.gz"
         if part == "train" and opts.transcript:
             texts = [c.supervisions[0].text for c in cuts]
             write_text_atomic(opts.transcript, "".join(f"{text}\n" for text in texts if text))
         write_cuts(cuts, target)
-        record = Path(opts.output_dir) / f"{opts.prefix}_left_out_{part}.txt"
-        if left_out:
-            write_text_atomic(record, "".join(f"{problem}\n" for problem in left_out))
-        else:
-            record.unlink(missing_ok=True)
+        note_left_out(target, left_out)
         hours = sum(c.duration for c in cuts) / 3600
         logging.info("%s: %d cuts, %.2f hours, %d left out", target, len(cuts), hours, len(left_out))
-
-
-def _refuse_losses(path: PathLike, left_out: Sequence[str], number: int, max_share: float) -> None:
-    if len(left_out) > max_share * number:
-        raise UserError(
-            f"{len(left_out)} of the {number} recordings of {path} cannot be read, more than "
-            f"--max-unreadable {max_share:g} allows; the first: {left_out[0]}. Are all disks and networks "
-            "there? Correct the list, or allow more"
-        )
 
 
 def read_tsv(
@@ -201,7 +190,7 @@ def cuts_of_lines(
 def _check(line: TsvLine, channel: str) -> Tuple[Optional[_AudioInfo], str]:
     """Decode a recording; return its properties, or why it cannot be used."""
     try:
-        samples, rate = read_audio(line.audio)
+        samples, rate = patiently(partial(read_audio, line.audio), lambda: [str(line.audio)])
         chosen = pick_channel(samples, channel)
         number = 0 if channel == MIX else channel_number(samples, channel)
     except UserError as e:

@@ -207,18 +207,20 @@ unpack_to() {
 # Steps that recipes share. They read $manifests, $fbank, $nj and $on_the_fly_feats.
 
 # store_features PREFIX PARTS SETTINGS [OPTION...]: compute features of PARTS (separated by commas) from $manifests
-# into $fbank. An empty PARTS selects the manifest PREFIX_cuts.jsonl.gz. Keep existing parts unless SETTINGS differ.
+# into $fbank. An empty PARTS selects the manifest PREFIX_cuts.jsonl.gz. Keep existing parts unless SETTINGS differ;
+# try the recordings again that they lack.
 store_features() {
-  local prefix=$1 parts=$2 settings=$3 marker=$fbank/.$1.done part list complete=1
+  local prefix=$1 parts=$2 settings=$3 marker=$fbank/.$1.done part list complete=1 lists=()
   shift 3
   IFS=, read -ra list <<< "$parts"
   for part in "${list[@]:-}"; do
     [ -f "$fbank/${prefix}_cuts${part:+_$part}.jsonl.gz" ] || complete=0
+    lists+=("$fbank/${prefix}_left_out${part:+_$part}.txt")
   done
   if ! is_done "$marker" "$settings" "$fbank/$prefix"_{cuts,feats}* || [ $complete = 0 ]; then
     "$python" -m asr_core.bin.compute_fbank --src-dir "$manifests" --output-dir "$fbank" --prefix "$prefix" --parts "$parts" \
       --nj "$nj" "$@"
-    mark_done "$marker" "$settings"
+    mark_done "$marker" "$settings" "${lists[@]}"
   fi
 }
 

@@ -119,7 +119,8 @@ def test_noise_preparation_keeps_them_and_names_what_nobody_can_read(tmp_path, c
     write_gsm(folder / "gsm.wav", 6.0)
     soundfile.write(folder / "cut.wav", tone(6.0), 16000)
     (folder / "cut.wav").write_bytes((folder / "cut.wav").read_bytes()[:50000])
-    prepare_noise.main(["--noise-dir", str(folder), "--output", str(tmp_path / "m.jsonl.gz")])
+    options = ["--output", str(tmp_path / "m.jsonl.gz"), "--max-unreadable", "0.5"]
+    prepare_noise.main(["--noise-dir", str(folder), *options])
     (cut,) = read_cuts(tmp_path / "m.jsonl.gz")
     assert cut.id == "gsm-0" and len(load_samples(cut)) == cut.num_samples
     assert "cut.wav: cut short" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from asr_core.bin import compute_fbank
 from asr_core.data import compute
 from asr_core.data.compute import compute_features
 from asr_core.data.manifest import make_cut, write_cuts
-from asr_core.data.manifest_checks import validate_cuts
+from asr_core.data.manifest_checks import CheckOptions, check_cuts
 from asr_core.data.options import DataOptions
 from asr_core.data.storage import FlatFeaturesReader, FlatFeaturesWriter, _OpenFiles
 from asr_core.utils.errors import UserError
@@ -70,7 +70,8 @@ def test_processes_change_nothing_and_speeds_are_added(audio_cuts, tmp_path, mon
     assert len(one) == 120 == done.cuts and abs(done.seconds - sum(c.duration for c in one)) < 1e-6
     assert same_features(one, two)
     assert all(len(c.load_features()) == c.num_frames for c in one)
-    assert not validate_cuts(read_cuts(tmp_path / "2" / "t_cuts_a.jsonl.gz"), read_data=True)
+    stored = read_cuts(tmp_path / "2" / "t_cuts_a.jsonl.gz")
+    assert check_cuts(stored, CheckOptions(read_data=True)).problems == {}
     assert {p.suffix for p in (tmp_path / "1/t_feats_a").glob("0*")} == {".f16"}
 
 
@@ -164,9 +165,55 @@ def test_unreadable_audio_is_left_out(tmp_path, caplog):
     assert [c.id for c in kept] == ["a"] and done.cuts == 1 and [i for i, _ in done.dropped] == ["b", "c"]
     assert "left out b" in caplog.text
     write_cuts(cuts[1:], tmp_path / "in2.jsonl.gz")
+    assert (tmp_path / "out_left_out.txt").read_text().splitlines() == [
+        f"{i}: {why}" for i, why in done.dropped
+    ]
     with pytest.raises(UserError, match="none of the 2"):
         computed(tmp_path / "in2.jsonl.gz", tmp_path / "out2.jsonl.gz")
     assert not (tmp_path / "out2.jsonl.gz").exists()
+
+
+def test_left_out_recordings_are_tried_again_and_nothing_moves(tmp_path, monkeypatch, capsys):
+    """What is found later is stored behind the rest, which a training may be reading."""
+    monkeypatch.setattr("asr_core.data.compute._SHARD_CUTS", 3)
+    names = [f"u{i}" for i in range(8)]
+    for name in names:
+        soundfile.write(tmp_path / f"{name}.wav", tone(0.5, seed=int(name[1:])), 16000)
+    cuts = [make_cut(name, tmp_path / f"{name}.wav", 8000, 16000, "x") for name in names]
+    write_cuts(cuts, tmp_path / "m/toy_cuts_train.jsonl.gz")
+    options = ["--src-dir", str(tmp_path / "m"), "--prefix", "toy", "--parts", "train", "--nj", "1"]
+    options += ["--perturb-speed", "1"]
+    compute_fbank.main([*options, "--output-dir", str(tmp_path / "whole")])
+    for name in ("u0", "u4"):
+        (tmp_path / f"{name}.wav").rename(tmp_path / f"{name}.away")
+    options += ["--output-dir", str(tmp_path / "fbank")]
+    target, left_out = tmp_path / "fbank/toy_cuts_train.jsonl.gz", tmp_path / "fbank/toy_left_out_train.txt"
+    with pytest.raises(SystemExit):
+        compute_fbank.main(options)
+    assert "6 of the 24 recordings of " in capsys.readouterr().err and not target.exists()
+    options += ["--max-unreadable", "0.3"]
+    compute_fbank.main(options)
+    assert f"6 left out as unreadable, see {left_out}; the same command" in capsys.readouterr().err
+    before = read_cuts(target)
+    matrices = [c.load_features() for c in before]
+    assert len(before) == 18 and len(left_out.read_text().splitlines()) == 6
+    (tmp_path / "u4.away").rename(tmp_path / "u4.wav")
+    compute_fbank.main(options)
+    assert [line.split(":")[0] for line in left_out.read_text().splitlines()] == [
+        "u0",
+        "u0_sp0.9",
+        "u0_sp1.1",
+    ]
+    assert all(np.array_equal(c.load_features(), m) for c, m in zip(before, matrices))
+    (tmp_path / "u0.away").rename(tmp_path / "u0.wav")
+    compute_fbank.main(options)
+    assert same_features(read_cuts(target), read_cuts(tmp_path / "whole" / target.name))
+    assert not left_out.exists() and {p.suffix for p in (tmp_path / "fbank/toy_feats_train").glob("0*")} == {
+        ".f16"
+    }
+    stamp = target.stat().st_mtime_ns
+    compute_fbank.main(options)
+    assert target.stat().st_mtime_ns == stamp and "exists; skipped" in capsys.readouterr().err
 
 
 def test_program_skips_what_exists(audio_cuts, tmp_path, capsys):

@@ -81,6 +81,27 @@ def test_no_transcripts_at_all_is_an_error(audio_cuts, tmp_path, capsys):
     assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.parametrize("text", ["5", "true", '["one"]'])
+@pytest.mark.parametrize("of_cut", [True, False])
+@pytest.mark.parametrize("program", [combine_manifests, write_transcripts])
+def test_texts_that_are_no_texts_are_named_in_one_line(tmp_path, capsys, program, text, of_cut):
+    segment = f'{{"id": "b", "start": 0.0, "duration": 1.0, "text": {text}}}'
+    bad = f'{{"id": "b", "supervisions": [{segment}]}}' if of_cut else segment
+    source, target = tmp_path / "a.jsonl", tmp_path / "all.jsonl.gz"
+    source.write_text(f'{{"id": "a", "text": "one"}}\n{bad}\n')
+    with pytest.raises(SystemExit) as e:
+        program.main([str(source), "--output", str(target)])
+    why = "put it in quotes, or remove the line"
+    assert capsys.readouterr().err == f"error: {source}:2: a text that is no text: {text}, of b; {why}\n"
+    assert e.value.code == 1 and not target.exists()
+
+
+def test_manifests_of_entries_without_id_are_joined(tmp_path):
+    source, target = tmp_path / "a.jsonl", tmp_path / "all.jsonl.gz"
+    source.write_text('{"recording_id": "a", "num_frames": 3}\n')  # of features
+    assert manifest_lines.combine_manifests([source], target) == 1
+
+
 def test_lines_that_only_look_like_objects_are_not_joined(tmp_path):
     source, target = tmp_path / "a.jsonl", tmp_path / "all.jsonl.gz"
     source.write_text('{"id": "a"}\n{"id": "b", "te}\n')

@@ -238,6 +238,46 @@ def test_what_was_dropped_is_told_once(caplog):
     )
 
 
+@pytest.mark.parametrize("first", ["training", "validation"])
+def test_what_is_dropped_is_told_where_it_was_met(feature_cuts, tmp_path, caplog, first):
+    """Unreadable cuts of training are told as training's, those of validation as validation's."""
+    cuts = list(CutSet.from_file(feature_cuts))[:12]
+    for i in (3, 8):
+        cuts[i].features.storage_path = str(feature_cuts.parent / "none.f16")
+    cuts[10].supervisions[0].text = ""
+    write_cuts(cuts[:6], tmp_path / "train.jsonl.gz")
+    write_cuts(cuts[6:], tmp_path / "valid.jsonl.gz")
+    module = AsrDataModule(data_options(), 7)
+    train, valid = (CutSet.from_jsonl_lazy(tmp_path / f"{part}.jsonl.gz") for part in ("train", "valid"))
+    loaders = [module.train_dataloader(train, 1), module.valid_dataloader(valid)]
+    for loader in loaders if first == "training" else loaders[::-1]:
+        list(loader)
+    told = {record.getMessage().split(":")[0]: record.getMessage() for record in caplog.records}
+    assert set(told) == {"epoch 1", "validation"}
+    assert "epoch 1: 1 cuts dropped: 1 x unreadable" in told["epoch 1"] and "(u03)" in told["epoch 1"]
+    assert "validation: 2 cuts dropped: 1 x " in told["validation"] and "(u08)" in told["validation"]
+    assert "no text (u10)" in told["validation"] and module.dropped.total == 3
+
+
+@pytest.mark.parametrize("number", [2, 12])
+def test_features_of_another_size_are_dropped_by_name(feature_cuts, tmp_path, caplog, number):
+    cuts = list(CutSet.from_file(feature_cuts))[:12]
+    for cut in cuts[:number]:
+        cut.features.num_features = 40
+    write_cuts(cuts, tmp_path / "c.jsonl.gz")
+    module = AsrDataModule(data_options(), 7)
+    reason = "features of another size: prepared with --num-mel-bins 40, not 80"
+    if number == 12:
+        with pytest.raises(
+            UserError, match=rf"epoch 1: no batch could be made; dropped: 12 x {reason} \(u00, "
+        ):
+            batches(tmp_path / "c.jsonl.gz", module=module)
+        return
+    got = batches(tmp_path / "c.jsonl.gz", module=module)
+    assert sorted(sum(map(ids, got), [])) == [f"u{i:02d}" for i in range(2, 12)]
+    assert f"epoch 1: 2 cuts dropped: 2 x {reason} (u00, u01)" in caplog.text
+
+
 def test_filter_uses_the_encoders_length():
     assert [subsampled_length(n) for n in (8, 9, 10, 11, 45, 100, 1000)] == [0, 1, 1, 1, 10, 23, 248]
     assert [subsampled_length(n, 8) for n in (9, 45, 1000)] == [0, 5, 124] and subsampled_length(45, 3) == 13

@@ -40,11 +40,26 @@ def test_recordings_that_cannot_be_read_are_left_out(tmp_path, capsys):
     with pytest.raises(SystemExit) as e:
         prepare_noise.main(arguments)
     err = capsys.readouterr().err
-    assert e.value.code == 1 and "no usable noise" in err and "left out" in err and "broken.wav" in err
+    assert e.value.code == 1 and "none of the 1 recordings of " in err and "broken.wav: not readable" in err
     assert not (tmp_path / "m.jsonl.gz").exists()
     soundfile.write(tmp_path / "n/good.wav", tone(6.0), 16000)
-    prepare_noise.main(arguments)
+    with pytest.raises(SystemExit):
+        prepare_noise.main(arguments)
+    assert "1 of the 2 recordings of " in (err := capsys.readouterr().err) and "--max-unreadable 0.05" in err
+    assert not (tmp_path / "m.jsonl.gz").exists()
+    prepare_noise.main([*arguments, "--max-unreadable", "0.5"])
     assert [c.id for c in read_cuts(tmp_path / "m.jsonl.gz")] == ["good-0"]
+    assert (tmp_path / "m_left_out.txt").read_text().startswith(f"{tmp_path}/n/broken.wav: ")
+    soundfile.write(tmp_path / "n/broken.wav", tone(6.0), 16000)
+    prepare_noise.main(arguments)
+    assert [c.id for c in read_cuts(tmp_path / "m.jsonl.gz")] == ["broken-0", "good-1"]
+    assert not (tmp_path / "m_left_out.txt").exists()
+
+
+def test_a_folder_without_noise_is_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit) as e:
+        prepare_noise.main(["--noise-dir", str(tmp_path), "--output", str(tmp_path / "m.jsonl.gz")])
+    assert e.value.code == 1 and "no usable noise (.flac, .mp3, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,11 @@ from asr_core.data.storage import FlatFeaturesWriter
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.utils.errors import UserError
 
+LHOTSES = """Reading audio from 'a.wav' failed. Details:
+Exception #0 (<class 'lhotse.audio.backend.X'>): <class 'soundfile.LibsndfileError'>: Error opening 'a.wav': System error.
+Exception #1 (<class 'lhotse.audio.backend.Y'>): <class 'FileNotFoundError'>: [Errno 2] No such file or directory: 'a.wav'
+"""
+
 
 @pytest.mark.parametrize(
     "error, kind, message",
@@ -30,6 +35,11 @@ from asr_core.utils.errors import UserError
         (ModuleNotFoundError("No module named 'lilcom'"), MissingPackage, "needs another package: No module"),
         (OtherFeatures("not those of the model"), OtherFeatures, "not those of the model"),
         (ValueError("first\n  \nsecond"), UnreadableCut, "unreadable (ValueError: first)"),
+        (
+            RuntimeError(LHOTSES),
+            UnreadableCut,
+            "unreadable (RuntimeError: Error opening 'a.wav': System error.)",
+        ),
         (OSError(), UnreadableCut, "unreadable (OSError)"),
         (UserError("x" * 200), UnreadableCut, f"unreadable (UserError: {'x' * 160})"),
     ],

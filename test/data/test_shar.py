@@ -1,5 +1,7 @@
 """Shar: written, resumed after a crash, read at any place, damaged."""
 
+import shutil
+
 import numpy as np
 import pytest
 from batches import data_options, ids, names, same
@@ -8,6 +10,7 @@ from lhotse import CutSet
 from asr_core.bin import write_shar
 from asr_core.data.corpus import Corpus
 from asr_core.data.cut_refs import load_cut
+from asr_core.data.manifest import write_cuts
 from asr_core.data.module import AsrDataModule
 from asr_core.data.open_cuts import open_shar, shar_record
 from asr_core.data.stream import open_stream
@@ -121,15 +124,43 @@ def test_writing_shar_removes_nothing_that_it_did_not_write(feature_cuts, tmp_pa
         __import__("shutil").rmtree(tmp_path / "s")
 
 
-def test_a_damaged_shard_costs_its_cuts_alone(shar, tmp_path):
-    import shutil
+def test_unreadable_cuts_are_listed_and_too_many_are_refused(audio_cuts, tmp_path, capsys):
+    cuts = list(CutSet.from_file(audio_cuts))[:8]
+    for i in (1, 6):
+        cuts[i].recording.sources[0].source = str(tmp_path / f"later{i}.flac")
+    write_cuts(cuts, tmp_path / "c.jsonl.gz")
+    folder, left_out = tmp_path / "s", tmp_path / "s_left_out.txt"
+    arguments = [
+        "--cuts",
+        str(tmp_path / "c.jsonl.gz"),
+        "--shar-dir",
+        str(folder),
+        "--shard-size",
+        "3",
+        "--nj",
+        "1",
+    ]
+    with pytest.raises(SystemExit):
+        write_shar.main(arguments)
+    assert "2 of the 8 recordings of " in capsys.readouterr().err and not left_out.exists()
+    with pytest.raises(UserError, match="not complete"):
+        open_shar(folder)
+    shutil.copy(audio_cuts.parent.parent / "u01.flac", tmp_path / "later1.flac")
+    write_shar.main([*arguments, "--max-unreadable", "0.2"])
+    assert f"1 cuts left out, see {left_out}; to try them again, remove {folder}" in capsys.readouterr().err
+    assert left_out.read_text().startswith("u06: unreadable (AudioLoadingError: Error opening ")
+    assert [c.id for c in open_shar(folder)] == ["u00", "u01", "u02", "u03", "u04", "u05", "u07"]
+    assert not list(tmp_path.glob(".s-*"))
 
+
+def test_a_damaged_shard_costs_its_cuts_alone(shar, tmp_path):
     copy = tmp_path / "train"
     shutil.copytree(shar, copy)
     (copy / "features.000001.tar").write_bytes(b"nonsense" * 200)
     module = AsrDataModule(data_options(enable_spec_aug=False))
     got = sum(map(ids, module.train_dataloader(open_shar(copy), 1)), [])
-    assert len(got) == 33 and module.dropped.total == 7
+    assert len(got) == 33
+    assert sorted(sum(module.dropped.ids.values(), [])) == [f"u{i:02d}" for i in range(7, 14)]
 
 
 def test_a_corpus_reads_parts_from_shar_where_they_are(shar, feature_cuts):

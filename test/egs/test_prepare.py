@@ -13,6 +13,8 @@ import pytest
 import soundfile
 from manifests import read_cuts
 
+from asr_core.data.manifest import make_cut, write_cuts
+
 EGS = Path(__file__).resolve().parents[2] / "egs"
 
 
@@ -274,6 +276,26 @@ def test_only_what_a_step_made_is_ever_removed(tmp_path):
     (tmp_path / "foreign").rmdir()
     assert in_shell(tmp_path, f"{second.replace('foreign/more', 'files_2')}")[0] == 0
     assert not (tmp_path / "made" / "old").exists() and (tmp_path / "files_1").read_text() == ""
+
+
+def test_features_that_lack_recordings_are_not_marked_as_done(tmp_path):
+    cuts = []
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(16000), 16000)
+        cuts.append(make_cut(f"u{i}", tmp_path / f"{i}.wav", 16000, 16000, "one"))
+    write_cuts(cuts, tmp_path / "m" / "toy_cuts_test.jsonl.gz")
+    (tmp_path / "2.wav").rename(tmp_path / "2.away")
+    step = f'python="{sys.executable}" manifests=m fbank=f nj=1\nstore_features toy test 7 --max-unreadable 0.3\n'
+    env = f'export PYTHONPATH="{EGS.parent}"\n'
+    status, told = in_shell(tmp_path, env + step)
+    assert status == 0 and "1 recordings were left out, see f/toy_left_out_test.txt; the same command" in told
+    assert (
+        not (tmp_path / "f" / ".toy.done").exists() and (tmp_path / "f" / "toy_cuts_test.jsonl.gz").is_file()
+    )
+    (tmp_path / "2.away").rename(tmp_path / "2.wav")
+    assert "are tried again" in in_shell(tmp_path, env + step)[1] and (tmp_path / "f" / ".toy.done").is_file()
+    assert [c.id for c in read_cuts(tmp_path / "f" / "toy_cuts_test.jsonl.gz")] == ["u0", "u1", "u2", "u3"]
+    assert "already done" in in_shell(tmp_path, env + step)[1]
 
 
 def test_a_marker_of_an_earlier_version_removes_nothing(tmp_path):

@@ -80,8 +80,9 @@ missing=$(cat "$manifests"/custom_left_out_*.txt 2> /dev/null || true)
 
 if in_stage 2 "noise manifests" && [ -n "$noise_dir" ]; then
   if ! is_done "$manifests/.musan.done" "$noise_dir" "$manifests/musan_cuts.jsonl.gz"; then
-    "$python" -m asr_core.bin.prepare_noise --noise-dir "$noise_dir" --output "$manifests/musan_cuts.jsonl.gz"
-    mark_done "$manifests/.musan.done" "$noise_dir"
+    "$python" -m asr_core.bin.prepare_noise --noise-dir "$noise_dir" --output "$manifests/musan_cuts.jsonl.gz" \
+      --max-unreadable "$max_unreadable"
+    mark_done "$manifests/.musan.done" "$noise_dir" "$manifests/musan_left_out.txt"
   fi
 fi
 
@@ -92,7 +93,10 @@ fi
 
 if in_stage 4 "noise features" && [ -n "$noise_dir" ]; then
   if [ "$on_the_fly_feats" = 0 ]; then
-    store_features musan "" "$noise_dir $feature_type" --feature-type "$feature_type"
+    noise_made="$noise_dir $feature_type"
+    missing=$(cat "$manifests/musan_left_out.txt" 2> /dev/null || true)
+    [ -z "$missing" ] || noise_made+=" without $(cksum <<< "$missing")"
+    store_features musan "" "$noise_made" --feature-type "$feature_type" --max-unreadable "$max_unreadable"
   else
     log "  with --on-the-fly-feats 1, training reads the noise from $manifests/musan_cuts.jsonl.gz"
   fi

@@ -108,8 +108,12 @@ fi
 if in_stage 3 "features, shuffled training cuts, validation"; then
   if [ "$on_the_fly_feats" = 0 ]; then
     shuffled=$fbank/librispeech_cuts_train-all-shuf.jsonl.gz
+    missing=$(cat "$fbank"/librispeech_left_out_train*.txt 2> /dev/null || true)
     store_features librispeech "$parts" "perturb_speed=$perturb_speed" --perturb-speed "$perturb_speed" \
       --dask-scheduler "$dask_scheduler"
+    # it is made again when recordings are found that an earlier run left out
+    [ "$missing" = "$(cat "$fbank"/librispeech_left_out_train*.txt 2> /dev/null || true)" ] || [ -z "$missing" ] ||
+      rm -f "$shuffled"
   else
     shuffled=$manifests/librispeech_cuts_train-all-shuf.jsonl.gz
   fi
