@@ -158,7 +158,7 @@ def export_language_model(opts: ExportLmOptions) -> None:
     """
     setup_logger()
     source = LmOptions(lm_exp_dir=opts.exp_dir, lm_epoch=opts.epoch, lm_avg=opts.avg)
-    lm, recorded = load_lm_and_pieces(source, None, lm_type=opts.lm_type)
+    lm, recorded = load_lm_and_pieces(source, opts.lm_type)
     name = "cpu_jit.pt" if opts.jit else "pretrained.pt"
     path = save_lm(lm, Path(opts.exp_dir) / name, opts.jit, recorded)
     size = sum(p.numel() for p in lm.parameters())

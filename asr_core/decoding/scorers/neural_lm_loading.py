@@ -25,52 +25,67 @@ def load_lm(
     lm_type: str = "rnn",
     pieces: Optional[Sequence[str]] = None,
 ) -> NeuralLm:
-    """Load the language model that the options name, in evaluation mode.
+    """Load the language model that the options name for the use with an acoustic model, in
+    evaluation mode.
+
+    Args:
+      opts, lm_type: see :func:`load_lm_and_pieces`.
+      vocab_size: number of tokens of the acoustic model, which both must share; None without one.
+      device: device to load the model onto.
+      pieces: tokens of the acoustic model by id, if they are known.
+
+    Raises:
+      UserError: as :func:`load_lm_and_pieces`, or the model is one of other tokens.
+    """
+    model, recorded = load_lm_and_pieces(opts, lm_type)
+    try:
+        if vocab_size not in (None, model.vocab_size):
+            raise UserError(
+                f"the language model has {model.vocab_size} tokens and the acoustic model {vocab_size}: "
+                "they must have the same"
+            )
+        if recorded is not None and pieces is not None:
+            _check_pieces(recorded, pieces)
+    except UserError as e:
+        raise UserError(f"{_folder(opts, lm_type)}: {e}") from e
+    return model.to(device)
+
+
+def load_lm_and_pieces(opts: LmOptions, lm_type: str = "rnn") -> Tuple[NeuralLm, Optional[List[str]]]:
+    """Load the language model that the options name onto the CPU, in evaluation mode, and its
+    tokens by id, None if it does not record them.
 
     Its sizes are those of the weights; a size in ``opts`` that is not the default must agree with
     them.
 
     Args:
       opts: folder, epochs, and sizes.
-      vocab_size: number of tokens of the acoustic model, which both must share; None without one.
-      device: device to load the model onto.
       lm_type: ``"rnn"`` or ``"transformer"``.
-      pieces: tokens of the acoustic model by id, if they are known.
 
     Raises:
       UserError: no folder is given, checkpoints are missing, or they hold another kind or size of
-        model, or one of other tokens.
+        model.
     """
-    return load_lm_and_pieces(opts, vocab_size, device, lm_type, pieces)[0]
-
-
-def load_lm_and_pieces(
-    opts: LmOptions,
-    vocab_size: Optional[int],
-    device: Union[str, torch.device] = "cpu",
-    lm_type: str = "rnn",
-    pieces: Optional[Sequence[str]] = None,
-) -> Tuple[NeuralLm, Optional[List[str]]]:
-    """Load a language model and its tokens by id, None if it does not record them.
-
-    Arguments and errors are those of :func:`load_lm`.
-    """
-    folder = opts.lm_exp_dir or (opts.transformer_lm_exp_dir if lm_type == "transformer" else None)
-    if not folder:
-        raise UserError("give the language model's folder with --lm-exp-dir")
-    paths = select_checkpoints(folder, epoch=opts.lm_epoch, iter=0, avg=opts.lm_avg, use_averaged_model=False)
+    paths = select_checkpoints(
+        _folder(opts, lm_type), epoch=opts.lm_epoch, iter=0, avg=opts.lm_avg, use_averaged_model=False
+    )
     contents = [load_checkpoint_file(path) for path in paths]
     states = [_weights(content, path) for content, path in zip(contents, paths)]
     try:
         model, sizes = _build(lm_type, states[0], contents[0], opts)
-        _check_sizes(opts, sizes, vocab_size)
+        _check_sizes(opts, sizes)
         recorded = recorded_pieces(contents[0])
-        if recorded is not None and pieces is not None:
-            _check_pieces(recorded, pieces)
         load_state(model, average_state_dicts(states) if len(states) > 1 else states[0])
     except UserError as e:
         raise UserError(f"{paths[0]}: {e}") from e
-    return model.to(device).eval().requires_grad_(False), recorded
+    return model.eval().requires_grad_(False), recorded
+
+
+def _folder(opts: LmOptions, lm_type: str) -> str:
+    folder = opts.lm_exp_dir or (opts.transformer_lm_exp_dir if lm_type == "transformer" else None)
+    if not folder:
+        raise UserError("give the language model's folder with --lm-exp-dir")
+    return folder
 
 
 def _check_pieces(own: Sequence[str], pieces: Sequence[str]) -> None:
@@ -138,15 +153,10 @@ def _build(
     return model, {"lm_vocab_size": vocab_size, **named}
 
 
-def _check_sizes(opts: LmOptions, sizes: Mapping[str, object], vocab_size: Optional[int]) -> None:
-    """Refuse options and acoustic models that contradict the weights' sizes."""
+def _check_sizes(opts: LmOptions, sizes: Mapping[str, object]) -> None:
+    """Refuse options that contradict the weights' sizes."""
     usual = defaults_of(LmOptions)
     for name, value in sizes.items():
         asked = getattr(opts, name)
         if asked not in (value, usual[name]):
             raise UserError(f"{flag(name)} {asked} contradicts the weights, which have {value}: leave it out")
-    if vocab_size is not None and sizes["lm_vocab_size"] != vocab_size:
-        raise UserError(
-            f"the language model has {sizes['lm_vocab_size']} tokens and the acoustic model {vocab_size}: "
-            "they must have the same"
-        )
