@@ -43,11 +43,13 @@ class LatticeInputs(NamedTuple):
       decoder_out: (N, U + 1, C), output of the prediction network.
       symbols: (N, U) int64 labels, padded.
       arguments: arguments that all losses take.
+      cpu_boundary: (N, 4), the boundary among them, on the CPU.
     """
 
     decoder_out: Tensor
     symbols: Tensor
     arguments: LossArguments
+    cpu_boundary: Tensor
 
 
 def prepare_lattice(
@@ -73,18 +75,18 @@ def prepare_lattice(
     boundary = torch.zeros((len(y), 4), dtype=torch.int64)
     boundary[:, 2] = torch.tensor([len(labels) for labels in y])
     boundary[:, 3] = encoder_out_lens
-    boundary = boundary.to(device)
     decoder_out = decoder(F.pad(symbols, (1, 0), value=blank_id))
     return LatticeInputs(
         decoder_out,
         symbols,
         LossArguments(
-            boundary=boundary,
+            boundary=boundary.to(device),
             termination_symbol=blank_id,
             reduction="none",
             delay_penalty=delay_penalty,
             fast_emit_lambda=fast_emit_lambda,
         ),
+        boundary,
     )
 
 
@@ -127,7 +129,7 @@ def pruned_losses(
             **lattice.arguments,
         )
     ranges = rnnt.get_rnnt_prune_ranges(
-        px_grad=px_grad, py_grad=py_grad, boundary=lattice.arguments["boundary"], s_range=prune_range
+        px_grad=px_grad, py_grad=py_grad, boundary=lattice.cpu_boundary, s_range=prune_range
     )
     am_pruned, lm_pruned = rnnt.do_rnnt_pruning(
         am=joiner.encoder_proj(encoder_out), lm=joiner.decoder_proj(lattice.decoder_out), ranges=ranges

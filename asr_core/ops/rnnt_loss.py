@@ -318,7 +318,7 @@ def get_rnnt_prune_ranges(
     Args:
       px_grad: (B, S, T + 1) or (B, S, T), counts of the symbols from :func:`rnnt_loss_smoothed`.
       py_grad: (B, S + 1, T), counts of the blanks.
-      boundary: (B, 4), see the module.
+      boundary: (B, 4), see the module; on the CPU it saves a wait for the device of the gradients.
       s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for
         others. In a regular lattice windows are made as wide as the utterance with the most symbols
         per frame needs, so that each has a path.
@@ -337,9 +337,9 @@ def get_rnnt_prune_ranges(
     least = 1 if x_frames == num_frames else 2
     if s_range < least:
         raise ValueError(f"s_range must be at least {least} for paths to exist, not {s_range}")
-    boundary = boundary.to(py_grad.device, torch.int64)
-    if least == 2:
+    if least == 2:  # a shape is known to the host, which waits for the boundary if a device has it
         s_range = max(s_range, _least_range(boundary))
+    boundary = boundary.to(py_grad.device, torch.int64, non_blocking=boundary.device.type == "cpu")
     s_range = min(s_range, num_symbols + 1)
     px_grad, py_grad = computable(px_grad.detach()), computable(py_grad.detach())
     if num_batch == 0 or num_frames == 0:

@@ -250,3 +250,8 @@ def test_refusals():
         joint_mutual_information_recursion([], [])
     with pytest.raises(ValueError, match="rnnt_type"):
         get_rnnt_logprobs(random(B, S + 1, C), random(B, T, C), torch.ones(B, S).long(), 0, rnnt_type="x")
+
+
+def test_windows_need_nothing_from_the_device_if_the_boundary_is_on_the_cpu():
+    counts = [x.to("meta") for x in arcs(True)]  # a device from which nothing can be read
+    assert get_rnnt_prune_ranges(*counts, BOUNDARY, s_range=2).shape == (B, T, 3)
