@@ -9,8 +9,8 @@ from pathlib import Path
 
 import made_up_corpus
 import pytest
-import sentencepiece
 import torch
+from small_tokenizer import train_bpe
 
 from asr_core.bin import recipe
 from asr_core.decoding import registry as methods
@@ -96,18 +96,7 @@ def folder(tmp_path_factory):
     manifests = folder / "data" / "manifests"
     shutil.copy(manifests / "tones_cuts_valid.jsonl.gz", manifests / "tones_cuts_test.jsonl.gz")
     (folder / "data" / "lang_bpe").mkdir()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["ABC CAB BED DEAF FACE EBB"] * 20),
-        model_prefix=str(folder / "data" / "lang_bpe" / "bpe"),
-        vocab_size=12,
-        model_type="bpe",
-        unk_id=2,
-        bos_id=-1,
-        eos_id=-1,
-        user_defined_symbols=["<blk>", "<sos/eos>"],
-        minloglevel=2,
-        hard_vocab_limit=False,
-    )
+    train_bpe(folder / "data" / "lang_bpe", ["ABC CAB BED DEAF FACE EBB"] * 20, 12)
     for name in ("train.py", "decode.py"):
         shutil.copy(ROOT / "egs" / "custom" / "ASR" / name, folder / name)
     return folder

@@ -4,6 +4,7 @@ front end, whole, in chunks, streaming, scripted and traced.
 
 import pytest
 import torch
+from tiny_encoders import TINY
 
 from asr_core.export.torchscript import StreamingEncoder, inference_copy, script_model
 from asr_core.models.build import build_model
@@ -14,37 +15,17 @@ from asr_core.utils.options import from_params
 LENS = (151, 130, 101, 66, 41, 22, 15)  # of odd and even numbers of frames at every rate
 HEADS = {"decoder_dim": 8, "joiner_dim": 8}
 ZIPFORMER = {
+    **TINY["zipformer"],
     "num_encoder_layers": "1,2,1",
     "downsampling_factor": "1,2,4",
     "encoder_dim": "16,24,20",
-    "encoder_unmasked_dim": "12",
-    "feedforward_dim": "16",
-    "num_heads": "2",
-    "query_head_dim": "4",
-    "value_head_dim": "4",
-    "pos_dim": 8,
     "cnn_module_kernel": "7,15,5",
+    "causal": False,
 }
-ZIPFORMER1 = {
-    "num_encoder_layers": "1,2,1",
-    "feedforward_dims": "24",
-    "nhead": "2",
-    "encoder_dims": "16,16,20",
-    "attention_dims": "16",
-    "encoder_unmasked_dims": "12",
-    "zipformer_downsampling_factors": "1,4,2",
-    "cnn_module_kernels": "5",
-}
-CONFORMER = {
-    "num_encoder_layers": 2,
-    "encoder_dim": 16,
-    "nhead": 2,
-    "feedforward_dim": 24,
-    "cnn_module_kernel": 6,
-    "front_end_channels": 4,
-}
+ZIPFORMER1 = TINY["zipformer1"]
+CONFORMER = {**TINY["conformer"], "causal": False}
 CONTEXTNET = {"block_channels": "16,16,24", "block_layers": "1,2,1", "block_strides": "2"}
-LSTM = {"num_encoder_layers": 2, "encoder_dim": 16, "rnn_hidden_size": 20, "dim_feedforward": 24}
+LSTM = TINY["lstm"]
 CAUSAL = {"causal": True}
 WHOLE = {"chunk_size": "-1", "left_context_frames": "-1"}
 CHUNKS = {"chunk_size": "12", "left_context_frames": "24"}

@@ -1,11 +1,11 @@
 """A folder with a tokenizer and cuts of noise, on which the tiny training program trains."""
 
 import numpy as np
+from small_tokenizer import train_bpe
 
 
 def write_prepared(folder):
     """Write ``bpe.model`` and the manifests of 12 training and 2 validation cuts to ``folder``."""
-    import sentencepiece
     import soundfile
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
@@ -25,18 +25,7 @@ def write_prepared(folder):
         CutSet.from_cuts(cuts[:12] if part == "train" else cuts[12:]).to_file(
             folder / f"tiny_cuts_{part}.jsonl.gz"
         )
-    text = folder / "text"
-    text.write_text("\n".join(" ".join(rng.choice(words, 3)) for _ in range(100)))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text),
-        model_prefix=str(folder / "bpe"),
-        vocab_size=18,
-        model_type="bpe",
-        unk_id=2,
-        bos_id=-1,
-        eos_id=-1,
-        user_defined_symbols=["<blk>", "<sos/eos>"],
-        minloglevel=2,
-        hard_vocab_limit=False,
-    )
+    lines = [" ".join(rng.choice(words, 3)) for _ in range(100)]
+    (folder / "text").write_text("\n".join(lines))
+    train_bpe(folder, lines, 18)
     return folder

@@ -3,6 +3,7 @@
 import pytest
 import soundfile
 import torch
+from decode_programs import SELECT
 from manifests import read_cuts
 from recordings import tone
 from tiny import PIECES, write_audio, write_run
@@ -165,19 +166,7 @@ def test_decoding(tmp_path, computed, batches):
     prepared(tmp_path)
     write_run(tmp_path / "exp", False)
     where = ["--exp-dir", str(tmp_path / "exp"), "--manifest-dir", str(tmp_path / "fbank")]
-    select = [
-        "--epoch",
-        "1",
-        "--avg",
-        "1",
-        "--use-averaged-model",
-        "0",
-        "--num-workers",
-        "0",
-        "--num-threads",
-        "1",
-    ]
-    decode.main(Short, argv=[*where, *select, "--on-the-fly-feats", computed, "--max-duration", batches])
+    decode.main(Short, argv=[*where, *SELECT, "--on-the-fly-feats", computed, "--max-duration", batches])
     (recogs,) = (tmp_path / "exp/greedy_search").glob("recogs-*")
     lines = recogs.read_text().splitlines()
     assert [line.split(":")[0] for line in lines[::2]] == ["n1-1", "n139-2", "n16000-3"]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from small_tokenizer import train_bpe
 from tiny_program import TINY, Tiny, train
 
 from asr_core.bin import finetune
@@ -190,12 +191,7 @@ def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken(
     tmp_path,
     capfd,
 ):
-    import sentencepiece
-
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(prepared / "text"), model_prefix=str(tmp_path / "bpe"), vocab_size=14, model_type="bpe", unk_id=2, bos_id=-1, eos_id=-1,
-        user_defined_symbols=["<blk>", "<sos/eos>"], minloglevel=2, hard_vocab_limit=False,
-    )  # fmt: skip
+    train_bpe(tmp_path, (prepared / "text").read_text().splitlines(), 14)
     other = (
         "--finetune-ckpt",
         trained / "epoch-1.pt",
@@ -215,15 +211,8 @@ def test_another_tokenizer_is_refused_unless_only_the_encoder_is_taken(
 
 def test_what_is_known_of_the_tokens_that_both_have_is_taken_over(trained, tune, tmp_path, capfd):
     """Another tokenizer of the same size is refused; with ``--match-tokens``, rows follow pieces."""
-    import sentencepiece
-
     old = read_whole(trained / "epoch-1.pt")
-    (tmp_path / "text").write_text("NEST THROW FOE\nWORTH TEN HERO SET\n" * 20)
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "bpe"), vocab_size=len(old["pieces"]),
-        model_type="bpe", unk_id=2, bos_id=-1, eos_id=-1, user_defined_symbols=["<blk>", "<sos/eos>"],
-        minloglevel=2, hard_vocab_limit=False,
-    )  # fmt: skip
+    train_bpe(tmp_path, ["NEST THROW FOE", "WORTH TEN HERO SET"] * 20, len(old["pieces"]))
     other = ("--finetune-ckpt", trained / "epoch-1.pt", "--bpe-model", tmp_path / "bpe.model")
     assert tune(*other) == 1
     last = capfd.readouterr().err.strip().splitlines()[-1]
