@@ -7,6 +7,8 @@ import argparse
 import dataclasses
 import difflib
 import json
+import re
+import sys
 import textwrap
 import typing
 from pathlib import Path
@@ -229,7 +231,7 @@ def add_options(
       only: names of the fields that this program uses; by default all.
       choices: narrower choices of this program, by field name.
     """
-    group = parser.add_argument_group((cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip("."))
+    group = parser.add_argument_group(_title(cls))
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if only is not None and field.name not in only:
@@ -253,6 +255,13 @@ def add_options(
         )
         if meta["presets"] and isinstance(parser, Parser):
             parser.presets[field.name] = (meta["presets"], field.default)
+
+
+def _title(cls: type) -> str:
+    """Return the first line of a docstring; under python -OO, which drops it, the name in words."""
+    if sys.flags.optimize >= 2:  # dataclasses then have their signature there
+        return re.sub("(?<=[a-z])(?=[A-Z])", " ", cls.__name__).capitalize()
+    return (cls.__doc__ or cls.__name__).strip().splitlines()[0].rstrip(".")
 
 
 def _is_tuple(hint: object) -> bool:
