@@ -1,4 +1,6 @@
-"""Stages 6 to 8 of LibriSpeech's prepare.sh: lexica, n-gram models, data of neural models."""
+"""Stages 6 to 9 of LibriSpeech's prepare.sh: lexica, n-gram models, data of neural models, graphs."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from asr_core.lm.lexicon import read_lexicon
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import read_symbols
 from asr_core.text.tokenizer import Tokenizer
+
+K2_FILES = Path(__file__).parents[1] / "golden" / "k2_files"
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +135,29 @@ def test_decoding_graphs(prepared):
         and best.tokens == tokens
         and best.timestamps == list(range(0, 2 * len(tokens), 2))
     )
+
+
+def test_decoding_graphs_of_data_that_icefall_prepared(tmp_path):
+    """Its lexicon and grammar are composed, and a graph that it has composed is left as it is."""
+    pytest.importorskip("kaldifst")
+    phone, bpe = tmp_path / "lang_phone", tmp_path / "lang_bpe_40"
+    for folder, names in (
+        (phone, ["L_disambig.pt", "tokens.txt", "words.txt", "LG.pt"]),
+        (bpe, ["L_disambig.pt", "tokens.txt", "words.txt"]),
+        (tmp_path / "lm", ["G_3_gram.pt"]),
+    ):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_bytes((K2_FILES / name).read_bytes())
+    arguments = ["--data-dir", tmp_path, "--vocab-sizes", 40, "--stage", 9, "--stop-stage", 9]
+    told = run_prepare(*arguments)
+    assert f"using {phone}/LG.pt" in told and not (phone / "LG.fst.txt").exists()
+    found = [Fsa.read(path).num_states for path in (phone / "HLG.fst.txt", bpe / "HLG.fst.txt")]
+    assert found[0] == found[1] > 10 and Fsa.read(bpe / "LG.fst.txt").num_states > 5
+    assert f"already done ({bpe}/.LG.done)" in run_prepare(*arguments)
+    (bpe / "L_disambig.pt").unlink()
+    told = run_prepare(*arguments, status=1)
+    assert told.endswith(f"error: no {bpe}/L_disambig.fst.txt or .pt; run stage 6 first\n")
 
 
 def test_repeating_does_nothing_and_downloaded_models_are_taken(prepared):

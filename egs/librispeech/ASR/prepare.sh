@@ -262,22 +262,32 @@ if in_stage 8 "training data of neural language models"; then
   done
 fi
 
+# prepared_graph NAME STAGE: print the path of NAME.fst.txt, which STAGE writes, or else NAME.pt, which icefall wrote.
+prepared_graph() {
+  local path
+  for path in "$1.fst.txt" "$1.pt"; do
+    [ ! -f "$path" ] || { echo "$path" && return; }
+  done
+  fail "no $1.fst.txt or .pt; run stage $2 first"
+}
+
 if in_stage 9 "decoding graphs"; then
-  grammar=$data_dir/lm/G_$((lm_order < 3 ? lm_order : 3))_gram.fst.txt
-  [ -f "$grammar" ] || fail "no $grammar; run stage 7 first"
+  grammar=$(prepared_graph "$data_dir/lm/G_$((lm_order < 3 ? lm_order : 3))_gram" 7)
   langs=("$lang_phone")
   for vocab_size in $vocab_sizes; do
     langs+=("$data_dir/lang_bpe_$vocab_size")
   done
   for lang in "${langs[@]}"; do
-    [ -f "$lang/L_disambig.fst.txt" ] || fail "no $lang/L_disambig.fst.txt; run stage 6 first"
-    settings="$(wc -c < "$grammar") $(cksum < "$lang/L_disambig.fst.txt")"
+    lexicon=$(prepared_graph "$lang/L_disambig" 6)
+    settings="$(wc -c < "$grammar") $(cksum < "$lexicon")"
     for graph in LG HLG; do
-      if ! is_done "$lang/.$graph.done" "$settings" "$lang/$graph.fst.txt"; then
+      if [ -f "$lang/$graph.pt" ] && ! [ -f "$lang/$graph.fst.txt" ]; then
+        log "  using $lang/$graph.pt"
+      elif ! is_done "$lang/.$graph.done" "$settings" "$lang/$graph.fst.txt"; then
         "$python" -m "asr_core.bin.compile_${graph,,}" --lang-dir "$lang" --lm "$grammar"
         mark_done "$lang/.$graph.done" "$settings"
       fi
     done
   done
 fi
-log "Done."
+finish
