@@ -14,7 +14,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     Parser(__doc__).parse_args(argv)
 
     def body() -> None:
-        from asr_core.ops.compile_kernels import compile_kernels
+        from asr_core.decoding.compile_kernels import compile_kernels
 
         print(compile_kernels())
 

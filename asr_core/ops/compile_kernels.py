@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 import time
-from typing import Iterator, List
+from typing import Callable, Iterator
 
 import asr_core.ops
 from asr_core.ops.cpu import dispatch
@@ -14,10 +14,11 @@ if dispatch.HAS_NUMBA:
     from asr_core.utils.compilation import announce_compilation
 
 
-def compile_kernels() -> str:
+def compile_kernels(use_others: Callable[[], None]) -> str:
     """Compile the kernels of training and of the losses, as far as they are not compiled yet.
 
-    Those of a few searches, which take seconds, are compiled when these are first used.
+    Args:
+      use_others: calls the functions that numba compiles for the types that they are called with.
 
     Returns:
       A line that says what was done.
@@ -28,11 +29,11 @@ def compile_kernels() -> str:
     if not dispatch.HAS_NUMBA:
         raise UserError("there are no kernels without the package numba: pip install numba")
     begin = time.monotonic()
-    kernels: List[Kernel] = list(_kernels())
-    for kernel in kernels:
+    for kernel in _kernels():
         kernel.compile()
+    use_others()
     new = announce_compilation().done
-    return f"{len(kernels)} kernels are ready, {new} of them compiled in {time.monotonic() - begin:.0f} s"
+    return f"all kernels are ready, {new} of them compiled in {time.monotonic() - begin:.0f} s"
 
 
 def _kernels() -> "Iterator[Kernel]":

@@ -69,25 +69,44 @@ parse_options() {
   [ "$stage" -le "$stop_stage" ] || fail "nothing to do: --stage $stage comes after --stop-stage $stop_stage"
   [ -f ./prepare.sh ] || fail "run this script in its own folder: cd $(dirname "$0") && ./prepare.sh"
   find_python
+  locked=
+  compiling=
+  trap clean_up EXIT
   [ -z "${data_dir:-}" ] || lock_folder "$data_dir"
-  compile_kernels_meanwhile # before the next line, so that it may outlive this script
+  # before the export, so that it may outlive this script; a script that this one calls leaves it to this one
+  [ -n "${ASR_CORE_SCRIPT:-}" ] || compile_kernels_meanwhile
   export ASR_CORE_SCRIPT=$$
 }
 
-# Start to compile the kernels of training where none has been compiled yet, at low priority. It needs no waiting for,
-# and does no harm when it is stopped.
+# Start to compile the kernels where numba has none in its cache, at low priority. It needs no waiting for, does no
+# harm when it is stopped, and may fail: what is missing is compiled when it is first used.
 compile_kernels_meanwhile() {
-  compgen -G "$(dirname "${BASH_SOURCE[0]}")/../../asr_core/ops/*/__pycache__/*.nbi" > /dev/null && return
+  local caches=${NUMBA_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/numba}
+  compgen -G "$package/ops/*/__pycache__/*.nbi" > /dev/null && return
+  compgen -G "$caches/cpu_*/*.nbi" > /dev/null && return
   nice -n 19 "$python" -m asr_core.bin.compile_kernels < /dev/null > /dev/null 2>&1 &
-  log "Kernels for training are compiled in the background"
+  compiling=$!
+  log "Kernels for this CPU are compiled in the background"
 }
 
-# Set $python to the interpreter that has asr_core.
+# finish: say that all selected stages are done. Kernels may go on being compiled.
+finish() {
+  compiling=
+  log "Done."
+}
+
+# Run when the script ends, also by a signal or a failing step.
+clean_up() {
+  [ -z "$locked" ] || ! grep -qs "\"pid\": $$," "$locked/.lock" || rm -f "$locked/.lock"
+  [ -z "$compiling" ] || kill "$compiling" 2> /dev/null || true
+}
+
+# Set $python to the interpreter that has asr_core, and $package to the folder of asr_core.
 find_python() {
   python=${PYTHON:-python}
   command -v "$python" > /dev/null || python=python3
   command -v "$python" > /dev/null || fail "no python found; activate the virtual environment with asr_core"
-  "$python" -c "import asr_core" 2> /dev/null ||
+  package=$("$python" -c "import asr_core; print(asr_core.__path__[0])" 2> /dev/null) ||
     fail "$(command -v "$python") cannot import asr_core: activate its virtual environment, or run pip install -e . in the repository"
 }
 
@@ -96,7 +115,6 @@ find_python() {
 lock_folder() {
   "$python" -c 'import sys; from asr_core.utils.lock import main; main(*sys.argv[1:])' "$1" $$ || exit 1
   locked=$1
-  trap '! grep -qs "\"pid\": $$," "$locked/.lock" || rm -f "$locked/.lock"' EXIT
 }
 
 # in_stage N TITLE: succeed if stage N is selected, and log its title.

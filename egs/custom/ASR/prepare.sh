@@ -108,4 +108,4 @@ if in_stage 5 "tokens and validation"; then
     --fit-vocab 1 --keep-text 1
   check_cuts custom "$parts" --bpe-model "$lang/bpe.model" --empty-text "$empty_text"
 fi
-log "Done."
+finish

@@ -88,4 +88,4 @@ if in_stage 5 "tokens and validation"; then
   make_tokens "$lang" "$lang/transcript_words.txt" "$vocab_size" --vocab-size "$vocab_size" --model-type bpe
   check_cuts "$corpus" "$parts" --bpe-model "$lang/bpe.model" --empty-text keep
 fi
-log "Done."
+finish

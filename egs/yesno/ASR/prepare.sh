@@ -53,4 +53,4 @@ if in_stage 5 "tokens and validation"; then
   make_tokens "$lang" "$lang/transcript_words.txt" "$vocab_size" --vocab-size "$vocab_size" --model-type bpe
   check_cuts yesno train,valid,test --bpe-model "$lang/bpe.model"
 fi
-log "Done."
+finish
