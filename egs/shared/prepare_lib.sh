@@ -69,9 +69,6 @@ parse_options() {
   [ "$stage" -le "$stop_stage" ] || fail "nothing to do: --stage $stage comes after --stop-stage $stop_stage"
   [ -f ./prepare.sh ] || fail "run this script in its own folder: cd $(dirname "$0") && ./prepare.sh"
   find_python
-  locked=
-  compiling=
-  trap clean_up EXIT
   [ -z "${data_dir:-}" ] || lock_folder "$data_dir"
   # before the export, so that it may outlive this script; a script that this one calls leaves it to this one
   [ -n "${ASR_CORE_SCRIPT:-}" ] || compile_kernels_meanwhile
@@ -86,6 +83,7 @@ compile_kernels_meanwhile() {
   compgen -G "$caches/cpu_*/*.nbi" > /dev/null && return
   nice -n 19 "$python" -m asr_core.bin.compile_kernels < /dev/null > /dev/null 2>&1 &
   compiling=$!
+  trap clean_up EXIT
   log "Kernels for this CPU are compiled in the background"
 }
 
@@ -97,8 +95,8 @@ finish() {
 
 # Run when the script ends, also by a signal or a failing step.
 clean_up() {
-  [ -z "$locked" ] || ! grep -qs "\"pid\": $$," "$locked/.lock" || rm -f "$locked/.lock"
-  [ -z "$compiling" ] || kill "$compiling" 2> /dev/null || true
+  [ -z "${locked:-}" ] || ! grep -qs "\"pid\": $$," "$locked/.lock" || rm -f "$locked/.lock"
+  [ -z "${compiling:-}" ] || kill "$compiling" 2> /dev/null || true
 }
 
 # Set $python to the interpreter that has asr_core, and $package to the folder of asr_core.
@@ -115,6 +113,7 @@ find_python() {
 lock_folder() {
   "$python" -c 'import sys; from asr_core.utils.lock import main; main(*sys.argv[1:])' "$1" $$ || exit 1
   locked=$1
+  trap clean_up EXIT
 }
 
 # in_stage N TITLE: succeed if stage N is selected, and log its title.
