@@ -30,7 +30,7 @@ from torch import Tensor
 from asr_core.data.channels import pick_channel, silence_note
 from asr_core.data.options import FIRST
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 _UNCOUNTED = (1 << 63) - 1  # what libsndfile says where it does not know the number of samples
 _BLOCK = 1 << 16  # samples that are read at a time where libsndfile cannot seek

@@ -12,7 +12,8 @@ from lhotse import RecordingSet, SupervisionSet
 
 from asr_core.data.manifest import join_manifests, write_cuts
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import atomic_path
+from asr_core.utils.paths import PathLike
 
 Manifests = Dict[str, Union[RecordingSet, SupervisionSet]]
 

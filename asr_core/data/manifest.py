@@ -25,7 +25,8 @@ from asr_core.data.open_cuts import shar_manifests
 from asr_core.data.options import MIX
 from asr_core.data.sources import check_sources
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import atomic_path
+from asr_core.utils.paths import PathLike
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut

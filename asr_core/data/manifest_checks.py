@@ -25,7 +25,7 @@ from asr_core.data.read_errors import short_reason
 from asr_core.data.stream import open_stream
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut

@@ -12,7 +12,8 @@ from typing import BinaryIO, Iterator, List, NamedTuple, Sequence
 
 from asr_core.text.tokenizer import single_spaced
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path, open_binary
+from asr_core.utils.files import atomic_path, open_binary
+from asr_core.utils.paths import PathLike
 
 _OTHER_SPEED = re.compile(r"_sp\d+(\.\d+)?$")  # how lhotse marks the ids of cuts of changed speed
 

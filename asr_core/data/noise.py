@@ -17,7 +17,7 @@ from asr_core.data.patience import patiently
 from asr_core.data.preparation_options import NoiseOptions
 from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 if TYPE_CHECKING:
     from lhotse import CutSet

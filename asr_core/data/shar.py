@@ -22,7 +22,8 @@ from asr_core.data.parallel import process_map
 from asr_core.data.patience import files_of, patiently
 from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, digest_of, write_text_atomic
+from asr_core.utils.files import digest_of, write_text_atomic
+from asr_core.utils.paths import PathLike
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut

@@ -19,7 +19,8 @@ from asr_core.data.patience import patiently
 from asr_core.data.preparation_options import TsvOptions
 from asr_core.text.normalize import normalize_text
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, write_text_atomic
+from asr_core.utils.files import write_text_atomic
+from asr_core.utils.paths import PathLike
 
 _SHOWN = 5
 

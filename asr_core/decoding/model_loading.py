@@ -13,8 +13,8 @@ from asr_core.models.options import options_class
 from asr_core.text.pieces import check_tokenizer, recorded_pieces
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
 from asr_core.utils.options import AttributeDict
+from asr_core.utils.paths import PathLike
 
 
 def model_overrides(params: Mapping[str, object]) -> Dict[str, object]:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from asr_core.lm.neural import NeuralLm, RnnLm, TransformerLm, token_costs
 from asr_core.text.pieces import KEY
 from asr_core.text.tokenizer import format_tokens
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import atomic_path
+from asr_core.utils.paths import PathLike
 
 
 class RnnScorer(nn.Module):

@@ -8,8 +8,9 @@ from asr_core.data.features import describe_features
 from asr_core.models.asr_model import AsrModel
 from asr_core.models.options import DEFAULT_ENCODER, options_class
 from asr_core.text.pieces import recorded_pieces
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import atomic_path
 from asr_core.utils.options import as_recorded, defaults_of
+from asr_core.utils.paths import PathLike
 
 
 class ModelInfo(TypedDict, total=False):

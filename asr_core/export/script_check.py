@@ -17,7 +17,7 @@ import torch
 
 from asr_core.utils.archives import repeated_entries
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 # Operators that take text, but neither as the name of a file nor of a program.
 _TEXT = frozenset(

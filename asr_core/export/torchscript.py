@@ -22,7 +22,8 @@ from asr_core.text.pieces import KEY
 from asr_core.text.tokenizer import format_tokens, parse_tokens
 from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import atomic_path
+from asr_core.utils.paths import PathLike
 
 Device = Union[str, torch.device]
 _INFO, _TOKENS = "asr_core.json", "tokens.txt"  # extra files in the archive

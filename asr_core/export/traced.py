@@ -21,7 +21,7 @@ from asr_core.models.asr_model import AsrModel
 from asr_core.models.joiner import Joiner
 from asr_core.predictors.stateless import StatelessPredictor
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 FILES = {
     "encoder": "encoder_jit_trace.pt",

@@ -12,8 +12,9 @@ from asr_core.lm.symbols import text_lines
 from asr_core.text import pieces
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
+from asr_core.utils.files import atomic_path, write_text_atomic
 from asr_core.utils.k2_files import Ragged, read_k2_file
+from asr_core.utils.paths import PathLike
 
 _ICEFALL = {"words", "sentences", "sentence_lengths"}
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from asr_core.lm.symbols import BOS, EOS, UNKNOWN
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path, open_binary
+from asr_core.utils.files import atomic_path, open_binary
+from asr_core.utils.paths import PathLike
 
 LN10 = math.log(10.0)
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)$")

@@ -14,7 +14,8 @@ import numpy as np
 from asr_core.lm.ngram import NO_FINAL, Automaton, NgramLm
 from asr_core.lm.symbols import BOS, DISAMBIG, read_symbols, text_lines
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import atomic_path
+from asr_core.utils.paths import PathLike
 
 _LINES_AT_ONCE = 1 << 16  # that are joined before they are written
 

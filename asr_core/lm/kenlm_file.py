@@ -8,7 +8,7 @@ from asr_core.lm.arpa import LN10
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import EOS, UNKNOWN
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 if TYPE_CHECKING:
     import kenlm

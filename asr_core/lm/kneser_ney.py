@@ -15,7 +15,8 @@ import numpy as np
 from asr_core.lm.arpa import Arpa, write_arpa
 from asr_core.lm.symbols import BOS, EOS, UNKNOWN
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, open_binary
+from asr_core.utils.files import open_binary
+from asr_core.utils.paths import PathLike
 
 _AT_ONCE = 1 << 22  # positions of the text whose n-grams are counted at once, to bound memory
 _FIXED = (0.5, 1.0, 1.5)  # discounts of counts 1, 2 and 3 or more, for texts too small to estimate them

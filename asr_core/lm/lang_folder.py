@@ -8,7 +8,8 @@ from asr_core.lm import lexicon as lex
 from asr_core.lm.symbols import BOS, DISAMBIG, EOS, EPS, format_symbols, read_symbols, words_table
 from asr_core.text.tokenizer import UNK, WORD_START, Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, write_text_atomic
+from asr_core.utils.files import write_text_atomic
+from asr_core.utils.paths import PathLike
 
 # Entries of words.txt that have no pieces. The two in the middle stand for sounds in Kaldi's
 # lexica.

@@ -10,7 +10,8 @@ from typing import Collection, Dict, Iterable, Iterator, List, Mapping, NamedTup
 from asr_core.lm.symbols import DISAMBIG, EPS, text_lines
 from asr_core.text.tokenizer import is_disambig
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
+from asr_core.utils.files import atomic_path, write_text_atomic
+from asr_core.utils.paths import PathLike
 
 # Words, each with the tokens of one pronunciation; a word may occur more than once.
 Lexicon = List[Tuple[str, List[str]]]

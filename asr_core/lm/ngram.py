@@ -13,7 +13,7 @@ from asr_core.lm.arpa import LN10, Arpa, read_arpa
 from asr_core.lm.ngram_kernels import query, query_batch
 from asr_core.lm.symbols import BOS, EOS, UNKNOWN
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 NO_FINAL = -np.inf  # final weight of a state that has none and backs off
 _UNKNOWN_LOG_PROB = -100.0 * LN10  # where a model has no <unk>

@@ -14,7 +14,7 @@ from asr_core.lm.neural import NeuralLm, pad_tokens
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import UNKNOWN, text_lines
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 _SENTENCES_AT_ONCE = 4096  # whose next words are looked up together
 _LARGEST_EXPONENT = 700  # beyond it exp() overflows

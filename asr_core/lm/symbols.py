@@ -5,7 +5,7 @@ from typing import Dict, Iterable, Iterator, List, Tuple
 
 from asr_core.text.tokenizer import symbol_and_id
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 EPS = "<eps>"
 BOS = "<s>"

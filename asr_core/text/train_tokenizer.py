@@ -11,7 +11,8 @@ import sentencepiece
 
 from asr_core.text.tokenizer import BLANK, SOS_EOS, UNK, Tokenizer, format_tokens, single_spaced
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path, write_text_atomic
+from asr_core.utils.files import atomic_path, write_text_atomic
+from asr_core.utils.paths import PathLike
 
 _NUM_SPECIAL = 3  # <blk>, <sos/eos>, <unk>
 

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from asr_core.text.normalize import normalize_text
 from asr_core.text.scoring import Utterance, characters
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 _RECOGS_REF, _RECOGS_HYP = ":\tref=", ":\thyp="
 

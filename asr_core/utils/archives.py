@@ -6,7 +6,7 @@ import zipfile
 from typing import Dict, List
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 _FOLDER = 0x10  # an attribute of DOS
 _BLOCK = 1 << 20  # bytes that are read at once

@@ -12,7 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, atomic_path
+from asr_core.utils.files import atomic_path
+from asr_core.utils.paths import PathLike
 
 _BLOCK = 1 << 20  # bytes that are copied at once
 _TIMEOUT = 60  # seconds without an answer

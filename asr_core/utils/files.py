@@ -10,12 +10,13 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import BinaryIO, Iterator, Union, cast
+from typing import BinaryIO, Iterator, cast
 
 from asr_core.utils.errors import UserError
+from asr_core.utils.lock import check_folder
+from asr_core.utils.paths import PathLike
 from asr_core.utils.processes import writer_is_dead, writer_tag
 
-PathLike = Union[str, Path]
 _TAG = re.compile(r"\.(\d+-\d+-[0-9a-f]{8})\.[^.]*\.tmp")
 _LEFT_SECONDS = 3600.0
 
@@ -30,8 +31,8 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     A device or a pipe, such as ``/dev/null``, is written to and never replaced.
 
     Raises:
-      UserError: ``path`` is a folder, the disk is full, the folder cannot be made, or it may not be
-        written to.
+      UserError: ``path`` is a folder, the disk is full, the folder cannot be made, it may not be
+        written to, or this process has lost the lock of the folder.
     """
     path = Path(path)
     if path.is_dir():
@@ -56,6 +57,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         else:
             _sync(tmp)
             os.chmod(tmp, 0o666 & ~_umask())
+            check_folder(path.parent)  # after the time that writing took, just before the file appears
             os.replace(tmp, path)
     except OSError as e:
         raise UserError(_explain(path, e)) from e

@@ -11,7 +11,7 @@ from torch import Tensor
 from asr_core.utils import safe_pickle
 from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 _RAGGED_MODULES = ("_k2.ragged", "_k2", "k2.ragged", "k2")
 

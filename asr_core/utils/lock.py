@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 from asr_core.utils.processes import ProcessId, process_id
 
 _NAME = ".lock"

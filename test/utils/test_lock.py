@@ -134,6 +134,10 @@ def test_a_process_that_lost_its_lock_notices_and_leaves_that_of_its_successor(t
         leave_lock(tmp_path, process_id(sleeper.pid))
         with pytest.raises(UserError, match="was taken over by training, process .* writes nothing more"):
             check_folder(tmp_path)
+        (tmp_path / "file").write_text("of the successor")
+        with pytest.raises(UserError, match="was taken over by"), atomic_path(tmp_path / "file") as tmp:
+            tmp.write_text("late")
+        assert (tmp_path / "file").read_text() == "of the successor" and len(list(tmp_path.iterdir())) == 2
     assert read_holder(tmp_path / ".lock").token == "theirs"
     (tmp_path / ".lock").unlink()
     with hold_folder(tmp_path, "training", ""):

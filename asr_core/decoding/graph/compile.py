@@ -14,7 +14,7 @@ from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.k2_graph import prepared_graph, read_prepared_graph
 from asr_core.lm.symbols import DISAMBIG, read_symbols
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 if TYPE_CHECKING:
     import kaldifst as kaldifst_types

@@ -8,7 +8,8 @@ from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 import numpy as np
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, write_text_atomic
+from asr_core.utils.files import write_text_atomic
+from asr_core.utils.paths import PathLike
 
 
 class FsaArcs(NamedTuple):

@@ -15,8 +15,8 @@ from asr_core.lm.grammar_fst import assemble
 from asr_core.lm.ngram import NgramLm
 from asr_core.lm.symbols import DISAMBIG
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
 from asr_core.utils.k2_files import Ragged, read_k2_file
+from asr_core.utils.paths import PathLike
 
 _END = -1  # the label of arcs to the final state
 

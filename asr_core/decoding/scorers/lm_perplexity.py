@@ -5,7 +5,7 @@ from asr_core.lm.archive import LmArchive
 from asr_core.lm.options import LmOptions
 from asr_core.lm.perplexity import neural_perplexity, perplexity_of
 from asr_core.utils.device import pick_device
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 
 def describe_perplexity(

@@ -6,7 +6,7 @@ from typing import List
 
 from asr_core.text.tokenizer import UNK, Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 _SHOWN = 5
 
