@@ -16,8 +16,8 @@ from asr_core.models.checkpoint import (
 from asr_core.text.pieces import check_tokenizer, recorded_pieces
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
 from asr_core.utils.options import flag
+from asr_core.utils.paths import PathLike
 
 _ADVICE = "leave out --tokens and --bpe-model, as the model's tokens are known"
 _UNKNOWN_TOKENS = "give the model's own with --tokens"
@@ -152,10 +152,7 @@ def _load_checkpoint(
     path: Path, tokens: str, given: Mapping[str, object], device: str, use_ema: Optional[bool]
 ) -> InferenceModel:
     checkpoint = load_checkpoint_file(path)
-    if use_ema is None:
-        use_ema = bool(checkpoint.get("valid_with_ema")) and checkpoint.get("model_ema") is not None
-    if use_ema:
-        checkpoint["model"] = model_of(checkpoint, path, use_ema=True)
+    checkpoint["model"] = model_of(checkpoint, path, use_ema)
     given = from_decode_chunk_len(given, checkpoint)
     overrides = {k: v for k, v in given.items() if k not in ("chunk_size", "left_context_frames")}
     model = model_from_checkpoint(checkpoint, overrides).eval().to(device)

@@ -1,5 +1,6 @@
 """Selection and averaging of a run's checkpoints."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
+from asr_core.utils.paths import PathLike
 
 _NUMBERED = re.compile(r"(epoch|checkpoint)-(\d+)\.pt$")
 
@@ -109,19 +110,46 @@ def average_state_dicts(states: Sequence[Mapping[str, Tensor]]) -> Dict[str, Ten
         for k, v in states[0].items()
     }
     for state in states[1:]:
-        if state.keys() != total.keys():
-            name = next(iter(state.keys() ^ total.keys()))
-            raise UserError(f"the checkpoints are of different models: only some have {name}")
+        _refuse_other_parameters(total, state)
         for name, value in total.items():
-            if value.shape != state[name].shape:
-                shapes = f"{tuple(value.shape)} and {tuple(state[name].shape)}"
-                raise UserError(f"the checkpoints are of different models: {name} has shapes {shapes}")
             value += state[name]
     count = len(states)
     out = {}
     for name, value in total.items():
         out[name] = (value / count).to(states[0][name].dtype) if value.is_floating_point() else value // count
     return out
+
+
+def _refuse_other_parameters(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """Refuse state dicts of different models."""
+    if one.keys() != other.keys():
+        name = next(iter(one.keys() ^ other.keys()))
+        raise UserError(f"the checkpoints are of different models: only some have {name}")
+    for name, value in one.items():
+        if value.shape != other[name].shape:
+            shapes = f"{tuple(value.shape)} and {tuple(other[name].shape)}"
+            raise UserError(f"the checkpoints are of different models: {name} has shapes {shapes}")
+
+
+def refuse_other_tokens(checkpoints: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> None:
+    """Refuse to average models of different tokens, where their checkpoints record these.
+
+    Args:
+      checkpoints: the checkpoints.
+      paths: their files, for messages.
+
+    Raises:
+      UserError: naming the first token that differs.
+    """
+    recorded = [(path.name, ckpt["pieces"]) for ckpt, path in zip(checkpoints, paths) if ckpt.get("pieces")]
+    for name, pieces in recorded[1:]:
+        first, expected = recorded[0]
+        for i, (one, two) in enumerate(itertools.zip_longest(expected, pieces)):
+            if one != two:
+                raise UserError(
+                    f"the checkpoints are of different tokenizers: token {i} is {one!r} in {first} and "
+                    f"{two!r} in {name}"
+                )
 
 
 def first_not_finite(weights: Mapping[str, object]) -> str:
@@ -176,9 +204,7 @@ def average_of_range(start: Mapping[str, Any], end: Mapping[str, Any]) -> Dict[s
         )
     weight = finish / (finish - begin)
     averages, earlier = end["model_avg"], start["model_avg"]
-    if averages.keys() != earlier.keys():
-        name = next(iter(averages.keys() ^ earlier.keys()))
-        raise UserError(f"the checkpoints are of different models: only some have {name}")
+    _refuse_other_parameters(averages, earlier)
     out = {}
     for name, value in averages.items():
         if value.is_floating_point():

@@ -19,6 +19,7 @@ from asr_core.models.averaging import (
     find_checkpoints,
     first_not_finite,
     numbered,
+    refuse_other_tokens,
     select_checkpoints,
 )
 from asr_core.models.build import build_model
@@ -27,7 +28,6 @@ from asr_core.models.token_rows import is_chosen
 from asr_core.utils import safe_pickle
 from asr_core.utils.archives import check_archive
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike
 from asr_core.utils.options import (
     AttributeDict,
     as_recorded,
@@ -36,6 +36,7 @@ from asr_core.utils.options import (
     flag,
     from_params,
 )
+from asr_core.utils.paths import PathLike
 
 __all__ = [
     "average_of_range",
@@ -236,10 +237,15 @@ def load_averaged_model(
     if use_averaged_model:
         oldest = load_checkpoint_file(paths[1])
         with _averaging(paths):
+            refuse_other_tokens([newest, oldest], paths)
             newest["model"] = average_of_range(oldest, newest)
     elif len(paths) > 1:
-        rest = [model_of(load_checkpoint_file(p), p, use_ema) for p in paths[1:]]
-        states = [model_of(newest, paths[0], use_ema), *rest]
+        states = [model_of(newest, paths[0], use_ema)]
+        for path in paths[1:]:
+            ckpt = load_checkpoint_file(path)
+            with _averaging(paths):
+                refuse_other_tokens([newest, ckpt], [paths[0], path])
+            states.append(model_of(ckpt, path, use_ema))
         with _averaging(paths):
             newest["model"] = average_state_dicts(states)
     elif use_ema:
@@ -291,12 +297,19 @@ def _averaging(paths: Sequence[Path]) -> Iterator[None]:
         ) from e
 
 
-def model_of(ckpt: Mapping[str, Any], path: Path, use_ema: bool) -> Dict[str, Tensor]:
+def model_of(ckpt: Mapping[str, Any], path: Path, use_ema: Optional[bool]) -> Dict[str, Tensor]:
     """Return the weights of the checkpoint in file ``path``, or their exponential average.
+
+    Args:
+      ckpt: the checkpoint.
+      path: its file, for messages.
+      use_ema: whether to take the average; None: if training validated with it.
 
     Raises:
       UserError: it has none.
     """
+    if use_ema is None:
+        use_ema = bool(ckpt.get("valid_with_ema")) and ckpt.get("model_ema") is not None
     try:
         return ema_of(ckpt) if use_ema else weights_of(ckpt)
     except UserError as e:

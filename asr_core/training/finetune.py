@@ -12,14 +12,15 @@ from asr_core.models.build import build_model
 from asr_core.models.checkpoint import (
     load_checkpoint_file,
     load_state,
+    model_of,
     model_options,
     vocab_size_of,
-    weights_of,
 )
 from asr_core.models.options import options_of
 from asr_core.models.token_rows import is_chosen, match_tokens, token_dims
 from asr_core.text.pieces import check_tokenizer, recorded_pieces
 from asr_core.training.asr_recipe import AsrRecipe
+from asr_core.training.distributed.agreement import content_fact
 from asr_core.training.finetune_options import FEATURE_OPTIONS, FinetuneOptions, starting_checkpoint
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of, flag, from_params, record_of
@@ -76,14 +77,19 @@ class FinetuneRecipe(AsrRecipe):
         model = super().build_model()
         if not self.finetune.do_finetune:
             return model  # the loop restores the run that it continues
-        path = self.finetune.finetune_ckpt
+        path = Path(str(self.finetune.finetune_ckpt))
+        checkpoint = load_checkpoint_file(path)
+        state = model_of(checkpoint, path, self.finetune.use_ema)
         try:
-            checkpoint = load_checkpoint_file(str(path))
-            state = weights_of(checkpoint)
             load_state(model, self._own_tokens(model, state, checkpoint), self.finetune.modules)
         except UserError as e:
             raise UserError(f"--finetune-ckpt {path}: {e}") from e
         return model
+
+    def inputs(self) -> Dict[str, str]:
+        """Return digests of the data and of the checkpoint that fine-tuning starts from."""
+        start = starting_checkpoint(self.finetune, self.params)
+        return {**super().inputs(), "the content of the checkpoint to start from": content_fact(start)}
 
     def _own_tokens(
         self, model: nn.Module, state: Mapping[str, Tensor], checkpoint: Mapping[str, Any]

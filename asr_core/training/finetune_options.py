@@ -6,6 +6,7 @@ from typing import List, Mapping, Optional
 
 from asr_core.utils.errors import UserError
 from asr_core.utils.option_paths import PathKind
+from asr_core.utils.option_values import OnlyWith
 from asr_core.utils.options import option
 
 # The weights are good already: the rate starts low, near the end of the usual schedule, and hardly
@@ -30,6 +31,12 @@ class FinetuneOptions:
         None,
         "checkpoint to start from: epoch-N.pt, what generate_averaged_model.py wrote, or a pretrained.pt",
         path=PathKind.FILE,
+    )
+    use_ema: Optional[bool] = option(
+        None,
+        "start from the exponential average that the checkpoint holds (--ema-decay), instead of its "
+        "weights; left out: if training validated with it",
+        only_with=OnlyWith("do_finetune"),
     )
     init_modules: Optional[str] = option(
         None,

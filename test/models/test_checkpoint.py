@@ -177,6 +177,35 @@ def test_averaged_model_from_files(tmp_path):
         torch.testing.assert_close(plain.state_dict()[name], both, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("averaged, use_ema", [(True, False), (False, False), (False, True)])
+def test_checkpoints_of_different_tokenizers_are_not_averaged(tmp_path, averaged, use_ema):
+    model = small()
+    extra = {"model_avg": model.state_dict(), "model_ema": model.state_dict(), "average_period": 5}
+    pieces = list("abcdefghi")
+    for epoch, tokens in ((1, None), (2, pieces), (3, pieces), (4, [*pieces[:3], "x", *pieces[4:]])):
+        saved = {**content(model), **extra, "batch_idx_train": 10 * epoch, "pieces": tokens}
+        torch.save(saved, tmp_path / f"epoch-{epoch}.pt")
+
+    def load(epoch, avg):
+        choice = dict(use_averaged_model=averaged, use_ema=use_ema)
+        return load_averaged_model(tmp_path, epoch=epoch, iter=0, avg=avg, **choice)
+
+    load(3, 1)
+    load(3, 2)  # the first does not record its tokens
+    message = (
+        "cannot average epoch-.*: the checkpoints are of different tokenizers: token 3 is 'x' in epoch-4.pt"
+    )
+    with pytest.raises(UserError, match=message + " and 'd' in epoch-[23].pt"):
+        load(4, 2)
+
+
+def test_running_averages_of_other_shapes_are_refused():
+    ckpt = {"model_avg": {"w": torch.ones(3)}, "average_period": 1, "batch_idx_train": 1}
+    other = {**ckpt, "model_avg": {"w": torch.ones(1)}, "batch_idx_train": 2}
+    with pytest.raises(UserError, match=r"of different models: w has shapes \(1,\) and \(3,\)"):
+        average_of_range(ckpt, other)
+
+
 def test_checkpoint_with_foreign_objects(tmp_path, monkeypatch):
     """icefall's checkpoints hold paths, namespaces and its own AttributeDict."""
     foreign = types.ModuleType("icefall_like")

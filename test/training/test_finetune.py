@@ -93,6 +93,31 @@ def test_an_interrupted_finetuning_continues_exactly(trained, tune, tmp_path):
         assert all(torch.equal(a["model_avg"][key], b["model_avg"][key]) for key in a["model_avg"]), other
 
 
+def test_it_can_start_from_the_exponential_average(trained, tune, tmp_path, capfd):
+    state = read_whole(trained / "epoch-1.pt")
+    moved = {name: value.double() + 0.25 for name, value in state["model"].items()}
+    for validated in (False, True):
+        content = {**state, "model_ema": moved, "ema_updates": 3, "valid_with_ema": validated}
+        torch.save(content, tmp_path / f"validated-{validated}.pt")
+    for validated, given, averaged in (
+        (False, "1", True),
+        (True, None, True),
+        (True, "0", False),
+        (False, None, False),
+    ):
+        exp_dir = f"{validated}-{given}"
+        choice = ("--use-ema", given) if given else ()
+        start = ("--finetune-ckpt", tmp_path / f"validated-{validated}.pt")
+        assert tune(*start, *choice, "--base-lr", "1e-12", "--max-steps", "1", exp_dir=exp_dir) == 0
+        tuned = read_whole(tmp_path / exp_dir / "checkpoint-1.pt")["model"]
+        expected = moved if averaged else state["model"]
+        for name in ("encoder_embed.out.weight", "decoder.embedding.weight", "joiner.output_linear.weight"):
+            torch.testing.assert_close(tuned[name], expected[name].float(), atol=1e-5, rtol=1e-5)
+    assert tune("--finetune-ckpt", trained / "epoch-1.pt", "--use-ema", "1") == 1
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert f"{trained}/epoch-1.pt: it holds no exponential average (model_ema)" in last
+
+
 def test_some_modules_alone(trained, tune, tmp_path):
     argv = (
         "--finetune-ckpt",

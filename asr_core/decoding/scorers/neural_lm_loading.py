@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asr_core.lm.neural import NeuralLm, RnnLm, TransformerLm
 from asr_core.lm.options import LmOptions, RnnOptions, TransformerOptions
-from asr_core.models.averaging import average_state_dicts, select_checkpoints
+from asr_core.models.averaging import average_state_dicts, refuse_other_tokens, select_checkpoints
 from asr_core.models.checkpoint import load_checkpoint_file, load_state
 from asr_core.text.pieces import difference, recorded_pieces
 from asr_core.utils.errors import UserError
@@ -75,6 +75,7 @@ def load_lm_and_pieces(opts: LmOptions, lm_type: str = "rnn") -> Tuple[NeuralLm,
         model, sizes = _build(lm_type, states[0], contents[0], opts)
         _check_sizes(opts, sizes)
         recorded = recorded_pieces(contents[0])
+        refuse_other_tokens(contents, paths)
         load_state(model, average_state_dicts(states) if len(states) > 1 else states[0])
     except UserError as e:
         raise UserError(f"{paths[0]}: {e}") from e
