@@ -1,12 +1,15 @@
 """Mixtures of several corpora, by the weights that the user gives."""
 
-from typing import List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 
 from asr_core.data.filter import CutFilter
 from asr_core.data.open_cuts import open_cuts
 from asr_core.data.options import DataOptions
 from asr_core.data.stream import CutStream, MuxStream, open_stream
 from asr_core.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
 
 _TRAIN = "train"
 
@@ -35,6 +38,16 @@ def parse_mux(text: str) -> List[Tuple[str, Optional[float]]]:
     return parts
 
 
+def other_corpora(opts: DataOptions) -> Dict[str, "CutSet"]:
+    """Open the corpora of ``opts.mux_cuts`` besides the training cuts, by the names there.
+
+    Raises:
+      UserError: one does not exist.
+    """
+    names = [name for name, _ in parse_mux(opts.mux_cuts) if name != _TRAIN]
+    return {name: open_cuts(name, opts.manifest_dir, opts.strategy) for name in names}
+
+
 def open_mux(opts: DataOptions, train: CutStream, keep: Optional[CutFilter], seed: int) -> MuxStream:
     """Return the stream that ``opts.mux_cuts`` describes.
 
@@ -47,11 +60,11 @@ def open_mux(opts: DataOptions, train: CutStream, keep: Optional[CutFilter], see
     Raises:
       UserError: a manifest is missing, or holds nothing usable.
     """
-    streams, weights = [], []
+    streams, weights, others = [], [], other_corpora(opts)
     for name, weight in parse_mux(opts.mux_cuts):
         stream = train
         if name != _TRAIN:
-            stream = open_stream(open_cuts(name, opts.manifest_dir, opts.strategy), keep, seed)
+            stream = open_stream(others[name], keep, seed)
         weight = weight or stream.survey()[0]
         if not weight:
             raise UserError(f"--mux-cuts {name}: no usable cuts")

@@ -311,3 +311,17 @@ def open_stream(cuts: CutSet, keep: Optional[CutFilter], seed: int = 0) -> CutSt
         parts: List[CutStream] = [open_stream(part, keep, seed) for part in data.iterators]
         return MuxStream(parts, data.weights, int(data.seed) + seed, data.stop_early)
     return CutsStream(cuts, keep)
+
+
+def files_of(cuts: CutSet) -> List[Path]:
+    """Return the files that a lazy CutSet reads: its manifests, and those of Shar with their data.
+
+    Cuts in memory have none.
+    """
+    data = cuts.data if isinstance(cuts, CutSet) else cuts
+    if isinstance(data, lazy.LazyManifestIterator):
+        return [Path(data.path)]
+    if isinstance(data, LazySharIterator):
+        return [Path(path) for shard in data.shards for _, path in sorted(shard.items())]
+    inner = getattr(data, "iterators", None) or [getattr(data, "iterator", None)]
+    return [path for part in inner if part is not None for path in files_of(part)]

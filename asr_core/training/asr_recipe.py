@@ -1,6 +1,7 @@
 """Training of speech recognition: subclass :class:`AsrRecipe` and override what differs."""
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 from typing import TYPE_CHECKING, Any, Collection, Dict, List, Mapping, MutableMapping, Optional
@@ -18,7 +19,7 @@ from asr_core.models.options import options_of
 from asr_core.text.tokenizer import SOS_EOS, Tokenizer
 from asr_core.training.asr_data import AsrData
 from asr_core.training.batch_loss import BatchLoss
-from asr_core.training.distributed.agreement import content_fact
+from asr_core.training.data_facts import facts_of_data
 from asr_core.training.loss_options import LossOptions
 from asr_core.training.losses import LOG_NAMES, check_heads, early_emission, frame_needs, loss_weights
 from asr_core.training.optim.adam import build_adam
@@ -124,6 +125,11 @@ class AsrRecipe(Task):
             decoder.label_smoothing = self.loss_options.label_smoothing
         return model
 
+    def shaping_options(self) -> List[str]:
+        """Return the names of the model's options, and of the sizes of its input and output."""
+        fields = dataclasses.fields(options_of(self.params))
+        return [*(field.name for field in fields), "num_mel_bins", "vocab_size"]
+
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Build the optimizer that ``--optimizer`` names."""
         opts = self.optimizer_options
@@ -168,13 +174,14 @@ class AsrRecipe(Task):
         return {"": self.corpus.valid_cuts()}
 
     def inputs(self) -> Dict[str, str]:
-        """Return digests of the tokens and of the manifest of the training cuts."""
-        cuts = self.train_cuts()
-        source = getattr(getattr(cuts, "data", None), "path", "")
+        """Return digests of the tokens and of all manifests, see :func:`facts_of_data`."""
         pieces = "\n".join(self.tokenizer.pieces)
+        valid = {f"the validation cuts {name}".strip(): cuts for name, cuts in self.valid_sets().items()}
         return {
             "the tokens of --bpe-model": hashlib.sha256(pieces.encode()).hexdigest()[:12],
-            "the content of the training manifest": content_fact(source),
+            **facts_of_data(
+                {"the training cuts": self.train_cuts(), **valid}, from_params(DataOptions, self.params)
+            ),
         }
 
     def build_datamodule(self) -> AsrDataModule:

@@ -5,7 +5,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from asr_core.text.pieces import KEY, difference
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.ema import ModelEma
+from asr_core.training.optim.scaled_adam import ScaledAdam
 from asr_core.training.schedule import LRScheduler
 from asr_core.training.state import (
     TrainState,
@@ -30,7 +31,11 @@ from asr_core.utils.files import atomic_path
 from asr_core.utils.lock import check_folder
 
 # Options whose change is not worth a warning: they do not affect the steps still to come.
-_FREELY_CHANGED = ("exp_dir", "start_epoch", "start_batch", "num_epochs", "max_steps", "num_threads")
+_FREELY_CHANGED = (
+    "exp_dir", "start_epoch", "start_batch", "num_epochs", "max_steps", "num_threads", "num_workers",
+    "master_port", "dist_timeout", "tensorboard", "log_interval", "save_every_n", "keep_last_k",
+    "auto_recover", "inf_check", "print_diagnostics", "scan_for_oom", "use_ema",
+)  # fmt: skip
 
 # Options without which a checkpoint's optimizer, schedule or features mean something else, with the
 # flag of each and the value in checkpoints that do not record it.
@@ -70,15 +75,26 @@ class RunCheckpoint:
       parts: model, optimizer and what else changes in training.
       state: the counters of the run.
       world: the processes that train together; all of them save and restore.
+      shaping: names of the options that decide on the model's parameters, for messages.
+
+    Attributes:
+      former: the values in the restored checkpoint of options that have changed since.
     """
 
     def __init__(
-        self, params: Mapping[str, Any], parts: TrainedParts, state: TrainState, world: SingleProcess
+        self,
+        params: Mapping[str, Any],
+        parts: TrainedParts,
+        state: TrainState,
+        world: SingleProcess,
+        shaping: Collection[str] = (),
     ) -> None:
         self.params = params
         self.parts = parts
         self.state = state
         self.world = world
+        self.shaping = shaping
+        self.former: Dict[str, Any] = {}
 
     def not_finite(self) -> str:
         """Return which of the weights and averages is not finite on any rank; empty if none is."""
@@ -122,7 +138,6 @@ class RunCheckpoint:
         )
         with atomic_path(path) as tmp:
             torch.save(content, tmp)
-            check_folder(path.parent)  # after the time that writing took, just before the file appears
         logging.info("Saved %s (%.1f MB)", path, path.stat().st_size / 1e6)
 
     def restore(self, content: Dict[str, Any], path: Path) -> None:
@@ -138,19 +153,23 @@ class RunCheckpoint:
         parts = self.parts
         self._check_fixed_options(content, path)
         changed = self._changed_options(content)
+        self.former = {name: content[name] for name in changed}
         try:
             parts.model.load_state_dict(_without_ddp_prefix(content["model"]))
             parts.average.load_state_dict(_without_ddp_prefix(content.get("model_avg") or content["model"]))
             if content.get("optimizer"):
                 parts.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, KeyError, ValueError) as e:
-            why = str(e).splitlines()[-1].strip()
+            why = [text for name, text in changed.items() if name in self.shaping]
             raise UserError(
-                f"{path} does not fit this model ({changed or why}): "
+                f"{path} does not fit this model ({', '.join(why) or str(e).splitlines()[-1].strip()}): "
                 "give the same options, or another --exp-dir"
             ) from e
+        was, now = self.former.get("base_lr", 0.0), self.params.get("base_lr", 0.0)
+        if isinstance(parts.optimizer, ScaledAdam) and 0 < now < was:  # or the high rate would act for long
+            parts.optimizer.scale_momenta(now / was)
         if changed:
-            logging.warning("continuing with changed options: %s", changed)
+            logging.warning("continuing with changed options: %s", ", ".join(changed.values()))
         if parts.ema and not parts.ema.restore(content):
             logging.info("%s has no exponential average of the weights: it starts here", path)
         if content.get("grad_scaler") and parts.scaler.is_enabled():
@@ -206,13 +225,13 @@ class RunCheckpoint:
                 "give the run's tokenizer, or choose another --exp-dir"
             )
 
-    def _changed_options(self, content: Mapping[str, Any]) -> str:
-        changed = [
-            f"{name} was {content[name]}, is {value}"
+    def _changed_options(self, content: Mapping[str, Any]) -> Dict[str, str]:
+        """Return what has changed of the options that matter, in words, by name."""
+        return {
+            name: f"{name} was {content[name]}, is {value}"
             for name, value in sorted(self.params.items())
             if name in content and name not in _FREELY_CHANGED and str(content[name]) != str(value)
-        ]
-        return ", ".join(changed)
+        }
 
 
 def read_whole(path: Path) -> Dict[str, Any]:
@@ -246,7 +265,6 @@ def copy_checkpoint(source: Path, target: Path) -> None:
             os.link(source, tmp)
         except OSError:
             shutil.copyfile(source, tmp)
-        check_folder(target.parent)
 
 
 def _without_ddp_prefix(state: Dict[str, Any]) -> Dict[str, Any]:

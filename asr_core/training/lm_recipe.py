@@ -1,5 +1,6 @@
 """Training of neural language models, by the same loop as that of recognizers."""
 
+import dataclasses
 import logging
 import math
 from dataclasses import dataclass
@@ -150,6 +151,11 @@ class LmRecipe(Task):
             return RnnLm(vocab_size, from_params(RnnOptions, self.params))
         return TransformerLm(vocab_size, from_params(TransformerOptions, self.params))
 
+    def shaping_options(self) -> List[str]:
+        """Return the names of the options that say the kind of model and its sizes."""
+        fields = (*dataclasses.fields(RnnOptions), *dataclasses.fields(TransformerOptions))
+        return [*(field.name for field in fields), "lm_type", "vocab_size"]
+
     def build_data(self) -> LmData:
         """Load the token data.
 
@@ -177,8 +183,9 @@ class LmRecipe(Task):
         return train, valid
 
     def inputs(self) -> Dict[str, str]:
-        """Return a digest of the training data."""
-        return {"the content of --lm-data": content_fact(self.options.lm_data)}
+        """Return digests of the training and the validation data."""
+        files = {"--lm-data": self.options.lm_data, "--lm-data-valid": self.options.lm_data_valid}
+        return {f"the content of {name}": content_fact(path) for name, path in files.items()}
 
     def _archive(self, path: str) -> LmArchive:
         archive = LmArchive.load(path)

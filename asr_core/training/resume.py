@@ -91,6 +91,12 @@ def find_start(exp_dir: Path, start_epoch: int = 1, start_batch: int = 0, last_e
     return found
 
 
+def furthest_checkpoint(exp_dir: Path) -> Optional[Path]:
+    """Return the checkpoint that a run would continue from, or None."""
+    found = _Search(exp_dir).furthest()
+    return found[0] if found else None
+
+
 class _Search:
     """The search for the checkpoint that got furthest.
 
@@ -126,7 +132,7 @@ class _Search:
         for kind in ("epoch", "checkpoint"):
             for number, path in numbered(self.exp_dir, kind):
                 try:
-                    content = _peek(path)
+                    content = peek(path)
                     if not has_training_state(content):
                         self._is_bare(kind, number, path)
                         continue
@@ -177,7 +183,7 @@ def position_of(content: Mapping[str, Any], path: Path) -> Position:
         raise UserError(f"{path} is damaged: its counters make no sense") from e
 
 
-def _peek(path: Path) -> Mapping[str, Any]:
+def peek(path: Path) -> Mapping[str, Any]:
     """Read a checkpoint but its tensors, which stay on the disk where its format allows that."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

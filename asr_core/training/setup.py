@@ -129,16 +129,14 @@ class TrainingRun:
             )
         batches_per_step = self.world.size * self.opts.accum_grad
         self.state.count_at(self.task.reference_batches * batches_per_step or 1.0)
-        self.recovery.set_rates()
+        self.recovery.start()
 
     def report(self) -> float:
         """Log the data, the model and the disk space of checkpoints; return the size of an epoch.
 
         Raises:
-          UserError: there is nothing to train on, or the processes read different data.
+          UserError: there is nothing to train on.
         """
-        if self.world.size > 1:
-            refuse_differences(self.world.gather(self.task.inputs()))
         epoch_size = self.world.from_main(self.data.report() if self.world.is_main else 0.0)
         if self.world.is_main:
             report_model(self.parts.model)
@@ -192,10 +190,13 @@ def build_run(task: Task, world: SingleProcess) -> TrainingRun:
       world: the processes that train together.
 
     Raises:
-      UserError: options contradict each other, the machine or the data.
+      UserError: options contradict each other, the machine or the data, or the processes read
+        different data.
     """
     opts = from_params(LoopOptions, task.params)
     opts.validate()
+    if world.size > 1:
+        refuse_differences(world.gather(task.inputs()))
     device = pick_device(opts.device, world.local_rank)
     dtype = autocast_dtype(opts, device)
     exp_dir = Path(opts.exp_dir)
@@ -205,7 +206,7 @@ def build_run(task: Task, world: SingleProcess) -> TrainingRun:
     seed_everything(opts.seed)
     parts = _build_parts(task, opts, device, dtype)
     state = TrainState()
-    ckpt = RunCheckpoint(task.params, parts, state, world)
+    ckpt = RunCheckpoint(task.params, parts, state, world, task.shaping_options())
     world.share_weights(parts.model)
     return TrainingRun(
         task=task,

@@ -43,6 +43,10 @@ class TrainState:
       low_scale_steps: consecutive steps with a low loss scale.
       high_in_a_row: consecutive steps with a loss far above its lowest average.
       good_steps: steps with a finite loss.
+      first_loss: loss per frame of the first of them.
+      trouble_from: the first bad step, or step with a high loss, since the last longer run of good
+        ones; 0 if all is well.
+      calm_steps: good steps in a row.
       running_loss: average of their recent losses per frame.
       lowest_loss: lowest value of that average.
       lr_factor: factor on the learning rate that recoveries have left.
@@ -75,6 +79,9 @@ class TrainState:
     low_scale_steps: int = 0
     high_in_a_row: int = 0
     good_steps: int = 0
+    first_loss: float = math.inf
+    trouble_from: int = 0
+    calm_steps: int = 0
     running_loss: float = 0.0
     lowest_loss: float = math.inf
     lr_factor: float = 1.0

@@ -10,7 +10,7 @@ out because nothing of them could be read.
 """
 
 import abc
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, Collection, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 import torch
 from torch import nn
@@ -211,6 +211,10 @@ class Task(abc.ABC):
     def weight_noise(self, model: nn.Module) -> WeightNoise:
         """Build the variational noise on modules of the model; by default none."""
         return WeightNoise(model, {}, start=0.0, seed=0)
+
+    def shaping_options(self) -> Collection[str]:
+        """Return the names of the options that shape the model's parameters; by default none."""
+        return ()
 
     def inputs(self) -> Dict[str, str]:
         """Return digests of what all processes must read alike, by name; by default none."""

@@ -182,6 +182,15 @@ def test_an_average_may_begin_later(tmp_path, caplog):
     assert torch.equal(content["model_ema"]["out.weight"].float(), content["model"]["out.weight"])
 
 
+def test_a_lower_rate_holds_from_the_first_step_on(tmp_path):
+    """The momenta of ScaledAdam do not carry on with the higher rate."""
+    assert fake_run.run(tmp_path, max_steps=7) == 0
+    assert fake_run.run(tmp_path, max_steps=8, base_lr=1e-9) == 0
+    before, after = (read_whole(tmp_path / f"checkpoint-{n}.pt")["model"] for n in (7, 8))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-6, atol=1e-7)
+
+
 def test_start_epoch_and_start_batch_rewind(whole, tmp_path):
     assert fake_run.run(tmp_path) == 0
     assert fake_run.run(tmp_path, start_epoch=2) == 0
@@ -217,8 +226,12 @@ def test_a_checkpoint_of_another_model_is_refused(whole, tmp_path):
             model.out = torch.nn.Linear(16, fake_run.VOCAB + 1)
             return model
 
-    with pytest.raises(UserError, match="does not fit this model .*out"):
-        fake_run.run(tmp_path, recipe=Wider)
+    with pytest.raises(UserError, match=r"does not fit this model \(size mismatch for out.bias.*\): give"):
+        fake_run.run(tmp_path, recipe=Wider, seed=43)  # a seed is no reason
+    (tmp_path / "epoch-1.pt").unlink()
+    assert fake_run.run(tmp_path, max_steps=2, joiner_dim=24) == 0
+    with pytest.raises(UserError, match=r"does not fit this model \(joiner_dim was 24, is 16\): give"):
+        fake_run.run(tmp_path, recipe=Wider, seed=43, joiner_dim=16)
 
 
 def test_checkpoints_have_the_reference_keys(whole):

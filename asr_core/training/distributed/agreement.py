@@ -14,8 +14,9 @@ import torch.distributed as dist
 import asr_core
 from asr_core.training.distributed.launch import RankInfo
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, digest_of
+from asr_core.utils.files import digest_of
 from asr_core.utils.options import flag
+from asr_core.utils.paths import PathLike
 
 # Options that may differ: how one machine does its share, and where it finds what all share.
 _OWN = {

@@ -18,8 +18,10 @@ import torch
 
 from asr_core.models.averaging import average_of_range, first_not_finite, numbered
 from asr_core.training.checkpoint import RunCheckpoint, read_whole
+from asr_core.training.health.bad_checkpoints import Failure, set_aside
 from asr_core.training.metrics import MetricsTracker
 from asr_core.training.options import LoopOptions
+from asr_core.training.resume import furthest_checkpoint
 from asr_core.training.state import TrainState
 from asr_core.utils.errors import UserError
 
@@ -29,6 +31,8 @@ _COLLAPSED_SCALE = 1.0e-5
 _LOW_SCALE = 0.01
 
 _NEARLY_ZERO_LOSS = 0.05  # per frame
+_CALM_STEPS = 10  # good steps in a row after which earlier trouble is over
+_SHOWN = 6  # checkpoints named in a message
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Trouble:
 
     Attributes:
       what: the reason in words.
-      steps: number of steps that it has lasted; the weights before them are good.
+      steps: number of steps since it began; the weights before them are good.
       bad_batches: whether the reason is batches whose loss or gradient is not finite.
     """
 
@@ -67,23 +71,44 @@ class DivergenceMonitor:
           bad: if the step was left out, what was not finite and in which cuts; otherwise empty.
         """
         state, opts = self.state, self.opts
+        self._watch(loss, bad)
         if bad and state.bad_in_a_row >= opts.max_bad_batches:
             what = f"{state.bad_in_a_row} batches in a row had {bad}"
-            return Trouble(what, steps=state.bad_in_a_row, bad_batches=True)
+            return Trouble(what, self._steps_of_trouble(state.bad_in_a_row), bad_batches=True)
         state.low_scale_steps = state.low_scale_steps + 1 if scale < _LOW_SCALE else 0
         if scale < _COLLAPSED_SCALE:
             what = f"the loss scale of float16 fell to {scale:.1e}"
-            return Trouble(what, steps=state.low_scale_steps)
+            return Trouble(what, self._steps_of_trouble(state.low_scale_steps))
         if state.low_scale_steps >= opts.reset_interval:
             what = f"the loss scale of float16 has been below {_LOW_SCALE} for {state.low_scale_steps} steps"
-            return Trouble(what, steps=state.low_scale_steps)
+            return Trouble(what, self._steps_of_trouble(state.low_scale_steps))
         return self._check_loss(loss) if math.isfinite(loss) else None
 
     def check_weights(self, ckpt: RunCheckpoint) -> Optional[Trouble]:
         """Examine the weights and their averages, on all ranks, before they are saved."""
         name = ckpt.not_finite()
         what = f"the weights are not finite ({name})"
-        return Trouble(what, steps=self.state.bad_in_a_row + 1) if name else None
+        return Trouble(what, self._steps_of_trouble(self.state.bad_in_a_row + 1)) if name else None
+
+    def _watch(self, loss: float, bad: str) -> None:
+        """Note when trouble began; a few good steps between bad ones do not end it."""
+        state, opts = self.state, self.opts
+        usual = min(state.lowest_loss, state.first_loss)
+        high = opts.divergence_factor > 0 and loss > opts.divergence_factor * (usual + _NEARLY_ZERO_LOSS)
+        if bad or high:
+            state.trouble_from = state.trouble_from or state.batch_idx_train
+            state.calm_steps = 0
+            return
+        if not state.good_steps:
+            state.first_loss = loss
+        state.calm_steps += 1
+        if state.calm_steps >= _CALM_STEPS:
+            state.trouble_from = 0
+
+    def _steps_of_trouble(self, steps: int) -> int:
+        """Return since how many steps there is trouble, at least ``steps``."""
+        began = self.state.trouble_from
+        return max(steps, self.state.batch_idx_train - began + 1 if began else 0)
 
     def _check_loss(self, loss: float) -> Optional[Trouble]:
         state, opts = self.state, self.opts
@@ -102,7 +127,7 @@ class DivergenceMonitor:
             f"the loss diverges: for {state.high_in_a_row} steps it was above {limit:.4g}, "
             f"and its lowest running average was {state.lowest_loss:.4g}"
         )
-        return Trouble(what, steps=state.high_in_a_row)
+        return Trouble(what, self._steps_of_trouble(state.high_in_a_row))
 
 
 @dataclass(frozen=True)
@@ -151,10 +176,21 @@ class Recovery:
         self.advice = advice
         self.lr_option = lr_option
         self.exp_dir = Path(opts.exp_dir)
+        self._started_at = 0
+        self._rate_was_raised = False
         self._base_lrs = [group.get("base_lr") for group in self.parts.optimizer.param_groups]
 
-    def set_rates(self) -> None:
-        """Set the options' learning rates times the factor that recoveries have left."""
+    def start(self) -> None:
+        """Set the options' learning rates times the factor that recoveries have left, and note
+        where the run continues, and whether with a higher rate than before.
+        """
+        self._started_at = self.state.batch_idx_train
+        name = self.lr_option.lstrip("-").replace("-", "_")
+        was, now = self.ckpt.former.get(name), self.ckpt.params.get(name)
+        self._rate_was_raised = isinstance(was, (int, float)) and isinstance(now, (int, float)) and now > was
+        self._set_rates()
+
+    def _set_rates(self) -> None:
         for group, base_lr in zip(self.parts.optimizer.param_groups, self._base_lrs):
             if base_lr is not None:
                 group["base_lr"] = base_lr * self.state.lr_factor
@@ -186,9 +222,9 @@ class Recovery:
         state.recoveries += 1
         state.lr_factor *= opts.recover_lr_factor
         state.bad_spans.append([last_good, state.batch_idx_train])
-        state.bad_in_a_row = state.low_scale_steps = state.high_in_a_row = 0
+        state.bad_in_a_row = state.low_scale_steps = state.high_in_a_row = state.trouble_from = 0
         state.tot_loss = MetricsTracker()
-        self.set_rates()
+        self._set_rates()
         logging.warning(
             "Recovery %d of %d: back to %s; the learning rate is now %.3g times %s, "
             "the data go on where they were",
@@ -222,9 +258,34 @@ class Recovery:
         raise UserError(
             f"{trouble.what} at batch {state.batch_idx_train}{why}. "
             f"Tried: {'; '.join(tried) or 'nothing yet'}. "
-            f"The state is in {path}; the same command goes on from the last regular checkpoint. "
-            f"Before that, {'; '.join(advice)}"
+            f"The state is in {path}; {self._keep_good(trouble)}. Before that, {'; '.join(advice)}"
         )
+
+    def _keep_good(self, trouble: Trouble) -> str:
+        """Set the checkpoints of the failure aside; return what the same command will do.
+
+        Where trouble began right after the checkpoint that the run started from, the checkpoint is
+        to blame, too, unless the learning rate was raised then.
+        """
+        state, world, text = self.state, self.ckpt.world, ""
+        first = state.batch_idx_train - trouble.steps + 1
+        if first <= self._started_at + _CALM_STEPS and not self._rate_was_raised:
+            first = min(first, self._started_at)
+        if world.is_main:
+            failure = Failure(max(1, first), state.batch_idx_train, state.bad_spans)
+            renamed = set_aside(self.exp_dir, failure)
+            if renamed:
+                names = ", ".join(renamed[:_SHOWN]) + (", ..." if len(renamed) > _SHOWN else "")
+                text = f"what was saved since training failed is set aside as bad-* ({names}); "
+            text += self._next_start()
+        return world.from_main(text)
+
+    def _next_start(self) -> str:
+        try:
+            found = furthest_checkpoint(self.exp_dir)
+        except UserError as e:  # one may not be read
+            return f"the same command cannot go on: {e}"
+        return f"the same command goes on from {found.name}" if found else "the same command starts anew"
 
     def _find(self, last_good: int) -> Optional[GoodPoint]:
         """Find the weights to go back to.

@@ -192,6 +192,13 @@ class ScaledAdam(torch.optim.Optimizer):
         self._groups = None
 
     @torch.no_grad()
+    def scale_momenta(self, factor: float) -> None:
+        """Multiply the momenta, which contain the learning rate of their time."""
+        for state in self.state.values():
+            if "delta" in state:
+                state["delta"].mul_(factor)
+
+    @torch.no_grad()
     def step(self, closure: Optional[Callable[[], float]] = None) -> Optional[float]:  # type: ignore[override]  # torch overloads it
         """Update every parameter from its ``grad`` (a missing one counts as zero)."""
         loss = None
