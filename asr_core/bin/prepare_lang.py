@@ -8,6 +8,7 @@ L.pt and L_disambig.pt are written only where k2 is installed.
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.lock import hold_folder
 from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
@@ -29,7 +30,8 @@ class LangOptions:
 def _run(opts: LangOptions) -> None:
     from asr_core.lm.lang_folder import make_phone_lang
 
-    make_phone_lang(opts.lang_dir, opts.silence)
+    with hold_folder(opts.lang_dir, "preparation of a lang folder", "choose another --lang-dir"):
+        make_phone_lang(opts.lang_dir, opts.silence)
 
 
 main = program(LangOptions, __doc__, _run)

@@ -8,6 +8,7 @@ graph objects L.pt and L_disambig.pt are written only where k2 is installed.
 from dataclasses import dataclass
 
 from asr_core.cli.program import program
+from asr_core.utils.lock import hold_folder
 from asr_core.utils.option_paths import PathKind
 from asr_core.utils.options import option
 
@@ -28,7 +29,8 @@ class LangBpeOptions:
 def _run(opts: LangBpeOptions) -> None:
     from asr_core.lm.lang_folder import make_bpe_lang
 
-    make_bpe_lang(opts.lang_dir, opts.oov)
+    with hold_folder(opts.lang_dir, "preparation of a lang folder", "choose another --lang-dir"):
+        make_bpe_lang(opts.lang_dir, opts.oov)
 
 
 main = program(LangBpeOptions, __doc__, _run)

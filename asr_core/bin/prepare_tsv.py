@@ -1,9 +1,11 @@
 """Make cut manifests and the training transcripts from TSV files (audio-path<TAB>transcript)."""
 
+from pathlib import Path
 from typing import Optional, Sequence
 
 from asr_core.cli.program import run_program
 from asr_core.data.preparation_options import TsvOptions
+from asr_core.utils.lock import hold_output
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import Parser
 from asr_core.utils.parsing import parse_options
@@ -21,7 +23,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 def _run(opts: TsvOptions) -> None:
     from asr_core.data.tsv import write_tsv_manifests
 
-    write_tsv_manifests(opts)
+    output = Path(opts.output_dir) / f"{opts.prefix}_cuts"
+    with hold_output(output, "preparation of manifests", "choose another --output-dir"):
+        write_tsv_manifests(opts)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asr_core.cli.program import program
 from asr_core.data.options import TrustOptions, UnreadableOptions
+from asr_core.utils.lock import hold_output
 from asr_core.utils.option_paths import PathKind
 from asr_core.utils.option_values import MAX_PROCESSES
 from asr_core.utils.options import option
@@ -45,15 +46,16 @@ def _run(opts: SharOptions) -> None:
     fields = shar_fields(
         opts.cuts, opts.data, features_format=opts.features_format, audio_format=opts.audio_format
     )
-    write_shar(
-        Path(opts.cuts),
-        Path(opts.shar_dir),
-        fields,
-        opts.shard_size,
-        opts.nj,
-        opts.allow_commands,
-        opts.max_unreadable,
-    )
+    with hold_output(opts.shar_dir, "writing of Shar", "choose another --shar-dir"):
+        write_shar(
+            Path(opts.cuts),
+            Path(opts.shar_dir),
+            fields,
+            opts.shard_size,
+            opts.nj,
+            opts.allow_commands,
+            opts.max_unreadable,
+        )
 
 
 main = program(SharOptions, __doc__, _run)

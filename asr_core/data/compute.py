@@ -30,6 +30,7 @@ from asr_core.data.read_errors import short_reason
 from asr_core.data.storage import FlatFeaturesWriter
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path, digest_of, write_text_atomic
+from asr_core.utils.lock import hold_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,31 +106,8 @@ def compute_parts(opts: FbankOptions) -> None:
     client = dask_client(opts.dask_scheduler) if opts.dask_scheduler and waiting else None
     try:
         for part, target in waiting.items():
-            source = _source_of(Path(opts.src_dir), opts.prefix, part, target.name, opts.allow_commands)
-            perturb = opts.perturb_speed and part.startswith("train")
-            done = compute_features(
-                source,
-                target,
-                opts,
-                nj=opts.nj,
-                speed_perturb=perturb,
-                client=client,
-                channel=opts.channel,
-                allow_commands=opts.allow_commands,
-                max_unreadable=opts.max_unreadable,
-            )
-            hours, dropped = done.seconds / 3600, len(done.dropped)
-            again = (
-                f", see {left_out_list(target)}; the same command tries them again while that list is there"
-            )
-            logging.info(
-                "%s: %d cuts, %.2f hours, %d left out as unreadable%s",
-                target,
-                done.cuts,
-                hours,
-                dropped,
-                again if dropped else "",
-            )
+            with hold_output(target, "computation of features", "choose another --output-dir"):
+                _compute_part(opts, part, target, client)
     finally:
         if client is not None:
             client.close()
@@ -144,6 +122,35 @@ def _is_waiting(target: Path) -> bool:
         logging.info("%s exists; skipped", target)
         return False
     return True
+
+
+def _compute_part(opts: FbankOptions, part: str, target: Path, client: Optional["Client"]) -> None:
+    """Compute the features of one part, unless another process did so in the meantime."""
+    if target.is_file() and not left_out_list(target).is_file():
+        return
+    source = _source_of(Path(opts.src_dir), opts.prefix, part, target.name, opts.allow_commands)
+    perturb = opts.perturb_speed and part.startswith("train")
+    done = compute_features(
+        source,
+        target,
+        opts,
+        nj=opts.nj,
+        speed_perturb=perturb,
+        client=client,
+        channel=opts.channel,
+        allow_commands=opts.allow_commands,
+        max_unreadable=opts.max_unreadable,
+    )
+    hours, dropped = done.seconds / 3600, len(done.dropped)
+    again = f", see {left_out_list(target)}; the same command tries them again while that list is there"
+    logging.info(
+        "%s: %d cuts, %.2f hours, %d left out as unreadable%s",
+        target,
+        done.cuts,
+        hours,
+        dropped,
+        again if dropped else "",
+    )
 
 
 def _source_of(folder: Path, prefix: str, part: str, name: str, allow_commands: bool) -> Path:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Sequence
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.files import PathLike, write_text_atomic
+from asr_core.utils.files import write_text_atomic
+from asr_core.utils.paths import PathLike
 
 _CUTS = re.compile(r"(^|_)cuts(?=_|$)")
 

@@ -21,6 +21,7 @@ from asr_core.models.asr_model import AsrModel
 from asr_core.models.joiner import Joiner
 from asr_core.predictors.stateless import StatelessPredictor
 from asr_core.utils.errors import UserError
+from asr_core.utils.lock import hold_output
 from asr_core.utils.paths import PathLike
 
 FILES = {
@@ -107,11 +108,12 @@ def export_traced(model: AsrModel, exp_dir: PathLike, info: ModelInfo, tokens: S
     info = info.copy()
     info["chunk_size"] = str(model.encoder.chunk_size[0])
     info["left_context_frames"] = str(model.encoder.left_context_frames[0])
-    paths = []
-    for part, traced in trace_model(model, info["feature_dim"]).items():
-        paths.append(Path(exp_dir) / FILES[part])
-        save_torchscript(traced, paths[-1], info, tokens)
-    return paths
+    paths = {part: Path(exp_dir) / name for part, name in FILES.items()}
+    first = next(iter(paths.values()))
+    with hold_output(first, "export", "wait for its end"):  # or parts of two models would be mixed
+        for part, traced in trace_model(model, info["feature_dim"]).items():
+            save_torchscript(traced, paths[part], info, tokens)
+    return list(paths.values())
 
 
 class _LoadedDecoder(nn.Module):

@@ -14,6 +14,7 @@ from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import atomic_path, write_text_atomic
 from asr_core.utils.k2_files import Ragged, read_k2_file
+from asr_core.utils.lock import hold_output
 from asr_core.utils.paths import PathLike
 
 _ICEFALL = {"words", "sentences", "sentence_lengths"}
@@ -198,12 +199,13 @@ def write_archives(
     Raises:
       UserError: see :func:`build_archive`.
     """
-    archive = build_archive(text, Tokenizer.load(bpe_model))
-    archive.save(target)
-    if in_order:
-        archive.sort().save(in_order)
-    if statistics:
-        write_text_atomic(statistics, archive.statistics())
+    with hold_output(target, "preparation of language-model data", "choose another --lm-archive"):
+        archive = build_archive(text, Tokenizer.load(bpe_model))
+        archive.save(target)
+        if in_order:
+            archive.sort().save(in_order)
+        if statistics:
+            write_text_atomic(statistics, archive.statistics())
     logging.info("%s: %s", target, archive.statistics().replace("\n", "; "))
 
 

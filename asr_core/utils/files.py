@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Iterator, cast
 
 from asr_core.utils.errors import UserError
-from asr_core.utils.lock import check_folder
+from asr_core.utils.lock import check_output
 from asr_core.utils.paths import PathLike
 from asr_core.utils.processes import writer_is_dead, writer_tag
 
@@ -57,7 +57,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         else:
             _sync(tmp)
             os.chmod(tmp, 0o666 & ~_umask())
-            check_folder(path.parent)  # after the time that writing took, just before the file appears
+            check_output(path)  # after the time that writing took, just before the file appears
             os.replace(tmp, path)
     except OSError as e:
         raise UserError(_explain(path, e)) from e

@@ -1,6 +1,7 @@
-"""Locks of folders, so that two programs do not write the same files.
+"""Locks of folders and of single outputs, so that two programs do not write the same files.
 
-A lock is a file in the folder that names its holder. It is made by a hard link or exclusive
+A lock is a file that names its holder, ``.lock`` in a folder, or ``.NAME.lock`` beside the output
+NAME, which may be a folder that takes no foreign files. It is made by a hard link or exclusive
 creation, which network file systems do atomically too. Its holder touches it every 15 s. A lock is
 taken over at once if its holder ran on this machine and has ended, and otherwise after 2 minutes
 without a sign of life. A holder that was suspended, and lost its lock meanwhile, notices when it
@@ -52,20 +53,31 @@ class Holder:
 
 
 class FolderLock:
-    """The lock of a folder.
+    """The lock of a folder, or of one output in it.
 
     Args:
       folder: the folder, which is created.
       purpose: what the holder does, in words, for messages of others.
       advice: what the user can do if another process holds it, besides waiting.
       holder: the process that holds it; None: this one.
+      output: name of the output; empty: the whole folder.
+
+    Attributes:
+      what: what is locked.
+      path: the lock's file.
     """
 
     def __init__(
-        self, folder: PathLike, purpose: str, advice: str, holder: Optional[ProcessId] = None
+        self,
+        folder: PathLike,
+        purpose: str,
+        advice: str,
+        holder: Optional[ProcessId] = None,
+        output: str = "",
     ) -> None:
         self.folder = Path(folder)
-        self.path = self.folder / _NAME
+        self.what = self.folder / output
+        self.path = self.folder / (f".{output}{_NAME}" if output else _NAME)
         self.advice = advice
         self.pid = os.getpid()
         self.me = Holder(uuid.uuid4().hex, purpose, time.time(), holder or process_id())
@@ -77,7 +89,7 @@ class FolderLock:
         Raises:
           UserError: another process holds it, or the folder cannot be written to.
         """
-        mine = self.folder / f"{_NAME}.{self.me.token}"
+        mine = self.path.with_name(f"{self.path.name}.{self.me.token}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -100,7 +112,7 @@ class FolderLock:
             while not self._ended.wait(_HEARTBEAT_SECONDS):
                 self.beat()
 
-        threading.Thread(target=beat, daemon=True, name=f"lock of {self.folder}").start()
+        threading.Thread(target=beat, daemon=True, name=f"lock of {self.what}").start()
 
     def beat(self) -> None:
         """Show a sign of life, unless the lock is lost."""
@@ -150,7 +162,7 @@ class FolderLock:
         found = read_holder(self.path)
         other = f"taken over by {found}" if found else "removed"
         raise UserError(
-            f"the lock of {self.folder} was {other}, while this process was suspended or cut off: it ends "
+            f"the lock of {self.what} was {other}, while this process was suspended or cut off: it ends "
             "here and writes nothing more"
         )
 
@@ -195,20 +207,20 @@ class _Waiting:
         os.utime(self.mine)
         silent = max(waited, (self.mine.stat().st_mtime_ns - touched) / 1e9)
         if alive is False or (alive is None and silent > _SILENCE_SECONDS):
-            logging.info("%s: the lock of %s is taken over, it has ended", self.lock.folder, holder)
+            logging.info("%s: the lock of %s is taken over, it has ended", self.lock.what, holder)
             self.lock.take_from(holder, self.mine.with_suffix(".aside"))
         elif (alive and waited > _PATIENCE_SECONDS) or (alive is None and beaten):
             self._refuse(holder)
         else:
             if first:
-                logging.info("%s is in use by %s: waiting", self.lock.folder, holder or "another process")
+                logging.info("%s is in use by %s: waiting", self.lock.what, holder or "another process")
             time.sleep(_POLL_SECONDS)
 
     def _refuse(self, holder: Optional[Holder]) -> None:
         stopped = holder is not None and holder.process.is_stopped()
         what = "it is suspended: let it go on, or end it" if stopped else "wait for its end, or end it"
         raise UserError(
-            f"{self.lock.folder} is in use by {holder or 'another process'}: {what}, or {self.lock.advice}"
+            f"{self.lock.what} is in use by {holder or 'another process'}: {what}, or {self.lock.advice}"
         )
 
 
@@ -221,7 +233,7 @@ def read_holder(path: Path) -> Optional[Holder]:
         return None
 
 
-_held: Dict[str, FolderLock] = {}  # the locks of this process, by the real paths of their folders
+_held: Dict[str, FolderLock] = {}  # the locks of this process, by the real paths of what they lock
 
 
 @contextlib.contextmanager
@@ -233,13 +245,33 @@ def hold_folder(folder: PathLike, purpose: str, advice: str) -> Iterator[None]:
     Raises:
       UserError: another process holds it, or the folder cannot be written to.
     """
-    if _own_lock(folder) is not None:
+    with _hold(FolderLock(folder, purpose, advice)):
+        yield
+
+
+@contextlib.contextmanager
+def hold_output(path: PathLike, purpose: str, advice: str) -> Iterator[None]:
+    """Return a context in which this process holds the lock of one file or folder that it writes.
+
+    The lock is beside it, in the folder of ``path``, which is created; a device needs none. Other
+    arguments and errors as of :func:`hold_folder`.
+    """
+    path = Path(path) if Path(path).name not in ("", "..") else Path(path).resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
         yield
         return
-    lock = FolderLock(folder, purpose, advice)
+    with _hold(FolderLock(path.parent, purpose, advice, output=path.name)):
+        yield
+
+
+@contextlib.contextmanager
+def _hold(lock: FolderLock) -> Iterator[None]:
+    if _own_lock(lock.what) is not None:
+        yield
+        return
     lock.acquire()
     lock.beat_in_background()
-    key = os.path.realpath(folder)
+    key = os.path.realpath(lock.what)
     _held[key] = lock
     try:
         yield
@@ -288,7 +320,7 @@ def main(folder: str, pid: str) -> None:
 
 
 def check_folder(folder: PathLike) -> None:
-    """Check that this process has not lost the lock of ``folder``, if it took it.
+    """Check that this process has not lost the lock of a folder or file, if it took it.
 
     Raises:
       UserError: it has.
@@ -298,6 +330,16 @@ def check_folder(folder: PathLike) -> None:
         lock.check()
 
 
-def _own_lock(folder: PathLike) -> Optional[FolderLock]:
-    lock = _held.get(os.path.realpath(folder))
+def check_output(path: PathLike) -> None:
+    """Check that this process has not lost a lock of the file ``path`` or of its folder.
+
+    Raises:
+      UserError: it has.
+    """
+    check_folder(path)
+    check_folder(Path(path).parent)
+
+
+def _own_lock(what: PathLike) -> Optional[FolderLock]:
+    lock = _held.get(os.path.realpath(what))
     return lock if lock is not None and lock.pid == os.getpid() else None  # not in a forked process

@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fake_run
 import pytest
 import train_script
 from fake_run import records
+from process_groups import group_of, wait_until
 from tiny_program import arguments
 
 from asr_core.training.distributed.launch import free_port
@@ -33,17 +33,6 @@ def program(prepared, exp_dir, *launcher_and_more):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.pid, signal.SIGKILL)
-
-
-def group_of(process):
-    """Return the ids of the live processes in the process group of ``process``."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
-            if int(group) == process.pid and state != "Z":
-                found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.slow
@@ -95,10 +84,3 @@ def test_the_program_spawns_stops_and_continues_under_torchrun(prepared, tmp_pat
     assert printed.count(f"Continuing from {saved[0]}") == 1 and (exp_dir / "epoch-3.pt").is_file()
     got = [(r["epoch"], r["batch_idx_train"]) for r in records(exp_dir) if r["type"] == "train"]
     assert [n for _, n in got] == list(range(1, len(got) + 1)) and got[-1][0] == 3
-
-
-def wait_until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)

@@ -1,6 +1,8 @@
 """Several processes: the training of one, exact resuming, and no rank left waiting."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import fake_run
 import pytest
 import torch
 from fake_run import records
+from process_groups import group_of, wait_until
 
 from asr_core.training.checkpoint import read_whole
 
@@ -118,6 +121,27 @@ def test_a_killed_run_ends_the_others_and_continues_exactly(runs):
     assert results["whole"][0] == results["killed, the end"][0] == 0
     assert records(folders["killed"]) == records(folders["whole"])
     assert_same_weights(folders["killed"], folders["whole"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_killed_launcher_leaves_no_process(tmp_path):
+    exp_dir = tmp_path / "exp"
+    argv = [sys.executable, str(Path(fake_run.__file__).with_name("fake_ranks.py"))]
+    argv.append(json.dumps({"exp_dir": str(exp_dir), "num_epochs": 100_000}))
+    launcher = subprocess.Popen(
+        argv, env=fake_run.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )  # fmt: skip
+    try:
+        wait_until(lambda: (exp_dir / "used-1").is_file(), seconds=100)
+        assert len(group_of(launcher)) >= 3
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        wait_until(lambda: not group_of(launcher), seconds=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+    assert list(exp_dir.glob("checkpoint-*.pt")) and not list(exp_dir.glob(".*"))
+    assert "Stopped by a signal" in (exp_dir / "log-0").read_text()
 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(runs):
