@@ -1,4 +1,4 @@
-"""Augmentation of training batches: noise, joined cuts, levels, SpecAugment."""
+"""Augmentation of training batches: noise, joined cuts, SpecAugment."""
 
 import random
 from pathlib import Path
@@ -8,7 +8,6 @@ from lhotse import CutSet
 from lhotse.dataset import CutConcatenate, CutMix, SpecAugment
 
 from asr_core.data.dataset import CutTransform, InputTransform
-from asr_core.data.gain import OF_FEATURES, SAMPLES, RandomGain
 from asr_core.data.manifest import iterate_cuts
 from asr_core.data.open_cuts import manifest_places
 from asr_core.data.options import DataOptions
@@ -118,24 +117,17 @@ def lhotse_spec_augment(*, time_warp_factor: int, more_time_masks: float = 1.0) 
 
 
 def input_transforms(opts: DataOptions) -> List[InputTransform]:
-    """Return the changes of level and the SpecAugment that ``opts`` asks for, in this order.
+    """Return the SpecAugment that ``opts`` asks for.
 
     Raises:
-      UserError: the range of gains is empty, or SpecAugment is to mask audio.
+      UserError: SpecAugment is to mask audio.
     """
-    transforms: List[InputTransform] = []
-    is_audio = opts.strategy == "AudioSamples"
-    if opts.gain_low > opts.gain_high:
-        raise UserError(f"--gain-low {opts.gain_low:g} is above --gain-high {opts.gain_high:g}")
-    if opts.gain_prob > 0:
-        level = SAMPLES if is_audio else OF_FEATURES[opts.feature_type]
-        transforms.append(RandomGain(level, opts.gain_prob, opts.gain_low, opts.gain_high))
-    if opts.enable_spec_aug and is_audio:
+    if not opts.enable_spec_aug:
+        return []
+    if opts.strategy == "AudioSamples":
         raise UserError(
             "--enable-spec-aug masks features; with --input-strategy AudioSamples give --enable-spec-aug 0"
         )
-    if opts.enable_spec_aug and opts.spec_aug == "adaptive":
-        transforms.append(adaptive_spec_augment(opts))
-    elif opts.enable_spec_aug:
-        transforms.append(lhotse_spec_augment(time_warp_factor=opts.spec_aug_time_warp_factor))
-    return transforms
+    if opts.spec_aug == "adaptive":
+        return [adaptive_spec_augment(opts)]
+    return [lhotse_spec_augment(time_warp_factor=opts.spec_aug_time_warp_factor)]

@@ -1,7 +1,8 @@
 """The layout of a batch."""
 
-from typing import TYPE_CHECKING, List, TypedDict
+from typing import TYPE_CHECKING, Any, List, Mapping, TypedDict
 
+import torch
 from torch import Tensor
 
 from asr_core.data.read_errors import DroppedCut
@@ -48,3 +49,18 @@ class Batch(TypedDict):
     supervisions: Supervisions
     batch_idx: int
     dropped: List[DroppedCut]
+
+
+def with_words(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the cuts of a batch whose transcripts have words; all of them if none has."""
+    texts = batch["supervisions"]["text"]
+    rows = [i for i, text in enumerate(texts) if text.strip()]
+    if len(rows) in (0, len(texts)):
+        return batch
+    index = torch.tensor(rows)
+    supervisions = {
+        name: values[index] if isinstance(values, Tensor) else [values[i] for i in rows]
+        for name, values in batch["supervisions"].items()
+    }
+    supervisions["sequence_idx"] = torch.arange(len(rows), dtype=torch.int32)
+    return {**batch, "inputs": batch["inputs"][index], "supervisions": supervisions}

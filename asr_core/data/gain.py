@@ -1,12 +1,20 @@
-"""Random levels of training utterances, so that quiet recordings are understood as well."""
+"""Random levels of training utterances, so that quiet recordings are understood as well.
+
+The training loss applies them, because they start when a model has left the plateau on which it
+writes nothing: loaders do not know how far the training is. They come after SpecAugment: a mask of
+an utterance's mean moves with the utterance.
+"""
 
 import math
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 from torch import Tensor
 
 from asr_core.data.log_mel import FLOOR as LOG_MEL_FLOOR
+from asr_core.data.options import DataOptions
+from asr_core.utils.errors import UserError
 
 FBANK_FLOOR = math.log(torch.finfo(torch.float32).eps)  # smallest log energy of lhotse's fbank
 _TOLERANCE = 0.02  # of a stored floor: features are kept in half precision or in lilcom's steps of 1/32
@@ -15,31 +23,27 @@ _NATS_PER_DB = math.log(10.0) / 20.0  # of a magnitude
 
 @dataclass(frozen=True)
 class Level:
-    """How inputs change where the audio gets louder or quieter.
+    """How features change where the audio gets louder or quieter.
 
     Attributes:
-      nats_per_db: added to each feature for 1 dB; 0: the inputs are samples, which are multiplied.
+      nats_per_db: added to each feature for 1 dB.
       floor: smallest value of features; what lies there stays there.
     """
 
     nats_per_db: float
-    floor: float = -math.inf
+    floor: float
 
     def change(self, x: Tensor, gain: Tensor) -> Tensor:
-        """Return inputs (N, T, C) or (N, num_samples) that are ``gain`` (N,) dB louder.
+        """Return features (N, T, C) that are ``gain`` (N,) dB louder.
 
         An attenuation of features is what that of their audio gives. What an amplification would
         lift above the floor is not known: it stays there.
         """
-        gain = gain.view(-1, *[1] * (x.dim() - 1))
-        if self.nats_per_db == 0:
-            return x * 10.0 ** (gain / 20.0)
-        louder = (x + gain * self.nats_per_db).clamp_(min=self.floor)
+        louder = (x + gain.view(-1, 1, 1) * self.nats_per_db).clamp_(min=self.floor)
         return torch.where(x > self.floor + _TOLERANCE, louder, x)
 
 
-SAMPLES = Level(0.0)
-OF_FEATURES = {
+LEVELS = {  # of each feature type
     "fbank": Level(2.0 * _NATS_PER_DB, FBANK_FLOOR),  # energies
     "log-mel": Level(_NATS_PER_DB, math.log(LOG_MEL_FLOOR)),
 }
@@ -47,10 +51,10 @@ OF_FEATURES = {
 
 @dataclass(frozen=True)
 class RandomGain:
-    """Augmentation that changes the level of some utterances; draws come from torch's global state.
+    """Augmentation that changes the level of some utterances.
 
     Attributes:
-      level: how inputs change.
+      level: how features change.
       p: probability for each utterance.
       low, high: range of the gains in dB, all equally probable.
     """
@@ -60,13 +64,27 @@ class RandomGain:
     low: float
     high: float
 
-    def __call__(self, x: Tensor, supervision_segments: Tensor) -> Tensor:
-        """Return changed inputs (N, T, C) or (N, num_samples); an utterance keeps one level.
+    def __call__(self, x: Tensor, seed: int) -> Tensor:
+        """Return changed features (N, T, C); all of an utterance changes alike.
 
         Args:
-          x: the inputs; left as they are.
-          supervision_segments: not used: all of a row changes.
+          x: the features; left as they are.
+          seed: of the random draws, which touch no global state.
         """
-        chosen = torch.rand(len(x)) < self.p
-        gain = torch.empty(len(x)).uniform_(self.low, self.high)
-        return self.level.change(x, gain * chosen)
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.rand(len(x), generator=generator) < self.p
+        gain = torch.empty(len(x)).uniform_(self.low, self.high, generator=generator)
+        return self.level.change(x, (gain * chosen).to(x.device))
+
+
+def random_gain(opts: DataOptions) -> Optional[RandomGain]:
+    """Return the changes of level that ``opts`` asks for, if any.
+
+    Raises:
+      UserError: the range of gains is empty.
+    """
+    if opts.gain_low > opts.gain_high:
+        raise UserError(f"--gain-low {opts.gain_low:g} is above --gain-high {opts.gain_high:g}")
+    if opts.gain_prob == 0:
+        return None
+    return RandomGain(LEVELS[opts.feature_type], opts.gain_prob, opts.gain_low, opts.gain_high)

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.data.augment import adaptive_spec_augment
+from asr_core.data.batch import with_words
+from asr_core.data.dataset import batch_seed
+from asr_core.data.gain import random_gain
 from asr_core.data.module import AsrDataModule, Survey
 from asr_core.data.options import DataOptions
 from asr_core.data.two_views import TwoViews
@@ -55,10 +58,13 @@ class AsrRecipe(Task):
       rank, world_size: this process among those that train together.
 
     Raises:
-      UserError: heads, weights of losses or options of the optimizer that contradict each other.
+      UserError: heads, weights of losses, options of the optimizer or gains that contradict each
+        other.
 
     Attributes:
       options, loss_options, optimizer_options: the options that concern a recipe.
+      gain: the random levels of training utterances; None for none.
+      plateau_batches: batches of training before they start, and cuts without words come in.
     """
 
     def __init__(
@@ -78,6 +84,9 @@ class AsrRecipe(Task):
         if self.optimizer_options.schedule == "piecewise":
             self.lr_option = "--lr-pieces"
         check_heads(params)
+        self.gain = random_gain(from_params(DataOptions, params))
+        plateau = self.loss_options.plateau_batches
+        self.plateau_batches = 2 * self.loss_options.warm_step if plateau is None else plateau
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -244,10 +253,15 @@ class AsrRecipe(Task):
         """
         opts = self.loss_options
         device = next(model.parameters()).device
+        on_plateau = model.training and batch_idx_train <= self.plateau_batches
+        if on_plateau and reduction == "sum":
+            batch = with_words(batch)
         supervisions = batch["supervisions"]
         x = batch["inputs"].to(device, non_blocking=True)  # (N, T, C)
         x_lens = supervisions["num_frames"].to(device).long()  # (N,)
         y: List[List[int]] = self.tokenizer.encode(supervisions["text"])
+        if model.training and self.gain is not None and not on_plateau:
+            x = self.gain(x, batch_seed(self.seed, batch_idx_train, batch["batch_idx"]))
         args: Dict[str, Any] = {
             "prune_range": opts.prune_range,
             "am_scale": opts.am_scale,

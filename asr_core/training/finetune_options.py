@@ -10,8 +10,15 @@ from asr_core.utils.option_values import OnlyWith
 from asr_core.utils.options import option
 
 # The weights are good already: the rate starts low, near the end of the usual schedule, and hardly
-# falls, as the schedule's own decay is put off to the far end of any fine-tuning.
-DEFAULTS = {"base_lr": 0.0045, "lr_batches": 100000.0, "lr_epochs": 100.0, "warmup_start": 0.5}
+# falls, as the schedule's own decay is put off to the far end of any fine-tuning. There is
+# no plateau.
+DEFAULTS = {
+    "base_lr": 0.0045,
+    "lr_batches": 100000.0,
+    "lr_epochs": 100.0,
+    "warmup_start": 0.5,
+    "plateau_batches": 0,
+}
 # Options of the features that a checkpoint knows, and under which of its keys.
 FEATURE_OPTIONS = {
     "num_mel_bins": "feature_dim",

@@ -1,6 +1,7 @@
 """Options of the losses in speech recognition; light, so that ``--help`` needs no torch."""
 
 from dataclasses import dataclass
+from typing import Optional
 
 from asr_core.utils.option_values import OnlyWith
 from asr_core.utils.options import option
@@ -13,6 +14,13 @@ class LossOptions:
     warm_step: int = option(
         2000,
         "batches over which the weights of simple and pruned loss move to their final values",
+        at_least=0,
+    )
+    plateau_batches: Optional[int] = option(
+        None,
+        "batches at the start of training without changes of level (--gain-prob) and without cuts that have "
+        "no words (--empty-text keep): both keep a model longer on the plateau on which it writes nothing "
+        "(default: twice --warm-step)",
         at_least=0,
     )
     prune_range: int = option(

@@ -27,7 +27,7 @@ def test_noise_is_mixed_into_half_of_the_cuts_10_to_20_db_below(feature_cuts):
 
 
 def test_spec_augment_is_the_references(feature_cuts):
-    (augment,) = input_transforms(DataOptions(gain_prob=0.0))
+    (augment,) = input_transforms(DataOptions())
     got = {name: getattr(augment, name) for name in augment.state_dict()}
     want = dict(
         time_warp_factor=80,
@@ -39,14 +39,14 @@ def test_spec_augment_is_the_references(feature_cuts):
         p=0.9,
     )
     assert got == want
-    assert input_transforms(DataOptions(gain_prob=0.0, enable_spec_aug=False)) == []
+    assert input_transforms(DataOptions(enable_spec_aug=False)) == []
     with pytest.raises(UserError, match="AudioSamples"):
         input_transforms(DataOptions(input_strategy="AudioSamples"))
 
 
 @pytest.mark.parametrize("factor, warps", [(0, False), (80, True)])
 def test_time_warp_can_be_turned_off(factor, warps):
-    (augment,) = input_transforms(DataOptions(gain_prob=0.0, spec_aug_time_warp_factor=factor))
+    (augment,) = input_transforms(DataOptions(spec_aug_time_warp_factor=factor))
     x = torch.randn(8, 1000, 80, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     segments = torch.tensor([[i, 0, 1000] for i in range(8)], dtype=torch.int32)
@@ -94,9 +94,6 @@ CHANGES = {
     "shuffle": ({}, False),
     "drop_last": ({}, True),
     "return_cuts": ({}, False),
-    "gain_prob": ({}, 0.0),
-    "gain_low": ({}, -20.0),
-    "gain_high": ({}, 20.0),
     "enable_spec_aug": ({}, False),
     "spec_aug_time_warp_factor": ({}, 0),
     "spec_aug": ({}, "adaptive"),
@@ -120,7 +117,8 @@ CHANGES = {
     "mux_cuts": (MUX, "train:1,other.jsonl.gz:1"),
     "mux_stop_early": ({**MUX, "mux_cuts": "train:1,train:9"}, False),
 }
-# Tested with corpora and in test_module.py, test_cut_rules.py.
+# Tested with corpora and in test_module.py, test_cut_rules.py, and the gains in
+# test/training/test_plateau.py.
 OTHERS = {
     "manifest_dir",
     "shar_dir",
@@ -132,6 +130,9 @@ OTHERS = {
     "join_supervisions",
     "allow_commands",
     "max_unreadable",
+    "gain_prob",
+    "gain_low",
+    "gain_high",
 }
 
 

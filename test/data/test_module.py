@@ -11,6 +11,7 @@ from batches import data_options, ids, same
 from lhotse import CutSet
 from lhotse.dataset import K2SpeechRecognitionDataset
 
+from asr_core.data.batch import with_words
 from asr_core.data.features import LOG_EPS
 from asr_core.data.filter import DropReport, subsampled_length
 from asr_core.data.manifest import write_cuts
@@ -35,7 +36,7 @@ def noise(feature_cuts):
 
 @pytest.mark.parametrize("strategy", ["PrecomputedFeatures", "OnTheFlyFeatures"])
 def test_batches_do_not_depend_on_workers_or_resuming(feature_cuts, noise, strategy):
-    kwargs = dict(input_strategy=strategy, noise_manifest=noise, gain_prob=0.5)
+    kwargs = dict(input_strategy=strategy, noise_manifest=noise)
     whole = batches(feature_cuts, **kwargs)
     assert len(whole) > 6 and sum(len(ids(b)) for b in whole) == 40
     parallel = batches(feature_cuts, num_workers=2, **kwargs)
@@ -363,3 +364,17 @@ def test_cuts_without_words_are_joined_and_mixed_with_noise(feature_cuts, noise,
     )
     texts = [text for batch in joined for text in batch["supervisions"]["text"]]
     assert [text for text in texts if text] == [cuts[0].supervisions[0].text] and len(texts) < 4
+
+
+def test_the_cuts_with_words_of_a_batch(feature_cuts):
+    (batch, *_) = batches(feature_cuts)
+    n = len(batch["supervisions"]["text"])
+    assert n > 2 and with_words(batch) is batch
+    wordless = {**batch, "supervisions": {**batch["supervisions"], "text": [""] * n}}
+    assert with_words(wordless) is wordless
+    batch["supervisions"]["text"][1] = "  "
+    rest = with_words(batch)
+    rows = [0, *range(2, n)]
+    assert ids(rest) == [ids(batch)[i] for i in rows] and torch.equal(rest["inputs"], batch["inputs"][rows])
+    assert rest["supervisions"]["num_frames"].tolist() == batch["supervisions"]["num_frames"][rows].tolist()
+    assert rest["supervisions"]["sequence_idx"].tolist() == list(range(n - 1))

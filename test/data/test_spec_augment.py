@@ -93,7 +93,7 @@ def test_seeds_repeat_and_inputs_stay():
 
 
 def test_options():
-    (augment,) = input_transforms(DataOptions(gain_prob=0.0, spec_aug="adaptive"))
+    (augment,) = input_transforms(DataOptions(spec_aug="adaptive"))
     assert vars(augment) == dict(
         time_masks=10,
         time_mask_ratio=0.05,
@@ -103,7 +103,7 @@ def test_options():
         fill="zero",
         p=1.0,
     )
-    assert input_transforms(DataOptions(gain_prob=0.0, spec_aug="adaptive", enable_spec_aug=False)) == []
+    assert input_transforms(DataOptions(spec_aug="adaptive", enable_spec_aug=False)) == []
     for bad, message in (
         ({"spec_aug": "park"}, "unknown --spec-aug 'park'; known: lhotse, adaptive"),
         ({"spec_aug_prob": 1.5}, "--spec-aug-prob must be at least 0 and at most 1"),

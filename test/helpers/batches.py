@@ -15,7 +15,6 @@ def data_options(**kwargs) -> DataOptions:
         "num_workers": 0,
         "drop_last": False,
         "max_unreadable": 1.0,
-        "gain_prob": 0.0,
     }
     return DataOptions(**{**usual, **kwargs})
 
