@@ -24,6 +24,10 @@ MODELS = {
         "num_heads": "4",
         "cnn_module_kernel": "31,31,15,31",
         "causal": True,
+        # Twice the usual steps: what it takes to leave the plateau, and then to write a digit twice
+        # where it is said twice, is a number of steps, not of utterances.
+        "max_duration": 15.0,
+        "lr_batches": 1000.0,
     },
     "conformer": {
         "encoder": "conformer",

@@ -37,24 +37,27 @@ LANG_DIR = "data/lang_bpe_34"
 MODELS = load_file("configurations.py", beside=__file__).MODELS
 _LAST = {"epoch": 4, "avg": 1}
 _CHUNK = {"chunk_size": "16", "left_context_frames": "64"}  # 320 ms, with 1.28 s before them
+_SHORT = {  # a short training with small batches
+    "lr_epochs": 2.0,
+    "warm_step": 300,
+    "ref_duration": 4.0,
+    "average_period": 20,
+    "save_every_n": 200,
+    "keep_last_k": 3,
+    "empty_text": "keep",  # the synthesised cuts without words
+    "enable_musan": False,
+    "speed_perturb": False,
+}
 DEFAULTS = {
     "train": {
+        **_SHORT,
         "decoder_dim": 128,
         "joiner_dim": 128,
-        # a short training with small batches
         "num_epochs": 4,
         "base_lr": 0.045,
         "lr_batches": 500.0,
-        "lr_epochs": 2.0,
-        "warm_step": 300,
-        "ref_duration": 4.0,
-        "average_period": 20,
-        "save_every_n": 200,
-        "keep_last_k": 3,
-        "empty_text": "keep",  # the synthesised cuts without words
-        "enable_musan": False,
-        "speed_perturb": False,
     },
+    "finetune": {**_SHORT, "max_duration": 15.0, "num_epochs": 4, "base_lr": 0.02, "warmup_batches": 100.0},
     "decode": {**_LAST, "max_duration": 200.0},
     "streaming_decode": {**_LAST, **_CHUNK, "max_duration": 200.0, "num_decode_streams": 50},
     "export": {**_LAST, **_CHUNK},

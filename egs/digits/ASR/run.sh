@@ -18,7 +18,7 @@ help_message="Usage: ./run.sh [options]     (in egs/digits/ASR)
   --dl-dir DIR      folder of the archive of fsdd, which is downloaded if missing (default: ./download)
   --work-dir DIR    folder for data and results (default: this one)
   --quick 0|1       two thirds of the data and a lower goal, as a check of all steps (default: 0)
-  --num-epochs N    epochs of training (default: 4, with --quick 1: 5)
+  --num-epochs N    epochs of training (default: 3, with --quick 1: 4)
   --max-wer P       fail if a word error rate is above P percent (default: 5, with --quick 1: 30)
   --stage N         first stage (default: 0)
   --stop-stage N    last stage (default: 6)
@@ -32,12 +32,12 @@ parse_options "$@"
 
 prepare_args=(--corpus "$corpus" --nj "$nj" --num-train 3000)
 if [ "$quick" = 1 ]; then
-  # Not much less training: a model emits next to nothing for its first 500 batches or so.
+  # Not much less training: a model emits next to nothing for its first 500 steps or so.
   prepare_args+=(--num-train 2000 --num-valid 60 --num-test 100)
-  num_epochs=${num_epochs:-5}
+  num_epochs=${num_epochs:-4}
   max_wer=${max_wer:-30}
 fi
-num_epochs=${num_epochs:-4}
+num_epochs=${num_epochs:-3}
 max_wer=${max_wer:-5}
 [ "$corpus" = synth ] || prepare_args+=(--dl-dir "$dl_dir")
 data=$work_dir/data

@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 from espeak import Espeak
 from lhotse.cut import MonoCut
+from names import test_names, with_names
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import fftconvolve, resample_poly
 from sounds import draw_sound
@@ -58,6 +59,11 @@ class SynthOptions:
     num_test: int = option(300, "test utterances: other voices, other strings")
     num_train_noise: int = option(90, "training cuts without words besides: noise, silence, tones")
     num_noise: int = option(60, "test cuts without words, a set of their own")
+    names: bool = option(
+        False,
+        "invented names among the digits; those of the test utterances, which training never "
+        "hears, are listed in names.txt beside the manifests",
+    )
     seed: int = option(20240101, "random seed")
     nj: int = option(2, "number of processes")
 
@@ -93,9 +99,13 @@ def add_noise(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return samples + gain * noise
 
 
-def synthesize(synth: Espeak, part: str, rng: np.random.Generator) -> Tuple[np.ndarray, str, str]:
+def synthesize(
+    synth: Espeak, part: str, rng: np.random.Generator, names: bool = False
+) -> Tuple[np.ndarray, str, str]:
     """Synthesise one utterance; return samples (num_samples,), float32, text and voice."""
     text = draw_words(part, rng)
+    if names:
+        text = with_names(text, part, rng)
     variants = TEST_VARIANTS if part == "test" else TRAIN_VARIANTS
     voice = f"{ACCENTS[rng.integers(len(ACCENTS))]}+{variants[rng.integers(len(variants))]}"
     rate, pitch, pitch_range = rng.integers(110, 200), rng.integers(30, 71), rng.integers(20, 81)
@@ -125,7 +135,7 @@ def synthesize_chunk(opts: SynthOptions, job: Tuple[str, int, int]) -> List[Mono
     synth = Espeak()
     cuts = []
     for index in range(first, last):
-        cuts.append(_write(opts, part, index, *synthesize(synth, part, _rng(opts, part, index))))
+        cuts.append(_write(opts, part, index, *synthesize(synth, part, _rng(opts, part, index), opts.names)))
     synth.close()
     return cuts
 
@@ -161,6 +171,8 @@ def run(opts: SynthOptions) -> None:
             cuts[part] += chunk
             bar.update(last - first)
     cuts["train"] += cuts.pop("train-noise")
+    if opts.names:
+        Path(opts.manifest_dir, "names.txt").write_text("\n".join(test_names()) + "\n", encoding="utf-8")
     for part, made in cuts.items():
         if part in WORDLESS and not made:
             continue
