@@ -34,6 +34,9 @@ _NEARLY_ZERO_LOSS = 0.05  # per frame
 _CALM_STEPS = 10  # good steps in a row after which earlier trouble is over
 _SHOWN = 6  # checkpoints named in a message
 
+# Options that are changed against a failure; a change of others may be its reason.
+_REMEDIES = ("clip_grad_norm", "lr_pieces", "use_bf16", "warm_step", "warmup_batches", "warmup_start")
+
 
 @dataclass(frozen=True)
 class Trouble:
@@ -177,18 +180,23 @@ class Recovery:
         self.lr_option = lr_option
         self.exp_dir = Path(opts.exp_dir)
         self._started_at = 0
-        self._rate_was_raised = False
+        self._options_may_be_to_blame = False
         self._base_lrs = [group.get("base_lr") for group in self.parts.optimizer.param_groups]
 
     def start(self) -> None:
         """Set the options' learning rates times the factor that recoveries have left, and note
-        where the run continues, and whether with a higher rate than before.
+        where the run continues, and whether with options that may make it fail.
         """
         self._started_at = self.state.batch_idx_train
-        name = self.lr_option.lstrip("-").replace("-", "_")
-        was, now = self.ckpt.former.get(name), self.ckpt.params.get(name)
-        self._rate_was_raised = isinstance(was, (int, float)) and isinstance(now, (int, float)) and now > was
+        self._options_may_be_to_blame = any(map(self._is_risky, self.ckpt.former))
         self._set_rates()
+
+    def _is_risky(self, name: str) -> bool:
+        """Return whether a changed option is none that is changed against a failure."""
+        was, now = self.ckpt.former[name], self.ckpt.params[name]
+        if name == self.lr_option.lstrip("-").replace("-", "_") and isinstance(was, (int, float)):
+            return bool(now > was)
+        return bool(now) if name == "use_fp16" else name not in _REMEDIES
 
     def _set_rates(self) -> None:
         for group, base_lr in zip(self.parts.optimizer.param_groups, self._base_lrs):
@@ -265,11 +273,11 @@ class Recovery:
         """Set the checkpoints of the failure aside; return what the same command will do.
 
         Where trouble began right after the checkpoint that the run started from, the checkpoint is
-        to blame, too, unless the learning rate was raised then.
+        to blame, too, unless options were changed then that may be the reason.
         """
         state, world, text = self.state, self.ckpt.world, ""
         first = state.batch_idx_train - trouble.steps + 1
-        if first <= self._started_at + _CALM_STEPS and not self._rate_was_raised:
+        if first <= self._started_at + _CALM_STEPS and not self._options_may_be_to_blame:
             first = min(first, self._started_at)
         if world.is_main:
             failure = Failure(max(1, first), state.batch_idx_train, state.bad_spans)

@@ -30,7 +30,7 @@ class Exploding(fake_run.FakeRecipe):
 def fail(exp_dir, **options):
     """Run until it fails; return the message."""
     with pytest.raises(UserError) as raised:
-        fake_run.run(exp_dir, recipe=Exploding, keep_last_k=9, **options)
+        fake_run.run(exp_dir, recipe=Exploding, **{"keep_last_k": 9, **options})
     return str(raised.value)
 
 
@@ -73,27 +73,37 @@ def test_a_run_that_explodes_at_its_start_starts_anew(whole, tmp_path):
     assert_ends_as(whole, tmp_path)
 
 
-@pytest.mark.parametrize("raised", [False, True])
-def test_a_checkpoint_from_which_nothing_good_comes_is_to_blame_unless_the_rate_was_raised(
-    whole, tmp_path, raised
+@pytest.mark.parametrize(
+    "changed", [{"base_lr": 0.2}, {"max_duration": 99.0}, {"lm_scale": 0.0, "base_lr": 0.01}]
+)
+def test_changed_options_are_to_blame_before_the_checkpoint_from_which_the_run_started(
+    whole, tmp_path, changed
 ):
     assert fake_run.run(tmp_path, max_steps=23) == 0
+    line = fail(tmp_path, explode_at=24, **changed)
+    assert (
+        "the same command goes on from checkpoint-23.pt" in line and (tmp_path / "checkpoint-23.pt").exists()
+    )
+    assert fake_run.run(tmp_path) == 0
+    assert_ends_as(whole, tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{}, {"base_lr": 0.01, "warm_step": 20, "keep_last_k": 8}])
+def test_a_checkpoint_from_which_nothing_good_comes_is_to_blame(whole, tmp_path, changed):
+    """Also if the user has followed the advice."""
+    assert fake_run.run(tmp_path, max_steps=23) == 0
     path = tmp_path / "checkpoint-23.pt"
-    if raised:  # the weights are good, and the higher rate spoils them
-        line = fail(tmp_path, explode_at=24, base_lr=0.2)
-    else:
-        content = read_whole(path)
-        content["model"]["out.weight"].fill_(1.0e6)
-        torch.save(content, path)
-        line = fail(tmp_path)
-    assert path.exists() is raised
-    assert f"the same command goes on from checkpoint-{23 if raised else 20}.pt" in line
+    content = read_whole(path)
+    content["model"]["out.weight"].fill_(1.0e6)
+    torch.save(content, path)
+    line = fail(tmp_path, **{"keep_last_k": 9, **changed})
+    assert not path.exists() and "the same command goes on from checkpoint-20.pt" in line
     assert fake_run.run(tmp_path) == 0
     assert_ends_as(whole, tmp_path)
 
 
 def test_recovery_goes_back_to_before_the_trouble_began(tmp_path, caplog):
-    options = dict(explode_at=14, auto_recover=True, average_period=1, keep_last_k=9)
+    options = dict(explode_at=14, auto_recover=True, average_period=1, keep_last_k=9, gain_prob=0.0)
     assert fake_run.run(tmp_path, recipe=Exploding, **options) == 0
     assert "Recovery 1 of 3: back to the average over batches 10 to 12" in caplog.text
     state = read_whole(tmp_path / "epoch-3.pt")
