@@ -237,6 +237,12 @@ def test_the_shuffled_training_cuts_are_all_of_them_in_a_fixed_order(mini_libris
     assert shuffled.read_bytes() == content
     cut = next(iter(CutSet.from_jsonl_lazy(shuffled)))
     assert np.isfinite(cut.load_features()).all()
+    # They are made again where recordings have been found since that they lack.
+    lacks = fbank / ".librispeech-shuffled-lacks"
+    lacks.write_text("19-198-0000: No such file or directory\n")
+    shuffled.write_bytes(b"")
+    run_prepare(*mini_librispeech.arguments, "--stage", 3, "--stop-stage", 3)
+    assert shuffled.read_bytes() == content and not lacks.exists()
 
 
 def librispeech(params):

@@ -108,12 +108,15 @@ fi
 if in_stage 3 "features, shuffled training cuts, validation"; then
   if [ "$on_the_fly_feats" = 0 ]; then
     shuffled=$fbank/librispeech_cuts_train-all-shuf.jsonl.gz
-    missing=$(cat "$fbank"/librispeech_left_out_train*.txt 2> /dev/null || true)
     store_features librispeech "$parts" "perturb_speed=$perturb_speed" --perturb-speed "$perturb_speed" \
       --dask-scheduler "$dask_scheduler"
-    # it is made again when recordings are found that an earlier run left out
-    [ "$missing" = "$(cat "$fbank"/librispeech_left_out_train*.txt 2> /dev/null || true)" ] || [ -z "$missing" ] ||
+    # it is made again when recordings are found that it lacks, also if this script is stopped before that
+    lacks=$fbank/.librispeech-shuffled-lacks
+    missing=$(cat "$fbank"/librispeech_left_out_train*.txt 2> /dev/null || true)
+    if [ -f "$lacks" ] && [ "$missing" != "$(cat "$lacks")" ]; then
       rm -f "$shuffled"
+    fi
+    if [ -n "$missing" ]; then echo "$missing" > "$lacks"; else rm -f "$lacks"; fi
   else
     shuffled=$manifests/librispeech_cuts_train-all-shuf.jsonl.gz
   fi
