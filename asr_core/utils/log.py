@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import List, Optional
 
+from asr_core.utils.errors import UserError
+
 
 class _BarAwareHandler(logging.Handler):
     """Handler that writes to stderr without breaking a progress bar."""
@@ -42,6 +44,9 @@ def setup_logger(
       rank: rank of this process; ranks above 0 write only warnings to the console.
       world_size: number of processes.
       level: lowest level that is written.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     place = f" ({rank}/{world_size})" if world_size > 1 else ""
     formatter = logging.Formatter(
@@ -51,10 +56,15 @@ def setup_logger(
     handlers: List[logging.Handler] = [console]
     if prefix is not None:
         prefix = Path(prefix)
-        prefix.parent.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y-%m-%d-%H-%M-%S")
         name = f"{prefix}-{stamp}" + (f"-{rank}" if world_size > 1 else "")
-        handlers.append(logging.FileHandler(name, encoding="utf-8"))
+        try:
+            prefix.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(name, encoding="utf-8"))
+        except OSError as e:
+            raise UserError(
+                f"cannot write the log {name}: {e.strerror or e}; make its folder writable, or copy it"
+            ) from e
         logging.raiseExceptions = False  # a full disk must not print a traceback for each line
     root = logging.getLogger()
     for old in list(root.handlers):

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from asr_core.utils.errors import UserError
 from asr_core.utils.log import setup_logger
 
 
@@ -45,3 +46,11 @@ def test_higher_ranks_write_everything_to_their_file_and_warnings_to_the_console
 def test_a_second_call_replaces_the_first(capsys):
     logged(capsys)
     assert len(logged(capsys)) == 2
+
+
+@pytest.mark.parametrize("name", ["no-folder/greedy_search/log", "no-folder/log", f"{'x' * 300}"])
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path, name):
+    """As in the folder of a model that is shared read-only."""
+    (tmp_path / "no-folder").touch()
+    with pytest.raises(UserError, match=r"^cannot write the log .*; make its folder writable, or copy it$"):
+        setup_logger(tmp_path / name)
