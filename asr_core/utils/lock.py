@@ -253,15 +253,21 @@ def hold_folder(folder: PathLike, purpose: str, advice: str) -> Iterator[None]:
 def hold_output(path: PathLike, purpose: str, advice: str) -> Iterator[None]:
     """Return a context in which this process holds the lock of one file or folder that it writes.
 
-    The lock is beside it, in the folder of ``path``, which is created; a device needs none. Other
-    arguments and errors as of :func:`hold_folder`.
+    The lock is beside it, in the folder of ``path``, which is created, and removed again if nothing
+    is written there; a device needs none. Other arguments and errors as of :func:`hold_folder`.
     """
     path = Path(path) if Path(path).name not in ("", "..") else Path(path).resolve()
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield
         return
-    with _hold(FolderLock(path.parent, purpose, advice, output=path.name)):
-        yield
+    made = [folder for folder in path.parents if not folder.exists()]  # the innermost first
+    try:
+        with _hold(FolderLock(path.parent, purpose, advice, output=path.name)):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # the first that holds something stays, with those around it
+            for folder in made:
+                folder.rmdir()
 
 
 @contextlib.contextmanager
