@@ -16,7 +16,7 @@ from asr_core.data.cut_audio import load_samples
 from asr_core.data.cut_summary import view_of_line
 from asr_core.data.left_out import left_out_list, note_left_out, refuse_losses
 from asr_core.data.manifest import cuts_of_span
-from asr_core.data.manifest_lines import count_lines, open_lines
+from asr_core.data.manifest_lines import NOT_A_CUT, count_lines, not_a_cut, open_lines
 from asr_core.data.open_cuts import shar_record, shar_started
 from asr_core.data.parallel import process_map
 from asr_core.data.patience import files_of, patiently
@@ -79,7 +79,11 @@ def shar_fields(
     if not data:
         with open_lines(source) as lines:
             first = next(iter(lines), None)
-        data = "features" if first and view_of_line(first, allow_commands=True).has_features else "audio"
+        try:
+            has_features = first is not None and view_of_line(first, allow_commands=True).has_features
+        except NOT_A_CUT as e:
+            raise not_a_cut(source, 1, first or b"", e) from e
+        data = "features" if has_features else "audio"
     return {"features": features_format} if data == "features" else {"recording": audio_format}
 
 

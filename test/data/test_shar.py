@@ -173,3 +173,12 @@ def test_a_corpus_reads_parts_from_shar_where_they_are(shar, feature_cuts):
         Toy({**params, "shar_dir": str(shar.parent / "none")}).train_cuts()
     with pytest.raises(UserError, match="toy_cuts_valid"):
         Toy(params).valid_cuts()
+
+
+@pytest.mark.parametrize("content", [b"one two\n", b"\xfe\xff\x00\x01\n", b"[1]\n"])
+def test_a_file_that_is_no_manifest_is_named_before_anything_is_written(content, tmp_path, capsys):
+    (tmp_path / "text.jsonl").write_bytes(content)
+    with pytest.raises(SystemExit) as caught:
+        write_shar.main(["--cuts", str(tmp_path / "text.jsonl"), "--shar-dir", str(tmp_path / "s")])
+    assert caught.value.code == 1 and "text.jsonl:1: not a cut in JSON" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
