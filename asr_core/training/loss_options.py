@@ -19,8 +19,8 @@ class LossOptions:
     plateau_batches: Optional[int] = option(
         None,
         "batches at the start of training without changes of level (--gain-prob) and without cuts that have "
-        "no words (--empty-text keep): both keep a model longer on the plateau on which it writes nothing "
-        "(default: twice --warm-step)",
+        "no words (--empty-text keep): both keep a model longer on the plateau on which it writes nothing; "
+        "left out: twice --warm-step",
         at_least=0,
     )
     prune_range: int = option(
