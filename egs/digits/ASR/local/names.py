@@ -1,7 +1,8 @@
 """Invented names, which no model has heard, for measuring contextual biasing."""
 
+import functools
 import zlib
-from typing import List
+from typing import List, Tuple
 
 import numpy as np
 
@@ -31,10 +32,11 @@ def _draw(rng: np.random.Generator, for_test: bool) -> str:
             return name
 
 
-def test_names() -> List[str]:
+@functools.lru_cache(maxsize=None)
+def test_names() -> Tuple[str, ...]:
     """Return the names of the test part, which training never hears."""
     rng = np.random.default_rng(NUM_TEST)
-    return [_draw(rng, for_test=True) for _ in range(NUM_TEST)]
+    return tuple(_draw(rng, for_test=True) for _ in range(NUM_TEST))
 
 
 def with_names(text: str, part: str, rng: np.random.Generator) -> str:
@@ -46,12 +48,10 @@ def with_names(text: str, part: str, rng: np.random.Generator) -> str:
       rng: source of the random choices.
     """
     words = text.split()[:4]
-    names = test_names()
-    drawn = (
-        [names[rng.integers(len(names))]]
-        if part == "test"
-        else [_draw(rng, for_test=False) for _ in range(rng.integers(0, 3))]
-    )
+    if part == "test":
+        drawn: List[str] = [test_names()[rng.integers(NUM_TEST)]]
+    else:
+        drawn = [_draw(rng, for_test=False) for _ in range(rng.integers(0, 3))]
     for name in drawn:
         words.insert(int(rng.integers(len(words) + 1)), name)
     return " ".join(words)
