@@ -24,7 +24,7 @@ from asr_core.data.manifest import cuts_of_span, iterate_cuts, join_manifests, w
 from asr_core.data.manifest_lines import count_lines
 from asr_core.data.options import FIRST, FeatureOptions
 from asr_core.data.parallel import dask_client, process_map
-from asr_core.data.patience import files_of, patiently
+from asr_core.data.patience import patiently, sources_of
 from asr_core.data.preparation_options import FbankOptions
 from asr_core.data.read_errors import short_reason
 from asr_core.data.storage import FlatFeaturesWriter
@@ -369,7 +369,7 @@ def _features_of(job: _Job) -> Tuple[List["Cut"], Computed]:
                 known = next(earlier, None)
                 continue
             try:
-                matrix = patiently(partial(features_of, cut), partial(files_of, cut, stored=False))
+                matrix = patiently(partial(features_of, cut), partial(sources_of, cut, stored=False))
             except Exception as e:  # the readers raise many kinds; one bad file must not end the preparation
                 done.dropped.append((cut.id, short_reason(e)))
                 continue

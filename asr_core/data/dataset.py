@@ -20,7 +20,7 @@ from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.filter import text_of
 from asr_core.data.log_mel import num_frames
 from asr_core.data.options import FIRST, DataOptions, FeatureOptions
-from asr_core.data.patience import files_of, patiently
+from asr_core.data.patience import patiently, sources_of
 from asr_core.data.read_errors import DroppedCut, OtherFeatures, UnreadableCut, as_read_error, short_reason
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class SpeechDataset(torch.utils.data.Dataset):
             if len(cut.supervisions) > 1:
                 cut = cut.merge_supervisions()
             try:
-                arrays.append(patiently(partial(self._read, cut), partial(files_of, cut, self.is_stored)))
+                arrays.append(patiently(partial(self._read, cut), partial(sources_of, cut, self.is_stored)))
                 kept.append(cut)
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)

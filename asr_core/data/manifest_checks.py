@@ -20,7 +20,7 @@ from asr_core.data.filter import CutFilter, DropReport
 from asr_core.data.manifest import iterate_cuts
 from asr_core.data.open_cuts import open_manifest, open_shar
 from asr_core.data.options import DataOptions
-from asr_core.data.patience import files_of, patiently
+from asr_core.data.patience import patiently, sources_of
 from asr_core.data.read_errors import short_reason
 from asr_core.data.stream import open_stream
 from asr_core.text.tokenizer import Tokenizer
@@ -116,7 +116,7 @@ def _unreadable(ref: CutRef) -> str:
     """Return why the data of a cut cannot be read, or ""."""
     try:
         cut = patiently(partial(load_cut, ref), partial(files_of_ref, ref))
-        data = patiently(partial(_data_of, cut), partial(files_of, cut, cut.has_features))
+        data = patiently(partial(_data_of, cut), partial(sources_of, cut, cut.has_features))
     except Exception as e:  # the readers raise many kinds
         return short_reason(e)
     rows, expected = (len(data), cut.num_frames) if cut.has_features else (data.shape[1], cut.num_samples)

@@ -79,7 +79,7 @@ def patiently(read: Callable[[], T], files: Callable[[], Iterable[str]]) -> T:
     return read()
 
 
-def files_of(cut: "Cut", stored: bool) -> Iterator[str]:
+def sources_of(cut: "Cut", stored: bool) -> Iterator[str]:
     """Yield the paths of the files that a cut is read from, those of its noise included.
 
     Args:

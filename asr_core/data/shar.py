@@ -8,7 +8,7 @@ import shutil
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Dict, NamedTuple
 
 from lhotse.shar import SharWriter
 
@@ -19,7 +19,7 @@ from asr_core.data.manifest import cuts_of_span
 from asr_core.data.manifest_lines import NOT_A_CUT, count_lines, not_a_cut, open_lines
 from asr_core.data.open_cuts import shar_record, shar_started
 from asr_core.data.parallel import process_map
-from asr_core.data.patience import files_of, patiently
+from asr_core.data.patience import patiently, sources_of
 from asr_core.data.read_errors import short_reason
 from asr_core.utils.errors import UserError
 from asr_core.utils.files import digest_of, write_text_atomic
@@ -56,7 +56,7 @@ class _Job(NamedTuple):
 
     @property
     def left_out(self) -> Path:
-        """Lines about the cuts that could not be read, if there are any."""
+        """Lines about the cuts that could not be read, if any; the next call tries them again."""
         return self.work.with_name(f"{self.work.name}.left_out")
 
 
@@ -99,7 +99,7 @@ def write_shar(
     """Write the cuts of a manifest and their data as Shar, by several processes.
 
     A call after a crash resumes the work. Cuts that cannot be read are left out, and listed beside
-    the folder in <folder>_left_out.txt.
+    the folder in <folder>_left_out.txt; while that list is there, the same call tries them again.
 
     Args:
       source: cut manifest.
@@ -131,37 +131,24 @@ def write_shar(
     record = shar_record(folder)
     # The folder may have been removed by hand, which leaves the record behind.
     if record.is_file() and record.read_text() == settings and jobs[-1].target.is_file():
-        return len(jobs)
+        if not left_out_list(folder).is_file():  # nothing is missing, or the user accepts it
+            for job in jobs:
+                job.left_out.unlink(missing_ok=True)
+            return len(jobs)
+        os.replace(record, shar_started(folder))
     _start_folder(folder, settings)
-    waiting = [job for job in jobs if not job.target.is_file()]
+    waiting = [job for job in jobs if job.left_out.is_file() or not job.target.is_file()]
     for _ in process_map(_write_shard, waiting, min(nj, len(waiting))):
         pass
-    left_out = _left_out(jobs, source, total, max_unreadable)
+    lacking = [job.left_out for job in jobs if job.left_out.is_file()]
+    left_out = [line for path in lacking for line in path.read_text(encoding="utf-8").splitlines()]
+    refuse_losses(source, left_out, total, max_unreadable)
     note_left_out(folder, left_out)
     os.replace(shar_started(folder), record)
-    for job in jobs:
-        job.left_out.unlink(missing_ok=True)
-    hint = f", see {left_out_list(folder)}; to try them again, remove {folder}" if left_out else ""
-    kinds = ", ".join(fields)
+    again = f", see {left_out_list(folder)}; the same command tries them again while that list is there"
+    hint, kinds = again if left_out else "", ", ".join(fields)
     logging.info("%s: %d shards with %s, %d cuts left out%s", folder, len(jobs), kinds, len(left_out), hint)
     return len(jobs)
-
-
-def _left_out(jobs: List[_Job], source: Path, total: int, max_unreadable: float) -> List[str]:
-    """Return a line about each cut that was left out.
-
-    Raises:
-      UserError: there are too many; their shards will be written again.
-    """
-    lacking = [job for job in jobs if job.left_out.is_file()]
-    lines = [line for job in lacking for line in job.left_out.read_text(encoding="utf-8").splitlines()]
-    try:
-        refuse_losses(source, lines, total, max_unreadable)
-    except UserError:
-        for job in lacking:
-            job.target.unlink()
-        raise
-    return lines
 
 
 def _start_folder(folder: Path, settings: str) -> None:
@@ -194,9 +181,9 @@ def _unreadable(cut: "Cut", audio: bool) -> str:
     """Return why the data of a cut cannot be read, or "": a shard must not get half of a cut."""
     try:
         if audio:
-            patiently(partial(load_samples, cut), partial(files_of, cut, stored=False))
+            patiently(partial(load_samples, cut), partial(sources_of, cut, stored=False))
         elif cut.has_features:
-            patiently(cut.load_features, partial(files_of, cut, stored=True))
+            patiently(cut.load_features, partial(sources_of, cut, stored=True))
     except Exception as e:  # the readers raise many kinds; one bad file must not end the preparation
         return short_reason(e)
     return ""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asr_core.nn.masks import make_pad_mask, may_be_padded
+from asr_core.nn.masks import may_be_padded
 from asr_core.nn.scaling import (
     Balancer,
     BiasNorm,
@@ -21,7 +21,7 @@ from asr_core.nn.scaling import (
     whitening_limit,
 )
 from asr_core.ops.activation_linear import activation_linear
-from asr_core.ops.depthwise import depthwise_conv2d
+from asr_core.ops.depthwise import blank_tails, depthwise_conv2d
 
 
 class ConvNeXt(nn.Module):
@@ -71,8 +71,9 @@ class ConvNeXt(nn.Module):
 
         What follows the lengths (N,) counts as zero in the convolution.
         """
-        seen = _blank_padding(x, lens)
-        y = self._perceptron(depthwise_conv2d(seen, self.depthwise_conv.weight, self.depthwise_conv.bias))
+        lens = _if_padded(lens, x.size(2))
+        conv = self.depthwise_conv
+        y = self._perceptron(depthwise_conv2d(x, conv.weight, conv.bias, lens))
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
             rate = float(self.layerdrop_rate)
             if rate > 0.0:
@@ -111,7 +112,7 @@ class ConvNeXt(nn.Module):
         """
         pad = self.padding[0]
         num_frames = x.size(2) - pad
-        whole = torch.cat([cache, _blank_padding(x, lens)], dim=2)
+        whole = torch.cat([cache, blank_tails(x, _if_padded(lens, x.size(2)))], dim=2)
         y = F.conv2d(
             whole,
             self.depthwise_conv.weight,
@@ -123,14 +124,9 @@ class ConvNeXt(nn.Module):
         return x[:, :, :num_frames] + y, whole[:, :, num_frames : num_frames + pad]
 
 
-def _blank_padding(x: Tensor, lens: Optional[Tensor]) -> Tensor:
-    """Return x (N, C, T, F) with zeros from each length (N,) on: what a convolution sees after the
-    last frame of a sequence that is alone.
-    """
-    if lens is None or not may_be_padded(lens, x.size(2)):
-        return x
-    mask = make_pad_mask(lens.to(x.device), x.size(2))
-    return x.masked_fill(mask.unsqueeze(1).unsqueeze(3), 0.0)
+def _if_padded(lens: Optional[Tensor], num_frames: int) -> Optional[Tensor]:
+    """Return the lengths (N,) if any may be shorter than ``num_frames``; else None."""
+    return None if lens is None or not may_be_padded(lens, num_frames) else lens
 
 
 class Conv2dSubsampling(nn.Module):

@@ -115,32 +115,68 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
     return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
 
 
-class _DepthwiseConv2d(torch.autograd.Function):
-    """torch's convolution of x (N, C, T, F).
+def blank_tails(x: Tensor, lens: Optional[Tensor]) -> Tensor:
+    """Return x (N, C, T, F) with zeros from each length (N,) on; x itself without lengths."""
+    if lens is None:
+        return x
+    tail = torch.arange(x.size(2), device=x.device).unsqueeze(0) >= lens.to(x.device).unsqueeze(1)
+    return x.masked_fill(tail.unsqueeze(1).unsqueeze(3), 0.0)
 
-    Backward to the input it is one with flipped weights, to the weights our kernel.
+
+class _DepthwiseConv2d(torch.autograd.Function):
+    """torch's convolution of x (N, C, T, F), which takes what follows the lengths (N,) for zero.
+
+    Backward to the input it is one with flipped weights, to the weights our kernel. A copy of x
+    with zeros after the lengths would cost more than the frames that the zeros change.
     """
 
     @staticmethod
-    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, lens: Optional[Tensor]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _conv2d(x, weight, bias)
+        ctx.lens = lens
+        y = _conv2d(x, weight, bias)
+        if lens is not None:
+            _end_at_lens(y, x, weight, bias, lens)
+        return y
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight = ctx.saved_tensors
         rows, dy_rows = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1).contiguous()
         batch, num_frames, width, channels = rows.shape
+        lens = ctx.lens if ctx.lens is not None else torch.full((batch,), num_frames)
         kt, kf = weight.shape[2:]
         dweight, dbias = x.new_zeros(_PARTS, kt, kf, channels), x.new_zeros(_PARTS, channels)
-        args = kernels.Conv2dWeightGrad(
-            rows, dy_rows, dweight, dbias, N=batch, T=num_frames, F=width, C=channels, KT=kt, KF=kf, P=_PARTS
-        )
+        sizes = dict(N=batch, T=num_frames, F=width, C=channels, KT=kt, KF=kf, P=_PARTS)
+        args = kernels.Conv2dWeightGrad(rows, dy_rows, dweight, dbias, lens.contiguous(), **sizes)
         kernels.conv2d_weight_grad(_PARTS, 1, args)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = _conv2d(dy_rows.permute(0, 3, 1, 2), weight.flip(2, 3), None)
-        return dx, dweight.sum(0).permute(2, 0, 1).unsqueeze(1), dbias.sum(0)
+            for row, n in zip(dx, lens.tolist()):
+                row[:, n:] = 0.0
+        return dx, dweight.sum(0).permute(2, 0, 1).unsqueeze(1), dbias.sum(0), None
+
+
+def _end_at_lens(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, lens: Tensor) -> None:
+    """Write to the convolution y of x (N, C, T, F) what it is if x is zero from each length on.
+
+    That changes the frames from ``KT // 2`` before each length on; all but ``KT - 1`` of them are
+    the bias alone.
+    """
+    num_frames, kt, kf = x.size(2), weight.size(2), weight.size(3)
+    pad = kt // 2
+    for row, n in zip(y, lens.tolist()):
+        row[:, n + pad :] = bias.view(-1, 1, 1)
+    n = torch.arange(x.size(0)).unsqueeze(1)
+    t = lens.unsqueeze(1) + torch.arange(-2 * pad, 2 * pad)  # (N, 4 pad): frames that decide
+    inside = (t >= 0) & (t < lens.unsqueeze(1))
+    ends = x.permute(0, 2, 1, 3)[n, t.clamp(0, num_frames - 1)]  # (N, 4 pad, C, F)
+    ends = ends.masked_fill_(~inside.unsqueeze(2).unsqueeze(3), 0.0).transpose(1, 2)
+    ends = F.conv2d(ends, weight, bias, padding=(0, kf // 2), groups=weight.size(0))
+    t = t[:, pad : pad + ends.size(2)]
+    changed = (t >= 0) & (t < num_frames)
+    y.permute(0, 2, 1, 3)[n.expand_as(t)[changed], t[changed]] = ends.transpose(1, 2)[changed]
 
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
@@ -149,19 +185,22 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     return F.conv2d(x, weight, bias, padding=padding, groups=weight.shape[0])
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], lens: Optional[Tensor] = None
+) -> Tensor:
     """Convolve each channel along time and frequency, keeping the size; fast backward on the CPU.
 
     Args:
       x: (N, C, T, F), best in channels-last memory format.
       weight: (C, 1, KT, KF), both odd.
       bias: (C,) or None.
+      lens: (N,) int64, at most T, frames of each sequence; what follows counts as zero. None: all.
 
     Returns:
       (N, C, T, F)
     """
     if torch.jit.is_scripting() or torch.jit.is_tracing():
-        return _conv2d(x, weight, bias)
+        return _conv2d(blank_tails(x, lens), weight, bias)
     if bias is not None and usable(x, weight, bias) and torch.is_grad_enabled():
-        return _DepthwiseConv2d.apply(x, weight, bias)
-    return _conv2d(x, weight, bias)
+        return _DepthwiseConv2d.apply(x, weight, bias, lens)
+    return _conv2d(blank_tails(x, lens), weight, bias)

@@ -392,10 +392,15 @@ class Parser(argparse.ArgumentParser):
         flags = [e.split("=")[0] for e in extra if e.startswith("--")]
         if not flags:
             return f"unexpected argument {extra[0]!r}"
-        near = difflib.get_close_matches(flags[0], list(self._option_string_actions), n=1, cutoff=0.5)
-        return f"unknown option {flags[0]}" + (
-            f"; did you mean {near[0]}?" if near else "; --help lists them all"
+        word = flags[0].strip("-")
+        names = sorted(name.strip("-") for name in self._option_string_actions)
+        near = difflib.get_close_matches(word, names, n=1) or [n for n in names if word in n.split("-")]
+        hint = (
+            f"did you mean {' or '.join(f'--{name}' for name in near[:3])}?"
+            if near
+            else "--help lists them all"
         )
+        return f"unknown option {flags[0]}; {hint}"
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and one line."""

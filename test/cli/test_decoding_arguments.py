@@ -70,15 +70,15 @@ def test_options_of_published_commands_are_accepted(program, monkeypatch):
 @pytest.mark.parametrize(
     "program, option, near",
     [
-        (decode, "--spec-aug-fill", "--"),
-        (streaming_decode, "--write-nbest", "--"),
-        (decode, "--beam-sizes", "--beam-size"),
+        (decode, "--spec-aug-fill", "--help lists them all"),
+        (streaming_decode, "--ctc", "did you mean "),
+        (decode, "--beam-sizes", "did you mean --beam-size?"),
     ],
 )
 def test_other_options_are_refused_with_the_nearest(program, option, near, capsys):
     status, text = printed(program, capsys, option, "1")
     assert status == 2 and text.startswith(f"{text.split(':')[0]}: error: unknown option {option}; ")
-    assert f"did you mean {near}" in text
+    assert near in text
 
 
 @pytest.mark.parametrize("program", [export, transcribe, generate_averaged_model, jit_trace_export])

@@ -15,7 +15,7 @@ from asr_core.bin import compute_fbank, prepare_noise, prepare_tsv
 from asr_core.data import noise, patience
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.data.module import AsrDataModule
-from asr_core.data.patience import PAUSES, files_of, patiently
+from asr_core.data.patience import PAUSES, patiently, sources_of
 
 
 class Clock:
@@ -117,15 +117,15 @@ def test_waiting_in_vain_is_bounded(share, clock):
     assert read_of(share / "a.wav") and clock.slept[len(PAUSES) :] == [PAUSES[0]]
 
 
-def test_the_files_of_a_cut_are_those_that_it_is_read_from(feature_cuts):
+def test_the_sources_of_a_cut_are_those_that_it_is_read_from(feature_cuts):
     first, noise = list(read_cuts(feature_cuts))[:2]
-    assert list(files_of(first, stored=True)) == [first.features.storage_path]
-    assert list(files_of(first, stored=False)) == [first.recording.sources[0].source]
-    assert list(files_of(first.mix(noise), stored=False)) == [
+    assert list(sources_of(first, stored=True)) == [first.features.storage_path]
+    assert list(sources_of(first, stored=False)) == [first.recording.sources[0].source]
+    assert list(sources_of(first.mix(noise), stored=False)) == [
         cut.recording.sources[0].source for cut in (first, noise)
     ]
     first.features.storage_type, first.features.storage_key = "lilcom_files", "ab/abc.llc"
-    assert list(files_of(first, stored=True)) == [f"{first.features.storage_path}/ab/abc.llc"]
+    assert list(sources_of(first, stored=True)) == [f"{first.features.storage_path}/ab/abc.llc"]
 
 
 @pytest.mark.parametrize("strategy", ["PrecomputedFeatures", "OnTheFlyFeatures"])
@@ -191,5 +191,5 @@ def test_features_are_opened_again_after_a_fault(feature_cuts, monkeypatch, cloc
         return real(*args)
 
     monkeypatch.setattr("asr_core.data.storage.os.pread", faulty)
-    again = patiently(first.load_features, lambda: files_of(first, stored=True))
+    again = patiently(first.load_features, lambda: sources_of(first, stored=True))
     assert np.array_equal(again, want) and clock.slept == [PAUSES[0]]

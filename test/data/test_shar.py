@@ -147,9 +147,26 @@ def test_unreadable_cuts_are_listed_and_too_many_are_refused(audio_cuts, tmp_pat
         open_shar(folder)
     shutil.copy(audio_cuts.parent.parent / "u01.flac", tmp_path / "later1.flac")
     write_shar.main([*arguments, "--max-unreadable", "0.2"])
-    assert f"1 cuts left out, see {left_out}; to try them again, remove {folder}" in capsys.readouterr().err
+    assert f"1 cuts left out, see {left_out}; the same command tries them again" in capsys.readouterr().err
     assert left_out.read_text().startswith("u06: unreadable (AudioLoadingError: Error opening ")
     assert [c.id for c in open_shar(folder)] == ["u00", "u01", "u02", "u03", "u04", "u05", "u07"]
+    complete = (folder / "cuts.000000.jsonl.gz").stat().st_mtime_ns
+    shutil.copy(audio_cuts.parent.parent / "u06.flac", tmp_path / "later6.flac")
+    write_shar.main(arguments)
+    assert [c.id for c in open_shar(folder)] == [f"u0{i}" for i in range(8)]
+    assert (folder / "cuts.000000.jsonl.gz").stat().st_mtime_ns == complete  # it lacked nothing
+    assert not left_out.exists() and not list(tmp_path.glob(".s-*"))
+
+
+def test_a_list_that_is_removed_accepts_what_was_left_out(audio_cuts, tmp_path):
+    cuts = list(CutSet.from_file(audio_cuts))[:4]
+    cuts[2].recording.sources[0].source = str(tmp_path / "later.flac")
+    write_cuts(cuts, tmp_path / "c.jsonl.gz")
+    arguments = ["--cuts", str(tmp_path / "c.jsonl.gz"), "--shar-dir", str(tmp_path / "s")]
+    write_shar.main([*arguments, "--max-unreadable", "0.5"])
+    (tmp_path / "s_left_out.txt").unlink()
+    write_shar.main(arguments)
+    assert [c.id for c in open_shar(tmp_path / "s")] == ["u00", "u01", "u03"]
     assert not list(tmp_path.glob(".s-*"))
 
 

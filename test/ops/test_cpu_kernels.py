@@ -85,6 +85,25 @@ def test_depthwise_conv2d_and_gradients():
         torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=5e-5)
 
 
+@pytest.mark.parametrize("frames, lens", [(11, [11, 9, 5]), (5, [5, 2, 1]), (8, [4, 0, 8])])
+def test_depthwise_conv2d_takes_what_follows_the_lengths_for_zero(frames, lens):
+    torch.manual_seed(0)
+    x = torch.randn(3, 12, frames, 6).contiguous(memory_format=torch.channels_last)
+    w, b, grad = torch.randn(12, 1, 7, 5), torch.randn(12), torch.randn(3, 12, frames, 6)
+    fast = [t.clone().requires_grad_() for t in (x, w, b)]
+    slow = [t.double().requires_grad_() for t in (x, w, b)]
+    y = depthwise.depthwise_conv2d(*fast, torch.tensor(lens))
+    within = (torch.arange(frames) < torch.tensor(lens).unsqueeze(1))[:, None, :, None]
+    expected = F.conv2d(slow[0] * within, *slow[1:], padding=(3, 2), groups=12)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(depthwise.depthwise_conv2d(*fast, torch.tensor(lens)), y)
+    for got, want in zip(
+        torch.autograd.grad(y, fast, grad), torch.autograd.grad(expected, slow, grad.double())
+    ):
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=5e-5)
+
+
 def test_kernels_can_be_turned_off(monkeypatch):
     monkeypatch.setenv("ASR_CORE_CPU_KERNELS", "0")
     dispatch.available.cache_clear()

@@ -14,7 +14,7 @@ from typing import NamedTuple, Tuple
 import numpy as np
 from numba import njit
 
-from asr_core.ops.cpu.arrays import Address, f32_array
+from asr_core.ops.cpu.arrays import Address, f32_array, i64_array
 from asr_core.ops.cpu.parallel import Pointer, fields, kernel, next_piece
 
 f32 = np.float32
@@ -117,14 +117,15 @@ def conv1d_weight_grad(data: Pointer) -> None:
 
 
 class Conv2dWeightGrad(NamedTuple):
-    """x (N, T, F, C), dy (N, T, F, C); dw (P, KT, KF, C) and db (P, C), sums over P parts of the
-    frames, zeroed.
+    """x and dy (N, T, F, C), of which x counts as zero after lens (N,) int64 frames; dw (P, KT, KF,
+    C) and db (P, C), sums over P parts of the frames, zeroed.
     """
 
     x: Address
     dy: Address
     dw: Address
     db: Address
+    lens: Address
     N: int
     T: int
     F: int
@@ -142,7 +143,7 @@ def conv2d_weight_grad(data: Pointer) -> None:
     """
     a = fields(Conv2dWeightGrad, data)
     T, F, C, KT, KF, P = a.T, a.F, a.C, a.KT, a.KF, a.P
-    row, frames = F * C, a.N * T
+    row, frames, lens = F * C, a.N * T, i64_array(a.lens, a.N)
     begin, end = next_piece(data)
     while begin < end:
         for p in range(begin, end):
@@ -153,7 +154,7 @@ def conv2d_weight_grad(data: Pointer) -> None:
                 for f in range(F):
                     g = dy[f * C : (f + 1) * C]
                     _add(db, g)
-                    for i in range(max(0, KT // 2 - t), min(KT, KT // 2 + T - t)):
+                    for i in range(max(0, KT // 2 - t), min(KT, KT // 2 + lens[n] - t)):
                         for j in range(max(0, KF // 2 - f), min(KF, KF // 2 + F - f)):
                             at = (t + i - KT // 2) * row + (f + j - KF // 2) * C
                             _multiply_add(dw[(i * KF + j) * C : (i * KF + j + 1) * C], g, x[at : at + C])

@@ -45,6 +45,7 @@ exp=$work_dir/exp-$corpus
 chunk=(--chunk-size 16 --left-context-frames 64)
 cuts=(--corpus "$corpus" --manifest-dir "$data/fbank")
 model=(--exp-dir "$exp" --epoch "$num_epochs" --avg 1)
+[ "$num_epochs" -gt 1 ] || model+=(--use-averaged-model 0) # which takes the epoch before, too
 
 if in_stage 0 "prepare"; then
   ./prepare.sh --data-dir "$data" "${prepare_args[@]}"
