@@ -14,6 +14,9 @@ plot = ["matplotlib>=3.7"]
 dask = ["dask[distributed]>=2023.1"]  # features computed on a cluster
 lilcom = ["lilcom>=1.7"]  # features that icefall stored
 graph = ["kaldifst>=1.7"]  # composing LG
+triton = [
+    "triton>=3.0; platform_system == 'Linux'"
+]  # the tests interpret its kernels
 
 setup(
     name="asr_core",
@@ -25,7 +28,7 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["asr_core", "asr_core.*"]),
     install_requires=[
-        "torch>=2.1",
+        "torch>=2.4",
         "numpy>=1.23",
         "numba>=0.59",
         "lhotse>=1.30",
@@ -38,7 +41,7 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
-        "test": test + demo + plot + dask + lilcom + graph,
+        "test": test + demo + plot + dask + lilcom + graph + triton,
         "demo": demo,
         "plot": plot,
         "dask": dask,

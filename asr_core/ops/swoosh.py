@@ -19,7 +19,10 @@ from torch import Tensor
 
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, dense, like, usable
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_traced, operator
 
+gpu_kernels = gpu.deferred("activations")
 if HAS_NUMBA:
     from asr_core.ops.cpu import activations as kernels
 
@@ -37,6 +40,8 @@ def swoosh_forward(x: Tensor, offset: float, constant: float) -> Tensor:
 
     The result is laid out like it.
     """
+    if gpu.usable(x):
+        return gpu_kernels.swoosh_forward(x, offset, constant)
     if usable(x):
         y = torch.empty_like(x)
         args = kernels.SwooshForward(x, 0, y, M=1, offset=offset, constant=constant)
@@ -55,6 +60,8 @@ def swoosh_backward(x: Tensor, dy: Tensor, offset: float) -> Tensor:
       offset: offset of the activation.
     """
     dy = like(dy, x)
+    if gpu.usable(x, dy):
+        return gpu_kernels.swoosh_backward(x, dy, offset)
     if usable(x, dy):
         dx = torch.empty_like(x)
         kernels.swoosh_backward(x.numel(), kernels.GRAIN, kernels.SwooshBackward(x, dy, dx, offset=offset))
@@ -78,15 +85,43 @@ class _Swoosh(torch.autograd.Function):
         return swoosh_backward(x, dy, ctx.offset), None, None
 
 
+def _like_x(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _keep(ctx: Context, inputs: Tuple[Tensor, float, float], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0])
+    ctx.offset = inputs[1]
+
+
+def _gradient(ctx: Context, dy: Tensor) -> Tuple[Tensor, None, None]:
+    return _swoosh_backward_operator(ctx.saved_tensors[0], dy, ctx.offset), None, None
+
+
+@operator("swoosh_backward", _like_x)
+def _swoosh_backward_operator(x: Tensor, dy: Tensor, offset: float) -> Tensor:
+    return swoosh_backward(dense(x), dy, offset)
+
+
+@operator("swoosh", _like_x, _gradient, _keep)
+def _swoosh_operator(x: Tensor, offset: float, constant: float) -> Tensor:
+    return swoosh_forward(dense(x), offset, constant)
+
+
+def _swoosh(x: Tensor, activation: str) -> Tensor:
+    offset, constant = SWOOSH[activation]
+    return _swoosh_operator(x, offset, constant) if is_traced() else _Swoosh.apply(x, offset, constant)
+
+
 def swoosh_l(x: Tensor) -> Tensor:
     """Apply ``log(1 + exp(x - 4)) - 0.08 x - 0.035`` to each element; any shape."""
     if torch.jit.is_scripting() or torch.jit.is_tracing():
         return swoosh_plain(x, 4.0, 0.035)
-    return _Swoosh.apply(x, 4.0, 0.035)
+    return _swoosh(x, "SwooshL")
 
 
 def swoosh_r(x: Tensor) -> Tensor:
     """Apply ``log(1 + exp(x - 1)) - 0.08 x - 0.313261687`` to each element; any shape."""
     if torch.jit.is_scripting() or torch.jit.is_tracing():
         return swoosh_plain(x, 1.0, 0.313261687)
-    return _Swoosh.apply(x, 1.0, 0.313261687)
+    return _swoosh(x, "SwooshR")

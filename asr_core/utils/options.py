@@ -392,15 +392,10 @@ class Parser(argparse.ArgumentParser):
         flags = [e.split("=")[0] for e in extra if e.startswith("--")]
         if not flags:
             return f"unexpected argument {extra[0]!r}"
-        word = flags[0].strip("-")
-        names = sorted(name.strip("-") for name in self._option_string_actions)
+        word, names = flags[0].strip("-"), sorted(n.strip("-") for n in self._option_string_actions)
         near = difflib.get_close_matches(word, names, n=1) or [n for n in names if word in n.split("-")]
-        hint = (
-            f"did you mean {' or '.join(f'--{name}' for name in near[:3])}?"
-            if near
-            else "--help lists them all"
-        )
-        return f"unknown option {flags[0]}; {hint}"
+        guess = " or ".join(f"--{name}" for name in near[:3])
+        return f"unknown option --{word}; " + (f"did you mean {guess}?" if near else "--help lists them all")
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and one line."""

@@ -1,0 +1,48 @@
+"""Operators that tracers keep whole.
+
+Kernels take addresses, which the tensors without data that `torch.compile`, `torch.export` and the
+ONNX exporter trace models with do not have. An operator is one node to them, with a rule for the
+shapes of its results and one for its gradient. Programs that run call the functions themselves:
+the way through an operator takes some microseconds more.
+"""
+
+from typing import Any, Callable, Optional, TypeVar
+
+import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def operator(
+    name: str,
+    fake: Callable[..., Any],
+    gradient: Optional[Callable[..., Any]] = None,
+    keep: Optional[Callable[..., None]] = None,
+) -> Callable[[F], F]:
+    """Register a function of tensors and numbers as the operator ``asr_core::name``.
+
+    The function's annotations are the operator's schema; its results share no memory with its
+    arguments.
+
+    Args:
+      name: the operator's name.
+      fake: takes the same arguments; returns empty tensors like the results.
+      gradient: takes the context and the gradients of the results; returns those of the arguments,
+        by operators. None: the operator has no gradient.
+      keep: takes the context, the tuple of arguments and the results; keeps in the context what
+        ``gradient`` needs.
+    """
+
+    def register(function: F) -> F:
+        made: Any = torch.library.custom_op(f"asr_core::{name}", function, mutates_args=())
+        made.register_fake(fake)
+        if gradient is not None:
+            made.register_autograd(gradient, setup_context=keep)
+        return made
+
+    return register
+
+
+def is_traced() -> bool:
+    """Return whether a compiler or exporter traces the program, rather than running it."""
+    return torch.compiler.is_compiling()

@@ -1,0 +1,22 @@
+"""Triton's interpreter, which runs kernels on CPU tensors."""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
+
+import pytest  # noqa: E402
+
+from asr_core.ops.gpu import dispatch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    """Send CPU tensors to the kernels."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("ASR_CORE_TRITON", "interpret")
+    for question in (dispatch.available, dispatch.interpreted):
+        question.cache_clear()
+    yield
+    monkeypatch.undo()
+    for question in (dispatch.available, dispatch.interpreted):
+        question.cache_clear()
