@@ -14,9 +14,7 @@ plot = ["matplotlib>=3.7"]
 dask = ["dask[distributed]>=2023.1"]  # features computed on a cluster
 lilcom = ["lilcom>=1.7"]  # features that icefall stored
 graph = ["kaldifst>=1.7"]  # composing LG
-triton = [
-    "triton>=3.0; platform_system == 'Linux'"
-]  # the tests interpret its kernels
+triton = ["triton>=3.0; platform_system == 'Linux'"]  # the tests interpret its kernels
 
 setup(
     name="asr_core",
