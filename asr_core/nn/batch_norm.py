@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from asr_core.nn.recompute import once
 from asr_core.ops.context import Context
 
 # Groups of processes that share statistics (None: all processes); the last one holds, see
@@ -83,11 +84,15 @@ class MaskedBatchNorm1d(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             y, mean, var = _BatchNorm.apply(wide, self.weight, self.bias, pad_mask, self.eps, _GROUPS[-1:])
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
-            self.num_batches_tracked.add_(1)
+        once(lambda: self._track(mean, var))
         return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics towards those of a batch, (C,) each."""
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+        self.num_batches_tracked.add_(1)
 
     def extra_repr(self) -> str:
         """Return the sizes for ``print(model)``."""
@@ -110,7 +115,8 @@ class _BatchNorm(torch.autograd.Function):
         eps: float,
         groups: List[Optional[ProcessGroup]],
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        num, mean, var = _statistics(x, pad_mask, groups)
+        # in a layer that is computed again, without asking the other processes again
+        num, mean, var = once(lambda: _statistics(x, pad_mask, groups))
         inv_std = torch.rsqrt(var + eps)
         scale = weight * inv_std
         y = _zero_padding(torch.addcmul(bias - mean * scale, x, scale), pad_mask)

@@ -6,6 +6,8 @@ from typing import Final, Tuple
 import torch
 from torch import Tensor, nn
 
+from asr_core.nn.recompute import products_not_kept
+
 # torch's warnings about kernels that are slower than others, if there are no others
 warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
@@ -59,7 +61,8 @@ class LstmLayer(nn.Module):
         """
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return self._run(x, h, c)
-        with torch.autocast(x.device.type, enabled=False):
+        # torch's kernel for the CPU computes in the memory of products
+        with torch.autocast(x.device.type, enabled=False), products_not_kept():
             return self._run(x.to(self.bias.dtype), h.to(self.bias.dtype), c.to(self.bias.dtype))
 
     def _run(self, x: Tensor, h: Tensor, c: Tensor) -> Tuple[Tensor, Tensor, Tensor]:

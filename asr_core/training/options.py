@@ -39,6 +39,12 @@ class ProcessOptions:
     num_threads: int = num_threads_option()
     use_fp16: bool = option(False, "float16 mixed precision with loss scaling (CUDA)")
     use_bf16: bool = option(False, "bfloat16 mixed precision")
+    activation_checkpointing: str = option(
+        "none",
+        "what layers keep for the backward pass; layer: their inputs alone, so that larger batches fit, "
+        "in about a third more time; selective: the results of linear maps too",
+        choices=("none", "layer", "selective"),
+    )
 
 
 @dataclass

@@ -16,6 +16,7 @@ from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
 from asr_core.training.health.oom_scan import scan_for_oom
 from asr_core.training.health.recovery import Recovery
+from asr_core.training.layers import change_layers
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.ema import ModelEma
 from asr_core.training.optim.stepper import Stepper
@@ -231,6 +232,7 @@ def _build_parts(
     task: Task, opts: LoopOptions, device: torch.device, dtype: Optional[torch.dtype]
 ) -> TrainedParts:
     model = task.build_model().to(device)
+    change_layers(model, opts)
     optimizer = task.build_optimizer(model)
     return TrainedParts(
         model=model,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from asr_core.nn.balancer import Balancer
 from asr_core.nn.masks import repeat_last_frame
+from asr_core.nn.recompute import once
 from asr_core.nn.scaling import ScaledLinear, limit_param_value
 from asr_core.ops.basic_norm import basic_norm, basic_norm_plain
 from asr_core.ops.limits import penalize_large
@@ -51,9 +52,13 @@ class ActivationBalancer(Balancer):
         """Decide as :meth:`Balancer.drawn` does whether to act on x, and count the batch."""
         if not self.training or not x.requires_grad:
             return False
-        self.prob = max(self.min_prob, 0.5 ** (1.0 + self._seen / 4000.0))
-        self._seen += 1
+        self.prob = max(self.min_prob, 0.5 ** (1.0 + once(self._count) / 4000.0))
         return super().drawn(x)
+
+    def _count(self) -> int:
+        """Count a batch; return the number of those before it."""
+        self._seen += 1
+        return self._seen - 1
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         self.count.fill_(self._seen)
