@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all torture lint format clean
+.PHONY: demo test test-all torture gpu-check lint format clean
 
 demo: $(VENV)/.installed
 	cd egs/digits/ASR && PYTHON=python PATH="$(abspath $(BIN)):$$PATH" ./run.sh $(DEMO_ARGS)
@@ -17,6 +17,10 @@ test-all: $(VENV)/.installed-test
 # Attacks on programs: kills, full disks, damaged files, wrong options. Half an hour on two cores.
 torture: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -v test/torture
+
+# Results and speed on this machine's GPU, by its own torch: docs/gpu.md.
+gpu-check:
+	$(PYTHON) test/gpu/check.py $(GPU_CHECK_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check asr_core egs test setup.py

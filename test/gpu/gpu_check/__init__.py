@@ -1,0 +1,1 @@
+"""The parts of test/gpu/check.py."""

@@ -1,0 +1,164 @@
+"""Cases: activations, norms and what acts on gradients alone."""
+
+from typing import Any, List, Sequence
+
+import torch
+
+from asr_core.ops import balancer, norm, swoosh, whiten
+from asr_core.ops.activation_linear import activation_linear
+from gpu_check.cases import Case, Draw, Sizes, Work
+
+# Feed-forward modules of the first stack on 20 utterances of 15 s.
+_FEEDFORWARD = {"rows": 15000, "channels": 512}
+_NORM = {"rows": 7500, "channels": 256}
+_TINY = {"rows": 7, "channels": 37}
+_ODD = {"rows": 3001, "channels": 193}
+
+
+def _one_input(draw: Draw, sizes: Sizes) -> Sequence[Any]:
+    return [draw.normal(sizes["rows"], sizes["channels"], scale=8.0)]
+
+
+def _elements(sizes: Sizes) -> int:
+    return sizes["rows"] * sizes["channels"]
+
+
+def _swoosh(name: str) -> Case:
+    offset, constant = swoosh.SWOOSH[name]
+    return Case(
+        name,
+        _one_input,
+        {"SwooshL": swoosh.swoosh_l, "SwooshR": swoosh.swoosh_r}[name],
+        lambda x: swoosh.swoosh_plain(x, offset, constant),
+        tiny=_TINY,
+        odd=_ODD,
+        bench=_FEEDFORWARD,
+        forward=lambda s: Work(_elements(s), _elements(s), 8 * _elements(s)),
+        backward=lambda s: Work(2 * _elements(s), _elements(s), 8 * _elements(s)),
+    )
+
+
+def _linear_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
+    rows, channels = sizes["rows"], sizes["channels"]
+    out = sizes["out"]
+    return [
+        draw.normal(rows, channels, scale=4.0),
+        draw.normal(out, channels, scale=channels**-0.5),
+        draw.normal(out),
+    ]
+
+
+def _linear_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        weight = s["channels"] * s["out"]
+        wide, narrow = _elements(s), s["rows"] * s["out"]
+        read = wide + weight + (narrow if passes == 2 else 0)
+        written = narrow if passes == 1 else wide + weight
+        return Work(read, written, 2 * passes * s["rows"] * weight, matrix=True)
+
+    return work
+
+
+def _norm_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
+    channels = sizes["channels"]
+    return [draw.normal(sizes["rows"], channels), draw.float32(channels, scale=0.3), draw.float32()]
+
+
+def _balanced(x: torch.Tensor) -> torch.Tensor:
+    return balancer.balance_gradient(x, (-0.1, 0.1, 0.5, 1.0), 0.04, -1)
+
+
+def _balanced_plain(x: torch.Tensor) -> torch.Tensor:
+    return _BalancerByFormula.apply(x)
+
+
+class _BalancerByFormula(torch.autograd.Function):
+    """The balancer, from the coefficients that the CPU's plain form takes too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        mean, mean_sq = x.mean(dim=0), x.square().mean(dim=0)
+        a, b = balancer.balancer_coefficients(mean, mean_sq, (-0.1, 0.1, 0.5, 1.0), 0.04)
+        return grad + grad.abs() * (a + b * x)
+
+
+def _gradient_only_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
+    return [draw.normal(sizes["rows"], sizes["channels"], scale=2.0, mean=0.7)]
+
+
+def _whitened(x: torch.Tensor) -> torch.Tensor:
+    return whiten.whiten_gradient(x, 1, 1.0, 0.1, lambda exceeded: None)
+
+
+def _covariance(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        square = s["rows"] * s["channels"] ** 2
+        return Work(2 * _elements(s), _elements(s), 2 * 2 * square, matrix=True) if passes else Work(0, 0, 0)
+
+    return work
+
+
+def cases() -> List[Case]:
+    """Return the cases of this family."""
+    nothing = lambda s: Work(0, 0, 0)  # noqa: E731
+    return [
+        _swoosh("SwooshL"),
+        _swoosh("SwooshR"),
+        Case(
+            "SwooshL + linear",
+            _linear_inputs,
+            lambda x, w, b: activation_linear(x, w, b, "SwooshL"),
+            lambda x, w, b: torch.nn.functional.linear(swoosh.swoosh_plain(x, 4.0, 0.035), w, b),
+            tiny={**_TINY, "out": 19},
+            odd={**_ODD, "out": 97},
+            bench={**_FEEDFORWARD, "out": 192},
+            forward=_linear_work(1),
+            backward=_linear_work(2),
+            slack=2.0,
+        ),
+        Case(
+            "BiasNorm",
+            _norm_inputs,
+            norm.bias_norm,
+            norm.bias_norm_plain,
+            tiny=_TINY,
+            odd=_ODD,
+            bench=_NORM,
+            forward=lambda s: Work(_elements(s), _elements(s), 5 * _elements(s)),
+            backward=lambda s: Work(2 * _elements(s), _elements(s), 10 * _elements(s)),
+            slack=2.0,
+            must=False,
+        ),
+        Case(
+            "balancer (gradient)",
+            _gradient_only_inputs,
+            _balanced,
+            _balanced_plain,
+            tiny=_TINY,
+            odd=_ODD,
+            bench=_FEEDFORWARD,
+            forward=nothing,
+            backward=lambda s: Work(3 * _elements(s), _elements(s), 8 * _elements(s)),
+            must=False,
+        ),
+        Case(
+            "whitening (gradient)",
+            _gradient_only_inputs,
+            _whitened,
+            _whitened,
+            tiny=_TINY,
+            odd=_ODD,
+            bench=_NORM,
+            forward=nothing,
+            backward=_covariance(1),
+            slack=3.0,
+            must=False,
+            note="plain: itself in float64",
+        ),
+    ]

@@ -1,0 +1,84 @@
+"""Cases: depthwise convolutions over time, and the ConvNeXt block of the front end."""
+
+from typing import Any, List, Sequence
+
+from torch import Tensor
+
+from asr_core.ops import depthwise
+from gpu_check.cases import Case, Draw, Sizes, Work
+
+_FIRST = {"frames": 750, "batch": 20, "channels": 192, "taps": 31}
+_TINY = {"frames": 9, "batch": 2, "channels": 5, "taps": 5}
+_ODD = {"frames": 203, "batch": 3, "channels": 97, "taps": 31}
+_FRONT = {"batch": 20, "channels": 128, "frames": 750, "width": 19, "taps": 7}
+
+
+def _inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
+    return [
+        draw.normal(s["frames"], s["batch"], s["channels"]),
+        draw.normal(s["channels"], 1, s["taps"], scale=s["taps"] ** -0.5),
+        draw.normal(s["channels"]),
+    ]
+
+
+def _elements(s: Sizes) -> int:
+    return s["frames"] * s["batch"] * s["channels"] * s.get("width", 1)
+
+
+def _forward(s: Sizes) -> Work:
+    return Work(_elements(s), _elements(s), 2 * _elements(s) * s["taps"])
+
+
+def _backward(s: Sizes) -> Work:
+    return Work(2 * _elements(s), _elements(s), 4 * _elements(s) * s["taps"])
+
+
+def _conv1d(name: str, pad: int, chunk: int) -> Case:
+    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        taps = weight.shape[2]
+        return depthwise.depthwise_conv1d(x, weight, bias, taps // 2 if pad < 0 else taps - 1, chunk)
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        taps = weight.shape[2]
+        return depthwise.depthwise_conv1d_plain(x, weight, bias, taps // 2 if pad < 0 else taps - 1, chunk)
+
+    return Case(name, _inputs, ours, plain, _TINY, _ODD, _FIRST, _forward, _backward, slack=5.0, must=False)
+
+
+def _inputs2d(draw: Draw, s: Sizes) -> Sequence[Any]:
+    channels, taps = s["channels"], s["taps"]
+    return [
+        draw.normal(s["batch"], channels, s["frames"], s["width"]),
+        draw.normal(channels, 1, taps, taps, scale=1 / taps),
+        draw.normal(channels),
+    ]
+
+
+def _forward2d(s: Sizes) -> Work:
+    return Work(_elements(s), _elements(s), 2 * _elements(s) * s["taps"] ** 2)
+
+
+def _backward2d(s: Sizes) -> Work:
+    return Work(2 * _elements(s), _elements(s), 4 * _elements(s) * s["taps"] ** 2)
+
+
+def cases() -> List[Case]:
+    """Return the cases of this family."""
+    return [
+        _conv1d("depthwise conv1d", -1, 0),
+        _conv1d("depthwise conv1d, causal", 0, 0),
+        _conv1d("depthwise conv1d, chunks of 16", -1, 16),
+        Case(
+            "depthwise conv2d 7 x 7",
+            _inputs2d,
+            depthwise.depthwise_conv2d,
+            lambda x, w, b: depthwise._conv2d(x, w, b),
+            tiny={"batch": 1, "channels": 3, "frames": 6, "width": 5, "taps": 3},
+            odd={"batch": 2, "channels": 33, "frames": 51, "width": 19, "taps": 7},
+            bench=_FRONT,
+            forward=_forward2d,
+            backward=_backward2d,
+            slack=5.0,
+            must=False,
+        ),
+    ]

@@ -1,0 +1,142 @@
+"""Cases: the RNN-T losses, step by step and together."""
+
+from typing import Any, List, Sequence
+
+import torch
+from torch import Tensor
+
+from asr_core.ops import rnnt_loss as rnnt
+from gpu_check.cases import Case, Draw, Sizes, Work
+
+_BENCH = {"batch": 30, "frames": 400, "symbols": 80, "vocabulary": 500, "window": 5}
+_TINY = {"batch": 2, "frames": 7, "symbols": 3, "vocabulary": 6, "window": 2}
+_ODD = {"batch": 3, "frames": 61, "symbols": 13, "vocabulary": 77, "window": 5}
+
+
+def _boundary(s: Sizes, device: str) -> Tensor:
+    n = s["batch"]
+    rows = [[0, 0, s["symbols"] - i % 3 % s["symbols"], s["frames"] - 5 * i // n] for i in range(n)]
+    return torch.tensor(rows, device=device)
+
+
+def _factors(draw: Draw, s: Sizes) -> Sequence[Any]:
+    n, v = s["batch"], s["vocabulary"]
+    lm, am = draw.normal(n, s["symbols"] + 1, v), draw.normal(n, s["frames"], v)
+    return [lm, am, draw.integers(1, v, n, s["symbols"]), _boundary(s, draw.device)]
+
+
+def _smoothed(backend: str) -> Any:
+    def loss(lm: Tensor, am: Tensor, symbols: Tensor, boundary: Tensor) -> Sequence[Tensor]:
+        found, counts = rnnt.rnnt_loss_smoothed(
+            lm, am, symbols, 0, 0.25, 0.1, boundary, reduction="none", return_grad=True, backend=backend
+        )
+        return [found, *counts]
+
+    return loss
+
+
+def _smoothed_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        n, t, u, v = s["batch"], s["frames"], s["symbols"] + 1, s["vocabulary"]
+        factors, cells = n * (t + u) * v, n * t * u
+        products = 2.0 * cells * v
+        if passes == 1:  # occupation counts are results, too
+            return Work(factors, 0, products, matrix=True, other_bytes=4.0 * 2 * cells)
+        return Work(factors, factors, 2 * products, matrix=True, other_bytes=4.0 * 2 * cells)
+
+    return work
+
+
+def _window(draw: Draw, s: Sizes) -> Sequence[Any]:
+    n, t, r = s["batch"], s["frames"], min(s["window"], s["symbols"] + 1)
+    logits = draw.normal(n, t, r, s["vocabulary"])
+    boundary = _boundary(s, draw.device)
+    # windows that move along the diagonal, as fast as each utterance needs
+    last = (boundary[:, 2] + 1 - r).clamp(min=0).view(-1, 1)
+    at = torch.arange(t, device=draw.device).view(1, -1)
+    first = torch.minimum(at * (last + 1) // boundary[:, 3].view(-1, 1), last)
+    ranges = first.unsqueeze(2) + torch.arange(r, device=draw.device)
+    return [logits, draw.integers(1, s["vocabulary"], n, s["symbols"]), ranges, boundary]
+
+
+def _pruned(backend: str) -> Any:
+    def loss(logits: Tensor, symbols: Tensor, ranges: Tensor, boundary: Tensor) -> Tensor:
+        return rnnt.rnnt_loss_pruned(logits, symbols, ranges, 0, boundary, reduction="none", backend=backend)
+
+    return loss
+
+
+def _pruned_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        logits = s["batch"] * s["frames"] * s["window"] * s["vocabulary"]
+        return Work(logits, 0 if passes == 1 else logits, 5.0 * logits)
+
+    return work
+
+
+def _joiner_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
+    n, j, v = s["batch"], s["width"], s["vocabulary"]
+    am, lm = draw.normal(n, s["frames"], j), draw.normal(n, s["symbols"] + 1, j)
+    weight, bias = draw.normal(v, j, scale=j**-0.5), draw.normal(v)
+    return [am, lm, weight, bias, draw.integers(1, v, n, s["symbols"]), _boundary(s, draw.device)]
+
+
+def _full(backend: str) -> Any:
+    def loss(am: Tensor, lm: Tensor, w: Tensor, b: Tensor, symbols: Tensor, boundary: Tensor) -> Tensor:
+        return rnnt.rnnt_loss_projected(am, lm, w, b, symbols, 0, boundary, reduction="none", backend=backend)
+
+    return loss
+
+
+def _full_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        n, t, u, j = s["batch"], s["frames"], s["symbols"] + 1, s["width"]
+        inputs = n * (t + u) * j + s["vocabulary"] * j
+        product = 2.0 * n * t * u * j * s["vocabulary"]
+        # backward: the logits again, their gradient times the weight, and the weight's own
+        return Work(inputs, 0 if passes == 1 else inputs, product * (1 if passes == 1 else 3), matrix=True)
+
+    return work
+
+
+def cases() -> List[Case]:
+    """Return the cases of this family."""
+    common = {"tiny": _TINY, "odd": _ODD, "bench": _BENCH, "bench_dtype": "float32"}
+    wide = {
+        name: {**common[name], "width": width} for name, width in (("tiny", 8), ("odd", 45), ("bench", 512))
+    }
+    return [
+        Case(
+            "smoothed simple loss and counts",
+            _factors,
+            _smoothed("auto"),
+            _smoothed("torch"),
+            forward=_smoothed_work(1),
+            backward=_smoothed_work(2),
+            slack=10.0,
+            must=False,
+            **common,
+        ),
+        Case(
+            "pruned loss",
+            _window,
+            _pruned("auto"),
+            _pruned("torch"),
+            forward=_pruned_work(1),
+            backward=_pruned_work(2),
+            slack=10.0,
+            must=False,
+            **common,
+        ),
+        Case(
+            "full loss from projections",
+            _joiner_inputs,
+            _full("auto"),
+            _full("torch"),
+            forward=_full_work(1),
+            backward=_full_work(2),
+            slack=10.0,
+            must=False,
+            **{**common, **wide},
+        ),
+    ]

@@ -1,0 +1,158 @@
+"""Part: whole models and searches give on the GPU what their plain forms give on the CPU."""
+
+import contextlib
+import copy
+import functools
+import sys
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from gpu_check.launches import counted, kernels_off
+from gpu_check.setup import ROOT, Setup, Skipped
+
+sys.path.insert(0, str(ROOT / "test/helpers"))
+import tiny_encoders  # noqa: E402
+from tiny import tiny_model  # noqa: E402
+
+from asr_core.decoding.encoding import collate, encode_features  # noqa: E402
+from asr_core.decoding.method import BEST, Job, Method  # noqa: E402
+from asr_core.decoding.options import SearchOptions  # noqa: E402
+from asr_core.decoding.registry import METHODS  # noqa: E402
+from asr_core.models import ModelOptions, build_model  # noqa: E402
+from asr_core.utils.options import from_params  # noqa: E402
+
+_TOLERANCE = 1e-3  # of a whole model in float32, relative to the largest value
+_TIE = 1e-3  # two answers whose scores are closer may come in either order
+
+
+def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
+    """Return one item per encoder, per larger model and per decoding method."""
+    found: Dict[str, Callable[[], Dict[str, Any]]] = {
+        f"encoder and losses: {name}": functools.partial(encoder, setup, name) for name in tiny_encoders.TINY
+    }
+    for size in () if setup.small else ("tiny", "medium", "streaming"):
+        found[f"encoder and losses: zipformer {size}"] = functools.partial(preset, setup, size)
+    for dtype in () if setup.small else ("bfloat16", "float16"):
+        found[f"greedy search with a {dtype} encoder"] = functools.partial(half_search, setup, dtype)
+    for method in METHODS.values():
+        if not (method.needs or method.attention_decoder or method.references):
+            found[f"search: {method.name}"] = functools.partial(search, setup, method)
+    return found
+
+
+def encoder(setup: Setup, name: str) -> Dict[str, Any]:
+    """Compare a tiny model of an encoder."""
+    x, lens = collate([u[:40] if setup.small else u for u in tiny_encoders.utterances()])
+    return _compare(setup, tiny_encoders.model_of(name), x, lens, [[3, 4, 5], [6], [7, 7]])
+
+
+def preset(setup: Setup, size: str) -> Dict[str, Any]:
+    """Compare a Zipformer of one of the usual sizes."""
+    torch.manual_seed(0)
+    model = build_model(from_params(ModelOptions, {"model_size": size}), 500)
+    lens = [400, 397, 250]
+    x, x_lens = collate([torch.randn(n, 80) * 3 - 6 for n in lens])
+    return _compare(setup, model, x, x_lens, [[i + 1 for i in range(n // 20)] for n in lens])
+
+
+def _compare(setup: Setup, model: nn.Module, x: Tensor, lens: Tensor, y: List[List[int]]) -> Dict[str, Any]:
+    """Compare encoder output, losses and gradients in evaluation mode, where nothing is random."""
+    torch.backends.cudnn.allow_tf32 = False
+    reference, model = copy.deepcopy(model).eval(), model.to(setup.device).eval()
+    with counted() as launches:
+        got = _results(model, x.to(setup.device), lens.to(setup.device), y)
+    with kernels_off():
+        want = _results(reference, x, lens, y)
+    errors = {name: _error(got[name], want[name]) for name in want}
+    worst = max(errors, key=lambda name: errors[name])
+    row = {"error": errors[worst], "of": worst, "launches": sum(launches.values())}
+    row["encoder's error"] = errors["encoder_out"]
+    if not errors[worst] < _TOLERANCE:
+        bad = sorted((n for n in errors if not errors[n] < _TOLERANCE), key=lambda n: -errors[n])[:5]
+        return {"ok": False, **row, "note": f"differs: { ({n: f'{errors[n]:.1e}' for n in bad}) }"}
+    return row
+
+
+def _results(model: nn.Module, x: Tensor, lens: Tensor, y: List[List[int]]) -> Dict[str, Tensor]:
+    with torch.no_grad():
+        out, out_lens = model.forward_encoder(x, lens)
+    losses = {k: v for k, v in model(x, lens, y)._asdict().items() if v is not None}
+    sum(losses.values()).backward()
+    found = {"encoder_out": out[0, : out_lens[0]], **{k: v.detach() for k, v in losses.items()}}
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    largest = max(float(g.abs().max()) for g in grads.values())
+    # a gradient far below the others is what is left of sums that cancel
+    return {
+        **found,
+        **{n: torch.cat([g.flatten(), g.new_tensor([0.01 * largest])]) for n, g in grads.items()},
+    }
+
+
+def _error(got: Tensor, want: Tensor) -> float:
+    got, want = got.detach().cpu().double(), want.detach().cpu().double()
+    difference = (got - want).abs().max()
+    return (
+        float(difference / want.abs().max().clamp(min=1e-12)) if torch.isfinite(difference) else float("inf")
+    )
+
+
+@contextlib.contextmanager
+def _encoded(setup: Setup) -> Iterator[Tuple[nn.Module, Tensor, Tensor]]:
+    """Return a lively model on the CPU, and encoder output that it computed there."""
+    model = tiny_model(causal=False, use_ctc=True)
+    generator = torch.Generator().manual_seed(5)
+    count, longest = (4, 120) if setup.small else (24, 500)
+    lens = torch.randint(40, longest, (count,), generator=generator).tolist()
+    x, x_lens = collate([torch.randn(n, 80, generator=generator) * 3 - 8 for n in lens])
+    with torch.no_grad(), kernels_off():
+        out, out_lens = encode_features(model, x, x_lens)
+    yield model, out, out_lens
+
+
+def search(setup: Setup, method: Method) -> Dict[str, Any]:
+    """Search the same encoder output on both; the answers are the same."""
+    opts = SearchOptions(decoding_method=method.name)
+    with _encoded(setup) as (model, out, lens):
+        with kernels_off():
+            want = method.search(Job(model=model, encoder_out=out, lens=lens, opts=opts))
+        on_gpu = copy.deepcopy(model).to(setup.device)
+        got = method.search(
+            Job(model=on_gpu, encoder_out=out.to(setup.device), lens=lens.to(setup.device), opts=opts)
+        )
+    pairs = [(a[0], b[0]) for name in want for a, b in zip(got[name], want[name])]
+    assert pairs and (BEST not in want or len(got[BEST]) == len(lens))
+    unequal = [(a, b) for a, b in pairs if a.tokens != b.tokens]
+    wrong = [(a, b) for a, b in unequal if not abs(a.log_prob - b.log_prob) < _TIE]
+    row = {
+        "utterances": len(pairs),
+        "tokens": sum(len(b.tokens) for _, b in pairs),
+        "ties": len(unequal) - len(wrong),
+        "scores apart": max(abs(a.log_prob - b.log_prob) for a, b in pairs),
+        "times apart": sum(a.timestamps != b.timestamps for a, b in pairs if a.tokens == b.tokens),
+    }
+    if "paths" in str(method.uses):
+        row["note"] = "draws random paths"
+        return row
+    if wrong or not row["tokens"]:
+        return {"ok": False, **row, "note": f"{len(wrong)} answers differ: {wrong[:1]}"}
+    return row
+
+
+def half_search(setup: Setup, dtype: str) -> Dict[str, Any]:
+    """Return how far greedy search agrees between a float32 and a half-precision encoder."""
+    model = tiny_model(causal=False).to(setup.device)
+    x, lens = collate([torch.randn(300, 80) * 3 - 8 for _ in range(16)])
+    x, lens = x.to(setup.device), lens.to(setup.device)
+    greedy: Optional[Method] = METHODS.get("greedy_search")
+    if greedy is None:
+        raise Skipped("no greedy search")
+    answers = []
+    for half in (False, True):
+        with torch.no_grad(), torch.autocast(setup.device, getattr(torch, dtype), enabled=half):
+            out, out_lens = encode_features(model, x, lens)
+        job = Job(model=model, encoder_out=out.float(), lens=out_lens, opts=SearchOptions())
+        answers.append([found[0].tokens for found in greedy.search(job)[BEST]])
+    equal = sum(a == b for a, b in zip(*answers))
+    return {"utterances": len(answers[0]), "equal": equal, "note": "random weights: near ties are many"}

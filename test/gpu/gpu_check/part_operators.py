@@ -1,0 +1,73 @@
+"""Part: torch.compile sees our operators as nodes, and what it makes of a model computes the same."""
+
+import copy
+from typing import Any, Callable, Dict
+
+import torch
+
+from asr_core.ops import swoosh
+from gpu_check import train_runs
+from gpu_check.model_step import batch, build
+from gpu_check.setup import Setup, Skipped
+from gpu_check.timing import stage_times
+
+
+def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
+    """Return what is compiled."""
+    return {
+        "an operator among others": lambda: operator(setup),
+        "train.py --compile 1": lambda: compiled_training(setup),
+        "encoder": lambda: encoder(setup),
+    }
+
+
+def operator(setup: Setup) -> Dict[str, Any]:
+    """Compile a function that contains one, and compare it with the function itself."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return swoosh.swoosh_r(x * 2 + 1) * 3
+
+    backend = "aot_eager" if setup.small else "inductor"
+    x = torch.randn(63, 129, device=setup.device, requires_grad=True)
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    want, got = function(x), compiled(x)
+    (a,), (b,) = (torch.autograd.grad(y.sum(), x) for y in (want, got))
+    error = max(float((got - want).abs().max()), float((a - b).abs().max()))
+    if error > 1e-5:
+        raise AssertionError(f"differs by {error:.1e}")
+    return {"error": error}
+
+
+def encoder(setup: Setup) -> Dict[str, Any]:
+    """Compile the encoder of the small model as a whole, for information: a figure, no promise."""
+    if setup.small:
+        raise Skipped("takes minutes on the CPU")
+    model, given = build(setup, "small").eval(), batch(setup, 60.0)
+    compiled = torch.compile(copy.deepcopy(model.encoder), dynamic=True)
+
+    def run(which: Any) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            x, lens = model.encoder_embed(given.x, given.x_lens)
+            return which(x, lens)[0]
+
+    try:
+        error = float((run(compiled) - run(model.encoder)).abs().max())
+    except Exception as e:
+        raise Skipped(f"{type(e).__name__}: {' '.join(str(e).split())[:200]}") from e
+    eager, fast = (stage_times([lambda f=f: run(f)], "cuda")[0] for f in (model.encoder, compiled))
+    return {"error": error, "eager ms": eager, "compiled ms": fast}
+
+
+def compiled_training(setup: Setup) -> Dict[str, Any]:
+    """Train a few steps with ``--compile 1``."""
+    if setup.small:
+        raise Skipped("takes minutes on the CPU")
+    exp_dir, steps = setup.work / "exp-compiled", 12
+    options = ["--compile", "1", "--use-bf16", "1", "--save-every-n", str(steps)]
+    try:
+        train_runs.run(train_runs.command(setup, exp_dir, steps, *options), train_runs.environment(setup))
+    except RuntimeError as e:
+        if "unrecognized" in str(e) or "unknown option" in str(e):
+            raise Skipped("there is no --compile yet") from e
+        raise
+    return train_runs.falling(train_runs.losses(exp_dir), steps, 1.05)

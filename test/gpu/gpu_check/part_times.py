@@ -1,0 +1,83 @@
+"""Part: how long kernels take, beside their plain torch forms and what the card could do at best."""
+
+import functools
+from typing import Any, Callable, Dict, List, Sequence
+
+import torch
+
+from gpu_check import cases as c
+from gpu_check.launches import counted, kernels_off
+from gpu_check.roofline import H100, cases_of, floor_ms, peak_of
+from gpu_check.setup import Setup
+from gpu_check.timing import stage_times, synchronize
+
+
+def items(setup: Setup, family: str) -> Dict[str, Callable[[], Dict[str, Any]]]:
+    """Return one item per case."""
+    return {case.name: functools.partial(measure, setup, case) for case in cases_of(family)}
+
+
+def measure(setup: Setup, case: c.Case) -> Dict[str, Any]:
+    """Time a case in both directions, the kernels and the plain form in turns."""
+    sizes = case.tiny if setup.small else case.bench
+    peak = H100 if setup.small else peak_of(torch.cuda.get_device_name())
+    args = case.make(c.Draw(getattr(torch, case.bench_dtype), setup.device), sizes)
+    with counted() as launches:
+        _stages(case.ours, args)[0]()
+        forward_launches = sum(launches.values())
+    ours = stage_times(_stages(case.ours, args), setup.device)
+    with kernels_off():
+        plain = stage_times(_stages(case.ours, args), setup.device)
+    memory = {"MB": _peak_memory(case.ours, args, setup), "sizes": _text(sizes), "type": case.bench_dtype}
+    row: Dict[str, Any] = {"launches": forward_launches}
+    for i, (direction, of) in enumerate((("forward", case.forward), ("backward", case.backward))):
+        if i >= len(ours) or of is None:
+            continue
+        work = of(sizes)
+        best = floor_ms(work, case.bench_dtype, peak)
+        row[f"{direction} ms"] = ours[i]
+        row[f"plain {direction} ms"] = plain[i]
+        if best > 0:
+            row[f"best {direction} ms"] = best
+            row[f"{direction} / best"] = ours[i] / best
+            row[f"{direction} GB/s"] = work.bytes(args_itemsize(case)) / ours[i] / 1e6
+    total, other = sum(ours), sum(plain)
+    return {**row, "faster than plain by": other / total, **memory}
+
+
+def args_itemsize(case: c.Case) -> int:
+    """Return the bytes of an element of a case."""
+    return torch.empty((), dtype=getattr(torch, case.bench_dtype)).element_size()
+
+
+def _stages(function: Callable[..., c.Outputs], args: Sequence[Any]) -> List[Callable[[], Any]]:
+    """Return the forward pass, and the backward pass where there is one, as stages."""
+    inputs = c.differentiable(args)
+    kept: Dict[str, Any] = {}
+    probe = c.with_gradient(function(*args))
+    directions = [torch.randn_like(y) for y in probe]
+
+    def forward() -> None:
+        kept["ends"] = c.with_gradient(function(*args))
+
+    def backward() -> None:
+        kept["grads"] = torch.autograd.grad(kept.pop("ends"), inputs, directions, allow_unused=True)
+
+    return [forward, backward] if inputs and probe else [lambda: function(*args)]
+
+
+def _peak_memory(function: Callable[..., c.Outputs], args: Sequence[Any], setup: Setup) -> float:
+    """Return the MB that one pass in both directions adds at its peak."""
+    if setup.small:
+        return 0.0
+    synchronize(setup.device)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    for stage in _stages(function, args):
+        stage()
+    synchronize(setup.device)
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def _text(sizes: c.Sizes) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())

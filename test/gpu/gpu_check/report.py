@@ -1,0 +1,86 @@
+"""The results as JSON, Markdown and one log file."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Dict, List
+
+from gpu_check.setup import Setup
+
+_LOG_BYTES = 1 << 20  # kept of each part's output
+
+
+def write(results: Dict[str, Any], setup: Setup) -> None:
+    """Write check.json, check.md and log.txt; nobody reads half a file."""
+    _replace(setup.out / "check.json", json.dumps(results, indent=1, default=str) + "\n")
+    _replace(setup.out / "check.md", markdown(results))
+    logs = []
+    for name in results["parts"]:
+        path = setup.work / f"{name}.log"
+        if path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")[-_LOG_BYTES:]
+            logs.append(f"######## {name}\n{text}\n")
+    _replace(setup.out / "log.txt", "".join(logs))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def line(name: str, part: Dict[str, Any]) -> str:
+    """Return one line about a part, and one about each red item."""
+    oks = [row["ok"] for row in part["rows"]]
+    counts = f"{oks.count(True)} green, {oks.count(False)} red, {oks.count(None)} left out"
+    red = [
+        f"    RED {row['item']}: {row.get('note', '')[:300]}" for row in part["rows"] if row["ok"] is False
+    ]
+    return "\n".join([f"{name:22} {part['seconds']:6.1f} s  {counts}", *red])
+
+
+def summary(results: Dict[str, Any]) -> str:
+    """Return the lines of all parts."""
+    return "\n".join(line(name, part) for name, part in results["parts"].items())
+
+
+def markdown(results: Dict[str, Any]) -> str:
+    """Return all tables."""
+    lines = ["# GPU check", ""]
+    if results["small"]:
+        lines += ["A rehearsal on the CPU, kernels interpreted: its times say nothing.", ""]
+    if results["note"]:
+        lines += [f"**{results['note']}**", ""]
+    lines += ["| part | | green | red | left out | s |", "|---|---|---|---|---|---|"]
+    for name, part in results["parts"].items():
+        oks = [row["ok"] for row in part["rows"]]
+        counts = " | ".join(str(oks.count(value)) for value in (True, False, None))
+        lines.append(f"| {name} | {part['about']} | {counts} | {part['seconds']} |")
+    lines += ["", f"{results['seconds']} s in all.", ""]
+    for name, part in results["parts"].items():
+        lines += [f"## {name}", "", *_table(part["rows"]), ""]
+    return "\n".join(lines)
+
+
+def _table(rows: List[Dict[str, Any]]) -> List[str]:
+    columns = ["item", "ok"]
+    for row in rows:
+        columns += [key for key in row if key not in columns and key not in ("seconds", "note")]
+    columns += ["seconds", "note"]
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return head + [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in rows]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if isinstance(value, float):
+        if not math.isfinite(value) or value == 0:
+            return str(value)
+        return f"{value:.2e}" if abs(value) < 1e-3 or abs(value) >= 1e6 else f"{value:.4g}"
+    if isinstance(value, (list, dict)):
+        value = json.dumps(value, default=str)
+    return str(value).replace("|", "\\|").replace("\n", " ")

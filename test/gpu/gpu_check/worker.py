@@ -1,0 +1,70 @@
+"""The process of a part: it runs the items one by one and records each as it ends."""
+
+import gc
+import importlib
+import json
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Dict, List
+
+from gpu_check.parts import Part
+from gpu_check.setup import Setup, Skipped
+
+POISONED = 70  # exit status after an error that leaves this process without a GPU
+
+
+def work(part: Part, setup: Setup, records: Path, skip: List[str]) -> int:
+    """Run the items of a part that are not in ``skip``; return the exit status."""
+    from asr_core.utils.runtime import die_with_parent
+
+    die_with_parent(signal.SIGKILL)
+    module = importlib.import_module(f"gpu_check.{part.module}")
+    items = module.items(setup, part.argument) if part.argument else module.items(setup)
+    _record(records, {"plan": list(items)})
+    for name, run in items.items():
+        if name in skip:
+            continue
+        print(f"== {part.name}: {name}", flush=True)
+        _record(records, {"item": name, "state": "begun"})
+        began = time.perf_counter()
+        row: Dict[str, Any]
+        try:
+            row = {"ok": True, **run()}
+        except Skipped as why:
+            row = {"ok": None, "note": str(why)}
+        except Exception as e:  # whatever it is, the other items go on
+            traceback.print_exc()
+            row = {"ok": False, "note": f"{type(e).__name__}: {_first_lines(str(e))}"}
+        row["seconds"] = round(time.perf_counter() - began, 2)
+        _record(records, {"item": name, "state": "done", "row": row})
+        if _is_poisoned():
+            print("the GPU reports an error that this process cannot recover from", flush=True)
+            return POISONED
+    return 0
+
+
+def _first_lines(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def _record(records: Path, content: Dict[str, Any]) -> None:
+    with open(records, "a", encoding="utf-8") as f:
+        f.write(json.dumps(content, default=str) + "\n")
+
+
+def _is_poisoned() -> bool:
+    """Return whether the GPU is lost to this process, as after an illegal address."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except RuntimeError as e:
+        print(e, flush=True)
+        return True
+    return False

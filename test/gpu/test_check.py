@@ -1,0 +1,171 @@
+"""The check of GPUs: it finds what is wrong, survives what breaks, and can be rehearsed without one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from gpu_check import cases, part_kernels, parts, roofline, supervisor  # noqa: E402
+from gpu_check.setup import Setup, child_environment  # noqa: E402
+
+BREAKING = """
+import os, sys, time, types
+sys.path[:0] = {paths!r}
+from gpu_check import parts, worker
+from gpu_check.setup import Setup, Skipped
+from pathlib import Path
+
+def raises():
+    raise ValueError("as\\nmeant")
+
+def skips():
+    raise Skipped("nothing here")
+
+module = types.ModuleType("gpu_check.part_fake")
+module.items = lambda setup: {{
+    "first": lambda: {{"value": 1.5}},
+    "dies": lambda: os._exit(9),
+    "raises": raises,
+    "hangs": lambda: time.sleep(100),
+    "skips": skips,
+    "fails": lambda: {{"ok": False, "note": "measured"}},
+    "last": lambda: {{}},
+}}
+sys.modules["gpu_check.part_fake"] = module
+args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+part = parts.Part("fake", "part_fake", "", 0, 30)
+setup = Setup(True, Path(args["--out"]), Path(args["--work-dir"]))
+import json
+sys.exit(worker.work(part, setup, Path(args["--records"]), json.loads(args["--skip"])))
+"""
+
+
+def test_what_breaks_costs_only_itself(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(BREAKING.format(paths=[str(HERE), str(HERE.parents[1])]))
+    setup = Setup(True, tmp_path, tmp_path)
+    run = supervisor.Run(
+        setup, supervisor.Limits(60, 0, 2), [sys.executable, str(script)], dict(os.environ), ""
+    )
+    status = run.all([parts.Part("fake", "part_fake", "all that can happen", 0, 30, item_limit=0.5)])
+    rows = {
+        row["item"]: row for row in json.loads((tmp_path / "check.json").read_text())["parts"]["fake"]["rows"]
+    }
+    assert status == 1
+    assert {name: row["ok"] for name, row in rows.items()} == {
+        "first": True,
+        "dies": False,
+        "raises": False,
+        "hangs": False,
+        "skips": None,
+        "fails": False,
+        "last": True,
+    }
+    assert rows["first"]["value"] == 1.5
+    assert "status 9" in rows["dies"]["note"] and "in time" in rows["hangs"]["note"]
+    assert rows["raises"]["note"] == "ValueError: as meant"
+    assert "| last | yes |" in (tmp_path / "check.md").read_text()
+
+
+def test_a_part_that_cannot_start_is_red(tmp_path):
+    setup = Setup(True, tmp_path, tmp_path)
+    command = [sys.executable, "-c", "import no_such_module"]
+    run = supervisor.Run(setup, supervisor.Limits(60, 0, 1), command, dict(os.environ), "")
+    assert run.all([parts.Part("fake", "part_fake", "", 0, 30)]) == 1
+    (row,) = run.results["parts"]["fake"]["rows"]
+    assert row["ok"] is False and "no_such_module" in row["note"]
+
+
+def case_of(ours, **changes):
+    usual = dict(
+        name="double",
+        make=lambda draw, s: [draw.normal(s["n"])],
+        ours=ours,
+        plain=lambda x: 2 * x,
+        tiny={"n": 5},
+        odd={"n": 5},
+        bench={"n": 5},
+        forward=lambda s: cases.Work(s["n"], s["n"], s["n"]),
+        must=False,
+    )
+    return cases.Case(**{**usual, **changes})
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, dy):
+        return 2.1 * dy
+
+
+def _half_written(x):
+    y = torch.empty_like(x)
+    y[:3] = 2 * x[:3]
+    return y
+
+
+@pytest.mark.parametrize(
+    "ours, changes, finding",
+    [
+        (lambda x: 2 * x, {}, ""),
+        (lambda x: 2.01 * x, {}, "differs"),
+        (_WrongGradient.apply, {}, "gradient 0"),
+        (_half_written, {}, "inf"),
+        (lambda x: 2 * x, {"must": True}, "no Triton kernel ran"),
+    ],
+)
+def test_a_wrong_kernel_is_found(ours, changes, finding, tmp_path):
+    row = part_kernels.check(Setup(True, tmp_path, tmp_path), case_of(ours, **changes), "float32")
+    assert (row.get("ok", True), finding in row["note"]) == (not finding, True)
+
+
+def test_the_least_time_follows_from_bytes_or_operations():
+    h100 = roofline.peak_of("NVIDIA H100 80GB HBM3")
+    copy = cases.Work(read=3.35e9, written=3.35e9, flops=1)
+    assert roofline.floor_ms(copy, "bfloat16", h100) == pytest.approx(4.0)
+    product = cases.Work(read=1, written=1, flops=989e9, matrix=True)
+    assert roofline.floor_ms(product, "bfloat16", h100) == pytest.approx(1.0)
+    assert roofline.floor_ms(product, "float32", h100) == pytest.approx(989 / 67)
+    assert roofline.peak_of("NVIDIA H200").bandwidth == 4800
+    assert "| SwooshL |" in roofline.table()
+
+
+def rehearse(tmp_path, *options):
+    setup = Setup(True, tmp_path, tmp_path)
+    command = [
+        sys.executable,
+        str(HERE / "check.py"),
+        "--small",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+        *options,
+    ]
+    env = child_environment(setup, HERE, tmp_path / "none")
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done, json.loads((tmp_path / "out/check.json").read_text())["parts"]
+
+
+def test_rehearsal_of_the_kernels(tmp_path):
+    done, found = rehearse(tmp_path, "--parts", "card,kernels-activations")
+    assert done.returncode == 0, done.stdout
+    assert set(found) == {"card", "kernels-activations"}
+    swoosh = next(row for row in found["kernels-activations"]["rows"] if row["item"] == "SwooshL, float32")
+    assert swoosh["ok"] and swoosh["launches"] >= 2 and swoosh["error"] < 1e-6
+
+
+@pytest.mark.slow
+def test_rehearsal_of_everything(tmp_path):
+    done, found = rehearse(tmp_path, "--seconds", "3000", "--jobs", "2")
+    assert done.returncode == 0, done.stdout
+    assert set(found) == {part.name for part in parts.PARTS}
