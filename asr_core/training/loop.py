@@ -8,10 +8,10 @@ in this order in this file. What it does, at what price, and with which exceptio
   checkpoint, which is written whole or not at all. Records of steps that a killed run had not saved
   are dropped. With another number of processes than before, each batch is still used once, but
   steps consist of other batches, and dropout draws new random numbers.
-- *Several processes.* Each has its own batches, and gradients are summed after the backward
+- *Several processes.* Each has its own batches, and gradients are summed during the backward
   pass, so that N processes make the step of one with N batches (see
-  :mod:`~asr_core.training.distributed.world`). Decisions that all must share (to skip, to stop, to
-  go back) rest on values exchanged at each step.
+  :mod:`~asr_core.training.distributed.gradients`). Decisions that all must share (to skip, to stop,
+  to go back) rest on values exchanged at each step.
 - *Accumulation.* ``--accum-grad`` batches per process make one step, in the memory of a single one.
   Counters count steps, except the place in the epoch. The last step may have fewer batches.
 - *Mixed precision.* float16 scales the loss; a step whose gradients overflow while the scale is
@@ -34,18 +34,18 @@ import contextlib
 import logging
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional
 
 import torch
 
 from asr_core.training.checkpoint import copy_checkpoint, remove_old
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.distributed.world import SingleProcess
+from asr_core.training.forward_backward import ForwardBackward, Step
 from asr_core.training.health.bad_batches import BadBatches, names_of
 from asr_core.training.health.recovery import DivergenceMonitor, Trouble
-from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks, sums_of
+from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks
 from asr_core.training.reporting.progress import Progress
 from asr_core.training.reporting.records import RunLogger, StepRecord
 from asr_core.training.setup import TrainingRun, build_run, hold_exp_dir
@@ -82,19 +82,6 @@ def train(task: Task, world: Optional[SingleProcess] = None) -> int:
         return Trainer(run, epoch_size).train()
 
 
-@dataclass(frozen=True)
-class Step:
-    """This rank's contribution to one step of the optimizer.
-
-    Attributes:
-      batches: its ``--accum-grad`` batches; None where it has none and other ranks do.
-      batches_done: batches of the epoch used after the step, by all ranks together.
-    """
-
-    batches: List[Optional[Batch]]
-    batches_done: int
-
-
 class Trainer:
     """The loop over the steps of a run.
 
@@ -108,6 +95,7 @@ class Trainer:
         self.task, self.data, self.opts, self.state = run.task, run.data, run.opts, run.state
         self.world, self.is_main = run.world, run.world.is_main
         self.parts, self.model = run.parts, run.parts.model
+        self.forward_backward = ForwardBackward(run)
         self.stop = StopRequest(quiet=not self.is_main)
         self.progress = Progress(
             epoch_size, run.opts.num_epochs, run.opts.max_steps, bar=self.is_main, unit=run.task.unit
@@ -195,9 +183,11 @@ class Trainer:
         parts.scheduler.step_batch(state.batch_idx_train, epoch_share=share)
         with self.bad_batches.reporting_errors(step.batches, self.task.smaller_batches()):
             with self.run.noise.on(state.batch_idx_train, count):
-                info, bad = self._forward_backward(step)
-            if not bad:
+                info, suspects = self.forward_backward(step.batches)
+            if suspects is None:
                 bad = self._optimizer_step(step, info)
+            else:
+                bad = self._skip("loss", suspects)
         parts.optimizer.zero_grad(set_to_none=True)
         # The averages take in the weights of a skipped step too: they are means over time.
         parts.average.update(state.batch_idx_train)
@@ -209,28 +199,6 @@ class Trainer:
         if trouble is not None:
             self._recover(trouble)
             self._save_batch_checkpoint()  # or a killed run would meet the same trouble again
-
-    def _forward_backward(self, step: Step) -> Tuple[MetricsTracker, str]:
-        """Sum the gradients over the step's batches of all ranks.
-
-        Returns:
-          The sums of losses and sizes over all ranks, and what was bad: empty if nothing was.
-        """
-        info = MetricsTracker()
-        for batch in step.batches:
-            out = None
-            with self.run.autocast(), self.world.shared_statistics(self.model, batch is not None):
-                if batch is not None:
-                    out = self.task.compute_loss(self.model, batch, self.state.batch_idx_train)
-            mine = sums_of(out, None if batch is None else self.data.size_of(batch))
-            info = sum_over_ranks([info, *self.world.gather(mine)])
-            if not math.isfinite(info["loss"]):  # the same on all ranks, before any of them goes backward
-                suspects = [] if batch is None or math.isfinite(mine["loss"]) else self._culprits(batch)
-                return info, self._skip("loss", suspects)
-            if out is not None:
-                self.parts.scaler.scale(out.loss).backward()
-        self.world.sum_gradients(self.model.parameters())
-        return info, ""
 
     def _optimizer_step(self, step: Step, info: MetricsTracker) -> str:
         """Clip the gradients and step, unless a gradient is not finite.
@@ -263,14 +231,6 @@ class Trainer:
         names = self.bad_batches.record_skipped(what, suspects)
         self.logger.bad_batch(what)
         return f"a {what} that is not finite, the last one of cuts {names}"
-
-    def _culprits(self, batch: Batch) -> List[Dict[str, object]]:
-        """Return the cuts whose own loss is not finite, or all if every loss is finite."""
-        with torch.no_grad(), self.run.autocast():
-            out = self.task.compute_loss(self.model, batch, self.state.batch_idx_train, reduction="none")
-        losses = out.loss.tolist()
-        cuts = [{**cut, "value": loss} for cut, loss in zip(self.data.describe(batch), losses)]
-        return [cut for cut, loss in zip(cuts, losses) if not math.isfinite(loss)] or cuts
 
     def _log_step(self, info: MetricsTracker, loss_per_frame: float) -> None:
         """Count a step in the averages and the progress, and log it if it is due."""

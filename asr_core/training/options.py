@@ -33,6 +33,12 @@ class ProcessOptions:
         above=0,
         at_most=10_000_000,
     )
+    ddp_compression: str = option(
+        "none",
+        "type in which the gradients of several processes travel, to be summed in it; fp16 gets a scale for "
+        "each bucket and does not overflow",
+        choices=("none", "fp16", "bf16"),
+    )
     device: str = option(
         "auto", "where to train; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
     )

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import fake_run
 import torch
-from tiny_program import ZipformerRecipe
 
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.training import loop
@@ -86,46 +85,10 @@ def body(rank_info, exp_dir, recipe, options):
     )
 
 
-def gradients(rank_info, exp_dir):
-    """Compute gradients of a Zipformer as one rank, and write their sum to gradients-<size>.pt.
-
-    Each of two ranks has one batch; a single one has both.
-    """
-
-    def body(world):
-        recipe = ZipformerRecipe(fake_run.make_params(exp_dir), fake_run.CORPUS)
-        torch.manual_seed(world.rank)  # rank 0's weights are those that count
-        model = recipe.build_model().eval()
-        model.unused, model.of_rank_1 = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-        world.share_weights(model)
-        data = recipe.build_datamodule()
-        for index in [world.rank] if world.size > 1 else [0, 1]:
-            loss = recipe.compute_loss(model, data._batch(1, index), 5).loss
-            if index == 1:
-                loss = loss + model.of_rank_1(torch.ones(2)).sum()
-            loss.backward()
-        world.sum_gradients(model.parameters())
-        if world.is_main:
-            torch.save(
-                {name: p.grad for name, p in model.named_parameters()},
-                Path(exp_dir) / f"gradients-{world.size}.pt",
-            )
-        return 0
-
-    return run_in_group(rank_info, ProcessOptions(device="cpu"), body)
-
-
 def attempt(exp_dir, recipe="watched", ranks=2, **options):
     """Train; return the exit status, the seconds, and the launcher's message."""
     began = time.monotonic()
     Path(exp_dir).mkdir(exist_ok=True, parents=True)
-    if recipe == "gradients":
-        whole = (
-            gradients(launch.RankInfo(), exp_dir)
-            if ranks == 1
-            else launch.spawn(gradients, (exp_dir,), ranks, launch.free_port())
-        )
-        return whole, 0.0, ""
     if ranks == 1:
         return fake_run.run(exp_dir, RECIPES[recipe], **options), 0.0, ""
     try:

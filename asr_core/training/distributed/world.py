@@ -1,27 +1,17 @@
 """Processes that train together, one per device, all at the same step.
 
-Gradients are *summed* over the processes, as losses are over the utterances of a batch: N processes
-with one batch each compute the gradient of one process with all their utterances, and nothing else
-in training knows how many there are, except the counter of reference batches (``--ref-duration``).
-Averaging would give 1/N of it, which ScaledAdam would not notice but other optimizers would.
-
-The all-reduce is our own and runs after the backward pass, rather than in the hooks of
-DistributedDataParallel during it. A step for which a rank has no batch, or cannot use it, then
-needs no special care, nor do parameters without a gradient, and the model and its checkpoints keep
-their names. The price is the overlap with the backward pass: the time to sum the gradients once,
-some milliseconds within one machine.
+They exchange small messages and decide together. The sum of their gradients is in
+:mod:`~asr_core.training.distributed.gradients`.
 """
 
 import contextlib
 import datetime
 import logging
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import (
     Any,
     Callable,
     ContextManager,
-    Iterable,
     Iterator,
     List,
     Mapping,
@@ -33,7 +23,7 @@ from typing import (
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from asr_core.nn.batch_norm import MaskedBatchNorm1d, synchronised
 from asr_core.training.distributed.agreement import Disagreement, agree, facts_of, open_store
@@ -42,10 +32,6 @@ from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.options import ProcessOptions
 from asr_core.utils.console import report_error
 from asr_core.utils.errors import UserError
-
-# Bytes of gradients in one all-reduce: large enough that its latency does not matter, small enough
-# that two flat copies at a time are small next to the model. DistributedDataParallel uses 25 MiB.
-_BUCKET_BYTES = 32 << 20
 
 Batch = Mapping[str, Any]
 T = TypeVar("T")
@@ -100,12 +86,6 @@ class SingleProcess:
         without a batch too.
         """
         return contextlib.nullcontext()
-
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the ranks.
-
-        A parameter that has no gradient on any rank stays without one.
-        """
 
     def claims_report(self) -> bool:
         """Return True to the first rank that asks, so that a common error is printed once."""
@@ -173,7 +153,7 @@ class ProcessGroup(SingleProcess):
     def __init__(self, rank_info: RankInfo, timeout: float, cuda: bool, params: Mapping[str, object]) -> None:
         super().__init__(rank_info)
         self.timeout = datetime.timedelta(seconds=timeout)
-        with _peer_errors():
+        with peer_errors():
             self._store = open_store(rank_info, timeout)
             agree(self._store, rank_info, facts_of(params, rank_info, cuda), timeout)
             dist.init_process_group(
@@ -183,33 +163,37 @@ class ProcessGroup(SingleProcess):
                 rank=rank_info.rank,
                 world_size=rank_info.size,
             )
-            self._nccl = dist.new_group(backend="nccl", timeout=self.timeout) if cuda else None
+            backend = "nccl" if cuda else "gloo"
+            self.gradient_group = dist.new_group(backend=backend, timeout=self.timeout)
+            # Apart from gradients, which travel during the backward pass, too: among them, the
+            # place of statistics may differ from rank to rank.
+            self._statistics = dist.new_group(backend=backend, timeout=self.timeout)
 
     def exchange(self, values: Sequence[float]) -> List[List[float]]:
         mine = torch.tensor([float(v) for v in values], dtype=torch.float64)
         rows = torch.empty(self.size, len(values), dtype=torch.float64)
-        with _peer_errors():
+        with peer_errors():
             dist.all_gather(list(rows.unbind()), mine)
         return [[float(v) for v in row] for row in rows.tolist()]
 
     def gather(self, value: T) -> List[T]:
         values = [value] * self.size
-        with _peer_errors():
+        with peer_errors():
             dist.all_gather_object(values, value)
         return values
 
     def from_main(self, value: T) -> T:
         values = [value]
-        with _peer_errors():
+        with peer_errors():
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
     @torch.no_grad()
     def share_weights(self, model: nn.Module) -> None:
-        with _peer_errors():
+        with peer_errors():
             for tensor in model.state_dict().values():
                 contiguous = tensor.contiguous()
-                dist.broadcast(contiguous, src=0, group=self._nccl)
+                dist.broadcast(contiguous, src=0, group=self.gradient_group)
                 if contiguous is not tensor:
                     tensor.copy_(contiguous)
 
@@ -219,40 +203,17 @@ class ProcessGroup(SingleProcess):
             return contextlib.nullcontext()
         with_batch = [bool(row[0]) for row in self.exchange([has_batch])]
         if all(with_batch):
-            return synchronised(self._nccl)
+            return synchronised(self._statistics)
         return self._buffers_from(with_batch.index(True), norms)
 
     @contextlib.contextmanager
     def _buffers_from(self, rank: int, modules: Sequence[nn.Module]) -> Iterator[None]:
         """Return a context after which all ranks have the buffers of ``rank``."""
         yield
-        with _peer_errors(), torch.no_grad():
+        with peer_errors(), torch.no_grad():
             for module in modules:
                 for buffer in module.buffers():
-                    dist.broadcast(buffer, src=rank, group=self._nccl)
-
-    @torch.no_grad()
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        params = [p for p in parameters if p.requires_grad]
-        counts = torch.tensor([0 if p.grad is None else 1 for p in params], dtype=torch.int32)
-        with _peer_errors():
-            dist.all_reduce(counts)  # how many ranks have a gradient of each parameter
-            grads: List[Tensor] = []
-            for p, count in zip(params, counts.tolist()):
-                if count:
-                    if p.grad is None:
-                        p.grad = torch.zeros_like(p)
-                    grads.append(p.grad)
-            # One bucket travels while the next is flattened: at most two flat copies at a time.
-            pending: Optional[_PendingSum] = None
-            for bucket in _buckets(grads):
-                flat = torch.cat([grad.reshape(-1) for grad in bucket])
-                work = dist.all_reduce(flat, group=self._nccl, async_op=True)
-                if pending is not None:
-                    pending.finish()
-                pending = _PendingSum(grads=bucket, flat=flat, work=work)
-            if pending is not None:
-                pending.finish()
+                    dist.broadcast(buffer, src=rank, group=self.gradient_group)
 
     def claims_report(self) -> bool:
         try:
@@ -264,28 +225,6 @@ class ProcessGroup(SingleProcess):
         with contextlib.suppress(RuntimeError):  # ranks that left earlier have done nothing wrong
             dist.monitored_barrier(timeout=self.timeout)
             dist.destroy_process_group()
-
-
-@dataclass(frozen=True)
-class _PendingSum:
-    """An all-reduce of a bucket of gradients under way.
-
-    Attributes:
-      grads: gradients, which are replaced by their sums.
-      flat: their elements one after the other (number of elements,), summed in place.
-      work: the handle of ``torch.distributed``.
-    """
-
-    grads: List[Tensor]
-    flat: Tensor
-    work: "dist.Work"
-
-    def finish(self) -> None:
-        """Wait for the sum and copy it back into the gradients."""
-        self.work.wait()
-        parts = self.flat.split([grad.numel() for grad in self.grads])
-        sums = [part.view(grad.shape) for part, grad in zip(parts, self.grads)]
-        torch._foreach_copy_(self.grads, sums)
 
 
 def run_in_group(
@@ -357,7 +296,7 @@ def join(
 
 
 @contextlib.contextmanager
-def _peer_errors() -> Iterator[None]:
+def peer_errors() -> Iterator[None]:
     """Convert errors of ``torch.distributed`` to PeerLost, except out-of-memory errors."""
     try:
         yield
@@ -365,17 +304,3 @@ def _peer_errors() -> Iterator[None]:
         raise
     except RuntimeError as e:
         raise PeerLost(" ".join(str(e).split())[:200]) from e
-
-
-def _buckets(grads: List[Tensor]) -> Iterator[List[Tensor]]:
-    """Yield gradients in groups of one type and about ``_BUCKET_BYTES``."""
-    bucket: List[Tensor] = []
-    size = 0
-    for grad in sorted(grads, key=lambda g: str(g.dtype)):  # a stable sort: the same order on all ranks
-        if bucket and (size >= _BUCKET_BYTES or grad.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(grad)
-        size += grad.numel() * grad.element_size()
-    if bucket:
-        yield bucket

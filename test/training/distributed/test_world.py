@@ -1,4 +1,4 @@
-"""Ranks in lockstep, with the exchange between them played by hand, and buckets of gradients."""
+"""Ranks in lockstep, with the exchange between them played by hand."""
 
 import signal
 
@@ -7,7 +7,7 @@ import torch
 
 from asr_core.training.distributed.launch import RankInfo
 from asr_core.training.distributed.stop_signal import StopRequest
-from asr_core.training.distributed.world import _BUCKET_BYTES, PeerLost, SingleProcess, _buckets, _peer_errors
+from asr_core.training.distributed.world import PeerLost, SingleProcess, peer_errors
 
 
 def lockstep(rank, batches_of_rank, first=0, stop_at=None):
@@ -62,17 +62,8 @@ def test_a_single_process_gets_all_batches_and_the_positions_after_them():
     assert [(b["n"], end) for b, end in found] == [(0, 1), (1, 2), (3, 4)]
 
 
-def test_gradients_travel_in_buckets_of_one_type_and_limited_size():
-    big = torch.empty(_BUCKET_BYTES // 4 - 1)
-    small, half = torch.empty(3), torch.empty(2, dtype=torch.float16)
-    buckets = list(_buckets([big, half, small, small, big]))
-    assert [len(b) for b in buckets] == [1, 2, 2] and buckets[0][0] is half
-    assert buckets[1][0] is big and buckets[1][1] is small  # nothing is left out, and the order is kept
-    assert list(_buckets([])) == []
-
-
 def test_memory_that_runs_out_is_no_lost_peer():
-    with pytest.raises(torch.cuda.OutOfMemoryError), _peer_errors():
+    with pytest.raises(torch.cuda.OutOfMemoryError), peer_errors():
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(PeerLost, match="Connection closed"), _peer_errors():
+    with pytest.raises(PeerLost, match="Connection closed"), peer_errors():
         raise RuntimeError("Connection closed by peer")
