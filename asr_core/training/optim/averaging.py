@@ -1,9 +1,36 @@
 """Running averages of a model's weights over training."""
 
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
+
+from asr_core.ops.gpu import dispatch as gpu
+
+gpu_kernels = gpu.deferred("optim")
+
+
+def _fits_kernel(average: Tensor, current: Tensor) -> bool:
+    """Return whether a kernel can move the mean ``average`` of ``current``."""
+    plain = all(type(t) is Tensor and t.is_contiguous() and t.numel() for t in (average, current))
+    return plain and current.dtype == torch.float32 and gpu.usable(current)
+
+
+class _KernelMeans:
+    """Means in float64 of float32 tensors on one GPU, all of which one launch moves.
+
+    Args:
+      pairs: the means and their tensors.
+    """
+
+    def __init__(self, pairs: List[Tuple[Tensor, Tensor]]) -> None:
+        self._pairs = pairs
+        self._table = gpu_kernels.Table([t.numel() for _, t in pairs], pairs[0][1].device)
+
+    def move(self, weight: float) -> None:
+        """Move the means by this share of the way to the tensors."""
+        means, tensors = ([t.data_ptr() for t in column] for column in zip(*self._pairs))
+        gpu_kernels.move_means(self._table, self._table.addresses(means, tensors), weight)
 
 
 class WeightMean:
@@ -33,6 +60,10 @@ class WeightMean:
                 self._current.append(tensor)
                 self._average.append(tensor.to(torch.float64, copy=True))
             self._index[name] = seen[tensor.data_ptr()]
+        pairs = list(zip(self._average, self._current))
+        fit = [_fits_kernel(*pair) for pair in pairs]
+        self._pairs = [pair for pair, fits in zip(pairs, fit) if not fits]
+        self._kernel = _KernelMeans([p for p, fits in zip(pairs, fit) if fits]) if any(fit) else None
 
     @torch.no_grad()
     def _move(self, weight: float) -> None:
@@ -40,8 +71,11 @@ class WeightMean:
         if weight == 1.0:  # whatever was there before, even if it was not finite
             torch._foreach_copy_(self._average, self._current)
             return
-        torch._foreach_mul_(self._average, 1.0 - weight)
-        for average, current in zip(self._average, self._current):
+        if self._kernel is not None:
+            self._kernel.move(weight)
+        if self._pairs:
+            torch._foreach_mul_([average for average, _ in self._pairs], 1.0 - weight)
+        for average, current in self._pairs:
             average.add_(current, alpha=weight)
 
     def state_dict(self) -> Dict[str, Tensor]:

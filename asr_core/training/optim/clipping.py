@@ -1,9 +1,10 @@
 """Gradient clipping at a multiple of the recent median norm."""
 
 import logging
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import torch
+from torch import Tensor
 
 # Steps of the first estimates, before a whole period has been seen; gradients change quickly then,
 # so the limit is doubled.
@@ -16,56 +17,81 @@ class GradientClipper:
     (Yao et al. 2023, appendix A.1).
 
     The multiple is usually 2: half of all batches lie below the median, and norms beyond twice the
-    median are outliers, which a single odd batch causes. It keeps nothing itself: ring buffer,
-    threshold and counter are entries of ``state`` (the optimizer's state of the group's first
-    stack), so they are saved and restored with it.
+    median are outliers, which a single odd batch causes. Ring buffer, threshold and counter are
+    entries of ``state`` (the optimizer's state of the group's first stack), so they are saved and
+    restored with it. :meth:`factor` queues work on the device and waits for nothing;
+    :meth:`settle` brings the entries up to date once the step's numbers are known.
 
     Args:
       group: a parameter group of ScaledAdam (``clipping_scale``, ``clipping_update_period``).
       state: where to keep ``model_norms``, ``model_norm_threshold`` and ``num_clipped``; its
         ``step`` counts the steps done.
+      device: device of the gradients.
     """
 
-    def __init__(self, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+    def __init__(self, group: Dict[str, Any], state: Dict[str, Any], device: torch.device) -> None:
         self.scale = group["clipping_scale"]
         self.period = group["clipping_update_period"]
         self.state = state
+        threshold = float(state.get("model_norm_threshold", torch.inf))
+        self._threshold = torch.tensor(threshold, dtype=torch.float64, device=device)
+        self._one = torch.ones((), dtype=torch.float64, device=device)
+        self._quartiles: Optional[Tensor] = None  # if this step estimates the threshold
+        if "model_norms" in state:
+            state["model_norms"] = state["model_norms"].to(device)
 
-    def update(self, norm: float) -> float:
-        """Record a step's gradient norm (finite); return the factor in (0, 1] for its gradients."""
+    def factor(self, norm: Tensor, good: Tensor) -> Tensor:
+        """Record a step's gradient norm; return the factor in (0, 1] for its gradients, float64.
+
+        Args:
+          norm: the norm, a scalar.
+          good: whether the step counts: bool, a scalar.
+        """
         state, step = self.state, self.state["step"]
         if self.scale is None or step == 0:
-            return 1.0
+            return self._one
         if "model_norms" not in state:
-            state["model_norms"] = torch.zeros(self.period)
-        state["model_norms"][step % self.period] = norm
+            state["model_norms"] = torch.zeros(self.period, device=norm.device)
+        slot = state["model_norms"][step % self.period]
+        slot.copy_(torch.where(good, norm, slot))
         if step % self.period == 0 or (step in _EARLY and step < self.period):
-            self._estimate(step)
-        threshold = state.get("model_norm_threshold")
-        if threshold is None:
-            return 1.0
-        factor = min(1.0, float(threshold) / (norm + 1.0e-20))
-        if factor < 1.0:
-            state["num_clipped"] += 1
-        return factor
+            self._estimate(step, good)
+        return (self._threshold / (norm.double() + 1.0e-20)).clamp(max=1.0)
 
-    def _estimate(self, step: int) -> None:
+    def _estimate(self, step: int, good: Tensor) -> None:
         """Recompute the threshold from the recorded norms."""
-        early = step < self.period
-        norms = self.state["model_norms"].float().cpu().sort()[0]
-        if early:
+        norms = self.state["model_norms"].float().sort()[0]
+        if step < self.period:
             norms = norms[-step:]
         n = norms.numel()
-        quartiles = [float(norms[min(n - 1, (n // 4) * q)]) for q in range(5)]
-        threshold = self.scale * quartiles[2] * (_EARLY_FACTOR if early else 1.0)
-        clipped = 100.0 * self.state.get("num_clipped", 0) / n
-        self.state["model_norm_threshold"] = threshold
-        self.state["num_clipped"] = 0
-        shown = " ".join(f"{q:.3e}" for q in quartiles)
+        self._quartiles = torch.stack([norms[min(n - 1, (n // 4) * q)] for q in range(5)]).double()
+        threshold = self._quartiles[2] * self.scale * (_EARLY_FACTOR if step < self.period else 1.0)
+        self._threshold = torch.where(good, threshold, self._threshold)
+
+    def settle(self, good: bool, factor: float) -> None:
+        """Note the outcome of a step, before it is counted.
+
+        Args:
+          good: whether the step counts.
+          factor: what :meth:`factor` returned.
+        """
+        quartiles, self._quartiles = self._quartiles, None
+        if good and quartiles is not None:
+            self._report(quartiles)
+        if good and factor < 1.0:
+            self.state["num_clipped"] += 1
+
+    def _report(self, quartiles: Tensor) -> None:
+        """Keep and log a new threshold."""
+        state = self.state
+        clipped = 100.0 * state.get("num_clipped", 0) / min(state["step"], self.period)
+        state["model_norm_threshold"] = float(self._threshold)
+        state["num_clipped"] = 0
+        shown = " ".join(f"{q:.3e}" for q in quartiles.tolist())
         logging.info(
             "Clipping_scale=%s, grad-norm quartiles %s, threshold=%.3e, percent-clipped=%.1f",
             self.scale,
             shown,
-            threshold,
+            state["model_norm_threshold"],
             clipped,
         )

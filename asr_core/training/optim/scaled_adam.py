@@ -4,13 +4,12 @@
 
 import logging
 import math
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from asr_core.training.optim.clipping import GradientClipper
-from asr_core.training.optim.stacked_parameters import CpuPasses, Passes, Stack, StepSizes, Sums, TorchPasses
+from asr_core.training.optim.stacked_parameters import ParameterGroup, StepSizes, Sums
 
 NamedParams = List[Tuple[str, nn.Parameter]]
 # The input of an optimizer: parameters, (name, parameter) pairs, or groups of either.
@@ -27,80 +26,28 @@ _FULL_CORRECTION = 0.99
 _REPORTED_CLIPPING = 0.5
 
 
-class _Group:
-    """A parameter group: its stacks, and one value per parameter for what is not per element.
-
-    Attributes:
-      options: the group's entry in ``param_groups``.
-      names: the N parameters' names, in the order of the stacks.
-      state: the state of the first stack, which also holds what the group has once.
-      states: the states of the stacks.
-      scalar: (N,) bool, parameters of one element.
-      numel: (N,), numbers of elements.
-      rms: (N,), sizes; the optimizer's state holds views of this and the next two.
-      size_grads: (period, N), the last gradients with respect to the logarithms of the sizes.
-      size_avg_sq: (N,), average of their squares.
-    """
-
-    def __init__(
-        self,
-        options: Dict[str, Any],
-        params: List[Tensor],
-        names: List[str],
-        states: Mapping[Tensor, Dict[str, Any]],
-    ) -> None:
-        by_shape: Dict[Tuple, List[int]] = {}
-        for i, p in enumerate(params):
-            by_shape.setdefault((str(p.dtype), *p.shape), []).append(i)
-        order = [by_shape[key] for key in sorted(by_shape)]
-        self.options = options
-        self.names = [names[i] for members in order for i in members]
-        self.state = states[params[order[0][0]]]
-        self.states = [states[params[members[0]]] for members in order]
-        self.stacks: List[Stack] = []
-        for members, state in zip(order, self.states):
-            state.setdefault("step", 0)
-            first = sum(len(s.params) for s in self.stacks)
-            self.stacks.append(Stack([params[i] for i in members], first, state))
-        self.passes: Passes = (CpuPasses if CpuPasses.fit(self.stacks) else TorchPasses)(self.stacks)
-        counts = [(s.is_scalar, s.params[0].numel()) for s in self.stacks for _ in s.params]
-        device = params[0].device
-        dtype = torch.float64 if params[0].dtype == torch.float64 else torch.float32
-        self.scalar = torch.tensor([is_scalar for is_scalar, _ in counts], device=device)
-        self.numel = torch.tensor([n for _, n in counts], dtype=dtype, device=device)
-        self.rms, self.size_avg_sq = torch.ones_like(self.numel), torch.zeros_like(self.numel)
-        self.size_grads = self.numel.new_zeros(options["size_update_period"], len(counts))
-        self._share_state()
-
-    @torch.no_grad()
-    def _share_state(self) -> None:
-        """Make the state's per-parameter entries views of this group's vectors, which take over
-        what was loaded.
-        """
-        sizes = {"param_rms": self.rms, "scale_exp_avg_sq": self.size_avg_sq, "scale_grads": self.size_grads}
-        for stack, state in zip(self.stacks, self.states):
-            if stack.is_scalar:
-                continue
-            if "param_rms" not in state:
-                rms = [p.float().square().mean().sqrt() for p in stack.params]
-                state["param_rms"] = torch.stack(rms).view(stack.column)
-            for name, flat in sizes.items():
-                view = stack.part_of(flat)
-                if name in state:
-                    view.copy_(state[name])
-                state[name] = view
-
-
 class _Norm(NamedTuple):
     """The norm of a group's gradients.
 
     Attributes:
-      value: the norm, of gradients times the sizes of their parameters.
+      value: the norm, of gradients times the sizes of their parameters; a scalar.
       shares: (N,), the parts of its square that the parameters contribute.
     """
 
-    value: float
+    value: Tensor
     shares: Tensor
+
+
+class _Outcome(NamedTuple):
+    """What a step came to, by group; the device may still be at work on it.
+
+    Attributes:
+      norms: norms of the gradients.
+      factors: their factors, float64 scalars.
+    """
+
+    norms: List[_Norm]
+    factors: List[Tensor]
 
 
 class ScaledAdam(torch.optim.Optimizer):
@@ -142,10 +89,13 @@ class ScaledAdam(torch.optim.Optimizer):
         time; its gradients are summed meanwhile.
       clipping_update_period: steps over which the median norm is taken.
 
-    Attributes:
-      skipped: whether the last step changed nothing because the gradient norm was not finite.
-      grad_norm: norm of the last step's gradients times the sizes of their parameters.
+    On a GPU with kernels a step waits for nothing: whether its gradients are finite and how far
+    they are clipped is found, and heeded, on the device. The host learns of it when it asks for
+    ``skipped`` or ``grad_norm``, or at the next step.
     """
+
+    # GradScaler need not wait either: a step whose gradients are not finite changes nothing.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -175,15 +125,34 @@ class ScaledAdam(torch.optim.Optimizer):
         )
         groups, self._names = _named_groups(params)
         super().__init__(groups, defaults)
-        self._groups: Optional[List[_Group]] = None
-        self.skipped = False
-        self.grad_norm = 0.0
+        self._groups: Optional[List[ParameterGroup]] = None
+        self._outcome: Optional[_Outcome] = None  # of the last step, unless it was looked at
+        self._skipped = False
+        self._grad_norm = 0.0
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the last step changed nothing because the gradient norm was not finite."""
+        self._settle()
+        return self._skipped
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the last step's gradients times the sizes of their parameters."""
+        self._settle()
+        return self._grad_norm
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return the state after the last step."""
+        self._settle()
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         """Load a state.
 
         ``base_lr`` of this optimizer's groups is kept, so that a resumed run may change it.
         """
+        self._settle()
         base_lrs = [group.get("base_lr") for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, base_lr in zip(self.param_groups, base_lrs):
@@ -205,82 +174,113 @@ class ScaledAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._settle()
+        groups = self._built_groups()
+        sums = [group.passes.sums() for group in groups]
+        scale = getattr(self, "grad_scale", None)  # GradScaler's, if nobody has removed it yet
+        norms = [_norm(group, s, scale) for group, s in zip(groups, sums)]
+        good = torch.stack([norm.value for norm in norms]).isfinite().all()
+        factors = [group.clipper.factor(norm.value, good) for group, norm in zip(groups, norms)]
+        gated = all(group.passes.gated for group in groups)
+        if gated or bool(good):
+            for group, s, factor in zip(groups, sums, factors):
+                _step_group(group, s, factor if scale is None else factor / scale, good)
+        self._outcome = _Outcome(norms, factors)
+        if not gated:
+            self._settle()
+        return loss
+
+    def _built_groups(self) -> List[ParameterGroup]:
         if self._groups is None:
             self._groups = [
-                _Group(g, g["params"], names, self.state)
+                ParameterGroup(g, g["params"], names, self.state)
                 for g, names in zip(self.param_groups, self._names)
                 if g["params"]
             ]
-        sums = [group.passes.sums() for group in self._groups]
-        norms = [_norm(group, s) for group, s in zip(self._groups, sums)]
-        self.grad_norm = 0.0
-        for norm in norms:
-            self.grad_norm = math.hypot(self.grad_norm, norm.value)
-        clips = [
-            _clipping(group, norm) for group, norm in zip(self._groups, norms) if math.isfinite(norm.value)
-        ]
-        self.skipped = len(clips) < len(norms)
-        if not self.skipped:
-            for group, s, clip in zip(self._groups, sums, clips):
-                _step_group(group, s, clip)
-        return loss
+        return self._groups
+
+    def _settle(self) -> None:
+        """Wait for the last step, and bring counters and messages up to date."""
+        outcome, self._outcome = self._outcome, None
+        if outcome is None:
+            return
+        parts = [norm.value.double() for norm in outcome.norms] + outcome.factors
+        numbers = torch.stack(parts).tolist()  # one copy
+        norms, factors = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+        self._grad_norm = math.hypot(*norms)
+        self._skipped = not all(map(math.isfinite, norms))
+        for group, norm, value, factor in zip(self._built_groups(), outcome.norms, norms, factors):
+            group.clipper.settle(not self._skipped, factor)
+            if self._skipped:
+                continue
+            if factor < _REPORTED_CLIPPING:
+                _report_clipping(group, norm.shares, value, factor)
+            for state in group.states:
+                state["step"] += 1
 
 
-def _norm(group: _Group, sums: Sums) -> _Norm:
-    """Return the norm of the gradients of a group, times the sizes of their parameters."""
+def _norm(group: ParameterGroup, sums: Sums, scale: Optional[Tensor]) -> _Norm:
+    """Return the norm of the gradients of a group, times the sizes of their parameters.
+
+    The gradients are ``scale`` times too large.
+    """
     size = torch.where(group.scalar, group.options["scalar_lr_scale"], group.rms)
     sumsq = sums.gg * size**2  # (N,)
     total = sumsq.sum()
-    return _Norm(float(total.sqrt()), sumsq / total)
+    norm = total.sqrt()
+    return _Norm(norm if scale is None else norm / scale, sumsq / total)
 
 
-def _clipping(group: _Group, norm: _Norm) -> float:
-    """Return the factor for the gradients, whose norm is finite."""
-    clip = GradientClipper(group.options, group.state).update(norm.value)
-    if clip < _REPORTED_CLIPPING:
-        share, order = norm.shares.sort(descending=True)
-        worst = [f"{group.names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3])]
-        logging.warning(
-            "gradient norm %.2e clipped by %.3f; the parameters that make most of it: %s",
-            norm.value,
-            clip,
-            ", ".join(worst),
-        )
-    return clip
+def _report_clipping(group: ParameterGroup, shares: Tensor, norm: float, factor: float) -> None:
+    """Log that gradients were clipped by much, and the parameters that caused it."""
+    share, order = shares.sort(descending=True)
+    worst = [f"{group.names[int(i)]} ({100 * float(s):.0f}%)" for s, i in zip(share[:3], order[:3])]
+    logging.warning(
+        "gradient norm %.2e clipped by %.3f; the parameters that make most of it: %s",
+        norm,
+        factor,
+        ", ".join(worst),
+    )
 
 
-def _step_group(group: _Group, sums: Sums, clip: float) -> None:
-    """Update the parameters of a group, whose gradients count ``clip`` times."""
+def _step_group(group: ParameterGroup, sums: Sums, clip: Tensor, good: Tensor) -> None:
+    """Update the parameters of a group if the step is good; gradients count ``clip`` times."""
     opts, step = group.options, group.state["step"]
     beta1, beta2 = opts["betas"]
     period = opts["size_update_period"]
-    group.size_grads[step % period] = sums.pg * clip  # d loss / d log(size) = sum of p g
+    # d loss / d log(size) = sum of p g
+    _set_if(good, group.size_grads[step % period], sums.pg * clip)
     resize = step % period == period - 1
     if resize:
-        group.rms.copy_((sums.pp / group.numel).sqrt())
+        _set_if(good, group.rms, (sums.pp / group.numel).sqrt())
     size = torch.where(group.scalar, opts["scalar_lr_scale"], group.rms.clamp(min=opts["param_min_rms"]))
-    growth = _size_step(group, step) if resize and step > 0 else torch.zeros_like(group.rms)
+    growth = _size_step(group, step, good) if resize and step > 0 else torch.zeros_like(group.rms)
     correction = 1 - beta2 ** (step + 1)
     new = 1 - beta1  # weight of this step in the momentum
     group.passes.step(
         StepSizes(
             beta1=beta1,
             beta2=beta2,
-            weight=(1 - beta2) * clip * clip,
+            weight=clip.square() * (1 - beta2),
             factor=correction**-0.5 if correction < _FULL_CORRECTION else 1.0,
             eps=opts["eps"],
-            rate=size * (-opts["lr"] * clip * new),
+            rate=size * (clip * -opts["lr"] * new),
             growth=growth * new,
+            good=good,
         )
     )
-    for stack, state in zip(group.stacks, group.states):
-        state["step"] += 1
+    for stack in group.stacks:
         if stack.is_scalar:
             torch._foreach_clamp_min_(stack.params, -opts["scalar_max"])
             torch._foreach_clamp_max_(stack.params, opts["scalar_max"])
 
 
-def _size_step(group: _Group, step: int) -> Tensor:
+def _set_if(good: Tensor, old: Tensor, new: Tensor) -> None:
+    """Replace ``old`` by ``new`` if the scalar ``good`` is true."""
+    old.copy_(torch.where(good, new, old))
+
+
+def _size_step(group: ParameterGroup, step: int, good: Tensor) -> Tensor:
     """Return the relative change of each parameter's size, (N,): Adam on the logarithm of the size.
 
     0 for scalars.
@@ -288,7 +288,8 @@ def _size_step(group: _Group, step: int) -> Tensor:
     opts, rms, grads = group.options, group.rms, group.size_grads
     period = opts["size_update_period"]
     beta = opts["betas"][1] ** period  # the decay of as many steps
-    exp_avg_sq = group.size_avg_sq.mul_(beta).add_((grads**2).mean(dim=0), alpha=1 - beta)
+    exp_avg_sq = group.size_avg_sq
+    _set_if(good, exp_avg_sq, exp_avg_sq * beta + (grads**2).mean(dim=0) * (1 - beta))
     correction = 1 - beta ** ((step + 1) // period)
     lr = opts["lr"] * opts["scalar_lr_scale"]
     change = grads.sum(dim=0) / (exp_avg_sq.sqrt() + opts["eps"]) * (-lr * correction**0.5)

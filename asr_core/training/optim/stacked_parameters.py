@@ -1,13 +1,17 @@
 """The parameters of one optimizer group, stacked by shape: the passes over all their elements."""
 
-from typing import Any, Dict, List, NamedTuple, Protocol
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.training.optim.clipping import GradientClipper
 
+gpu_kernels = gpu.deferred("optim")
 if HAS_NUMBA:
     from asr_core.ops.cpu import adam as kernels
 
@@ -15,6 +19,7 @@ if HAS_NUMBA:
 # a piece fit a cache.
 _PIECE = 16384
 _GRAIN = 4  # pieces worth a thread
+_MOMENTS = ("exp_avg_sq", "delta")
 
 
 class Sums(NamedTuple):
@@ -40,24 +45,33 @@ class StepSizes(NamedTuple):
     Attributes:
       beta1: decay of the momentum m.
       beta2: decay of the average v of the squared gradient.
-      weight: weight of the squared gradient in v.
+      weight: weight of the squared gradient in v, a scalar.
       factor: on the root of v; corrects that v starts at zero.
       eps: added to the denominator.
       rate: (N,), of each parameter; negative.
       growth: (N,), relative change of each parameter's size.
+      good: a bool scalar; where it is false, ``gated`` passes change nothing.
     """
 
     beta1: float
     beta2: float
-    weight: float
+    weight: Tensor
     factor: float
     eps: float
     rate: Tensor
     growth: Tensor
+    good: Tensor
 
 
 class Passes(Protocol):
-    """The two passes of a step over all elements."""
+    """The two passes of a step over all elements.
+
+    Attributes:
+      gated: whether :meth:`step` leaves it to the device to see if the step is good. Of other
+        passes it is called for good steps alone.
+    """
+
+    gated: bool
 
     def sums(self) -> Sums:
         """Add up what the step sizes depend on; a missing gradient counts as zero."""
@@ -84,7 +98,7 @@ class Stack:
         self.first = first
         self.is_scalar = params[0].numel() == 1
         shape = (len(params), *params[0].shape)
-        for name in ("delta", "exp_avg_sq"):
+        for name in _MOMENTS:
             if name not in state:
                 state[name] = torch.zeros(shape, dtype=params[0].dtype, device=params[0].device)
         self.delta: Tensor = state["delta"]
@@ -100,6 +114,8 @@ class Stack:
 
 class TorchPasses:
     """:class:`Passes` by plain tensor operations, on any device."""
+
+    gated = False
 
     def __init__(self, stacks: List[Stack]) -> None:
         self.stacks = stacks
@@ -123,7 +139,7 @@ class TorchPasses:
         """See :class:`Passes`."""
         for stack, grads in zip(self.stacks, self._grads):
             v, m = stack.exp_avg_sq, stack.delta
-            v.mul_(sizes.beta2).addcmul_(grads, grads, value=sizes.weight)
+            v.mul_(sizes.beta2).addcmul_(grads, grads, value=float(sizes.weight))
             rate = grads * stack.part_of(sizes.rate)
             m.mul_(sizes.beta1).addcdiv_(rate, v.sqrt().mul_(sizes.factor).add_(sizes.eps))
             m.addcmul_(torch.stack(stack.params), stack.part_of(sizes.growth))
@@ -133,6 +149,8 @@ class TorchPasses:
 
 class CpuPasses:
     """:class:`Passes` by two compiled kernels; for contiguous float32 parameters on the CPU."""
+
+    gated = False
 
     def __init__(self, stacks: List[Stack]) -> None:
         self.params = [p for stack in stacks for p in stack.params]
@@ -154,9 +172,7 @@ class CpuPasses:
     @staticmethod
     def fit(stacks: List[Stack]) -> bool:
         """Return whether the kernels can work on these parameters."""
-        params = [p for stack in stacks for p in stack.params]
-        averages = [t for stack in stacks for t in (stack.exp_avg_sq, stack.delta)]
-        tensors = params + averages
+        tensors = _all_tensors(stacks)
         return usable(*tensors) and all(t.is_contiguous() and t.numel() for t in tensors)
 
     def sums(self) -> Sums:
@@ -187,7 +203,7 @@ class CpuPasses:
             rates=rates.ctypes.data,
             beta1=sizes.beta1,
             beta2=sizes.beta2,
-            weight=sizes.weight,
+            weight=float(sizes.weight),
             factor=sizes.factor,
             eps=sizes.eps,
         )
@@ -205,3 +221,129 @@ class CpuPasses:
     def _spread(self, addresses: List[int]) -> np.ndarray:
         """Return the addresses of the pieces from those of the parameters or their like."""
         return np.array(addresses, dtype=np.int64)[self._owner] + self._offset
+
+
+class GpuPasses:
+    """:class:`Passes` by three launches of kernels over all parameters, whatever their number; for
+    contiguous float32 parameters on one GPU.
+    """
+
+    gated = True
+
+    def __init__(self, stacks: List[Stack]) -> None:
+        self.params = [p for stack in stacks for p in stack.params]
+        device = self.params[0].device
+        self._table = gpu_kernels.Table([p.numel() for p in self.params], device)
+        moments = [[t.data_ptr() for s in stacks for t in getattr(s, n).unbind()] for n in _MOMENTS]
+        self._moments = torch.tensor(moments, device=device)
+        self._at = self._moments  # addresses of this step's parameters and gradients
+        self._keep: List[Optional[Tensor]] = []  # gradients whose addresses are in use
+
+    @staticmethod
+    def fit(stacks: List[Stack]) -> bool:
+        """Return whether the kernels can work on these parameters."""
+        tensors = _all_tensors(stacks)
+        plain = all(type(t) in (Tensor, Parameter) and t.is_contiguous() and t.numel() for t in tensors)
+        alike = {(t.dtype, t.device) for t in tensors} == {(torch.float32, tensors[0].device)}
+        return alike and plain and gpu.usable(*tensors)
+
+    def sums(self) -> Sums:
+        """See :class:`Passes`."""
+        self._keep = [None if p.grad is None else p.grad.contiguous() for p in self.params]
+        g_at = [0 if g is None else g.data_ptr() for g in self._keep]
+        self._at = self._table.addresses([p.data_ptr() for p in self.params], g_at)
+        return Sums._make(gpu_kernels.gradient_sums(self._table, self._at).unbind())
+
+    def step(self, sizes: StepSizes) -> None:
+        """See :class:`Passes`."""
+        gpu_kernels.adam_step(
+            self._table,
+            self._at,
+            self._moments,
+            torch.stack([sizes.rate, sizes.growth]),
+            torch.stack([sizes.weight.float(), sizes.good.float()]),
+            beta1=sizes.beta1,
+            beta2=sizes.beta2,
+            factor=sizes.factor,
+            eps=sizes.eps,
+        )
+        self._keep = []
+
+
+def _all_tensors(stacks: List[Stack]) -> List[Tensor]:
+    """Return parameters, averages and momenta."""
+    return [t for s in stacks for t in (*s.params, s.exp_avg_sq, s.delta)]
+
+
+def _passes_for(stacks: List[Stack]) -> Passes:
+    """Return the fastest passes over the parameters."""
+    if GpuPasses.fit(stacks):
+        return GpuPasses(stacks)
+    return CpuPasses(stacks) if CpuPasses.fit(stacks) else TorchPasses(stacks)
+
+
+class ParameterGroup:
+    """A parameter group: its stacks, and one value per parameter for what is not per element.
+
+    Attributes:
+      options: the group's entry in ``param_groups``.
+      names: the N parameters' names, in the order of the stacks.
+      state: the state of the first stack, which also holds what the group has once.
+      states: the states of the stacks.
+      passes: the work on all elements.
+      clipper: the limit of the gradient norm.
+      scalar: (N,) bool, parameters of one element.
+      numel: (N,), numbers of elements.
+      rms: (N,), sizes; the optimizer's state holds views of this and the next two.
+      size_grads: (period, N), the last gradients with respect to the logarithms of the sizes.
+      size_avg_sq: (N,), average of their squares.
+    """
+
+    def __init__(
+        self,
+        options: Dict[str, Any],
+        params: List[Tensor],
+        names: List[str],
+        states: Mapping[Tensor, Dict[str, Any]],
+    ) -> None:
+        by_shape: Dict[Tuple, List[int]] = {}
+        for i, p in enumerate(params):
+            by_shape.setdefault((str(p.dtype), *p.shape), []).append(i)
+        order = [by_shape[key] for key in sorted(by_shape)]
+        self.options = options
+        self.names = [names[i] for members in order for i in members]
+        self.state = states[params[order[0][0]]]
+        self.states = [states[params[members[0]]] for members in order]
+        self.stacks: List[Stack] = []
+        for members, state in zip(order, self.states):
+            state.setdefault("step", 0)
+            first = sum(len(s.params) for s in self.stacks)
+            self.stacks.append(Stack([params[i] for i in members], first, state))
+        self.passes = _passes_for(self.stacks)
+        counts = [(s.is_scalar, s.params[0].numel()) for s in self.stacks for _ in s.params]
+        device = params[0].device
+        self.clipper = GradientClipper(options, self.state, device)
+        dtype = torch.float64 if params[0].dtype == torch.float64 else torch.float32
+        self.scalar = torch.tensor([is_scalar for is_scalar, _ in counts], device=device)
+        self.numel = torch.tensor([n for _, n in counts], dtype=dtype, device=device)
+        self.rms, self.size_avg_sq = torch.ones_like(self.numel), torch.zeros_like(self.numel)
+        self.size_grads = self.numel.new_zeros(options["size_update_period"], len(counts))
+        self._share_state()
+
+    @torch.no_grad()
+    def _share_state(self) -> None:
+        """Make the state's per-parameter entries views of this group's vectors, which take over
+        what was loaded.
+        """
+        sizes = {"param_rms": self.rms, "scale_exp_avg_sq": self.size_avg_sq, "scale_grads": self.size_grads}
+        for stack, state in zip(self.stacks, self.states):
+            if stack.is_scalar:
+                continue
+            if "param_rms" not in state:
+                rms = [p.float().square().mean().sqrt() for p in stack.params]
+                state["param_rms"] = torch.stack(rms).view(stack.column)
+            for name, flat in sizes.items():
+                view = stack.part_of(flat)
+                if name in state:
+                    view.copy_(state[name])
+                state[name] = view

@@ -64,6 +64,7 @@ class Stepper:
         self.optimizer = optimizer
         self.scaler = scaler
         self.rule = rule
+        self._checks_itself = isinstance(optimizer, ChecksGradients)
         self.grad_norm = 0.0
         self.overflowed = False
 
@@ -83,11 +84,10 @@ class Stepper:
         """
         before = self.scale
         self.scaler.unscale_(self.optimizer)
-        checks_itself = isinstance(self.optimizer, ChecksGradients)
-        if not checks_itself:
+        if not self._checks_itself:
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
             self._prepare(grads, sizes)
-        if checks_itself or self.scaler.is_enabled() or math.isfinite(self.grad_norm):
+        if self._checks_itself or self.scaler.is_enabled() or math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()
         self.overflowed = self.scale < before
