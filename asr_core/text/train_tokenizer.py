@@ -67,9 +67,9 @@ def train_tokenizer(
         tmp.write_bytes(model)
     pieces = Tokenizer.load(named).pieces
     write_text_atomic(named.with_suffix(".vocab"), _vocab(model))
-    write_text_atomic(lang_dir / "tokens.txt", format_tokens(pieces))
-    with atomic_path(lang_dir / "bpe.model") as tmp:  # last: it marks the folder as complete
+    with atomic_path(lang_dir / "bpe.model") as tmp:  # it appears last: it marks the folder as complete
         shutil.copyfile(named, tmp)
+        write_text_atomic(lang_dir / "tokens.txt", format_tokens(pieces))
     logging.info("%s: %d %s tokens", lang_dir, len(pieces), model_type)
     return len(pieces)
 

@@ -33,7 +33,7 @@ def finish(prepared, exp_dir, *more):
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        timeout=180,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -33,7 +33,7 @@ def on_small_disk(kilobytes, disk, results, argv):
         env=fake_run.environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 
@@ -98,6 +98,6 @@ def test_the_console_is_a_full_disk(prepared, undisturbed, tmp_path, stream):
     exp_dir = tmp_path / "exp"
     with open("/dev/full", "w") as full:
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: full}
-        done = subprocess.run(command(prepared, exp_dir), env=fake_run.environment(), timeout=180, **streams)
+        done = subprocess.run(command(prepared, exp_dir), env=fake_run.environment(), timeout=900, **streams)
     assert done.returncode == 0
     assert_same_result(exp_dir, undisturbed)
