@@ -1,13 +1,16 @@
 """Attention weights with relative positions, and the softmax that keeps only its output."""
 
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_traced, operator
 
+gpu_kernels = gpu.deferred("attention")
 if HAS_NUMBA:
     from asr_core.ops.cpu import attention as kernels
 
@@ -48,6 +51,70 @@ def attention_weights_plain(
     return scores.softmax(dim=-1)
 
 
+Inputs = Tuple[Tensor, Tensor, Optional[Tensor], Tensor, Optional[Tensor]]  # q, k, p, pos, mask
+Gradients = Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor]]  # of q, k, p, pos
+
+
+def _by_gpu_kernels(inputs: Inputs) -> bool:
+    """Return whether the kernels for GPUs take these inputs."""
+    return gpu.usable(*inputs[:4]) and bool(gpu_kernels.fits(*inputs))
+
+
+def _as_needed(inputs: Inputs) -> Inputs:
+    """Return the inputs with q, k and p contiguous, which all but the kernels for GPUs want."""
+    if _by_gpu_kernels(inputs):
+        return inputs
+    q, k, p, pos, mask = inputs
+    return q.contiguous(), k.contiguous(), None if p is None else p.contiguous(), pos, mask
+
+
+def _forward(inputs: Inputs) -> Tuple[Tensor, Tensor]:
+    """Return the weights (H, N, T, S) and those of the first head again, (1, N, T, S)."""
+    if _by_gpu_kernels(inputs):
+        return gpu_kernels.weights_forward(*inputs, MASKED_SCORE)
+    q, k, p, pos, mask = inputs
+    if usable(q, k, p, pos):
+        weights = _softmax_on_cpu(torch.matmul(q, k.transpose(2, 3)), p, pos, mask)
+    else:
+        scores = _scores(q, k, p, pos)
+        if mask is not None:
+            scores.masked_fill_(mask, MASKED_SCORE)
+        weights = scores.softmax(dim=-1, dtype=torch.float32 if scores.dtype == torch.float16 else None)
+        weights = weights.to(scores.dtype)
+    return weights, weights[:1].clone()
+
+
+def _scores(q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor) -> Tensor:
+    """Return the scores (H, N, T, S)."""
+    scores = torch.matmul(q, k.transpose(2, 3))
+    if p is not None:
+        scores += relative_shift(torch.matmul(p, pos.unsqueeze(1).transpose(2, 3)), k.size(2))
+    return scores
+
+
+def _backward(
+    inputs: Inputs,
+    weights: Tensor,
+    grad: Tensor,
+    grad_first: Optional[Tensor],
+    limit: float,
+    penalty: float,
+) -> Gradients:
+    """Return the gradients of q, k, p and pos from those of the results of :func:`_forward`."""
+    q, k, p, pos, mask = inputs
+    if _by_gpu_kernels(inputs):
+        return gpu_kernels.weights_backward(*inputs, weights, grad, grad_first, limit, penalty)
+    if penalty == 0.0 and usable(weights, grad, grad_first):
+        g, dp, dpos = _softmax_backward_on_cpu(weights, grad, grad_first, p, pos, mask)
+    else:
+        g = _softmax_backward(weights, grad, grad_first, mask)
+        if penalty > 0.0:  # in few batches: the scores are computed anew rather than kept
+            scores = _scores(q, k, p, pos)
+            g.add_((scores > limit).to(torch.int8) - (scores < -limit).to(torch.int8), alpha=penalty)
+        dp, dpos = _positions_backward(g, p, pos)
+    return torch.matmul(g, k), torch.matmul(g.transpose(2, 3), q), dp, dpos
+
+
 class _AttentionWeights(torch.autograd.Function):
     """Keeps its inputs and the weights (H, N, T, S), no scores.
 
@@ -65,43 +132,91 @@ class _AttentionWeights(torch.autograd.Function):
         limit: float,
         penalty: float,
     ) -> Tuple[Tensor, Tensor]:
-        q, k, p = q.contiguous(), k.contiguous(), None if p is None else p.contiguous()
-        scores = torch.matmul(q, k.transpose(2, 3))
-        excess = None
-        if penalty == 0.0 and usable(q, k, p, pos):
-            weights = _softmax_on_cpu(scores, p, pos, mask)
-        else:
-            if p is not None:
-                scores += relative_shift(torch.matmul(p, pos.unsqueeze(1).transpose(2, 3)), k.size(2))
-            if penalty > 0.0:
-                excess = (scores > limit).to(torch.int8) - (scores < -limit).to(torch.int8)
-            if mask is not None:
-                scores.masked_fill_(mask, MASKED_SCORE)
-            weights = scores.softmax(
-                dim=-1, dtype=torch.float32 if scores.dtype == torch.float16 else None
-            ).to(scores.dtype)
-        ctx.save_for_backward(q, k, p, pos, mask, excess, weights)
-        ctx.penalty = penalty
-        ctx.set_materialize_grads(False)
-        return weights, weights[:1].clone()
+        inputs = _as_needed((q, k, p, pos, mask))
+        output = _forward(inputs)
+        _keep(ctx, (*inputs, limit, penalty), output)
+        return output
 
     @staticmethod
     def backward(
         ctx: Context, grad: Optional[Tensor], grad_first: Optional[Tensor]
     ) -> Tuple[Optional[Tensor], ...]:
-        q, k, p, pos, mask, excess, weights = ctx.saved_tensors
+        q, k, p, pos, mask, weights = ctx.saved_tensors
         if grad is None:
             if grad_first is None:
                 return (None,) * 7
             grad = torch.zeros_like(weights)
-        if excess is None and usable(weights, grad, grad_first):
-            g, dp, dpos = _softmax_backward_on_cpu(weights, grad, grad_first, p, pos, mask)
-        else:
-            g = _softmax_backward(weights, grad, grad_first, mask)
-            if excess is not None:
-                g.add_(excess, alpha=ctx.penalty)
-            dp, dpos = _positions_backward(g, p, pos)
-        return torch.matmul(g, k), torch.matmul(g.transpose(2, 3), q), dp, dpos, None, None, None
+        grads = _backward((q, k, p, pos, mask), weights, grad, grad_first, *ctx.penalty)
+        return (*grads, None, None, None)
+
+
+def _keep(ctx: Context, inputs: Tuple[Any, ...], output: Tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:5], output[0])
+    ctx.penalty = inputs[5:]
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(
+    ctx: Context, grad: Optional[Tensor], grad_first: Optional[Tensor]
+) -> Tuple[Optional[Tensor], ...]:
+    *inputs, weights = ctx.saved_tensors
+    if grad is None:
+        grad = torch.zeros_like(weights)
+    dq, dk, dp, dpos = _backward_operator(*inputs, weights, grad, grad_first, *ctx.penalty)
+    return (dq, dk, *((None, None) if inputs[2] is None else (dp, dpos)), None, None, None)
+
+
+def _empty_weights(
+    q: Tensor,
+    k: Tensor,
+    p: Optional[Tensor],
+    pos: Tensor,
+    mask: Optional[Tensor],
+    limit: float,
+    penalty: float,
+) -> Tuple[Tensor, Tensor]:
+    heads, batch, queries, _ = q.shape
+    return q.new_empty(heads, batch, queries, k.size(2)), q.new_empty(1, batch, queries, k.size(2))
+
+
+@operator("attention_weights", _empty_weights, _gradient, _keep)
+def _operator(
+    q: Tensor,
+    k: Tensor,
+    p: Optional[Tensor],
+    pos: Tensor,
+    mask: Optional[Tensor],
+    limit: float,
+    penalty: float,
+) -> Tuple[Tensor, Tensor]:
+    return _forward(_as_needed((q, k, p, pos, mask)))
+
+
+def _empty_gradients(
+    q: Tensor, k: Tensor, p: Optional[Tensor], pos: Tensor, *_: object
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    dp, dpos = (q.new_empty(0), q.new_empty(0)) if p is None else (p, pos)
+    return q.new_empty(q.shape), k.new_empty(k.shape), dp.new_empty(dp.shape), dpos.new_empty(dpos.shape)
+
+
+@operator("attention_weights_backward", _empty_gradients)
+def _backward_operator(
+    q: Tensor,
+    k: Tensor,
+    p: Optional[Tensor],
+    pos: Tensor,
+    mask: Optional[Tensor],
+    weights: Tensor,
+    grad: Tensor,
+    grad_first: Optional[Tensor],
+    limit: float,
+    penalty: float,
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = _as_needed((q, k, p, pos, mask))
+    grads = _backward(inputs, weights, grad, grad_first, limit, penalty)
+    # an operator returns tensors, of the layout that was promised
+    dq, dk, dp, dpos = (q.new_empty(0) if g is None else g.contiguous() for g in grads)
+    return dq, dk, dp, dpos
 
 
 def _softmax_backward(
@@ -217,4 +332,5 @@ def attention_weights(
       The weights (H, N, T, S), and those of the first head again, (1, N, T, S), for users of one
       head: their gradient then needs no zeros for the other heads.
     """
-    return _AttentionWeights.apply(q, k, p, pos, mask, limit, penalty)
+    call = _operator if is_traced() else _AttentionWeights.apply
+    return call(q, k, p, pos, mask, limit, penalty)
