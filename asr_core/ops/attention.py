@@ -159,11 +159,13 @@ def _keep(ctx: Context, inputs: Tuple[Any, ...], output: Tuple[Tensor, Tensor]) 
 def _gradient(
     ctx: Context, grad: Optional[Tensor], grad_first: Optional[Tensor]
 ) -> Tuple[Optional[Tensor], ...]:
-    *inputs, weights = ctx.saved_tensors
+    q, k, p, pos, mask, weights = ctx.saved_tensors
     if grad is None:
         grad = torch.zeros_like(weights)
-    dq, dk, dp, dpos = _backward_operator(*inputs, weights, grad, grad_first, *ctx.penalty)
-    return (dq, dk, *((None, None) if inputs[2] is None else (dp, dpos)), None, None, None)
+    dq, dk, dp, dpos = _backward_operator(q, k, p, pos, mask, weights, grad, grad_first, *ctx.penalty)
+    if p is None:
+        return dq, dk, None, None, None, None, None
+    return dq, dk, dp, dpos, None, None, None
 
 
 def _empty_weights(

@@ -1,5 +1,5 @@
-"""Depthwise convolutions over time with the channels innermost: no transposition, and a kernel of
-our own on the CPU.
+"""Depthwise convolutions over time with the channels innermost: no transposition, and kernels of
+our own.
 """
 
 from typing import Optional, Tuple
@@ -10,7 +10,10 @@ from torch import Tensor
 
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_traced, operator
 
+gpu_kernels = gpu.deferred("depthwise")
 if HAS_NUMBA:
     from asr_core.ops.cpu import depthwise as kernels
 
@@ -36,30 +39,83 @@ def depthwise_conv1d_plain(x: Tensor, weight: Tensor, bias: Optional[Tensor], pa
     return y.permute(2, 0, 1)
 
 
+def _conv1d_forward(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int) -> Tensor:
+    """Run the kernel for the device of x (T, N, C)."""
+    if gpu.usable(x, weight, bias):
+        return gpu_kernels.conv1d(x, weight, bias, pad, chunk)
+    return _correlate(x.contiguous(), weight, bias, pad, chunk, flip=False)
+
+
+def _conv1d_backward(
+    x: Tensor, weight: Tensor, dy: Tensor, pad: int, chunk: int
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x (T, N, C), the weight (C, 1, K) and the bias (C,)."""
+    if gpu.usable(x, weight, dy):
+        dx = gpu_kernels.conv1d(dy, weight, None, pad, chunk, flip=True)
+        return (dx, *gpu_kernels.conv1d_weight_grad(x, dy, weight, pad, chunk))
+    x, dy = x.contiguous(), dy.contiguous()
+    num_frames, batch, channels = x.shape
+    taps = weight.shape[2]
+    dweight, dbias = x.new_zeros(_PARTS, taps, channels), x.new_zeros(_PARTS, channels)
+    args = _kernel_args(x, weight, pad, chunk)._replace(w=dweight, bias=dbias, y=dy, P=_PARTS)
+    kernels.conv1d_weight_grad(_PARTS, 1, args)
+    dx = _correlate(dy, weight, None, pad, chunk, flip=True)
+    return dx, dweight.sum(0).t().unsqueeze(1), dbias.sum(0)
+
+
 class _DepthwiseConv1d(torch.autograd.Function):
-    """Both directions by the CPU kernels; keeps x (T, N, C) and the weight (C, 1, K)."""
+    """Both directions by kernels; keeps x (T, N, C) and the weight (C, 1, K)."""
 
     @staticmethod
     def forward(
         ctx: Context, x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int
     ) -> Tensor:
         x = x.contiguous()
-        ctx.save_for_backward(x, weight)
-        ctx.args = (pad, chunk, bias is not None)
-        return _correlate(x, weight, bias, pad, chunk, flip=False)
+        _keep_conv1d(ctx, (x, weight, bias, pad, chunk), x)
+        return _conv1d_forward(x, weight, bias, pad, chunk)
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight = ctx.saved_tensors
         pad, chunk, has_bias = ctx.args
-        dy = dy.contiguous()
-        num_frames, batch, channels = x.shape
-        taps = weight.shape[2]
-        dweight, dbias = x.new_zeros(_PARTS, taps, channels), x.new_zeros(_PARTS, channels)
-        args = _kernel_args(x, weight, pad, chunk)._replace(w=dweight, bias=dbias, y=dy, P=_PARTS)
-        kernels.conv1d_weight_grad(_PARTS, 1, args)
-        dx = _correlate(dy, weight, None, pad, chunk, flip=True) if ctx.needs_input_grad[0] else None
-        return dx, dweight.sum(0).t().unsqueeze(1), dbias.sum(0) if has_bias else None, None, None
+        dx, dweight, dbias = _conv1d_backward(x, weight, dy, pad, chunk)
+        return dx, dweight, dbias if has_bias else None, None, None
+
+
+def _keep_conv1d(
+    ctx: Context, inputs: Tuple[Tensor, Tensor, Optional[Tensor], int, int], output: Tensor
+) -> None:
+    x, weight, bias, pad, chunk = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.args = (pad, chunk, bias is not None)
+
+
+def _conv1d_gradient(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
+    x, weight = ctx.saved_tensors
+    pad, chunk, has_bias = ctx.args
+    dx, dweight, dbias = _conv1d_backward_operator(x, weight, dy, pad, chunk)
+    return dx, dweight, dbias if has_bias else None, None, None
+
+
+def _like_x(x: Tensor, *_: object) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _like_x_and_weights(x: Tensor, weight: Tensor, *_: object) -> Tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1])
+
+
+@operator("depthwise_conv1d", _like_x, _conv1d_gradient, _keep_conv1d)
+def _conv1d_operator(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int) -> Tensor:
+    return _conv1d_forward(x, weight, bias, pad, chunk)
+
+
+@operator("depthwise_conv1d_backward", _like_x_and_weights)
+def _conv1d_backward_operator(
+    x: Tensor, weight: Tensor, dy: Tensor, pad: int, chunk: int
+) -> Tuple[Tensor, Tensor, Tensor]:
+    dx, dweight, dbias = _conv1d_backward(x, weight, dy, pad, chunk)
+    return dx, dweight.contiguous(), dbias.clone()  # which must share no memory
 
 
 def _correlate(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int, chunk: int, flip: bool) -> Tensor:
@@ -110,9 +166,19 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
     """
     if torch.jit.is_scripting() or torch.jit.is_tracing():
         return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
-    if usable(x, weight, bias):
-        return _DepthwiseConv1d.apply(x, weight, bias, pad, chunk)
+    if gpu.usable(x, weight, bias) or usable(x, weight, bias):
+        call = _conv1d_operator if is_traced() else _DepthwiseConv1d.apply
+        return call(_as_autocast(x), weight, bias, pad, chunk)
     return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """Return x (T, N, C) or (N, C, T, F) in the type that autocast gives the input of a convolution
+    on a GPU.
+    """
+    if x.is_cuda and torch.is_autocast_enabled(x.device.type):
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
 
 
 def blank_tails(x: Tensor, lens: Optional[Tensor]) -> Tensor:
@@ -123,39 +189,95 @@ def blank_tails(x: Tensor, lens: Optional[Tensor]) -> Tensor:
     return x.masked_fill(tail.unsqueeze(1).unsqueeze(3), 0.0)
 
 
-class _DepthwiseConv2d(torch.autograd.Function):
-    """torch's convolution of x (N, C, T, F), which takes what follows the lengths (N,) for zero.
+def _conv2d_forward(x: Tensor, weight: Tensor, bias: Tensor, lens: Optional[Tensor]) -> Tensor:
+    """Convolve x (N, C, T, F), which counts as zero from the lengths (N,) on.
 
-    Backward to the input it is one with flipped weights, to the weights our kernel. A copy of x
-    with zeros after the lengths would cost more than the frames that the zeros change.
+    On the CPU by torch: a copy of x with zeros after the lengths would cost more than the frames
+    that the zeros change.
     """
+    if gpu.usable(x, weight, bias):
+        return gpu_kernels.conv2d(x, weight, bias, lens)
+    y = _conv2d(x, weight, bias)
+    if lens is not None:
+        _end_at_lens(y, x, weight, bias, lens)
+    return y
+
+
+def _conv2d_backward(
+    x: Tensor, weight: Tensor, dy: Tensor, lens: Optional[Tensor], needs_dx: bool = True
+) -> Tuple[Optional[Tensor], Tensor, Tensor]:
+    """Return the gradients of x (N, C, T, F), the weight (C, 1, KT, KF) and the bias (C,).
+
+    On the CPU, backward to the input is torch's convolution with flipped weights, backward to the
+    weights our kernel.
+    """
+    dx = None
+    if gpu.usable(x, weight, dy):
+        if needs_dx:
+            dx = gpu_kernels.conv2d(dy, weight, None, lens, flip=True)
+        return (dx, *gpu_kernels.conv2d_weight_grad(x, dy, weight, lens))
+    rows, dy_rows = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1).contiguous()
+    batch, num_frames, width, channels = rows.shape
+    if lens is None:
+        lens = torch.full((batch,), num_frames)
+    kt, kf = weight.shape[2:]
+    dweight, dbias = x.new_zeros(_PARTS, kt, kf, channels), x.new_zeros(_PARTS, channels)
+    sizes = dict(N=batch, T=num_frames, F=width, C=channels, KT=kt, KF=kf, P=_PARTS)
+    args = kernels.Conv2dWeightGrad(rows, dy_rows, dweight, dbias, lens.contiguous(), **sizes)
+    kernels.conv2d_weight_grad(_PARTS, 1, args)
+    if needs_dx:
+        dx = _conv2d(dy_rows.permute(0, 3, 1, 2), weight.flip(2, 3), None)
+        for row, n in zip(dx, lens.tolist()):
+            row[:, n:] = 0.0
+    return dx, dweight.sum(0).permute(2, 0, 1).unsqueeze(1), dbias.sum(0)
+
+
+class _DepthwiseConv2d(torch.autograd.Function):
+    """Keeps x (N, C, T, F) and the weight (C, 1, KT, KF)."""
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, lens: Optional[Tensor]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.lens = lens
-        y = _conv2d(x, weight, bias)
-        if lens is not None:
-            _end_at_lens(y, x, weight, bias, lens)
-        return y
+        _keep_conv2d(ctx, (x, weight, bias, lens), x)
+        return _conv2d_forward(x, weight, bias, lens)
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
-        x, weight = ctx.saved_tensors
-        rows, dy_rows = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1).contiguous()
-        batch, num_frames, width, channels = rows.shape
-        lens = ctx.lens if ctx.lens is not None else torch.full((batch,), num_frames)
-        kt, kf = weight.shape[2:]
-        dweight, dbias = x.new_zeros(_PARTS, kt, kf, channels), x.new_zeros(_PARTS, channels)
-        sizes = dict(N=batch, T=num_frames, F=width, C=channels, KT=kt, KF=kf, P=_PARTS)
-        args = kernels.Conv2dWeightGrad(rows, dy_rows, dweight, dbias, lens.contiguous(), **sizes)
-        kernels.conv2d_weight_grad(_PARTS, 1, args)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = _conv2d(dy_rows.permute(0, 3, 1, 2), weight.flip(2, 3), None)
-            for row, n in zip(dx, lens.tolist()):
-                row[:, n:] = 0.0
-        return dx, dweight.sum(0).permute(2, 0, 1).unsqueeze(1), dbias.sum(0), None
+        x, weight, lens = ctx.saved_tensors
+        return (*_conv2d_backward(x, weight, dy, lens, ctx.needs_input_grad[0]), None)
+
+
+def _keep_conv2d(
+    ctx: Context, inputs: Tuple[Tensor, Tensor, Tensor, Optional[Tensor]], output: Tensor
+) -> None:
+    x, weight, _, lens = inputs
+    ctx.save_for_backward(x, weight, lens)
+
+
+def _conv2d_gradient(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
+    x, weight, lens = ctx.saved_tensors
+    return (*_conv2d_backward_operator(x, weight, dy, lens), None)
+
+
+def _channels_last(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _channels_last_and_weights(x: Tensor, weight: Tensor, *_: object) -> Tuple[Tensor, Tensor, Tensor]:
+    return (_channels_last(x), weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1]))
+
+
+@operator("depthwise_conv2d", _channels_last, _conv2d_gradient, _keep_conv2d)
+def _conv2d_operator(x: Tensor, weight: Tensor, bias: Tensor, lens: Optional[Tensor]) -> Tensor:
+    return _conv2d_forward(x, weight, bias, lens).contiguous(memory_format=torch.channels_last)
+
+
+@operator("depthwise_conv2d_backward", _channels_last_and_weights)
+def _conv2d_backward_operator(
+    x: Tensor, weight: Tensor, dy: Tensor, lens: Optional[Tensor]
+) -> Tuple[Tensor, Tensor, Tensor]:
+    dx, dweight, dbias = _conv2d_backward(x, weight, dy, lens)
+    assert dx is not None  # it was asked for
+    return dx.contiguous(memory_format=torch.channels_last), dweight.contiguous(), dbias.clone()
 
 
 def _end_at_lens(y: Tensor, x: Tensor, weight: Tensor, bias: Tensor, lens: Tensor) -> None:
@@ -201,6 +323,12 @@ def depthwise_conv2d(
     """
     if torch.jit.is_scripting() or torch.jit.is_tracing():
         return _conv2d(blank_tails(x, lens), weight, bias)
-    if bias is not None and usable(x, weight, bias) and torch.is_grad_enabled():
-        return _DepthwiseConv2d.apply(x, weight, bias, lens)
+    if bias is not None:
+        on_gpu = gpu.usable(x, weight, bias)
+        if on_gpu or usable(x, weight, bias):
+            lens = lens if lens is None else lens.to(x.device)
+            if is_traced():
+                return _conv2d_operator(_as_autocast(x), weight, bias, lens)
+            if on_gpu or torch.is_grad_enabled():
+                return _DepthwiseConv2d.apply(_as_autocast(x), weight, bias, lens)
     return _conv2d(blank_tails(x, lens), weight, bias)

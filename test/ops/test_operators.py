@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asr_core.ops import attention, swoosh
+from asr_core.ops import attention, depthwise, swoosh
 
 
 def test_swoosh_as_an_operator():
@@ -40,3 +40,35 @@ def test_attention_weights_as_an_operator(with_positions):
         want = torch.autograd.grad([directly[i] for i in used], leaves, grads, retain_graph=True)
         for one, other in zip(got, want):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def same_as_directly(operator, function, args, leaves):
+    """The operator passes torch's checks, and gives the values and gradients of the function."""
+    torch.library.opcheck(operator, args)
+    y, directly = operator(*args), function(*args)
+    torch.testing.assert_close(y, directly, rtol=0, atol=0)
+    grad = torch.randn(y.shape)
+    got, want = torch.autograd.grad(y, leaves, grad), torch.autograd.grad(directly, leaves, grad)
+    for one, other in zip(got, want):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_convolution_over_time_as_an_operator(with_bias):
+    x, weight = torch.randn(9, 2, 3, requires_grad=True), torch.randn(3, 1, 5, requires_grad=True)
+    bias = torch.randn(3, requires_grad=True) if with_bias else None
+    leaves = [x, weight] + ([bias] if with_bias else [])
+    same_as_directly(depthwise._conv1d_operator, depthwise.depthwise_conv1d, (x, weight, bias, 2, 4), leaves)
+
+
+@pytest.mark.parametrize("lens", [None, [6, 3]])
+def test_convolution_over_time_and_frequency_as_an_operator(lens):
+    x = torch.randn(2, 3, 6, 4).to(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.randn(3, 1, 3, 3, requires_grad=True), torch.randn(3, requires_grad=True)
+    lens = None if lens is None else torch.tensor(lens)
+    same_as_directly(
+        depthwise._conv2d_operator,
+        depthwise.depthwise_conv2d,
+        (x, weight, bias, lens),
+        [x, weight, bias],
+    )
