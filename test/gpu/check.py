@@ -15,6 +15,7 @@ docs/gpu.md says what the parts are and how to read the tables.
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -63,6 +64,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as temporary:
         work_dir = (args.work_dir or Path(temporary)).resolve()
         work_dir.mkdir(parents=True, exist_ok=True)
+        for old in work_dir.glob("exp-*"):  # of an earlier check, which train.py would continue
+            shutil.rmtree(old)
         setup = Setup(bool(args.small), args.out.resolve(), work_dir)
         note = install_wheels(args.wheels, work_dir / "site") if args.wheels else ""
         environment = child_environment(setup, HERE, work_dir / "site")

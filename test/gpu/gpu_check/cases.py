@@ -83,6 +83,8 @@ class Case:
       slack: factor on the tolerance, for sums of many terms.
       must: whether a Triton kernel has to run.
       bench_dtype: type in which it is timed.
+      note: what a reader of the results should know.
+      stages: makes what is timed from the arguments, where that is not ``ours``.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Case:
     must: bool = True
     bench_dtype: str = "bfloat16"
     note: str = ""
+    stages: Optional[Callable[[Sequence[Any]], List[Callable[[], Any]]]] = None
 
 
 def tensors(outputs: Outputs) -> List[Tensor]:

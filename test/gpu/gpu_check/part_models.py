@@ -132,7 +132,7 @@ def search(setup: Setup, method: Method) -> Dict[str, Any]:
         "scores apart": max(abs(a.log_prob - b.log_prob) for a, b in pairs),
         "times apart": sum(a.timestamps != b.timestamps for a, b in pairs if a.tokens == b.tokens),
     }
-    if "paths" in str(method.uses):
+    if "nbest" in method.name:
         row["note"] = "draws random paths"
         return row
     if wrong or not row["tokens"]:

@@ -20,6 +20,7 @@ def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
         "NCCL, one rank": lambda: one_rank(setup),
         "one process, two batches a step": lambda: alone(setup),
         "gloo, two processes on one GPU": lambda: two_by_gloo(setup),
+        "the same, gradients in bfloat16": lambda: two_by_gloo(setup, "--ddp-compression", "bf16"),
         "NCCL, one process for each GPU": lambda: by_gpus(setup),
         "NCCL, two processes on one GPU": lambda: two_by_nccl(setup),
     }
@@ -30,27 +31,33 @@ def _steps(setup: Setup) -> int:
 
 
 def one_rank(setup: Setup) -> Dict[str, Any]:
-    """Reduce the gradients of a layer with the back end of GPUs, in DistributedDataParallel."""
+    """Sum gradients by DistributedDataParallel and each compression, in a group of one."""
     import torch
     import torch.distributed as dist
 
-    backend = "gloo" if setup.small else "nccl"
+    from asr_core.training.distributed.gradients import SummedGradients
+
     place = setup.work / "rendezvous"
-    dist.init_process_group(backend, init_method=f"file://{place}", rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
+    errors: Dict[str, float] = {}
     try:
-        layer = torch.nn.Linear(64, 64).to(setup.device)
-        x = torch.randn(8, 64, device=setup.device)
-        layer(x).square().sum().backward()
-        want = layer.weight.grad.clone()
-        wrapped = torch.nn.parallel.DistributedDataParallel(layer)
-        layer.zero_grad()
-        wrapped(x).square().sum().backward()
-        error = float((layer.weight.grad - want).abs().max() / want.abs().max())
+        group = dist.new_group(backend="gloo" if setup.small else "nccl")
+        for compression in ("none", "bf16", "fp16"):
+            layer = torch.nn.Linear(64, 64).to(setup.device)
+            x = torch.randn(8, 64, device=setup.device)
+            (want,) = torch.autograd.grad(layer(x).square().sum(), [layer.weight])
+            scaler = torch.amp.GradScaler(setup.device, enabled=False)
+            gradients = SummedGradients(layer, scaler, group, compression)
+            for _ in range(2):
+                layer.zero_grad()
+                gradients.add(layer(x).square().sum(), last=True)
+            errors[compression] = float((layer.weight.grad - want).abs().max() / want.abs().max())
     finally:
         dist.destroy_process_group()
-    if error > 1e-6:
-        raise AssertionError(f"gradients differ by {error:.1e}")
-    return {"error": error}
+    bad = [c for c, error in errors.items() if not error < {"none": 1e-6, "bf16": 1e-2, "fp16": 2e-3}[c]]
+    if bad:
+        raise AssertionError(f"gradients differ: {errors}")
+    return {f"error {name}": error for name, error in errors.items()}
 
 
 def alone(setup: Setup) -> Dict[str, Any]:
@@ -62,9 +69,9 @@ def alone(setup: Setup) -> Dict[str, Any]:
     return train_runs.falling(train_runs.losses(exp_dir), steps, 1.05)
 
 
-def two_by_gloo(setup: Setup) -> Dict[str, Any]:
+def two_by_gloo(setup: Setup, *options: str) -> Dict[str, Any]:
     """Train by two processes that share a GPU; each takes itself for alone on a machine."""
-    return _compare(setup, _as_two_machines(setup, "gloo", {}))
+    return _compare(setup, _as_two_machines(setup, "gloo", {}, *options))
 
 
 def two_by_nccl(setup: Setup) -> Dict[str, Any]:
@@ -104,13 +111,14 @@ def _compare(setup: Setup, exp_dir: Path) -> Dict[str, Any]:
     return row
 
 
-def _as_two_machines(setup: Setup, backend: str, more: Dict[str, str]) -> Path:
+def _as_two_machines(setup: Setup, backend: str, more: Dict[str, str], *options: str) -> Path:
     """Start two processes as a launcher would on two machines with a GPU each."""
-    exp_dir, steps = setup.work / f"exp-two-{backend}", _steps(setup)
+    exp_dir, steps = setup.work / f"exp-two-{backend}{len(options) or ''}", _steps(setup)
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     usual = train_runs.command(setup, exp_dir, steps, "--save-every-n", str(steps), "--dist-timeout", "60")
+    usual += options
     own = str(Path(__file__).with_name("shared_gpu.py"))
     children: List["subprocess.Popen[str]"] = []
     logs = [setup.work / f"two-{backend}-{rank}.log" for rank in range(2)]

@@ -22,14 +22,15 @@ def measure(setup: Setup, case: c.Case) -> Dict[str, Any]:
     sizes = case.tiny if setup.small else case.bench
     peak = H100 if setup.small else peak_of(torch.cuda.get_device_name())
     args = case.make(c.Draw(getattr(torch, case.bench_dtype), setup.device), sizes)
+    stages = _stages(case, args)
     with counted() as launches:
-        _stages(case.ours, args)[0]()
-        forward_launches = sum(launches.values())
-    ours = stage_times(_stages(case.ours, args), setup.device)
+        for stage in stages:
+            stage()
+    ours = stage_times(stages, setup.device)
     with kernels_off():
-        plain = stage_times(_stages(case.ours, args), setup.device)
-    memory = {"MB": _peak_memory(case.ours, args, setup), "sizes": _text(sizes), "type": case.bench_dtype}
-    row: Dict[str, Any] = {"launches": forward_launches}
+        plain = stage_times(_stages(case, args), setup.device)
+    memory = {"MB": _peak_memory(stages, setup), "sizes": _text(sizes), "type": case.bench_dtype}
+    row: Dict[str, Any] = {"launches": sum(launches.values())}
     for i, (direction, of) in enumerate((("forward", case.forward), ("backward", case.backward))):
         if i >= len(ours) or of is None:
             continue
@@ -50,8 +51,11 @@ def args_itemsize(case: c.Case) -> int:
     return torch.empty((), dtype=getattr(torch, case.bench_dtype)).element_size()
 
 
-def _stages(function: Callable[..., c.Outputs], args: Sequence[Any]) -> List[Callable[[], Any]]:
+def _stages(case: c.Case, args: Sequence[Any]) -> List[Callable[[], Any]]:
     """Return the forward pass, and the backward pass where there is one, as stages."""
+    if case.stages is not None:
+        return case.stages(args)
+    function = case.ours
     inputs = c.differentiable(args)
     kept: Dict[str, Any] = {}
     probe = c.with_gradient(function(*args))
@@ -66,14 +70,14 @@ def _stages(function: Callable[..., c.Outputs], args: Sequence[Any]) -> List[Cal
     return [forward, backward] if inputs and probe else [lambda: function(*args)]
 
 
-def _peak_memory(function: Callable[..., c.Outputs], args: Sequence[Any], setup: Setup) -> float:
+def _peak_memory(stages: Sequence[Callable[[], Any]], setup: Setup) -> float:
     """Return the MB that one pass in both directions adds at its peak."""
     if setup.small:
         return 0.0
     synchronize(setup.device)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    for stage in _stages(function, args):
+    for stage in stages:
         stage()
     synchronize(setup.device)
     return (torch.cuda.max_memory_allocated() - before) / 1e6
