@@ -1,6 +1,6 @@
 """The losses of a transducer's joiner: simple and pruned, or full."""
 
-from typing import List, NamedTuple, Tuple, TypedDict
+from typing import Callable, List, NamedTuple, Tuple, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from asr_core.models.joiner import Joiner
 from asr_core.ops import rnnt_loss as rnnt
+from asr_core.ops.gpu import dispatch as gpu
 from asr_core.predictors.protocol import Predictor
 
 
@@ -131,9 +132,21 @@ def pruned_losses(
     ranges = rnnt.get_rnnt_prune_ranges(
         px_grad=px_grad, py_grad=py_grad, boundary=lattice.cpu_boundary, s_range=prune_range
     )
-    am_pruned, lm_pruned = rnnt.do_rnnt_pruning(
-        am=joiner.encoder_proj(encoder_out), lm=joiner.decoder_proj(lattice.decoder_out), ranges=ranges
-    )
+    am, lm = joiner.encoder_proj(encoder_out), joiner.decoder_proj(lattice.decoder_out)
+    if gpu.usable(am, lm):  # without an array of all logits
+        pruned_loss = rnnt.rnnt_loss_pruned_projected(
+            am,
+            lm,
+            joiner.output_linear.weight,
+            joiner.output_bias(),
+            lattice.symbols,
+            ranges,
+            combine=_combination(joiner),
+            factorised_blank=joiner.hat,
+            **lattice.arguments,
+        )
+        return simple_loss, pruned_loss
+    am_pruned, lm_pruned = rnnt.do_rnnt_pruning(am=am, lm=lm, ranges=ranges)
     logits = joiner(am_pruned, lm_pruned, project_input=False)  # (N, T, prune_range, V)
     with torch.autocast(encoder_out.device.type, enabled=False):
         pruned_loss = rnnt.rnnt_loss_pruned(
@@ -160,10 +173,15 @@ def full_loss(joiner: Joiner, encoder_out: Tensor, lattice: LatticeInputs) -> Te
         joiner.output_linear.weight,
         joiner.output_bias(),
         lattice.symbols,
-        combine=joiner.combine,
+        combine=_combination(joiner),
         factorised_blank=joiner.hat,
         **lattice.arguments,
     )
+
+
+def _combination(joiner: Joiner) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return how a joiner combines its projections, by a name that back ends know."""
+    return rnnt.tanh_of_sum if joiner.mode == "add" else joiner.combine
 
 
 def _at_least_float(x: Tensor) -> Tensor:

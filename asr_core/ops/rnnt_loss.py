@@ -40,9 +40,9 @@ matter on each frame, and only for these is the joiner evaluated ::
   symbols are multiplied by 1 + it, those of blanks are not. The value of the loss stays the same.
 - ``reduction``: "none" (losses (B,)), "mean" or "sum" over the batch.
 - ``backend``: "auto" takes the compiled CPU kernels ("numba") for float32 and float64 on the CPU
-  where numba is installed, else "torch", which runs on any device. They give the same results. Half
-  precision is computed in float32. "torchaudio", where installed, computes :func:`rnnt_loss` of
-  regular lattices alone.
+  where numba is installed, Triton's kernels ("triton") for float32 and half precision on a GPU,
+  else "torch", which runs on any device. They give the same results. Half precision is computed
+  in float32. "torchaudio", where installed, computes :func:`rnnt_loss` of regular lattices alone.
 
 **Hard cases.** Each concerns its own utterance alone; the other utterances' losses and gradients
 are not touched.
@@ -67,17 +67,20 @@ from typing import Callable, Optional, Tuple, Union
 import torch
 from torch import Tensor
 
-from asr_core.ops.rnnt import torch_backend, torchaudio_backend
+from asr_core.ops.operators import is_traced
+from asr_core.ops.rnnt import torchaudio_backend, traced
 from asr_core.ops.rnnt.arguments import (
     BACKENDS,
     backend_for,
     check_contexts,
+    check_projections,
     check_within,
     computable,
     make_lattice,
     reduce_losses,
 )
-from asr_core.ops.rnnt.functions import Pruned, Pruning, Scales, Smoothed
+from asr_core.ops.rnnt.functions import Pruned, Scales, Smoothed
+from asr_core.ops.rnnt.lattice import Lattice
 from asr_core.ops.rnnt.logprobs import (
     get_hat_logprobs_pruned,
     get_rnnt_logprobs,
@@ -86,8 +89,10 @@ from asr_core.ops.rnnt.logprobs import (
     get_rnnt_logprobs_smoothed,
     hat_log_probs,
 )
-from asr_core.ops.rnnt.projected import Output, Projected
+from asr_core.ops.rnnt.projected import Output, Projected, tanh_of_sum
+from asr_core.ops.rnnt.pruning import do_rnnt_pruning, get_rnnt_prune_ranges, get_rnnt_prune_ranges_deprecated
 from asr_core.ops.rnnt.recursion import joint_mutual_information_recursion, mutual_information_recursion
+from asr_core.ops.rnnt.windowed import Windowed
 
 __all__ = [
     "BACKENDS",
@@ -104,17 +109,13 @@ __all__ = [
     "rnnt_loss",
     "rnnt_loss_projected",
     "rnnt_loss_pruned",
+    "rnnt_loss_pruned_projected",
     "rnnt_loss_simple",
     "rnnt_loss_smoothed",
     "tanh_of_sum",
 ]
 
 LossAndCounts = Union[Tensor, Tuple[Tensor, Tuple[Tensor, Tensor]]]
-
-
-def tanh_of_sum(am: Tensor, lm: Tensor) -> Tensor:
-    """Return ``tanh(am + lm)`` (M, J), the usual joiner before its output layer."""
-    return torch.tanh(am + lm)
 
 
 def rnnt_loss(
@@ -137,17 +138,25 @@ def rnnt_loss(
         raise ValueError(
             f"logits must be (B, T, S + 1, C) with S = {symbols.shape[-1]}, not {tuple(logits.shape)}"
         )
-    logits = computable(logits)
     sizes = (logits.shape[0], logits.shape[1], logits.shape[3])
     lattice = make_lattice(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
     if use_hat_loss:
-        logits = hat_log_probs(logits, termination_symbol)
+        logits = hat_log_probs(computable(logits), termination_symbol)
     if backend == "torchaudio":
-        return reduce_losses(torchaudio_backend.full_loss(logits, lattice), reduction)
+        return reduce_losses(torchaudio_backend.full_loss(computable(logits), lattice), reduction)
     first = lattice.symbols.new_zeros(logits.shape[:2])
-    return reduce_losses(Pruned.apply(logits, first, lattice, backend_for(backend, logits)), reduction)
+    return reduce_losses(_windowed_loss(logits, first, lattice, backend), reduction)
+
+
+def _windowed_loss(logits: Tensor, s_begin: Tensor, lattice: Lattice, backend: str) -> Tensor:
+    """Return the losses (B,) of logits (B, T, R, C); not all back ends read half precision."""
+    module = backend_for(backend, computable(logits[:0]))
+    logits = logits if module.half_logits else computable(logits)
+    if is_traced():
+        return traced.pruned(logits, s_begin, lattice, backend)
+    return Pruned.apply(logits, s_begin, lattice, module)
 
 
 def rnnt_loss_projected(
@@ -179,15 +188,7 @@ def rnnt_loss_projected(
     Returns:
       (B,) or a scalar, by ``reduction``.
     """
-    if am.ndim != 3 or lm.ndim != 3 or am.shape[0] != lm.shape[0] or am.shape[2] != lm.shape[2]:
-        raise ValueError(
-            f"am must be (B, T, J) and lm (B, S + 1, J), not {tuple(am.shape)} and {tuple(lm.shape)}"
-        )
-    check_contexts(lm, symbols)
-    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-        raise ValueError(
-            f"weight must be (C, J) and bias (C,), not {tuple(weight.shape)} and {tuple(bias.shape)}"
-        )
+    check_projections(am, lm, weight, bias, symbols)
     am, lm, weight, bias = (computable(x).contiguous() for x in (am, lm, weight, bias))
     sizes = (am.shape[0], am.shape[1], weight.shape[0])
     lattice = make_lattice(
@@ -266,7 +267,11 @@ def rnnt_loss_smoothed(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
     scales = Scales(lm=lm_only_scale, am=am_only_scale)
-    loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, scales, return_grad, backend_for(backend, am))
+    if is_traced():
+        loss, px_grad, py_grad = traced.smoothed(lm, am, lattice, scales, backend)
+    else:
+        module = backend_for(backend, am)
+        loss, px_grad, py_grad = Smoothed.apply(lm, am, lattice, scales, return_grad, module)
     loss = reduce_losses(loss, reduction)
     return (loss, (px_grad, py_grad)) if return_grad else loss
 
@@ -294,104 +299,57 @@ def rnnt_loss_pruned(
             "logits must be (B, T, s_range, C) and ranges (B, T, s_range), "
             f"not {tuple(logits.shape)}, {tuple(ranges.shape)}"
         )
-    logits = computable(logits)
     sizes = (logits.shape[0], logits.shape[1], logits.shape[3])
     lattice = make_lattice(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
     if use_hat_loss:
-        logits = hat_log_probs(logits, termination_symbol)
+        logits = hat_log_probs(computable(logits), termination_symbol)
     check_within(ranges, 0, symbols.shape[-1], "ranges")
     s_begin = ranges[:, :, 0].to(torch.int64).contiguous()
-    return reduce_losses(Pruned.apply(logits, s_begin, lattice, backend_for(backend, logits)), reduction)
+    return reduce_losses(_windowed_loss(logits, s_begin, lattice, backend), reduction)
 
 
-def get_rnnt_prune_ranges(
-    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
-) -> Tensor:
-    """Choose the window of contexts of each frame that holds most of the lattice's probability.
+def rnnt_loss_pruned_projected(
+    am: Tensor, lm: Tensor, weight: Tensor, bias: Tensor,
+    symbols: Tensor, ranges: Tensor, termination_symbol: int, boundary: Optional[Tensor] = None,
+    rnnt_type: str = "regular", delay_penalty: float = 0.0, reduction: Optional[str] = "mean", *,
+    combine: Callable[[Tensor, Tensor], Tensor] = tanh_of_sum, factorised_blank: bool = False,
+    fast_emit_lambda: float = 0.0, block_cells: Optional[int] = None, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Compute the loss over the paths inside windows, :func:`rnnt_loss_pruned`, from what a joiner
+    makes its logits of, without an array of all logits.
 
-    A window is chosen by the probability of the blanks in it minus that of the symbol that leads
-    into it; then windows are moved so that they never go back and reach (S_b, T_b) by steps that a
-    path can follow, that is at most ``s_range - 1`` contexts a frame, 1 in a modified lattice.
+    Under autocast matrices are multiplied in its type; all else is float32 or better.
 
     Args:
-      px_grad: (B, S, T + 1) or (B, S, T), counts of the symbols from :func:`rnnt_loss_smoothed`.
-      py_grad: (B, S + 1, T), counts of the blanks.
-      boundary: (B, 4), see the module; on the CPU it saves a wait for the device of the gradients.
-      s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for
-        others. In a regular lattice windows are made as wide as the utterance with the most symbols
-        per frame needs, so that each has a path.
+      am, lm, weight, bias, combine, factorised_blank: see :func:`rnnt_loss_projected`.
+      ranges: (B, T, s_range), the contexts of each frame: consecutive, from
+        :func:`get_rnnt_prune_ranges`.
+      block_cells: cells (frame and context of its window) per block, at least those of one frame;
+        None chooses.
 
     Returns:
-      (B, T, s_range) int64 contexts.
+      (B,) or a scalar, by ``reduction``.
     """
-    num_batch, num_symbols, x_frames = px_grad.shape
-    num_frames = py_grad.shape[-1]
-    if py_grad.shape != (num_batch, num_symbols + 1, num_frames) or x_frames - num_frames not in (0, 1):
-        raise ValueError(
-            f"px_grad and py_grad do not fit together: {tuple(px_grad.shape)}, {tuple(py_grad.shape)}"
-        )
-    if boundary.shape != (num_batch, 4):
-        raise ValueError(f"boundary must be ({num_batch}, 4), not {tuple(boundary.shape)}")
-    least = 1 if x_frames == num_frames else 2
-    if s_range < least:
-        raise ValueError(f"s_range must be at least {least} for paths to exist, not {s_range}")
-    if least == 2:  # a shape is known to the host, which waits for the boundary if a device has it
-        s_range = max(s_range, _least_range(boundary))
-    boundary = boundary.to(py_grad.device, torch.int64, non_blocking=boundary.device.type == "cpu")
-    s_range = min(s_range, num_symbols + 1)
-    px_grad, py_grad = computable(px_grad.detach()), computable(py_grad.detach())
-    if num_batch == 0 or num_frames == 0:
-        return boundary.new_zeros(num_batch, num_frames, s_range)
-    s_begin = backend_for(backend, py_grad).prune_ranges(px_grad, py_grad, boundary, s_range)
-    return s_begin.unsqueeze(2) + torch.arange(s_range, device=s_begin.device)
-
-
-def get_rnnt_prune_ranges_deprecated(
-    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
-) -> Tensor:
-    """Choose windows as :func:`get_rnnt_prune_ranges` does, but by the probability of all arcs that
-    leave their contexts, as k2 did at first.
-    """
-    visits = py_grad + torch.nn.functional.pad(px_grad[:, :, : py_grad.shape[-1]], (0, 0, 0, 1))
-    return get_rnnt_prune_ranges(torch.zeros_like(px_grad), visits, boundary, s_range, backend=backend)
-
-
-def _least_range(boundary: Tensor) -> int:
-    """Return how wide windows must be that move on by less than their width at each frame, for all
-    S_b symbols to be reached in T_b frames.
-    """
-    needed = torch.where(
-        boundary[:, 3] > 0,
-        (boundary[:, 2] - 1).clamp(min=0).div(boundary[:, 3].clamp(min=1), rounding_mode="floor") + 2,
-        torch.zeros_like(boundary[:, 2]),
+    check_projections(am, lm, weight, bias, symbols)
+    if is_traced():  # an operator cannot take a function
+        hidden = combine(*do_rnnt_pruning(am, lm, ranges, backend=backend))
+        logits = torch.nn.functional.linear(hidden, weight, bias)
+        return rnnt_loss_pruned(
+            logits, symbols, ranges, termination_symbol, boundary, rnnt_type, delay_penalty, reduction,
+            factorised_blank, fast_emit_lambda=fast_emit_lambda, backend=backend,
+        )  # fmt: skip
+    if ranges.ndim != 3 or ranges.shape[:2] != am.shape[:2]:
+        raise ValueError(f"ranges must be (B, T, s_range), not {tuple(ranges.shape)}")
+    sizes = (am.shape[0], am.shape[1], weight.shape[0])
+    lattice = make_lattice(
+        sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
-    return int(needed.max()) if len(needed) else 0
-
-
-def do_rnnt_pruning(
-    am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto"
-) -> Tuple[Tensor, Tensor]:
-    """Arrange encoder and predictor outputs in the shape that the joiner needs for
-    :func:`rnnt_loss_pruned`.
-
-    Args:
-      am: (B, T, C1), encoder output.
-      lm: (B, S + 1, C2), predictor output.
-      ranges: (B, T, s_range) from :func:`get_rnnt_prune_ranges`.
-
-    Returns:
-      (B, T, s_range, C1), a view of am that repeats each frame, and (B, T, s_range, C2), the rows
-      of lm named by ranges.
-    """
-    three_axes = am.ndim == lm.ndim == ranges.ndim == 3
-    if not three_axes or am.shape[:2] != ranges.shape[:2] or lm.shape[0] != am.shape[0]:
-        shapes = ", ".join(str(tuple(x.shape)) for x in (am, lm, ranges))
-        raise ValueError(
-            f"am (B, T, C1), lm (B, S + 1, C2) and ranges (B, T, s_range) do not fit together: {shapes}"
-        )
-    check_within(ranges, 0, lm.shape[1] - 1, "ranges")
-    ranges = ranges.to(torch.int64).contiguous()
-    module = backend_for(backend, lm) if am.dtype == lm.dtype else torch_backend
-    return Pruning.apply(am, lm, ranges, module)
+    check_within(ranges, 0, symbols.shape[-1], "ranges")
+    output, kind = Output(combine, factorised_blank, block_cells), am.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    am, lm, weight, bias = (x.contiguous() for x in (am, lm, weight, bias))
+    module = backend_for(backend, computable(am[:0]))
+    arguments = (ranges.to(torch.int64).contiguous(), lattice, output, dtype, module)
+    return reduce_losses(Windowed.apply(am, lm, weight, bias, *arguments), reduction)

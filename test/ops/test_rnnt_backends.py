@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from asr_core.ops.cpu.dispatch import HAS_NUMBA
-from asr_core.ops.rnnt import torch_backend
+from asr_core.ops.rnnt import torch_backend, triton_backend
 from asr_core.ops.rnnt.backend import RnntBackend
 
 if HAS_NUMBA:
@@ -17,9 +17,9 @@ METHODS = [name for name, value in vars(RnntBackend).items() if inspect.isfuncti
 @pytest.mark.parametrize("name", METHODS)
 def test_functions_have_the_declared_parameters(name):
     declared = list(inspect.signature(getattr(RnntBackend, name)).parameters)[1:]
-    for backend in [torch_backend] + ([numba_backend] if HAS_NUMBA else []):
+    for backend in [torch_backend, triton_backend] + ([numba_backend] if HAS_NUMBA else []):
         assert list(inspect.signature(getattr(backend, name)).parameters) == declared
 
 
 def test_the_interface_is_not_empty():
-    assert len(METHODS) == 8 and "score_dtype" in RnntBackend.__annotations__
+    assert len(METHODS) == 11 and "score_dtype" in RnntBackend.__annotations__

@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 
 from asr_core.ops.cpu.dispatch import HAS_NUMBA
-from asr_core.ops.rnnt import torch_backend
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_traced
+from asr_core.ops.rnnt import torch_backend, triton_backend
 from asr_core.ops.rnnt.backend import RnntBackend
 from asr_core.ops.rnnt.lattice import RNNT_TYPES, Lattice
 
 if HAS_NUMBA:
     from asr_core.ops.rnnt import numba_backend
 
-BACKENDS = ("auto", "torch", "numba", "torchaudio")
+BACKENDS = ("auto", "torch", "numba", "triton", "torchaudio")
 
 
 def computable(x: Tensor) -> Tensor:
@@ -27,6 +29,12 @@ def backend_for(name: str, x: Tensor) -> RnntBackend:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {name!r}")
     if name == "torchaudio":
         raise ValueError("back end torchaudio only computes rnnt_loss, from all logits")
+    if name == "triton" and not gpu.usable(x):
+        raise ValueError(
+            f"back end triton computes float32 and half precision on a GPU, not {x.dtype} on {x.device.type}"
+        )
+    if name == "triton" or (name == "auto" and gpu.usable(x)):
+        return triton_backend
     possible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if name == "numba" and not possible:
         raise ValueError(
@@ -40,8 +48,11 @@ def backend_for(name: str, x: Tensor) -> RnntBackend:
 
 
 def check_within(x: Tensor, least: int, most: int, name: str) -> None:
-    """Refuse indices outside [least, most]; on an accelerator its own indexing does."""
-    if x.device.type == "cpu" and x.numel() > 0 and (x.min() < least or x.max() > most):
+    """Refuse indices outside [least, most]; on an accelerator its own indexing does.
+
+    Tracing, there are no values to look at.
+    """
+    if x.device.type == "cpu" and not is_traced() and x.numel() > 0 and (x.min() < least or x.max() > most):
         raise ValueError(f"{name} must be in [{least}, {most}], found {x.min().item()} ... {x.max().item()}")
 
 
@@ -49,6 +60,21 @@ def check_contexts(lm: Tensor, symbols: Tensor) -> None:
     """Refuse lm (B, S + 1, ...) that does not fit symbols (B, S)."""
     if lm.shape[1] != symbols.shape[-1] + 1:
         raise ValueError(f"lm must have S + 1 = {symbols.shape[-1] + 1} contexts, not {lm.shape[1]}")
+
+
+def check_projections(am: Tensor, lm: Tensor, weight: Tensor, bias: Tensor, symbols: Tensor) -> None:
+    """Refuse projections am (B, T, J), lm (B, S + 1, J) and a linear map weight (C, J2), bias (C,)
+    that do not fit together or symbols (B, S).
+    """
+    if am.ndim != 3 or lm.ndim != 3 or am.shape[0] != lm.shape[0] or am.shape[2] != lm.shape[2]:
+        raise ValueError(
+            f"am must be (B, T, J) and lm (B, S + 1, J), not {tuple(am.shape)} and {tuple(lm.shape)}"
+        )
+    check_contexts(lm, symbols)
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"weight must be (C, J) and bias (C,), not {tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
 
 
 def check_type(rnnt_type: str) -> None:
@@ -92,7 +118,9 @@ def whole_boundary(boundary: Optional[Tensor], sizes: Tuple[int, int, int], devi
     boundary = boundary.to(device, torch.int64).contiguous()
     check_within(boundary[:, 2], 0, num_symbols, "the boundary's number of symbols")
     check_within(boundary[:, 3], 0, num_frames, "the boundary's number of frames")
-    if boundary.device.type == "cpu" and (boundary[:, :2].lt(0) | boundary[:, :2].gt(boundary[:, 2:])).any():
+    if boundary.device.type != "cpu" or is_traced():
+        return boundary
+    if (boundary[:, :2].lt(0) | boundary[:, :2].gt(boundary[:, 2:])).any():
         raise ValueError(
             "the boundary's first symbol and frame must be in [0, number of symbols] "
             "and [0, number of frames]"

@@ -5,12 +5,28 @@ Back ends are modules: their functions are those of :class:`RnntBackend`. They k
 autograd, which :mod:`asr_core.ops.rnnt.functions` takes care of.
 """
 
-from typing import NamedTuple, Optional, Protocol, Tuple
+from typing import Callable, NamedTuple, Optional, Protocol, Tuple
 
 import torch
 from torch import Tensor
 
 from asr_core.ops.rnnt.lattice import Band, Counts, Lattice
+
+
+class Exponentials(NamedTuple):
+    """Exponentials of rows of logits, scaled by their maxima.
+
+    A row with NaN, +inf or nothing but -inf has exponentials 0, maximum NaN and sum 1.
+
+    Attributes:
+      probs: (B, T, C), e^(x - maximum).
+      largest: (B, T), the maxima.
+      total: (B, T), the sums of the exponentials.
+    """
+
+    probs: Tensor
+    largest: Tensor
+    total: Tensor
 
 
 class Factors(NamedTuple):
@@ -93,11 +109,44 @@ class BandLoss(NamedTuple):
     counts: Optional[Counts] = None
 
 
+class BlockKernels(NamedTuple):
+    """Work on M cells first ... first + M - 1, all those of some frames, of the B T R cells of a
+    band, which are numbered in this order.
+
+    Attributes:
+      tanh_rows: takes am (B, T, J), lm (B, S + 1, J), ranges (B, T, R), first, first + M and a
+        float type; returns ``tanh(am + lm)`` (M, J).
+      tanh_gradient: takes these rows (M, J), their gradient (M, J), first, R and am_grad (B, T, J);
+        turns the gradient into that of the sums, in place, and writes it, summed over each frame,
+        to am_grad.
+      scores: takes logits (M, C), the band, first and scores, of which it writes these cells'.
+      gradient: takes logits (M, C), the band, first, norm (B, T, R), counts and scale (B,), see
+        :meth:`RnntBackend.pruned_gradient`; the gradient takes the place of the logits.
+    """
+
+    tanh_rows: Callable[[Tensor, Tensor, Tensor, int, int, torch.dtype], Tensor]
+    tanh_gradient: Callable[[Tensor, Tensor, int, int, Tensor], None]
+    scores: Callable[[Tensor, Band, int, BandScores], None]
+    gradient: Callable[[Tensor, Band, int, Tensor, Counts, Tensor], None]
+
+
 class RnntBackend(Protocol):
     """The work on lattices; same results from every back end."""
 
     score_dtype: Optional[torch.dtype]
     """Float type of scores and counts of bands; None: that of the logits."""
+
+    half_logits: bool
+    """Whether the logits of bands may be of half precision."""
+
+    blocks: Optional[BlockKernels]
+    """What it can do with blocks of a band's cells; None: no more than with whole bands."""
+
+    def exp_rows(self, x: Tensor) -> Exponentials:
+        """Compute the exponentials of the rows of x (B, T, C)."""
+
+    def sum_by_label(self, x: Tensor, labels: Tensor, num_columns: int) -> Tensor:
+        """Return the sums (num_columns,) of x (B, S) over equal labels (B, S)."""
 
     def simple_lattice(self, factors: Factors, lattice: Lattice, want_grad: bool) -> SimpleLoss:
         """Compute the losses (B,) of factorised lattices, and with ``want_grad`` what their
@@ -155,6 +204,11 @@ class RnntBackend(Protocol):
 
     def gather_contexts(self, lm: Tensor, ranges: Tensor) -> Tensor:
         """Return the rows of ``lm`` (B, S + 1, C) at ``ranges`` (B, T, R): (B, T, R, C)."""
+
+    def add_contexts(self, grad: Tensor, ranges: Tensor, first: int, out: Tensor) -> None:
+        """Add rows ``grad`` (M, C) of the cells first ... first + M - 1 of ``ranges`` (B, T, R) to
+        those of their contexts, ``out`` (B, S + 1, C).
+        """
 
     def sum_contexts(
         self, am_grad: Optional[Tensor], lm_grad: Optional[Tensor], ranges: Tensor, num_contexts: int

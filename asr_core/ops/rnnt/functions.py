@@ -5,14 +5,14 @@ path takes this arc (its occupation count), so no operation of the recursion is 
 utterance whose loss is not finite has gradient 0.
 """
 
-from typing import ContextManager, NamedTuple, Optional, Tuple
+from typing import ContextManager, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from asr_core.ops.context import Context
-from asr_core.ops.rnnt.backend import Factors, RnntBackend
+from asr_core.ops.rnnt.backend import Exponentials, Factors, RnntBackend
 from asr_core.ops.rnnt.lattice import LARGEST_WEIGHT, Band, Counts, Lattice, fold_forced_blanks
 
 
@@ -38,35 +38,6 @@ def symbol_counts(counts: Tensor, lattice: Lattice) -> Tensor:
     return counts * (1.0 + lattice.fast_emit) if lattice.fast_emit != 0.0 else counts
 
 
-class Exponentials(NamedTuple):
-    """Exponentials of rows of logits, scaled by their maxima.
-
-    A row with NaN, +inf or nothing but -inf has exponentials 0, maximum NaN and sum 1.
-
-    Attributes:
-      probs: (B, T, C), e^(x - maximum).
-      largest: (B, T), the maxima.
-      total: (B, T), the sums of the exponentials.
-    """
-
-    probs: Tensor
-    largest: Tensor
-    total: Tensor
-
-
-def exp_rows(x: Tensor) -> Exponentials:
-    """Compute the exponentials of the rows of x (B, T, C)."""
-    largest = x.amax(dim=-1)
-    probs = (x - largest.unsqueeze(-1)).exp_()
-    total = probs.sum(dim=-1)
-    good = torch.isfinite(total)
-    if not good.all():
-        bad = ~good
-        probs.masked_fill_(bad.unsqueeze(-1), 0.0)
-        largest, total = largest.masked_fill(bad, float("nan")), total.masked_fill(bad, 1.0)
-    return Exponentials(probs, largest, total)
-
-
 class Scales(NamedTuple):
     """Weights of the lm-only and am-only scores.
 
@@ -82,7 +53,7 @@ class Scales(NamedTuple):
         return 1.0 - self.lm - self.am
 
 
-class _SmoothedTensors(NamedTuple):
+class SmoothedTensors(NamedTuple):
     """Tensors that the backward pass of :class:`Smoothed` needs.
 
     Attributes:
@@ -134,7 +105,7 @@ class Smoothed(torch.autograd.Function):
     ) -> Tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
         want_grad = want_grad or any(ctx.needs_input_grad)
         with full_precision(am):
-            tensors = _smoothed_loss(lm.contiguous(), am.contiguous(), lattice, scales, want_grad, backend)
+            tensors = smoothed_loss(lm.contiguous(), am.contiguous(), lattice, scales, want_grad, backend)
         ctx.save_for_backward(*tensors)
         ctx.lattice, ctx.scales, ctx.backend = lattice, scales, backend
         if tensors.symbol is None or tensors.blank is None:
@@ -146,19 +117,21 @@ class Smoothed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Context, grad_loss: Tensor, *_: Tensor) -> Tuple[Optional[Tensor], ...]:
-        tensors = _SmoothedTensors._make(ctx.saved_tensors)
+        tensors = SmoothedTensors._make(ctx.saved_tensors)
         with full_precision(grad_loss):
             grad = usable_gradient(grad_loss, tensors.loss)
-            lm_grad, am_grad = _smoothed_gradients(ctx, tensors, grad)
+            lm_grad, am_grad = smoothed_gradients(
+                tensors, grad, ctx.lattice, ctx.scales, ctx.backend, ctx.needs_input_grad[:2]
+            )
         return lm_grad, am_grad, None, None, None, None
 
 
-def _smoothed_loss(
+def smoothed_loss(
     lm: Tensor, am: Tensor, lattice: Lattice, scales: Scales, want_grad: bool, backend: RnntBackend
-) -> _SmoothedTensors:
+) -> SmoothedTensors:
     """Compute the losses; lm (B, S + 1, C) and am (B, T, C) are contiguous."""
     tiny = torch.finfo(am.dtype).tiny
-    am_rows, lm_rows = exp_rows(am), exp_rows(lm)
+    am_rows, lm_rows = backend.exp_rows(am), backend.exp_rows(lm)
     lm_symbol = lm[:, :-1].gather(2, lattice.symbols.unsqueeze(2)).squeeze(2)  # (B, S)
     lm_blank = lm[:, :, lattice.blank]  # (B, S + 1)
     lm_norm = lm_rows.total.log() + lm_rows.largest  # (B, S + 1)
@@ -187,7 +160,7 @@ def _smoothed_loss(
         am_scale=scales.am,
     )
     result = backend.simple_lattice(factors, lattice, want_grad)
-    return _SmoothedTensors(
+    return SmoothedTensors(
         loss=result.loss.to(am.dtype),
         am_probs=am_rows.probs,
         lm_probs=lm_rows.probs,
@@ -202,12 +175,17 @@ def _smoothed_loss(
     )
 
 
-def _smoothed_gradients(
-    ctx: Context, tensors: _SmoothedTensors, grad: Tensor
+def smoothed_gradients(
+    tensors: SmoothedTensors,
+    grad: Tensor,
+    lattice: Lattice,
+    scales: Scales,
+    backend: RnntBackend,
+    needed: Sequence[bool],
 ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Return the gradients of lm (B, S + 1, C) and am (B, T, C) from that of the losses (B,)."""
-    lattice: Lattice = ctx.lattice
-    scales: Scales = ctx.scales
+    """Return the gradients of lm (B, S + 1, C) and am (B, T, C), those that are ``needed``, from
+    that of the losses (B,).
+    """
     symbol, weights = tensors.symbol, tensors.weights
     assert symbol is not None and tensors.blank is not None and weights is not None  # a gradient was wanted
     num_frames = tensors.am_probs.shape[1]
@@ -222,22 +200,27 @@ def _smoothed_gradients(
         visits = symbol.sum(2)[:, :num_frames] + blank.sum(2)
         frames = scales.am * grad[:, None] * visits / tensors.am_only
     am_grad = lm_grad = None
-    if ctx.needs_input_grad[1]:
+    if needed[1]:
         product = torch.bmm(weights, tensors.lm_probs)  # (B, T, C)
         if frames is not None and tensors.unigram is not None:
             product += frames.unsqueeze(2) * tensors.unigram
         scale = (scales.both + scales.am) * grad
-        am_grad = ctx.backend.am_gradient(product, tensors.am_probs, counts, scale, lattice)
-    if ctx.needs_input_grad[0]:
-        lm_grad = _lm_gradient(tensors, counts, weights, frames, grad, lattice, scales)
+        am_grad = backend.am_gradient(product, tensors.am_probs, counts, scale, lattice)
+    if needed[0]:
+        labels = None  # (C,), counts of the symbols by label
+        if frames is not None:
+            num_x = grad[:, None] * symbol.sum(1)
+            labels = backend.sum_by_label(num_x, lattice.symbols, tensors.am_probs.shape[2])
+        lm_grad = _lm_gradient(tensors, counts, weights, frames, labels, grad, lattice, scales)
     return lm_grad, am_grad
 
 
 def _lm_gradient(
-    tensors: _SmoothedTensors,
+    tensors: SmoothedTensors,
     counts: Counts,
     weights: Tensor,
     frames: Optional[Tensor],
+    labels: Optional[Tensor],
     grad: Tensor,
     lattice: Lattice,
     scales: Scales,
@@ -255,11 +238,9 @@ def _lm_gradient(
     own = scales.both + scales.lm
     lm_grad[:, :-1].scatter_add_(2, lattice.symbols.unsqueeze(2), -own * num_x.unsqueeze(2))
     lm_grad[:, :, lattice.blank] -= own * num_y
-    if frames is not None and tensors.unigram is not None:
+    if frames is not None and labels is not None and tensors.unigram is not None:
         am_rows = tensors.am_probs.reshape(-1, tensors.am_probs.shape[2])  # (B T, C)
         of_unigram = torch.matmul(frames.reshape(-1), am_rows)  # (C,)
-        labels = torch.zeros_like(of_unigram)
-        labels.index_add_(0, lattice.symbols.reshape(-1), num_x.reshape(-1))
         labels[lattice.blank] += num_y.sum()
         lm_rows = Exponentials(tensors.lm_probs, tensors.lm_max, tensors.lm_sum)
         lm_grad += mean_distribution_gradient(of_unigram - scales.am * labels / tensors.unigram, lm_rows)
@@ -307,12 +288,8 @@ class Pruned(torch.autograd.Function):
     def forward(
         ctx: Context, logits: Tensor, s_begin: Tensor, lattice: Lattice, backend: RnntBackend
     ) -> Tensor:
-        band = Band(lattice, s_begin)
-        scores = backend.pruned_scores(logits, band)
-        result = backend.band_lattice(scores, band, ctx.needs_input_grad[0])
-        symbol, blank = result.counts or (None, None)
-        loss = result.loss.to(logits.dtype)
-        ctx.save_for_backward(*_PrunedTensors(loss, logits, s_begin, scores.norm, symbol, blank))
+        loss, *rest = pruned_loss(logits, Band(lattice, s_begin), ctx.needs_input_grad[0], backend)
+        ctx.save_for_backward(*_PrunedTensors(loss, logits, s_begin, *rest))
         ctx.lattice, ctx.backend = lattice, backend
         return loss
 
@@ -325,6 +302,18 @@ class Pruned(torch.autograd.Function):
         grad = usable_gradient(grad_loss, tensors.loss)
         band = Band(ctx.lattice, tensors.s_begin)
         return ctx.backend.pruned_gradient(tensors.logits, tensors.norm, counts, grad, band), None, None, None
+
+
+def pruned_loss(
+    logits: Tensor, band: Band, want_grad: bool, backend: RnntBackend
+) -> Tuple[Tensor, Tensor, Optional[Tensor], Optional[Tensor]]:
+    """Return the losses (B,), normalisers (B, T, R) and, if wanted, counts (B, T, R) of symbols and
+    blanks.
+    """
+    scores = backend.pruned_scores(logits, band)
+    result = backend.band_lattice(scores, band, want_grad)
+    symbol, blank = result.counts or (None, None)
+    return result.loss.to(torch.promote_types(logits.dtype, torch.float32)), scores.norm, symbol, blank
 
 
 class Pruning(torch.autograd.Function):

@@ -9,8 +9,8 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor
 
-from asr_core.ops.rnnt import numba_band, numba_dense, numba_pruning
-from asr_core.ops.rnnt.backend import BandLoss, BandScores, Factors, SimpleLoss
+from asr_core.ops.rnnt import numba_band, numba_dense, numba_pruning, torch_backend
+from asr_core.ops.rnnt.backend import BandLoss, BandScores, BlockKernels, Factors, SimpleLoss
 from asr_core.ops.rnnt.lattice import Band, Counts, Lattice
 
 ROW_GRAIN = 16  # rows of a few hundred elements worth a thread
@@ -18,6 +18,13 @@ ROW_GRAIN = 16  # rows of a few hundred elements worth a thread
 # Float64: log-probabilities of a whole utterance are added up, and rows are read once, so the
 # precision costs next to nothing.
 score_dtype: Optional[torch.dtype] = torch.float64
+half_logits = False
+blocks: Optional[BlockKernels] = None
+
+
+# each a few operations on whole arrays
+exp_rows, sum_by_label = torch_backend.exp_rows, torch_backend.sum_by_label
+add_contexts = torch_backend.add_contexts
 
 
 def simple_lattice(factors: Factors, lattice: Lattice, want_grad: bool) -> SimpleLoss:

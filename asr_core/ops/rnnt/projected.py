@@ -30,6 +30,11 @@ from asr_core.ops.rnnt.lattice import Band, Counts, Lattice
 _CPU_BLOCK, _OTHER_BLOCK = 1 << 22, 1 << 26
 
 
+def tanh_of_sum(am: Tensor, lm: Tensor) -> Tensor:
+    """Return ``tanh(am + lm)`` (M, J), the usual joiner before its output layer."""
+    return torch.tanh(am + lm)
+
+
 class Output(NamedTuple):
     """The way from a joiner's projections to its logits.
 
@@ -53,7 +58,7 @@ class _Cells(NamedTuple):
     s: Tensor
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """The logits of a block of cells, and what belongs to them.
 
     Attributes:
@@ -81,7 +86,8 @@ class _Rows(NamedTuple):
     def band(self) -> Band:
         """Return the cells as the frames of one lattice with a window of one context each."""
         num = self.labels.shape[0]
-        boundary = self.labels.new_tensor([[0, 0, num, num]])
+        boundary = self.labels.new_zeros(1, 4)
+        boundary[:, 2:] = num
         lattice = Lattice(self.labels.unsqueeze(0), boundary, self.blank, "regular")
         return Band(lattice, torch.arange(num, device=self.labels.device).unsqueeze(0))
 
@@ -126,7 +132,7 @@ class Projected(torch.autograd.Function):
             for cells in _blocks(lattice.inside(shape[1], shape[2]), am, weight, output):
                 b, t, s = cells
                 logits = torch.addmm(bias, output.combine(am[b, t], lm[b, s]), weight.t())  # (M, C)
-                block = _scores(_Rows(logits, labels[b, s], lattice.blank, output.factorised), backend)
+                block = row_scores(Rows(logits, labels[b, s], lattice.blank, output.factorised), backend)
                 for whole, part in zip(scores, block):
                     whole[cells] = part
             band = Band(lattice, lattice.symbols.new_zeros(shape[:2]))
@@ -171,8 +177,8 @@ def _gradients(
             hidden = output.combine(am_cells, lm_cells)  # (M, J2)
         logits = torch.addmm(bias, hidden.detach(), weight.t())  # (M, C)
         own = Counts(scale[b] * counts.symbol[cells], scale[b] * counts.blank[cells])
-        rows = _Rows(logits, labels[b, s], lattice.blank, output.factorised)
-        grad = _gradient(rows, norm[cells], own, backend)
+        rows = Rows(logits, labels[b, s], lattice.blank, output.factorised)
+        grad = row_gradient(rows, norm[cells], own, backend)
         weight_grad.addmm_(grad.t(), hidden.detach())
         bias_grad.add_(grad.sum(dim=0))
         am_part, lm_part = torch.autograd.grad(hidden, (am_cells, lm_cells), grad @ weight)
@@ -188,7 +194,7 @@ def _blocks(cells: Tensor, am: Tensor, weight: Tensor, output: Output) -> Iterat
     return (_Cells._make(block.unbind(1)) for block in cells.nonzero().split(size))
 
 
-def _scores(rows: _Rows, backend: RnntBackend) -> BandScores:
+def row_scores(rows: Rows, backend: RnntBackend) -> BandScores:
     """Return log p(label), log p(blank) and the normaliser (of all or, factorised, of all but the
     blank), (M,) each.
     """
@@ -199,7 +205,7 @@ def _scores(rows: _Rows, backend: RnntBackend) -> BandScores:
     return BandScores(px, py, norm)
 
 
-def _gradient(rows: _Rows, norm: Tensor, counts: Counts, backend: RnntBackend) -> Tensor:
+def row_gradient(rows: Rows, norm: Tensor, counts: Counts, backend: RnntBackend) -> Tensor:
     """Return the gradient of the logits (M, C), given their normalisers (M,) and counts (M,)."""
     of_blank = rows.without_blank()
     shared = Counts(counts.symbol, torch.zeros_like(counts.blank)) if rows.factorised else counts

@@ -25,7 +25,7 @@ from typing import NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from asr_core.ops.rnnt.backend import BandLoss, BandScores, Factors, SimpleLoss
+from asr_core.ops.rnnt.backend import BandLoss, BandScores, BlockKernels, Exponentials, Factors, SimpleLoss
 from asr_core.ops.rnnt.lattice import (
     LARGEST_WEIGHT,
     NEVER,
@@ -37,6 +37,25 @@ from asr_core.ops.rnnt.lattice import (
 )
 
 score_dtype: Optional[torch.dtype] = None
+half_logits = False
+blocks: Optional[BlockKernels] = None
+
+
+def exp_rows(x: Tensor) -> Exponentials:
+    """Return the exponentials of the rows of x (B, T, C)."""
+    largest = x.amax(dim=-1)
+    probs = (x - largest.unsqueeze(-1)).exp_()
+    total = probs.sum(dim=-1)
+    bad = ~torch.isfinite(total)
+    if x.device.type != "cpu" or bad.any():  # only the CPU answers without a wait
+        probs.masked_fill_(bad.unsqueeze(-1), 0.0)
+        largest, total = largest.masked_fill(bad, float("nan")), total.masked_fill(bad, 1.0)
+    return Exponentials(probs, largest, total)
+
+
+def sum_by_label(x: Tensor, labels: Tensor, num_columns: int) -> Tensor:
+    """Return the sums (num_columns,) of x over equal labels."""
+    return x.new_zeros(num_columns).index_add_(0, labels.reshape(-1), x.reshape(-1))
 
 
 def simple_lattice(factors: Factors, lattice: Lattice, want_grad: bool) -> SimpleLoss:
@@ -153,6 +172,14 @@ def sum_contexts(
     lm_sum = lm_grad.new_zeros(num_batch * num_contexts, channels)
     lm_sum.index_add_(0, rows.reshape(-1), lm_grad.reshape(-1, channels))
     return am_sum, lm_sum.reshape(num_batch, num_contexts, channels)
+
+
+def add_contexts(grad: Tensor, ranges: Tensor, first: int, out: Tensor) -> None:
+    """Add rows of gradients (M, C) to those of their contexts, out (B, S + 1, C)."""
+    num_batch, contexts, channels = out.shape
+    rows = ranges + contexts * torch.arange(num_batch, device=ranges.device)[:, None, None]
+    own = rows.view(-1)[first : first + grad.shape[0]]
+    out.view(-1, channels).index_add_(0, own, grad.to(out.dtype))
 
 
 class DenseLoss(NamedTuple):
