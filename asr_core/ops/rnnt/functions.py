@@ -288,8 +288,9 @@ class Pruned(torch.autograd.Function):
     def forward(
         ctx: Context, logits: Tensor, s_begin: Tensor, lattice: Lattice, backend: RnntBackend
     ) -> Tensor:
-        loss, *rest = pruned_loss(logits, Band(lattice, s_begin), ctx.needs_input_grad[0], backend)
-        ctx.save_for_backward(*_PrunedTensors(loss, logits, s_begin, *rest))
+        band, want_grad = Band(lattice, s_begin), ctx.needs_input_grad[0]
+        loss, norm, symbol, blank = pruned_loss(logits, band, want_grad, backend)
+        ctx.save_for_backward(*_PrunedTensors(loss, logits, s_begin, norm, symbol, blank))
         ctx.lattice, ctx.backend = lattice, backend
         return loss
 

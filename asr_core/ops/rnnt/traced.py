@@ -61,14 +61,12 @@ def _smoothed_fake(
 
 def _present(tensors: SmoothedTensors, am: Tensor, lm: Tensor) -> List[Tensor]:
     """Return all tensors, those that the scales leave out as ones of the same shapes."""
-    unigram, am_only, dot = tensors.unigram, tensors.am_only, tensors.dot
-    return _apart(
-        tensors._replace(
-            unigram=am.new_ones(am.shape[2]) if unigram is None else unigram,
-            am_only=am.new_ones(am.shape[:2]) if am_only is None else am_only,
-            dot=am.new_ones(am.shape[0], am.shape[1], lm.shape[1]) if dot is None else dot,
-        )
+    whole = tensors._replace(
+        unigram=am.new_ones(am.shape[2]) if tensors.unigram is None else tensors.unigram,
+        am_only=am.new_ones(am.shape[:2]) if tensors.am_only is None else tensors.am_only,
+        dot=am.new_ones(*am.shape[:2], lm.shape[1]) if tensors.dot is None else tensors.dot,
     )
+    return _apart([x for x in whole if x is not None])
 
 
 def _smoothed_gradient_fake(
