@@ -123,7 +123,7 @@ class AsrModel(nn.Module):
 
         Args:
           x: (N, T, F) features.
-          x_lens: (N,) valid frames.
+          x_lens: (N,) valid frames; on the CPU they save a wait for the device of x.
           y: N lists of token ids.
           prune_range: symbols kept per frame in the pruned loss.
           am_scale, lm_scale: weights of the acoustic-only and the LM-only smoothing of the simple
@@ -137,7 +137,8 @@ class AsrModel(nn.Module):
           fast_emit_lambda: weight of FastEmit, see :mod:`asr_core.ops.rnnt_loss`.
         """
         self._check(x, x_lens, y, reduction, use_cr_ctc)
-        x, x_lens = self.encoder_embed(x, x_lens)
+        cpu_lens, num_frames = (x_lens if x_lens.device.type == "cpu" else None), x.size(1)
+        x, x_lens = self.encoder_embed(x, x_lens.to(x.device, non_blocking=True))
         stacks: List[Tensor] = []
         if self.use_intermediate_ctc:
             encoder_out, encoder_out_lens, stacks = cast(LayeredEncoder, self.encoder).forward_stacks(
@@ -154,6 +155,8 @@ class AsrModel(nn.Module):
                 device=encoder_out.device,
                 delay_penalty=delay_penalty,
                 fast_emit_lambda=fast_emit_lambda,
+                # lengths shrink as the padded length does, up to rounding
+                least_lens=None if cpu_lens is None else cpu_lens * encoder_out.size(1) // num_frames - 2,
             )
             smoothing = Smoothing(am_scale, lm_scale)
             losses.update(self._transducer_losses(encoder_out, lattice, prune_range, smoothing))

@@ -1,6 +1,6 @@
 """The losses of a transducer's joiner: simple and pruned, or full."""
 
-from typing import Callable, List, NamedTuple, Tuple, TypedDict
+from typing import Callable, List, NamedTuple, Optional, Tuple, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ class LatticeInputs(NamedTuple):
       decoder_out: (N, U + 1, C), output of the prediction network.
       symbols: (N, U) int64 labels, padded.
       arguments: arguments that all losses take.
-      cpu_boundary: (N, 4), the boundary among them, on the CPU.
+      cpu_boundary: (N, 4), the boundary among them, on the CPU; numbers of frames may be smaller.
     """
 
     decoder_out: Tensor
@@ -61,6 +61,7 @@ def prepare_lattice(
     device: torch.device,
     delay_penalty: float,
     fast_emit_lambda: float,
+    least_lens: Optional[Tensor] = None,
 ) -> LatticeInputs:
     """Prepare labels, boundaries and the prediction network's output of a batch.
 
@@ -70,24 +71,30 @@ def prepare_lattice(
       y: N lists of token ids.
       device: device of the encoder's output.
       delay_penalty, fast_emit_lambda: see :mod:`asr_core.ops.rnnt_loss`.
+      least_lens: (N,) lower bounds of ``encoder_out_lens``, on the CPU; without them the host waits
+        for lengths that are on another device.
     """
     blank_id = decoder.blank_id
     symbols = _pad_labels(y, blank_id, device)
-    boundary = torch.zeros((len(y), 4), dtype=torch.int64)
-    boundary[:, 2] = torch.tensor([len(labels) for labels in y])
-    boundary[:, 3] = encoder_out_lens
+    host = torch.zeros((len(y), 4), dtype=torch.int64)
+    host[:, 2] = torch.tensor([len(labels) for labels in y])
+    bounded = least_lens is not None and encoder_out_lens.device.type != "cpu"
+    host[:, 3] = least_lens if bounded else encoder_out_lens
+    boundary = host.to(device, non_blocking=True)
+    if bounded:
+        boundary[:, 3] = encoder_out_lens
     decoder_out = decoder(F.pad(symbols, (1, 0), value=blank_id))
     return LatticeInputs(
         decoder_out,
         symbols,
         LossArguments(
-            boundary=boundary.to(device),
+            boundary=boundary,
             termination_symbol=blank_id,
             reduction="none",
             delay_penalty=delay_penalty,
             fast_emit_lambda=fast_emit_lambda,
         ),
-        boundary,
+        host,
     )
 
 
@@ -194,4 +201,4 @@ def _pad_labels(y: List[List[int]], value: int, device: torch.device) -> Tensor:
     padded = torch.full((len(y), max((len(labels) for labels in y), default=0)), value, dtype=torch.int64)
     for row, labels in zip(padded, y):
         row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
-    return padded.to(device)
+    return padded.to(device, non_blocking=True)

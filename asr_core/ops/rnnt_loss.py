@@ -172,6 +172,7 @@ def rnnt_loss_projected(
     The logits are ``combine(am[:, :, None], lm[:, None]) @ weight.T + bias``. They are never there
     all at once: blocks of cells are computed one after the other, and those that paths visit once
     more for the gradients. A cell takes 100 bytes at most, against some 12 C with all logits.
+    Under autocast on a GPU matrices are multiplied in its type, and all cells computed once more.
 
     Args:
       am: (B, T, J1), the projected encoder output.
@@ -194,10 +195,21 @@ def rnnt_loss_projected(
     lattice = make_lattice(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
-    output = Output(combine, factorised_blank, block_cells)
-    return reduce_losses(
-        Projected.apply(am, lm, weight, bias, lattice, output, backend_for(backend, am)), reduction
-    )
+    output, module = Output(combine, factorised_blank, block_cells), backend_for(backend, am)
+    dtype = _product_type(weight)
+    if module.blocks is not None and dtype != weight.dtype:
+        # products are so fast that computing cells that no path visits costs less than asking which
+        # those are
+        ranges = torch.arange(lm.shape[1], device=am.device).expand(*am.shape[:2], -1).contiguous()
+        loss = Windowed.apply(am, lm, weight, bias, ranges, lattice, output, dtype, module)
+        return reduce_losses(loss, reduction)
+    return reduce_losses(Projected.apply(am, lm, weight, bias, lattice, output, module), reduction)
+
+
+def _product_type(weight: Tensor) -> torch.dtype:
+    """Return the type in which a linear map is computed: that of autocast, or its own."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def rnnt_loss_simple(
@@ -347,8 +359,7 @@ def rnnt_loss_pruned_projected(
         sizes, symbols, termination_symbol, boundary, rnnt_type, delay_penalty, fast_emit_lambda
     )
     check_within(ranges, 0, symbols.shape[-1], "ranges")
-    output, kind = Output(combine, factorised_blank, block_cells), am.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    output, dtype = Output(combine, factorised_blank, block_cells), _product_type(weight)
     am, lm, weight, bias = (x.contiguous() for x in (am, lm, weight, bias))
     module = backend_for(backend, computable(am[:0]))
     arguments = (ranges.to(torch.int64).contiguous(), lattice, output, dtype, module)

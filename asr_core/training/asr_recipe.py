@@ -258,7 +258,7 @@ class AsrRecipe(Task):
             batch = with_words(batch)
         supervisions = batch["supervisions"]
         x = batch["inputs"].to(device, non_blocking=True)  # (N, T, C)
-        x_lens = supervisions["num_frames"].to(device).long()  # (N,)
+        x_lens = supervisions["num_frames"].long()  # (N,), of which the model wants to know on the CPU
         y: List[List[int]] = self.tokenizer.encode(supervisions["text"])
         if model.training and self.gain is not None and not on_plateau:
             x = self.gain(x, batch_seed(self.seed, batch_idx_train, batch["batch_idx"]))

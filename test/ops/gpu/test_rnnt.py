@@ -234,13 +234,20 @@ def test_training_asks_nothing_of_the_device(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_autocast_multiplies_in_half_precision_and_sums_in_float32(dtype):
+@pytest.mark.parametrize("full", [False, True])
+def test_autocast_multiplies_in_half_precision_and_sums_in_float32(dtype, full):
     ranges = torch.tensor([0, 0, 1, 2, 2]).repeat(5, 1)[:, :, None] + torch.arange(2)
+
+    def function(*given):
+        if full:
+            return rnnt.rnnt_loss_projected(*given, labels(), 0, BOUNDARY, reduction="none")
+        return rnnt.rnnt_loss_pruned_projected(*given, labels(), ranges, 0, BOUNDARY, reduction="none")
+
     inputs = [x.requires_grad_() for x in given((5, 5, 6), (5, 4, 6), (7, 6), (7,))]
     exact = [x.detach().double().requires_grad_() for x in inputs]
     with torch.autocast("cpu", dtype=dtype):
-        loss = rnnt.rnnt_loss_pruned_projected(*inputs, labels(), ranges, 0, BOUNDARY, reduction="none")
-    want = rnnt.rnnt_loss_pruned_projected(*exact, labels(), ranges, 0, BOUNDARY, reduction="none")
+        loss = function(*inputs)
+    want = function(*exact)
     assert loss.dtype == torch.float32
     tolerance = HALF[dtype]
     torch.testing.assert_close(loss.double(), want, rtol=tolerance, atol=tolerance)
