@@ -78,10 +78,10 @@ def prepare_lattice(
     symbols = _pad_labels(y, blank_id, device)
     host = torch.zeros((len(y), 4), dtype=torch.int64)
     host[:, 2] = torch.tensor([len(labels) for labels in y])
-    bounded = least_lens is not None and encoder_out_lens.device.type != "cpu"
-    host[:, 3] = least_lens if bounded else encoder_out_lens
+    own = encoder_out_lens.device.type == "cpu" or least_lens is None
+    host[:, 3] = encoder_out_lens if own or least_lens is None else least_lens
     boundary = host.to(device, non_blocking=True)
-    if bounded:
+    if not own:
         boundary[:, 3] = encoder_out_lens
     decoder_out = decoder(F.pad(symbols, (1, 0), value=blank_id))
     return LatticeInputs(
