@@ -81,6 +81,40 @@ def _joiner_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
     return [am, lm, weight, bias, draw.integers(1, v, n, s["symbols"]), _boundary(s, draw.device)]
 
 
+def _windowed_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
+    am, lm, weight, bias, symbols, _ = _joiner_inputs(draw, s)
+    _, _, ranges, boundary = _window(draw, {**s, "vocabulary": 2})
+    return [am, lm, weight, bias, symbols, ranges, boundary]
+
+
+def _windowed(
+    am: Tensor, lm: Tensor, w: Tensor, b: Tensor, symbols: Tensor, ranges: Tensor, boundary: Tensor
+) -> Tensor:
+    return rnnt.rnnt_loss_pruned_projected(
+        am, lm, w, b, symbols, ranges, 0, boundary, reduction="none", backend="auto"
+    )
+
+
+def _windowed_plain(
+    am: Tensor, lm: Tensor, w: Tensor, b: Tensor, symbols: Tensor, ranges: Tensor, boundary: Tensor
+) -> Tensor:
+    hidden = torch.tanh(sum(rnnt.do_rnnt_pruning(am, lm, ranges, backend="torch")))
+    return _pruned("torch")(torch.nn.functional.linear(hidden, w, b), symbols, ranges, boundary)
+
+
+def _windowed_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        n, t, j = s["batch"], s["frames"], s["width"]
+        inputs = n * (t + s["symbols"] + 1) * j + s["vocabulary"] * j
+        product = 2.0 * n * t * s["window"] * j * s["vocabulary"]
+        scores = 4.0 * 3 * n * t * s["window"]
+        # backward: the logits again, their gradient times the weight, and the weight's own
+        each = 1 if passes == 1 else 3
+        return Work(inputs, inputs * (passes - 1), product * each, matrix=True, other_bytes=scores)
+
+    return work
+
+
 def _full(backend: str) -> Any:
     def loss(am: Tensor, lm: Tensor, w: Tensor, b: Tensor, symbols: Tensor, boundary: Tensor) -> Tensor:
         return rnnt.rnnt_loss_projected(am, lm, w, b, symbols, 0, boundary, reduction="none", backend=backend)
@@ -114,7 +148,6 @@ def cases() -> List[Case]:
             forward=_smoothed_work(1),
             backward=_smoothed_work(2),
             slack=10.0,
-            must=False,
             **common,
         ),
         Case(
@@ -125,8 +158,17 @@ def cases() -> List[Case]:
             forward=_pruned_work(1),
             backward=_pruned_work(2),
             slack=10.0,
-            must=False,
             **common,
+        ),
+        Case(
+            "joiner and pruned loss in one",
+            _windowed_inputs,
+            _windowed,
+            _windowed_plain,
+            forward=_windowed_work(1),
+            backward=_windowed_work(2),
+            slack=10.0,
+            **{**common, **wide, "bench_dtype": "bfloat16"},
         ),
         Case(
             "full loss from projections",
@@ -136,7 +178,6 @@ def cases() -> List[Case]:
             forward=_full_work(1),
             backward=_full_work(2),
             slack=10.0,
-            must=False,
             **{**common, **wide},
         ),
     ]

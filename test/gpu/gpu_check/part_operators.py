@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict
 
 import torch
 
+from asr_core.ops import rnnt_loss as rnnt
 from asr_core.ops import swoosh
 from gpu_check import train_runs
 from gpu_check.model_step import batch, build
@@ -16,6 +17,7 @@ def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
     """Return what is compiled."""
     return {
         "an operator among others": lambda: operator(setup),
+        "transducer losses": lambda: losses(setup),
         "train.py --compile 1": lambda: compiled_training(setup),
         "encoder": lambda: encoder(setup),
     }
@@ -34,6 +36,31 @@ def operator(setup: Setup) -> Dict[str, Any]:
     (a,), (b,) = (torch.autograd.grad(y.sum(), x) for y in (want, got))
     error = max(float((got - want).abs().max()), float((a - b).abs().max()))
     if error > 1e-5:
+        raise AssertionError(f"differs by {error:.1e}")
+    return {"error": error}
+
+
+def losses(setup: Setup) -> Dict[str, Any]:
+    """Compile simple and pruned loss with all that is between them, as one graph."""
+    torch.manual_seed(0)
+    n, t, u, v = (2, 7, 3, 6) if setup.small else (3, 61, 13, 77)
+    boundary = torch.tensor([[0, 0, u, t - 2 * i] for i in range(n)], device=setup.device)
+    symbols = torch.randint(1, v, (n, u), device=setup.device)
+    am, lm = (torch.randn(n, k, v, device=setup.device, requires_grad=True) for k in (t, u + 1))
+
+    def function(am: torch.Tensor, lm: torch.Tensor) -> torch.Tensor:
+        simple, counts = rnnt.rnnt_loss_smoothed(lm, am, symbols, 0, boundary=boundary, return_grad=True)
+        ranges = rnnt.get_rnnt_prune_ranges(*counts, boundary, 3)
+        of_am, of_lm = rnnt.do_rnnt_pruning(am, lm, ranges)
+        return simple + rnnt.rnnt_loss_pruned(of_am + of_lm, symbols, ranges, 0, boundary)
+
+    backend = "aot_eager" if setup.small else "inductor"
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    want, got = function(am, lm), compiled(am, lm)
+    grads = (torch.autograd.grad(y, (am, lm)) for y in (want, got))
+    error = max(float((a - b).abs().max()) for a, b in zip(*grads))
+    error = max(error, float((got - want).abs() / want.abs()))
+    if not error < 1e-4:
         raise AssertionError(f"differs by {error:.1e}")
     return {"error": error}
 
