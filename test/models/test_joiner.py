@@ -153,6 +153,17 @@ def test_full_loss_is_that_of_the_joiners_outputs(mode, kind):
     )
 
 
+def test_lengths_on_another_device_are_not_asked_for():
+    model, (_, _, y) = small().to("meta"), batch()
+    lens, least = torch.zeros(3, dtype=torch.int64, device="meta"), torch.tensor([9, 4, 7])
+    early = {"delay_penalty": 0.0, "fast_emit_lambda": 0.0}
+    lattice = prepare_lattice(model.decoder, lens, y, device=lens.device, least_lens=least, **early)
+    assert lattice.cpu_boundary.tolist() == [[0, 0, 5, 9], [0, 0, 3, 4], [0, 0, 4, 7]]
+    assert lattice.arguments["boundary"].shape == (3, 4)
+    with pytest.raises((NotImplementedError, RuntimeError)):  # which has none that could be asked for
+        prepare_lattice(model.decoder, lens, y, device=lens.device, **early)
+
+
 @pytest.mark.parametrize(
     "options",
     [
