@@ -137,7 +137,7 @@ class AsrModel(nn.Module):
           fast_emit_lambda: weight of FastEmit, see :mod:`asr_core.ops.rnnt_loss`.
         """
         self._check(x, x_lens, y, reduction, use_cr_ctc)
-        cpu_lens, num_frames = (x_lens if x_lens.device.type == "cpu" else None), x.size(1)
+        given = (x_lens, x.size(1))
         x, x_lens = self.encoder_embed(x, x_lens.to(x.device, non_blocking=True))
         stacks: List[Tensor] = []
         if self.use_intermediate_ctc:
@@ -155,8 +155,7 @@ class AsrModel(nn.Module):
                 device=encoder_out.device,
                 delay_penalty=delay_penalty,
                 fast_emit_lambda=fast_emit_lambda,
-                # lengths shrink as the padded length does, up to rounding
-                least_lens=None if cpu_lens is None else cpu_lens * encoder_out.size(1) // num_frames - 2,
+                least_lens=_least_lens(*given, encoder_out.size(1)),
             )
             smoothing = Smoothing(am_scale, lm_scale)
             losses.update(self._transducer_losses(encoder_out, lattice, prune_range, smoothing))
@@ -168,7 +167,7 @@ class AsrModel(nn.Module):
         if self.use_attention_decoder:
             losses["attention_decoder_loss"] = self.attention_decoder(encoder_out, encoder_out_lens, y)
         if self.use_intermediate_ctc:
-            each = [_ctc_loss(log_probs, encoder_out_lens, y) for log_probs in self.intermediate_ctc(stacks)]
+            each = [_ctc_loss(inner, encoder_out_lens, y) for inner in self.intermediate_ctc(stacks)]
             losses["intermediate_ctc_loss"] = torch.stack(each).mean(dim=0)
         reduced = {name: _reduce(loss, reduction, use_cr_ctc) for name, loss in losses.items()}
         return Losses(**{name: reduced.get(name) for name in Losses._fields})
@@ -289,6 +288,13 @@ class AsrModel(nn.Module):
             x, x_lens, [*states[:-2], states[-1]]
         )
         return encoder_out, encoder_out_lens, [*new_states[:-1], embed_state, new_states[-1]]
+
+
+def _least_lens(x_lens: Tensor, num_frames: int, num_out: int) -> Optional[Tensor]:
+    """Return lower bounds (N,) of an encoder's lengths, if x_lens (N,) are on the CPU: they shrink
+    as the padded length does, from ``num_frames`` to ``num_out``, up to rounding.
+    """
+    return x_lens * num_out // num_frames - 2 if x_lens.device.type == "cpu" else None
 
 
 def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
