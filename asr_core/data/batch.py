@@ -10,6 +10,8 @@ from asr_core.data.read_errors import DroppedCut
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
+    from asr_core.data.device_features import AudioPlan
+
 
 class Supervisions(TypedDict, total=False):
     """The supervisions of a batch, one per cut; joined cuts have one text.
@@ -34,7 +36,14 @@ class Supervisions(TypedDict, total=False):
     cut: "List[Cut]"
 
 
-class Batch(TypedDict):
+class _Batch(TypedDict):
+    inputs: Tensor
+    supervisions: Supervisions
+    batch_idx: int
+    dropped: List[DroppedCut]
+
+
+class Batch(_Batch, total=False):
     """A batch, in the form of lhotse's K2SpeechRecognitionDataset.
 
     Attributes:
@@ -43,12 +52,11 @@ class Batch(TypedDict):
       supervisions: see :class:`Supervisions`.
       batch_idx: position in the epoch, from 0.
       dropped: cuts that could not be read. If none could, ``inputs`` has N = 0.
+      plan: how features are computed of the audio in ``inputs``, by
+        :func:`~asr_core.data.device_features.inputs_on`; only with ``--features-on-device``.
     """
 
-    inputs: Tensor
-    supervisions: Supervisions
-    batch_idx: int
-    dropped: List[DroppedCut]
+    plan: "AudioPlan"
 
 
 def with_words(batch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,11 +16,14 @@ import asr_core.data.storage  # noqa: F401  (makes the format of stored features
 from asr_core.data.batch import Batch, Supervisions
 from asr_core.data.cut_audio import load_samples
 from asr_core.data.cut_refs import CutRef, files_of_ref, load_cut, name_of
+from asr_core.data.device_features import AudioPlan, FeatureForm
 from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.filter import text_of
 from asr_core.data.log_mel import num_frames
+from asr_core.data.masks import draw_masks_of
 from asr_core.data.options import FIRST, DataOptions, FeatureOptions
 from asr_core.data.patience import patiently, sources_of
+from asr_core.data.polyphase import has_filters
 from asr_core.data.read_errors import DroppedCut, OtherFeatures, UnreadableCut, as_read_error, short_reason
 
 if TYPE_CHECKING:
@@ -145,8 +148,64 @@ class FeaturesOfAudio:
         return extract_features(torch.from_numpy(load_samples(cut, self.channel)), *self.form).numpy()
 
 
+class AudioForDevice:
+    """Loader of the audio of cuts whose features the device computes.
+
+    Args:
+      opts: the features.
+      channel: see :func:`~asr_core.data.cut_audio.load_samples`.
+    """
+
+    def __init__(self, opts: FeatureOptions, channel: str = FIRST) -> None:
+        self.form = FeatureForm(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
+        self.channel = channel
+
+    def __call__(self, cut: "Cut") -> np.ndarray:
+        return load_samples(self._resampled(cut, self.rate_of(cut)), self.channel)
+
+    def rate_of(self, cut: "Cut") -> int:
+        """Return the sampling rate of a cut's audio as it is read.
+
+        It is the cut's own if the device can resample it, and nothing else has to be done to it.
+        """
+        recording, wanted = getattr(cut, "recording", None), self.form.sample_rate
+        plain = self.channel == FIRST and recording is not None and not recording.transforms
+        return cut.sampling_rate if plain and has_filters(cut.sampling_rate, wanted) else wanted
+
+    def plan(self, cuts: Sequence["Cut"], arrays: Sequence[np.ndarray], tails: Sequence[int]) -> AudioPlan:
+        """Return how the features of these cuts are computed, whose audio was read.
+
+        Args:
+          cuts: N cuts.
+          arrays: their audio.
+          tails: frames of silence at the end of each.
+        """
+        wanted = self.form.sample_rate
+        rates = [self.rate_of(cut) for cut in cuts]
+        sizes = [
+            len(array) if rate == wanted else self._resampled(cut, wanted).num_samples
+            for cut, array, rate in zip(cuts, arrays, rates)
+        ]
+        frames = [self.form.count_frames(size) for size in sizes]
+        others = sorted(set(rates) - {wanted})
+        return AudioPlan(
+            form=self.form,
+            num_samples=torch.tensor(sizes, dtype=torch.int64),
+            num_frames=torch.tensor(frames, dtype=torch.int64),
+            width=max((f + t for f, t in zip(frames, tails)), default=0),
+            rates=[(r, torch.tensor([i for i, own in enumerate(rates) if own == r])) for r in others],
+            num_resampled=max(sizes, default=0),
+        )
+
+    @staticmethod
+    def _resampled(cut: "Cut", sample_rate: int) -> "Cut":
+        return cut if cut.sampling_rate == sample_rate else cut.resample(sample_rate)
+
+
 def make_loader(opts: DataOptions) -> Loader:
     """Return the function that reads a cut's row of ``inputs`` under the input strategy."""
+    if opts.features_on_device:
+        return AudioForDevice(opts, opts.channel)
     if opts.strategy == "AudioSamples":
         return partial(load_samples, choice=opts.channel)
     if opts.strategy == "OnTheFlyFeatures":
@@ -193,14 +252,21 @@ class SpeechDataset(torch.utils.data.Dataset):
             for transform in self.cut_transforms if len(cuts) else ():
                 cuts = transform(cuts, rng)
             kept, arrays = self._read_all(cuts, dropped)
-            starts, lengths = _intervals(kept, arrays)
-            self._append_silence(arrays, lengths, rng)
-            return {
-                "inputs": self._inputs(arrays, starts, lengths),
+            tails = self._draw_tails(len(kept), rng)
+            plan = self.load.plan(kept, arrays, tails) if isinstance(self.load, AudioForDevice) else None
+            sizes = [len(array) for array in arrays] if plan is None else plan.num_frames.tolist()
+            starts, lengths = _intervals(kept, sizes, tails)
+            rows = torch.arange(len(kept), dtype=torch.int32)
+            segments = torch.stack([rows, starts, lengths], dim=1)  # (N, 3)
+            batch: Batch = {
+                "inputs": _pad(arrays, 0.0) if plan else self._inputs(arrays, tails, segments),
                 "supervisions": self._supervisions(kept, starts, lengths),
                 "batch_idx": index,
                 "dropped": dropped,
             }
+            if plan:
+                batch["plan"] = self._with_masks(plan, segments)
+            return batch
 
     def _read_all(self, cuts: CutSet, dropped: List[DroppedCut]) -> Tuple[List["Cut"], List[np.ndarray]]:
         """Read the cuts, longest first; note in ``dropped`` those that cannot be read."""
@@ -224,28 +290,32 @@ class SpeechDataset(torch.utils.data.Dataset):
             raise ValueError("not finite")
         return array
 
-    def _append_silence(self, arrays: List[np.ndarray], lengths: Tensor, rng: random.Random) -> None:
-        """Lengthen some arrays, in place, by silence that belongs to their supervision."""
-        for i, array in enumerate(arrays):
-            if self.tail_silence_prob > 0 and rng.random() < self.tail_silence_prob:
-                tail = rng.randint(1, _MAX_TAIL_FRAMES) * (self.samples_per_frame if self.is_audio else 1)
-                silence = np.full((tail, *array.shape[1:]), self._silence, dtype=array.dtype)
-                arrays[i] = np.concatenate([array, silence])
-                lengths[i] += tail
+    def _draw_tails(self, count: int, rng: random.Random) -> List[int]:
+        """Draw how many rows of silence each array gets at its end."""
+        p, unit = self.tail_silence_prob, self.samples_per_frame if self.is_audio else 1
+        draws = (p > 0 and rng.random() < p for _ in range(count))
+        return [rng.randint(1, _MAX_TAIL_FRAMES) * unit if chosen else 0 for chosen in draws]
 
     @property
     def _silence(self) -> float:
         return 0.0 if self.is_audio else LOG_EPS
 
-    def _inputs(self, arrays: List[np.ndarray], starts: Tensor, lengths: Tensor) -> Tensor:
-        """Pad the arrays into one tensor (N, T, C) or (N, num_samples), and transform it."""
-        inputs = _pad(arrays, self._silence)
-        if arrays:
-            rows = torch.arange(len(arrays), dtype=torch.int32)
-            segments = torch.stack([rows, starts, lengths], dim=1)  # (N, 3)
-            for transform in self.input_transforms:
-                inputs = transform(inputs, supervision_segments=segments)
+    def _inputs(self, arrays: List[np.ndarray], tails: Sequence[int], segments: Tensor) -> Tensor:
+        """Pad the arrays, with silence after them, into one tensor and transform it.
+
+        It is (N, T, C) or (N, num_samples).
+        """
+        inputs = _pad(arrays, self._silence, tails)
+        for transform in self.input_transforms if arrays else ():
+            inputs = transform(inputs, supervision_segments=segments)
         return inputs
+
+    def _with_masks(self, plan: AudioPlan, segments: Tensor) -> AudioPlan:
+        """Add what the transforms do to features yet to be computed."""
+        shape = (len(segments), plan.width, plan.form.num_mel_bins)
+        for transform in self.input_transforms if len(segments) else ():
+            plan = plan._replace(masks=draw_masks_of(transform, shape, segments))
+        return plan
 
     def _supervisions(self, cuts: List["Cut"], starts: Tensor, lengths: Tensor) -> Supervisions:
         supervisions: Supervisions = {
@@ -272,27 +342,34 @@ def _load_cuts(refs: Sequence[CutRef]) -> Tuple[CutSet, List[DroppedCut]]:
     return CutSet.from_cuts(cuts), dropped
 
 
-def _pad(arrays: List[np.ndarray], value: float) -> Tensor:
+def _pad(arrays: List[np.ndarray], value: float, tails: Sequence[int] = ()) -> Tensor:
+    """Pad arrays with ``value`` into one tensor, as long as the longest with its tail."""
     if not arrays:
         return torch.zeros(0, 0)
-    longest = max(len(a) for a in arrays)
+    longest = max(len(array) + tail for array, tail in zip(arrays, tails or [0] * len(arrays)))
     out = torch.full((len(arrays), longest, *arrays[0].shape[1:]), value)
     for row, array in zip(out, arrays):
         row[: len(array)] = torch.from_numpy(array)
     return out
 
 
-def _intervals(cuts: List["Cut"], arrays: List[np.ndarray]) -> Tuple[Tensor, Tensor]:
-    """Return start and length (N,) of each cut's supervision, in rows of its array."""
+def _intervals(cuts: Sequence["Cut"], sizes: Sequence[int], tails: Sequence[int]) -> Tuple[Tensor, Tensor]:
+    """Return start and length (N,) of each cut's supervision, in its rows of the inputs.
+
+    Args:
+      cuts: N cuts.
+      sizes: their numbers of rows.
+      tails: rows of silence after them, which belong to the supervision.
+    """
     starts, lengths = [], []
-    for cut, array in zip(cuts, arrays):
-        start, end = 0, len(array)
+    for cut, size, tail in zip(cuts, sizes, tails):
+        start, end = 0, size
         if cut.supervisions:
-            per_second = len(array) / cut.duration if cut.duration > 0 else 0.0
+            per_second = size / cut.duration if cut.duration > 0 else 0.0
             supervision = cut.supervisions[0]
-            start = min(max(0, round(supervision.start * per_second)), len(array))
+            start = min(max(0, round(supervision.start * per_second)), size)
             if supervision.end < cut.duration - _END_TOLERANCE:
-                end = max(start, min(len(array), round(supervision.end * per_second)))
+                end = max(start, min(size, round(supervision.end * per_second)))
         starts.append(start)
-        lengths.append(end - start)
+        lengths.append(end - start + tail)
     return torch.tensor(starts, dtype=torch.int32), torch.tensor(lengths, dtype=torch.int32)

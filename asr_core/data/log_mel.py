@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Dict, Union
+from typing import Dict, Tuple, Union
 
 import numpy as np
 import torch
@@ -73,6 +73,21 @@ def _hann(length: int) -> Tensor:
     return torch.hann_window(length, periodic=True, dtype=torch.float64).float()
 
 
+def constants(sample_rate: int, num_filters: int) -> Tuple[Tensor, Tensor]:
+    """Return the window (W,) and the mel filters (fft_size / 2 + 1, num_filters)."""
+    window = window_samples(sample_rate)
+    return _hann(window), _filters(sample_rate, num_filters, 1 << (window - 1).bit_length())
+
+
+def of_frames(frames: Tensor, window: Tensor, filters: Tensor) -> Tensor:
+    """Return the features (..., T, C) of frames (..., T, W + 1) of samples at the scale of 16-bit
+    integers, with the :func:`constants`.
+    """
+    emphasised = (frames[..., 1:] - PRE_EMPHASIS * frames[..., :-1]) * window
+    magnitudes = torch.fft.rfft(emphasised, 2 * (len(filters) - 1)).abs()
+    return (magnitudes @ filters).clamp(min=FLOOR).log()
+
+
 def log_mel(samples: Tensor, sample_rate: int, num_filters: int) -> Tensor:
     """Compute logarithms of mel-filtered magnitudes.
 
@@ -97,11 +112,7 @@ def log_mel(samples: Tensor, sample_rate: int, num_filters: int) -> Tensor:
     wanted = (count - 1) * shift + window + 1
     padding = (0, max(0, wanted - len(samples)))
     samples = torch.nn.functional.pad(samples.float() * INT16_SCALE, padding)[:wanted]
-    frames = samples.unfold(0, window + 1, shift)  # (T, window + 1)
-    emphasised = (frames[:, 1:] - PRE_EMPHASIS * frames[:, :-1]) * _hann(window)
-    fft_size = 1 << (window - 1).bit_length()
-    magnitudes = torch.fft.rfft(emphasised, fft_size).abs()  # (T, fft_size / 2 + 1)
-    return (magnitudes @ _filters(sample_rate, num_filters, fft_size)).clamp(min=FLOOR).log()
+    return of_frames(samples.unfold(0, window + 1, shift), *constants(sample_rate, num_filters))
 
 
 @register_extractor

@@ -88,6 +88,10 @@ class AsrDataModule:
                 f"--channel {opts.channel} chooses among channels of audio: give it to what stored the "
                 "features (prepare.sh, compute_fbank), or give --on-the-fly-feats 1, too"
             )
+        if opts.features_on_device and opts.strategy != "OnTheFlyFeatures":
+            raise UserError(
+                "--features-on-device 1 computes features of audio: give --on-the-fly-feats 1, too"
+            )
         self.opts = opts
         self.seed = seed
         self.tokenizer = tokenizer
@@ -274,6 +278,7 @@ class BatchLoader:
             batch_size=None,
             num_workers=workers,
             worker_init_fn=_start_worker if workers else None,
+            pin_memory=torch.cuda.is_initialized(),  # where this process works on a GPU
             # Without its own generator, the loader draws from the caller's random state.
             generator=torch.Generator().manual_seed(self.seed),
             multiprocessing_context="fork" if workers and hasattr(os, "fork") else None,

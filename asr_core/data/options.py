@@ -33,6 +33,11 @@ def channel_option() -> str:
     )
 
 
+def device_features_option(more: str) -> bool:
+    """Declare ``--features-on-device``; ``more`` ends its help."""
+    return option(False, f"compute features of whole batches on the device of the model; {more}")
+
+
 @dataclass
 class TrustOptions:
     """Manifests: whether they may run programs."""
@@ -87,6 +92,9 @@ class ReadingOptions(JoinOptions, UnreadableOptions, TrustOptions):
         "PrecomputedFeatures",
         "how batches are made: stored features, features of audio, or audio itself",
         choices=INPUT_STRATEGIES,
+    )
+    features_on_device: bool = device_features_option(
+        "needs --on-the-fly-feats 1: loader processes only read audio"
     )
     channel: str = channel_option()
 

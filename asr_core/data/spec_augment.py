@@ -1,10 +1,12 @@
 """SpecAugment whose masks are as long as the utterance allows (Park et al. 2019b, https://arxiv.org/abs/1912.05533)."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Sequence
 
 import torch
 from torch import Tensor
+
+from asr_core.data.masks import Masks
 
 
 def draw_masks(sizes: Tensor, count: int, ratio: float, most: int, width: int) -> Tensor:
@@ -66,7 +68,11 @@ class AdaptiveSpecAugment:
           supervision_segments: (N, 3) int: of each utterance its row in x, first frame and number
             of frames; None: all frames.
         """
-        num_rows, num_frames, num_bins = x.shape
+        return self.draw(x.shape, supervision_segments).to(x.device).apply(x)
+
+    def draw(self, shape: Sequence[int], supervision_segments: Optional[Tensor] = None) -> Masks:
+        """Draw the masks of features of a ``shape`` (N, T, C), see :meth:`__call__`."""
+        num_rows, num_frames, num_bins = shape
         if supervision_segments is None:
             supervision_segments = torch.tensor([[i, 0, num_frames] for i in range(num_rows)]).reshape(-1, 3)
         rows, starts, sizes = supervision_segments.long().unbind(dim=1)
@@ -82,10 +88,4 @@ class AdaptiveSpecAugment:
             torch.zeros(num_rows, width, dtype=torch.bool) for width in (num_frames, num_bins, num_frames)
         )
         of_times[rows], of_bins[rows], known[rows] = in_time & chosen, in_bins & chosen, valid
-        of_times, of_bins, known = (mask.to(x.device) for mask in (of_times, of_bins, known))
-        masked = of_times.unsqueeze(2) | (of_bins.unsqueeze(1) & known.unsqueeze(2))
-        if self.fill == "zero":
-            return x.masked_fill(masked, 0.0)
-        total = torch.einsum("ntc,nt->n", x, known.to(x))
-        mean = total / (known.sum(dim=1) * num_bins).clamp(min=1)
-        return torch.where(masked, mean.to(x.dtype).view(-1, 1, 1), x)
+        return Masks(of_times, of_bins, known, mean=self.fill == "mean")

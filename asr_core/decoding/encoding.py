@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from asr_core.data.batch import Batch
+from asr_core.data.device_features import inputs_on
 from asr_core.decoding.padding import pad_for_encoder, searched_frames
 from asr_core.encoders.chunk_options import Chunk
 from asr_core.encoders.protocol import FrameGeometry
+
+_CPU = torch.device("cpu")
 
 
 class EncodingModel(Protocol):
@@ -22,12 +25,18 @@ class EncodingModel(Protocol):
         ...
 
 
-def supervised_features(batch: Batch) -> Iterator[Tensor]:
-    """Yield the features (T, F) of each utterance of a batch of the data module."""
+def supervised_features(batch: Batch, device: torch.device = _CPU) -> Iterator[Tensor]:
+    """Yield the features (T, F) of each utterance of a batch of the data module.
+
+    Args:
+      batch: the batch.
+      device: where features are computed if the batch has audio instead.
+    """
     sup = batch["supervisions"]
+    inputs = inputs_on(batch, device) if "plan" in batch else batch["inputs"]
     spans = zip(sup["sequence_idx"].tolist(), sup["start_frame"].tolist(), sup["num_frames"].tolist())
     for row, start, length in spans:
-        yield batch["inputs"][row, start : start + length]
+        yield inputs[row, start : start + length]
 
 
 def collate(features: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:

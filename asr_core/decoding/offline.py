@@ -109,7 +109,7 @@ class OfflineDecoder:
         """
         for batch in batches:
             cuts = batch["supervisions"]["cut"]
-            features = list(supervised_features(batch))
+            features = list(supervised_features(batch, self.device))
             long = [self.windows is not None and self.windows.needed(f) for f in features]
             if any(long):
                 self._check_windows(next(cut.id for cut, is_long in zip(cuts, long) if is_long))

@@ -4,6 +4,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Iterable, Iterator, List, Mapping, Tuple, Type, cast
 
+import torch
 from torch import Tensor
 
 from asr_core.data.batch import Batch
@@ -55,7 +56,7 @@ def streaming_decode(
         with results.accepting_failures(name):
             session.data.survey_test(cuts)
             batches = session.data.test_dataloader(cuts)
-            loader = _TimedLoader(batches)
+            loader = _TimedLoader(batches, session.device)
             start = time.perf_counter()
             decoded = _decode_set(streams, loader, streaming.num_decode_streams, name)
             seconds = time.perf_counter() - start - loader.seconds
@@ -78,12 +79,17 @@ def _decode_set(
 class _TimedLoader:
     """Utterances of a test loader, and the time that loading takes.
 
+    Args:
+      batches: batches of the loader.
+      device: where their features are computed, if they have audio.
+
     Attributes:
       seconds: spent waiting for batches up to now.
     """
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
+    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
         self._batches = batches
+        self._device = device
         self.seconds = 0.0
 
     def utterances(self) -> Iterator[Tuple["Cut", Tensor]]:
@@ -91,6 +97,6 @@ class _TimedLoader:
         begin = time.perf_counter()
         for batch in self._batches:
             self.seconds += time.perf_counter() - begin
-            yield from zip(batch["supervisions"]["cut"], supervised_features(batch))
+            yield from zip(batch["supervisions"]["cut"], supervised_features(batch, self._device))
             begin = time.perf_counter()
         self.seconds += time.perf_counter() - begin

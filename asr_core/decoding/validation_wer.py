@@ -67,8 +67,8 @@ class GreedyErrors:
     @torch.no_grad()
     def _search(self, model: AsrModel, batch: Batch, num: int) -> List[Hypothesis]:
         """Search the first ``num`` utterances of a batch."""
-        x, x_lens = collate(list(itertools.islice(supervised_features(batch), num)))
         device = next(model.parameters()).device
+        x, x_lens = collate(list(itertools.islice(supervised_features(batch, device), num)))
         chunk = Chunk(model.encoder.chunk_size[0], -1) if model.encoder.causal else None
         encoder_out, lens = encode_features(model, x.to(device), x_lens.to(device), chunk)
         search = greedy_search if model.use_transducer else ctc_greedy_search

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from asr_core.data.options import FEATURE_TYPES, channel_option
+from asr_core.data.options import FEATURE_TYPES, channel_option, device_features_option
 from asr_core.decoding.options import (
     ChunkwiseFastBeamLimits,
     DeviceOptions,
@@ -62,6 +62,7 @@ class TranscribeOptions(DeviceOptions, ChunkwiseFastBeamLimits, DistributionOpti
         choices=FEATURE_TYPES,
     )
     channel: str = channel_option()
+    features_on_device: bool = device_features_option("otherwise on the CPU")
     json: bool = option(False, "print a JSON object for each file")
     timestamps: bool = option(False, "print each word with its start and end in seconds")
     confidence: bool = option(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asr_core.data.audio import duration_of, load_audio
+from asr_core.data.device_features import FeatureForm, features_on
 from asr_core.data.features import FeatureStream, extract_features
 from asr_core.decoding.confidence import ConfidentSearch, with_confidences
 from asr_core.decoding.encoding import collate
@@ -97,6 +98,9 @@ class Transcriber:
     def _features(self, samples: Tensor) -> Tensor:
         """Return the features (T, F) of samples; a streaming model gets them second by second."""
         loaded = self.loaded
+        if self._opts.features_on_device:
+            form = FeatureForm(loaded.sample_rate, loaded.feature_dim, loaded.feature_type)
+            return features_on(samples, form, self._device)
         if not loaded.streaming:
             return extract_features(samples, loaded.sample_rate, loaded.feature_dim, loaded.feature_type)
         stream = FeatureStream(loaded.sample_rate, loaded.feature_dim, loaded.feature_type)

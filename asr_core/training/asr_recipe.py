@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from asr_core.data.augment import adaptive_spec_augment
 from asr_core.data.batch import with_words
 from asr_core.data.dataset import batch_seed
+from asr_core.data.device_features import with_inputs_on
 from asr_core.data.gain import random_gain
 from asr_core.data.module import AsrDataModule, Survey
 from asr_core.data.options import DataOptions
@@ -253,11 +254,12 @@ class AsrRecipe(Task):
         """
         opts = self.loss_options
         device = next(model.parameters()).device
+        batch = with_inputs_on(batch, device)
         on_plateau = model.training and batch_idx_train <= self.plateau_batches
         if on_plateau and reduction == "sum":
             batch = with_words(batch)
         supervisions = batch["supervisions"]
-        x = batch["inputs"].to(device, non_blocking=True)  # (N, T, C)
+        x = batch["inputs"]  # (N, T, C)
         x_lens = supervisions["num_frames"].long()  # (N,), of which the model wants to know on the CPU
         y: List[List[int]] = self.tokenizer.encode(supervisions["text"])
         if model.training and self.gain is not None and not on_plateau:

@@ -117,13 +117,14 @@ CHANGES = {
     "mux_cuts": (MUX, "train:1,other.jsonl.gz:1"),
     "mux_stop_early": ({**MUX, "mux_cuts": "train:1,train:9"}, False),
 }
-# Tested with corpora and in test_module.py, test_cut_rules.py, and the gains in
+# Tested with corpora and in test_module.py, test_cut_rules.py, test_device_features.py, and the gains in
 # test/training/test_plateau.py.
 OTHERS = {
     "manifest_dir",
     "shar_dir",
     "num_workers",
     "on_the_fly_feats",
+    "features_on_device",
     "input_strategy",
     "channel",
     "empty_text",

@@ -38,9 +38,10 @@ def transcriber(loaded, **options):
     return Transcriber(loaded, TranscribeOptions(**options), torch.device("cpu"))
 
 
-def test_transcripts_are_those_of_decoding(loaded, audio):
+@pytest.mark.parametrize("features_on_device", [False, True])
+def test_transcripts_are_those_of_decoding(loaded, audio, features_on_device):
     recordings = {path: load_audio(path, 16000) for path in audio}
-    transcripts = transcriber(loaded).transcribe(recordings)
+    transcripts = transcriber(loaded, features_on_device=features_on_device).transcribe(recordings)
     assert list(transcripts) == audio
     features = [extract_features(samples, 16000) for samples in recordings.values()]
     found = recognize(loaded.model, *collate(features), SearchOptions(), False)

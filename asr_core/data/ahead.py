@@ -1,0 +1,44 @@
+"""Batches that reach a GPU while it still works on the one before."""
+
+from typing import Any, Iterable, Iterator, Mapping, Optional, Tuple
+
+import torch
+
+from asr_core.data.device_features import with_inputs_on
+
+Batch = Mapping[str, Any]
+
+
+def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches whose inputs are on a device already.
+
+    On a GPU the next batch is fetched, copied and, where a batch has audio, made into features
+    when one is handed over, on a stream of its own: the work on that one goes on meanwhile. On a
+    CPU batches stay as they are.
+
+    Args:
+      batches: batches with ``inputs``; copies from pinned memory wait for nothing.
+      device: device of the model.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream = torch.cuda.Stream(device)
+    upcoming: Optional[Tuple[Batch, torch.cuda.Event]] = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = with_inputs_on(batch, device)
+            done = stream.record_event()
+        if upcoming is not None:
+            yield _handed_over(*upcoming)
+        upcoming = (moved, done)
+    if upcoming is not None:
+        yield _handed_over(*upcoming)
+
+
+def _handed_over(batch: Batch, done: torch.cuda.Event) -> Batch:
+    """Return a batch for use on the present stream, which waits until it is there."""
+    present = torch.cuda.current_stream(batch["inputs"].device)
+    present.wait_event(done)
+    batch["inputs"].record_stream(present)  # its memory is not used again before
+    return batch
