@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from gpu_check import cases, part_kernels, parts, roofline, supervisor  # noqa: E402
-from gpu_check.setup import Setup, child_environment  # noqa: E402
+from gpu_check.setup import Setup, child_environment, install_wheels  # noqa: E402
 
 BREAKING = """
 import os, sys, time, types
@@ -138,6 +139,39 @@ def test_the_least_time_follows_from_bytes_or_operations():
     assert roofline.floor_ms(product, "float32", h100) == pytest.approx(989 / 67)
     assert roofline.peak_of("NVIDIA H200").bandwidth == 4800
     assert "| SwooshL |" in roofline.table()
+
+
+def test_the_estimates_are_in_the_documentation():
+    text = (HERE.parents[1] / "docs/gpu.md").read_text()
+    missing = [line for line in roofline.table().splitlines() if line not in text]
+    assert not missing, "docs/gpu.md has not what check.py --roofline prints:\n" + "\n".join(missing)
+
+
+def wheel(folder, name, content="value = 3\n"):
+    """Write a wheel of one module."""
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as f:
+        f.writestr(f"{name}.py", content)
+        f.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        f.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        f.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+
+
+def test_wheels_of_missing_packages_are_installed(tmp_path):
+    wheel(tmp_path, "made_up_for_a_test")
+    wheel(tmp_path, "numpy", "raise ImportError('the one that is here already stays')")
+    (tmp_path / "damaged-1.0-py3-none-any.whl").write_bytes(b"no wheel")
+    site = tmp_path / "site"
+    note = install_wheels(tmp_path, site)
+    assert "damaged" in note and "made_up" not in note
+    assert (site / "made_up_for_a_test.py").exists() and not (site / "numpy.py").exists()
+    env = child_environment(Setup(True, tmp_path, tmp_path), HERE, site)
+    code = "import made_up_for_a_test, numpy, gpu_check, asr_core; print(made_up_for_a_test.value)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "3\n"
+    assert "no wheels" in install_wheels(tmp_path / "nowhere", site)
 
 
 def rehearse(tmp_path, *options):
