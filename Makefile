@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	cd egs/digits/ASR && PYTHON=python PATH="$(abspath $(BIN)):$$PATH" ./run.sh $(DEMO_ARGS)
 
+# A process for each CPU; the tests of one file share theirs.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Attacks on programs: kills, full disks, damaged files, wrong options. Half an hour on two cores.
 torture: $(VENV)/.installed-test

@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "asr_core/__init__.py").read_text()).group(1)
 
-test = ["pytest>=8", "ruff>=0.6", "mypy>=1.11"]
+test = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11"]
 demo = ["espeakng-loader>=0.2"]
 plot = ["matplotlib>=3.7"]
 dask = ["dask[distributed]>=2023.1"]  # features computed on a cluster

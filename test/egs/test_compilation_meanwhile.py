@@ -78,12 +78,12 @@ STOPS = {
     "failure": ("false\nfinish", None, 1),
     "refusal": ("fail 'no data'", None, 1),
     "SIGTERM": (
-        "touch waiting; sleep 5 > /dev/null 2>&1; finish",
+        ": > waiting; sleep 5 > /dev/null 2>&1; finish",
         lambda pid: os.kill(pid, signal.SIGTERM),
         -signal.SIGTERM,
     ),
     "Ctrl-C": (
-        "touch waiting; sleep 5 > /dev/null 2>&1; finish",
+        ": > waiting; sleep 5 > /dev/null 2>&1; finish",
         lambda pid: os.killpg(pid, signal.SIGINT),
         -signal.SIGINT,
     ),
