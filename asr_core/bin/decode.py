@@ -8,7 +8,7 @@ from typing import Callable, Mapping, Optional, Sequence, Type
 from asr_core.cli.decoding_arguments import add_data_options, add_model_options, add_result_options, parse
 from asr_core.cli.program import run_program
 from asr_core.data.corpus import Corpus
-from asr_core.decoding.options import SEARCH_GROUPS, TestOptions, WindowOptions
+from asr_core.decoding.options import SEARCH_GROUPS, EncoderOptions, TestOptions, WindowOptions
 from asr_core.lm.options import LmOptions
 from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.utils.options import Parser, add_options
@@ -31,7 +31,7 @@ def main(
     all_defaults = {**corpus.defaults, **(defaults or {})}
     fallback = str(all_defaults.pop("bpe_model", ""))
     parser = Parser((__doc__ or "").split("\n\n")[0])
-    for cls in (CheckpointOptions, *SEARCH_GROUPS, LmOptions, WindowOptions, TestOptions):
+    for cls in (CheckpointOptions, *SEARCH_GROUPS, LmOptions, WindowOptions, EncoderOptions, TestOptions):
         add_options(parser, cls, all_defaults)
     add_result_options(parser, all_defaults)
     add_data_options(parser, all_defaults)

@@ -293,6 +293,15 @@ class WindowOptions:
 
 
 @dataclass(frozen=True)
+class EncoderOptions:
+    """Encoder: how it is computed."""
+
+    compile: bool = option(
+        False, "compile the encoder's layers by torch.compile, in some minutes at the first batches"
+    )
+
+
+@dataclass(frozen=True)
 class TestOptions(DeviceOptions):
     """Test sets: data, output and scoring."""
 

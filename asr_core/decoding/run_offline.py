@@ -1,12 +1,14 @@
 """Decoding of test sets of whole utterances with a trained model."""
 
 import logging
-from typing import Mapping, Optional, Sequence, Type
+from typing import Mapping, Optional, Sequence, Type, cast
+
+from torch import nn
 
 from asr_core.data.corpus import Corpus
 from asr_core.decoding.method import Transcripts, Unit
 from asr_core.decoding.offline import MakeReferences, OfflineDecoder
-from asr_core.decoding.options import SearchOptions, WindowOptions
+from asr_core.decoding.options import EncoderOptions, SearchOptions, WindowOptions
 from asr_core.decoding.output.file_names import offline_files
 from asr_core.decoding.output.utterance import Decoded
 from asr_core.decoding.registry import resolve_method
@@ -14,6 +16,7 @@ from asr_core.decoding.resource_loading import names_neural_lm
 from asr_core.decoding.session import DecodingSession, SessionOptions, progress
 from asr_core.decoding.windows import Windows
 from asr_core.lm.options import LmOptions
+from asr_core.nn.layers import compile_layers
 from asr_core.text.tokenizer import Tokenizer
 from asr_core.utils.log import setup_logger
 from asr_core.utils.options import from_params
@@ -40,6 +43,8 @@ def decode(
     opts, lm = SessionOptions.from_params(params), from_params(LmOptions, params)
     search = resolve_method(from_params(SearchOptions, params), from_params(SearchOptions, usual or {}), lm)
     session = DecodingSession(corpus_class(params), opts, search, fallback_tokenizer=fallback_tokenizer)
+    if from_params(EncoderOptions, params).compile:
+        compile_layers(cast(nn.Module, session.model), session.device, training=False)
     files = offline_files(
         session.method,
         search,

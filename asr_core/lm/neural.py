@@ -328,6 +328,8 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
 class _Layer(nn.Module):
     """Self-attention and feed-forward, each after a layer norm and around a residual connection."""
 
+    compiled = "always"
+
     def __init__(self, dim: int, nhead: int, dim_feedforward: int, dropout: float) -> None:
         super().__init__()
         self.nhead = nhead

@@ -1,44 +1,36 @@
-"""The layers of a model, and the options of training that change how they are computed."""
+"""The options of training that change how a model's layers are computed."""
 
-from typing import Dict, List
-
+import torch
 from torch import nn
 
+from asr_core.nn.layers import compile_layers, layers_of
 from asr_core.nn.recompute import Recomputed
 from asr_core.training.options import ProcessOptions
 from asr_core.utils.errors import UserError
 
-LISTS = ("layers", "blocks")  # the names of lists of layers
 
+def change_layers(model: nn.Module, opts: ProcessOptions, device: torch.device) -> None:
+    """Let the layers of a model compute as ``--activation-checkpointing`` and ``--compile`` say, in
+    place.
 
-def layers_of(model: nn.Module) -> List[nn.Module]:
-    """Return the front end of a model and its layers.
+    The names in its state dict stay. The front end counts as a layer, except for compilation.
 
-    They are the ``encoder_embed`` of the model itself, and the elements of all ``nn.ModuleList``
-    called as :data:`LISTS` says that are in no other such list.
-    """
-    found: Dict[str, nn.Module] = {}
-    for name, module in model.named_modules():  # outer modules come before inner ones
-        if any(name.startswith(f"{outer}.") for outer in found):
-            continue
-        if name == "encoder_embed":
-            found[name] = module
-        elif name.rpartition(".")[2] in LISTS and isinstance(module, nn.ModuleList):
-            found.update((f"{name}.{i}", layer) for i, layer in enumerate(module))
-    return list(found.values())
-
-
-def change_layers(model: nn.Module, opts: ProcessOptions) -> None:
-    """Let the layers of a model compute as ``--activation-checkpointing`` says, in place.
-
-    The names in its state dict stay.
+    Args:
+      model: the model.
+      opts: the options.
+      device: where the model is trained.
 
     Raises:
-      UserError: the model has no layers.
+      UserError: the model has no layers, or they cannot be compiled.
     """
+    if opts.compile:
+        compile_layers(model, device, training=True)
     if opts.activation_checkpointing == "none":
         return
-    layers = layers_of(model)
+    layers = list(layers_of(model).values())
+    front_end = getattr(model, "encoder_embed", None)
+    if isinstance(front_end, nn.Module):
+        layers.append(front_end)
     if not layers:
         raise UserError(
             f"--activation-checkpointing {opts.activation_checkpointing}: a {type(model).__name__} "

@@ -51,6 +51,11 @@ class ProcessOptions:
         "in about a third more time; selective: the results of linear maps too",
         choices=("none", "layer", "selective"),
     )
+    compile: bool = option(
+        False,
+        "compile layers by torch.compile, in some minutes at the first batches; Conformer, ContextNet and "
+        "transformer LMs",
+    )
 
 
 @dataclass
@@ -135,6 +140,9 @@ class LoopOptions(ProcessOptions):
         """
         if self.use_fp16 and self.use_bf16:
             raise UserError("--use-fp16 and --use-bf16 exclude each other: give one of them")
+        if self.compile and (self.activation_checkpointing != "none" or self.inf_check):
+            other = "--inf-check 1" if self.inf_check else "--activation-checkpointing"
+            raise UserError(f"--compile 1 and {other} exclude each other: give one of them")
         if self.save_every_n < self.average_period:
             raise UserError(
                 f"--save-every-n {self.save_every_n} must not be less than "

@@ -232,7 +232,7 @@ def _build_parts(
     task: Task, opts: LoopOptions, device: torch.device, dtype: Optional[torch.dtype]
 ) -> TrainedParts:
     model = task.build_model().to(device)
-    change_layers(model, opts)
+    change_layers(model, opts, device)
     optimizer = task.build_optimizer(model)
     return TrainedParts(
         model=model,

@@ -14,6 +14,8 @@ from asr_core.utils.options import from_params
     [
         ({"world_size": 0}, "--world-size must be at least 1"),
         ({"use_fp16": True, "use_bf16": True}, "exclude each other"),
+        ({"compile": True, "inf_check": True}, "--compile 1 and --inf-check 1 exclude each other"),
+        ({"compile": True, "activation_checkpointing": "layer"}, "--activation-checkpointing exclude"),
         ({"save_every_n": 10}, "must not be less than --average-period"),
         ({"keep_last_k": 0}, "--keep-last-k must be at least 1"),
     ],

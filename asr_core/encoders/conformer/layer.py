@@ -45,6 +45,8 @@ class ConformerLayer(nn.Module):
       config: the encoder's configuration; its width is called C below, its kernel K.
     """
 
+    compiled = "always"
+
     def __init__(self, config: ConformerOptions) -> None:
         super().__init__()
         dim, norm_eps = config.encoder_dim, config.norm_eps

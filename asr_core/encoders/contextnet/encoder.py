@@ -148,6 +148,7 @@ class ContextNetBlock(nn.Module):
     """
 
     has_residual: Final[bool]
+    compiled = "always"
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ class LstmEncoderLayer(nn.Module):
       dropout: dropout rate of what each part adds.
     """
 
+    compiled = "never"
+
     def __init__(self, encoder_dim: int, hidden_dim: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
         self.lstm = LstmLayer(encoder_dim, hidden_dim, encoder_dim if encoder_dim != hidden_dim else 0)

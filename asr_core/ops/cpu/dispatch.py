@@ -28,9 +28,12 @@ def available() -> bool:
 def usable(*tensors: Optional[Tensor]) -> bool:
     """Return whether all ``tensors`` (None allowed) are float32 on the CPU and the kernels are
     available.
+
+    A compiler that traces the program gives tensors without data.
     """
     return (
-        all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
+        not torch.compiler.is_compiling()
+        and all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
         and available()
     )
 

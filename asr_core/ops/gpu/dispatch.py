@@ -35,6 +35,8 @@ def usable(*tensors: Optional[Tensor]) -> bool:
     """Return whether all ``tensors`` (None allowed) are of a float type of :data:`DTYPES`, on a GPU
     (or interpreted), and the kernels are available.
     """
+    if torch.compiler.is_compiling():  # its tensors have no data
+        return False
     for t in tensors:
         if t is not None and (t.dtype not in DTYPES or not (t.is_cuda or interpreted())):
             return False
