@@ -74,6 +74,49 @@ def _pruned_work(passes: int) -> Any:
     return work
 
 
+def _arc_scores(draw: Draw, s: Sizes) -> Sequence[Any]:
+    n, t, u = s["batch"], s["frames"], s["symbols"]
+    px, py = (draw.normal(n, *shape, mean=-3.0) for shape in ((u, t + 1), (u + 1, t)))
+    return [px, py, _boundary(s, draw.device)]
+
+
+def _recursion(backend: str) -> Any:
+    def scores(px: Tensor, py: Tensor, boundary: Tensor) -> Tensor:
+        return rnnt.mutual_information_recursion(px, py, boundary, backend=backend)
+
+    return scores
+
+
+def _recursion_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        arcs = 2.0 * s["batch"] * s["frames"] * (s["symbols"] + 1)
+        return Work(arcs, arcs, 10.0 * arcs if passes == 1 else arcs)
+
+    return work
+
+
+def _seen(backend: str) -> Any:
+    def rows(am: Tensor, lm: Tensor, ranges: Tensor) -> Sequence[Tensor]:
+        return rnnt.do_rnnt_pruning(am, lm, ranges, backend=backend)
+
+    return rows
+
+
+def _seen_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
+    am, lm, *_ = _joiner_inputs(draw, s)
+    return [am, lm, _window(draw, {**s, "vocabulary": 2})[2]]
+
+
+def _seen_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        n, t, j = s["batch"], s["frames"], s["width"]
+        rows, contexts = n * t * s["window"] * j, n * (s["symbols"] + 1) * j
+        # forward: the rows of lm alone, those of am are a view
+        return Work(contexts, rows, 0) if passes == 1 else Work(2 * rows, contexts + n * t * j, 2.0 * rows)
+
+    return work
+
+
 def _joiner_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
     n, j, v = s["batch"], s["width"], s["vocabulary"]
     am, lm = draw.normal(n, s["frames"], j), draw.normal(n, s["symbols"] + 1, j)
@@ -159,6 +202,26 @@ def cases() -> List[Case]:
             backward=_pruned_work(2),
             slack=10.0,
             **common,
+        ),
+        Case(
+            "recursion over lattices and its counts",
+            _arc_scores,
+            _recursion("auto"),
+            _recursion("torch"),
+            forward=_recursion_work(1),
+            backward=_recursion_work(2),
+            dtypes=("float32",),
+            note="a row after the other: bound by latency",
+            **common,
+        ),
+        Case(
+            "rows seen through windows",
+            _seen_inputs,
+            _seen("auto"),
+            _seen("torch"),
+            forward=_seen_work(1),
+            backward=_seen_work(2),
+            **{**common, **wide, "bench_dtype": "bfloat16"},
         ),
         Case(
             "joiner and pruned loss in one",
