@@ -294,7 +294,9 @@ def _least_lens(x_lens: Tensor, num_frames: int, num_out: int) -> Optional[Tenso
     """Return lower bounds (N,) of an encoder's lengths, if x_lens (N,) are on the CPU: they shrink
     as the padded length does, from ``num_frames`` to ``num_out``, up to rounding.
     """
-    return x_lens * num_out // num_frames - 2 if x_lens.device.type == "cpu" else None
+    if x_lens.device.type != "cpu":
+        return None
+    return (x_lens * num_out // num_frames - 2).clamp(min=1)
 
 
 def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:

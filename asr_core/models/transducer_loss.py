@@ -137,7 +137,7 @@ def pruned_losses(
             **lattice.arguments,
         )
     ranges = rnnt.get_rnnt_prune_ranges(
-        px_grad=px_grad, py_grad=py_grad, boundary=lattice.cpu_boundary, s_range=prune_range
+        px_grad, py_grad, lattice.arguments["boundary"], prune_range, cpu_boundary=lattice.cpu_boundary
     )
     am, lm = joiner.encoder_proj(encoder_out), joiner.decoder_proj(lattice.decoder_out)
     if gpu.usable(am, lm):  # without an array of all logits

@@ -13,7 +13,7 @@ from asr_core.models import build_model
 from asr_core.models.checkpoint import model_from_checkpoint
 from asr_core.models.joiner import MODES, Joiner
 from asr_core.models.options import options_class
-from asr_core.models.transducer_loss import prepare_lattice
+from asr_core.models.transducer_loss import Smoothing, prepare_lattice, pruned_losses
 from asr_core.ops.rnnt_loss import rnnt_loss
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import defaults_of, from_params
@@ -151,6 +151,28 @@ def test_full_loss_is_that_of_the_joiners_outputs(mode, kind):
     assert model(x, x_lens, y).rnnt_loss == pytest.approx(
         float(model(x, x_lens, y, reduction="none").rnnt_loss.sum())
     )
+
+
+@torch.no_grad()
+def test_lower_bounds_of_lengths_choose_the_same_windows():
+    model, (x, x_lens, y) = small().eval(), batch()
+    encoder_out, lens = model.forward_encoder(x, x_lens)
+    early = {"delay_penalty": 0.0, "fast_emit_lambda": 0.0}
+    lattice = prepare_lattice(model.decoder, lens, y, device=x.device, **early)
+    less = lattice.cpu_boundary - torch.tensor([0, 0, 0, 3])
+    projections = (model.simple_am_proj, model.simple_lm_proj)
+    losses = [
+        pruned_losses(
+            model.joiner, projections, encoder_out, given, prune_range=3, smoothing=Smoothing(0.0, 0.2)
+        )
+        for given in (lattice, lattice._replace(cpu_boundary=less))
+    ]
+    assert torch.equal(losses[0][1], losses[1][1]) and losses[0][1].isfinite().all()
+    assert not torch.equal(
+        losses[0][1], pruned_losses(
+            model.joiner, projections, encoder_out, lattice, prune_range=2, smoothing=Smoothing(0.0, 0.2)
+        )[1],
+    )  # fmt: skip
 
 
 def test_lengths_on_another_device_are_not_asked_for():

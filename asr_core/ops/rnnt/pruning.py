@@ -1,6 +1,6 @@
 """Windows of contexts of the pruned RNN-T loss; :mod:`asr_core.ops.rnnt_loss` describes it."""
 
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,13 @@ from asr_core.ops.rnnt.functions import Pruning
 
 
 def get_rnnt_prune_ranges(
-    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
+    px_grad: Tensor,
+    py_grad: Tensor,
+    boundary: Tensor,
+    s_range: int,
+    *,
+    cpu_boundary: Optional[Tensor] = None,
+    backend: str = "auto",
 ) -> Tensor:
     """Choose the window of contexts of each frame that holds most of the lattice's probability.
 
@@ -24,7 +30,8 @@ def get_rnnt_prune_ranges(
       px_grad: (B, S, T + 1) or (B, S, T), counts of the symbols from the simple or smoothed loss.
       py_grad: (B, S + 1, T), counts of the blanks.
       boundary: (B, 4), see :mod:`asr_core.ops.rnnt_loss`; on the CPU it saves a wait for the device
-        of the gradients.
+        of the gradients, and so does
+      cpu_boundary: (B, 4), a boundary on the CPU with at most as many frames.
       s_range: contexts per window; more than S means S + 1. At least 2 for a regular lattice, 1 for
         others. In a regular lattice windows are made as wide as the utterance with the most symbols
         per frame needs, so that each has a path; not when traced, where their width is fixed.
@@ -43,10 +50,9 @@ def get_rnnt_prune_ranges(
     least = 1 if x_frames == num_frames else 2
     if s_range < least:
         raise ValueError(f"s_range must be at least {least} for paths to exist, not {s_range}")
-    if (
-        least == 2 and not is_traced()
-    ):  # a shape is known to the host, which waits for the boundary if a device has it
-        s_range = max(s_range, _least_range(boundary))
+    # a shape is known to the host, which waits for the boundary if a device has it
+    if least == 2 and not is_traced():
+        s_range = max(s_range, _least_range(boundary if cpu_boundary is None else cpu_boundary))
     boundary = boundary.to(py_grad.device, torch.int64, non_blocking=boundary.device.type == "cpu")
     s_range = min(s_range, num_symbols + 1)
     px_grad, py_grad = computable(px_grad.detach()), computable(py_grad.detach())
