@@ -16,6 +16,9 @@ in this order in this file. What it does, at what price, and with which exceptio
   Counters count steps, except the place in the epoch. The last step may have fewer batches.
 - *Mixed precision.* float16 scales the loss; a step whose gradients overflow while the scale is
   above 1 is left out silently, which is how the scale finds its limit. bfloat16 needs no scale.
+- *Waiting.* Losses are looked at when the whole step lies in the queue of the device, its update
+  included: a loss that is not finite makes NaN of all gradients on all ranks, and the optimizer
+  leaves out such a step on the device. It is the only time that a step waits, with ScaledAdam.
 - *Bad batches.* A loss or gradient that is not finite skips the step on all ranks and names the
   cuts. Too many in a row, a collapsing loss scale or a diverging loss end the run with advice, or
   with ``--auto-recover`` return it to good weights (see :mod:`~asr_core.training.health.recovery`).
@@ -35,14 +38,15 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Iterator, List, Optional
 
 import torch
 
+from asr_core.data.ahead import ahead
 from asr_core.training.checkpoint import copy_checkpoint, remove_old
 from asr_core.training.distributed.stop_signal import StopRequest
 from asr_core.training.distributed.world import SingleProcess
-from asr_core.training.forward_backward import ForwardBackward, Step
+from asr_core.training.forward_backward import ForwardBackward, Step, Suspects
 from asr_core.training.health.bad_batches import BadBatches, names_of
 from asr_core.training.health.recovery import DivergenceMonitor, Trouble
 from asr_core.training.metrics import MetricsTracker, losses_of, sum_over_ranks
@@ -167,7 +171,7 @@ class Trainer:
         """Yield the rest of this rank's batches of the epoch."""
         state = self.state
         batches = self.data.train_batches(state.epoch, state.batches_done, state.bucket_run)
-        yield from self.stop.guarding(batches)
+        yield from self.stop.guarding(ahead(batches, self.run.device))
 
     # -- a step ----------------------------------------------------------------------------------
 
@@ -183,16 +187,16 @@ class Trainer:
         parts.scheduler.step_batch(state.batch_idx_train, epoch_share=share)
         with self.bad_batches.reporting_errors(step.batches, self.task.smaller_batches()):
             with self.run.noise.on(state.batch_idx_train, count):
-                info, suspects = self.forward_backward(step.batches)
-            if suspects is None:
-                bad = self._optimizer_step(step, info)
-            else:
-                bad = self._skip("loss", suspects)
-        parts.optimizer.zero_grad(set_to_none=True)
-        # The averages take in the weights of a skipped step too: they are means over time.
-        parts.average.update(state.batch_idx_train)
-        if parts.ema:
-            parts.ema.update()
+                losses = self.forward_backward(step.batches)
+            self.run.stepper.start(losses.sizes() if self.run.stepper.needs_sizes else {})
+            parts.optimizer.zero_grad(set_to_none=True)
+            # The averages take in the weights of a skipped step too: they are means over time.
+            parts.average.update(state.batch_idx_train)
+            if parts.ema:
+                parts.ema.update()
+            # only now is there nothing left to do for the device, and something to wait for
+            info, suspects = losses.settle()
+            bad = self._outcome(step, suspects)
         loss_per_frame = info["loss"] / max(info["frames"], 1.0)
         self._log_step(info, loss_per_frame)
         trouble = self.monitor.check(loss_per_frame, self.run.stepper.scale, bad)
@@ -200,18 +204,24 @@ class Trainer:
             self._recover(trouble)
             self._save_batch_checkpoint()  # or a killed run would meet the same trouble again
 
-    def _optimizer_step(self, step: Step, info: MetricsTracker) -> str:
-        """Clip the gradients and step, unless a gradient is not finite.
+    def _outcome(self, step: Step, suspects: Optional[Suspects]) -> str:
+        """Note whether the step was made.
+
+        Args:
+          step: the step.
+          suspects: cuts of this rank that may be the cause if a loss was not finite, else None.
 
         Returns:
           What was bad; empty if nothing was.
         """
         stepper, state = self.run.stepper, self.state
-        scale = stepper.scale
-        if stepper.step(state.batch_idx_train, info):
+        if suspects is not None:
+            stepper.settle(state.batch_idx_train, finite_loss=False)
+            return self._skip("loss", suspects)
+        if stepper.settle(state.batch_idx_train):
             state.bad_in_a_row = 0
             return ""
-        if stepper.overflowed and scale > 1.0:  # how a growing loss scale finds its limit
+        if stepper.overflowed and stepper.scale_before > 1.0:  # how a growing loss scale finds its limit
             state.overflows += 1
             logging.info(
                 "batch %d overflows float16; the loss scale is now %g", state.batch_idx_train, stepper.scale
@@ -221,7 +231,7 @@ class Trainer:
         cuts = [cut for batch in step.batches if batch is not None for cut in self.data.describe(batch)]
         return self._skip("gradient", [{**cut, "value": stepper.grad_norm} for cut in cuts])
 
-    def _skip(self, what: str, suspects: List[Dict[str, object]]) -> str:
+    def _skip(self, what: str, suspects: Suspects) -> str:
         """Skip this step on all ranks; return the reason.
 
         Args:

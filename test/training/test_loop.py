@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from asr_core.training.checkpoint import RunCheckpoint
+from asr_core.training.distributed.gradients import Gradients
 from asr_core.training.distributed.world import SingleProcess
+from asr_core.training.forward_backward import StepLosses
 from asr_core.training.loop import Trainer
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.stepper import Stepper
@@ -32,9 +34,10 @@ def test_a_step_goes_through_its_stages_in_order(tmp_path, monkeypatch):
             return super().compute_loss(model, *args, **kwargs)
 
     for cls, name, event in (
-        (SingleProcess, "sum_gradients", "sum"),
-        (Stepper, "step", "step"),
+        (Gradients, "add", "backward"),
+        (Stepper, "start", "step"),
         (ModelAverage, "update", "average"),
+        (StepLosses, "settle", "wait"),
         (RunLogger, "step", "log"),
         (RunLogger, "valid", "log validation"),
         (RunCheckpoint, "save", "save"),
@@ -42,7 +45,7 @@ def test_a_step_goes_through_its_stages_in_order(tmp_path, monkeypatch):
         noting(cls, name, event)
     common = dict(recipe=Noting, max_steps=1, accum_grad=2, average_period=1, save_every_n=1)
     assert fake_run.run(tmp_path, valid_interval=1, **common) == 0
-    step = ["forward", "forward", "sum", "step", "average", "log"]
+    step = ["forward", "backward", "forward", "backward", "step", "average", "wait", "log"]
     assert events == [*step, "validate", "validate", "log validation", "save"]
 
 

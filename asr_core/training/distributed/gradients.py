@@ -13,8 +13,7 @@ added to the loss. Hence
 
 - a process takes part without a batch, or with parameters that its batch does not touch: each
   parameter is reported as done, and counts as zeros in the sum;
-- between forward and backward pass all processes may still agree to skip the step, and the batches
-  of a step but the last (``--accum-grad``) go backward without an exchange;
+- the batches of a step but the last (``--accum-grad``) go backward without an exchange;
 - the model, its checkpoints, averages and the optimizer keep their names, and a compiler sees the
   same model as in a single process.
 

@@ -3,7 +3,7 @@
 import logging
 import math
 from types import MappingProxyType
-from typing import List, Mapping, NamedTuple, Protocol, runtime_checkable
+from typing import List, Mapping, NamedTuple, Optional, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class Stepper:
     Attributes:
       grad_norm: norm of the last step's gradients (ScaledAdam: relative to the sizes of the
         parameters).
+      scale_before: loss scale of the last step.
       overflowed: the last step was left out because gradients overflowed float16, and the loss
         scale was lowered: no reason to worry as long as it is above 1.
     """
@@ -66,7 +67,10 @@ class Stepper:
         self.rule = rule
         self._checks_itself = isinstance(optimizer, ChecksGradients)
         self.grad_norm = 0.0
+        self.scale_before = 1.0
         self.overflowed = False
+        self._one: Optional[Tensor] = None
+        self._scaled_one: Optional[Tensor] = None  # the loss scale of the step under way
 
     @property
     def scale(self) -> float:
@@ -74,15 +78,27 @@ class Stepper:
         return float(self.scaler.get_scale()) if self.scaler.is_enabled() else 1.0
 
     def step(self, batch_idx_train: int, sizes: Mapping[str, float] = MappingProxyType({})) -> bool:
-        """Update the parameters.
+        """Update the parameters; see :meth:`start` and :meth:`settle`."""
+        self.start(sizes)
+        return self.settle(batch_idx_train)
 
-        Return False if their gradients are not finite, and nothing was changed.
+    @property
+    def needs_sizes(self) -> bool:
+        """Whether the gradients are divided by the size of the step."""
+        return not self._checks_itself and self.rule.mean != "none"
+
+    def start(self, sizes: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Begin to update the parameters, unless their gradients are not finite.
+
+        If the optimizer checks its gradients itself, nothing waits for the device.
 
         Args:
-          batch_idx_train: steps since the start of training.
           sizes: numbers of ``utterances`` and ``frames`` of the step, of all ranks together.
         """
-        before = self.scale
+        if self.scaler.is_enabled():
+            if self._one is None:
+                self._one = torch.ones((), device=next(self.model.parameters()).device)
+            self._scaled_one = self.scaler.scale(self._one)
         self.scaler.unscale_(self.optimizer)
         if not self._checks_itself:
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -90,7 +106,24 @@ class Stepper:
         if self._checks_itself or self.scaler.is_enabled() or math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.overflowed = self.scale < before
+
+    def settle(self, batch_idx_train: int, finite_loss: bool = True) -> bool:
+        """Wait for the step.
+
+        Return False if its gradients are not finite, and nothing was changed.
+
+        Args:
+          batch_idx_train: steps since the start of training.
+          finite_loss: whether the loss was finite. If it was not, neither are the gradients, and
+            its scale is not to blame.
+        """
+        self.scale_before = 1.0 if self._scaled_one is None else float(self._scaled_one)
+        if not finite_loss:
+            self.overflowed = False
+            if self.scaler.is_enabled():
+                self.scaler.update(self.scale_before)
+            return False
+        self.overflowed = self.scale < self.scale_before
         if self.scaler.is_enabled():
             self._grow_loss_scale(batch_idx_train)
         if self.overflowed:
