@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from asr_core.nn.masks import repeat_last_frame
 from asr_core.nn.scaling import FloatLike, ScheduledFloat, limit_param_value
+from asr_core.ops.bypass import interpolate
 
 
 class BypassModule(nn.Module):
@@ -41,7 +42,7 @@ class BypassModule(nn.Module):
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return x_orig + (x - x_orig) * self.bypass_scale
         x = x.to(x_orig.dtype)
-        return torch.lerp(x_orig, x, self._scale(x.shape[1]).to(x.dtype))
+        return interpolate(x_orig, x, self._scale(x.shape[1]))
 
     def _scale(self, batch_size: int) -> Tensor:
         """Return the weights of the output, (C,), or (N, C) where sequences skip the module."""

@@ -7,10 +7,11 @@ Whitening adds a gradient where the metric is beyond a limit.
 """
 
 import random
-from typing import Dict, Mapping, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
+from asr_core.nn.later import Later
 from asr_core.nn.scheduled import FloatLike
 from asr_core.ops.whiten import whiten_gradient
 
@@ -48,7 +49,25 @@ class Whiten(nn.Module):
         self.whitening_limit = whitening_limit
         self.grad_scale = grad_scale
         self.min_prob, self.max_prob = float(low), float(high)
-        self.prob = self.max_prob
+        self._prob = self.max_prob
+        self._exceeded: Optional[Later] = None  # found in a backward pass, not looked at yet
+
+    @property
+    def prob(self) -> float:
+        """The present probability. It depends on what the last backward pass found, which a GPU may
+        not have computed until the next forward pass asks.
+        """
+        if self._exceeded is not None:
+            self.prob = self.max_prob if self._exceeded.get() else self.min_prob
+        return self._prob
+
+    @prob.setter
+    def prob(self, value: float) -> None:
+        self._prob, self._exceeded = value, None
+
+    def __getstate__(self) -> Dict[str, Any]:
+        self.prob = self.prob  # copies do not wait for a device
+        return self.__dict__.copy()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (..., C) unchanged; in training its gradient may get the whitening penalty."""
@@ -60,9 +79,9 @@ class Whiten(nn.Module):
         return whiten_gradient(x, self.num_groups, float(self.whitening_limit), grad_scale, self._report)
 
     def _report(self, exceeded: Tensor) -> None:
-        """Choose the next probability."""
+        """Choose the next probability, when it is asked for."""
         if self.min_prob != self.max_prob:
-            self.prob = self.max_prob if bool(exceeded) else self.min_prob
+            self._exceeded = Later(exceeded)
 
     def extra_repr(self) -> str:
         """Return the settings for ``print(model)``."""

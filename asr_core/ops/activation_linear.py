@@ -5,7 +5,7 @@ The activation is as wide as the input; computing it again takes less time than 
 memory (Yao et al. 2023, section 3.4).
 """
 
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,11 @@ from torch import Tensor
 
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
-from asr_core.ops.swoosh import SWOOSH, swoosh_forward
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_exported, is_traced, operator
+from asr_core.ops.swoosh import SWOOSH, swoosh_forward, swoosh_plain
 
+gpu_kernels = gpu.deferred("activations")
 if HAS_NUMBA:
     from asr_core.ops.cpu import activations as kernels
 
@@ -31,6 +34,8 @@ def _activate(x: Tensor, activation: str, mask: Optional[Tensor]) -> Tensor:
     offset, constant = SWOOSH[activation]
     if mask is None:
         return swoosh_forward(x, offset, constant)
+    if gpu.usable(x, mask) and _shares_rows(mask, x):
+        return gpu_kernels.swoosh_masked(x, mask, offset, constant)
     if usable(x, mask) and _shares_rows(mask, x):
         y, size = torch.empty_like(x), mask.numel()
         args = kernels.SwooshForward(x, mask, y, M=size, offset=offset, constant=constant)
@@ -45,13 +50,16 @@ def _activate_and_differentiate(
     """Compute ``swoosh(x) * mask`` again and the gradient of ``x``, (N, ..., C) both.
 
     Args:
-      x: (N, ..., C).
+      x: (N, ..., C), contiguous.
       dy: (N, ..., C), the gradient of ``swoosh(x) * mask``; may be overwritten.
       activation: a key of SWOOSH.
       mask: broadcasts with ``x``, or None.
     """
     offset, constant = SWOOSH[activation]
-    if usable(x, dy, mask) and (mask is None or _shares_rows(mask, x)):
+    fits = mask is None or _shares_rows(mask, x)
+    if fits and gpu.usable(x, dy, mask):
+        return gpu_kernels.swoosh_both(x, dy.contiguous(), mask, offset, constant)
+    if fits and usable(x, dy, mask):
         y, dx = torch.empty_like(x), torch.empty_like(x)
         size = x.shape[-1] if mask is None else mask.numel()
         args = kernels.SwooshBoth(
@@ -62,6 +70,28 @@ def _activate_and_differentiate(
     y = _activate(x, activation, mask)
     slope = torch.sigmoid(x - offset).sub_(0.08)
     return y, dy.mul_(slope if mask is None else slope.mul_(mask))
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], activation: str, mask: Optional[Tensor]
+) -> Tensor:
+    """Return ``linear(swoosh(x) * mask)`` (..., C_out) of a contiguous x (..., C_in)."""
+    return F.linear(_activate(x, activation, mask), weight, bias)
+
+
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, activation: str, mask: Optional[Tensor]
+) -> Tuple[Tensor, Tensor]:
+    """Return the gradients of x (..., C_in), contiguous, and of weight (C_out, C_in) from that of
+    the result, (..., C_out).
+    """
+    y, dx = _activate_and_differentiate(x, torch.matmul(grad, weight), activation, mask)
+    rows = grad.reshape(-1, grad.shape[-1])  # (R, C_out)
+    return dx, torch.matmul(rows.t(), y.reshape(-1, y.shape[-1]))
+
+
+def _bias_gradient(ctx: Context, grad: Tensor) -> Optional[Tensor]:
+    return grad.reshape(-1, grad.shape[-1]).sum(dim=0) if ctx.needs_input_grad[2] else None
 
 
 class _ActivationLinear(torch.autograd.Function):
@@ -77,16 +107,46 @@ class _ActivationLinear(torch.autograd.Function):
         x = x.contiguous()
         ctx.save_for_backward(x, weight, mask)
         ctx.activation = activation
-        return F.linear(_activate(x, activation, mask), weight, bias)
+        return _forward(x, weight, bias, activation, mask)
 
     @staticmethod
     def backward(ctx: Context, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight, mask = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1])  # (R, C_out)
-        y, dx = _activate_and_differentiate(x, torch.matmul(grad, weight), ctx.activation, mask)
-        dweight = torch.matmul(rows.t(), y.reshape(-1, y.shape[-1]))  # (C_out, C_in)
-        dbias = rows.sum(dim=0) if ctx.needs_input_grad[2] else None
-        return dx, dweight, dbias, None, None
+        dx, dweight = _backward(grad, x, weight, ctx.activation, mask)
+        return dx, dweight, _bias_gradient(ctx, grad), None, None
+
+
+def _like_output(x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _like_gradients(grad: Tensor, x: Tensor, weight: Tensor, *_: object) -> Tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
+
+
+def _keep(ctx: Context, inputs: Tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _, ctx.activation, mask = inputs
+    ctx.save_for_backward(x, weight, mask)
+
+
+def _gradient(ctx: Context, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+    x, weight, mask = ctx.saved_tensors
+    dx, dweight = _backward_operator(grad, x, weight, ctx.activation, mask)
+    return dx, dweight, _bias_gradient(ctx, grad), None, None
+
+
+@operator("activation_linear_backward", _like_gradients)
+def _backward_operator(
+    grad: Tensor, x: Tensor, weight: Tensor, activation: str, mask: Optional[Tensor]
+) -> Tuple[Tensor, Tensor]:
+    return _backward(grad, x.contiguous(), weight, activation, mask)
+
+
+@operator("activation_linear", _like_output, _gradient, _keep)
+def _operator(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], activation: str, mask: Optional[Tensor]
+) -> Tensor:
+    return _forward(x.contiguous(), weight, bias, activation, mask)
 
 
 def activation_linear(
@@ -111,4 +171,9 @@ def activation_linear(
         dtype = torch.get_autocast_dtype(device)
         x, weight = x.to(dtype), weight.to(dtype)
         bias, mask = (None if t is None else t.to(dtype) for t in (bias, mask))
-    return _ActivationLinear.apply(x, weight, bias, activation, mask)
+    if not is_traced():
+        return _ActivationLinear.apply(x, weight, bias, activation, mask)
+    if is_exported():
+        y = swoosh_plain(x, *SWOOSH[activation])
+        return F.linear(y if mask is None else y * mask, weight, bias)
+    return _operator(x, weight, bias, activation, mask)

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, like, rows_of, usable
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_traced, operator
 
+gpu_kernels = gpu.deferred("balancer")
 if HAS_NUMBA:
     from asr_core.ops.cpu import rows as kernels
 
@@ -77,6 +80,14 @@ def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, c
     """Return ``grad + |grad| * (a + b * x)``, (..., C, ...) like ``x``, with the coefficients of
     :func:`balancer_coefficients`.
     """
+    if is_traced():
+        return _operator(grad, x, *bounds, grad_scale, channel_dim)
+    return _apply(grad, x, bounds, grad_scale, channel_dim)
+
+
+def _apply(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
+    if gpu.usable(x, grad):
+        return gpu_kernels.balance(x, grad, channel_dim, bounds, grad_scale, _CONSTANT)
     rows = rows_of(x, channel_dim) if usable(x, grad) else None
     if rows is not None:
         return _apply_on_cpu(like(grad, x), x, rows, bounds, grad_scale)
@@ -109,6 +120,25 @@ def _apply_on_cpu(grad: Tensor, x: Tensor, rows: Tensor, bounds: Bounds, grad_sc
     args = kernels.Balance(x=x, dy=grad, dx=out, a=a.float(), b=b.float(), C=channels)
     kernels.balance(num_rows, max(1, _GRAIN // channels), args)
     return out
+
+
+def _like_x(grad: Tensor, x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x, dtype=grad.dtype)
+
+
+@operator("balancer", _like_x)
+def _operator(
+    grad: Tensor,
+    x: Tensor,
+    m_lo: float,
+    m_hi: float,
+    r_lo: float,
+    r_hi: float,
+    grad_scale: float,
+    channel_dim: int,
+) -> Tensor:
+    out = _apply(grad, x, (m_lo, m_hi, r_lo, r_hi), grad_scale, channel_dim)
+    return like(out, _like_x(grad, x))
 
 
 def balance_gradient(x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:

@@ -9,6 +9,9 @@ the way through an operator takes some microseconds more.
 from typing import Any, Callable, Optional, TypeVar
 
 import torch
+from torch import Tensor
+
+from asr_core.ops.cpu.dispatch import dense
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +46,25 @@ def operator(
     return register
 
 
+def like_first(x: Tensor, *_: object) -> Tensor:
+    """Return an empty tensor laid out as :func:`asr_core.ops.cpu.dispatch.dense` makes x (...): the
+    rule for operators of one result like their first argument.
+    """
+    return torch.empty_like(dense(x))
+
+
 def is_traced() -> bool:
-    """Return whether a compiler or exporter traces the program, rather than running it."""
-    return torch.compiler.is_compiling()
+    """Return whether operations are recorded or only counted, rather than just run: by a compiler,
+    or under a mode such as that of ``make_fx`` or of tensors without data, which sees operators
+    alone.
+    """
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_exported() -> bool:
+    """Return whether `torch.export` traces the program.
+
+    What it makes is run elsewhere, so that it should hold torch's own operations alone.
+    """
+    exporting = getattr(torch.compiler, "is_exporting", None)  # none before torch 2.7
+    return exporting is not None and exporting()

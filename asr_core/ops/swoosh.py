@@ -20,7 +20,16 @@ from torch import Tensor
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, dense, like, usable
 from asr_core.ops.gpu import dispatch as gpu
-from asr_core.ops.operators import is_traced, operator
+from asr_core.ops.operators import is_exported, is_traced, like_first, operator
+from asr_core.ops.slopes import (
+    SWOOSH_SCALE,
+    encode,
+    keep_codes,
+    keeps_codes,
+    slope_backward,
+    slope_backward_operator,
+    with_codes,
+)
 
 gpu_kernels = gpu.deferred("activations")
 if HAS_NUMBA:
@@ -69,24 +78,39 @@ def swoosh_backward(x: Tensor, dy: Tensor, offset: float) -> Tensor:
     return torch.sigmoid(x - offset).sub_(0.08).mul_(dy)
 
 
+def swoosh_and_codes(x: Tensor, offset: float, constant: float) -> Tuple[Tensor, Tensor]:
+    """Return what :func:`swoosh_forward` does, and the codes of its slopes (N, ..., C), bytes."""
+    if gpu.usable(x):
+        step, zero = SWOOSH_SCALE
+        return gpu_kernels.swoosh_and_codes(x, offset, constant, 1.0 / step, zero)
+    codes = encode(torch.sigmoid(x - offset).sub_(0.08), x, SWOOSH_SCALE)
+    return swoosh_forward(x, offset, constant), codes
+
+
 class _Swoosh(torch.autograd.Function):
-    """Keeps only its input."""
+    """Keeps its input, or on a GPU the slope in one byte per element.
+
+    The input would take two or four, and often nothing else needs it: what follows keeps the
+    output, and a convolution or linear map before keeps its own input.
+    """
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, offset: float, constant: float) -> Tensor:
         x = dense(x)
-        ctx.save_for_backward(x)
         ctx.offset = offset
+        if gpu.usable(x) and ctx.needs_input_grad[0]:
+            y, codes = swoosh_and_codes(x, offset, constant)
+            ctx.save_for_backward(codes)
+            return y
+        ctx.save_for_backward(x)
         return swoosh_forward(x, offset, constant)
 
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        return swoosh_backward(x, dy, ctx.offset), None, None
-
-
-def _like_x(x: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(x)
+        (kept,) = ctx.saved_tensors
+        if kept.dtype == torch.uint8:
+            return slope_backward(kept, like(dy, kept), SWOOSH_SCALE), None, None
+        return swoosh_backward(kept, dy, ctx.offset), None, None
 
 
 def _keep(ctx: Context, inputs: Tuple[Tensor, float, float], output: Tensor) -> None:
@@ -98,19 +122,34 @@ def _gradient(ctx: Context, dy: Tensor) -> Tuple[Tensor, None, None]:
     return _swoosh_backward_operator(ctx.saved_tensors[0], dy, ctx.offset), None, None
 
 
-@operator("swoosh_backward", _like_x)
+@operator("swoosh_backward", like_first)
 def _swoosh_backward_operator(x: Tensor, dy: Tensor, offset: float) -> Tensor:
     return swoosh_backward(dense(x), dy, offset)
 
 
-@operator("swoosh", _like_x, _gradient, _keep)
+@operator("swoosh", like_first, _gradient, _keep)
 def _swoosh_operator(x: Tensor, offset: float, constant: float) -> Tensor:
     return swoosh_forward(dense(x), offset, constant)
 
 
+def _gradient_of_codes(ctx: Context, dy: Tensor, _: object) -> Tuple[Tensor, None, None]:
+    return slope_backward_operator(ctx.saved_tensors[0], dy, *SWOOSH_SCALE), None, None
+
+
+@operator("swoosh_and_codes", with_codes, _gradient_of_codes, keep_codes)
+def _swoosh_and_codes_operator(x: Tensor, offset: float, constant: float) -> Tuple[Tensor, Tensor]:
+    return swoosh_and_codes(dense(x), offset, constant)
+
+
 def _swoosh(x: Tensor, activation: str) -> Tensor:
     offset, constant = SWOOSH[activation]
-    return _swoosh_operator(x, offset, constant) if is_traced() else _Swoosh.apply(x, offset, constant)
+    if not is_traced():
+        return _Swoosh.apply(x, offset, constant)
+    if is_exported():
+        return swoosh_plain(x, offset, constant)
+    if keeps_codes(x):
+        return _swoosh_and_codes_operator(x, offset, constant)[0]
+    return _swoosh_operator(x, offset, constant)
 
 
 def swoosh_l(x: Tensor) -> Tensor:

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from asr_core.ops.context import Context
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_traced
+
+gpu_kernels = gpu.deferred("centring")
 
 
 class _Covariance(NamedTuple):
@@ -47,8 +51,11 @@ def whitening_metric(x: Tensor, num_groups: int) -> Tensor:
 def _covariance(x: Tensor, num_groups: int) -> _Covariance:
     """Compute the statistics of x (..., C), at least in float32."""
     rows = x.reshape(-1, x.shape[-1])
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    rows = rows - rows.mean(dim=0)
+    if not is_traced() and gpu.usable(rows):
+        rows = gpu_kernels.centred(rows)
+    else:
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        rows = rows - rows.mean(dim=0)
     samples = rows.view(rows.shape[0], num_groups, -1).transpose(0, 1)  # (G, M, c)
     covar = torch.matmul(samples.transpose(1, 2), samples)  # (G, c, c)
     num_channels = covar.shape[0] * covar.shape[1]
@@ -81,7 +88,8 @@ class _WhitenGradient(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             statistics = _covariance(x, ctx.num_groups)
             exceeded = statistics.metric >= ctx.limit
-            ctx.report(exceeded)
+            if not is_traced():
+                ctx.report(exceeded)
             return _add_penalty(grad, statistics, exceeded, ctx.grad_scale), None, None, None, None
 
 
@@ -91,16 +99,16 @@ def _add_penalty(grad: Tensor, statistics: _Covariance, exceeded: Tensor, grad_s
     With X the samples, C = X'X and D the mean of C's diagonal, the metric is sum(C^2) / (G c) /
     D^2, and its gradient is proportional to X (C - metric D I).
     """
-    if exceeded.device.type == "cpu" and not bool(exceeded):
+    if not is_traced() and exceeded.device.type == "cpu" and not bool(exceeded):
         return grad  # on an accelerator the question would make it wait
     samples, covar, mean_diag, metric = statistics
     identity = torch.eye(covar.shape[1], dtype=covar.dtype, device=covar.device)
     direction = covar - metric * mean_diag * identity  # (G, c, c)
     norm = (torch.matmul(covar, direction) * direction).sum().clamp(min=0).sqrt()  # |X M| from M'X'X M
-    gradf = grad.to(covar.dtype)
-    scale = grad_scale * torch.linalg.vector_norm(gradf) / (norm + 1e-20) * exceeded.to(covar.dtype)
+    size = torch.linalg.vector_norm(grad, dtype=covar.dtype)
+    scale = grad_scale * size / (norm + 1e-20) * exceeded.to(covar.dtype)
     push = torch.matmul(samples, direction * scale).transpose(0, 1).reshape(grad.shape)  # (..., C)
-    return (gradf + push).to(grad.dtype)
+    return (grad + push).to(grad.dtype)
 
 
 def whiten_gradient(
