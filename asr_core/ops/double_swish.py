@@ -1,5 +1,5 @@
 """The activation DoubleSwish, ``x sigmoid(x - 1)``, which keeps only its input for the backward
-pass, or on a GPU its slope in one byte per element.
+pass, or in half precision on a GPU its slope in one byte per element.
 
 It is close to Swish applied twice (icefall's pruned_transducer_stateless2), hence its name.
 """
@@ -16,8 +16,8 @@ from asr_core.ops.operators import is_exported, is_traced, like_first, operator
 from asr_core.ops.slopes import (
     DOUBLE_SWISH_SCALE,
     encode,
+    is_coded,
     keep_codes,
-    keeps_codes,
     slope_backward,
     slope_backward_operator,
     with_codes,
@@ -73,7 +73,7 @@ class _DoubleSwish(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Context, x: Tensor) -> Tensor:
         x = dense(x)
-        if gpu.usable(x) and ctx.needs_input_grad[0]:
+        if is_coded(x) and ctx.needs_input_grad[0]:
             y, codes = _forward_and_codes(x)
             ctx.save_for_backward(codes)
             return y
@@ -123,4 +123,5 @@ def double_swish(x: Tensor) -> Tensor:
         return _DoubleSwish.apply(x)
     if is_exported():
         return double_swish_plain(x)
-    return _operator_with_codes(x)[0] if keeps_codes(x) else _operator(x)
+    coded = x.requires_grad and torch.is_grad_enabled() and is_coded(x)
+    return _operator_with_codes(x)[0] if coded else _operator(x)

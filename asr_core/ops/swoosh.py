@@ -24,8 +24,8 @@ from asr_core.ops.operators import is_exported, is_traced, like_first, operator
 from asr_core.ops.slopes import (
     SWOOSH_SCALE,
     encode,
+    is_coded,
     keep_codes,
-    keeps_codes,
     slope_backward,
     slope_backward_operator,
     with_codes,
@@ -88,17 +88,17 @@ def swoosh_and_codes(x: Tensor, offset: float, constant: float) -> Tuple[Tensor,
 
 
 class _Swoosh(torch.autograd.Function):
-    """Keeps its input, or on a GPU the slope in one byte per element.
+    """Keeps its input, or in half precision on a GPU the slope in one byte per element.
 
-    The input would take two or four, and often nothing else needs it: what follows keeps the
-    output, and a convolution or linear map before keeps its own input.
+    Often nothing else needs the input: what follows keeps the output, and a convolution or linear
+    map before keeps its own input.
     """
 
     @staticmethod
     def forward(ctx: Context, x: Tensor, offset: float, constant: float) -> Tensor:
         x = dense(x)
         ctx.offset = offset
-        if gpu.usable(x) and ctx.needs_input_grad[0]:
+        if is_coded(x) and ctx.needs_input_grad[0]:
             y, codes = swoosh_and_codes(x, offset, constant)
             ctx.save_for_backward(codes)
             return y
@@ -147,7 +147,7 @@ def _swoosh(x: Tensor, activation: str) -> Tensor:
         return _Swoosh.apply(x, offset, constant)
     if is_exported():
         return swoosh_plain(x, offset, constant)
-    if keeps_codes(x):
+    if x.requires_grad and torch.is_grad_enabled() and is_coded(x):
         return _swoosh_and_codes_operator(x, offset, constant)[0]
     return _swoosh_operator(x, offset, constant)
 

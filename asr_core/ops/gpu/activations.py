@@ -1,9 +1,8 @@
 """Swoosh and DoubleSwish and their gradients, one pass over memory each.
 
-An activation whose input nothing else needs keeps its slope for the backward pass, one byte per
-element: the input would be two (in half precision) or four. The byte is rounded up or down by
-chance, so that gradients have the right mean: slope = code * step + lowest, see
-:mod:`asr_core.ops.slopes`.
+In half precision an activation keeps its slope for the backward pass in one byte per element. The
+byte is rounded up or down by chance, so that gradients have the right mean: slope = code * step +
+lowest, see :mod:`asr_core.ops.slopes`.
 """
 
 from typing import Optional, Tuple
