@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 from asr_core.ops.context import Context
+from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.operators import is_traced
+
+gpu_kernels = gpu.deferred("limits")
 
 _Rule = Callable[[Tensor, Tensor], Tensor]  # gradient and x -> the gradient to hand on
 
@@ -38,6 +42,8 @@ def _turn_outward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """Negate the gradient where a step against it would carry ``x`` further out of ``[low,
     high]``.
     """
+    if not is_traced() and gpu.usable(grad, x):
+        return gpu_kernels.turn_outward(grad.contiguous(), x.contiguous(), low, high)
     outward = ((grad > 0) & (x < low)) | ((grad < 0) & (x > high))
     return torch.where(outward, -grad, grad)
 

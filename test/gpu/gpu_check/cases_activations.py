@@ -4,8 +4,9 @@ from typing import Any, List, Sequence
 
 import torch
 
-from asr_core.ops import balancer, norm, swoosh, whiten
+from asr_core.ops import balancer, basic_norm, double_swish, norm, swoosh, whiten
 from asr_core.ops.activation_linear import activation_linear
+from asr_core.ops.bypass import interpolate
 from gpu_check.cases import Case, Draw, Sizes, Work
 
 # Feed-forward modules of the first stack on 20 utterances of 15 s.
@@ -23,19 +24,37 @@ def _elements(sizes: Sizes) -> int:
     return sizes["rows"] * sizes["channels"]
 
 
-def _swoosh(name: str) -> Case:
-    offset, constant = swoosh.SWOOSH[name]
+def _activation(name: str, ours: Any, plain: Any) -> Case:
+    """Return the case of an activation that keeps, in half precision, a byte per element."""
     return Case(
         name,
         _one_input,
-        {"SwooshL": swoosh.swoosh_l, "SwooshR": swoosh.swoosh_r}[name],
-        lambda x: swoosh.swoosh_plain(x, offset, constant),
+        ours,
+        plain,
         tiny=_TINY,
         odd=_ODD,
         bench=_FEEDFORWARD,
-        forward=lambda s: Work(_elements(s), _elements(s), 8 * _elements(s)),
-        backward=lambda s: Work(2 * _elements(s), _elements(s), 8 * _elements(s)),
+        forward=lambda s: Work(_elements(s), _elements(s), 8 * _elements(s), other_bytes=_elements(s)),
+        backward=lambda s: Work(_elements(s), _elements(s), 3 * _elements(s), other_bytes=_elements(s)),
+        slack=3.0,
+        note="slopes in half precision are rounded to a byte",
     )
+
+
+def _activations() -> List[Case]:
+    plain = {
+        name: lambda x, numbers=numbers: swoosh.swoosh_plain(x, *numbers)
+        for name, numbers in swoosh.SWOOSH.items()
+    }
+    return [
+        _activation("SwooshL", swoosh.swoosh_l, plain["SwooshL"]),
+        _activation("SwooshR", swoosh.swoosh_r, plain["SwooshR"]),
+        _activation("DoubleSwish", double_swish.double_swish, double_swish.double_swish_plain),
+    ]
+
+
+def _frames(sizes: Sizes) -> int:
+    return sizes["frames"] * _elements({"rows": sizes["sequences"], **sizes})
 
 
 def _linear_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
@@ -46,6 +65,14 @@ def _linear_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
         draw.normal(out, channels, scale=channels**-0.5),
         draw.normal(out),
     ]
+
+
+def _dropped_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
+    """Return sequences (T, N, C), and a mask that they share over time."""
+    x, weight, bias = _linear_inputs(draw, sizes)
+    x = x.detach().view(-1, sizes["sequences"], sizes["channels"]).requires_grad_()
+    mask = draw.bernoulli(0.9, 1, *x.shape[1:]).to(x.dtype) / 0.9
+    return [x, weight, bias, mask]
 
 
 def _linear_work(passes: int) -> Any:
@@ -68,8 +95,18 @@ def _balanced(x: torch.Tensor) -> torch.Tensor:
     return balancer.balance_gradient(x, (-0.1, 0.1, 0.5, 1.0), 0.04, -1)
 
 
+def _balanced_first(x: torch.Tensor) -> torch.Tensor:
+    """Balance the same channels, which lie outermost in memory."""
+    return balancer.balance_gradient(x.t().contiguous(), (-0.1, 0.1, 0.5, 1.0), 0.04, 0).t()
+
+
 def _balanced_plain(x: torch.Tensor) -> torch.Tensor:
     return _BalancerByFormula.apply(x)
+
+
+def _bypass_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
+    shape = sizes["frames"], sizes["sequences"], sizes["channels"]
+    return [draw.normal(*shape), draw.normal(*shape), draw.float32(*shape[1:], scale=0.1, mean=0.5)]
 
 
 class _BalancerByFormula(torch.autograd.Function):
@@ -108,8 +145,7 @@ def cases() -> List[Case]:
     """Return the cases of this family."""
     nothing = lambda s: Work(0, 0, 0)  # noqa: E731
     return [
-        _swoosh("SwooshL"),
-        _swoosh("SwooshR"),
+        *_activations(),
         Case(
             "SwooshL + linear",
             _linear_inputs,
@@ -118,6 +154,18 @@ def cases() -> List[Case]:
             tiny={**_TINY, "out": 19},
             odd={**_ODD, "out": 97},
             bench={**_FEEDFORWARD, "out": 192},
+            forward=_linear_work(1),
+            backward=_linear_work(2),
+            slack=2.0,
+        ),
+        Case(
+            "SwooshL + dropout + linear",
+            _dropped_inputs,
+            lambda x, w, b, mask: activation_linear(x, w, b, "SwooshL", mask),
+            lambda x, w, b, mask: torch.nn.functional.linear(swoosh.swoosh_plain(x, 4.0, 0.035) * mask, w, b),
+            tiny={**_TINY, "rows": 21, "out": 19, "sequences": 7},
+            odd={**_ODD, "rows": 3003, "out": 97, "sequences": 11},
+            bench={**_FEEDFORWARD, "out": 192, "sequences": 20},
             forward=_linear_work(1),
             backward=_linear_work(2),
             slack=2.0,
@@ -133,7 +181,30 @@ def cases() -> List[Case]:
             forward=lambda s: Work(_elements(s), _elements(s), 5 * _elements(s)),
             backward=lambda s: Work(2 * _elements(s), _elements(s), 10 * _elements(s)),
             slack=2.0,
-            must=False,
+        ),
+        Case(
+            "BasicNorm",
+            lambda draw, s: [draw.normal(s["rows"], s["channels"]), draw.float32()],
+            basic_norm.basic_norm,
+            basic_norm.basic_norm_plain,
+            tiny=_TINY,
+            odd=_ODD,
+            bench=_NORM,
+            forward=lambda s: Work(_elements(s), _elements(s), 4 * _elements(s)),
+            backward=lambda s: Work(2 * _elements(s), _elements(s), 8 * _elements(s)),
+            slack=2.0,
+        ),
+        Case(
+            "bypass",
+            _bypass_inputs,
+            interpolate,
+            torch.lerp,
+            tiny={"frames": 5, "sequences": 2, "channels": 19},
+            odd={"frames": 301, "sequences": 7, "channels": 193},
+            bench={"frames": 375, "sequences": 20, "channels": 256},
+            forward=lambda s: Work(2 * _frames(s), _frames(s), 3 * _frames(s)),
+            backward=lambda s: Work(3 * _frames(s), 2 * _frames(s), 6 * _frames(s)),
+            slack=2.0,
         ),
         Case(
             "balancer (gradient)",
@@ -145,7 +216,18 @@ def cases() -> List[Case]:
             bench=_FEEDFORWARD,
             forward=nothing,
             backward=lambda s: Work(3 * _elements(s), _elements(s), 8 * _elements(s)),
-            must=False,
+        ),
+        Case(
+            "balancer (gradient), channels first",
+            _gradient_only_inputs,
+            _balanced_first,
+            _balanced_plain,
+            tiny=_TINY,
+            odd=_ODD,
+            bench=_FEEDFORWARD,
+            forward=nothing,
+            backward=lambda s: Work(3 * _elements(s), _elements(s), 8 * _elements(s)),
+            note="timed with two transpositions",
         ),
         Case(
             "whitening (gradient)",
@@ -158,7 +240,6 @@ def cases() -> List[Case]:
             forward=nothing,
             backward=_covariance(1),
             slack=3.0,
-            must=False,
             note="plain: itself in float64",
         ),
     ]

@@ -1,4 +1,6 @@
-"""The gradients of balancers, whitening and bypasses by Triton's kernels, in its interpreter."""
+"""The gradients of balancers, whitening, bypasses and limits by Triton's kernels, in its
+interpreter.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,8 @@ from kernel_checks import TOLERANCE, assert_close, gradients, random
 from asr_core.ops import balancer, whiten
 from asr_core.ops.bypass import interpolate
 from asr_core.ops.gpu import balancer as kernels
-from asr_core.ops.gpu import centring, tiles
+from asr_core.ops.gpu import centring, limits, tiles
+from asr_core.ops.limits import limit_value
 
 BOUNDS = (-0.5, 0.5, 0.4, 3.0)
 
@@ -122,3 +125,19 @@ def test_bypass(shape, per_sequence, dtype, monkeypatch):
     assert [t.dtype for t in got] == [dtype, dtype, dtype, torch.float32]
     assert_close(got[:3], exact[:3], dtype)
     assert_close(got[3:], exact[3:], torch.float32, grown=4.0)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("size", [0, 1, 1500])
+def test_limits(size, dtype, monkeypatch):
+    x, grad = random(size, dtype=dtype), random(size, dtype=dtype, seed=1)
+    used = []
+    monkeypatch.setattr(limits, "_BLOCK", 512)
+    monkeypatch.setattr(
+        limit_value.__globals__["gpu_kernels"],
+        "turn_outward",
+        lambda *a: used.append(1) or limits.turn_outward(*a),
+    )
+    _, got = gradients(lambda x: limit_value(x, -0.5, 0.25), [x], grad)
+    outward = ((x < -0.5) & (grad > 0)) | ((x > 0.25) & (grad < 0))
+    assert used and torch.equal(got, torch.where(outward, -grad, grad))

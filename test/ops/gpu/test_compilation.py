@@ -28,13 +28,14 @@ for shape, dtype in (((40, 3, 384), torch.bfloat16), ((2, 2048), torch.float16),
         norms.backward(x, x, bias, torch.tensor(0.1), inv)
 """,
     "balancer": """
-from asr_core.ops.gpu import balancer, bypass, centring
+from asr_core.ops.gpu import balancer, bypass, centring, limits
 for shape, dtype in (((40, 3, 384), torch.bfloat16), ((1, 1, 1), torch.float32)):
     x = torch.zeros(shape, dtype=dtype)
     for part, axis in ((x, -1), (x, 1), (x[..., shape[-1] // 2 :], -1)):
         balancer.balance(part, torch.zeros_like(part), axis, (-0.5, 0.5, 0.4, 3.0), 0.04, 1e-6)
     centring.centred(x.flatten(0, 1))
     bypass.backward(x, x, torch.zeros(shape[1:]), x)
+    limits.turn_outward(x, x, -1.0, 1.0)
 """,
 }
 
