@@ -112,7 +112,8 @@ def whole_boundary(boundary: Optional[Tensor], sizes: Tuple[int, int, int], devi
     """Check the boundary (B, 4) of lattices, or make it; ``sizes`` are B, S and T."""
     num_batch, num_symbols, num_frames = sizes
     if boundary is None:
-        return torch.tensor([0, 0, num_symbols, num_frames], device=device).repeat(num_batch, 1)
+        whole = torch.tensor([0, 0, num_symbols, num_frames]).repeat(num_batch, 1)
+        return whole.to(device, non_blocking=True)
     if boundary.shape != (num_batch, 4):
         raise ValueError(f"boundary must be ({num_batch}, 4), not {tuple(boundary.shape)}")
     boundary = boundary.to(device, torch.int64).contiguous()

@@ -207,11 +207,7 @@ def smoothed_gradients(
         scale = (scales.both + scales.am) * grad
         am_grad = backend.am_gradient(product, tensors.am_probs, counts, scale, lattice)
     if needed[0]:
-        labels = None  # (C,), counts of the symbols by label
-        if frames is not None:
-            num_x = grad[:, None] * symbol.sum(1)
-            labels = backend.sum_by_label(num_x, lattice.symbols, tensors.am_probs.shape[2])
-        lm_grad = _lm_gradient(tensors, counts, weights, frames, labels, grad, lattice, scales)
+        lm_grad = _lm_gradient(tensors, counts, weights, frames, grad, lattice, scales, backend)
     return lm_grad, am_grad
 
 
@@ -220,10 +216,10 @@ def _lm_gradient(
     counts: Counts,
     weights: Tensor,
     frames: Optional[Tensor],
-    labels: Optional[Tensor],
     grad: Tensor,
     lattice: Lattice,
     scales: Scales,
+    backend: RnntBackend,
 ) -> Tensor:
     """Return the gradient of lm, (B, S + 1, C)."""
     lm_grad = torch.bmm(weights.transpose(1, 2), tensors.am_probs)  # (B, S + 1, C)
@@ -238,9 +234,10 @@ def _lm_gradient(
     own = scales.both + scales.lm
     lm_grad[:, :-1].scatter_add_(2, lattice.symbols.unsqueeze(2), -own * num_x.unsqueeze(2))
     lm_grad[:, :, lattice.blank] -= own * num_y
-    if frames is not None and labels is not None and tensors.unigram is not None:
+    if frames is not None and tensors.unigram is not None:
         am_rows = tensors.am_probs.reshape(-1, tensors.am_probs.shape[2])  # (B T, C)
         of_unigram = torch.matmul(frames.reshape(-1), am_rows)  # (C,)
+        labels = backend.sum_by_label(num_x, lattice.symbols, of_unigram.shape[0])
         labels[lattice.blank] += num_y.sum()
         lm_rows = Exponentials(tensors.lm_probs, tensors.lm_max, tensors.lm_sum)
         lm_grad += mean_distribution_gradient(of_unigram - scales.am * labels / tensors.unigram, lm_rows)

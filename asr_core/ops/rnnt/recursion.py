@@ -61,7 +61,8 @@ def _sum_paths(
         last, end = boundary[:, 2, None, None], boundary[:, 3, None, None]
         blank = blank.masked_fill(frames == end, NEVER)
         blank = blank.masked_fill((frames == end) & (contexts == last), 0.0)
-        boundary = boundary + torch.tensor([0, 0, 0, 1], device=boundary.device)
+        boundary = boundary.clone()
+        boundary[:, 3] += 1
     symbol, blank = (x.to(backend.score_dtype or x.dtype).contiguous() for x in (symbol, blank))
     whole = BandScores(symbol, blank, norm=blank)  # of logits, of which there are none
     labels = boundary.new_zeros(num_batch, num_symbols)
