@@ -25,8 +25,11 @@ def may_be_padded(lengths: Tensor, num_frames: int) -> bool:
     """Return whether a batch has padding; True where looking at the lengths (N,) would wait for a
     device or be fixed by a tracer.
     """
-    if torch.jit.is_tracing() or lengths.is_cuda:
+    if torch.jit.is_tracing() or lengths.device.type != "cpu":
         return True
+    if not torch.jit.is_scripting():
+        if torch.compiler.is_compiling():
+            return True
     return bool((lengths < num_frames).any())
 
 

@@ -3,12 +3,12 @@
 from typing import Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.nn.activations import ACTIVATIONS
 from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.ops.depthwise import depthwise_conv1d, depthwise_conv1d_plain
+from asr_core.ops.gate import gate
 
 
 class ConformerFeedForward(nn.Sequential):
@@ -117,8 +117,7 @@ class ConformerConvolution(nn.Module):
 
     def _gated(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
         """Return the input (T, N, C) of the convolution, zero at padding."""
-        x = F.glu(self.in_proj(self.norm_in(x)), dim=-1)
-        return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(-1), 0.0)
+        return gate(self.in_proj(self.norm_in(x)), pad_mask)
 
     def _finish(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
         """Apply what follows the convolution to (T, N, C)."""

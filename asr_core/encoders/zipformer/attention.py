@@ -174,9 +174,10 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         Returns:
           (T, N, H * query_head_dim) twice, and (T, N, H * pos_head_dim).
         """
-        query_dim = self.num_heads * self.query_head_dim
-        x = self.in_proj(x)
-        return x[..., :query_dim], x[..., query_dim : 2 * query_dim], x[..., 2 * query_dim :]
+        query_dim, pos_dim = self.num_heads * self.query_head_dim, self.num_heads * self.pos_head_dim
+        # gradients of slices would each be filled with zeros and then added
+        parts = self.in_proj(x).split([query_dim, query_dim, pos_dim], dim=-1)
+        return parts[0], parts[1], parts[2]
 
     def _heads(self, x: Tensor, head_dim: int) -> Tensor:
         """Split (T, N, H * D) into heads: (H, N, T, D)."""

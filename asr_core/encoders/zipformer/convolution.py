@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from asr_core.nn.scaling import ActivationDropoutAndLinear, Balancer, ScheduledFloat, Whiten, whitening_limit
 from asr_core.ops.depthwise import depthwise_conv1d
+from asr_core.ops.gate import gate
 
 
 class ChunkCausalDepthwiseConv1d(nn.Module):
@@ -178,9 +179,7 @@ class ConvolutionModule(nn.Module):
         Returns:
           (T, N, C)
         """
-        x = self._gate(self.in_proj(x))
-        if pad_mask is not None:
-            x = x.masked_fill(pad_mask.t().unsqueeze(2), 0.0)
+        x = self._gate(self.in_proj(x), None if pad_mask is None else pad_mask.t())
         if not self.causal:
             conv = self.depthwise_conv
             x = depthwise_conv1d(x, conv.weight, conv.bias, self.pad, 0)
@@ -190,14 +189,18 @@ class ConvolutionModule(nn.Module):
             x = self.depthwise_conv(x, chunk_size, lens)
         return self.out_proj(self.whiten(self.balancer2(x)))
 
-    def _gate(self, x: Tensor) -> Tensor:
-        """Gate the first half of the channels by the second: (T, N, 2 C) -> (T, N, C)."""
+    def _gate(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
+        """Gate the first half of the channels by the second: (T, N, 2 C) -> (T, N, C).
+
+        The result is zero at padding, where the mask (T, N) is True.
+        """
         if torch.jit.is_scripting() or torch.jit.is_tracing():
-            return F.glu(x, dim=2)
+            return gate(x, pad_mask)
         if self.training and self.balancer1.drawn(x):
             x, s = x.chunk(2, dim=2)
-            return x * torch.sigmoid(self.balancer1.act(s))
-        return F.glu(x, dim=2)
+            x = x * torch.sigmoid(self.balancer1.act(s))
+            return x if pad_mask is None else x.masked_fill(pad_mask.unsqueeze(2), 0.0)
+        return gate(x, pad_mask)
 
     def streaming_forward(self, x: Tensor, cache: Tensor, pad_mask: Tensor) -> Tuple[Tensor, Tensor]:
         """Convolve one chunk; the module must be causal.

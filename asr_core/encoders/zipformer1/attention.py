@@ -150,7 +150,9 @@ class RelPositionMultiheadAttention(nn.Module):
           (T, N, A) twice, (T, N, A / 2) and (T, N, H * pos_dim).
         """
         a, x = self.attention_dim, self.in_proj(x)
-        return x[..., :a], x[..., a : 2 * a], x[..., 2 * a : 2 * a + a // 2], x[..., 2 * a + a // 2 :]
+        # gradients of slices would each be filled with zeros and then added
+        parts = x.split([a, a, a // 2, x.size(-1) - 2 * a - a // 2], dim=-1)
+        return parts[0], parts[1], parts[2], parts[3]
 
     def _weights(self, q: Tensor, k: Tensor, p: Tensor, pos_emb: Tensor, mask: Optional[Tensor]) -> Tensor:
         """Return the weights (H, N, T, S) of queries q, p (T, N, .) over keys k (S, N, A)."""

@@ -12,6 +12,7 @@ from asr_core.encoders.zipformer1.modules import ActivationBalancer, BasicNorm, 
 from asr_core.nn.activations import DoubleSwish
 from asr_core.nn.scaling import ScaledConv1d, ScaledLinear, ScheduledFloat, Whiten
 from asr_core.ops.depthwise import depthwise_conv1d
+from asr_core.ops.gate import gate
 
 
 class FeedforwardModule(nn.Module):
@@ -88,8 +89,7 @@ class CausalConvolutionModule(nn.Module):
     def _gated(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
         """Return the input (T, N, C) of the convolution, zero at padding."""
         x = F.linear(x, self.pointwise_conv1.weight.squeeze(2), self.pointwise_conv1.bias)
-        x = F.glu(self.deriv_balancer1(x), dim=2)
-        return x if pad_mask is None else x.masked_fill(pad_mask.transpose(0, 1).unsqueeze(2), 0.0)
+        return gate(self.deriv_balancer1(x), None if pad_mask is None else pad_mask.transpose(0, 1))
 
     def _finish(self, x: Tensor) -> Tensor:
         """Apply what follows the convolution to (T, N, C)."""
