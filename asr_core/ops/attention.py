@@ -8,7 +8,7 @@ from torch import Tensor
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
 from asr_core.ops.gpu import dispatch as gpu
-from asr_core.ops.operators import is_traced, operator
+from asr_core.ops.operators import is_exported, is_traced, operator
 
 gpu_kernels = gpu.deferred("attention")
 if HAS_NUMBA:
@@ -25,7 +25,10 @@ def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
     num_keys``. The input's last two axes must be contiguous.
     """
     num_heads, batch_size, num_queries, num_offsets = scores.shape
-    if torch.jit.is_tracing():
+    traced = torch.jit.is_tracing()
+    if not torch.jit.is_scripting():
+        traced = traced or is_exported()
+    if traced:
         offsets = torch.arange(num_queries - 1, -1, -1, device=scores.device).unsqueeze(1) + torch.arange(
             num_keys, device=scores.device
         )
@@ -334,5 +337,9 @@ def attention_weights(
       The weights (H, N, T, S), and those of the first head again, (1, N, T, S), for users of one
       head: their gradient then needs no zeros for the other heads.
     """
-    call = _operator if is_traced() else _AttentionWeights.apply
-    return call(q, k, p, pos, mask, limit, penalty)
+    if not is_traced():
+        return _AttentionWeights.apply(q, k, p, pos, mask, limit, penalty)
+    if is_exported():
+        weights = attention_weights_plain(q, k, p, pos, mask)
+        return weights, weights[:1]
+    return _operator(q, k, p, pos, mask, limit, penalty)

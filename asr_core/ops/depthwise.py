@@ -11,7 +11,7 @@ from torch import Tensor
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
 from asr_core.ops.gpu import dispatch as gpu
-from asr_core.ops.operators import is_traced, operator
+from asr_core.ops.operators import is_exported, is_traced, operator
 
 gpu_kernels = gpu.deferred("depthwise")
 if HAS_NUMBA:
@@ -165,6 +165,8 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
       (T, N, C)
     """
     if torch.jit.is_scripting() or torch.jit.is_tracing():
+        return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
+    if is_exported():
         return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
     if gpu.usable(x, weight, bias) or usable(x, weight, bias):
         call = _conv1d_operator if is_traced() else _DepthwiseConv1d.apply
@@ -322,6 +324,8 @@ def depthwise_conv2d(
       (N, C, T, F)
     """
     if torch.jit.is_scripting() or torch.jit.is_tracing():
+        return _conv2d(blank_tails(x, lens), weight, bias)
+    if is_exported():
         return _conv2d(blank_tails(x, lens), weight, bias)
     if bias is not None:
         on_gpu = gpu.usable(x, weight, bias)

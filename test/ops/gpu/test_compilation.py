@@ -37,6 +37,32 @@ for shape, dtype in (((40, 3, 384), torch.bfloat16), ((1, 1, 1), torch.float32))
     bypass.backward(x, x, torch.zeros(shape[1:]), x)
     limits.turn_outward(x, x, -1.0, 1.0)
 """,
+    "attention": """
+from asr_core.ops.gpu import attention as a
+for (H, N, T, D, P), dtype in (((4, 3, 75, 32, 4), torch.bfloat16), ((1, 1, 1, 1, 1), torch.float32)):
+    q, k, p = (torch.zeros(T, N, H, 2 * n, dtype=dtype)[..., :n].permute(2, 1, 0, 3) for n in (D, D, P))
+    pos = torch.zeros(2 * T - 1, H, P, dtype=dtype).transpose(0, 1)
+    for p, mask in ((p, torch.zeros(N, T, T, dtype=torch.bool)), (p, torch.zeros(N, 1, T, dtype=torch.bool)), (None, None)):
+        w, first = a.weights_forward(q, k, p, pos, mask, -1000.0)
+        for penalty in (0.0, 1e-4):
+            a.weights_backward(q, k, p, pos, mask, w, w, first, 25.0, penalty)
+        a.weights_backward(q, k, p, pos, mask, w, w, None, 25.0, 0.0)
+""",
+    "convolutions": """
+from asr_core.ops.gpu import depthwise as d, gate
+for (T, N, C, K, F), dtype in (((75, 3, 192, 31, 19), torch.bfloat16), ((1, 1, 1, 1, 1), torch.float32)):
+    x, w, bias = torch.zeros(T, N, C, dtype=dtype), torch.zeros(C, 1, K), torch.zeros(C)
+    for chunk in (0, 16):
+        d.conv1d(x, w, bias, K // 2, chunk), d.conv1d(x, w, None, K // 2, chunk, flip=True)
+        d.conv1d_weight_grad(x, x, w, K // 2, chunk)
+    x = torch.zeros(N, C, T, F, dtype=dtype).to(memory_format=torch.channels_last)
+    w = torch.zeros(C, 1, 7, 7)
+    for lens in (None, torch.full((N,), T)):
+        d.conv2d(x, w, bias, lens), d.conv2d(x, w, None, lens, flip=True), d.conv2d_weight_grad(x, x, w, lens)
+    x = torch.zeros(T, N, 2 * C, dtype=dtype)
+    for mask in (None, torch.zeros(N, T, dtype=torch.bool).t()):
+        gate.gate_backward(x, gate.gate_forward(x, mask), mask)
+""",
 }
 
 
