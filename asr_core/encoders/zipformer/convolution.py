@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.nn.scaling import ActivationDropoutAndLinear, Balancer, ScheduledFloat, Whiten, whitening_limit
+from asr_core.ops import chunk_causal
 from asr_core.ops.depthwise import depthwise_conv1d
 from asr_core.ops.gate import gate
 
@@ -52,6 +53,11 @@ class ChunkCausalDepthwiseConv1d(nn.Module):
         seq_len, pad = x.size(0), self.kernel_size // 2
         if chunk_size < 0 or chunk_size > seq_len:
             chunk_size = seq_len
+        if not torch.jit.is_scripting() and not torch.jit.is_tracing():
+            causal, chunkwise, edges = self.causal_conv, self.chunkwise_conv, self.chunkwise_conv_scale
+            if causal.bias is not None and chunkwise.bias is not None and chunk_causal.usable(x, edges):
+                weights = (causal.weight, causal.bias, chunkwise.weight, chunkwise.bias, edges)
+                return chunk_causal.chunk_causal_conv1d(x, *weights, chunk_size, lens)
         x_causal = depthwise_conv1d(x, self.causal_conv.weight, self.causal_conv.bias, pad, 0)
         x_chunk = depthwise_conv1d(x, self.chunkwise_conv.weight, self.chunkwise_conv.bias, pad, chunk_size)
         num_chunks = (seq_len + chunk_size - 1) // chunk_size

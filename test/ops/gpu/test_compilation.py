@@ -49,12 +49,16 @@ for (H, N, T, D, P), dtype in (((4, 3, 75, 32, 4), torch.bfloat16), ((1, 1, 1, 1
         a.weights_backward(q, k, p, pos, mask, w, w, None, 25.0, 0.0)
 """,
     "convolutions": """
-from asr_core.ops.gpu import depthwise as d, gate
+from asr_core.ops.gpu import chunk_causal, depthwise as d, gate
 for (T, N, C, K, F), dtype in (((75, 3, 192, 31, 19), torch.bfloat16), ((1, 1, 1, 1, 1), torch.float32)):
     x, w, bias = torch.zeros(T, N, C, dtype=dtype), torch.zeros(C, 1, K), torch.zeros(C)
     for chunk in (0, 16):
         d.conv1d(x, w, bias, K // 2, chunk), d.conv1d(x, w, None, K // 2, chunk, flip=True)
         d.conv1d_weight_grad(x, x, w, K // 2, chunk)
+    causal, edges = torch.zeros(C, 1, K // 2 + 1), torch.zeros(2, C, K)
+    for lens in (None, torch.full((N,), T)):
+        y, z = chunk_causal.forward(x, causal, bias, w, bias, edges, 16, lens)
+        chunk_causal.backward(x, z, y, causal, w, edges, 16, lens)
     x = torch.zeros(N, C, T, F, dtype=dtype).to(memory_format=torch.channels_last)
     w = torch.zeros(C, 1, 7, 7)
     for lens in (None, torch.full((N,), T)):
