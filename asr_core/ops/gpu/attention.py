@@ -22,7 +22,8 @@ from asr_core.ops.gpu.products import block_width, precision, product
 
 MAX_POSITION_WIDTH = 16  # wider positional queries are left to matrix products
 _QUERIES = 16  # queries of a program
-_KEYS = 64  # keys, or offsets, that it takes at a time
+_KEYS = 64  # keys that it takes at a time; keys, or offsets, of a program that sums over queries
+_SUMMED = 32  # queries that such a program takes at a time
 _WARPS = 4
 # arguments that differ from batch to batch: no kernel is compiled anew for their values
 _VARYING = ["N", "T", "S", "L", "mask_n", "mask_t"]
@@ -315,14 +316,14 @@ def weights_backward(
     dp = q.new_empty(T, N, H, P) if P > 0 else dq
     grad = grad.contiguous()
     first = grad if grad_first is None else grad_first.contiguous()
-    blocks = dict(WIDTH=block_width(D), ROWS=_QUERIES, PRECISION=precision())
+    blocks = dict(WIDTH=block_width(D), PRECISION=precision())
     _scores_backward[(triton.cdiv(T, _QUERIES), H * N)](
         *arguments, weights, grad, first, dscores, dq, dp, N, T, S, L, D, limit, penalty,
-        P=_power(P), P_GIVEN=P, MASK=mask is not None, KEYS=_keys(P),
+        P=_power(P), P_GIVEN=P, MASK=mask is not None, ROWS=_QUERIES, KEYS=_keys(P),
         FIRST=grad_first is not None, PENALTY=penalty > 0.0, num_warps=_WARPS, **blocks,
     )  # fmt: skip
     _keys_backward[(triton.cdiv(S, _KEYS), H * N)](
-        *arguments[:4], dscores, dk, N, T, S, D, KEYS=_KEYS, **blocks
+        *arguments[:4], dscores, dk, N, T, S, D, ROWS=_SUMMED, KEYS=_KEYS, **blocks
     )
     dq, dk = dq.permute(2, 1, 0, 3), dk.permute(2, 1, 0, 3)
     if P == 0:
@@ -330,6 +331,6 @@ def weights_backward(
     sums = q.new_empty((H, N, L, P), dtype=torch.float32)
     _positions_backward[(triton.cdiv(L, _KEYS), H * N)](
         *arguments[8:12], dscores, sums, N, T, S, L, P,
-        WIDTH=block_width(P), ROWS=_QUERIES, OFFSETS=_KEYS, PRECISION=precision(),
+        WIDTH=block_width(P), ROWS=_SUMMED, OFFSETS=_KEYS, PRECISION=precision(),
     )  # fmt: skip
     return dq, dk, dp.permute(2, 1, 0, 3), sums.sum(dim=1).to(pos.dtype)
