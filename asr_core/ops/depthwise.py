@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asr_core.ops.context import Context
-from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
+from asr_core.ops.cpu.dispatch import HAS_NUMBA, available, usable
 from asr_core.ops.gpu import dispatch as gpu
 from asr_core.ops.operators import is_exported, is_traced, operator
 
@@ -168,10 +168,25 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
         return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
     if is_exported():
         return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
-    if gpu.usable(x, weight, bias) or usable(x, weight, bias):
-        call = _conv1d_operator if is_traced() else _DepthwiseConv1d.apply
-        return call(_as_autocast(x), weight, bias, pad, chunk)
+    if is_traced():
+        if _operator_runs(x, weight, bias):
+            return _conv1d_operator(_as_autocast(x), weight, bias, pad, chunk)
+    elif gpu.usable(x, weight, bias) or usable(x, weight, bias):
+        return _DepthwiseConv1d.apply(_as_autocast(x), weight, bias, pad, chunk)
     return depthwise_conv1d_plain(x, weight, bias, pad, chunk)
+
+
+def _operator_runs(*tensors: Optional[Tensor]) -> bool:
+    """Return whether there will be kernels for tensors (None allowed) that have no data yet."""
+    given = [t for t in tensors if t is not None]
+    if all(t.is_cuda for t in given):
+        return _available(True) and all(t.dtype in gpu.DTYPES for t in given)
+    return _available(False) and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in given)
+
+
+@torch.compiler.assume_constant_result
+def _available(on_gpu: bool) -> bool:
+    return gpu.available() if on_gpu else available()
 
 
 def _as_autocast(x: Tensor) -> Tensor:
@@ -327,12 +342,11 @@ def depthwise_conv2d(
         return _conv2d(blank_tails(x, lens), weight, bias)
     if is_exported():
         return _conv2d(blank_tails(x, lens), weight, bias)
-    if bias is not None:
-        on_gpu = gpu.usable(x, weight, bias)
-        if on_gpu or usable(x, weight, bias):
-            lens = lens if lens is None else lens.to(x.device)
-            if is_traced():
-                return _conv2d_operator(_as_autocast(x), weight, bias, lens)
-            if on_gpu or torch.is_grad_enabled():
-                return _DepthwiseConv2d.apply(_as_autocast(x), weight, bias, lens)
+    lens = lens if lens is None else lens.to(x.device)
+    if is_traced():
+        if bias is not None and _operator_runs(x, weight, bias):
+            return _conv2d_operator(_as_autocast(x), weight, bias, lens)
+    elif bias is not None:
+        if gpu.usable(x, weight, bias) or (torch.is_grad_enabled() and usable(x, weight, bias)):
+            return _DepthwiseConv2d.apply(_as_autocast(x), weight, bias, lens)
     return _conv2d(blank_tails(x, lens), weight, bias)
