@@ -34,7 +34,12 @@ def arguments(argv=None):
     parser.add_argument("--wheels", type=Path, help="folder of wheels of packages that are missing here")
     parser.add_argument("--seconds", type=float, default=570.0, help="limit of the whole")
     parser.add_argument("--seconds-per-part", type=float, default=0.0, help="instead of each part's own")
-    parser.add_argument("--jobs", type=int, default=4, help="parts that check results run beside each other")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=max(2, min(6, (os.cpu_count() or 2) // 2)),
+        help="parts that check results run beside each other",
+    )
     parser.add_argument("--small", type=int, default=0, help="1: tiny sizes on the CPU, kernels interpreted")
     parser.add_argument("--work-dir", type=Path, help="folder of data and checkpoints; default: temporary")
     parser.add_argument("--list", action="store_true", help="name the parts, and stop")

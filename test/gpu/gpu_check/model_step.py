@@ -87,6 +87,7 @@ class Step:
         self.model, self.batch = build(setup, size), batch(setup)
         self.optimizer = optimizer_of(self.model)
         self.loss: Optional[Tensor] = None
+        self.first_loss = 0.0  # of the initial weights; kept by whoever times the step
 
     def forward(self) -> None:
         """Compute the loss."""

@@ -7,14 +7,15 @@ import torch
 
 from gpu_check import cases as c
 from gpu_check.launches import counted, kernels_off
+from gpu_check.parts import FAMILIES
 from gpu_check.roofline import H100, cases_of, floor_ms, peak_of
 from gpu_check.setup import Setup
 from gpu_check.timing import stage_times, synchronize
 
 
-def items(setup: Setup, family: str) -> Dict[str, Callable[[], Dict[str, Any]]]:
+def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
     """Return one item per case."""
-    return {case.name: functools.partial(measure, setup, case) for case in cases_of(family)}
+    return {case.name: functools.partial(measure, setup, case) for f in FAMILIES for case in cases_of(f)}
 
 
 def measure(setup: Setup, case: c.Case) -> Dict[str, Any]:

@@ -18,9 +18,13 @@ POISONED = 70  # exit status after an error that leaves this process without a G
 
 def work(part: Part, setup: Setup, records: Path, skip: List[str]) -> int:
     """Run the items of a part that are not in ``skip``; return the exit status."""
+    import torch
+
     from asr_core.utils.runtime import die_with_parent
 
     die_with_parent(signal.SIGKILL)
+    if not setup.small and not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} finds no GPU here; --small 1 rehearses without one")
     module = importlib.import_module(f"gpu_check.{part.module}")
     items = module.items(setup, part.argument) if part.argument else module.items(setup)
     _record(records, {"plan": list(items)})
