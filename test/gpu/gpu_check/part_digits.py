@@ -42,7 +42,7 @@ def digits(setup: Setup) -> Dict[str, Any]:
     """Run the recipe's own preparation."""
     _needs("lhotse", "soundfile", "sentencepiece", "espeakng_loader")
     folder = setup.work / "digits"
-    train, few, jobs = (60, 8, 2) if setup.small else (800, 20, 12)
+    train, few, jobs = (60, 8, 2) if setup.small else (500, 20, 12)
     counts = ["--num-train", train, "--num-valid", few, "--num-test", few, "--num-noise", 0, "--nj", jobs]
     command = ["bash", "./prepare.sh", "--data-dir", str(folder), *map(str, counts)]
     done = subprocess.run(command, cwd=RECIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -64,7 +64,7 @@ def tones(setup: Setup) -> Dict[str, Any]:
     folder = setup.work / "tones"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    for part, count in (("train", 40 if setup.small else 800), ("valid", 8)):
+    for part, count in (("train", 40 if setup.small else 500), ("valid", 8)):
         cuts = []
         for i in range(count):
             words = rng.integers(0, 10, rng.integers(3, 8))
@@ -87,7 +87,7 @@ def tones(setup: Setup) -> Dict[str, Any]:
     train_bpe(folder, [" ".join(_WORDS)], 34)
     options = ["--corpus", "synth", "--manifest-dir", str(folder), "--bpe-model", str(model)]
     _ready(folder, [*options, "--on-the-fly-feats", "1"])
-    return {"utterances": 800, "note": "tones take the place of synthesised digits"}
+    return {"utterances": 500, "note": "tones take the place of synthesised digits"}
 
 
 def _needs(*modules: str) -> None:

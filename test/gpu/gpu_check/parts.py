@@ -37,7 +37,7 @@ FAMILIES = {
 }
 PARTS: Tuple[Part, ...] = (
     Part("card", "part_card", "card, driver, versions; speed of copies and matrix products", CARD, 60, 40),
-    Part("digits", "part_digits", "the data of the training parts", CARD, 90, 80),
+    Part("digits", "part_digits", "the data of the training parts", CARD, 120, 100),
     *(
         Part(
             f"kernels-{family}", "part_kernels", f"results of the kernels: {about}", RESULTS, 120, 60, family
@@ -56,13 +56,13 @@ PARTS: Tuple[Part, ...] = (
             "part_training",
             f"fifty steps and a resume, {dtype}",
             RESULTS,
+            240,
             150,
-            90,
             dtype,
         )
         for dtype in ("float32", "bfloat16", "float16")
     ),
-    Part("processes", "part_processes", "two processes on one GPU by gloo, NCCL", RESULTS, 150, 90),
+    Part("processes", "part_processes", "two processes on one GPU by gloo, NCCL", RESULTS, 240, 110),
     Part("steps", "part_steps", "a training step of small, medium and large models", TIMES, 200, 120),
     Part("losses", "part_losses", "RNN-T losses against their torch forms", TIMES, 60, 40),
     Part("syncs", "part_syncs", "host synchronisations and the profile of a step", TIMES, 90, 60),

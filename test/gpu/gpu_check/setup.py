@@ -73,6 +73,7 @@ def child_environment(setup: Setup, here: Path, site: Path) -> Dict[str, str]:
     )
     # The reference is the plain form in float64; numba's kernels would take a minute to compile.
     env.setdefault("ASR_CORE_CPU_KERNELS", "0")
+    env.setdefault("OMP_NUM_THREADS", "4")  # several parts run beside each other
     env["PYTHON"] = sys.executable
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
     env.pop("ASR_CORE_TRITON", None)
