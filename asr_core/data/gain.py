@@ -74,7 +74,10 @@ class RandomGain:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.rand(len(x), generator=generator) < self.p
         gain = torch.empty(len(x)).uniform_(self.low, self.high, generator=generator)
-        return self.level.change(x, (gain * chosen).to(x.device))
+        change = gain * chosen
+        if x.is_cuda:  # a copy from pinned memory waits for nothing
+            change = change.pin_memory()
+        return self.level.change(x, change.to(x.device, non_blocking=True))
 
 
 def random_gain(opts: DataOptions) -> Optional[RandomGain]:

@@ -35,7 +35,8 @@ def _filters(source: int, target: int, device: torch.device) -> Tensor:
     answers = answers.view(down, 2 * blocks + 1, up)
     # the answer in block k to the sample in the middle one is the tap that many blocks later
     filters = answers.flip(1).permute(2, 1, 0).reshape(up, -1)  # (up, (2 blocks + 1) down)
-    return filters.to(device)
+    spare = blocks * down - margin  # taps of zero at either end
+    return filters[:, spare : filters.shape[1] - spare].contiguous().to(device)
 
 
 def resample_batch(x: Tensor, source: int, target: int) -> Tensor:

@@ -74,21 +74,22 @@ def _place(owner_at, begin_at, sizes_at, PIECE: tl.constexpr):
 
 
 @triton.jit
-def _pointer(table_at, row, tensors, tensor, dtype: tl.constexpr):
-    return tl.load(table_at + row * tensors + tensor).to(tl.pointer_type(dtype))
+def _float32(table_at, row, tensors, tensor):
+    """Return a pointer to a tensor, whose address is in a row of the table."""
+    return tl.load(table_at + row * tensors + tensor).to(tl.pointer_type(tl.float32))
 
 
 @triton.jit
 def _gradient(table_at, tensors, tensor, at, size):
     """Return the piece's gradients, zeros where there are none."""
     size = tl.where(tl.load(table_at + tensors + tensor) != 0, size, 0)
-    return tl.load(_pointer(table_at, 1, tensors, tensor, tl.float32) + at, at < size, other=0.0)
+    return tl.load(_float32(table_at, 1, tensors, tensor) + at, at < size, other=0.0)
 
 
 @triton.jit
 def _gradient_sums(table_at, owner_at, begin_at, sizes_at, sums_at, tensors, pieces, PIECE: tl.constexpr):
     tensor, at, size = _place(owner_at, begin_at, sizes_at, PIECE)
-    p = tl.load(_pointer(table_at, 0, tensors, tensor, tl.float32) + at, at < size, other=0.0)
+    p = tl.load(_float32(table_at, 0, tensors, tensor) + at, at < size, other=0.0)
     g = _gradient(table_at, tensors, tensor, at, size)
     to = sums_at + tl.program_id(0)
     tl.store(to, tl.sum(g * g, 0))
@@ -135,9 +136,9 @@ def _adam_step(
     weight = tl.load(numbers_at)
     size = tl.where(tl.load(numbers_at + 1) != 0.0, size, 0)
     mask = at < size
-    p_at = _pointer(table_at, 0, tensors, tensor, tl.float32) + at
-    v_at = _pointer(moments_at, 0, tensors, tensor, tl.float32) + at
-    m_at = _pointer(moments_at, 1, tensors, tensor, tl.float32) + at
+    p_at = _float32(table_at, 0, tensors, tensor) + at
+    v_at = _float32(moments_at, 0, tensors, tensor) + at
+    m_at = _float32(moments_at, 1, tensors, tensor) + at
     p, g = tl.load(p_at, mask, other=0.0), _gradient(table_at, tensors, tensor, at, size)
     v, m = tl.load(v_at, mask, other=0.0), tl.load(m_at, mask, other=0.0)
     rate, growth = tl.load(rates_at + tensor), tl.load(rates_at + tensors + tensor)
@@ -180,8 +181,8 @@ def adam_step(
 def _move_means(table_at, owner_at, begin_at, sizes_at, weight_at, tensors, PIECE: tl.constexpr):
     tensor, at, size = _place(owner_at, begin_at, sizes_at, PIECE)
     mask = at < size
-    mean_at = _pointer(table_at, 0, tensors, tensor, tl.float64) + at
-    now_at = _pointer(table_at, 1, tensors, tensor, tl.float32) + at
+    mean_at = tl.load(table_at + tensor).to(tl.pointer_type(tl.float64)) + at
+    now_at = _float32(table_at, 1, tensors, tensor) + at
     weight = tl.load(weight_at)
     mean = tl.load(mean_at, mask, other=0.0)
     now = tl.load(now_at, mask, other=0.0).to(tl.float64)
