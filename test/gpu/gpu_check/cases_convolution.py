@@ -5,6 +5,7 @@ from typing import Any, List, Sequence
 import torch
 from torch import Tensor
 
+from asr_core.encoders.zipformer.convolution import ChunkCausalDepthwiseConv1d
 from asr_core.ops import depthwise
 from gpu_check.cases import Case, Draw, Sizes, Work
 
@@ -46,6 +47,21 @@ def _conv1d(name: str, pad: int, chunk: int) -> Case:
     return Case(name, _inputs, ours, plain, _TINY, _ODD, _FIRST, _forward, _backward, slack=5.0)
 
 
+def _chunk_causal_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
+    c, taps = s["channels"], s["taps"]
+    x, weight, bias = _inputs(draw, s)
+    causal = [draw.normal(c, 1, (taps + 1) // 2, scale=taps**-0.5), draw.normal(c)]
+    return [x, *causal, weight, bias, draw.normal(2, c, taps)]
+
+
+def _chunk_causal(x: Tensor, *parameters: Tensor) -> Tensor:
+    """Apply the module with these parameters; in float64 it takes its plain form."""
+    module = ChunkCausalDepthwiseConv1d(x.size(2), parameters[2].size(2))
+    names = ("causal_conv.weight", "causal_conv.bias", "chunkwise_conv.weight", "chunkwise_conv.bias")
+    given = dict(zip((*names, "chunkwise_conv_scale"), parameters))
+    return torch.func.functional_call(module, given, (x, min(16, x.size(0))))
+
+
 def _inputs2d(draw: Draw, s: Sizes) -> Sequence[Any]:
     channels, taps, n, t = s["channels"], s["taps"], s["batch"], s["frames"]
     x = draw.normal(n, channels, t, s["width"], grad=False)
@@ -72,6 +88,19 @@ def cases() -> List[Case]:
         _conv1d("depthwise conv1d", -1, 0),
         _conv1d("depthwise conv1d, causal", 0, 0),
         _conv1d("depthwise conv1d, chunks of 16", -1, 16),
+        Case(
+            "chunk-causal convolution",
+            _chunk_causal_inputs,
+            _chunk_causal,
+            _chunk_causal,
+            tiny=_TINY,
+            odd=_ODD,
+            bench=_FIRST,
+            # the chunks' convolution is kept for the gradient of its scale
+            forward=lambda s: Work(_elements(s), 2 * _elements(s), 3 * _elements(s) * s["taps"]),
+            backward=lambda s: Work(3 * _elements(s), _elements(s), 6 * _elements(s) * s["taps"]),
+            slack=5.0,
+        ),
         Case(
             "depthwise conv2d 7 x 7",
             _inputs2d,

@@ -65,7 +65,7 @@ def _timed(setup: Setup, step: Step, rounds: int = 8) -> Dict[str, Any]:
     """Return the milliseconds of a step and its stages, and its peak memory in GB."""
     for _ in range(1 if setup.small else 3):
         step.all()  # compiles kernels, takes memory
-        step.first_loss = step.first_loss or float(step.loss)
+        step.first_loss = step.first_loss or float(step.loss.detach())
     if not setup.small:
         torch.cuda.reset_peak_memory_stats()
     with counted() as launches:
