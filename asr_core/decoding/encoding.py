@@ -8,8 +8,10 @@ from torch import Tensor
 from asr_core.data.batch import Batch
 from asr_core.data.device_features import inputs_on
 from asr_core.decoding.padding import pad_for_encoder, searched_frames
+from asr_core.decoding.precision import input_dtype
 from asr_core.encoders.chunk_options import Chunk
 from asr_core.encoders.protocol import FrameGeometry
+from asr_core.utils.device import to_device
 
 _CPU = torch.device("cpu")
 
@@ -49,15 +51,22 @@ def collate(features: Sequence[Tensor]) -> Tuple[Tensor, Tensor]:
 
 
 def encode_features(
-    model: EncodingModel, x: Tensor, x_lens: Tensor, chunk: Optional[Chunk] = None
+    model: EncodingModel,
+    x: Tensor,
+    x_lens: Tensor,
+    chunk: Optional[Chunk] = None,
+    device: Optional[torch.device] = None,
 ) -> Tuple[Tensor, Tensor]:
     """Encode a batch; a causal model sees its chunks as in real streaming.
+
+    Lengths on the CPU spare a host that waiting for its GPU would stop.
 
     Args:
       model: in evaluation mode.
       x: (N, T, F) features.
       x_lens: (N,) int64.
       chunk: chunk of a causal model; None for others.
+      device: the model's, if not that of ``x``.
 
     Returns:
       The encoder output (N, T', C), and the number of its frames to search, (N,) int64; none of an
@@ -65,7 +74,9 @@ def encode_features(
     """
     size = -1 if chunk is None else chunk.size
     padded, padded_lens = pad_for_encoder(x, x_lens, chunk is not None, size, model.geometry)
-    encoder_out, lens = model.forward_encoder(padded, padded_lens)
+    device = x.device if device is None else device
+    padded, padded_lens, x_lens = (to_device(t, device) for t in (padded, padded_lens, x_lens))
+    encoder_out, lens = model.forward_encoder(padded.to(input_dtype(model)), padded_lens)
     if size > 0:
         lens = torch.minimum(lens, searched_frames(x_lens, model.geometry))
     return encoder_out, lens.to(torch.int64) * (x_lens > 0)

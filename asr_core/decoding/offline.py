@@ -2,13 +2,25 @@
 
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import Tensor
 
 from asr_core.data.batch import Batch
 from asr_core.decoding.confidence import with_confidences
+from asr_core.decoding.device.queue import EncoderQueue, behind
 from asr_core.decoding.encoding import collate, encode_features, supervised_features
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.method import BEST, Job, Results, Transcripts
@@ -22,6 +34,9 @@ from asr_core.decoding.segmentation import Piece, batches_of
 from asr_core.decoding.windows import Windows
 from asr_core.encoders.chunk_options import Chunk
 from asr_core.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
 
 # Texts of a batch -> what an oracle compares with
 MakeReferences = Callable[[Sequence[str]], Transcripts]
@@ -40,6 +55,7 @@ def encode(
     resources: Resources = Resources(),
     references: Optional[Transcripts] = None,
     num_best: int = 1,
+    device: Optional[torch.device] = None,
 ) -> Job:
     """Encode a batch of features, ready to search.
 
@@ -49,8 +65,9 @@ def encode(
       x_lens: (N,) int64.
       opts, resources, references, num_best: see :class:`Job`.
       chunk: chunk of a causal model, which sees its chunks as in real streaming; None for others.
+      device: the model's, if not that of ``x``.
     """
-    encoder_out, lens = encode_features(model, x, x_lens, chunk)
+    encoder_out, lens = encode_features(model, x, x_lens, chunk, device)
     return Job(
         model=model,
         encoder_out=encoder_out,
@@ -72,6 +89,24 @@ class _Found(NamedTuple):
     """The results of a batch, and the seconds that encoder and search took."""
 
     results: Results
+    seconds: float
+
+
+class _Begun(NamedTuple):
+    """A batch whose encoder has begun.
+
+    Attributes:
+      cuts: its utterances.
+      features: (T, F) of each.
+      long: for each whether it is to be decoded piece by piece.
+      encoded: the batch, encoded; None if any is.
+      seconds: that it has taken so far.
+    """
+
+    cuts: Sequence["Cut"]
+    features: Sequence[Tensor]
+    long: Sequence[bool]
+    encoded: Optional[Job]
     seconds: float
 
 
@@ -107,25 +142,41 @@ class OfflineDecoder:
         Raises:
           UserError: the method is an oracle, and an utterance is too long to be decoded whole.
         """
-        for batch in batches:
-            cuts = batch["supervisions"]["cut"]
-            features = list(supervised_features(batch, self.device))
-            long = [self.windows is not None and self.windows.needed(f) for f in features]
-            if any(long):
-                self._check_windows(next(cut.id for cut, is_long in zip(cuts, long) if is_long))
-                found = self._in_windows(features)
-            else:
-                found = self._found(features, [transcript_of(cut) for cut in cuts])
+        encoder = EncoderQueue(self.device)
+        for begun in behind((self._begin(batch, encoder) for batch in batches), encoder.ahead):
+            found = self._finish(begun, encoder)
             # a batch's time is shared out by duration
-            total = sum(cut.duration for cut in cuts) or 1.0
-            for i, cut in enumerate(cuts):
+            total = sum(cut.duration for cut in begun.cuts) or 1.0
+            for i, cut in enumerate(begun.cuts):
                 yield Decoded.of_cut(
                     cut,
                     {name: lists[i][0] for name, lists in found.results.items()},
                     compute_seconds=found.seconds * cut.duration / total,
                     nbest=found.results[BEST][i] if self.records.write_nbest else (),
-                    in_windows=long[i],
+                    in_windows=begun.long[i],
                 )
+
+    def _begin(self, batch: Batch, encoder: EncoderQueue) -> _Begun:
+        """Encode a batch, or leave a GPU to it."""
+        cuts = batch["supervisions"]["cut"]
+        with encoder.queued():
+            features = list(supervised_features(batch, self.device))
+            long = [self.windows is not None and self.windows.needed(f) for f in features]
+            if any(long):
+                self._check_windows(next(cut.id for cut, is_long in zip(cuts, long) if is_long))
+                return _Begun(cuts, features, long, None, 0.0)
+            begin = time.perf_counter()
+            job = self._job(features, [transcript_of(cut) for cut in cuts])
+            return _Begun(cuts, features, long, job, time.perf_counter() - begin)
+
+    def _finish(self, begun: _Begun, encoder: EncoderQueue) -> _Found:
+        """Search a batch whose encoder has begun."""
+        if begun.encoded is None:
+            encoder.wait_for(*begun.features)
+            return self._in_windows(begun.features)
+        begin = time.perf_counter()
+        encoder.wait_for(begun.encoded.encoder_out, begun.encoded.lens)
+        return self._searched(begun.encoded, begin - begun.seconds)
 
     def _check_windows(self, cut_id: str) -> None:
         if self.references is not None and self.windows is not None:
@@ -156,25 +207,27 @@ class OfflineDecoder:
 
     def _found(self, features: Sequence[Tensor], texts: Sequence[str]) -> _Found:
         """Decode a batch of features (T, F) and time it."""
-        x, x_lens = collate(features)
         begin = time.perf_counter()
-        job = self._job(x, x_lens, texts)
+        return self._searched(self._job(features, texts), begin)
+
+    def _searched(self, job: Job, begin: float) -> _Found:
+        """Search a batch whose time counts from ``begin``."""
         results = search(job)
         seconds = time.perf_counter() - begin
         if self.records.write_confidence:
             results = _with_confidences(job, results, self.records)
         return _Found(results, seconds)
 
-    def _job(self, x: Tensor, x_lens: Tensor, texts: Sequence[str]) -> Job:
+    def _job(self, features: Sequence[Tensor], texts: Sequence[str]) -> Job:
         return encode(
             self.model,
-            x.to(self.device),
-            x_lens.to(self.device),
+            *collate(features),
             self.opts,
             chunk=self.chunk,
             resources=self.resources,
             references=self.references(texts) if self.references else None,
             num_best=max(1, self.records.write_nbest),
+            device=self.device,
         )
 
 

@@ -1,6 +1,7 @@
 """Decoding of test sets of whole utterances with a trained model."""
 
 import logging
+import time
 from typing import Mapping, Optional, Sequence, Type, cast
 
 from torch import nn
@@ -71,10 +72,12 @@ def decode(
     for name, cuts in session.test_sets.items():
         with results.accepting_failures(name):
             seconds = session.data.survey_test(cuts).seconds
+            start = time.perf_counter()
             batches = session.data.test_dataloader(cuts)
             decoded = list(progress(decoder.decode(batches), seconds, name))
             _say_windows(name, [d for d in decoded if d.in_windows], decoder.windows)
-            results.add(name, decoded, sum(d.compute_seconds for d in decoded), batches.dropped.total)
+            compute = sum(d.compute_seconds for d in decoded)
+            results.add(name, decoded, compute, batches.dropped.total, time.perf_counter() - start)
     results.report(f"{files.key}, {_encoder_context(session)}")
 
 

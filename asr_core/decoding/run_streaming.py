@@ -59,8 +59,8 @@ def streaming_decode(
             loader = _TimedLoader(batches, session.device)
             start = time.perf_counter()
             decoded = _decode_set(streams, loader, streaming.num_decode_streams, name)
-            seconds = time.perf_counter() - start - loader.seconds
-            results.add(name, decoded, seconds, batches.dropped.total)
+            total = time.perf_counter() - start
+            results.add(name, decoded, total - loader.seconds, batches.dropped.total, total)
     results.report(f"{files.key}, streaming with chunk {chunk.size}, left context {chunk.left_context}")
 
 

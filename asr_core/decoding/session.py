@@ -23,6 +23,7 @@ from asr_core.decoding.output.file_names import ResultFiles
 from asr_core.decoding.output.options import RecordOptions, ScoreOptions, check_record_options
 from asr_core.decoding.output.records import RecordFormatter
 from asr_core.decoding.output.utterance import Decoded
+from asr_core.decoding.precision import set_precision
 from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import check_head, check_nbest, get_method
 from asr_core.decoding.resource_loading import load_resources
@@ -141,6 +142,7 @@ class DecodingSession:
         if self.chunk is not None:
             set_chunk(model, self.chunk, data_opts.num_mel_bins)
         self.device = pick_device(opts.test.device)
+        set_precision(model, opts.test.dtype, self.device)
         # to the type checker, the heads of an AsrModel are modules of any kind
         self.model = cast(RecognitionModel, model.to(self.device))
         self.data = AsrDataModule(data_opts)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.padding import searched_frames, streaming_windows
+from asr_core.decoding.precision import input_dtype
 from asr_core.decoding.protocol import SearchStream, StreamingModel, StreamingSearch
 from asr_core.encoders.protocol import FrameGeometry
 from asr_core.encoders.states import select_states, stack_states
@@ -89,6 +90,7 @@ class StreamBatch(Generic[K]):
         self._search = search
         self._chunk_size = chunk_size
         self._device = torch.device(device)
+        self._dtype = input_dtype(encoder)
         self._dims = state_batch_dims(encoder)
         self._states: List[Tensor] = []
         self.streams: List[Stream[K]] = []
@@ -98,13 +100,16 @@ class StreamBatch(Generic[K]):
         new = [self._new_stream(key, f) for key, f in features]
         if not new:
             return
-        states = self._encoder.get_init_states(len(new), self._device)
-        self._states = stack_states([self._states, states], self._dims) if self.streams else list(states)
+        states = [
+            s.to(self._dtype) if s.is_floating_point() else s
+            for s in self._encoder.get_init_states(len(new), self._device)
+        ]
+        self._states = stack_states([self._states, states], self._dims) if self.streams else states
         self.streams += new
 
     def _new_stream(self, key: K, features: Tensor) -> Stream[K]:
         search, geometry = self._search.new_stream(), self._encoder.geometry
-        return Stream(key, features.to(self._device), self._chunk_size, search, geometry)
+        return Stream(key, features.to(self._device, self._dtype), self._chunk_size, search, geometry)
 
     @torch.inference_mode()
     def step(self) -> List[Stream[K]]:

@@ -7,10 +7,11 @@ import torch
 
 from asr_core.data.batch import Batch
 from asr_core.decoding.ctc.greedy import ctc_greedy_search
+from asr_core.decoding.device.choice import greedy
+from asr_core.decoding.device.replay import forget
 from asr_core.decoding.encoding import collate, encode_features, supervised_features
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.protocol import RecognitionModel
-from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.encoders.chunk_options import Chunk
 from asr_core.models.asr_model import AsrModel
 from asr_core.text.scoring import Utterance, score_utterances
@@ -56,6 +57,7 @@ class GreedyErrors:
             for text, hypothesis in zip(texts, self._search(model, batch, len(texts))):
                 words = self.decode(hypothesis.tokens).split()
                 utterances.append(Utterance(str(len(utterances)), self.normalize(text).split(), words))
+        forget()  # training needs the memory
         counts = score_utterances(utterances).per_utterance
         return WordErrors(
             errors=sum(errors for errors, _ in counts),
@@ -70,6 +72,6 @@ class GreedyErrors:
         device = next(model.parameters()).device
         x, x_lens = collate(list(itertools.islice(supervised_features(batch, device), num)))
         chunk = Chunk(model.encoder.chunk_size[0], -1) if model.encoder.causal else None
-        encoder_out, lens = encode_features(model, x.to(device), x_lens.to(device), chunk)
-        search = greedy_search if model.use_transducer else ctc_greedy_search
+        encoder_out, lens = encode_features(model, x, x_lens, chunk, device)
+        search = greedy if model.use_transducer else ctc_greedy_search
         return search(cast(RecognitionModel, model), encoder_out, lens)

@@ -1,9 +1,12 @@
 """Transcription of recordings with a trained or exported model."""
 
 import dataclasses
+import logging
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, cast
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 import torch
 from torch import Tensor
@@ -12,15 +15,18 @@ from asr_core.data.audio import duration_of, load_audio
 from asr_core.data.device_features import FeatureForm, features_on
 from asr_core.data.features import FeatureStream, extract_features
 from asr_core.decoding.confidence import ConfidentSearch, with_confidences
+from asr_core.decoding.device.queue import EncoderQueue, behind
 from asr_core.decoding.encoding import collate
 from asr_core.decoding.hypothesis import Hypothesis
-from asr_core.decoding.method import BEST
+from asr_core.decoding.method import BEST, Job
 from asr_core.decoding.model_loading import model_overrides
 from asr_core.decoding.offline import encode, search
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.output.calibration import kind_of, load_calibrations
 from asr_core.decoding.output.options import ConfidenceOptions
 from asr_core.decoding.output.records import RecordFormatter
+from asr_core.decoding.output.speed import Speed
+from asr_core.decoding.precision import set_precision
 from asr_core.decoding.protocol import RecognitionModel
 from asr_core.decoding.registry import check_head, get_method, streaming_search
 from asr_core.decoding.segmentation import FRAMES_PER_SECOND, Piece, batches_of, pieces_of
@@ -54,6 +60,10 @@ class Transcriber:
 
     Raises:
       UserError: the method cannot be used with this model, or needs more than a model.
+
+    Attributes:
+      audio_seconds: duration of what has been transcribed.
+      compute_seconds: time that encoder and search took.
     """
 
     def __init__(self, loaded: InferenceModel, opts: TranscribeOptions, device: torch.device) -> None:
@@ -63,6 +73,7 @@ class Transcriber:
         self._opts = opts
         self._device = device
         self._search = search_options(opts)
+        self.audio_seconds = self.compute_seconds = 0.0
         check_head(loaded.model, get_method(self._search.decoding_method))
         kind = kind_of(self._search.decoding_method, loaded.chunk_size, ConfidenceOptions())
         folder = Path(opts.model).parent
@@ -87,7 +98,10 @@ class Transcriber:
         transcripts = {name: Transcript(name, duration=round(t, 3)) for name, t in seconds.items()}
         recognize = self._recognize_streams if self.loaded.streaming else self._recognize_pieces
         names = list(recordings)
+        begin = time.perf_counter()
         found = sorted(recognize(features), key=lambda item: item[0])  # pieces in their order in time
+        self.compute_seconds += time.perf_counter() - begin
+        self.audio_seconds += sum(seconds.values())
         for piece, hypothesis in found:
             name, offset = names[piece.row], piece.first / FRAMES_PER_SECOND
             last = piece.end == len(features[piece.row])
@@ -121,16 +135,24 @@ class Transcriber:
     def _recognize_pieces(self, features: Sequence[Tensor]) -> Iterator[Tuple[Piece, Hypothesis]]:
         """Yield each piece of each recording and its hypothesis, long ones first."""
         pieces = pieces_of(features, self._opts.max_segment)
-        for batch in batches_of(pieces, self._opts.max_duration):
-            answers = self._recognize([features[piece.row][piece.first : piece.end] for piece in batch])
-            yield from zip(batch, answers)
+        encoder = EncoderQueue(self._device)
 
-    def _recognize(self, features: Sequence[Tensor]) -> List[Hypothesis]:
-        """Return the hypothesis of each of the features (T, F)."""
-        loaded = self.loaded
-        x, x_lens = collate(features)
-        chunk = Chunk(loaded.chunk_size, -1) if loaded.causal else None
-        job = encode(self._model, x.to(self._device), x_lens.to(self._device), self._search, chunk=chunk)
+        def encoded(batch: List[Piece]) -> Tuple[List[Piece], Job]:
+            with encoder.queued():
+                return batch, self._encode([features[p.row][p.first : p.end] for p in batch])
+
+        batches = batches_of(pieces, self._opts.max_duration)
+        for batch, job in behind(map(encoded, batches), encoder.ahead):
+            encoder.wait_for(job.encoder_out, job.lens)
+            yield from zip(batch, self._answers(job))
+
+    def _encode(self, features: Sequence[Tensor]) -> Job:
+        """Encode a batch of features (T, F)."""
+        chunk = Chunk(self.loaded.chunk_size, -1) if self.loaded.causal else None
+        return encode(self._model, *collate(features), self._search, chunk=chunk, device=self._device)
+
+    def _answers(self, job: Job) -> List[Hypothesis]:
+        """Return the hypothesis of each utterance of a batch."""
         answers = [hypotheses[0] for hypotheses in search(job)[BEST]]
         if not self._opts.confidence:
             return answers
@@ -180,14 +202,18 @@ def transcribe_files(
     else:
         trust, use_ema = opts.trust_model, opts.use_ema
         loaded = load_for_inference(opts.model, opts.tokens, given, str(device), trust, use_ema)
+    set_precision(loaded.model, opts.dtype, device)
     transcriber = Transcriber(loaded, opts, device)
-    failed = 0
-    for group in _groups(paths, _BATCHES_IN_MEMORY * opts.max_duration):
-        transcripts = transcriber.transcribe(_read(group, loaded.sample_rate, opts.channel))
+    begin, failed = time.perf_counter(), 0
+    groups = _groups(paths, _BATCHES_IN_MEMORY * opts.max_duration)
+    for group, recordings in _read_ahead(groups, loaded.sample_rate, opts.channel):
+        transcripts = transcriber.transcribe(recordings)
         for path in group:
             if path in transcripts:
                 print(format_transcript(transcripts[path], opts), flush=True)
         failed += sum(path not in transcripts for path in group)
+    audio, compute = transcriber.audio_seconds, transcriber.compute_seconds
+    logging.info("%s", Speed(audio, compute, time.perf_counter() - begin))
     return failed
 
 
@@ -223,6 +249,16 @@ def _groups(paths: Sequence[str], seconds: float) -> Iterator[List[str]]:
             group, total = [], 0.0
     if group:
         yield group
+
+
+def _read_ahead(
+    groups: Iterable[List[str]], sample_rate: int, channel: str
+) -> Iterator[Tuple[List[str], Dict[str, Tensor]]]:
+    """Yield groups of files and their samples; the next group is read while one is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        reading = ((group, pool.submit(_read, group, sample_rate, channel)) for group in groups)
+        for group, samples in behind(reading, 1):
+            yield group, samples.result()
 
 
 def _read(paths: Sequence[str], sample_rate: int, channel: str) -> Dict[str, Tensor]:

@@ -19,3 +19,22 @@ def pick_device(name: str, index: int = 0) -> torch.device:
     if name == "cuda" and not has_cuda:
         raise UserError("--device cuda: this machine, or this build of torch, has no CUDA; give --device cpu")
     return torch.device("cuda", index) if has_cuda and name != "cpu" else torch.device("cpu")
+
+
+def to_host(x: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` in memory of the CPU, from a GPU by way of pinned memory, which is several times
+    as fast.
+    """
+    if x.device.type != "cuda":
+        return x.cpu()
+    out = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    out.copy_(x, non_blocking=True)
+    torch.cuda.current_stream(x.device).synchronize()
+    return out
+
+
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return ``x`` on ``device``; to a GPU it is copied while the host goes on."""
+    if device.type != "cuda" or x.device == device:
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from decode_batches import batch_of
 from recognition import recognize
 from tiny import tiny_model, utterances
 
@@ -76,16 +77,6 @@ def test_lists_take_one_search(model, name, monkeypatch):
         assert 1 <= len(d.nbest) <= 2 and d.nbest[0] == d.hypotheses[BEST]
 
 
-def batch_of(features):
-    """A batch as the data module makes it."""
-    x, lens = collate(features)
-    cuts = [
-        SimpleNamespace(id=str(i), supervisions=[], duration=len(f) / 100) for i, f in enumerate(features)
-    ]
-    sup = {"sequence_idx": torch.arange(len(x)), "start_frame": torch.zeros_like(lens), "num_frames": lens}
-    return {"inputs": x, "supervisions": {**sup, "cut": cuts}}
-
-
 def test_a_new_method_is_found_by_its_name(model, monkeypatch):
     """Adding a method, as documented: declare it, and put it into METHODS."""
 
@@ -117,7 +108,7 @@ def test_times_are_shared_out_by_duration(model, monkeypatch):
     monkeypatch.setattr(offline.time, "perf_counter", lambda: float(next(ticks)))
     features = [torch.randn(n, 80) for n in (30, 90)]
     first, second = OfflineDecoder(model=model, opts=SearchOptions()).decode([batch_of(features)])
-    assert first.compute_seconds == pytest.approx(0.25) and second.compute_seconds == pytest.approx(0.75)
+    assert first.compute_seconds == pytest.approx(0.5) and second.compute_seconds == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice, LatticeArcs, from_arcs
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.ops.cpu import ctc_graph as kernels
+from asr_core.utils.device import to_host
 from asr_core.utils.errors import UserError
 
 
@@ -44,7 +45,7 @@ def intersect(
     if _use_k2(opts.backend, log_probs.device.type):
         found = k2_lattices(log_probs, lens, graph, opts)
     missing = [i for i in range(len(lens)) if i not in found]
-    rows = log_probs[missing].float().cpu().numpy()  # (n, T, V)
+    rows = to_host(log_probs[missing].float()).numpy()  # (n, T, V)
     tasks = [np.ascontiguousarray(row[:length]) for row, length in zip(rows, lens[missing].tolist())]
     found.update(zip(missing, _intersect_all(tasks, graph, opts)))
     return [found[i] for i in range(len(lens))]

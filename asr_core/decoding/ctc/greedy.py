@@ -7,7 +7,7 @@ from torch import Tensor
 
 from asr_core.decoding.beam_options import LogitAdjustment, LogitOptions
 from asr_core.decoding.hypothesis import GreedyAnswer, Hypothesis
-from asr_core.decoding.logits import adjusted_log_probs
+from asr_core.decoding.logits import adjusted_log_probs, single
 from asr_core.decoding.protocol import CtcModel
 
 BLANK = 0  # of the CTC loss
@@ -84,7 +84,7 @@ class StreamingCtcGreedySearch:
 
 def ctc_log_probs(model: CtcModel, encoder_out: Tensor, opts: LogitAdjustment = _UNCHANGED) -> Tensor:
     """Return the log-probabilities (N, T, V) of the CTC head for encoder output (N, T, C)."""
-    log_probs = model.ctc_output(encoder_out)
+    log_probs = model.ctc_output(single(encoder_out))
     if opts.blank_penalty == 0 and opts.temperature == 1:
         return log_probs
     return adjusted_log_probs(log_probs, BLANK, opts)

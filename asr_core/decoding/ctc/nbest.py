@@ -10,6 +10,7 @@ from asr_core.decoding.ctc.graph_search import no_hypothesis, path_hypothesis
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.logits import single
 from asr_core.decoding.protocol import AttentionModel
 
 _MOST_FRAMES = 100_000  # hypotheses times frames that the attention decoder takes at once
@@ -78,7 +79,7 @@ def attention_scores(
         step = max(1, _MOST_FRAMES // max(length, 1))
         for begin in range(0, len(hypotheses) if length else 0, step):
             tokens = [list(h.tokens) for h in hypotheses[begin : begin + step]]
-            frames = encoder_out[i : i + 1, :length].expand(len(tokens), -1, -1)  # (n, T, C)
+            frames = single(encoder_out[i : i + 1, :length]).expand(len(tokens), -1, -1)  # (n, T, C)
             frame_lens = torch.full((len(tokens),), length, device=frames.device)
             nll = model.attention_decoder.nll(frames, frame_lens, tokens)  # (n, U)
             scores[begin : begin + step] = -nll.sum(dim=1).double().cpu()

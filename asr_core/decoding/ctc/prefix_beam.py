@@ -18,6 +18,7 @@ from asr_core.decoding.protocol import CtcModel
 from asr_core.decoding.scorers.base import Scorer, extend_all
 from asr_core.decoding.states import KEY_FACTOR, States
 from asr_core.ops.cpu import ctc_prefix as ops
+from asr_core.utils.device import to_host
 
 
 @torch.inference_mode()
@@ -149,8 +150,9 @@ class StreamingCtcPrefixSearch:
         """Consume the next frames of each stream; ``encoder_out`` is (N, T, C)."""
         if not streams:
             return
-        log_probs = ctc_log_probs(self._model, encoder_out, self._opts).float().cpu()  # (N, T, V)
-        lens = encoder_out_lens.cpu().numpy()
+        log_probs = ctc_log_probs(self._model, encoder_out, self._opts)
+        log_probs = to_host(log_probs).float()  # (N, T, V)
+        lens = to_host(encoder_out_lens).numpy()
         prefixes = _Prefixes.of(streams, int(lens.max()))
         states = self._search(prefixes, log_probs.contiguous().numpy(), lens, streams, encoder_out.device)
         endings = self._endings(states, len(streams))  # (N, B)

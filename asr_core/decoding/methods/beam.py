@@ -1,6 +1,12 @@
 """Methods that search the transducer frame by frame: greedy search and beam searches."""
 
+from typing import List
+
 from asr_core.decoding.beam_options import GreedyOptions
+from asr_core.decoding.device import choice
+from asr_core.decoding.device.beam import modified_beam_search_on_device
+from asr_core.decoding.device.scorers import device_scorers, has_device_form, scorers_key
+from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.method import BEST, Job, Method, Results, of_answers
 from asr_core.decoding.methods import names, option_names
 from asr_core.decoding.methods.names import BeamNames, GreedyNames
@@ -17,7 +23,7 @@ from asr_core.decoding.resources import Resource, Resources
 from asr_core.decoding.scorers.rescoring import rescore
 from asr_core.decoding.transducer.alsd import alignment_length_sync_search
 from asr_core.decoding.transducer.graves_beam import graves_beam_search
-from asr_core.decoding.transducer.greedy import StreamingGreedySearch, greedy_search
+from asr_core.decoding.transducer.greedy import StreamingGreedySearch
 from asr_core.decoding.transducer.modified_beam import StreamingBeamSearch, modified_beam_search
 
 
@@ -31,7 +37,7 @@ def _greedy_options(opts: SearchOptions) -> GreedyOptions:
 
 def _greedy(job: Job) -> Results:
     phrases = job.resources.context_graph
-    found = greedy_search(job.model, job.encoder_out, job.lens, _greedy_options(job.opts), phrases=phrases)
+    found = choice.greedy(job.model, job.encoder_out, job.lens, _greedy_options(job.opts), phrases=phrases)
     return of_answers(found)
 
 
@@ -42,13 +48,31 @@ def _stream_greedy(
 
 
 def _graves(job: Job) -> Results:
-    opts = beam_options(job.opts, job.num_best)
+    opts, job = beam_options(job.opts, job.num_best), choice.to_cpu(job)
     return {BEST: graves_beam_search(job.model, job.encoder_out, job.lens, opts)}
 
 
 def _modified(job: Job) -> Results:
-    opts, scorers = beam_options(job.opts, job.num_best), transducer_scorers(job)
-    return {BEST: modified_beam_search(job.model, job.encoder_out, job.lens, opts, scorers=scorers)}
+    opts, resources = beam_options(job.opts, job.num_best), job.resources
+    if not (choice.on_gpu(job.encoder_out) and has_device_form(resources, job.model.decoder.vocab_size)):
+        scorers = transducer_scorers(job)
+        return {BEST: modified_beam_search(job.model, job.encoder_out, job.lens, opts, scorers=scorers)}
+    found = modified_beam_search_on_device(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        opts,
+        lambda: device_scorers(job.opts, resources, job.encoder_out.device, job.model),
+        scorers_key(job.opts, resources),
+    )
+    return {BEST: found}
+
+
+def _without_scorers(job: Job) -> List[List[Hypothesis]]:
+    """Return the n-best lists of modified beam search with the model alone."""
+    on_gpu = choice.on_gpu(job.encoder_out)
+    search = modified_beam_search_on_device if on_gpu else modified_beam_search
+    return search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
 
 
 def _stream_modified(
@@ -62,8 +86,7 @@ def _rescored(job: Job) -> Results:
     """Rescore the n-best lists of modified beam search with language models, under many weights."""
     lm = job.resources.neural_lm
     assert lm is not None, "the method declares that it needs one"
-    lists = modified_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
-    found = rescore(lists, lm, job.resources.token_ngram)
+    found = rescore(_without_scorers(job), lm, job.resources.token_ngram)
     return {name: [[hypothesis] for hypothesis in answers] for name, answers in found.items()}
 
 

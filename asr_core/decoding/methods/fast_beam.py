@@ -3,6 +3,7 @@
 from typing import Callable, Optional
 
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
+from asr_core.decoding.device import choice
 from asr_core.decoding.method import BEST, Job, MakeStreamingSearch, Method, Results, Unit, of_answers
 from asr_core.decoding.methods import option_names
 from asr_core.decoding.methods.names import FastBeamNames
@@ -33,9 +34,12 @@ def _nbest_options(job: Job) -> NbestOptions:
 
 
 def _search(job: Job) -> Results:
-    return of_answers(
-        fast_beam_search(job.model, job.encoder_out, job.lens, _options(job.opts), job.resources.lg)
-    )
+    opts, lg = _options(job.opts), job.resources.lg
+    found = choice.fast_beam_on_device(job, opts) if lg is None else None
+    if found is None:
+        job = choice.to_cpu(job)
+        found = fast_beam_search(job.model, job.encoder_out, job.lens, opts, lg)
+    return of_answers(found)
 
 
 def _stream(model: RecognitionModel, opts: SearchOptions, resources: Resources) -> StreamingFastBeamSearch:
@@ -43,7 +47,7 @@ def _stream(model: RecognitionModel, opts: SearchOptions, resources: Resources) 
 
 
 def _paths(job: Job) -> Results:
-    lg = job.resources.lg
+    lg, job = job.resources.lg, choice.to_cpu(job)
     lists = fast_beam_nbest(
         job.model,
         job.encoder_out,
@@ -56,6 +60,7 @@ def _paths(job: Job) -> Results:
 
 
 def _oracle(job: Job) -> Results:
+    job = choice.to_cpu(job)
     lists = fast_beam_oracle_nbest(
         job.model,
         job.encoder_out,

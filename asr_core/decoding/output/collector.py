@@ -12,6 +12,7 @@ from asr_core.decoding.output.file_names import ResultFiles
 from asr_core.decoding.output.options import ScoreOptions
 from asr_core.decoding.output.records import RecordFormatter, answer_records, write_records
 from asr_core.decoding.output.results import SetResult, format_table, write_recogs, write_scores
+from asr_core.decoding.output.speed import Speed
 from asr_core.decoding.output.utterance import Decoded
 from asr_core.text.html_report import render, words_by_id
 from asr_core.text.normalize import normalize_text
@@ -76,7 +77,14 @@ class ResultCollector:
             self._failures.append(f"test set {name}: {e}")
             logging.error("test set %s is left out: %s", name, e)
 
-    def add(self, name: str, given: Sequence[Decoded], compute_seconds: float, left_out: int = 0) -> None:
+    def add(
+        self,
+        name: str,
+        given: Sequence[Decoded],
+        compute_seconds: float,
+        left_out: int = 0,
+        total_seconds: float = 0.0,
+    ) -> None:
         """Write the transcripts and records of a test set.
 
         Args:
@@ -84,15 +92,16 @@ class ResultCollector:
           given: its utterances; of several with the same id only the first counts.
           compute_seconds: time spent in encoder and search.
           left_out: number of cuts that could not be decoded.
+          total_seconds: time since the set was opened.
         """
         decoded = list({d.cut_id: d for d in reversed(given)}.values())[::-1]
         result = SetResult(
             name=name,
             utterances=self._utterances(decoded),
-            audio_seconds=sum(d.audio_seconds for d in decoded),
-            compute_seconds=compute_seconds,
+            speed=Speed(sum(d.audio_seconds for d in decoded), compute_seconds, total_seconds),
             left_out=left_out + len(given) - len(decoded),
         )
+        logging.info("%s: %s", name, result.speed)
         write_recogs(result, self._files)
         refs = [self._corpus.normalize(d.text) for d in decoded]
         write_records(self._formatter, self._files, name, decoded, refs)

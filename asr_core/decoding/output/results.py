@@ -6,6 +6,7 @@ from typing import Dict, List, Mapping, Sequence
 
 from asr_core.decoding.method import BEST
 from asr_core.decoding.output.file_names import ResultFiles
+from asr_core.decoding.output.speed import Speed
 from asr_core.text.scoring import (
     Score,
     Utterance,
@@ -26,16 +27,14 @@ class SetResult:
     Attributes:
       name: name of the test set.
       utterances: references and hypotheses in words, for each result by its name.
-      audio_seconds: duration of the test set.
-      compute_seconds: time spent in encoder and search.
+      speed: of decoding it.
       left_out: number of cuts that the rates do not count, because they could not be read or make
         no sense.
     """
 
     name: str
     utterances: Dict[str, List[Utterance]]
-    audio_seconds: float
-    compute_seconds: float
+    speed: Speed
     left_out: int = 0
 
 
@@ -77,8 +76,9 @@ def format_table(
 ) -> str:
     """Format the table of error rates of all test sets.
 
-    It has 95 % bootstrap intervals, kinds of errors, real-time factors, and cuts left out. Of
-    several results of a test set it shows the best, and its name.
+    It has 95 % bootstrap intervals, kinds of errors, the real-time factor of encoder and search and
+    its inverse, seconds of audio per second in all, and cuts left out. Of several results of a test
+    set it shows the best, and its name.
 
     Args:
       results: results of the test sets.
@@ -86,13 +86,14 @@ def format_table(
       title: line above the table.
       cer: whether character error rates and the share of right sentences are shown, too.
     """
-    rows: List[Row] = [(*rate_header(cer), "RTF", "left out")]
+    rows: List[Row] = [(*rate_header(cer), "RTF", "RTFx", "in all", "left out")]
     best_names = []
     for result, by_name in zip(results, scores):
         best, score = next(iter(by_name.items()))
         if best != BEST:
             best_names.append(f"{result.name}: the best of {len(by_name)} results is {best}")
-        rtf = result.compute_seconds / result.audio_seconds if result.audio_seconds else 0.0
         rates = rate_row(result.name, result.utterances[best], score, cer)
-        rows.append((*rates, f"{rtf:.4f}", result.left_out))
+        speed = result.speed
+        columns = (f"{speed.rtf:.4f}", f"{speed.rtfx:.1f}", f"{speed.total_rtfx:.1f}")
+        rows.append((*rates, *columns, result.left_out))
     return "\n".join([title, *format_columns(rows), *best_names])

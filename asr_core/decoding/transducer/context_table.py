@@ -75,7 +75,7 @@ class ContextTable:
     def __call__(self, code: Tensor) -> Tensor:
         """Return projected predictor outputs (M, J) of contexts (M,), or any other shape."""
         if not len(self._slots):
-            return self._evaluate(code.reshape(-1)).view(*code.shape, -1)
+            return self.evaluate(code.reshape(-1)).view(*code.shape, -1)
         slot = self._slots[code]
         if slot.min() < 0:
             self._add(code[slot < 0].unique())
@@ -91,7 +91,7 @@ class ContextTable:
 
     def _add(self, codes: Tensor) -> None:
         """Evaluate new contexts (M,)."""
-        rows = self._evaluate(codes)
+        rows = self.evaluate(codes)
         end = self._used + len(codes)
         if end > len(self._rows):
             room = max(end, 2 * len(self._rows), _FIRST_ROWS)
@@ -102,7 +102,7 @@ class ContextTable:
         self._slots[codes] = torch.arange(self._used, end, device=self.device)
         self._used = end
 
-    def _evaluate(self, codes: Tensor) -> Tensor:
+    def evaluate(self, codes: Tensor) -> Tensor:
         """Run the predictor on contexts (M,); returns its projected outputs (M, J)."""
         digits = [
             codes.div(self.base**k, rounding_mode="floor").remainder(self.base) - 1

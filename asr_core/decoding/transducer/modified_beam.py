@@ -1,6 +1,6 @@
 """Modified beam search: at most one token per frame, equal token sequences merged."""
 
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from asr_core.decoding.transducer.frame_synchronous import (
     to_paths,
 )
 from asr_core.decoding.transducer.packed_frames import pack_frames
-from asr_core.decoding.transducer.predictor import predictor_states
+from asr_core.decoding.transducer.predictor import PredictorStates, predictor_states
 
 _NEVER = float("-inf")
 
@@ -118,10 +118,21 @@ class StreamingBeamSearch:
 
 
 class BeamCore(FrameSynchronousSearch[BeamState]):
-    """The search itself, on tensors (N, B); arguments as of :class:`StreamingBeamSearch`."""
+    """The search itself, on tensors (N, B).
 
-    def __init__(self, model: Transducer, opts: BeamOptions, scorers: Sequence[Scorer] = ()) -> None:
-        self._predictor = predictor_states(model)
+    Args:
+      model, opts, scorers: as of :class:`StreamingBeamSearch`.
+      predictor: the model's predictor, if not in its usual form.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        opts: BeamOptions,
+        scorers: Sequence[Scorer] = (),
+        predictor: Optional[PredictorStates] = None,
+    ) -> None:
+        self._predictor = predictor_states(model) if predictor is None else predictor
         super().__init__(model.joiner, self._predictor.blank_id)
         self._opts = opts
         self._scorers = scorers

@@ -88,7 +88,8 @@ class _EvaluatedStates(PredictorStates):
         self._proj = model.joiner.decoder_proj
         self.blank_id = int(model.decoder.blank_id)
         self.vocab_size = int(model.decoder.vocab_size)
-        self.device = next(self._proj.parameters()).device
+        weight = next(self._proj.parameters())
+        self.device, self._dtype = weight.device, weight.dtype
 
 
 class TokenStates(_EvaluatedStates):
@@ -142,7 +143,7 @@ class RecurrentStates(_EvaluatedStates):
     def _step(self, token: Tensor, h: Tensor, c: Tensor) -> States:
         """Return the projected output (N, J), and h and c (N, L, H) after ``token`` (N,)."""
         out, h, c = self._decoder.step(token, h, c)
-        return self._proj(out), h, c
+        return self._proj(out.to(self._dtype)), h, c
 
     def output(self, states: States) -> Tensor:
         """Return the outputs (N, B, J), which are part of the states."""

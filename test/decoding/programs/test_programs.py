@@ -39,6 +39,9 @@ def test_decode_writes_all_files(world, capsys):
         "del",
         "ins",
         "RTF",
+        "RTFx",
+        "in",
+        "all",
         "left",
         "out",
     ]

@@ -1,0 +1,178 @@
+"""Beam searches on the device: modified beam search, and fast beam search without a graph."""
+
+from typing import Callable, Hashable, List, NamedTuple, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions
+from asr_core.decoding.device.frame_loop import FrameLoop, Searched
+from asr_core.decoding.device.predictor import NumberedStates, device_states
+from asr_core.decoding.device.replay import kept, power_of_two, rows_for
+from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.logits import adjusted_log_probs
+from asr_core.decoding.protocol import Transducer
+from asr_core.decoding.scorers.base import Scorer
+from asr_core.decoding.states import States, initial_scores, pick
+from asr_core.decoding.transducer.frame_synchronous import FrameSynchronousSearch, to_paths
+from asr_core.decoding.transducer.internal_lm import internal_log_probs
+from asr_core.decoding.transducer.modified_beam import BeamCore
+
+_NEVER = float("-inf")
+# Takes rows, room and the frames' like; makes a search
+MakeLoop = Callable[[int, int, Tensor], FrameLoop]
+
+
+@torch.inference_mode()
+def modified_beam_search_on_device(
+    model: Transducer,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    opts: BeamOptions = BeamOptions(),
+    scorers: Callable[[], Sequence[Scorer]] = tuple,
+    scorers_key: Hashable = (),
+) -> List[List[Hypothesis]]:
+    """Search as :func:`~asr_core.decoding.transducer.modified_beam.modified_beam_search` does.
+
+    Args:
+      model, encoder_out, encoder_out_lens, opts: see there.
+      scorers: makes them; all have fixed shapes, and none waits for the device.
+      scorers_key: differs where the scorers do.
+    """
+
+    def make(rows: int, room: int, like: Tensor) -> FrameLoop:
+        core = BeamCore(model, opts, scorers(), device_states(model))
+        return FrameLoop(
+            core,
+            core.ranked,
+            rows=rows,
+            room=room,
+            like=like,
+            initial=core.start(rows),
+            num_symbols=int(model.decoder.vocab_size),
+        )
+
+    num_best = opts.num_best or opts.beam_size
+    key = ("modified beam", opts, scorers_key)
+    found = _search(model, encoder_out, encoder_out_lens, key, make, num_best)
+    return _lists(found, int(model.decoder.blank_id))
+
+
+@torch.inference_mode()
+def fast_beam_search_on_device(
+    model: Transducer,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    opts: FastBeamOptions = FastBeamOptions(),
+) -> List[Hypothesis]:
+    """Search as :func:`~asr_core.decoding.transducer.fast_beam.fast_beam_search` does without a
+    graph.
+
+    Args:
+      model: eager or TorchScript, with a stateless predictor whose contexts have numbers, see
+        :func:`~asr_core.decoding.transducer.context_table.fits_table`.
+      encoder_out, encoder_out_lens, opts: see there.
+    """
+
+    def make(rows: int, room: int, like: Tensor) -> FrameLoop:
+        core = ContextBeam(model, opts)
+        return FrameLoop(
+            core,
+            lambda final, state: final.argsort(dim=1, descending=True, stable=True),
+            rows=rows,
+            room=room,
+            like=like,
+            initial=core.start(rows),
+            num_symbols=int(model.decoder.vocab_size),
+        )
+
+    found = _search(model, encoder_out, encoder_out_lens, ("fast beam", opts), make, 1)
+    return [lists[0] for lists in _lists(found, int(model.decoder.blank_id))]
+
+
+def _search(
+    model: Transducer, encoder_out: Tensor, lens: Tensor, key: Hashable, make: MakeLoop, num_best: int
+) -> Searched:
+    """Search with the kept loop for ``key``, or the one that ``make`` makes."""
+    x = model.joiner.encoder_proj(encoder_out)
+    num, num_frames = x.shape[:2]
+    rows, room = rows_for(num), power_of_two(max(1, num * num_frames))
+    loop = kept(model, (key, rows, room, x.dtype), lambda: make(rows, room, x))
+    return loop(x, lens, num_best)
+
+
+def _lists(found: Searched, blank: int) -> List[List[Hypothesis]]:
+    """Return the n-best list of each utterance, one hypothesis at least."""
+    lists: List[List[Hypothesis]] = []
+    for scores, paths in zip(found.scores.tolist(), to_paths(found.symbols, blank)):
+        live = [k for k, score in enumerate(scores) if k == 0 or score > _NEVER]
+        lists.append([Hypothesis(paths[k][0], paths[k][1], scores[k]) for k in live])
+    return lists
+
+
+class ContextState(NamedTuple):
+    """Live contexts of N utterances, all (N, S); empty places have the score -inf.
+
+    Attributes:
+      score: log-probability of the best path to each.
+      predictor: the codes of the contexts.
+    """
+
+    score: Tensor
+    predictor: States
+
+
+class ContextBeam(FrameSynchronousSearch[ContextState]):
+    """Fast beam search without a graph: a state is a context, and the best path to each lives on.
+
+    Args:
+      model: with a stateless predictor whose contexts have numbers.
+      opts: beam and limits.
+    """
+
+    def __init__(self, model: Transducer, opts: FastBeamOptions) -> None:
+        self._predictor = NumberedStates(model)
+        super().__init__(model.joiner, self._predictor.blank_id)
+        self._opts = opts
+        self._size = min(opts.max_contexts, opts.max_states)
+        # Every context is reached from S contexts at most, so that S * S ways lead to S contexts.
+        self._ways = min(self._size**2, self._size * self._predictor.vocab_size)
+        square = torch.ones(self._ways, self._ways, dtype=torch.bool, device=self._predictor.device)
+        self._earlier = square.tril(-1)
+
+    def start(self, num: int) -> ContextState:
+        """Return the state of ``num`` utterances before the first frame."""
+        score = initial_scores(num, self._size, self._predictor.device)
+        return ContextState(score, self._predictor.start(num, self._size))
+
+    def final_scores(self, state: ContextState) -> Tensor:
+        """Return the scores (N, S): ending is free."""
+        return state.score
+
+    def step(self, frame: Tensor, state: ContextState) -> Tuple[ContextState, Tensor, Tensor]:
+        """Consume one projected frame (N, J), see :class:`FrameSynchronousSearch`."""
+        log_probs = self._log_probs(frame, self._predictor.output(state.predictor))  # (N, S, V)
+        score, index = (log_probs + state.score.unsqueeze(-1)).flatten(1).topk(self._ways)  # (N, W)
+        parent = index.div(self._predictor.vocab_size, rounding_mode="floor")
+        token = index.remainder(self._predictor.vocab_size)
+        (code,) = self._predictor.append(pick(state.predictor, parent), token, token != self.blank)
+        # of the ways to a context the first is the best
+        again = ((code.unsqueeze(2) == code.unsqueeze(1)) & self._earlier).any(dim=2)
+        lives = ~again & (score >= score[:, :1] - self._opts.beam) & (score > _NEVER)
+        rank = lives.cumsum(dim=1) - 1
+        fits = lives & (rank < self._size)
+        place = rank.masked_fill(~fits, self._size)  # one more place, for the rest
+        kept_score, kept_parent, kept_token, kept_code = (
+            like.new_full((len(like), self._size + 1), empty).scatter_(1, place, like)[:, : self._size]
+            for like, empty in ((score, _NEVER), (parent, 0), (token, self.blank), (code, 0))
+        )
+        return ContextState(kept_score, (kept_code,)), kept_parent, kept_token
+
+    def _log_probs(self, frame: Tensor, decoder_out: Tensor) -> Tensor:
+        """Return the scores (N, S, V) of tokens after projected contexts (N, S, J)."""
+        logits = self.joiner(frame.unsqueeze(1), decoder_out, project_input=False)
+        log_probs = adjusted_log_probs(logits, self.blank, self._opts)
+        if self._opts.ilme_scale != 0:
+            internal = internal_log_probs(self.joiner, decoder_out, self.blank, self._opts)
+            log_probs = log_probs - self._opts.ilme_scale * internal
+        return log_probs

@@ -1,0 +1,96 @@
+"""Where a batch is searched.
+
+On the CPU as ever; on a GPU by the searches of this package; and where they cannot, on the CPU with
+copies of predictor and joiner, to which the encoder's output goes once per batch.
+"""
+
+import copy
+import dataclasses
+from typing import Any, List, NamedTuple, Optional, cast
+
+import torch
+from torch import Tensor, nn
+
+from asr_core.decoding.beam_options import FastBeamOptions, GreedyOptions
+from asr_core.decoding.device.beam import fast_beam_search_on_device
+from asr_core.decoding.device.label_looping import label_looping_search
+from asr_core.decoding.device.replay import kept
+from asr_core.decoding.device.scorers import fits_tables
+from asr_core.decoding.hypothesis import Hypothesis
+from asr_core.decoding.method import Job
+from asr_core.decoding.protocol import RecognitionModel, StatelessDecoder, Transducer
+from asr_core.decoding.scorers.context_graph import ContextGraph
+from asr_core.decoding.transducer.context_table import fits_table
+from asr_core.decoding.transducer.greedy import greedy_search
+from asr_core.decoding.transducer.predictor import is_recurrent
+from asr_core.ops.gpu import dispatch
+from asr_core.utils.device import to_host
+
+_MAX_CONTEXTS = 16  # of fast beam search on the device, whose work grows with the fourth power
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Return whether the searches for GPUs are the right ones for ``x``, as they are for tests of
+    their kernels.
+    """
+    return x.is_cuda or dispatch.interpreted()
+
+
+def greedy(
+    model: Transducer,
+    encoder_out: Tensor,
+    encoder_out_lens: Tensor,
+    opts: GreedyOptions = GreedyOptions(),
+    *,
+    phrases: Optional[ContextGraph] = None,
+) -> List[Hypothesis]:
+    """Search as :func:`~asr_core.decoding.transducer.greedy.greedy_search` does."""
+    fits = fits_tables(phrases, int(model.decoder.vocab_size))
+    search = label_looping_search if on_gpu(encoder_out) and fits else greedy_search
+    return search(model, encoder_out, encoder_out_lens, opts, phrases=phrases)
+
+
+def fast_beam_on_device(job: Job, opts: FastBeamOptions) -> Optional[List[Hypothesis]]:
+    """Search without a graph on the device; None where that is no use: on the CPU, with an LSTM
+    predictor, or with very many contexts.
+    """
+    decoder = job.model.decoder
+    if (
+        not on_gpu(job.encoder_out)
+        or is_recurrent(decoder)
+        or not fits_table(cast(StatelessDecoder, decoder))
+        or min(opts.max_contexts, opts.max_states) > _MAX_CONTEXTS
+    ):
+        return None
+    return fast_beam_search_on_device(job.model, job.encoder_out, job.lens, opts)
+
+
+class _Heads(NamedTuple):
+    """A transducer's predictor and joiner."""
+
+    decoder: Any
+    joiner: Any
+
+
+@torch.inference_mode()
+def to_cpu(job: Job) -> Job:
+    """Return a batch for searches that run on the CPU: float32 copies of the transducer's heads,
+    and of the encoder's output.
+    """
+    if not on_gpu(job.encoder_out):
+        return job
+    heads = kept(
+        job.model,
+        "copies on the CPU",
+        lambda: _Heads(*(_on_cpu(part) for part in (job.model.decoder, job.model.joiner))),
+    )
+    return dataclasses.replace(
+        job,
+        model=cast(RecognitionModel, heads),
+        encoder_out=to_host(job.encoder_out).float(),
+        lens=to_host(job.lens),
+    )
+
+
+def _on_cpu(part: object) -> nn.Module:
+    return copy.deepcopy(cast(nn.Module, part)).to("cpu", torch.float32)
