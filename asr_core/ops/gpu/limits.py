@@ -11,10 +11,10 @@ _BLOCK = 1024
 @triton.jit
 def _turn_outward(grad_at, x_at, out_at, size, low, high, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    grad = tl.load(grad_at + at, at < size, other=0.0)
+    grad = tl.load(grad_at + at, at < size, other=0.0).to(tl.float32)
     x = tl.load(x_at + at, at < size, other=0.0).to(tl.float32)
     outward = ((grad > 0) & (x < low)) | ((grad < 0) & (x > high))
-    tl.store(out_at + at, tl.where(outward, -grad, grad), at < size)
+    tl.store(out_at + at, tl.where(outward, -grad, grad).to(out_at.dtype.element_ty), at < size)
 
 
 def turn_outward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
