@@ -24,7 +24,8 @@ def synchronised(group: Optional[ProcessGroup] = None) -> Iterator[None]:
     """Compute the statistics of batch norms over the batches of all processes, in training steps
     within the block.
 
-    Each process must run the same steps forward, within the block, and backward.
+    Each process must run the same steps forward, within the block, and backward. If another one
+    does not answer, both passes raise ConnectionError.
 
     Args:
       group: the processes; None takes all.
@@ -135,7 +136,8 @@ class _BatchNorm(torch.autograd.Function):
             sums.clone()
         )  # of this process: gradients of parameters are summed over processes later
         for group in ctx.groups:
-            torch.distributed.all_reduce(sums, group=group)
+            with _connection():
+                torch.distributed.all_reduce(sums, group=group)
         dx = _zero_padding((dy - sums[0] / num - normal * (sums[1] / num)) * (weight * inv_std), pad_mask)
         return dx, dweight, dbias, None, None, None
 
@@ -153,13 +155,25 @@ def _statistics(
     for group in groups:  # what each process found, put together without cancellation (Chan et al. 1979)
         mine = torch.cat([num.view(1), mean, square])
         each = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
-        torch.distributed.all_gather(each, mine, group=group)
+        with _connection():
+            torch.distributed.all_gather(each, mine, group=group)
         nums, means, squares = torch.stack(each).split([1, len(mean), len(mean)], dim=1)
         num = nums.sum()
         mean = (nums * means).sum(dim=0) / num.clamp(min=1)
         square = (squares + nums * (means - mean).square()).sum(dim=0)
     num = num.clamp(min=1)
     return num, mean, square / num
+
+
+@contextlib.contextmanager
+def _connection() -> Iterator[None]:
+    """Set the errors of a lost connection apart from others."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as e:
+        raise ConnectionError(str(e)) from e
 
 
 def _sum(x: Tensor) -> Tensor:

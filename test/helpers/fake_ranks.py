@@ -8,6 +8,8 @@ import importlib
 import json
 import logging
 import multiprocessing
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import fake_run
 import torch
 
+from asr_core.nn.batch_norm import MaskedBatchNorm1d
 from asr_core.nn.scaling import ScheduledFloat
 from asr_core.training import loop
 from asr_core.training.distributed import launch
@@ -27,13 +30,23 @@ from asr_core.utils.options import from_params
 class Watched(fake_run.FakeRecipe):
     """Records which batches it trains on."""
 
+    def build_model(self):
+        model = super().build_model()
+        if self.params.get("norm"):
+            model.encoder.append(MaskedBatchNorm1d(16))
+        return model
+
     def compute_loss(self, model, batch, batch_idx_train, reduction="sum"):
         if model.training and reduction == "sum":
             with open(Path(self.params["exp_dir"]) / f"used-{self.rank}", "a") as f:
                 print(batch["supervisions"]["cut"][0].id, file=f)
             if self.params.get("mistake_at") == batch_idx_train and self.rank == 1:
                 raise UserError("what one rank does not like")
-        return super().compute_loss(model, batch, batch_idx_train, reduction)
+        out = super().compute_loss(model, batch, batch_idx_train, reduction)
+        if self.params.get("die_in_backward") == batch_idx_train and self.rank == 1 and model.training:
+            signum = self.params.get("die_signal", signal.SIGKILL)
+            out.loss.register_hook(lambda grad: os.kill(os.getpid(), signum))
+        return out
 
 
 class Plain(fake_run.FakeRecipe):
@@ -45,6 +58,8 @@ class Plain(fake_run.FakeRecipe):
     def build_model(self):
         model = super().build_model()
         model.encoder = torch.nn.Linear(8, 16)
+        if self.params.get("norm"):
+            model.encoder = torch.nn.Sequential(model.encoder, MaskedBatchNorm1d(16))
         model.dropout = ScheduledFloat((0.0, 0.0), (1.0, 0.0))
         fake_run.random.random = lambda: 1.0
         return model
@@ -52,20 +67,19 @@ class Plain(fake_run.FakeRecipe):
     def build_datamodule(self):
         data = super().build_datamodule()
         if self.params.get("joined"):
-            data.train_dataloader = lambda *args: joined_batches(data._batch, *args)
+            data.train_dataloader = lambda *args: joined_batches(self.params["joined"], data._batch, *args)
         return data
 
 
-def joined_batches(batch, cuts, epoch, skip_batches, bucket_run):
-    """Yield two batches as one."""
-    for index in range(skip_batches, fake_run.BATCHES // 2):
-        a, b = batch(epoch, 2 * index), batch(epoch, 2 * index + 1)
-        supervisions = {k: a["supervisions"][k] + b["supervisions"][k] for k in ("text", "cut")}
-        supervisions["num_frames"] = torch.cat(
-            [a["supervisions"]["num_frames"], b["supervisions"]["num_frames"]]
-        )
+def joined_batches(number, batch, cuts, epoch, skip_batches, bucket_run):
+    """Yield ``number`` batches as one."""
+    for index in range(skip_batches, fake_run.BATCHES // number):
+        parts = [batch(epoch, number * index + i) for i in range(number)]
+        held = [part["supervisions"] for part in parts]
+        supervisions = {k: [item for each in held for item in each[k]] for k in ("text", "cut")}
+        supervisions["num_frames"] = torch.cat([each["num_frames"] for each in held])
         yield {
-            "inputs": torch.cat([a["inputs"], b["inputs"]]),
+            "inputs": torch.cat([part["inputs"] for part in parts]),
             "supervisions": supervisions,
             "batch_idx": index,
         }

@@ -95,24 +95,21 @@ class SummedGradients(Gradients):
         self._sums = _BucketSums(self._params, group, _COMPRESSED[compression])
         # Buckets are those of a rehearsal, and not of the first step: they remain the same when a
         # run continues, and with them the order of additions.
-        self._ddp = DistributedDataParallel(
-            _Anchor(model),
-            process_group=group,
-            init_sync=False,  # weights are equal
-            bucket_cap_mb=bucket_mb,
-            gradient_as_bucket_view=True,
-        )
+        with peer_errors():
+            self._ddp = DistributedDataParallel(
+                _Anchor(model), process_group=group, bucket_cap_mb=bucket_mb, gradient_as_bucket_view=True
+            )
         self._ddp.broadcast_buffers = False
         self._ddp.register_comm_hook(self._sums, lambda sums, bucket: sums.start(bucket))
         self._backward(self._anchor(in_order=True))
         model.zero_grad(set_to_none=True)
 
     def add(self, loss: Optional[Tensor], last: bool) -> None:
-        if not last:
-            super().add(loss, last)
-            return
-        anchor = self._anchor()  # after the loss: so it is the first to go backward
-        self._backward(self.scaler.scale(anchor if loss is None else loss + anchor))
+        if last:
+            anchor = self._anchor()  # made after the loss, so it is the first to go backward
+            loss = anchor if loss is None else loss + anchor
+        if loss is not None:
+            self._backward(self.scaler.scale(loss))
 
     def _anchor(self, in_order: bool = False) -> Tensor:
         """Return a zero that depends on each parameter, and expect all gradients to be summed."""
@@ -121,10 +118,11 @@ class SummedGradients(Gradients):
             return zero
 
     def _backward(self, total: Tensor) -> None:
-        """Run the backward pass, at the end of which all sums are there."""
+        """Run the backward pass, at the end of which all sums that were expected are there."""
         try:
-            total.backward()
-            unused = self._sums.finish()
+            with peer_errors(ConnectionError):
+                total.backward()
+                unused = self._sums.finish()
         except RuntimeError as e:
             if self._sums.failure:  # rather than an error of the backward pass itself
                 raise PeerLost(" ".join(self._sums.failure.split())[:200]) from e
@@ -160,6 +158,7 @@ class _Anchor(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._leaves = [p for p in model.parameters() if p.requires_grad]
 
     def forward(self, in_order: bool) -> Tensor:
         """Return the zero.
@@ -167,11 +166,10 @@ class _Anchor(nn.Module):
         Args:
           in_order: in the backward pass, report the parameters one by one, the last one first.
         """
-        params = [p for p in self.model.parameters() if p.requires_grad]
         if not in_order:
-            return _Zero.apply(*params)
-        zero = params[0].new_zeros(())
-        for p in params:
+            return _Zero.apply(*self._leaves)
+        zero = self._leaves[0].new_zeros(())
+        for p in self._leaves:
             zero = _Zero.apply(zero, p)
         return zero
 
@@ -211,6 +209,8 @@ class _BucketSums:
         self._used = torch.zeros(len(params), dtype=torch.int32)
         self._counting: Optional["dist.Work"] = None
         nccl = dist.get_backend(group) == "nccl"
+        # Futures of gloo do not make streams of a GPU wait, in many versions of torch.
+        self._waits = params[0].is_cuda and not nccl
         # Where a bucket waits for its common scale, so that the backward pass does not.
         self._stream = torch.cuda.Stream(params[0].device) if nccl and dtype == torch.float16 else None
 
@@ -245,12 +245,11 @@ class _BucketSums:
     def _sum(self, values: Tensor) -> "torch.futures.Future[Tensor]":
         """Start to sum ``values`` (number of elements,) in place."""
         if self._dtype is None or values.element_size() <= 2:
-            future = dist.all_reduce(values, group=self._group, async_op=True).get_future()
-            return future.then(lambda done: self._value(done))
+            return self._all_reduce(values).then(lambda done: self._value(done))
         with self._aside():
             scale = self._common_scale(values) if self._dtype == torch.float16 else None
             small = (values if scale is None else values * scale).to(self._dtype)
-            future = dist.all_reduce(small, group=self._group, async_op=True).get_future()
+            future = self._all_reduce(small)
 
         def widen(done: "torch.futures.Future[List[Tensor]]") -> Tensor:
             values.copy_(self._value(done))
@@ -261,6 +260,15 @@ class _BucketSums:
             return values.div_(scale)
 
         return future.then(widen)
+
+    def _all_reduce(self, values: Tensor) -> "torch.futures.Future[List[Tensor]]":
+        """Start to sum ``values`` in place, as they are; return the future that has them."""
+        if not self._waits:
+            return dist.all_reduce(values, group=self._group, async_op=True).get_future()
+        dist.all_reduce(values, group=self._group)
+        future: "torch.futures.Future[List[Tensor]]" = torch.futures.Future()
+        future.set_result([values])
+        return future
 
     def _value(self, done: "torch.futures.Future[List[Tensor]]") -> Tensor:
         """Return what has arrived; note a failure."""

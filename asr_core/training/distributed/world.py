@@ -18,6 +18,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    Type,
     TypeVar,
 )
 
@@ -203,8 +204,14 @@ class ProcessGroup(SingleProcess):
             return contextlib.nullcontext()
         with_batch = [bool(row[0]) for row in self.exchange([has_batch])]
         if all(with_batch):
-            return synchronised(self._statistics)
+            return self._synchronised()
         return self._buffers_from(with_batch.index(True), norms)
+
+    @contextlib.contextmanager
+    def _synchronised(self) -> Iterator[None]:
+        """Return a context in which batch norms have the statistics of all ranks."""
+        with peer_errors(ConnectionError), synchronised(self._statistics):
+            yield
 
     @contextlib.contextmanager
     def _buffers_from(self, rank: int, modules: Sequence[nn.Module]) -> Iterator[None]:
@@ -296,11 +303,16 @@ def join(
 
 
 @contextlib.contextmanager
-def peer_errors() -> Iterator[None]:
-    """Convert errors of ``torch.distributed`` to PeerLost, except out-of-memory errors."""
+def peer_errors(kind: Type[Exception] = RuntimeError) -> Iterator[None]:
+    """Convert errors of ``torch.distributed`` to PeerLost, except out-of-memory errors.
+
+    Args:
+      kind: RuntimeError, where nothing else raises one; ConnectionError where the errors of
+        ``torch.distributed`` have been set apart.
+    """
     try:
         yield
     except torch.cuda.OutOfMemoryError:
         raise
-    except RuntimeError as e:
+    except kind as e:
         raise PeerLost(" ".join(str(e).split())[:200]) from e

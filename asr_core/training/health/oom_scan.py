@@ -26,6 +26,7 @@ class OomScan:
       loss_of: batch -> the loss to be minimised.
       trials: loads the batches, and knows what would fit.
       device: device of the model.
+      copies: how much memory training needs besides, in copies of the weights.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class OomScan:
         loss_of: Callable[[Batch], torch.Tensor],
         trials: MemoryTrials,
         device: torch.device,
+        copies: int = 2,
     ) -> None:
         self.model = model
         self.loss_of = loss_of
         self.trials = trials
         self.device = device
+        self.copies = copies
 
     def run(self, largest: Sequence[Trial]) -> None:
         """Try the largest batches, which :meth:`MemoryTrials.find` found.
@@ -50,8 +53,8 @@ class OomScan:
         self.model.train()
         random_before, module_before = random_states(), training_state(self.model)
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
-        # Stand-ins for the optimizer's two moments, which do not exist before the first step.
-        reserve = [torch.empty_like(p) for p in self.model.parameters() if p.requires_grad for _ in range(2)]
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        reserve = [torch.empty_like(p) for p in weights for _ in range(self.copies)]
         try:
             for trial in largest:
                 if not self._fits(trial, len(trial.items)):
@@ -118,4 +121,7 @@ def scan_for_oom(
     began = time.monotonic()
     largest = world.from_main(trials.find() if world.is_main else [])
     logging.info("Looked for the largest of the batches in %.1f s", time.monotonic() - began)
-    OomScan(model, loss_of, trials, device).run(largest)
+    # The optimizer's two moments, which do not exist before the first step, and with several
+    # processes the buckets in which gradients travel.
+    copies = 2 if world.size == 1 else 3
+    OomScan(model, loss_of, trials, device, copies).run(largest)

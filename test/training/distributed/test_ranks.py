@@ -33,6 +33,20 @@ ADAM = dict(
     optim="adam", adam_eps=1e-4, l2=1e-3, clip_grad_norm=3.0, ema_decay=0.8, valid_with_ema=True,
     schedule="piecewise", lr_pieces="3:3e-3:linear,6:5e-4:loglinear", lr_unit="epoch", epoch_split=3,
 )  # fmt: skip
+# Single processes by how many batches they have at once, and several with one each at a time.
+ALONE = {
+    "two": dict(joined=2),
+    "two, adam": dict(joined=2, **ADAM),
+    "three": dict(joined=3, norm=1),
+    "four": dict(joined=4),
+}
+TOGETHER = {
+    "pair": {},
+    "pair, adam": ADAM,
+    "trio": dict(ranks=3, norm=1),
+    "pair, accumulating": dict(accum_grad=2),
+    "pair, fp16": dict(ddp_compression="fp16"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +56,14 @@ def runs(tmp_path_factory):
     Returns the folders, the results by name, and what was printed.
     """
     d = {
-        name: str(tmp_path_factory.mktemp(name))
-        for name in (
-            "whole",
-            "killed",
-            "stopped",
-            "bad",
-            "changed",
-            "alone",
-            "pair",
-            "adam",
-            "adams",
-            "ill",
-        )
+        name: str(tmp_path_factory.mktemp(name.replace(", ", "-")))
+        for name in ("whole", "killed", "stopped", "bad", "changed", "ill", *ALONE, *TOGETHER)
     }
     todo = {
         "whole": dict(exp_dir=d["whole"]),
         "killed at 8": dict(exp_dir=d["killed"], die_at=8),  # batches, of 36; rank 1 has the even ones
         "killed at 19": dict(exp_dir=d["killed"], die_at=19),
+        "killed in step 12": dict(exp_dir=d["killed"], die_in_backward=12),
         "killed, the end": dict(exp_dir=d["killed"]),
         "stopped at 10": dict(exp_dir=d["stopped"], die_at=10, die_signal=int(signal.SIGTERM)),
         "stopped at 27": dict(exp_dir=d["stopped"], die_at=27, die_signal=int(signal.SIGINT)),
@@ -67,39 +71,63 @@ def runs(tmp_path_factory):
         "bad": dict(exp_dir=d["bad"], bad_steps=[4], unreadable_steps=[7, 9, 10, 24], num_epochs=2),
         "three": dict(exp_dir=d["changed"], ranks=3, max_steps=3),
         "then two": dict(exp_dir=d["changed"], ranks=2, num_epochs=1),
-        "pair": dict(exp_dir=d["pair"], recipe="plain"),
-        "pair, adam": dict(exp_dir=d["adams"], recipe="plain", **ADAM),
         "mistake": dict(exp_dir=d["ill"], mistake_at=2),
+        "killed with norms": dict(exp_dir=d["ill"], die_in_backward=3, norm=1),
         "stuck": dict(exp_dir=d["ill"], die_at=4, die_signal=int(signal.SIGSTOP), dist_timeout=2.0),
+        "stuck in step 3": dict(
+            exp_dir=d["ill"], die_in_backward=3, die_signal=int(signal.SIGSTOP), dist_timeout=2.0
+        ),
+        **{name: dict(exp_dir=d[name], recipe="plain", **TOGETHER[name]) for name in TOGETHER},
         "then one": dict(
             exp_dir=d["changed"], ranks=1, num_epochs=2
         ),  # these in the parent, so after all that fork from it
-        "alone": dict(exp_dir=d["alone"], recipe="plain", ranks=1, joined=1, max_duration=4.0),
-        "alone, adam": dict(exp_dir=d["adam"], recipe="plain", ranks=1, joined=1, max_duration=4.0, **ADAM),
+        **{
+            name: dict(
+                exp_dir=d[name], recipe="plain", ranks=1, max_duration=2.0 * options["joined"], **options
+            )
+            for name, options in ALONE.items()
+        },
     }
     results, printed = attempts(*todo.values())
     return d, dict(zip(todo, results)), printed
 
 
-@pytest.mark.parametrize("alone, pair, of", [("alone", "pair", ""), ("adam", "adams", ", adam")])
-def test_two_processes_train_like_one_with_both_batches(runs, alone, pair, of):
+@pytest.mark.parametrize(
+    "alone, together",
+    [
+        ("two", "pair"),
+        ("two, adam", "pair, adam"),
+        ("three", "trio"),
+        ("four", "pair, accumulating"),
+        ("two", "pair, fp16"),
+    ],
+)
+def test_processes_train_like_one_with_all_their_batches(runs, alone, together):
     folders, results, _ = runs
-    assert results[f"alone{of}"][0] == results[f"pair{of}"][0] == 0
-    one, two = records(folders[alone], "batch"), records(folders[pair], "batch")
-    assert len(one) == len(two) == 18 + 5 + 3  # steps, validations, epochs
-    for a, b in zip(one, two):
-        assert a.pop("type") == b.pop("type") and a == pytest.approx(b, rel=1e-4)
-    for key in ("model", "model_ema") if of else ("model",):
-        a, b = weights(folders[alone], key=key), weights(folders[pair], key=key)
+    assert results[alone][0] == results[together][0] == 0
+    one, many = records(folders[alone], "batch"), records(folders[together], "batch")
+    joined = ALONE[alone]["joined"]
+    assert sum(r["type"] == "train" for r in one) == 3 * fake_run.BATCHES // joined
+    assert len(one) == len(many)
+    digits = 2 if "fp16" in together else 4
+    for a, b in zip(one, many):
+        assert a.pop("type") == b.pop("type") and a == pytest.approx(b, rel=10**-digits)
+    for key in ("model", "model_ema") if "adam" in alone else ("model",):
+        a, b = weights(folders[alone], key=key), weights(folders[together], key=key)
         for name in a:
-            torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5)
-    if of:
+            torch.testing.assert_close(a[name], b[name], rtol=10**-digits, atol=10 ** -(digits + 1))
+    if "adam" in alone:
         assert len({r["lr"] for r in one if "lr" in r}) == 9
+
+
+def test_compression_changes_the_weights_a_little(runs):
+    a, b = weights(runs[0]["pair"]), weights(runs[0]["pair, fp16"])
+    assert not all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_killed_run_ends_the_others_and_continues_exactly(runs):
     folders, results, _ = runs
-    for run, rank in (("killed at 8", 1), ("killed at 19", 0)):
+    for run, rank in (("killed at 8", 1), ("killed at 19", 0), ("killed in step 12", 1)):
         status, seconds, line = results[run]
         assert status == 1 and f"rank {rank} " in line and "was killed by SIGKILL" in line
         assert seconds < 30  # and not --dist-timeout, which is half an hour
@@ -184,13 +212,21 @@ def test_another_number_of_processes_continues_with_the_batches_that_are_left(ru
     )
 
 
+def test_a_rank_that_is_lost_is_no_fault_of_a_batch(runs):
+    folders, results, printed = runs
+    status, seconds, line = results["killed with norms"]  # while another waits for its statistics
+    assert status == 1 and "rank 1 " in line and "was killed by SIGKILL" in line and seconds < 30
+    assert not list(Path(folders["ill"]).glob("bad-batch*")) and "Traceback" not in printed
+
+
 def test_a_mistake_in_one_rank_is_printed_once_and_ends_all(runs):
     _, results, printed = runs
     assert results["mistake"][0] == 1 and results["mistake"][2] == ""
     assert printed.count("what one rank does not like") == printed.count("error:") == 1
 
 
-def test_a_rank_that_hangs_is_named_and_ended_with_the_others(runs):
-    status, seconds, line = runs[1]["stuck"]
+@pytest.mark.parametrize("run", ["stuck", "stuck in step 3"])
+def test_a_rank_that_hangs_is_named_and_ended_with_the_others(runs, run):
+    status, seconds, line = runs[1][run]
     assert status == 1 and "rank 1 " in line and "did not answer the others in time (--dist-timeout)" in line
     assert seconds < 30
