@@ -99,8 +99,8 @@ def ranks(rank_info, exp_dir):
         for name, factor in COMPRESSED.items():
             gradients = gradients_of(losses.model, no_scaler(), world, name[:4])
             found[name] = step(losses, gradients, "accumulated", world.rank, factor)
-        loss = None if world.rank else losses.of(0) * torch.tensor(float("inf"))
         gradients = gradients_of(losses.model, no_scaler(), world, "fp16")
+        loss = None if world.rank else losses.of(0) * torch.tensor(float("inf"))
         gradients.add(loss, last=True)
         found["fp16, infinite"] = losses.take()
         torch.save(found, Path(exp_dir) / f"gradients-{world.size}-{world.rank}.pt")
