@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,10 +36,10 @@ ADAM = dict(
 )  # fmt: skip
 # Single processes by how many batches they have at once, and several with one each at a time.
 ALONE = {
-    "two": dict(joined=2),
-    "two, adam": dict(joined=2, **ADAM),
-    "three": dict(joined=3, norm=1),
-    "four": dict(joined=4),
+    "two at once": dict(joined=2),
+    "two at once, adam": dict(joined=2, **ADAM),
+    "three at once": dict(joined=3, norm=1),
+    "four at once": dict(joined=4),
 }
 TOGETHER = {
     "pair": {},
@@ -56,7 +57,7 @@ def runs(tmp_path_factory):
     Returns the folders, the results by name, and what was printed.
     """
     d = {
-        name: str(tmp_path_factory.mktemp(name.replace(", ", "-")))
+        name: str(tmp_path_factory.mktemp(re.sub(r"\W+", "-", name)))
         for name in ("whole", "killed", "stopped", "bad", "changed", "ill", *ALONE, *TOGETHER)
     }
     todo = {
@@ -95,11 +96,11 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(
     "alone, together",
     [
-        ("two", "pair"),
-        ("two, adam", "pair, adam"),
-        ("three", "trio"),
-        ("four", "pair, accumulating"),
-        ("two", "pair, fp16"),
+        ("two at once", "pair"),
+        ("two at once, adam", "pair, adam"),
+        ("three at once", "trio"),
+        ("four at once", "pair, accumulating"),
+        ("two at once", "pair, fp16"),
     ],
 )
 def test_processes_train_like_one_with_all_their_batches(runs, alone, together):
