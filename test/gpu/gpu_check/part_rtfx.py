@@ -29,7 +29,7 @@ def rtfx(setup: Setup, model: str, dtype: str, methods: str) -> Dict[str, Any]:
     """Run the benchmark of decoding; return RTFx by method."""
     size = ["--seconds", "6", "--vocab-size", "20"] if setup.small else ["--seconds", "3600"]
     longest = "6" if setup.small else "1800"
-    out = setup.out / f"rtfx-{model}-{dtype}"
+    out = setup.work / f"rtfx-{model}-{dtype}"
     options = ["--models", model, "--dtypes", dtype, "--methods", methods, "--device", setup.device]
     rows = bench_rtfx.main([*options, *size, "--max-durations", longest, "--out", str(out)])
     found = {row["method"]: row["rtfx"] for row in rows}
