@@ -14,14 +14,15 @@ def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
     On a GPU the next batch is fetched, copied and, where a batch has audio, made into features
     when one is handed over, on a stream of its own: the work on that one goes on meanwhile. On a
-    CPU batches stay as they are.
+    CPU features are computed when a batch is wanted, and all else stays as it is.
 
     Args:
       batches: batches with ``inputs``; copies from pinned memory wait for nothing.
       device: device of the model.
     """
     if device.type != "cuda":
-        yield from batches
+        for batch in batches:
+            yield with_inputs_on(batch, device) if "plan" in batch else batch
         return
     stream = torch.cuda.Stream(device)
     upcoming: Optional[Tuple[Batch, torch.cuda.Event]] = None

@@ -316,7 +316,7 @@ class Trainer:
     def _valid_losses(self, name: str) -> MetricsTracker:
         """Sum the losses over this rank's batches of a validation set, up to a signal."""
         losses = MetricsTracker()
-        for batch in self.stop.guarding(self.data.valid_batches(name)):
+        for batch in self.stop.guarding(ahead(self.data.valid_batches(name), self.run.device)):
             if self.stop.signum:
                 break
             with self.run.autocast():

@@ -128,7 +128,8 @@ def test_training_batches_are_those_of_the_cpu(mixed_rates, feature_type, worker
         assert batch["inputs"].dim() == 2
         got = with_inputs_on(batch, CPU)
         assert "plan" not in got and torch.equal(inputs_on(got, CPU), got["inputs"])
-        torch.testing.assert_close(got["inputs"], expected["inputs"], rtol=1e-4, atol=2e-4)
+        # above the band of audio at 8 kHz there is hardly more than what resampling rounds
+        torch.testing.assert_close(got["inputs"], expected["inputs"], rtol=1e-4, atol=2e-3)
         for name in ("start_frame", "num_frames"):
             assert torch.equal(got["supervisions"][name], expected["supervisions"][name])
         assert got["supervisions"]["text"] == expected["supervisions"]["text"]

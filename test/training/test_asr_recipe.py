@@ -49,6 +49,14 @@ def runs(prepared, tmp_path_factory):
     return folders
 
 
+def test_features_on_the_device_are_trained_on_as_those_of_the_loader(prepared, runs, tmp_path):
+    more = ("--features-on-device", "1", "--valid-interval", "2")
+    assert train(prepared, tmp_path, "--max-steps", "2", *more) == 0
+    for usual, found in zip(losses(runs[0]), losses(tmp_path)):
+        assert found["loss"] == pytest.approx(usual["loss"], rel=1e-3) and found["frames"] == usual["frames"]
+    assert any(record["type"] == "valid" for record in records(tmp_path))
+
+
 def test_the_loss_of_the_subclass_is_minimised(runs):
     plain, scaled = (losses(folder)[0] for folder in runs)  # of the same initial weights
     assert scaled["loss"] == pytest.approx(FACTOR * plain["loss"], rel=1e-6)
