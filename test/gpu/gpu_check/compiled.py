@@ -113,13 +113,14 @@ def _resources(cubin: bytes) -> Tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def compile_cases(arch: int, families: Sequence[str], dtypes: Sequence[str], sizes: str) -> Compilation:
+def compile_cases(
+    compilation: Compilation, families: Sequence[str], dtypes: Sequence[str], sizes: str
+) -> None:
     """Run all cases of ``families`` in ``dtypes``, with their ``sizes`` ("odd" or "bench")."""
     from asr_core.ops.gpu import dispatch
     from gpu_check.part_kernels import _run
     from gpu_check.roofline import cases_of
 
-    compilation = Compilation(arch)
     dispatch.usable = lambda *xs: all(x is None or x.dtype in dispatch.DTYPES for x in xs)
     for family in families:
         for case in cases_of(family):
@@ -129,7 +130,6 @@ def compile_cases(arch: int, families: Sequence[str], dtypes: Sequence[str], siz
                         _run(case, getattr(case, sizes), dtype, "cpu")
                     except Exception as e:  # results that no kernel wrote may be out of range
                         compilation.errors.append((f"{case.name}, {dtype}", f"{type(e).__name__}: {e}"))
-    return compilation
 
 
 def main() -> int:
@@ -140,12 +140,17 @@ def main() -> int:
     parser.add_argument("--families", default=",".join(FAMILIES), help="of cases, comma-separated")
     parser.add_argument("--dtypes", default="float32,bfloat16,float16")
     parser.add_argument("--sizes", default="odd", choices=("odd", "bench"))
+    parser.add_argument("--code", help="instead of the cases, Python code that launches kernels")
     args = parser.parse_args()
     os.environ.pop("TRITON_INTERPRET", None)
     cache = tempfile.mkdtemp(prefix="compiled-kernels-")
     os.environ["TRITON_CACHE_DIR"] = cache
     try:
-        done = compile_cases(args.arch, args.families.split(","), args.dtypes.split(","), args.sizes)
+        done = Compilation(args.arch)
+        if args.code:
+            exec(args.code, {})
+        else:
+            compile_cases(done, args.families.split(","), args.dtypes.split(","), args.sizes)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     print("| kernel | variants | registers | local bytes | shared bytes |\n|---|---|---|---|---|")
