@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
 PROGRAM = Path(__file__).parent / "gpu_check/compiled.py"
 
 

@@ -80,8 +80,9 @@ def test_autocast(mode):
         random.seed(3)
         results.append([step(model, 0.0, torch.bfloat16) for _ in range(2)])
     for (loss, grads), (other_loss, other_grads) in zip(*results):
-        assert torch.equal(loss, other_loss)
-        assert all(torch.equal(grad, other_grads[name]) for name, grad in grads.items())
+        torch.testing.assert_close(other_loss, loss, rtol=1e-3, atol=0)
+        for name, grad in grads.items():  # products in bfloat16 depend on how threads share them
+            torch.testing.assert_close(other_grads[name], grad, rtol=0, atol=0.02 * float(grad.abs().max()))
 
 
 def kept(model):

@@ -1,12 +1,8 @@
 """Triton's interpreter, which runs kernels on CPU tensors."""
 
-import os
+import pytest
 
-os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-
-import pytest  # noqa: E402
-
-from asr_core.ops.gpu import dispatch  # noqa: E402
+from asr_core.ops.gpu import dispatch
 
 
 @pytest.fixture(autouse=True)
