@@ -73,7 +73,7 @@ def seeded(seed: int) -> Iterator[random.Random]:
     try:
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the GPU's, which dropout draws from
         yield random.Random(seed)
     finally:
         random.setstate(python_state)

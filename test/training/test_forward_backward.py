@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from asr_core.ops import rnnt_loss
 from asr_core.training.forward_backward import _guarded
 from asr_core.training.optim.scaled_adam import ScaledAdam
 from asr_core.training.optim.stepper import Stepper
@@ -41,3 +42,28 @@ def test_the_loss_scale_is_not_to_blame_for_a_bad_loss(kind, factor, scale):
     model.zero_grad()
     scaler.scale(_guarded(model(torch.ones(2)).sum())).backward()
     assert stepper.step(2) and not torch.equal(model.bias, before[1])
+
+
+@pytest.mark.parametrize("symbols", [[5], [5, 5], [5, 2]])
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("kind", ["simple", "pruned", "projected"])
+def test_a_batch_of_impossible_utterances_has_no_finite_gradient(kind, backend, symbols):
+    """The losses give such an utterance gradient 0, which must not hide that the step is bad."""
+    torch.manual_seed(0)
+    num, frames, size = len(symbols), 3, 7  # a path of this lattice has no more symbols than frames
+    am, lm = torch.randn(num, frames, size, requires_grad=True), torch.randn(num, 6, size, requires_grad=True)
+    labels = torch.randint(1, size, (num, 5))
+    boundary = torch.tensor([[0, 0, n, frames] for n in symbols])
+    common = dict(boundary=boundary, rnnt_type="modified", reduction="sum", backend=backend)
+    if kind == "simple":
+        loss = rnnt_loss.rnnt_loss_simple(lm, am, labels, 0, **common)
+    elif kind == "pruned":
+        ranges = torch.arange(6).expand(num, frames, 6).contiguous()
+        logits = am.unsqueeze(2) + lm.unsqueeze(1)
+        loss = rnnt_loss.rnnt_loss_pruned(logits, labels, ranges, 0, **common)
+    else:
+        weight, bias = torch.randn(size, size), torch.zeros(size)
+        loss = rnnt_loss.rnnt_loss_projected(am, lm, weight, bias, labels, 0, **common)
+    assert loss.isinf()
+    _guarded(loss).backward()
+    assert am.grad.isnan().any()

@@ -56,7 +56,8 @@ def _recorded(
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # not "global": the loader's thread pins memory meanwhile, which would spoil the recording
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             body()
     return graph
 

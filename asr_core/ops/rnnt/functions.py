@@ -22,8 +22,10 @@ def _times(scale: float, x: Tensor) -> Tensor:
 
 
 def usable_gradient(grad_loss: Tensor, loss: Tensor) -> Tensor:
-    """Return the gradient (B,) of the losses (B,) that are finite, 0 for the others."""
-    return torch.where(torch.isfinite(loss), grad_loss, torch.zeros_like(grad_loss))
+    """Return the gradient (B,) of the losses (B,) that are finite, 0 for the others; NaN stays NaN,
+    by which training leaves out a step.
+    """
+    return torch.where(torch.isfinite(loss), grad_loss, grad_loss * 0.0)
 
 
 def full_precision(x: Tensor) -> ContextManager[None]:

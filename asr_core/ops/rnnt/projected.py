@@ -168,6 +168,7 @@ def _gradients(
     scale = usable_gradient(grad_loss, tensors.loss).to(norm.dtype)
     # what all other cells could add is less than a rounding error of the sums
     visited = tensors.symbol + tensors.blank > 0.01 * torch.finfo(am.dtype).eps
+    visited |= scale.isnan()[:, None, None]  # NaN reaches all gradients
     counts = Counts(symbol_counts(tensors.symbol, lattice), tensors.blank)
     labels = F.pad(lattice.symbols, (0, 1), value=lattice.blank)
     for cells in _blocks(visited, am, weight, output):

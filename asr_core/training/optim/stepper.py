@@ -136,7 +136,7 @@ class Stepper:
     def _prepare(self, grads: List[Tensor], sizes: Mapping[str, float]) -> None:
         """Apply the rule; record the norm before clipping."""
         share = 1.0 if self.rule.mean == "none" else 1.0 / max(sizes[self.rule.mean], 1.0)
-        self.grad_norm = share * float(torch.nn.utils.get_total_norm(grads))
+        self.grad_norm = share * _total_norm(grads)
         if self.rule.max_norm > 0:
             share *= min(1.0, self.rule.max_norm / (self.grad_norm + 1.0e-6))
         if share != 1.0 and math.isfinite(self.grad_norm):
@@ -153,3 +153,11 @@ class Stepper:
             self.scaler.update(scale * 2.0)
         if scale < _LOW_SCALE and n % 25 == 0:
             logging.warning("grad scale is small: %.2e", scale)
+
+
+def _total_norm(grads: List[Tensor]) -> float:
+    """Return the norm of all gradients together."""
+    total = getattr(nn.utils, "get_total_norm", None)  # none before torch 2.6
+    if total is not None:
+        return float(total(grads))
+    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads])))
