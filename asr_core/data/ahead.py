@@ -5,6 +5,7 @@ from typing import Any, Iterable, Iterator, Mapping, Optional, Tuple
 import torch
 
 from asr_core.data.device_features import with_inputs_on
+from asr_core.utils.errors import UserError
 
 Batch = Mapping[str, Any]
 
@@ -28,7 +29,13 @@ def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     upcoming: Optional[Tuple[Batch, torch.cuda.Event]] = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            moved = with_inputs_on(batch, device)
+            try:
+                moved = with_inputs_on(batch, device)
+            except torch.cuda.OutOfMemoryError as e:
+                raise UserError(
+                    f"out of memory for the next batch, of shape {list(batch['inputs'].shape)}, while the GPU "
+                    "works on one: lower --max-duration"
+                ) from e
             done = stream.record_event()
         if upcoming is not None:
             yield _handed_over(*upcoming)

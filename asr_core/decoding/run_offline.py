@@ -53,6 +53,7 @@ def decode(
         chunk=session.chunk,
         context_size=session.context_size,
         neural_lm=names_neural_lm(search, lm),
+        dtype=opts.test.dtype,
     )
     results = session.open_results(files)
     decoder = OfflineDecoder(

@@ -44,7 +44,9 @@ def streaming_decode(
     )
     chunk = session.chunk
     assert chunk is not None, "a session of streams has one"
-    files = streaming_files(session.method, search, opts.checkpoint, chunk=chunk, label=streaming.label)
+    files = streaming_files(
+        session.method, search, opts.checkpoint, chunk=chunk, label=streaming.label, dtype=opts.test.dtype
+    )
     results = session.open_results(files)
     resources = session.load_resources()
     for name, cuts in session.test_sets.items():

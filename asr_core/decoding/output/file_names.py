@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Optional
 
 from asr_core.decoding.method import BEST, Method
-from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.options import FLOAT32, SearchOptions
 from asr_core.encoders.chunk_options import Chunk
 from asr_core.models.checkpoint_options import CheckpointOptions
 
@@ -57,6 +57,7 @@ def offline_files(
     chunk: Optional[Chunk] = None,
     context_size: int = 0,
     neural_lm: bool = False,
+    dtype: str = FLOAT32,
 ) -> ResultFiles:
     """Name the files of decoding whole utterances, below ``<exp_dir>/<decoding method>``.
 
@@ -66,12 +67,14 @@ def offline_files(
       chunk: chunk of a causal model.
       context_size: context size of a stateless predictor; 0 without one.
       neural_lm: whether a neural language model is used.
+      dtype: precision of the model.
     """
     suffix = (
         _checkpoint_and_chunk(checkpoint, chunk)
         + method.names.file_part(opts, context_size, neural_lm)
         + _adjustments(opts)
         + _averaging(checkpoint, "_")
+        + ("" if dtype == FLOAT32 else f"_{dtype}")
     )
     return ResultFiles(
         folder=Path(checkpoint.exp_dir) / method.name,
@@ -83,7 +86,13 @@ def offline_files(
 
 
 def streaming_files(
-    method: Method, opts: SearchOptions, checkpoint: CheckpointOptions, *, chunk: Chunk, label: str = ""
+    method: Method,
+    opts: SearchOptions,
+    checkpoint: CheckpointOptions,
+    *,
+    chunk: Chunk,
+    label: str = "",
+    dtype: str = FLOAT32,
 ) -> ResultFiles:
     """Name the files of decoding streams, below ``<exp_dir>/streaming/<decoding method>``.
 
@@ -92,12 +101,14 @@ def streaming_files(
       checkpoint: whose weights.
       chunk: chunk of the encoder.
       label: the user's addition to the names.
+      dtype: precision of the model.
     """
     key = method.names.streaming_key(opts)
     suffix = (
         _checkpoint_and_chunk(checkpoint, chunk)
         + _adjustments(opts)
         + _averaging(checkpoint, "-")
+        + ("" if dtype == FLOAT32 else f"-{dtype}")
         + (f"-{label}" if label else "")
     )
     return ResultFiles(

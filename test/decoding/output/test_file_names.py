@@ -61,3 +61,19 @@ def check(files, expected):
     names = {name: getattr(files, name) for name in ("recogs", "errs", "summary", "key")}
     names["folder"] = str(files.folder)
     assert names == {name: value for name, value in expected.items() if name != "variations"}
+
+
+def test_results_of_another_precision_have_names_of_their_own():
+    _, _, (search, checkpoint, _) = options("greedy_search", next(iter(GOLDEN["variations"])))
+    method = METHODS["greedy_search"]
+    for name in (offline_files, streaming_files):
+        usual, half = (
+            name(method, search, checkpoint, chunk=CHUNK, dtype=d) for d in ("float32", "bfloat16")
+        )
+        assert name(method, search, checkpoint, chunk=CHUNK) == usual
+        for one, other in (
+            (usual.recogs, half.recogs),
+            (usual.errs, half.errs),
+            (usual.summary, half.summary),
+        ):
+            assert "bfloat16" in other and "float32" not in one
