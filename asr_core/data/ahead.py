@@ -33,8 +33,8 @@ def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
                 moved = with_inputs_on(batch, device)
             except torch.cuda.OutOfMemoryError as e:
                 raise UserError(
-                    f"out of memory for the next batch, of shape {list(batch['inputs'].shape)}, while the GPU "
-                    "works on one: lower --max-duration"
+                    f"out of memory for the next batch, of shape {list(batch['inputs'].shape)}, while "
+                    "the GPU works on one: lower --max-duration"
                 ) from e
             done = stream.record_event()
         if upcoming is not None:
