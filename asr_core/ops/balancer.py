@@ -96,7 +96,9 @@ def _apply(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, channel_d
     xf = x if x.dtype == torch.float64 else x.float()
     mean = xf.mean(dim=dims)
     mean_sq = xf.square().mean(dim=dims)
-    a, b = balancer_coefficients(mean, mean_sq, bounds, grad_scale)
+    # in float64, where the smallest norms that are allowed are no denormal numbers
+    a, b = balancer_coefficients(mean.double(), mean_sq.double(), bounds, grad_scale)
+    a, b = a.to(xf.dtype), b.to(xf.dtype)
     shape = [-1 if d == channel_dim else 1 for d in range(x.dim())]
     push = torch.addcmul(a.view(shape), xf, b.view(shape))
     return torch.addcmul(grad.to(push.dtype), grad.abs().to(push.dtype), push).to(grad.dtype)

@@ -71,11 +71,9 @@ def test_steps_are_the_same(kind, options, mode):
     assert training_state(plain) == training_state(other)
 
 
-# After test_asr_recipe.py in the same process the bfloat16 gradients of the front end are NaN, with
-# and without recomputation alike; alone they are finite. The cause is not known yet.
-@pytest.mark.xfail(strict=False, reason="NaN gradients in bfloat16, depending on the tests before")
 @pytest.mark.parametrize("mode", ["layer", "selective"])
 def test_autocast(mode):
+    torch.set_flush_denormal(True)  # as training does: a balancer's smallest norm must not become 0
     models = [model_of("zipformer", m, {}) for m in ("none", mode)]
     results = []
     for model in models:
