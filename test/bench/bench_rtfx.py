@@ -23,10 +23,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
+from tiny_options import OPTIONS as TINY
 
 from asr_core.data.audio import load_audio
 from asr_core.data.features import extract_features
@@ -43,21 +45,6 @@ from asr_core.models.options import ModelOptions
 from asr_core.utils.device import pick_device
 from asr_core.utils.options import from_params
 
-TINY = dict(
-    num_encoder_layers="1,1",
-    downsampling_factor="1,2",
-    feedforward_dim="48",
-    num_heads="2",
-    encoder_dim="32,48",
-    query_head_dim="8",
-    value_head_dim="4",
-    pos_head_dim="4",
-    pos_dim=16,
-    encoder_unmasked_dim="24",
-    cnn_module_kernel="15,7",
-    decoder_dim=32,
-    joiner_dim=32,
-)
 RATE = 16000
 EMITTING = 1 / 6  # share of frames with a token
 

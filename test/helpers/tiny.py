@@ -1,29 +1,12 @@
 """A tiny model with lively random weights, for tests of decoding and export."""
 
 import numpy as np
-import soundfile
 import torch
+from tiny_options import OPTIONS, PIECES
 
 from asr_core.models.build import build_model
 from asr_core.models.options import ModelOptions
 from asr_core.utils.options import from_params, record_of
-
-OPTIONS = dict(
-    num_encoder_layers="1,2",
-    downsampling_factor="1,2",
-    feedforward_dim="48",
-    num_heads="2",
-    encoder_dim="32,48",
-    query_head_dim="8",
-    value_head_dim="4",
-    pos_head_dim="4",
-    pos_dim=16,
-    encoder_unmasked_dim="24",
-    cnn_module_kernel="15,7",
-    decoder_dim=32,
-    joiner_dim=32,
-)
-PIECES = ["<blk>", "<sos/eos>", "<unk>", *(f"\u2581W{i}" for i in range(9))]
 
 
 def tiny_model(causal, seed=22, **options):
@@ -70,6 +53,8 @@ def write_run(exp_dir, causal, seed=22):
 
 def write_audio(folder, n=4, seed=3):
     """Short wav files of noise bursts; returns their paths."""
+    import soundfile
+
     rng = np.random.default_rng(seed)
     paths = []
     for i in range(n):

@@ -4,6 +4,7 @@ import random
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
+from tiny_options import TINY
 from torch import Tensor
 
 from asr_core.models import ModelOptions, build_model
@@ -14,20 +15,6 @@ from gpu_check.setup import Setup
 
 VOCAB = 500
 _BATCH_COUNT = 20000.0  # of a run that has left its first schedules behind
-TINY = {
-    "num_encoder_layers": "1,1",
-    "downsampling_factor": "1,2",
-    "encoder_dim": "16,24",
-    "encoder_unmasked_dim": "12",
-    "feedforward_dim": "16",
-    "num_heads": "2",
-    "query_head_dim": "4",
-    "value_head_dim": "4",
-    "pos_dim": 8,
-    "cnn_module_kernel": "7",
-    "decoder_dim": 16,
-    "joiner_dim": 16,
-}
 
 
 class Batch(NamedTuple):
@@ -49,7 +36,8 @@ class Batch(NamedTuple):
 def build(setup: Setup, size: str) -> torch.nn.Module:
     """Build a model in training mode; in the rehearsal a tiny one."""
     torch.manual_seed(0)
-    params: Dict[str, Any] = dict(TINY) if setup.small else {"model_size": size}
+    tiny = {**TINY["zipformer"], "causal": False, "decoder_dim": 16, "joiner_dim": 16}
+    params: Dict[str, Any] = tiny if setup.small else {"model_size": size}
     model = build_model(from_params(ModelOptions, params), VOCAB)
     set_batch_count(model, _BATCH_COUNT)
     return model.to(setup.device).train()

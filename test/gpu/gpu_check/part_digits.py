@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 import wave
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import numpy as np
+from small_tokenizer import train_bpe
 
 from gpu_check.setup import ROOT, Setup, Skipped
 
@@ -81,9 +81,6 @@ def tones(setup: Setup) -> Dict[str, Any]:
             cuts.append(make_cut(f"{part}-{i}", path, len(samples), _RATE, text))
         write_cuts(cuts, folder / f"synth_cuts_{part}.jsonl.gz")
     model = folder / "bpe.model"
-    sys.path.insert(0, str(ROOT / "test/helpers"))
-    from small_tokenizer import train_bpe
-
     train_bpe(folder, [" ".join(_WORDS)], 34)
     options = ["--corpus", "synth", "--manifest-dir", str(folder), "--bpe-model", str(model)]
     _ready(folder, [*options, "--on-the-fly-feats", "1"])

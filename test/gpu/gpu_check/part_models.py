@@ -3,25 +3,21 @@
 import contextlib
 import copy
 import functools
-import sys
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+import tiny_encoders
 import torch
+from tiny import tiny_model
 from torch import Tensor, nn
 
+from asr_core.decoding.encoding import collate, encode_features
+from asr_core.decoding.method import BEST, Job, Method
+from asr_core.decoding.options import SearchOptions
+from asr_core.decoding.registry import METHODS
+from asr_core.models import ModelOptions, build_model
+from asr_core.utils.options import from_params
 from gpu_check.launches import counted, kernels_off
-from gpu_check.setup import ROOT, Setup, Skipped
-
-sys.path.insert(0, str(ROOT / "test/helpers"))
-import tiny_encoders  # noqa: E402
-from tiny import tiny_model  # noqa: E402
-
-from asr_core.decoding.encoding import collate, encode_features  # noqa: E402
-from asr_core.decoding.method import BEST, Job, Method  # noqa: E402
-from asr_core.decoding.options import SearchOptions  # noqa: E402
-from asr_core.decoding.registry import METHODS  # noqa: E402
-from asr_core.models import ModelOptions, build_model  # noqa: E402
-from asr_core.utils.options import from_params  # noqa: E402
+from gpu_check.setup import Setup, Skipped
 
 _TOLERANCE = 1e-3  # of a whole model in float32, relative to the largest value
 _TIE = 1e-3  # two answers whose scores are closer may come in either order

@@ -1,13 +1,11 @@
 """Part: seconds of audio decoded per second, by model, method and type."""
 
 import functools
-import sys
 from typing import Any, Callable, Dict
 
-from gpu_check.setup import ROOT, Setup
+import bench_rtfx
 
-sys.path.insert(0, str(ROOT / "test/bench"))
-import bench_rtfx  # noqa: E402
+from gpu_check.setup import Setup
 
 _ALL = "greedy_search,modified_beam_search,fast_beam_search,ctc-greedy-search"
 
