@@ -12,6 +12,7 @@ from asr_core.lm.options import RnnOptions, TransformerOptions
 from asr_core.utils.errors import UserError
 
 SOS = EOS = 1  # id of <sos/eos>
+_GATES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # parameters of an LSTM layer
 
 States = Tuple[Tensor, ...]
 
@@ -185,6 +186,18 @@ class RnnLm(NeuralLm):
         self.rnn = nn.LSTM(sizes.embedding_dim, sizes.hidden_dim, sizes.num_layers, batch_first=True)
         self.output_linear = nn.Linear(sizes.hidden_dim, vocab_size)
         _tie(self.output_linear, self.input_embedding, sizes.tie_weights, "--embedding-dim and --hidden-dim")
+
+    def step(self, tokens: Tensor, states: States) -> Tuple[Tensor, States]:
+        """Return what :meth:`score_tokens` does for one more token (N,) of each history; nothing
+        waits for the device.
+        """
+        x, after = self.input_embedding(tokens), []
+        for k, (h, c) in enumerate(zip(*states)):
+            weights = (getattr(self.rnn, f"{name}_l{k}") for name in _GATES)
+            x, c = torch.lstm_cell(x, (h, c), *weights)
+            after.append((x, c))
+        hidden, cells = (torch.stack(tensors) for tensors in zip(*after))
+        return self.output_linear(x).float().log_softmax(dim=-1), (hidden, cells)
 
     def hidden(
         self, tokens: Tensor, lens: Optional[Tensor], states: Optional[States]

@@ -59,6 +59,7 @@ class NgramLm:
 
     Attributes:
       automaton, symbols: as given.
+      eos: id of ``</s>``; -1: none.
     """
 
     def __init__(self, automaton: Automaton, symbols: Mapping[str, int]) -> None:
@@ -71,10 +72,11 @@ class NgramLm:
         root_arc[a.word[first:last]] = np.arange(first, last)
         named = [self.symbols[name] for name in UNKNOWN if name in self.symbols]
         unknown = [i for i in named if root_arc[i] >= 0]
-        self._root_arc, self._eos = root_arc, self.symbols.get(EOS, -1)
+        self._root_arc, self.eos = root_arc, self.symbols.get(EOS, -1)
+        self._unknown = unknown[0] if unknown else -1
         self._tables = (
             a.begin, a.word, a.dest, a.weight, a.backoff_state, a.backoff_weight, a.final, root_arc,
-            unknown[0] if unknown else -1, self._eos, a.root, _UNKNOWN_LOG_PROB,
+            self._unknown, self.eos, a.root, _UNKNOWN_LOG_PROB,
         )  # fmt: skip
 
     @classmethod
@@ -144,10 +146,17 @@ class NgramLm:
             total += log_prob
         return total + self.final_score(state) if eos else total
 
+    def names_of(self, tokens: np.ndarray) -> np.ndarray:
+        """Return what the model calls each of ``tokens`` (M,): the token itself, the id of
+        ``<unk>`` where it is unknown, or -1 without ``<unk>``.
+        """
+        known = [self.is_known(token) for token in tokens.tolist()]
+        return np.where(known, tokens, self._unknown)
+
     def is_known(self, token: int) -> bool:
         """Return whether ``token`` is in the vocabulary, so that it is not scored as unknown."""
         in_table = 0 <= token < len(self._root_arc)
-        return in_table and bool(self._root_arc[token] >= 0 or token == self._eos)
+        return in_table and bool(self._root_arc[token] >= 0 or token == self.eos)
 
 
 class _Builder:

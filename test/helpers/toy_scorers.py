@@ -2,12 +2,15 @@
 hand.
 """
 
+import numpy as np
 import torch
 from toy_search import log_probs, log_sum
 
 from asr_core.decoding.scorers.context_graph import ContextGraph
 from asr_core.decoding.scorers.token_scorers import ContextScorer, NeuralScorer, NgramScorer
+from asr_core.lm.arpa import Arpa
 from asr_core.lm.neural import RnnLm, TransformerLm
+from asr_core.lm.ngram import NgramLm
 from asr_core.lm.options import RnnOptions, TransformerOptions
 
 CPU = torch.device("cpu")
@@ -90,3 +93,39 @@ def exact_score(model, x, tokens):
             reach[u + 1] = log_sum([reach[u + 1], reach[u] + row[u][token]])
         reach = [r + row[u][0] for u, r in enumerate(reach)]
     return reach[-1]
+
+
+def made_up_ngram(order=3, vocab_size=9, seed=0, unk=True, eos=None, share=0.4):
+    """A random n-gram over tokens, some of which it does not know; ``</s>`` is one of them if
+    ``eos`` is its id, and there is none if it is negative.
+    """
+    rng = np.random.default_rng(seed)
+    symbols = {f"t{i}": i for i in range(1, vocab_size - 2) if i != eos}
+    symbols["<s>"] = vocab_size
+    if unk:
+        symbols["<unk>"] = vocab_size - 1
+    if eos is None or eos >= 0:
+        symbols["</s>"] = vocab_size + 1 if eos is None else eos
+    last = [i for name, i in symbols.items() if name != "<s>"]
+    words = [[(i,) for i in symbols.values()]]
+    for _ in range(order - 1):
+        longer = [(*h, w) for h in words[-1] if h[-1] != symbols.get("</s>") for w in last]
+        words.append([gram for gram in longer if rng.random() < share])
+    return NgramLm.from_ngrams(
+        Arpa(
+            symbols,
+            [np.array(grams, np.int32) for grams in words],
+            [-rng.random(len(grams), np.float32) * 4 for grams in words],
+            [-rng.random(len(grams), np.float32) for grams in words],
+        )
+    )
+
+
+def word_arpa():
+    """A word bigram of "a", "ab" and "b"."""
+    symbols = {"</s>": 0, "<s>": 1, "a": 2, "ab": 3, "<unk>": 4, "b": 5}
+    words = [[(i,) for i in range(6)], [(1, 3), (2, 3), (3, 2), (3, 0), (5, 5)]]
+    scores = [[-1.6, -200.0, -1.2, -2.1, -3.4, -1.0], [-0.7, -0.9, -1.4, -0.5, -2.0]]
+    backoffs = [[0.0, -0.5, -0.7, -0.2, 0.0, -0.1], [0.0] * 5]
+    columns = [[np.array(x, np.float32) for x in part] for part in (scores, backoffs)]
+    return Arpa(symbols, [np.array(grams, np.int32) for grams in words], *columns)

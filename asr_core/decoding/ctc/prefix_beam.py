@@ -52,7 +52,7 @@ def ctc_prefix_beam_search(
     return [stream.nbest(opts.num_best) for stream in streams]
 
 
-class _Trace(NamedTuple):
+class Origins(NamedTuple):
     """Origins of prefixes: parents, tokens and links (T, B) of
     :func:`asr_core.ops.cpu.ctc_prefix.advance`.
     """
@@ -77,9 +77,9 @@ class CtcPrefixStream:
     ) -> None:
         self.score, self.ident, self.states, self.ending = score, ident, states, ending
         self.num_frames = 0
-        self._traces: List[_Trace] = []
+        self._traces: List[Origins] = []
 
-    def add(self, trace: _Trace) -> None:
+    def add(self, trace: Origins) -> None:
         """Record the origins of the prefixes of the next frames, (T, B)."""
         self._traces.append(trace)
         self.num_frames += len(trace.parents)
@@ -98,7 +98,7 @@ class CtcPrefixStream:
             return [Hypothesis([], [], ops.NEVER)]
         if not self._traces:
             return [Hypothesis([], [], float(total[k])) for k in order]
-        self._traces = [_Trace._make(map(np.concatenate, zip(*self._traces)))]
+        self._traces = [Origins._make(map(np.concatenate, zip(*self._traces)))]
         links = self.ident[:, ops.LINK_BLANK : ops.LINK_TOKEN + 1]  # (B, 2)
         ends_in_token = self.score[:, ops.BEST_TOKEN] > self.score[:, ops.BEST_BLANK]
         parents, symbols, origins = self._traces[0]
@@ -200,7 +200,7 @@ class _Prefixes(NamedTuple):
     score: np.ndarray
     ident: np.ndarray
     begin: np.ndarray
-    trace: _Trace
+    trace: Origins
 
     @classmethod
     def of(cls, streams: Sequence[CtcPrefixStream], num_frames: int) -> "_Prefixes":
@@ -209,7 +209,7 @@ class _Prefixes(NamedTuple):
         ident = np.stack([s.ident for s in streams])
         beam = score.shape[1]
         shape = (len(streams), num_frames, beam)
-        trace = _Trace(
+        trace = Origins(
             parents=np.broadcast_to(np.arange(beam, dtype=np.int32), shape).copy(),
             tokens=np.full(shape, BLANK, np.int32),
             links=np.full(shape, -1, np.int64),
@@ -233,6 +233,6 @@ class _Prefixes(NamedTuple):
             links,
         )
 
-    def trace_of(self, row: int, num_frames: int) -> _Trace:
+    def trace_of(self, row: int, num_frames: int) -> Origins:
         """Return the origins (T, B) of stream ``row`` in its first ``num_frames`` frames."""
-        return _Trace._make(x[row, :num_frames] for x in self.trace)
+        return Origins._make(x[row, :num_frames] for x in self.trace)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions
-from asr_core.decoding.device.frame_loop import FrameLoop, Searched
+from asr_core.decoding.device.frame_loop import RankedLoop, Room, Searched, room_for
 from asr_core.decoding.device.predictor import NumberedStates, device_states
-from asr_core.decoding.device.replay import kept, power_of_two, rows_for
+from asr_core.decoding.device.replay import kept
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.logits import adjusted_log_probs
 from asr_core.decoding.protocol import Transducer
@@ -19,8 +19,7 @@ from asr_core.decoding.transducer.internal_lm import internal_log_probs
 from asr_core.decoding.transducer.modified_beam import BeamCore
 
 _NEVER = float("-inf")
-# Takes rows, room and the frames' like; makes a search
-MakeLoop = Callable[[int, int, Tensor], FrameLoop]
+MakeLoop = Callable[[Room], RankedLoop]
 
 
 @torch.inference_mode()
@@ -40,17 +39,9 @@ def modified_beam_search_on_device(
       scorers_key: differs where the scorers do.
     """
 
-    def make(rows: int, room: int, like: Tensor) -> FrameLoop:
+    def make(room: Room) -> RankedLoop:
         core = BeamCore(model, opts, scorers(), device_states(model))
-        return FrameLoop(
-            core,
-            core.ranked,
-            rows=rows,
-            room=room,
-            like=like,
-            initial=core.start(rows),
-            num_symbols=int(model.decoder.vocab_size),
-        )
+        return RankedLoop(core, core.ranked, room, core.start(room.rows), int(model.decoder.vocab_size))
 
     num_best = opts.num_best or opts.beam_size
     key = ("modified beam", opts, scorers_key)
@@ -74,16 +65,15 @@ def fast_beam_search_on_device(
       encoder_out, encoder_out_lens, opts: see there.
     """
 
-    def make(rows: int, room: int, like: Tensor) -> FrameLoop:
+    def make(room: Room) -> RankedLoop:
         core = ContextBeam(model, opts)
-        return FrameLoop(
+        start, num_symbols = core.start(room.rows), int(model.decoder.vocab_size)
+        return RankedLoop(
             core,
             lambda final, state: final.argsort(dim=1, descending=True, stable=True),
-            rows=rows,
-            room=room,
-            like=like,
-            initial=core.start(rows),
-            num_symbols=int(model.decoder.vocab_size),
+            room,
+            start,
+            num_symbols,
         )
 
     found = _search(model, encoder_out, encoder_out_lens, ("fast beam", opts), make, 1)
@@ -95,9 +85,8 @@ def _search(
 ) -> Searched:
     """Search with the kept loop for ``key``, or the one that ``make`` makes."""
     x = model.joiner.encoder_proj(encoder_out)
-    num, num_frames = x.shape[:2]
-    rows, room = rows_for(num), power_of_two(max(1, num * num_frames))
-    loop = kept(model, (key, rows, room, x.dtype), lambda: make(rows, room, x))
+    room = room_for(x)
+    loop = kept(model, (key, room.rows, room.frames, x.dtype), lambda: make(room))
     return loop(x, lens, num_best)
 
 

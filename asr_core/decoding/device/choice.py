@@ -11,11 +11,13 @@ from typing import Any, List, NamedTuple, Optional, cast
 import torch
 from torch import Tensor, nn
 
-from asr_core.decoding.beam_options import FastBeamOptions, GreedyOptions
+from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions, GreedyOptions
+from asr_core.decoding.device.automata import fits_boosts
 from asr_core.decoding.device.beam import fast_beam_search_on_device
+from asr_core.decoding.device.ctc_prefix import ctc_prefix_beam_search_on_device
 from asr_core.decoding.device.label_looping import label_looping_search
 from asr_core.decoding.device.replay import kept
-from asr_core.decoding.device.scorers import fits_tables
+from asr_core.decoding.device.scorers import device_scorers, has_device_form, scorers_key
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.method import Job
 from asr_core.decoding.protocol import RecognitionModel, StatelessDecoder, Transducer
@@ -27,6 +29,7 @@ from asr_core.ops.gpu import dispatch
 from asr_core.utils.device import to_host
 
 _MAX_CONTEXTS = 16  # of fast beam search on the device, whose work grows with the fourth power
+_MAX_PREFIXES = 128  # of CTC prefix search on the device, whose work grows with the square
 
 
 def on_gpu(x: Tensor) -> bool:
@@ -45,7 +48,7 @@ def greedy(
     phrases: Optional[ContextGraph] = None,
 ) -> List[Hypothesis]:
     """Search as :func:`~asr_core.decoding.transducer.greedy.greedy_search` does."""
-    fits = fits_tables(phrases, int(model.decoder.vocab_size))
+    fits = fits_boosts(phrases, int(model.decoder.vocab_size))
     search = label_looping_search if on_gpu(encoder_out) and fits else greedy_search
     return search(model, encoder_out, encoder_out_lens, opts, phrases=phrases)
 
@@ -63,6 +66,25 @@ def fast_beam_on_device(job: Job, opts: FastBeamOptions) -> Optional[List[Hypoth
     ):
         return None
     return fast_beam_search_on_device(job.model, job.encoder_out, job.lens, opts)
+
+
+def ctc_prefix_on_device(job: Job, opts: BeamOptions) -> Optional[List[List[Hypothesis]]]:
+    """Return what :func:`~asr_core.decoding.ctc.prefix_beam.ctc_prefix_beam_search` finds with the
+    job's resources, on the device; None where that is no use: on the CPU, with a transformer, or
+    with very many prefixes.
+    """
+    on_device = on_gpu(job.encoder_out) and has_device_form(job.resources)
+    if not on_device or opts.beam_size > _MAX_PREFIXES:
+        return None
+    device = job.encoder_out.device
+    return ctc_prefix_beam_search_on_device(
+        job.model,
+        job.encoder_out,
+        job.lens,
+        opts,
+        lambda vocab_size: device_scorers(job.opts, job.resources, vocab_size, device),
+        scorers_key(job.opts, job.resources),
+    )
 
 
 class _Heads(NamedTuple):

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from asr_core.decoding.beam_options import GreedyOptions
+from asr_core.decoding.device.automata import boost_rows
+from asr_core.decoding.device.automata import phrases as automaton_of
 from asr_core.decoding.device.frames import FrameBuffer
 from asr_core.decoding.device.predictor import NumberedStates, device_states
 from asr_core.decoding.device.replay import Repeated, Watch, kept, power_of_two, rows_for
-from asr_core.decoding.device.scorers import boost_rows, phrase_table
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.logits import adjusted_log_probs
 from asr_core.decoding.protocol import Transducer
@@ -143,7 +144,7 @@ class LabelLooping:
         if phrases is not None:
             size = self._predictor.vocab_size
             self._boosts = boost_rows(phrases, size, device)
-            self._after = phrase_table(phrases, size, device).after
+            self._phrases = automaton_of(phrases, size, device)
         self._phrase = torch.zeros(rows, dtype=torch.int64, device=device)
         self._buffer = FrameBuffer(rows, room, like)
         self._window = torch.arange(_WINDOW, device=device)
@@ -199,7 +200,7 @@ class LabelLooping:
         for state, new in zip(self._states, self._predictor.append(self._states, emitted, found)):
             state.copy_(new)
         if self._boosts is not None:
-            to = self._after[self._phrase * log_probs.size(2) + emitted]
+            _, to = self._phrases.look_up(self._phrase, emitted)
             self._phrase.copy_(torch.where(found, to, self._phrase))
         count = self._repeats.masked_fill(first > 0, 0) + 1
         leave = ~found | (count >= max_sym)

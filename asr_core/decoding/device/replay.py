@@ -1,7 +1,7 @@
 """Repeated steps of a search as CUDA graphs, and searches kept from one batch to the next."""
 
 from collections import OrderedDict
-from typing import Any, Callable, Hashable, List, Tuple, TypeVar, cast
+from typing import Any, Callable, Hashable, List, Optional, Tuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -101,15 +101,15 @@ class Watch:
 _searches: "OrderedDict[Tuple[int, Hashable, Hashable], Any]" = OrderedDict()
 
 
-def kept(model: Transducer, key: Hashable, make: Callable[[], S]) -> S:
+def kept(model: Optional[Transducer], key: Hashable, make: Callable[[], S]) -> S:
     """Return the search that ``make`` made for this key and these weights, or a new one.
 
     Args:
-      model: whose predictor and joiner are searched.
+      model: whose predictor and joiner are searched; None: the search needs neither.
       key: all else that the search depends on.
       make: makes a search, which holds on to the model's predictor and joiner.
     """
-    joiner, weights = id(model.joiner), _weights(model)
+    joiner, weights = (0, ()) if model is None else (id(model.joiner), _weights(model))
     whole = (joiner, weights, key)
     if whole in _searches:
         _searches.move_to_end(whole)

@@ -54,15 +54,16 @@ def _graves(job: Job) -> Results:
 
 def _modified(job: Job) -> Results:
     opts, resources = beam_options(job.opts, job.num_best), job.resources
-    if not (choice.on_gpu(job.encoder_out) and has_device_form(resources, job.model.decoder.vocab_size)):
+    if not (choice.on_gpu(job.encoder_out) and has_device_form(resources)):
         scorers = transducer_scorers(job)
         return {BEST: modified_beam_search(job.model, job.encoder_out, job.lens, opts, scorers=scorers)}
+    vocab_size = int(job.model.decoder.vocab_size)
     found = modified_beam_search_on_device(
         job.model,
         job.encoder_out,
         job.lens,
         opts,
-        lambda: device_scorers(job.opts, resources, job.encoder_out.device, job.model),
+        lambda: device_scorers(job.opts, resources, vocab_size, job.encoder_out.device, job.model),
         scorers_key(job.opts, resources),
     )
     return {BEST: found}

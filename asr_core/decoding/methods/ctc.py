@@ -2,6 +2,7 @@
 
 from asr_core.decoding.ctc.greedy import StreamingCtcGreedySearch, ctc_greedy_search
 from asr_core.decoding.ctc.prefix_beam import StreamingCtcPrefixSearch, ctc_prefix_beam_search
+from asr_core.decoding.device import choice
 from asr_core.decoding.method import BEST, Head, Job, Method, Results, of_answers
 from asr_core.decoding.methods import names, option_names
 from asr_core.decoding.methods.names import BeamNames, MethodNames
@@ -22,14 +23,12 @@ def _stream_greedy(
 
 
 def _prefix(job: Job) -> Results:
-    lists = ctc_prefix_beam_search(
-        job.model,
-        job.encoder_out,
-        job.lens,
-        beam_options(job.opts, job.num_best),
-        scorers=scorers_of(job.opts, job.resources, job.encoder_out.device),
-    )
-    return {BEST: lists}
+    opts = beam_options(job.opts, job.num_best)
+    found = choice.ctc_prefix_on_device(job, opts)
+    if found is None:
+        scorers = scorers_of(job.opts, job.resources, job.encoder_out.device)
+        found = ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, opts, scorers=scorers)
+    return {BEST: found}
 
 
 def _stream_prefix(

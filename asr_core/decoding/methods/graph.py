@@ -15,6 +15,7 @@ from asr_core.decoding.ctc.graph_search import intersect, no_hypothesis, path_hy
 from asr_core.decoding.ctc.greedy import ctc_log_probs
 from asr_core.decoding.ctc.nbest import attention_scores, draw, hypotheses_of
 from asr_core.decoding.ctc.prefix_beam import ctc_prefix_beam_search
+from asr_core.decoding.device import choice
 from asr_core.decoding.graph.ctc_topology import ctc_topology
 from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice
@@ -159,7 +160,10 @@ def _attention_rescoring(job: Job) -> Results:
 
 def _prefix_attention_rescoring(job: Job) -> Results:
     """Rescore prefix beam search with the attention decoder: am + scale * attention."""
-    lists = ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, beam_options(job.opts))
+    opts = beam_options(job.opts)
+    lists = choice.ctc_prefix_on_device(job, opts)
+    if lists is None:
+        lists = ctc_prefix_beam_search(job.model, job.encoder_out, job.lens, opts)
     return _with_attention(job, lists)
 
 

@@ -5,7 +5,7 @@ https://doi.org/10.1145/360825.360855.
 """
 
 import math
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,27 @@ def bonus_of_length(length: int, score: float, scaling: str) -> float:
     long phrase does not earn enough to appear where it was not said.
     """
     return score * (math.log1p(length) if scaling == LOG else length)
+
+
+class PhraseArcs(NamedTuple):
+    """The automaton with S states as back-off automaton, whose scores are bonuses.
+
+    Attributes:
+      source, token, dest, bonus: of the arcs, (A,), in the order of source and token.
+      step: (A,), the bonus if no phrase were completed.
+      fail: (S,) where each state looks for tokens that it has no arc for.
+      loss: (S,) the bonus of going there; 0 at the start.
+      ending: (S,) the bonus of an utterance's end.
+    """
+
+    source: Tensor
+    token: Tensor
+    dest: Tensor
+    bonus: Tensor
+    step: Tensor
+    fail: Tensor
+    loss: Tensor
+    ending: Tensor
 
 
 class ContextGraph:
@@ -93,6 +114,25 @@ class ContextGraph:
         completes = self._ends[to]
         bonus = torch.where(completes, self._kept[to], self._value[to]) - self._value[state]
         return bonus, to.masked_fill(completes, 0)
+
+    def arcs(self) -> PhraseArcs:
+        """Return the automaton; what :meth:`advance` returns are sums along its paths."""
+        source, token = self._keys.div(self._base, rounding_mode="floor"), self._keys.remainder(self._base)
+        there = self._keys >= 0  # without phrases one key stands in
+        source, token, to = source[there], token[there], self._children[there]
+        completes = self._ends[to]
+        bonus = torch.where(completes, self._kept[to], self._value[to]) - self._value[source]
+        loss = self._value[self._fail] - self._value
+        return PhraseArcs(
+            source=source,
+            token=token,
+            dest=to.masked_fill(completes, 0),
+            bonus=bonus,
+            step=self._step[to],
+            fail=self._fail,
+            loss=loss,
+            ending=-self._value,
+        )
 
     def finish(self, state: Tensor) -> Tensor:
         """Return minus the bonus of the phrases not completed in ``state`` (N, B), at an

@@ -38,11 +38,11 @@ class NeuralScorer(Scorer):
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
         """Score ``token`` (N, B), see :class:`Scorer`; only hypotheses that grow are evaluated."""
         next_token, *inner = states
-        score = next_token.gather(2, token.unsqueeze(2)).squeeze(2).mul(self._scale).masked_fill(~emits, 0.0)
+        score = self.score_of(next_token, token, emits)
         index = emits.flatten().nonzero().squeeze(1)  # (M,), the hypotheses that grow
         if not len(index):
             return score, states
-        flat = _to_lm(inner)
+        flat = to_lm(inner)
         new, after = self._lm.score_tokens(
             token.flatten()[index].unsqueeze(1),
             torch.ones(len(index), dtype=torch.int64),
@@ -50,7 +50,12 @@ class NeuralScorer(Scorer):
         )  # (M, V)
         flat = self._lm.replace_states(flat, index, after)
         next_token = next_token.flatten(0, 1).index_copy(0, index, new).unflatten(0, token.shape)
-        return score, (next_token, *_from_lm(flat, token.size(1)))
+        return score, (next_token, *from_lm(flat, token.size(1)))
+
+    def score_of(self, next_token: Tensor, token: Tensor, emits: Tensor) -> Tensor:
+        """Return the scores (N, B) of ``token`` (N, B) by the log-probabilities (N, B, V)."""
+        found = next_token.gather(2, token.unsqueeze(2)).squeeze(2)
+        return found.mul(self._scale).masked_fill(~emits, 0.0)
 
     def finish(self, states: States) -> Tensor:
         """Return zeros (N, B), see :class:`Scorer`."""
@@ -59,16 +64,16 @@ class NeuralScorer(Scorer):
     def join(self, parts: Sequence[States]) -> States:
         """Return the states of several groups of utterances as those of one group."""
         beam = parts[0][0].size(1)
-        inner = self._lm.join_states([_to_lm(states[1:]) for states in parts])
-        return (torch.cat([states[0] for states in parts]), *_from_lm(inner, beam))
+        inner = self._lm.join_states([to_lm(states[1:]) for states in parts])
+        return (torch.cat([states[0] for states in parts]), *from_lm(inner, beam))
 
 
-def _to_lm(states: Sequence[Tensor]) -> States:
+def to_lm(states: Sequence[Tensor]) -> States:
     """Reshape states (N, B, K, ...) to (K, N * B, ...), as a language model has them."""
     return tuple(s.flatten(0, 1).transpose(0, 1) for s in states)
 
 
-def _from_lm(states: States, beam: int) -> List[Tensor]:
+def from_lm(states: States, beam: int) -> List[Tensor]:
     """Reshape states (K, N * B, ...) to (N, B, K, ...)."""
     return [s.transpose(0, 1).unflatten(0, (-1, beam)) for s in states]
 

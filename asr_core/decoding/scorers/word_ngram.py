@@ -47,6 +47,13 @@ class WordNgramScorer(Scorer):
       weights: see there.
       device: device of the search.
 
+    Attributes:
+      lm, weights: as given.
+      opens: (V,) whether each token begins a word.
+      hash: (V,) uint64, of the characters that each token adds.
+      factor: (V,) uint64, of the hash of what comes before the token.
+      known, ids: (W,) hashes of the words, ascending, and their ids.
+
     Raises:
       UserError: no token opens a word.
     """
@@ -54,31 +61,31 @@ class WordNgramScorer(Scorer):
     def __init__(
         self, lm: NgramLm, pieces: Sequence[str], weights: WordWeights, device: torch.device
     ) -> None:
-        self._lm, self._weights, self._device = lm, weights, device
+        self.lm, self.weights, self._device = lm, weights, device
         spelled = [_spelling(piece) for piece in pieces]
         if not any(opens for opens, _ in spelled):
             raise UserError(
                 f"no token begins with {WORD_START}, so a word n-gram cannot know where words end"
             )
-        self._opens = np.array([opens for opens, _ in spelled])  # (V,)
-        self._hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)  # (V,)
+        self.opens = np.array([opens for opens, _ in spelled])  # (V,)
+        self.hash = np.array([_hash(text) for _, text in spelled], dtype=np.uint64)  # (V,)
         factors = [pow(KEY_FACTOR, len(text), 1 << 64) for _, text in spelled]
-        self._factor = np.array(factors, dtype=np.uint64)  # (V,), of what comes before the token
-        self._known, self._ids = _words({word: i for word, i in lm.symbols.items() if lm.is_known(i)})
+        self.factor = np.array(factors, dtype=np.uint64)  # (V,), of what comes before the token
+        self.known, self.ids = _words({word: i for word, i in lm.symbols.items() if lm.is_known(i)})
         self._eos: Optional[int] = lm.symbols.get(EOS)
 
     def start(self, num: int, beam: int) -> States:
         """Return the states after the start of a sentence, see :class:`Scorer`."""
-        first = self._lm.initial_state(bos=True)
+        first = self.lm.initial_state(bos=True)
         state = torch.full((num, beam), first, dtype=torch.int64, device=self._device)
         return state, torch.zeros_like(state)
 
     def extend(self, states: States, token: Tensor, emits: Tensor) -> Tuple[Tensor, States]:
         """Score ``token`` (N, B), see :class:`Scorer`."""
         state, word, ids, grows = (x.cpu().numpy().reshape(-1) for x in (*states, token, emits))
-        word, opens = word.view(np.uint64), self._opens[ids] & grows  # (N * B,)
+        word, opens = word.view(np.uint64), self.opens[ids] & grows  # (N * B,)
         score, state = self._close(state, word, opens & (word != 0))
-        grown = np.where(opens, np.uint64(0), word) * self._factor[ids] + self._hash[ids]
+        grown = np.where(opens, np.uint64(0), word) * self.factor[ids] + self.hash[ids]
         after = np.where(grows, grown, word).view(np.int64)
         shaped = (torch.from_numpy(x).to(self._device).view(token.shape) for x in (state, after))
         return self._scores(score, token.shape), tuple(shaped)
@@ -89,8 +96,8 @@ class WordNgramScorer(Scorer):
         word = word.view(np.uint64)
         score, state = self._close(state, word, word != 0)
         if self._eos is not None:
-            end, _ = self._lm.score_batch(state, np.full(len(state), self._eos))
-            score += self._weights.scale * end
+            end, _ = self.lm.score_batch(state, np.full(len(state), self._eos))
+            score += self.weights.scale * end
         return self._scores(score, states[0].shape)
 
     def _scores(self, score: np.ndarray, shape: torch.Size) -> Tensor:
@@ -110,11 +117,11 @@ class WordNgramScorer(Scorer):
         """
         score, state, (rows,) = np.zeros(len(word)), state.copy(), np.nonzero(where)
         if len(rows):
-            at = np.searchsorted(self._known, word[rows]).clip(max=len(self._known) - 1)
-            known = self._known[at] == word[rows]
-            log_prob, state[rows] = self._lm.score_batch(state[rows], np.where(known, self._ids[at], -1))
-            offset = np.where(known, 0.0, self._weights.unknown_offset * LN10)
-            score[rows] = self._weights.scale * (log_prob + offset) + self._weights.word_score
+            at = np.searchsorted(self.known, word[rows]).clip(max=len(self.known) - 1)
+            known = self.known[at] == word[rows]
+            log_prob, state[rows] = self.lm.score_batch(state[rows], np.where(known, self.ids[at], -1))
+            offset = np.where(known, 0.0, self.weights.unknown_offset * LN10)
+            score[rows] = self.weights.scale * (log_prob + offset) + self.weights.word_score
         return score, state
 
 
