@@ -4,7 +4,7 @@ from typing import Any, Iterable, Iterator, Mapping, Optional, Tuple
 
 import torch
 
-from asr_core.data.device_features import with_inputs_on
+from asr_core.data.device_features import shape_of_features, with_inputs_on
 from asr_core.utils.errors import UserError
 
 Batch = Mapping[str, Any]
@@ -33,7 +33,7 @@ def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
                 moved = with_inputs_on(batch, device)
             except torch.cuda.OutOfMemoryError as e:
                 raise UserError(
-                    f"out of memory for the next batch, of shape {list(batch['inputs'].shape)}, while "
+                    f"out of memory for the next batch, of shape {shape_of_features(batch)}, while "
                     "the GPU works on one: lower --max-duration"
                 ) from e
             done = stream.record_event()

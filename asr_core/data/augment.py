@@ -48,6 +48,17 @@ class JoinCuts:
         return CutConcatenate(duration_factor=self.duration_factor, gap=self.gap)(cuts)
 
 
+class AtOneRate:
+    """Transform that resamples cuts, where others join or mix them: lhotse wants equal rates."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+
+    def __call__(self, cuts: CutSet, rng: random.Random) -> CutSet:
+        rate = self.sample_rate
+        return CutSet.from_cuts(c if c.sampling_rate == rate else c.resample(rate) for c in cuts)
+
+
 def noise_manifest(opts: DataOptions) -> Optional[Path]:
     """Return the manifest of noise to mix in; None if it is missing and was not asked for.
 
@@ -78,7 +89,11 @@ def cut_transforms(opts: DataOptions) -> List[CutTransform]:
     path = noise_manifest(opts)
     if path is not None:
         noise = CutSet.from_cuts(iterate_cuts(path, opts.allow_commands))
+        if opts.strategy == "OnTheFlyFeatures":
+            noise = AtOneRate(opts.sample_rate)(noise, random.Random())
         transforms.append(MixNoise(noise.drop_supervisions().to_eager()))
+    if transforms and opts.strategy == "OnTheFlyFeatures":
+        transforms.insert(0, AtOneRate(opts.sample_rate))
     return transforms
 
 

@@ -52,8 +52,9 @@ class Batch(_Batch, total=False):
       supervisions: see :class:`Supervisions`.
       batch_idx: position in the epoch, from 0.
       dropped: cuts that could not be read. If none could, ``inputs`` has N = 0.
-      plan: how features are computed of the audio in ``inputs``, by
-        :func:`~asr_core.data.device_features.inputs_on`; only with ``--features-on-device``.
+      plan: only with ``--features-on-device``. ``inputs`` then are the samples of 16 bits of all
+        waveforms, (num_samples,) int16; those of more bits are in the plan, which says how
+        :func:`~asr_core.data.device_features.inputs_on` makes features of both.
     """
 
     plan: "AudioPlan"

@@ -37,13 +37,13 @@ def load_samples(cut: "Cut", choice: str = FIRST) -> np.ndarray:
         return _of_data_cut(cut, choice)
     # the choice is about speech: noise has its own
     choices = [choice if getattr(track.cut, "supervisions", None) else FIRST for track in tracks]
-    if any(_chosen(track.cut, c) != FIRST for track, c in zip(tracks, choices)):
+    if any(chosen_channel(track.cut, c) != FIRST for track, c in zip(tracks, choices)):
         one = [fastcopy(t, cut=_with_one_channel(t.cut, c)) for t, c in zip(tracks, choices)]
         cut = fastcopy(cut, tracks=one)
     return _checked(cut.load_audio())
 
 
-def _chosen(cut: "Cut", choice: str) -> str:
+def chosen_channel(cut: "Cut", choice: str) -> str:
     """Return the channel to take of a cut: FIRST where its own first one is meant."""
     recording = getattr(cut, "recording", None)
     if recording is None:  # padding, or features alone
@@ -54,19 +54,20 @@ def _chosen(cut: "Cut", choice: str) -> str:
 
 
 def _of_data_cut(cut: "Cut", choice: str) -> np.ndarray:
-    choice = _chosen(cut, choice)
+    choice = chosen_channel(cut, choice)
     if choice == FIRST:
         samples = _checked(cut.load_audio())
         if cut.recording.num_channels > 1 and level_of(samples) <= SILENT:
-            _warn_of_silence(cut, _all_channels(cut), samples)
+            warn_of_silence(cut, all_channels(cut), samples)
         return samples
-    channels = _all_channels(cut)
+    channels = all_channels(cut)
     samples = pick_channel(channels, choice)
-    _warn_of_silence(cut, channels, samples)
+    warn_of_silence(cut, channels, samples)
     return _checked(samples[None])
 
 
-def _all_channels(cut: "Cut") -> np.ndarray:
+def all_channels(cut: "Cut") -> np.ndarray:
+    """Return the samples (num_channels, num_samples) of all channels of a cut's recording."""
     return cut.recording.load_audio(offset=cut.start, duration=cut.duration)
 
 
@@ -79,7 +80,7 @@ def _checked(audio: np.ndarray) -> np.ndarray:
 
 def _with_one_channel(cut: "Cut", choice: str) -> "Cut":
     """Return a cut whose recording, in memory, has the chosen channel alone."""
-    if _chosen(cut, choice) == FIRST:
+    if chosen_channel(cut, choice) == FIRST:
         return cut
     wav = io.BytesIO()
     soundfile.write(wav, _of_data_cut(cut, choice), cut.sampling_rate, format="WAV", subtype="FLOAT")
@@ -87,7 +88,7 @@ def _with_one_channel(cut: "Cut", choice: str) -> "Cut":
     return MonoCut(cut.id, 0.0, cut.duration, 0, supervisions=cut.supervisions, recording=recording)
 
 
-def _warn_of_silence(cut: "Cut", channels: np.ndarray, samples: np.ndarray) -> None:
+def warn_of_silence(cut: "Cut", channels: np.ndarray, samples: np.ndarray) -> None:
     """Say it of the first such cut; a process that reads a corpus would say it of thousands."""
     note = "" if _warned else silence_note(channels, samples)
     if note:

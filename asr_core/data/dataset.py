@@ -5,7 +5,7 @@ import hashlib
 import logging
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Callable, Iterator, List, Protocol, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, List, Protocol, Sequence, Tuple, TypeVar, Union
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.filter import text_of
 from asr_core.data.log_mel import num_frames
 from asr_core.data.masks import draw_masks_of
+from asr_core.data.mixing import plan_mix
 from asr_core.data.options import FIRST, DataOptions, FeatureOptions
 from asr_core.data.patience import patiently, sources_of
-from asr_core.data.polyphase import has_filters
 from asr_core.data.read_errors import DroppedCut, OtherFeatures, UnreadableCut, as_read_error, short_reason
+from asr_core.data.waveforms import CutAudio, read_waveforms
 
 if TYPE_CHECKING:
     from lhotse import Features
@@ -38,6 +39,7 @@ _MAX_TAIL_FRAMES = 40
 _END_TOLERANCE = 0.005
 
 Loader = Callable[["Cut"], np.ndarray]
+T = TypeVar("T")
 
 
 class CutTransform(Protocol):
@@ -160,50 +162,28 @@ class AudioForDevice:
         self.form = FeatureForm(opts.sample_rate, opts.num_mel_bins, opts.feature_type)
         self.channel = channel
 
-    def __call__(self, cut: "Cut") -> np.ndarray:
-        return load_samples(self._resampled(cut, self.rate_of(cut)), self.channel)
+    def __call__(self, cut: "Cut") -> CutAudio:
+        return read_waveforms(cut, self.form.sample_rate, self.channel)
 
-    def rate_of(self, cut: "Cut") -> int:
-        """Return the sampling rate of a cut's audio as it is read.
-
-        It is the cut's own if the device can resample it, and nothing else has to be done to it.
-        """
-        recording, wanted = getattr(cut, "recording", None), self.form.sample_rate
-        plain = self.channel == FIRST and recording is not None and not recording.transforms
-        return cut.sampling_rate if plain and has_filters(cut.sampling_rate, wanted) else wanted
-
-    def plan(self, cuts: Sequence["Cut"], arrays: Sequence[np.ndarray], tails: Sequence[int]) -> AudioPlan:
-        """Return how the features of these cuts are computed, whose audio was read.
+    def plan(self, audio: Sequence[CutAudio], tails: Sequence[int]) -> Tuple[Tensor, AudioPlan]:
+        """Return the samples of 16 bits of cuts, and how their features are computed.
 
         Args:
-          cuts: N cuts.
-          arrays: their audio.
+          audio: N cuts.
           tails: frames of silence at the end of each.
         """
-        wanted = self.form.sample_rate
-        rates = [self.rate_of(cut) for cut in cuts]
-        sizes = [
-            len(array) if rate == wanted else self._resampled(cut, wanted).num_samples
-            for cut, array, rate in zip(cuts, arrays, rates)
-        ]
-        frames = [self.form.count_frames(size) for size in sizes]
-        others = sorted(set(rates) - {wanted})
-        return AudioPlan(
+        words, mix = plan_mix(audio)
+        frames = [self.form.count_frames(cut.size) for cut in audio]
+        return words, AudioPlan(
             form=self.form,
-            num_samples=torch.tensor(sizes, dtype=torch.int64),
+            mix=mix,
             num_frames=torch.tensor(frames, dtype=torch.int64),
             width=max((f + t for f, t in zip(frames, tails)), default=0),
-            rates=[(r, torch.tensor([i for i, own in enumerate(rates) if own == r])) for r in others],
-            num_resampled=max(sizes, default=0),
         )
 
-    @staticmethod
-    def _resampled(cut: "Cut", sample_rate: int) -> "Cut":
-        return cut if cut.sampling_rate == sample_rate else cut.resample(sample_rate)
 
-
-def make_loader(opts: DataOptions) -> Loader:
-    """Return the function that reads a cut's row of ``inputs`` under the input strategy."""
+def make_loader(opts: DataOptions) -> "Union[Loader, AudioForDevice]":
+    """Return what reads a cut under the input strategy: its row of ``inputs``, or its audio."""
     if opts.features_on_device:
         return AudioForDevice(opts, opts.channel)
     if opts.strategy == "AudioSamples":
@@ -251,44 +231,55 @@ class SpeechDataset(torch.utils.data.Dataset):
             cuts, dropped = _load_cuts(refs)
             for transform in self.cut_transforms if len(cuts) else ():
                 cuts = transform(cuts, rng)
-            kept, arrays = self._read_all(cuts, dropped)
+            if isinstance(self.load, AudioForDevice):
+                return self._audio_batch(self.load, cuts, index, dropped, rng)
+            kept, arrays = self._read_all(cuts, partial(_read_array, self.load), dropped)
             tails = self._draw_tails(len(kept), rng)
-            plan = self.load.plan(kept, arrays, tails) if isinstance(self.load, AudioForDevice) else None
-            sizes = [len(array) for array in arrays] if plan is None else plan.num_frames.tolist()
-            starts, lengths = _intervals(kept, sizes, tails)
-            rows = torch.arange(len(kept), dtype=torch.int32)
-            segments = torch.stack([rows, starts, lengths], dim=1)  # (N, 3)
-            batch: Batch = {
-                "inputs": _pad(arrays, 0.0) if plan else self._inputs(arrays, tails, segments),
-                "supervisions": self._supervisions(kept, starts, lengths),
+            sizes = [len(array) for array in arrays]
+            supervisions, segments = self._supervisions(kept, sizes, tails)
+            return {
+                "inputs": self._inputs(arrays, tails, segments),
+                "supervisions": supervisions,
                 "batch_idx": index,
                 "dropped": dropped,
             }
-            if plan:
-                batch["plan"] = self._with_masks(plan, segments)
-            return batch
 
-    def _read_all(self, cuts: CutSet, dropped: List[DroppedCut]) -> Tuple[List["Cut"], List[np.ndarray]]:
+    def _audio_batch(
+        self,
+        load: AudioForDevice,
+        cuts: CutSet,
+        index: int,
+        dropped: List[DroppedCut],
+        rng: random.Random,
+    ) -> Batch:
+        """Read cuts, of which the device is to compute the features."""
+        kept, audio = self._read_all(cuts, load, dropped)
+        tails = self._draw_tails(len(kept), rng)
+        words, plan = load.plan(audio, tails)
+        supervisions, segments = self._supervisions(kept, plan.num_frames.tolist(), tails)
+        return {
+            "inputs": words,
+            "supervisions": supervisions,
+            "batch_idx": index,
+            "dropped": dropped,
+            "plan": self._with_masks(plan, segments),
+        }
+
+    def _read_all(
+        self, cuts: CutSet, read: Callable[["Cut"], T], dropped: List[DroppedCut]
+    ) -> Tuple[List["Cut"], List[T]]:
         """Read the cuts, longest first; note in ``dropped`` those that cannot be read."""
-        kept, arrays = [], []
+        kept, contents = [], []
         for cut in cuts.sort_by_duration(ascending=False):
             if len(cut.supervisions) > 1:
                 cut = cut.merge_supervisions()
             try:
-                arrays.append(patiently(partial(self._read, cut), partial(sources_of, cut, self.is_stored)))
+                contents.append(patiently(partial(read, cut), partial(sources_of, cut, self.is_stored)))
                 kept.append(cut)
             except Exception as e:  # lhotse's readers raise many kinds; one bad file must not end a run
                 logging.debug("cannot load %s", cut.id, exc_info=True)
                 dropped.append(DroppedCut(cut.id, as_read_error(e)))
-        return kept, arrays
-
-    def _read(self, cut: "Cut") -> np.ndarray:
-        array = self.load(cut)
-        if array is None:
-            raise ValueError("no stored features")
-        if not np.isfinite(array).all():
-            raise ValueError("not finite")
-        return array
+        return kept, contents
 
     def _draw_tails(self, count: int, rng: random.Random) -> List[int]:
         """Draw how many rows of silence each array gets at its end."""
@@ -317,18 +308,37 @@ class SpeechDataset(torch.utils.data.Dataset):
             plan = plan._replace(masks=draw_masks_of(transform, shape, segments))
         return plan
 
-    def _supervisions(self, cuts: List["Cut"], starts: Tensor, lengths: Tensor) -> Supervisions:
-        supervisions: Supervisions = {
-            "text": [text_of(cut) for cut in cuts],
-            "sequence_idx": torch.arange(len(cuts), dtype=torch.int32),
-        }
+    def _supervisions(
+        self, cuts: List["Cut"], sizes: Sequence[int], tails: Sequence[int]
+    ) -> Tuple[Supervisions, Tensor]:
+        """Return the supervisions of N cuts, and their segments.
+
+        The segments are (N, 3) int32: row, start and length.
+        """
+        starts, lengths = _intervals(cuts, sizes, tails)
+        rows = torch.arange(len(cuts), dtype=torch.int32)
+        supervisions: Supervisions = {"text": [text_of(cut) for cut in cuts], "sequence_idx": rows}
         if self.is_audio:
             supervisions["start_sample"], supervisions["num_samples"] = starts, lengths
         else:
             supervisions["start_frame"], supervisions["num_frames"] = starts, lengths
         if self.return_cuts:
             supervisions["cut"] = cuts
-        return supervisions
+        return supervisions, torch.stack([rows, starts, lengths], dim=1)
+
+
+def _read_array(load: Loader, cut: "Cut") -> np.ndarray:
+    """Read a cut by a loader of arrays.
+
+    Raises:
+      ValueError: it has no features, or they are not finite.
+    """
+    array = load(cut)
+    if array is None:
+        raise ValueError("no stored features")
+    if not np.isfinite(array).all():
+        raise ValueError("not finite")
+    return array
 
 
 def _load_cuts(refs: Sequence[CutRef]) -> Tuple[CutSet, List[DroppedCut]]:

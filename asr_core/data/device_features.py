@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from asr_core.data import log_mel
 from asr_core.data.features import LOG_EPS, make_extractor
 from asr_core.data.masks import Masks
-from asr_core.data.polyphase import resample_batch
+from asr_core.data.mixing import MixPlan, mix
 
 _PRE_EMPHASIS = 0.97  # Kaldi's
 _PIECE = 1 << 16  # frames whose spectra are in memory at a time
@@ -40,20 +40,16 @@ class AudioPlan(NamedTuple):
 
     Attributes:
       form: the features.
-      num_samples: (N,) int64, samples of each utterance at the rate of the features.
-      num_frames: (N,) int64, its frames.
+      mix: how waveforms become the audio of utterances.
+      num_frames: (N,) int64, frames of each utterance.
       width: T, with silence at ends.
-      rates: other sampling rates of the audio, with the rows of each, (n,) int64.
-      num_resampled: number of samples of the longest utterance at the rate of the features.
       masks: SpecAugment, if any.
     """
 
     form: FeatureForm
-    num_samples: Tensor
+    mix: MixPlan
     num_frames: Tensor
     width: int
-    rates: List[Tuple[int, Tensor]]
-    num_resampled: int
     masks: Optional[Masks] = None
 
 
@@ -132,6 +128,14 @@ def features_on(samples: Tensor, form: FeatureForm, device: torch.device) -> Ten
     return batch_features(samples.to(device).unsqueeze(0), sizes, counts, form)[0]
 
 
+def shape_of_features(batch: Mapping[str, Any]) -> List[int]:
+    """Return the shape of the features of a batch, (N, T, C), be they computed or planned."""
+    plan: Optional[AudioPlan] = batch.get("plan")
+    if plan is None:
+        return list(batch["inputs"].shape)
+    return [len(plan.num_frames), plan.width, plan.form.num_mel_bins]
+
+
 def inputs_on(batch: Mapping[str, Any], device: torch.device) -> Tensor:
     """Return the features (N, T, C) of a batch of the data module, on a device.
 
@@ -151,30 +155,12 @@ def with_inputs_on(batch: Mapping[str, Any], device: torch.device) -> Mapping[st
 
 
 @torch.no_grad()
-def _carry_out(plan: AudioPlan, audio: Tensor) -> Tensor:
-    """Return the features (N, T, C) that are planned for audio (N, S)."""
-
-    def here(x: Tensor) -> Tensor:
-        return x.to(audio.device, non_blocking=True)
-
-    num_samples = here(plan.num_samples)
-    if plan.rates:
-        rates = [(rate, here(rows)) for rate, rows in plan.rates]
-        audio = _at_one_rate(audio, num_samples, rates, plan)
-    x = batch_features(audio, num_samples, here(plan.num_frames), plan.form)[:, : plan.width]
-    x = nn.functional.pad(x, (0, 0, 0, plan.width - x.shape[1]), value=LOG_EPS)
-    return x if plan.masks is None else plan.masks.to(x.device).apply(x)
-
-
-def _at_one_rate(
-    audio: Tensor, num_samples: Tensor, rates: List[Tuple[int, Tensor]], plan: AudioPlan
-) -> Tensor:
-    """Return audio at the rate of the features, some rows of which have another one."""
-    width = plan.num_resampled
-    out = nn.functional.pad(audio[:, :width], (0, max(0, width - audio.shape[1])))
-    for rate, rows in rates:
-        part = resample_batch(audio.index_select(0, rows), rate, plan.form.sample_rate)[:, :width]
-        out.index_copy_(0, rows, nn.functional.pad(part, (0, width - part.shape[1])))
-    # zeros after the end of an utterance, where the filters ring on
-    inside = torch.arange(width, device=audio.device) < num_samples.unsqueeze(1)
-    return out * inside
+def _carry_out(plan: AudioPlan, words: Tensor) -> Tensor:
+    """Return the features (N, T, C) that are planned for samples of 16 bits."""
+    device = words.device
+    with torch.autocast(device.type, enabled=False):
+        to_mix = plan.mix.to(device)
+        audio, num_frames = mix(words, to_mix), plan.num_frames.to(device, non_blocking=True)
+        x = batch_features(audio, to_mix.sizes, num_frames, plan.form)[:, : plan.width]
+        x = nn.functional.pad(x, (0, 0, 0, plan.width - x.shape[1]), value=LOG_EPS)
+        return x if plan.masks is None else plan.masks.to(device).apply(x)

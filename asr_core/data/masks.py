@@ -133,7 +133,7 @@ def warp_times(x: Tensor, warps: Tensor) -> Tensor:
     start, length, centre, moved = (column.unsqueeze(1) for column in warps.unbind(dim=1))
     at = torch.arange(x.shape[1], device=x.device) - start  # (N, T), frame of the utterance
     on_left = at < moved
-    first = torch.where(on_left, 0, centre)  # where the part begins that this frame comes from
+    first = centre * ~on_left  # where the part begins that this frame comes from
     size = torch.where(on_left, centre, length - centre)
     place = torch.where(on_left, at, at - moved)
     scale = size.float() / torch.where(on_left, moved, length - moved).clamp(min=1).float()

@@ -2,8 +2,10 @@
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
+from lhotse.augmentation import Speed
 from torch import Tensor, nn
 
 from asr_core.data.audio import resample
@@ -18,20 +20,45 @@ def has_filters(source: int, target: int) -> bool:
     return source // math.gcd(source, target) <= _LARGEST_RATIO
 
 
+class Resampling(NamedTuple):
+    """A change of the rate of audio.
+
+    Attributes:
+      source, target: the rates in Hz.
+      speed: of speed perturbation: audio at ``target`` Hz is played this many times faster. For it
+        lhotse has filters of its own. 0: no speed perturbation.
+    """
+
+    source: int
+    target: int
+    speed: float = 0.0
+
+    def on_cpu(self, samples: Tensor) -> Tensor:
+        """Resample (..., num_samples) as the CPU does."""
+        if not self.speed:
+            return resample(samples, self.source, self.target)
+        return torch.from_numpy(Speed(self.speed)(samples.numpy(), self.target))
+
+
+def num_resampled(num_samples: int, step: Resampling) -> int:
+    """Return how many samples ``num_samples`` become."""
+    return -(-num_samples * step.target // step.source)
+
+
 @lru_cache(maxsize=16)
-def _filters(source: int, target: int, device: torch.device) -> Tensor:
+def _filters(step: Resampling, device: torch.device) -> Tensor:
     """Return the filters (up, taps), where ``up`` samples come from every ``down``.
 
     The taps begin ``(taps - down) / 2`` samples before these. They are what the CPU's resampling
     makes of single samples, whichever filters the libraries of this machine give it.
     """
-    common = math.gcd(source, target)
-    up, down = target // common, source // common
+    common = math.gcd(step.source, step.target)
+    up, down = step.target // common, step.source // common
     margin = math.ceil(_TAPS * max(1.0, down / up)) + 1
     blocks = -(-margin // down)  # on either side of the one with the single sample
     impulses = torch.zeros(down, (2 * blocks + 1) * down)
     impulses[:, blocks * down : (blocks + 1) * down] = torch.eye(down)
-    answers = resample(impulses, source, target)[:, : (2 * blocks + 1) * up]
+    answers = step.on_cpu(impulses)[:, : (2 * blocks + 1) * up]
     answers = answers.view(down, 2 * blocks + 1, up)
     # the answer in block k to the sample in the middle one is the tap that many blocks later
     filters = answers.flip(1).permute(2, 1, 0).reshape(up, -1)  # (up, (2 blocks + 1) down)
@@ -39,15 +66,15 @@ def _filters(source: int, target: int, device: torch.device) -> Tensor:
     return filters[:, spare : filters.shape[1] - spare].contiguous().to(device)
 
 
-def resample_batch(x: Tensor, source: int, target: int) -> Tensor:
-    """Resample signals (N, num_samples) from ``source`` to ``target`` Hz."""
-    filters = _filters(source, target, x.device)
+def resample_batch(x: Tensor, step: Resampling) -> Tensor:
+    """Resample signals (N, num_samples)."""
+    filters = _filters(step, x.device)
     up, taps = filters.shape
-    down = source // math.gcd(source, target)
+    down = step.source // math.gcd(step.source, step.target)
     blocks = -(-x.shape[1] // down)
     margin = (taps - down) // 2
     padded = nn.functional.pad(x, (margin, blocks * down - x.shape[1] + margin))
     spread = padded.unfold(1, taps, down)  # (N, blocks, taps)
-    step = max(1, _PIECE // (len(x) * taps))
-    parts = [(piece @ filters.t()).flatten(1) for piece in spread.split(step, dim=1)]
-    return torch.cat(parts, dim=1)[:, : -(-x.shape[1] * target // source)]
+    size = max(1, _PIECE // (len(x) * taps))
+    parts = [(piece @ filters.t()).flatten(1) for piece in spread.split(size, dim=1)]
+    return torch.cat(parts, dim=1)[:, : num_resampled(x.shape[1], step)]

@@ -18,6 +18,7 @@ import torch
 
 from asr_core.data.cut_refs import CutRef, LineRef, SharRef
 from asr_core.data.cut_summary import view_of_line
+from asr_core.data.device_features import shape_of_features
 from asr_core.data.module import AsrDataModule, Survey
 from asr_core.training.batch_loss import BatchSize
 from asr_core.training.task import Batch, Trial
@@ -78,7 +79,7 @@ class AsrData:
 
     def shape_of(self, batch: Batch) -> List[int]:
         """Return the shape of the features."""
-        return list(batch["inputs"].shape)
+        return shape_of_features(batch)
 
     def report(self) -> float:
         """Log the sizes of all sets; return the seconds of audio in an epoch."""

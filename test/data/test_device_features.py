@@ -8,17 +8,25 @@ import pytest
 import soundfile
 import torch
 from lhotse import CutSet
+from lhotse.augmentation import Speed
 from recordings import tone
 
 from asr_core.data.audio import resample
 from asr_core.data.augment import adaptive_spec_augment, lhotse_spec_augment
-from asr_core.data.device_features import FeatureForm, batch_features, features_on, inputs_on, with_inputs_on
+from asr_core.data.device_features import (
+    FeatureForm,
+    batch_features,
+    features_on,
+    inputs_on,
+    shape_of_features,
+    with_inputs_on,
+)
 from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.manifest import make_cut, write_cuts
 from asr_core.data.masks import draw_masks_of
 from asr_core.data.module import AsrDataModule
 from asr_core.data.options import DataOptions
-from asr_core.data.polyphase import has_filters, resample_batch
+from asr_core.data.polyphase import Resampling, has_filters, resample_batch
 from asr_core.utils.errors import UserError
 
 FORMS = [FeatureForm(), FeatureForm(8000, 40, "fbank"), FeatureForm(16000, 80, "log-mel")]
@@ -49,13 +57,27 @@ def test_samples_of_16_bits_and_long_audio_in_pieces(monkeypatch):
     torch.testing.assert_close(got, extract_features(audio, *FeatureForm()), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("source, target", [(8000, 16000), (44100, 16000), (48000, 16000), (16000, 8000)])
-def test_batches_are_resampled_as_single_utterances(source, target):
+@pytest.mark.parametrize(
+    "source, target, speed",
+    [
+        (8000, 16000, 0.0),
+        (44100, 16000, 0.0),
+        (48000, 16000, 0.0),
+        (16000, 8000, 0.0),
+        (14400, 16000, 0.9),
+        (17600, 16000, 1.1),
+    ],
+)
+def test_batches_are_resampled_as_single_utterances(source, target, speed):
     torch.manual_seed(0)
     x = torch.randn(2, source // 3 + 7)
     x[1, -1000:] = 0.0
-    got = resample_batch(x, source, target)
-    torch.testing.assert_close(got, resample(x, source, target), rtol=1e-4, atol=1e-5)
+    got = resample_batch(x, Resampling(source, target, speed))
+    if speed:
+        expected = torch.from_numpy(Speed(speed)(x.numpy(), target))
+    else:
+        expected = resample(x, source, target)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     assert has_filters(source, target) and not has_filters(44100, 16001)
 
 
@@ -125,7 +147,8 @@ def test_training_batches_are_those_of_the_cpu(mixed_rates, feature_type, worker
         batches.append(list(module.train_dataloader(mixed_rates, epoch=2)))
     assert len(batches[0]) == len(batches[1]) > 3 and {"plan"} <= set(batches[1][0])
     for expected, batch in zip(*batches):
-        assert batch["inputs"].dim() == 2
+        assert batch["inputs"].dtype == torch.int16 and not len(batch["plan"].mix.floats)
+        assert shape_of_features(batch) == shape_of_features(expected) == list(expected["inputs"].shape)
         got = with_inputs_on(batch, CPU)
         assert "plan" not in got and torch.equal(inputs_on(got, CPU), got["inputs"])
         # above the band of audio at 8 kHz there is hardly more than what resampling rounds

@@ -10,7 +10,7 @@ from asr_core.data.audio import resample
 from asr_core.data.device_features import FeatureForm, batch_features
 from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.masks import Masks
-from asr_core.data.polyphase import resample_batch
+from asr_core.data.polyphase import Resampling, resample_batch
 from gpu_check.cases import Case, Draw, Sizes, Work
 
 _FORM = FeatureForm()
@@ -91,7 +91,7 @@ def cases() -> List[Case]:
         Case(
             "resampling from 44.1 kHz",
             _fast_audio,
-            lambda x: resample_batch(x, *_RATES),
+            lambda x: resample_batch(x, Resampling(*_RATES)),
             lambda x: resample(x.float(), *_RATES),
             tiny={"utterances": 2, "samples": 2000},
             odd={"utterances": 3, "samples": 33333},
