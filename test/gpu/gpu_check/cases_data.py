@@ -2,6 +2,7 @@
 
 from typing import Any, List, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,10 +11,13 @@ from asr_core.data.audio import resample
 from asr_core.data.device_features import FeatureForm, batch_features
 from asr_core.data.features import LOG_EPS, extract_features
 from asr_core.data.masks import Masks
-from asr_core.data.polyphase import Resampling, resample_batch
+from asr_core.data.mixing import MixPlan, mix, plan_mix
+from asr_core.data.polyphase import Resampling, num_resampled, resample_batch
+from asr_core.data.waveforms import CutAudio, Waveform
 from gpu_check.cases import Case, Draw, Sizes, Work
 
 _FORM = FeatureForm()
+_SLOWER = Resampling(14400, 16000, 0.9)
 _RATES = (44100, 16000)
 
 
@@ -34,6 +38,46 @@ def _features_one_by_one(audio: Tensor, sizes: Tensor, frames: Tensor) -> Tensor
     for row, samples, size in zip(out, audio.float(), sizes.tolist()):
         found = extract_features(samples[:size], *_FORM)
         row[: len(found)] = found
+    return out
+
+
+def _waveforms(draw: Draw, s: Sizes) -> Sequence[Any]:
+    """Return utterances in 16 bits, of which some are played slower, with noise that covers each."""
+
+    def sixteen_bits(size: int) -> np.ndarray:
+        return (torch.randn(size, generator=draw.generator) * 3000).to(torch.int16).numpy()
+
+    cuts = []
+    for i in range(s["utterances"]):
+        size = s["samples"] - i * s["samples"] // (2 * s["utterances"])
+        steps = (_SLOWER,) if i % 3 == 2 else ()
+        made = num_resampled(size, _SLOWER) if steps else size
+        mixed = [Waveform(sixteen_bits(size), steps, made, made)]
+        for start in range(0, made, s["noise"]):
+            length = min(s["noise"], made - start)
+            mixed.append(Waveform(sixteen_bits(length), (), length, length, start, 10.0 + i % 11))
+        cuts.append(CutAudio(mixed, 0, made, made))
+    words, plan = plan_mix(cuts)
+    return [words.to(draw.device), plan.to(torch.device(draw.device))]
+
+
+def _mixed_one_by_one(words: Tensor, plan: MixPlan) -> Tensor:
+    plan = plan.to(torch.device("cpu"))
+    steps = [group.steps for group in plan.groups for _ in range(group.number)]
+    parts = []
+    for (begin, read, *_), left in zip(plan.table.tolist(), steps):
+        x = words[begin : begin + read].float() / 32768.0
+        for step in left:
+            x = step.on_cpu(x)
+        parts.append(x.double())
+    out = torch.zeros(len(plan.sizes), plan.width, dtype=torch.float64)
+    for row, members in zip(out, plan.layers.tolist()):
+        for m in (m for m in members if m >= 0):
+            start, reference = plan.table[m, 5:].tolist()
+            ratio = float(plan.ratios[m])
+            power = [float(parts[i].square().mean()) for i in (reference, m)]
+            gain = 1.0 if ratio < 0 else (power[0] * ratio / power[1]) ** 0.5
+            row[start : start + len(parts[m])] += gain * parts[m]
     return out
 
 
@@ -104,6 +148,24 @@ def cases() -> List[Case]:
             ),
             slack=3.0,
             **common,
+        ),
+        Case(
+            "waveforms, speeds and noise",
+            _waveforms,
+            mix,
+            _mixed_one_by_one,
+            tiny={"utterances": 3, "samples": 1500, "noise": 700},
+            odd={"utterances": 7, "samples": 77777, "noise": 33333},
+            bench={"utterances": 20, "samples": 240_000, "noise": 160_000},
+            # speech and noise in 16 bits; a level and a sum for each sample
+            forward=lambda s: Work(
+                0,
+                1.05 * s["utterances"] * s["samples"],  # the longest slowed one is the width
+                4 * s["utterances"] * s["samples"],
+                other_bytes=2 * 2 * 0.75 * s["utterances"] * s["samples"],
+            ),
+            slack=3.0,
+            **{**common, "must": True},
         ),
         Case(
             "SpecAugment of a batch",

@@ -51,6 +51,13 @@ for (H, N, T, D, P), dtype in (((4, 3, 75, 32, 4), torch.bfloat16), ((1, 1, 1, 1
             a.weights_backward(q, k, p, pos, mask, w, w, first, 25.0, penalty)
         a.weights_backward(q, k, p, pos, mask, w, w, None, 25.0, 0.0)
 """,
+    "waveforms": """
+import torch
+from asr_core.ops.gpu import waveform_sum as w
+for N, L, width in ((3, 2, 5000), (1, 1, 1)):
+    layers = torch.zeros(N, L, dtype=torch.int64)
+    w.sum_of_waveforms(torch.zeros(9), torch.ones(1), torch.zeros(1, 3, dtype=torch.int64), layers, layers[:, 0], width)
+""",
     "convolutions": """
 import torch
 from asr_core.ops.gpu import chunk_causal, depthwise as d, gate
