@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from process_groups import wait_until
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from gpu_check import cases, part_kernels, parts, roofline, supervisor  # noqa: E402
+from gpu_check import cases, part_kernels, parts, roofline, supervisor, targets, worker  # noqa: E402
 from gpu_check.setup import Setup, child_environment, install_wheels  # noqa: E402
 
 BREAKING = """
@@ -73,6 +74,118 @@ def test_what_breaks_costs_only_itself(tmp_path):
     assert "status 9" in rows["dies"]["note"] and "in time" in rows["hangs"]["note"]
     assert rows["raises"]["note"] == "ValueError: as meant"
     assert "| last | yes |" in (tmp_path / "check.md").read_text()
+
+
+SLOW = """
+import sys, time, types
+sys.path[:0] = {paths!r}
+from gpu_check import parts, supervisor, worker
+from gpu_check.setup import Setup
+from pathlib import Path
+import json
+
+module = types.ModuleType("gpu_check.part_fake")
+module.items = lambda setup: {{
+    "quick": lambda: {{"value": 1.5}},
+    "slow": lambda: time.sleep(60),
+    "never": lambda: {{}},
+}}
+sys.modules["gpu_check.part_fake"] = module
+part = parts.Part("fake", "part_fake", "", 0, 30)
+args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if "--work" in args:
+    setup = Setup(True, Path(args["--out"]), Path(args["--work-dir"]))
+    sys.exit(worker.work(part, setup, Path(args["--records"]), json.loads(args["--skip"])))
+setup = Setup(True, Path(args["--out"]), Path(args["--out"]))
+limits = supervisor.Limits(float(args["--seconds"]), 0, 1)
+sys.exit(supervisor.Run(setup, limits, [sys.executable, __file__], None, "").all([part]))
+"""
+
+
+def slow_check(folder, seconds):
+    """Start a check whose second item takes a minute."""
+    script = folder / "slow.py"
+    script.write_text(SLOW.format(paths=[str(HERE), str(HERE.parents[1])]))
+    command = [sys.executable, str(script), "--out", str(folder), "--seconds", str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def rows_of(folder):
+    """The rows of the part, as far as they were written."""
+    path = folder / "check.json"
+    parts = json.loads(path.read_text())["parts"] if path.exists() else {}
+    return {row["item"]: row for row in parts.get("fake", {}).get("rows", [])}
+
+
+def test_it_ends_in_time_with_what_it_has(tmp_path):
+    check = slow_check(tmp_path, 6)
+    output = check.communicate(timeout=50)[0]
+    rows = rows_of(tmp_path)
+    assert (rows["quick"]["ok"], rows["quick"]["value"]) == (True, 1.5)
+    assert rows["slow"]["ok"] is None and "cut off" in rows["slow"]["note"]
+    assert rows["never"]["ok"] is None and "not reached" in rows["never"]["note"]
+    assert check.returncode == 1 and "0 red, 2 not reached" in output
+
+
+def test_a_killed_check_leaves_what_it_had_found(tmp_path):
+    check = slow_check(tmp_path, 60)
+    wait_until(lambda: "quick" in rows_of(tmp_path), 50.0)
+    check.kill()
+    check.communicate()
+    assert rows_of(tmp_path)["quick"]["value"] == 1.5
+    assert "| quick | yes | 1.5 |" in (tmp_path / "check.md").read_text()
+
+
+def test_stages_leave_time_for_later_ones():
+    stages = [part.stage for part in parts.PARTS]
+    assert stages == sorted(stages) and [parts.ENDS[stage] for stage in sorted(set(stages))][-1] == 1.0
+    assert sorted(parts.ENDS.values()) == [parts.ENDS[stage] for stage in sorted(parts.ENDS)]
+
+
+def test_verdicts_of_the_figures_that_matter():
+    step = {"item": "medium, bfloat16", "ok": True, "faster than plain by": 1.9, "optimizer share": 0.04}
+    run = {"item": "whole run", "ok": True}
+    found = {"steps": {"rows": [step]}, "training-float16": {"rows": [run]}}
+    verdicts = [
+        (row["measured"], row["wanted"], row["verdict"])
+        for row in targets.verdicts(found)
+        if row["verdict"] != targets.UNKNOWN
+    ]
+    assert verdicts == [
+        ("1.9", "at least 2", "**no**"),
+        ("0.04", "at most 0.05", "yes"),
+        ("", "green", "yes"),
+    ]
+    assert targets.missed(found) == [targets.TARGETS[0].about]
+    assert targets.missed({}) == []
+
+
+def test_every_figure_that_matters_has_an_item(tmp_path):
+    real = Setup(False, tmp_path, tmp_path)
+    items = {part.name: worker.items_of(part, real) for part in parts.PARTS}
+    missing = [t.about for t in targets.TARGETS if t.item not in items[t.part]]
+    assert missing == []
+
+
+WITHOUT = """
+import sys
+sys.path[:0] = {paths!r}
+sys.modules.update({{name: None for name in {missing!r}}})
+from gpu_check import parts, worker
+from gpu_check.setup import Setup, Skipped
+from pathlib import Path
+for part in parts.PARTS:
+    items = worker.items_of(part, Setup(False, Path("."), Path(".")))
+    if list(items) == ["start"]:
+        print(part.name)
+"""
+
+
+def test_parts_without_lhotse_and_soundfile(tmp_path):
+    missing = ["lhotse", "soundfile", "kaldialign", "sentencepiece", "espeakng_loader"]
+    code = WITHOUT.format(paths=[str(HERE), str(HERE.parents[1])], missing=missing)
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == ["kernels-data", "models", "rtfx", "more-rtfx"]
 
 
 def test_a_part_that_cannot_start_is_red(tmp_path):

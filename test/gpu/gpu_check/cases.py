@@ -104,6 +104,13 @@ class Case:
     stages: Optional[Callable[[Sequence[Any]], List[Callable[[], Any]]]] = None
 
 
+def tolerance(case: Case, dtype: str) -> float:
+    """Return the largest error of a case, see :data:`TOLERANCES`: kernels add up in float32, so sums
+    of many terms cost half precision little more than rounding.
+    """
+    return TOLERANCES[dtype] * (case.slack if dtype == "float32" else min(case.slack, 3.0))
+
+
 def tensors(outputs: Outputs) -> List[Tensor]:
     """Return the tensors among the results of a function."""
     each = [outputs] if isinstance(outputs, Tensor) else list(outputs)

@@ -7,6 +7,8 @@ import torch
 from asr_core.ops import balancer, basic_norm, double_swish, norm, swoosh, whiten
 from asr_core.ops.activation_linear import activation_linear
 from asr_core.ops.bypass import interpolate
+from asr_core.ops.gate import gate, gate_plain
+from asr_core.ops.limits import limit_value
 from gpu_check.cases import Case, Draw, Sizes, Work
 
 # Feed-forward modules of the first stack on 20 utterances of 15 s.
@@ -109,6 +111,17 @@ def _bypass_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
     return [draw.normal(*shape), draw.normal(*shape), draw.float32(*shape[1:], scale=0.1, mean=0.5)]
 
 
+def _gate_inputs(draw: Draw, sizes: Sizes) -> Sequence[Any]:
+    frames, n = sizes["frames"], sizes["sequences"]
+    lens = torch.tensor([frames - i * frames // (2 * n) for i in range(n)])
+    padded = torch.arange(frames).unsqueeze(1) >= lens
+    return [draw.normal(frames, n, 2 * sizes["channels"]), padded.to(draw.device)]
+
+
+def _limited(x: torch.Tensor) -> torch.Tensor:
+    return limit_value(x, 0.2, 1.1)
+
+
 class _BalancerByFormula(torch.autograd.Function):
     """The balancer, from the coefficients that the CPU's plain form takes too."""
 
@@ -205,6 +218,30 @@ def cases() -> List[Case]:
             forward=lambda s: Work(2 * _frames(s), _frames(s), 3 * _frames(s)),
             backward=lambda s: Work(3 * _frames(s), 2 * _frames(s), 6 * _frames(s)),
             slack=2.0,
+        ),
+        Case(
+            "gate of a convolution module",
+            _gate_inputs,
+            gate,
+            gate_plain,
+            tiny={"frames": 5, "sequences": 2, "channels": 19},
+            odd={"frames": 301, "sequences": 7, "channels": 193},
+            bench={"frames": 750, "sequences": 20, "channels": 192},
+            forward=lambda s: Work(2 * _frames(s), _frames(s), 4 * _frames(s)),
+            backward=lambda s: Work(3 * _frames(s), 2 * _frames(s), 8 * _frames(s)),
+            slack=2.0,
+        ),
+        Case(
+            "limits of parameters (gradient)",
+            lambda draw, s: [draw.normal(s["rows"], s["channels"])],
+            _limited,
+            _limited,
+            tiny=_TINY,
+            odd=_ODD,
+            bench={"rows": 20, "channels": 192},
+            forward=nothing,
+            backward=lambda s: Work(2 * _elements(s), _elements(s), 4 * _elements(s)),
+            note="plain: itself in float64",
         ),
         Case(
             "balancer (gradient)",

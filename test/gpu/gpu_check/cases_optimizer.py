@@ -38,9 +38,10 @@ def _optimizer(args: Sequence[Any]) -> ScaledAdam:
     return ScaledAdam(params, lr=0.02, clipping_scale=2.0, clipping_update_period=4)
 
 
-def _three_steps(*args: Any) -> List[Tensor]:
+def _six_steps(*args: Any) -> List[Tensor]:
+    """Return the weights after steps enough for changes of size and for clipping."""
     optimizer = _optimizer(args)
-    for _ in range(3):
+    for _ in range(6):
         optimizer.step()
     return [p.detach() for group in optimizer.param_groups for p in group["params"]]
 
@@ -82,8 +83,8 @@ def cases() -> List[Case]:
         Case(
             "ScaledAdam",
             _weights_and_gradients,
-            _three_steps,
-            _three_steps,
+            _six_steps,
+            _six_steps,
             # sums of products first, which need p and g; then p, g, m, v in and p, m, v out
             forward=lambda s: Work(6 * s["parameters"], 3 * s["parameters"], 20 * s["parameters"]),
             dtypes=("float32",),

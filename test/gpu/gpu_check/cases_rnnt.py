@@ -95,6 +95,26 @@ def _recursion_work(passes: int) -> Any:
     return work
 
 
+def _counts(draw: Draw, s: Sizes) -> Sequence[Any]:
+    """Return counts of symbols and blanks that differ enough for any precision."""
+    n, t, u = s["batch"], s["frames"], s["symbols"]
+    px, py = (draw.float32(n, *shape, grad=False).abs() for shape in ((u, t + 1), (u + 1, t)))
+    return [px, py, _boundary(s, draw.device), s["window"]]
+
+
+def _ranges(backend: str) -> Any:
+    def ranges(px: Tensor, py: Tensor, boundary: Tensor, window: int) -> Tensor:
+        return rnnt.get_rnnt_prune_ranges(px, py, boundary, window, backend=backend)
+
+    return ranges
+
+
+def _ranges_work(s: Sizes) -> Work:
+    frames = s["batch"] * s["frames"]
+    counts = 2 * frames * (s["symbols"] + 1)
+    return Work(counts, 0, 4 * counts, other_bytes=8 * frames * s["window"])
+
+
 def _seen(backend: str) -> Any:
     def rows(am: Tensor, lm: Tensor, ranges: Tensor) -> Sequence[Tensor]:
         return rnnt.do_rnnt_pruning(am, lm, ranges, backend=backend)
@@ -212,6 +232,16 @@ def cases() -> List[Case]:
             backward=_recursion_work(2),
             dtypes=("float32",),
             note="a row after the other: bound by latency",
+            **common,
+        ),
+        Case(
+            "windows of the pruned loss",
+            _counts,
+            _ranges("auto"),
+            _ranges("torch"),
+            forward=_ranges_work,
+            dtypes=("float32",),
+            note="a frame after the other: bound by latency",
             **common,
         ),
         Case(

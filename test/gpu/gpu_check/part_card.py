@@ -1,16 +1,20 @@
 """Part: which card, driver and versions; what copies and matrix products reach."""
 
 import platform
+import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
 from typing import Any, Callable, Dict
 
 import torch
 
+from asr_core.ops import swoosh
+from gpu_check.launches import counted
 from gpu_check.roofline import peak_of
 from gpu_check.setup import ROOT, Setup
-from gpu_check.timing import stage_times
+from gpu_check.timing import stage_times, synchronize
 
 _PACKAGES = "torch triton numpy numba scipy lhotse sentencepiece kaldialign soundfile torchaudio k2".split()
 
@@ -20,6 +24,7 @@ def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
     found: Dict[str, Callable[[], Dict[str, Any]]] = {
         "versions": versions,
         "card": lambda: card(setup),
+        "first kernel": lambda: first_kernel(setup),
         "copy": lambda: copy(setup),
     }
     for name in ("float32", "tf32", "bfloat16", "float16"):
@@ -59,6 +64,22 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as e:
         return f"({command[0]}: {e})"
     return done.stdout.strip()
+
+
+def first_kernel(setup: Setup) -> Dict[str, Any]:
+    """Compile and start a kernel, for which Triton needs a C compiler; return how long that takes."""
+    x = torch.randn(1000, device=setup.device)
+    began = time.perf_counter()
+    with counted() as launches:
+        swoosh.swoosh_l(x)
+        synchronize(setup.device)
+    row = {"ms": 1000 * (time.perf_counter() - began)}
+    if not launches:
+        return {"ok": False, **row, "note": "no Triton kernel ran: is triton installed?"}
+    return {
+        **row,
+        "note": f"C compiler: {shutil.which('gcc') or shutil.which('cc') or shutil.which('clang')}",
+    }
 
 
 def copy(setup: Setup) -> Dict[str, Any]:

@@ -31,7 +31,7 @@ def check(setup: Setup, case: c.Case, dtype: str) -> Dict[str, Any]:
     again, _ = _run(case, sizes, dtype, setup.device)
     with kernels_off():
         want = _reference(case, args, got)
-    tolerance = c.TOLERANCES[dtype] * case.slack
+    tolerance = c.tolerance(case, dtype)
     worst = {name: _error(got[name], want[name]) for name in got}
     name, error = max(worst.items(), key=lambda pair: pair[1])
     row = {

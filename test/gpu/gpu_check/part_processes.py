@@ -37,7 +37,7 @@ def one_rank(setup: Setup) -> Dict[str, Any]:
 
     from asr_core.training.distributed.gradients import SummedGradients
 
-    place = setup.work / "rendezvous"
+    place = setup.work / f"rendezvous-{os.getpid()}"
     dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
     errors: Dict[str, float] = {}
     try:

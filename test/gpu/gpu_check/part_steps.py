@@ -24,9 +24,11 @@ _RUNS = (
 )
 
 
-def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
-    """Return one item per size and type."""
-    runs = _RUNS[:1] if setup.small else _RUNS
+def items(setup: Setup, which: str) -> Dict[str, Callable[[], Dict[str, Any]]]:
+    """Return one item per size and type: the first, or the others."""
+    runs = _RUNS[:1] if which == "first" else _RUNS[1:]
+    if setup.small and which == "others":
+        runs = (("medium", "float32"),)
     return {f"{size}, {dtype}": functools.partial(measure, setup, size, dtype) for size, dtype in runs}
 
 

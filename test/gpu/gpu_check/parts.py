@@ -1,8 +1,13 @@
 """The parts of the check, in the order of their importance; this module imports no torch."""
 
-from typing import List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
-CARD, RESULTS, TIMES = range(3)  # stages: what others need, what may run side by side, what must not
+# The stages, one after the other: the card; whether results are right; the figures that matter
+# most; runs of whole programs; all other times.
+CARD, RESULTS, FIGURES, RUNS, TIMES = range(5)
+ALONE = (CARD, FIGURES, TIMES)  # what takes times runs by itself, the rest side by side
+# The share of all the time after which a stage must leave what is left to the later ones.
+ENDS: Dict[int, float] = {CARD: 0.15, RESULTS: 0.4, FIGURES: 0.65, RUNS: 0.82, TIMES: 1.0}
 
 
 class Part(NamedTuple):
@@ -12,7 +17,7 @@ class Part(NamedTuple):
       name: its name.
       module: the module of this package whose ``items`` lists what it does.
       about: what it finds out.
-      stage: CARD, RESULTS or TIMES.
+      stage: when it runs.
       limit: seconds that it may take.
       item_limit: seconds that one of its items may take before its process is replaced.
       argument: handed to ``items``.
@@ -28,48 +33,41 @@ class Part(NamedTuple):
 
 
 FAMILIES = {
-    "activations": "Swoosh, BiasNorm, balancer, whitening",
+    "activations": "Swoosh, norms, balancer, whitening, gate",
     "attention": "attention weights",
     "convolution": "depthwise convolutions, ConvNeXt",
     "rnnt": "RNN-T losses",
     "optimizer": "ScaledAdam and averages",
     "data": "features and augmentation",
 }
+PRECISIONS = ("float32", "bfloat16", "float16")
 PARTS: Tuple[Part, ...] = (
-    Part("card", "part_card", "card, driver, versions; speed of copies and matrix products", CARD, 60, 40),
-    Part("digits", "part_digits", "the data of the training parts", CARD, 120, 100),
+    Part("card", "part_card", "card, driver, versions; speed of copies and matrix products", CARD, 80, 60),
+    *(
+        Part(f"kernels-{name}", "part_kernels", f"results of the kernels: {about}", RESULTS, 150, 60, name)
+        for name, about in FAMILIES.items()
+    ),
+    Part("models", "part_models", "losses, encoders and searches on the GPU and on the CPU", RESULTS, 150),
+    Part("digits", "part_digits", "the data of the training parts", RESULTS, 150, 120),
+    Part(
+        "steps", "part_steps", "a training step of the medium model in bfloat16", FIGURES, 120, 110, "first"
+    ),
+    Part("losses", "part_losses", "RNN-T losses against their torch forms", FIGURES, 70, 40),
+    Part("rtfx", "part_rtfx", "decoding: greedy search with the medium model", FIGURES, 100, 90, "first"),
     *(
         Part(
-            f"kernels-{family}", "part_kernels", f"results of the kernels: {about}", RESULTS, 120, 60, family
+            f"training-{dtype}", "part_training", f"fifty steps and a resume, {dtype}", RUNS, 200, 120, dtype
         )
-        for family, about in FAMILIES.items()
+        for dtype in PRECISIONS
     ),
+    Part("processes", "part_processes", "two processes on one GPU by gloo, NCCL", RUNS, 200, 90),
+    Part("operators", "part_operators", "torch.compile sees operators and computes the same", RUNS, 120, 90),
+    Part("more-steps", "part_steps", "a training step of other sizes and types", TIMES, 150, 90, "others"),
+    Part("more-rtfx", "part_rtfx", "decoding: other methods, sizes and types", TIMES, 150, 90, "others"),
     Part(
-        "operators", "part_operators", "torch.compile sees operators and computes the same", RESULTS, 90, 60
+        "times", "part_times", "times of the kernels, against the best that the card could do", TIMES, 90, 30
     ),
-    Part(
-        "models", "part_models", "losses, encoders and searches on the GPU and on the CPU", RESULTS, 120, 60
-    ),
-    *(
-        Part(
-            f"training-{dtype}",
-            "part_training",
-            f"fifty steps and a resume, {dtype}",
-            RESULTS,
-            240,
-            150,
-            dtype,
-        )
-        for dtype in ("float32", "bfloat16", "float16")
-    ),
-    Part("processes", "part_processes", "two processes on one GPU by gloo, NCCL", RESULTS, 240, 110),
-    Part("steps", "part_steps", "a training step of small, medium and large models", TIMES, 200, 120),
-    Part("losses", "part_losses", "RNN-T losses against their torch forms", TIMES, 60, 40),
     Part("syncs", "part_syncs", "host synchronisations and the profile of a step", TIMES, 90, 60),
-    Part("rtfx", "part_rtfx", "decoding: seconds of audio per second", TIMES, 150, 150),
-    Part(
-        "times", "part_times", "times of the kernels, against the best that the card could do", TIMES, 120, 30
-    ),
 )
 
 

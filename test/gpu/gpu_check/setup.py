@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Dict, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
+# Modules that machines with GPUs may lack.
+WHEELS = ("lhotse", "soundfile", "kaldialign", "sentencepiece", "espeakng_loader", "numba", "scipy")
 
 
 class Setup(NamedTuple):

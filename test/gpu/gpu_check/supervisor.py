@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from gpu_check import report
-from gpu_check.parts import CARD, RESULTS, Part
+from gpu_check import report, targets
+from gpu_check.parts import ALONE, ENDS, Part
 from gpu_check.setup import Setup
 from gpu_check.worker import POISONED
 
 _POLL = 0.1
+_SLOWER = 4.0  # limits of parts and items in a rehearsal
 
 
 class Limits(NamedTuple):
@@ -31,12 +32,40 @@ class Limits(NamedTuple):
     jobs: int
 
 
+class Progress:
+    """What is known of a part.
+
+    Attributes:
+      part: the part.
+      rows: what its items found, by name.
+      plan: the names of its items, once its process has told them.
+      began: when it did.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.part, self.began = part, time.monotonic()
+        self.rows: Dict[str, Dict[str, Any]] = {}
+        self.plan: Optional[List[str]] = None
+
+    def missing(self) -> List[str]:
+        """Return the items of which nothing is known yet."""
+        return [name for name in self.plan or ["start"] if name not in self.rows]
+
+    def entry(self) -> Dict[str, Any]:
+        """Return what the results say of the part."""
+        return {
+            "about": self.part.about,
+            "seconds": round(time.monotonic() - self.began, 1),
+            "rows": [{"item": name, **row} for name, row in self.rows.items()],
+        }
+
+
 class Run:
     """One run of the check.
 
     Args:
       setup: sizes and folders.
-      limits: of time.
+      limits: of time, from now on.
       command: the beginning of a part's command line.
       environment: of the parts' processes.
       note: what went wrong before.
@@ -48,76 +77,76 @@ class Run:
         self.setup, self.limits = setup, limits
         self.command, self.environment = list(command), environment
         self.began = time.monotonic()
+        self.end = self.began + limits.total  # of the present stage
         self.results: Dict[str, Any] = {"note": note, "small": setup.small, "parts": {}}
         self.children: Dict[str, "subprocess.Popen[bytes]"] = {}
         self.lock = threading.Lock()
         self.stopped = False
 
     def all(self, parts: Sequence[Part]) -> int:
-        """Run the parts; return 1 if anything is red, else 0."""
+        """Run the parts; return 1 if anything is red, not reached or slower than it should be."""
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        stages = sorted({part.stage for part in parts})
         try:
-            for stage in sorted({part.stage for part in parts}):
+            for stage in stages:
+                share = 1.0 if stage == stages[-1] else ENDS[stage]
+                self.end = self.began + share * self.limits.total
                 mine = [part for part in parts if part.stage == stage]
-                with ThreadPoolExecutor(self.limits.jobs if stage in (CARD, RESULTS) else 1) as pool:
+                with ThreadPoolExecutor(1 if stage in ALONE else self.limits.jobs) as pool:
                     list(pool.map(self.part, mine))
         except KeyboardInterrupt:
             self._stop()
-        self._write()
-        red = sum(row["ok"] is False for part in self.results["parts"].values() for row in part["rows"])
+        self._write(logs=True)
         print(report.summary(self.results))
-        print(f"{red} red; see {self.setup.out / 'check.md'}")
-        return 1 if red or self.stopped or not self.results["parts"] else 0
+        return self._status()
+
+    def _status(self) -> int:
+        """Print the counts of what is not as it should be, and return the exit status."""
+        rows = [row for part in self.results["parts"].values() for row in part["rows"]]
+        red = sum(row["ok"] is False for row in rows)
+        late = sum("late" in row for row in rows)
+        slow = [] if self.setup.small else targets.missed(self.results["parts"])
+        for figure in slow:
+            print(f"MISSED: {figure}")
+        print(f"{red} red, {late} not reached, {len(slow)} missed; see {self.setup.out / 'check.md'}")
+        return 1 if red or late or slow or self.stopped or not rows else 0
 
     def _stop(self) -> None:
         self.stopped = True
         for child in list(self.children.values()):
             _kill(child)
 
-    def left(self) -> float:
-        """Return the seconds left of the whole run."""
-        return 0.0 if self.stopped else self.limits.total - (time.monotonic() - self.began)
-
     def part(self, part: Part) -> None:
         """Run one part to its end or its limit."""
-        began = time.monotonic()
-        limit = self.limits.per_part or part.limit * (4.0 if self.setup.small else 1.0)
-        deadline = began + min(limit, self.left())
-        rows: Dict[str, Dict[str, Any]] = {}
-        plan: Optional[List[str]] = None
+        found = Progress(part)
+        limit = self.limits.per_part or part.limit * (_SLOWER if self.setup.small else 1.0)
+        deadline = min(found.began + limit, self.end)
         log = self.setup.work / f"{part.name}.log"
-        while time.monotonic() < deadline and (plan is None or set(plan) - set(rows)):
-            plan, status, current = self._process(part, rows, deadline, log)
-            if plan is None:
-                rows["start"] = _red(f"{_reason(status)}: {_tail(log)}")
+        while found.missing() and time.monotonic() < deadline and not self.stopped:
+            status, current = self._process(found, deadline, log)
+            late = status == "time" and (self.stopped or time.monotonic() >= deadline)
+            if found.plan is None or current is not None:
+                ended = f"{_reason(status)}: {_tail(log)}"
+                found.rows[current or "start"] = _late(f"cut off: {ended}") if late else _red(ended)
+            elif status not in (0, POISONED, "time") and found.missing():
+                found.rows["end"] = _red(f"{_reason(status)}: {_tail(log)}")
                 break
-            if current is not None:
-                rows[current] = _red(f"{_reason(status)}: {_tail(log)}")
-            elif status not in (0, POISONED, "time") and set(plan) - set(rows):
-                rows["end"] = _red(f"{_reason(status)}: {_tail(log)}")
-                break
-        for name in plan or ["start"]:
-            rows.setdefault(name, _red("not reached within the time limit"))
-        with self.lock:
-            self.results["parts"][part.name] = {
-                "about": part.about,
-                "seconds": round(time.monotonic() - began, 1),
-                "rows": [{"item": name, **row} for name, row in rows.items()],
-            }
-            self._write()
-            print(report.line(part.name, self.results["parts"][part.name]), flush=True)
+        for name in found.missing():
+            found.rows[name] = _late("not reached within the time limit")
+        self._publish(found, logs=True)
+        print(report.line(part.name, found.entry()), flush=True)
 
-    def _process(self, part: Part, rows: Dict[str, Dict[str, Any]], deadline: float, log: Path) -> Any:
-        """Run one process of a part; add what it finds to ``rows``.
+    def _process(self, found: Progress, deadline: float, log: Path) -> Any:
+        """Run one process of a part; add what it finds.
 
         Returns:
-          The names of the part's items (None: it did not get so far), the exit status, and the item
-          in which the process ended.
+          The exit status, or "time", and the item in which the process ended.
         """
-        records = self.setup.work / f"{part.name}.{len(rows)}.jsonl"
+        part = found.part
+        records = self.setup.work / f"{part.name}.{len(found.rows)}.jsonl"
         records.unlink(missing_ok=True)
         places = ["--out", str(self.setup.out), "--work-dir", str(self.setup.work)]
-        options = ["--work", part.name, "--records", str(records), "--skip", json.dumps(list(rows))]
+        options = ["--work", part.name, "--records", str(records), "--skip", json.dumps(list(found.rows))]
         with open(log, "ab") as stream:
             child = subprocess.Popen(
                 [*self.command, *places, *options],
@@ -128,18 +157,19 @@ class Run:
                 start_new_session=True,
             )
         self.children[part.name] = child
-        item_limit = part.item_limit * (4.0 if self.setup.small else 1.0)
-        plan, current, since, read = None, None, time.monotonic(), 0
+        item_limit = part.item_limit * (_SLOWER if self.setup.small else 1.0)
+        current, since, read = None, time.monotonic(), 0
         while True:
             ended = child.poll() is not None
-            lines = records.read_text(encoding="utf-8").splitlines() if records.exists() else []
+            lines = records.read_text(encoding="utf-8").split("\n")[:-1] if records.exists() else []
             for content in map(json.loads, lines[read:]):
                 if "plan" in content:
-                    plan = content["plan"]
+                    found.plan = content["plan"]
                 elif content["state"] == "begun":
                     current, since = content["item"], time.monotonic()
                 else:
-                    current, rows[content["item"]] = None, content["row"]
+                    current, found.rows[content["item"]] = None, content["row"]
+                    self._publish(found)
             read = len(lines)
             if ended:
                 break
@@ -149,11 +179,19 @@ class Run:
             time.sleep(_POLL)
         _kill(child)
         status = child.wait()
-        return plan, ("time" if not ended else status), current
+        return ("time" if not ended else status), current
 
-    def _write(self) -> None:
+    def _publish(self, found: Progress, logs: bool = False) -> None:
+        """Add what is known of a part to the results, and write them: whoever ends the check loses
+        nothing.
+        """
+        with self.lock:
+            self.results["parts"][found.part.name] = found.entry()
+            self._write(logs)
+
+    def _write(self, logs: bool) -> None:
         self.results["seconds"] = round(time.monotonic() - self.began, 1)
-        report.write(self.results, self.setup)
+        report.write(self.results, self.setup, logs)
 
 
 def _kill(child: "subprocess.Popen[bytes]") -> None:
@@ -166,6 +204,10 @@ def _kill(child: "subprocess.Popen[bytes]") -> None:
 
 def _red(note: str) -> Dict[str, Any]:
     return {"ok": False, "note": note}
+
+
+def _late(note: str) -> Dict[str, Any]:
+    return {"ok": None, "late": True, "note": note}
 
 
 def _reason(status: Any) -> str:

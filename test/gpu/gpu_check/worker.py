@@ -1,5 +1,6 @@
 """The process of a part: it runs the items one by one and records each as it ends."""
 
+import functools
 import gc
 import importlib
 import json
@@ -8,10 +9,10 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 from gpu_check.parts import Part
-from gpu_check.setup import Setup, Skipped
+from gpu_check.setup import WHEELS, Setup, Skipped
 
 POISONED = 70  # exit status after an error that leaves this process without a GPU
 
@@ -25,8 +26,7 @@ def work(part: Part, setup: Setup, records: Path, skip: List[str]) -> int:
     die_with_parent(signal.SIGKILL)
     if not setup.small and not torch.cuda.is_available():
         raise SystemExit(f"torch {torch.__version__} finds no GPU here; --small 1 rehearses without one")
-    module = importlib.import_module(f"gpu_check.{part.module}")
-    items = module.items(setup, part.argument) if part.argument else module.items(setup)
+    items = items_of(part, setup)
     _record(records, {"plan": list(items)})
     for name, run in items.items():
         if name in skip:
@@ -39,6 +39,8 @@ def work(part: Part, setup: Setup, records: Path, skip: List[str]) -> int:
             row = {"ok": True, **run()}
         except Skipped as why:
             row = {"ok": None, "note": str(why)}
+        except ModuleNotFoundError as e:
+            row = {"ok": None, "note": _missing(e)}
         except Exception as e:  # whatever it is, the other items go on
             traceback.print_exc()
             row = {"ok": False, "note": f"{type(e).__name__}: {_first_lines(str(e))}"}
@@ -48,6 +50,27 @@ def work(part: Part, setup: Setup, records: Path, skip: List[str]) -> int:
             print("the GPU reports an error that this process cannot recover from", flush=True)
             return POISONED
     return 0
+
+
+def items_of(part: Part, setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
+    """Return the items of a part; where a package is missing, one that says so."""
+    try:
+        module = importlib.import_module(f"gpu_check.{part.module}")
+        return module.items(setup, part.argument) if part.argument else module.items(setup)
+    except ModuleNotFoundError as e:
+        return {"start": functools.partial(_leave_out, _missing(e))}
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """Return which package is missing here; raise the error if it is not one that --wheels brings."""
+    name = (error.name or "").split(".")[0]
+    if name not in WHEELS:
+        raise error
+    return f"missing: {name}; see --wheels"
+
+
+def _leave_out(why: str) -> Dict[str, Any]:
+    raise Skipped(why)
 
 
 def _first_lines(text: str) -> str:
