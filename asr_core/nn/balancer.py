@@ -11,10 +11,11 @@ import math
 import random
 from typing import Optional
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from asr_core.nn.draws import Chance, Drawn
 from asr_core.nn.scheduled import FloatLike, ScheduledFloat
-from asr_core.ops.balancer import Bounds, balance_gradient
+from asr_core.ops.balancer import Bounds, balance_gradient, balance_gradient_as_drawn
 
 
 def mean_of_positive(proportion: float) -> float:
@@ -33,7 +34,7 @@ def rms_of_abs(mean_abs: float) -> float:
     return 1.25331413732 * mean_abs  # sqrt(pi / 2)
 
 
-class Balancer(nn.Module):
+class Balancer(Chance):
     """Identity on (N, ..., C) that, in training, sometimes adds a gradient where a channel is out
     of bounds.
 
@@ -72,8 +73,18 @@ class Balancer(nn.Module):
         self.prob = ScheduledFloat((0.0, 0.5), (8000.0, 0.125), default=0.4) if prob is None else prob
 
     def drawn(self, x: Tensor) -> bool:
-        """Return whether to act on ``x`` this time, drawing a random number if needed."""
-        return self.training and x.requires_grad and random.random() < float(self.prob)
+        """Return whether to act on ``x`` this time, drawing a random number if needed.
+
+        What was drawn before is known when the gradient is computed.
+        """
+        if not self.training or not x.requires_grad:
+            return False
+        return self.draws is not None or random.random() < float(self.prob)
+
+    def draw(self, x: Tensor) -> Drawn:
+        """Draw whether to act, and find the bounds."""
+        acts = random.random() < float(self.prob)
+        return Drawn((acts, *self.bounds(), float(self.grad_scale)) if acts else ())
 
     def bounds(self) -> Bounds:
         """Return the bounds at the present batch count."""
@@ -86,6 +97,8 @@ class Balancer(nn.Module):
 
     def act(self, x: Tensor) -> Tensor:
         """Return ``x`` (N, ..., C) with the balancer's gradient attached."""
+        if self.draws is not None:
+            return balance_gradient_as_drawn(x, self.draws.table, self.index, self.channel_dim)
         return balance_gradient(x, self.bounds(), float(self.grad_scale), self.channel_dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
+from asr_core.nn.draws import Chance, Drawn, given
 from asr_core.nn.masks import repeat_last_frame
-from asr_core.nn.scaling import FloatLike, ScheduledFloat, limit_param_value
+from asr_core.nn.scaling import FloatLike, ScheduledFloat, limit_or_not, limit_param_value
 from asr_core.ops.bypass import interpolate
 
 
-class BypassModule(nn.Module):
+class BypassModule(Chance):
     """Learned interpolation of a module's input and output, ``(1 - c) x_orig + c x`` per channel.
 
     The weight c of the output begins at 0.5. At first it must be at least 0.9, so that every module
@@ -49,7 +50,18 @@ class BypassModule(nn.Module):
         scale: Tensor = self.bypass_scale
         if not self.training:
             return scale
+        if self.draws is not None:
+            return given(self)
         scale = limit_param_value(scale, float(self.scale_min), float(self.scale_max))
+        return self._sometimes_skipped(scale, batch_size)
+
+    def draw(self, x: Tensor) -> Drawn:
+        """Draw the weights for the sequences of x (T, N, C)."""
+        scale = limit_or_not(self.bypass_scale, float(self.scale_min), float(self.scale_max))
+        return Drawn(tensor=self._sometimes_skipped(scale, x.shape[1]))
+
+    def _sometimes_skipped(self, scale: Tensor, batch_size: int) -> Tensor:
+        """Return the scale (C,), or (N, C), 0 for the sequences that skip the module."""
         skip_rate = float(self.skip_rate)
         if skip_rate > 0.0:
             scale = scale * (torch.rand((batch_size, 1), device=scale.device) > skip_rate)

@@ -2,11 +2,13 @@
 
 import enum
 import logging
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence, cast
 
 import torch
+import torch.fx.experimental._config
 from torch import Tensor, nn
 
+from asr_core.nn.draws import Draws
 from asr_core.utils.errors import UserError
 
 LISTS = ("layers", "blocks")  # the names of lists of layers
@@ -19,6 +21,7 @@ class When(enum.Enum):
 
     NEVER = "never"  # most of it is one kernel, which needs a graph for each length
     EVALUATED = "evaluated"  # Python's random draws in training what acts: no part of a graph
+    DRAWN = "drawn"  # always, if what its ``chances()`` decide is drawn beforehand
     ALWAYS = "always"
 
 
@@ -46,20 +49,27 @@ class Compiled:
 
     Args:
       layer: the layer.
+      training: whether it is to be trained.
       backend: of ``torch.compile``.
     """
 
-    def __init__(self, layer: nn.Module, backend: str) -> None:
+    def __init__(self, layer: nn.Module, training: bool, backend: str) -> None:
         self.layer = layer
         self.eager = layer.forward
         self.compiled: Callable[..., Any] = torch.compile(layer.forward, dynamic=True, backend=backend)
-        self.in_training = _when(layer) is When.ALWAYS
+        self.when = _when(layer)
+        self.draws: Optional[Draws] = None
+        if training and self.when is When.DRAWN:
+            self.draws = Draws(cast(Any, layer).chances())
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the layer's own method returns."""
-        if self.layer.training and not self.in_training:
-            return self.eager(*args, **kwargs)
-        return self.compiled(*args, **kwargs)
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what the layer's own method returns for its input x and others."""
+        if not self.layer.training or self.when is When.ALWAYS:
+            return self.compiled(x, *args, **kwargs)
+        if self.draws is None:
+            return self.eager(x, *args, **kwargs)
+        with self.draws.before(x):
+            return self.compiled(x, *args, **kwargs)
 
 
 def compile_layers(
@@ -85,13 +95,25 @@ def compile_layers(
             f"--compile 1: a {_kind(layers, model)} draws in Python which of its parts act on a batch, so "
             "that it can be compiled for decoding alone: leave it out"
         )
+    _configure()
+    _try_compiler(device, backend)
+    for layer in chosen:
+        layer.forward = Compiled(layer, training, backend)
+    logging.info("%d layers are compiled when they are first used", len(chosen))
+
+
+def _configure() -> None:
+    """Let a graph serve all lengths, and a function have a graph for each kind of layer."""
     config: Any = torch._dynamo.config
     name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # before torch 2.6
     setattr(config, name, max(getattr(config, name), _MOST_GRAPHS))
-    _try_compiler(device, backend)
-    for layer in chosen:
-        layer.forward = Compiled(layer, backend)
-    logging.info("%d layers are compiled when they are first used", len(chosen))
+    if torch.__version__ < "2.5":
+        config.inline_inbuilt_nn_modules = True  # what modules hold may change
+    # Sizes that happen to be equal in the first batch, such as its utterances and a layer's heads,
+    # would else be taken for the same one.
+    shapes: Any = torch.fx.experimental._config
+    if hasattr(shapes, "use_duck_shape"):
+        shapes.use_duck_shape = False
 
 
 def _kind(layers: Sequence[nn.Module], model: nn.Module) -> str:

@@ -2,6 +2,7 @@
 2023).
 """
 
+import math
 import random
 from typing import Any, Optional, TypeVar, Union
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.nn.balancer import Balancer
+from asr_core.nn.draws import Chance, Drawn, given
 from asr_core.nn.scheduled import FloatLike, ScheduledFloat, set_batch_count, whitening_limit
 from asr_core.nn.whiten import Whiten, load_training_state, training_state
 from asr_core.ops.activation_linear import activation_linear
@@ -31,6 +33,7 @@ __all__ = [
     "SwooshL",
     "SwooshR",
     "Whiten",
+    "limit_or_not",
     "limit_param_value",
     "load_training_state",
     "set_batch_count",
@@ -54,6 +57,13 @@ def limit_param_value(x: Tensor, low: float, high: float, prob: float = 0.6, tra
     if training and random.random() < prob:
         return limit_value(x, low, high)
     return x
+
+
+def limit_or_not(x: Tensor, low: float, high: float, prob: float = 0.6) -> Tensor:
+    """Do what :func:`limit_param_value` does in training, with a result of the same kind whatever
+    is drawn: no parameter.
+    """
+    return limit_value(x, low, high) if random.random() < prob else limit_value(x, -math.inf, math.inf)
 
 
 def _scale_init(layer: Layer, initial_scale: float) -> Layer:
@@ -153,7 +163,7 @@ class Dropout3(nn.Module):
         return x * self.mask(x)
 
 
-class BiasNorm(nn.Module):
+class BiasNorm(Chance):
     """The norm ``x / rms(x - bias) * exp(log_scale)`` over the last axis.
 
     This is BiasNorm (Yao et al. 2023, section 3.3). It keeps some of the vectors' length and needs
@@ -184,13 +194,19 @@ class BiasNorm(nn.Module):
         """Normalise x (..., C)."""
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             return bias_norm_plain(x, self.bias, self.log_scale)
+        if self.training and self.draws is not None:
+            return bias_norm(x, self.bias, given(self))
         log_scale = limit_param_value(
             self.log_scale, self.log_scale_min, self.log_scale_max, training=self.training
         )
         return bias_norm(x, self.bias, log_scale)
 
+    def draw(self, x: Tensor) -> Drawn:
+        """Draw whether the scale is limited."""
+        return Drawn(tensor=limit_or_not(self.log_scale, self.log_scale_min, self.log_scale_max))
 
-class ActivationDropoutAndLinear(nn.Module):
+
+class ActivationDropoutAndLinear(Chance):
     """Swoosh, dropout and a linear map that keep only their input for the backward pass.
 
     Args:
@@ -231,8 +247,21 @@ class ActivationDropoutAndLinear(nn.Module):
             else:
                 x = swoosh_plain(x, 1.0, 0.313261687)
             return F.linear(x, self.weight, self.bias)
-        mask = self.dropout.mask(x) if self.training and float(self.dropout.p) > 0.0 else None
-        return activation_linear(x, self.weight, self.bias, self.activation, mask)
+        return activation_linear(x, self.weight, self.bias, self.activation, self._mask(x))
+
+    def _mask(self, x: Tensor) -> Optional[Tensor]:
+        """Return the dropout mask for x (..., C_in), if there is dropout."""
+        if self.training and self.draws is not None:
+            return self.draws.tensors[self.index]
+        return self.dropout.mask(x) if self.training and float(self.dropout.p) > 0.0 else None
+
+    def draw(self, x: Tensor) -> Drawn:
+        """Draw the dropout mask for the sequences of x (T, N, C); the input of this module has as
+        many.
+        """
+        if float(self.dropout.p) == 0.0:
+            return Drawn()
+        return Drawn(tensor=self.dropout.mask(x.detach()[..., :1].expand(-1, -1, self.weight.shape[1])))
 
 
 _TRAINING_ONLY = (Balancer, Whiten, Dropout3, ScaleGrad)

@@ -11,12 +11,13 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from torch import Tensor, nn
 
+from asr_core.nn.draws import Chance, Drawn
 from asr_core.nn.later import Later
 from asr_core.nn.scheduled import FloatLike
-from asr_core.ops.whiten import whiten_gradient
+from asr_core.ops.whiten import number_of_report, whiten_gradient, whiten_gradient_as_drawn
 
 
-class Whiten(nn.Module):
+class Whiten(Chance):
     """Identity on (..., C) that, in training, sometimes adds the gradient of the whitening metric.
 
     It acts with probability ``prob``: the higher of two values after the metric was found at or
@@ -51,6 +52,7 @@ class Whiten(nn.Module):
         self.min_prob, self.max_prob = float(low), float(high)
         self._prob = self.max_prob
         self._exceeded: Optional[Later] = None  # found in a backward pass, not looked at yet
+        self._number = 0  # by which an operator finds it
 
     @property
     def prob(self) -> float:
@@ -67,16 +69,29 @@ class Whiten(nn.Module):
 
     def __getstate__(self) -> Dict[str, Any]:
         self.prob = self.prob  # copies do not wait for a device
-        return self.__dict__.copy()
+        return {**self.__dict__, "_number": 0}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (..., C) unchanged; in training its gradient may get the whitening penalty."""
-        if not self.training or not x.requires_grad or random.random() > self.prob:
+        if not self.training or not x.requires_grad:
+            return x
+        if self.draws is not None:
+            return whiten_gradient_as_drawn(x, self.num_groups, self.draws.table, self.index)
+        if random.random() > self.prob:
             return x
         grad_scale = float(self.grad_scale)
         if grad_scale == 0.0:
             return x
         return whiten_gradient(x, self.num_groups, float(self.whitening_limit), grad_scale, self._report)
+
+    def draw(self, x: Tensor) -> Drawn:
+        """Draw whether to act, and find the limit."""
+        if random.random() > self.prob:
+            return Drawn()
+        grad_scale = float(self.grad_scale)
+        if self._number == 0:
+            self._number = number_of_report(self._report)
+        return Drawn((grad_scale != 0.0, float(self.whitening_limit), grad_scale, self._number))
 
     def _report(self, exceeded: Tensor) -> None:
         """Choose the next probability, when it is asked for."""

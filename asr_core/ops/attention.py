@@ -1,21 +1,19 @@
 """Attention weights with relative positions, and the softmax that keeps only its output."""
 
-from typing import Any, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from asr_core.ops.attention_on_cpu import softmax_backward_on_cpu, softmax_on_cpu
 from asr_core.ops.context import Context
-from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
+from asr_core.ops.cpu.dispatch import usable
 from asr_core.ops.gpu import dispatch as gpu
 from asr_core.ops.operators import is_exported, is_traced, operator
 
 gpu_kernels = gpu.deferred("attention")
-if HAS_NUMBA:
-    from asr_core.ops.cpu import attention as kernels
 
 MASKED_SCORE = -1000.0  # finite, so that a row without any visible key stays finite
-_GRAIN = 16384  # scores worth a thread
 
 
 def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
@@ -77,7 +75,7 @@ def _forward(inputs: Inputs) -> Tuple[Tensor, Tensor]:
         return gpu_kernels.weights_forward(*inputs, MASKED_SCORE)
     q, k, p, pos, mask = inputs
     if usable(q, k, p, pos):
-        weights = _softmax_on_cpu(torch.matmul(q, k.transpose(2, 3)), p, pos, mask)
+        weights = softmax_on_cpu(torch.matmul(q, k.transpose(2, 3)), p, pos, mask)
     else:
         scores = _scores(q, k, p, pos)
         if mask is not None:
@@ -108,7 +106,7 @@ def _backward(
     if _by_gpu_kernels(inputs):
         return gpu_kernels.weights_backward(*inputs, weights, grad, grad_first, limit, penalty)
     if penalty == 0.0 and usable(weights, grad, grad_first):
-        g, dp, dpos = _softmax_backward_on_cpu(weights, grad, grad_first, p, pos, mask)
+        g, dp, dpos = softmax_backward_on_cpu(weights, grad, grad_first, p, pos, mask)
     else:
         g = _softmax_backward(weights, grad, grad_first, mask)
         if penalty > 0.0:  # in few batches: the scores are computed anew rather than kept
@@ -224,6 +222,111 @@ def _backward_operator(
     return dq, dk, dp, dpos
 
 
+class _Decisions(NamedTuple):
+    """What the operator of :func:`attention_weights_as_drawn` reads.
+
+    Attributes:
+      penalty: of large scores.
+      use_positions: whether position scores are added.
+      uniform: whether the first head's weights are made uniform over the keys that it sees.
+    """
+
+    penalty: float
+    use_positions: bool
+    uniform: bool
+
+    @classmethod
+    def read(cls, table: Tensor, row: int) -> "_Decisions":
+        penalty, use_positions, uniform = table[row, :3].tolist()
+        return cls(penalty, bool(use_positions), bool(uniform))
+
+
+def _keep_as_drawn(ctx: Context, inputs: Tuple[Any, ...], output: Tuple[Tensor, Tensor]) -> None:
+    ctx.limit, table, ctx.row = inputs[5:]
+    ctx.save_for_backward(*inputs[:5], output[0], table)
+    ctx.set_materialize_grads(False)
+
+
+def _gradient_as_drawn(
+    ctx: Context, grad: Optional[Tensor], grad_first: Optional[Tensor]
+) -> Tuple[Optional[Tensor], ...]:
+    q, k, p, pos, mask, weights, table = ctx.saved_tensors
+    if grad is None:
+        grad = torch.zeros_like(weights)
+    grads = _backward_as_drawn_operator(
+        q, k, p, pos, mask, weights, grad, grad_first, ctx.limit, table, ctx.row
+    )
+    return (*grads, None, None, None, None)
+
+
+def _empty_weights_as_drawn(
+    q: Tensor, k: Tensor, p: Tensor, pos: Tensor, mask: Optional[Tensor], *_: object
+) -> Tuple[Tensor, Tensor]:
+    return _empty_weights(q, k, p, pos, mask, 0.0, 0.0)
+
+
+@operator("attention_weights_as_drawn", _empty_weights_as_drawn, _gradient_as_drawn, _keep_as_drawn)
+def _as_drawn_operator(
+    q: Tensor,
+    k: Tensor,
+    p: Tensor,
+    pos: Tensor,
+    mask: Optional[Tensor],
+    limit: float,
+    table: Tensor,
+    row: int,
+) -> Tuple[Tensor, Tensor]:
+    drawn = _Decisions.read(table, row)
+    weights, first = _forward(_as_needed((q, k, p if drawn.use_positions else None, pos, mask)))
+    if drawn.uniform:
+        seen = (first > 0.0).to(first.dtype)
+        first = seen / seen.sum(dim=-1, keepdim=True)
+    return weights, first
+
+
+@operator("attention_weights_as_drawn_backward", _empty_gradients)
+def _backward_as_drawn_operator(
+    q: Tensor,
+    k: Tensor,
+    p: Tensor,
+    pos: Tensor,
+    mask: Optional[Tensor],
+    weights: Tensor,
+    grad: Tensor,
+    grad_first: Optional[Tensor],
+    limit: float,
+    table: Tensor,
+    row: int,
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    drawn = _Decisions.read(table, row)
+    inputs = _as_needed((q, k, p if drawn.use_positions else None, pos, mask))
+    of_first = None if drawn.uniform else grad_first
+    dq, dk, dp, dpos = _backward(inputs, weights, grad, of_first, limit, drawn.penalty)
+    dp, dpos = (torch.zeros_like(x) if g is None else g for x, g in ((p, dp), (pos, dpos)))
+    return dq.contiguous(), dk.contiguous(), dp.contiguous(), dpos.contiguous()
+
+
+def attention_weights_as_drawn(
+    q: Tensor,
+    k: Tensor,
+    p: Tensor,
+    pos: Tensor,
+    mask: Optional[Tensor],
+    limit: float,
+    table: Tensor,
+    row: int,
+) -> Tuple[Tensor, Tensor]:
+    """Do what :func:`attention_weights` does, with decisions that are read when it runs.
+
+    Args:
+      q, k, p, pos, mask, limit: its arguments.
+      table: (R, 6) float64 on the CPU; a row begins with the penalty, whether positions are used,
+        and whether the second result is uniform over the keys that the first head sees.
+      row: the row.
+    """
+    return _as_drawn_operator(q, k, p, pos, mask, limit, table, row)
+
+
 def _softmax_backward(
     weights: Tensor, grad: Tensor, grad_first: Optional[Tensor], mask: Optional[Tensor]
 ) -> Tensor:
@@ -248,67 +351,6 @@ def _positions_backward(
     relative_shift(by_offset, g.size(3)).copy_(g)
     dp = torch.matmul(by_offset, pos.unsqueeze(1))
     return dp, torch.matmul(by_offset.flatten(1, 2).transpose(1, 2), p.flatten(1, 2))
-
-
-def _kernel_args(
-    weights: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]
-) -> "kernels.Softmax":
-    """Return the parameters that both directions share; weights (H, N, T, S)."""
-    if mask is not None:
-        mask = mask[(None,) * (3 - mask.dim())].contiguous()  # (N or 1, T or 1, S)
-    return kernels.Softmax(
-        scores=0,
-        p=0 if p is None else p,
-        pos=pos.transpose(1, 2).contiguous(),
-        mask=0 if mask is None else mask,
-        weights=weights,
-        grad=0,
-        first=0,
-        dscores=0,
-        dp=0,
-        dpos=0,
-        N=weights.size(1),
-        T=weights.size(2),
-        S=weights.size(3),
-        P=0 if p is None else p.size(3),
-        L=pos.size(1),
-        NM=1 if mask is None else mask.size(0),
-        TM=1 if mask is None else mask.size(1),
-    )
-
-
-def _softmax_on_cpu(scores: Tensor, p: Optional[Tensor], pos: Tensor, mask: Optional[Tensor]) -> Tensor:
-    """Return softmax over keys of scores (H, N, T, S) plus position scores."""
-    heads, batch, queries, keys = scores.shape
-    weights = torch.empty_like(scores)
-    args = _kernel_args(weights, p, pos, mask)._replace(scores=scores)
-    kernels.positions_and_softmax(heads * batch * queries, max(1, _GRAIN // keys), args)
-    return weights
-
-
-def _softmax_backward_on_cpu(
-    weights: Tensor,
-    grad: Tensor,
-    grad_first: Optional[Tensor],
-    p: Optional[Tensor],
-    pos: Tensor,
-    mask: Optional[Tensor],
-) -> Tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
-    """Return the gradients of the scores (H, N, T, S), of p (H, N, T, P) and of pos (H, L, P)."""
-    heads, batch, queries, keys = weights.shape
-    width = 0 if p is None else p.size(3)
-    g, dp = torch.empty_like(weights), weights.new_empty(heads, batch, queries, width)
-    # a sum per utterance, so that threads share none
-    dpos = weights.new_zeros(heads, batch, width, pos.size(1))
-    args = _kernel_args(weights, p, pos, mask)._replace(
-        grad=grad.contiguous(),
-        first=0 if grad_first is None else grad_first.contiguous(),
-        dscores=g,
-        dp=dp,
-        dpos=dpos,
-    )
-    kernels.positions_and_softmax_backward(heads * batch, max(1, _GRAIN // (queries * keys)), args)
-    return (g, None, None) if p is None else (g, dp, dpos.sum(dim=1).transpose(1, 2))
 
 
 def attention_weights(

@@ -76,6 +76,21 @@ class _BalanceGradient(torch.autograd.Function):
         return apply_balancer(grad, x, ctx.bounds, ctx.grad_scale, ctx.channel_dim), None, None, None
 
 
+class _BalanceGradientAsDrawn(torch.autograd.Function):
+    """The same, where an operator reads in a table (R, 6) what to do."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, table: Tensor, row: int, channel_dim: int) -> Tensor:
+        ctx.save_for_backward(x, table)
+        ctx.row, ctx.channel_dim = row, channel_dim
+        return x
+
+    @staticmethod
+    def backward(ctx: Context, grad: Tensor) -> Tuple[Tensor, None, None, None]:
+        x, table = ctx.saved_tensors
+        return _as_drawn_operator(grad, x, table, ctx.row, ctx.channel_dim), None, None, None
+
+
 def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
     """Return ``grad + |grad| * (a + b * x)``, (..., C, ...) like ``x``, with the coefficients of
     :func:`balancer_coefficients`.
@@ -141,6 +156,29 @@ def _operator(
 ) -> Tensor:
     out = _apply(grad, x, (m_lo, m_hi, r_lo, r_hi), grad_scale, channel_dim)
     return like(out, _like_x(grad, x))
+
+
+@operator("balancer_as_drawn", _like_x)
+def _as_drawn_operator(grad: Tensor, x: Tensor, table: Tensor, row: int, channel_dim: int) -> Tensor:
+    acts, m_lo, m_hi, r_lo, r_hi, grad_scale = table[row].tolist()
+    out = _apply(grad, x, (m_lo, m_hi, r_lo, r_hi), grad_scale, channel_dim) if acts else grad
+    return _like_x(grad, x).copy_(out) if out is grad else like(out, _like_x(grad, x))
+
+
+def balance_gradient_as_drawn(x: Tensor, table: Tensor, row: int, channel_dim: int) -> Tensor:
+    """Do what :func:`balance_gradient` does, or nothing, as the backward pass reads.
+
+    Args:
+      x: (..., C, ...).
+      table: (R, 6) float64 on the CPU; a row holds whether to act, the bounds, and the size of the
+        added gradient.
+      row: the row.
+      channel_dim: the axis of the C channels.
+
+    Returns:
+      (..., C, ...)
+    """
+    return _BalanceGradientAsDrawn.apply(x, table, row, channel_dim)
 
 
 def balance_gradient(x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:

@@ -2,14 +2,16 @@
 nested autograd.
 """
 
-from typing import Callable, NamedTuple, Tuple
+import itertools
+import weakref
+from typing import Callable, Dict, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
 
 from asr_core.ops.context import Context
 from asr_core.ops.gpu import dispatch as gpu
-from asr_core.ops.operators import is_traced
+from asr_core.ops.operators import is_traced, operator
 
 gpu_kernels = gpu.deferred("centring")
 
@@ -109,6 +111,67 @@ def _add_penalty(grad: Tensor, statistics: _Covariance, exceeded: Tensor, grad_s
     scale = grad_scale * size / (norm + 1e-20) * exceeded.to(covar.dtype)
     push = torch.matmul(samples, direction * scale).transpose(0, 1).reshape(grad.shape)  # (..., C)
     return (grad + push).to(grad.dtype)
+
+
+# the reports of modules whose gradients an operator computes, by their numbers
+_REPORTS: "Dict[int, weakref.WeakMethod[Callable[[Tensor], None]]]" = {}
+_NUMBERS = itertools.count(1)
+
+
+def number_of_report(report: Callable[[Tensor], None]) -> int:
+    """Return a number from which the backward pass of :func:`whiten_gradient_as_drawn` finds a
+    bound method, as long as its object is alive.
+    """
+    number = next(_NUMBERS)
+    _REPORTS[number] = weakref.WeakMethod(report, lambda _: _REPORTS.pop(number, None))
+    return number
+
+
+class _WhitenGradientAsDrawn(torch.autograd.Function):
+    """As _WhitenGradient, where an operator reads in a table (R, 6) what to do."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, num_groups: int, table: Tensor, row: int) -> Tensor:
+        ctx.save_for_backward(x, table)
+        ctx.num_groups, ctx.row = num_groups, row
+        return x
+
+    @staticmethod
+    def backward(ctx: Context, grad: Tensor) -> Tuple[Tensor, None, None, None]:
+        x, table = ctx.saved_tensors
+        return _as_drawn_operator(grad, x, ctx.num_groups, table, ctx.row), None, None, None
+
+
+def _like_grad(grad: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(grad, memory_format=torch.contiguous_format)
+
+
+@operator("whiten_as_drawn", _like_grad)
+def _as_drawn_operator(grad: Tensor, x: Tensor, num_groups: int, table: Tensor, row: int) -> Tensor:
+    acts, limit, grad_scale, number = table[row, :4].tolist()
+    out = grad
+    if acts:
+        with torch.autocast(grad.device.type, enabled=False):
+            statistics = _covariance(x, num_groups)
+            exceeded = statistics.metric >= limit
+            report = _REPORTS[number]() if number in _REPORTS else None
+            if report is not None:
+                report(exceeded)
+            out = _add_penalty(grad, statistics, exceeded, grad_scale)
+    return _like_grad(grad).copy_(out) if out is grad else out.contiguous()
+
+
+def whiten_gradient_as_drawn(x: Tensor, num_groups: int, table: Tensor, row: int) -> Tensor:
+    """Do what :func:`whiten_gradient` does, or nothing, as the backward pass reads.
+
+    Args:
+      x: (..., C).
+      num_groups: groups of channels that are whitened separately.
+      table: (R, 6) float64 on the CPU; a row holds whether to act, the limit, the size of the added
+        gradient, and the number of a report, see :func:`number_of_report`.
+      row: the row.
+    """
+    return _WhitenGradientAsDrawn.apply(x, num_groups, table, row)
 
 
 def whiten_gradient(

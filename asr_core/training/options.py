@@ -53,8 +53,8 @@ class ProcessOptions:
     )
     compile: bool = option(
         False,
-        "compile layers by torch.compile, in some minutes at the first batches; Conformer, ContextNet and "
-        "transformer LMs",
+        "compile layers by torch.compile, in some minutes at the first batches; Zipformer, Conformer, "
+        "ContextNet and transformer LMs",
     )
 
 

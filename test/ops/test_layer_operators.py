@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from asr_core.encoders.zipformer.feedforward import FeedforwardModule
 from asr_core.nn.scaling import BiasNorm
 from asr_core.nn.subsampling import ConvNeXt
-from asr_core.ops import activation_linear, balancer, basic_norm, double_swish, norm, slopes, swoosh
+from asr_core.ops import activation_linear, balancer, basic_norm, double_swish, norm, slopes, swoosh, whiten
 from asr_core.ops.whiten import whiten_gradient
 
 BOUNDS = (-0.1, 0.1, 0.4, 0.6)
@@ -22,6 +22,12 @@ def rand(*shape, seed=0):
 
 def grad(*shape, seed=0):
     return rand(*shape, seed=seed).requires_grad_()
+
+
+def _table(*numbers):
+    table = torch.zeros(2, 6, dtype=torch.float64)
+    table[1, : len(numbers)] = torch.tensor(numbers)
+    return table
 
 
 CASES = {
@@ -48,6 +54,22 @@ CASES = {
     ),
     "basic_norm": (basic_norm._operator, lambda: (grad(5, 2, 4), torch.tensor(0.3, requires_grad=True))),
     "balancer": (balancer._operator, lambda: (rand(5, 2, 4), rand(5, 2, 4, seed=1), *BOUNDS, 0.04, -1)),
+    "balancer_as_drawn": (
+        balancer._as_drawn_operator,
+        lambda: (rand(5, 2, 4), rand(5, 2, 4, seed=1), _table(1, *BOUNDS, 0.04), 1, -1),
+    ),
+    "balancer_idle": (
+        balancer._as_drawn_operator,
+        lambda: (rand(5, 2, 4), rand(5, 2, 4, seed=1), _table(), 1, -1),
+    ),
+    "whiten_as_drawn": (
+        whiten._as_drawn_operator,
+        lambda: (rand(5, 2, 4), rand(5, 2, 4, seed=1), 2, _table(1, 1.1, 0.1), 1),
+    ),
+    "whiten_idle": (
+        whiten._as_drawn_operator,
+        lambda: (rand(5, 2, 4), rand(5, 2, 4, seed=1), 2, _table(), 1),
+    ),
     "balancer_of_images": (
         balancer._operator,
         lambda: (rand(2, 3, 4, 5), rand(2, 4, 5, 3).permute(0, 3, 1, 2), *BOUNDS, 0.04, 1),

@@ -42,6 +42,33 @@ def test_attention_weights_as_an_operator(with_positions):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("decisions", [(0.0, 1.0, 0.0), (0.01, 0.0, 0.0), (0.01, 1.0, 1.0)])
+def test_attention_weights_that_read_decisions(decisions):
+    penalty, use_positions, uniform = decisions
+    q, k = (torch.randn(2, 2, 3, 4, requires_grad=True) for _ in range(2))
+    p = torch.randn(2, 2, 3, 2, requires_grad=True)
+    pos = torch.randn(2, 5, 2, requires_grad=True)
+    mask = torch.tensor([[False, False, False], [False, False, True]]).unsqueeze(1)
+    table = torch.zeros(2, 6, dtype=torch.float64)
+    table[1, :3] = torch.tensor(decisions)
+    args = (q, k, p, pos, mask, 0.5, table, 1)
+    torch.library.opcheck(attention._as_drawn_operator, args)
+    got = attention.attention_weights_as_drawn(*args)
+    want = attention.attention_weights(q, k, p if use_positions else None, pos, mask, 0.5, penalty)
+    if uniform:  # over the keys that the first head sees
+        want = want[0], torch.where(mask, 0.0, 1.0 / (~mask).sum(-1, keepdim=True)).expand(2, 3, 3)[None]
+    leaves, grads = [q, k, p, pos], [torch.randn(x.shape) for x in got]
+    for one, other in zip(got, want):
+        torch.testing.assert_close(one, other)
+    used = range(1 if uniform else 2)  # what is uniform has no gradient
+    ours = torch.autograd.grad(got, leaves, grads)
+    theirs = torch.autograd.grad(
+        [want[i] for i in used], leaves, [grads[i] for i in used], allow_unused=not use_positions
+    )
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, torch.zeros_like(one) if other is None else other)
+
+
 def same_as_directly(operator, function, args, leaves):
     """The operator passes torch's checks, and gives the values and gradients of the function."""
     torch.library.opcheck(operator, args)

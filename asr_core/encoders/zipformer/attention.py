@@ -5,13 +5,14 @@ A layer computes attention weights once and uses them in three modules.
 
 import math
 import random
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from asr_core.nn.draws import Chance, Drawn
 from asr_core.nn.scaling import Balancer, FloatLike, ScaledLinear, ScheduledFloat, Whiten, whitening_limit
-from asr_core.ops.attention import attention_weights, attention_weights_plain
+from asr_core.ops.attention import attention_weights, attention_weights_as_drawn, attention_weights_plain
 
 
 class CompactRelPositionalEncoding(nn.Module):
@@ -76,7 +77,7 @@ class CompactRelPositionalEncoding(nn.Module):
         return torch.nn.functional.dropout(pos_emb, float(self.dropout_rate), self.training)
 
 
-class RelPositionMultiheadAttentionWeights(nn.Module):
+class RelPositionMultiheadAttentionWeights(Chance):
     """Attention weights from content and relative position.
 
     Args:
@@ -146,11 +147,29 @@ class RelPositionMultiheadAttentionWeights(nn.Module):
         if torch.jit.is_scripting() or torch.jit.is_tracing():
             weights = attention_weights_plain(q, k, p, pos, mask)
             return weights, weights[0:1]
-        # In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax,
-        # whose gradient then vanishes, so nothing else would bring them back.
-        penalty = 1.0e-4 if self.training and random.random() < 0.1 else 0.0
-        use_pos = not (self.training and random.random() < float(self.pos_emb_skip_rate))
+        if not self.training:
+            return attention_weights(q, k, p, pos, mask)
+        if self.draws is not None:
+            return attention_weights_as_drawn(q, k, p, pos, mask, 25.0, self.draws.table, self.index)
+        penalty, use_pos = self._decide()
         return attention_weights(q, k, p if use_pos else None, pos, mask, limit=25.0, penalty=penalty)
+
+    def _decide(self) -> Tuple[float, bool]:
+        """Draw a penalty of large scores, and whether positions are used.
+
+        In one of ten batches, scores beyond 25 get a tiny penalty. They saturate the softmax, whose
+        gradient then vanishes, so nothing else would bring them back.
+        """
+        penalty = 1.0e-4 if random.random() < 0.1 else 0.0
+        return penalty, random.random() >= float(self.pos_emb_skip_rate)
+
+    def draw(self, x: Tensor) -> Drawn:
+        """Draw what :func:`attention_weights_as_drawn` reads, but for uniform weights."""
+        return Drawn(self._decide())
+
+    def chances(self) -> List[Chance]:
+        """Return the modules that decide by chance, in the order in which they act."""
+        return [self.balance_keys, self.whiten_keys, self]
 
     def _split(
         self, q: Tensor, k: Tensor, p: Tensor, pos_emb: Tensor
@@ -289,6 +308,10 @@ class NonlinAttention(nn.Module):
         x = self.whiten1(x) * torch.tanh(self.balancer(s))
         x = torch.matmul(attn_weights.squeeze(0), x.transpose(0, 1)).transpose(0, 1)
         return self.whiten2(self.out_proj(x * y))
+
+    def chances(self) -> List[Chance]:
+        """Return the modules that decide by chance, in the order in which they act."""
+        return [self.whiten1, self.balancer, self.whiten2]
 
     def streaming_forward(
         self, x: Tensor, attn_weights: Tensor, cached_x: Tensor, left_context_len: int

@@ -1,11 +1,12 @@
 """The convolution module of the Zipformer (Yao et al. 2023, section 3.2)."""
 
-from typing import TYPE_CHECKING, Final, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Final, List, Optional, Protocol, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr_core.nn.draws import Chance
 from asr_core.nn.scaling import ActivationDropoutAndLinear, Balancer, ScheduledFloat, Whiten, whitening_limit
 from asr_core.ops import chunk_causal
 from asr_core.ops.depthwise import depthwise_conv1d
@@ -194,6 +195,10 @@ class ConvolutionModule(nn.Module):
         else:
             x = self.depthwise_conv(x, chunk_size, lens)
         return self.out_proj(self.whiten(self.balancer2(x)))
+
+    def chances(self) -> List[Chance]:
+        """Return the modules that decide by chance, in the order in which they act."""
+        return [self.balancer1, self.balancer2, self.whiten, self.out_proj]
 
     def _gate(self, x: Tensor, pad_mask: Optional[Tensor]) -> Tensor:
         """Gate the first half of the channels by the second: (T, N, 2 C) -> (T, N, C).

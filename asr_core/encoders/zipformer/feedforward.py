@@ -1,7 +1,10 @@
 """The feed-forward module of the Zipformer (Yao et al. 2023, section 3.2)."""
 
+from typing import List
+
 from torch import Tensor, nn
 
+from asr_core.nn.draws import Chance
 from asr_core.nn.scaling import ActivationDropoutAndLinear, Balancer, FloatLike, Whiten, whitening_limit
 
 
@@ -37,3 +40,7 @@ class FeedforwardModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform each frame: x (T, N, C) -> (T, N, C)."""
         return self.out_whiten(self.out_proj(self.hidden_balancer(self.in_proj(x))))
+
+    def chances(self) -> List[Chance]:
+        """Return the modules that decide by chance, in the order in which they act."""
+        return [self.hidden_balancer, self.out_proj, self.out_whiten]

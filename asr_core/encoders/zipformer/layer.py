@@ -14,6 +14,7 @@ from asr_core.encoders.zipformer.attention import (
 from asr_core.encoders.zipformer.convolution import ConvolutionModule
 from asr_core.encoders.zipformer.feedforward import FeedforwardModule
 from asr_core.nn.bypass import BypassModule
+from asr_core.nn.draws import Chance, Drawn, given
 from asr_core.nn.scaling import Balancer, BiasNorm, FloatLike, ScheduledFloat, Whiten, whitening_limit
 
 
@@ -22,7 +23,7 @@ def _add(x: Tensor, branch: Tensor, keep: Optional[Tensor]) -> Tensor:
     return x + branch if keep is None else torch.addcmul(x, branch, keep)
 
 
-class Zipformer2EncoderLayer(nn.Module):
+class Zipformer2EncoderLayer(Chance):
     """Three feed-forward, two self-attention, two convolution modules and one non-linear attention.
 
     Args:
@@ -35,6 +36,8 @@ class Zipformer2EncoderLayer(nn.Module):
       dropout: dropout rate of the feed-forward modules.
       causal: use chunk-causal convolutions.
     """
+
+    compiled = "drawn"
 
     def __init__(
         self,
@@ -158,20 +161,57 @@ class Zipformer2EncoderLayer(nn.Module):
         keep: List[Optional[Tensor]] = [None, None, None, None, None]
         if torch.jit.is_scripting() or torch.jit.is_tracing() or not self.training:
             return keep
-        rates = (
-            self.attention_skip_rate,
-            self.conv_skip_rate,
-            self.ff2_skip_rate,
-            self.conv_skip_rate,
-            self.ff3_skip_rate,
-        )
+        if self.draws is not None:
+            return list(given(self).unbind(0))
+        rates = self._skip_rates()
         drawn = torch.rand((len(rates), x.size(1), 1), device=x.device)  # (5, N, 1)
-        return [(d > rate).to(x.dtype) if rate > 0.0 else None for d, rate in zip(drawn, map(float, rates))]
+        return [(d > rate).to(x.dtype) if rate > 0.0 else None for d, rate in zip(drawn, rates)]
+
+    def _skip_rates(self) -> List[float]:
+        """Return the present rates of the branches that :meth:`_draw_keep_masks` names."""
+        attention, conv = float(self.attention_skip_rate), float(self.conv_skip_rate)
+        return [attention, conv, float(self.ff2_skip_rate), conv, float(self.ff3_skip_rate)]
+
+    def draw(self, x: Tensor) -> Drawn:
+        """Draw which sequences of x (T, N, C) keep a branch, (5, N, 1), and whether non-linear
+        attention gets uniform weights.
+        """
+        rates = [rate if rate > 0.0 else -1.0 for rate in self._skip_rates()]
+        least = torch.tensor(rates).to(x.device, non_blocking=True)
+        keep = torch.rand((len(rates), x.size(1), 1), device=x.device) > least.view(-1, 1, 1)
+        assert self.draws is not None
+        row = self.draws.rows[self.self_attn_weights.index]  # whose operator makes them
+        row[2] = float(random.random() < float(self.const_attention_rate))
+        return Drawn(tensor=keep.to(x.dtype))
+
+    def chances(self) -> List[Chance]:
+        """Return the modules that decide by chance, in the order in which they act."""
+        return [
+            *self.self_attn_weights.chances(),
+            *self.feed_forward1.chances(),
+            self,
+            *self.nonlin_attention.chances(),
+            self.balancer_na,
+            self.self_attn1.whiten,
+            *self.conv_module1.chances(),
+            *self.feed_forward2.chances(),
+            self.balancer_ff2,
+            self.bypass_mid,
+            self.self_attn2.whiten,
+            *self.conv_module2.chances(),
+            *self.feed_forward3.chances(),
+            self.balancer_ff3,
+            self.balancer1,
+            self.norm,
+            self.bypass,
+            self.balancer2,
+            self.whiten,
+        ]
 
     def _sometimes_uniform(self, weights: Tensor) -> Tensor:
         """Return a head's weights (1, N, T, T), sometimes made uniform over the frames it sees."""
         if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
-            if random.random() < float(self.const_attention_rate):
+            if self.draws is None and random.random() < float(self.const_attention_rate):
                 seen = (weights > 0.0).to(weights.dtype)
                 weights = seen / seen.sum(dim=-1, keepdim=True)
         return weights

@@ -137,7 +137,7 @@ class DownsampledZipformer2Encoder(nn.Module):
             attn_mask = attn_mask[::ds, ::ds]
         y = self.downsample(x, pad_mask if self.mask_padding else None)  # (ceil(T / ds), N, C)
         if pad_mask is not None:
-            pad_mask = pad_mask[:, ::ds]
+            pad_mask = pad_mask[:, ::ds].contiguous()
         if lens is not None:
             lens = (lens + ds - 1) // ds
         chunk_size = chunk_size // ds if chunk_size > 0 else -1
