@@ -16,19 +16,10 @@ class _ChunkCausalConv1d(torch.autograd.Function):
     """Keeps its inputs and the convolution within chunks, (T, N, C)."""
 
     @staticmethod
-    def forward(
-        ctx: Context,
-        x: Tensor,
-        causal_weight: Tensor,
-        causal_bias: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        edges: Tensor,
-        chunk: int,
-        lens: Optional[Tensor],
-    ) -> Tensor:
+    def forward(ctx: Context, x: Tensor, chunk: int, lens: Optional[Tensor], *parameters: Tensor) -> Tensor:
         x = x.contiguous()
-        y, z = gpu_kernels.forward(x, causal_weight, causal_bias, weight, bias, edges, chunk, lens)
+        y, z = gpu_kernels.forward(x, parameters, chunk, lens)
+        causal_weight, _, weight, _, edges = parameters
         ctx.save_for_backward(x, z, causal_weight, weight, edges, lens)
         ctx.chunk = chunk
         return y
@@ -36,8 +27,8 @@ class _ChunkCausalConv1d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Context, dy: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, z, causal_weight, weight, edges, lens = ctx.saved_tensors
-        grads = gpu_kernels.backward(x, z, dy, causal_weight, weight, edges, ctx.chunk, lens)
-        return (*grads, None, None)
+        dx, *grads = gpu_kernels.backward(x, z, dy, (causal_weight, weight, edges), ctx.chunk, lens)
+        return (dx, None, None, *grads)
 
 
 def usable(x: Tensor, edges: Tensor) -> bool:
@@ -73,4 +64,4 @@ def chunk_causal_conv1d(
     Returns:
       (T, N, C)
     """
-    return _ChunkCausalConv1d.apply(x, causal_weight, causal_bias, weight, bias, edges, chunk, lens)
+    return _ChunkCausalConv1d.apply(x, chunk, lens, causal_weight, causal_bias, weight, bias, edges)

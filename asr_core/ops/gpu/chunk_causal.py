@@ -147,18 +147,13 @@ def _taps_first(weight: Tensor) -> Tensor:
 
 
 def forward(
-    x: Tensor,
-    causal_weight: Tensor,
-    causal_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    edges: Tensor,
-    chunk: int,
-    lens: Optional[Tensor],
+    x: Tensor, parameters: Tuple[Tensor, ...], chunk: int, lens: Optional[Tensor]
 ) -> Tuple[Tensor, Tensor]:
     """Return the result of :func:`asr_core.ops.chunk_causal.chunk_causal_conv1d`, and the
-    convolution within chunks before it is scaled, (T, N, C) both. ``x`` is contiguous.
+    convolution within chunks before it is scaled, (T, N, C) both. ``x`` is contiguous, and the
+    parameters are the tensors between ``x`` and ``chunk`` there.
     """
+    causal_weight, causal_bias, weight, bias, edges = parameters
     y, z = torch.empty_like(x), torch.empty_like(x)
     grid, channels = _grid(x)
     by_tap = edges.transpose(1, 2).contiguous()  # (2, K, C)
@@ -171,18 +166,17 @@ def forward(
 
 
 def backward(
-    x: Tensor,
-    z: Tensor,
-    dy: Tensor,
-    causal_weight: Tensor,
-    weight: Tensor,
-    edges: Tensor,
-    chunk: int,
-    lens: Optional[Tensor],
+    x: Tensor, z: Tensor, dy: Tensor, weights: Tuple[Tensor, ...], chunk: int, lens: Optional[Tensor]
 ) -> Tuple[Tensor, ...]:
-    """Return the gradients of the first six arguments of :func:`forward` from that of its first
-    result, dy (T, N, C).
+    """Return the gradients of x and of the five parameters of :func:`forward`.
+
+    Args:
+      x, chunk, lens: as in the forward pass.
+      z: (T, N, C), its second result.
+      dy: (T, N, C), the gradient of its first.
+      weights: the parameters that are no biases.
     """
+    causal_weight, weight, edges = weights
     dy = dy.contiguous()
     K, (T, N, C) = weight.size(2), x.shape
     grid, channels = _grid(x)

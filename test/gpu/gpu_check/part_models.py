@@ -18,6 +18,7 @@ from asr_core.models import ModelOptions, build_model
 from asr_core.utils.options import from_params
 from gpu_check.launches import counted, kernels_off
 from gpu_check.setup import Setup, Skipped
+from gpu_check.windows import MOST_APART, SameWindows
 
 _TOLERANCE = 1e-3  # of a whole model in float32, relative to the largest value
 _TIE = 1e-3  # two answers whose scores are closer may come in either order
@@ -58,14 +59,17 @@ def _compare(setup: Setup, model: nn.Module, x: Tensor, lens: Tensor, y: List[Li
     # cuDNN has no backward pass of an LSTM in evaluation mode
     recurrent = any("lstm" in type(m).__name__.lower() for m in model.modules())
     reference, model = copy.deepcopy(model).eval(), model.to(setup.device).eval()
-    with counted() as launches, torch.backends.cudnn.flags(enabled=not recurrent, allow_tf32=False):
-        got = _results(model, x.to(setup.device), lens.to(setup.device), y)
-    with kernels_off():
-        want = _results(reference, x, lens, y)
+    with SameWindows() as windows:
+        with counted() as launches, torch.backends.cudnn.flags(enabled=not recurrent, allow_tf32=False):
+            got = _results(model, x.to(setup.device), lens.to(setup.device), y)
+        with kernels_off():
+            want = _results(reference, x, lens, y)
     errors = {name: _error(got[name], want[name]) for name in want}
     worst = max(errors, key=lambda name: errors[name])
     row = {"error": errors[worst], "of": worst, "launches": sum(launches.values())}
-    row["encoder's error"] = errors["encoder_out"]
+    row.update({"encoder's error": errors["encoder_out"], "windows apart": windows.apart()})
+    if not row["windows apart"] <= MOST_APART:
+        return {"ok": False, **row, "note": "other windows are chosen"}
     if not errors[worst] < _TOLERANCE:
         bad = sorted((n for n in errors if not errors[n] < _TOLERANCE), key=lambda n: -errors[n])[:5]
         return {"ok": False, **row, "note": f"differs: { ({n: f'{errors[n]:.1e}' for n in bad}) }"}

@@ -1,7 +1,7 @@
 """Part: torch.compile sees our operators as nodes, and what it makes of a model computes the same."""
 
 import copy
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from gpu_check.launches import kernels_off
 from gpu_check.model_step import batch, build
 from gpu_check.setup import Setup, Skipped
 from gpu_check.timing import stage_times
+from gpu_check.windows import MOST_APART, windows_apart
 
 
 def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
@@ -39,15 +40,18 @@ def operator(setup: Setup) -> Dict[str, Any]:
 
 def _compare(function: Any, compiled: Any, inputs: List[Tensor], tolerance: float) -> Dict[str, Any]:
     """Compare result and gradients of a compiled function with its plain form."""
-    got = compiled(*inputs)
-    found = [got, *torch.autograd.grad(got.sum(), inputs)]
+    found = _with_gradients(compiled, inputs)
     with kernels_off():
-        plain = function(*inputs)
-        want = [plain, *torch.autograd.grad(plain.sum(), inputs)]
+        want = _with_gradients(function, inputs)
     error = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, want))
     if not error < tolerance:
         raise AssertionError(f"differs by {error:.1e}")
     return {"error": error}
+
+
+def _with_gradients(function: Any, inputs: List[Tensor]) -> List[Tensor]:
+    result = function(*inputs)
+    return [result.detach(), *torch.autograd.grad(result.sum(), inputs)]
 
 
 def losses(setup: Setup) -> Dict[str, Any]:
@@ -57,16 +61,32 @@ def losses(setup: Setup) -> Dict[str, Any]:
     boundary = torch.tensor([[0, 0, u, t - 2 * i] for i in range(n)], device=setup.device)
     symbols = torch.randint(1, v, (n, u), device=setup.device)
     am, lm = (torch.randn(n, k, v, device=setup.device, requires_grad=True) for k in (t, u + 1))
+    chosen: List[Tensor] = []
 
-    def function(am: torch.Tensor, lm: torch.Tensor) -> torch.Tensor:
+    def both(am: Tensor, lm: Tensor, windows: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
         simple, counts = rnnt.rnnt_loss_smoothed(lm, am, symbols, 0, boundary=boundary, return_grad=True)
-        ranges = rnnt.get_rnnt_prune_ranges(*counts, boundary, 3)
+        own = rnnt.get_rnnt_prune_ranges(*counts, boundary, 3)
+        ranges = own if windows is None else windows
         of_am, of_lm = rnnt.do_rnnt_pruning(am, lm, ranges)
-        return simple + rnnt.rnnt_loss_pruned(of_am + of_lm, symbols, ranges, 0, boundary)
+        return simple + rnnt.rnnt_loss_pruned(of_am + of_lm, symbols, ranges, 0, boundary), own
 
-    backend = "aot_eager" if setup.small else "inductor"
-    compiled = torch.compile(function, fullgraph=True, backend=backend)
-    return _compare(function, compiled, [am, lm], 1e-4)
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager" if setup.small else "inductor")
+    with kernels_off():
+        _, windows = both(am, lm, None)  # the same for all: they may tie
+
+    def function(am: Tensor, lm: Tensor) -> Tensor:
+        return both(am, lm, windows)[0]
+
+    def graph(am: Tensor, lm: Tensor) -> Tensor:
+        loss, own = compiled(am, lm, windows)
+        chosen.append(own)
+        return loss
+
+    row = _compare(function, graph, [am, lm], 1e-4)
+    row["windows apart"] = windows_apart(chosen[0], windows)
+    if not row["windows apart"] <= MOST_APART:
+        raise AssertionError(f"{row['windows apart']:.0%} of the windows differ")
+    return row
 
 
 def encoder(setup: Setup) -> Dict[str, Any]:

@@ -8,7 +8,7 @@ import bench_rtfx
 from gpu_check.setup import Setup
 
 _GREEDY = "greedy_search"
-_OTHERS = ("modified_beam_search", "fast_beam_search", "ctc-greedy-search")
+_OTHERS = ("modified_beam_search", "fast_beam_search", "ctc-greedy-search", "ctc-prefix-beam-search")
 _RUNS = (  # the most important first
     ("medium", "bfloat16", _GREEDY),
     *(("medium", "bfloat16", method) for method in _OTHERS),

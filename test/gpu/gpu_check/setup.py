@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, NamedTuple
+from typing import Dict, List, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[3]
 # Modules that machines with GPUs may lack.
@@ -37,23 +37,28 @@ class Skipped(Exception):
 def install_wheels(folder: Path, target: Path) -> str:
     """Install the wheels of a folder where the parts find them; return what went wrong, or nothing.
 
-    One at a time, so that a wheel for another Python, or one that is damaged, costs only itself.
-    Packages that this Python has already come later on the path, so wheels of them would replace
-    them: those are left out.
+    All at once, which is faster, or if that fails one at a time: a wheel for another Python, or one
+    that is damaged, costs only itself. Packages that this Python has already come later on the
+    path, so wheels of them would replace them: those are left out.
     """
-    failed, wheels = [], sorted(folder.glob("*.whl"))
-    if not wheels:
+    found = sorted(folder.glob("*.whl"))
+    if not found:
         return f"--wheels {folder} has no wheels"
-    for wheel in wheels:
-        name = wheel.name.split("-")[0]
-        if _has(name):
-            continue
-        options = ["--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--quiet"]
-        command = [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(wheel)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode:
-            failed.append(f"{wheel.name}: {done.stdout.strip().splitlines()[-1:]}")
+    wheels = [wheel for wheel in found if not _has(wheel.name.split("-")[0])]
+    if not wheels or not _install(wheels, target):
+        return ""
+    failed = [f"{wheel.name}: {error}" for wheel in wheels for error in [_install([wheel], target)] if error]
     return "; ".join(failed)
+
+
+def _install(wheels: List[Path], target: Path) -> str:
+    """Install wheels; return what went wrong, or nothing."""
+    options = ["--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--quiet", "--upgrade"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(target)]
+    done = subprocess.run(
+        [*command, *map(str, wheels)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return (done.stdout.strip() or "pip failed").splitlines()[-1] if done.returncode else ""
 
 
 def _has(distribution: str) -> bool:

@@ -68,8 +68,8 @@ for (T, N, C, K, F), dtype in (((75, 3, 192, 31, 19), torch.bfloat16), ((1, 1, 1
         d.conv1d_weight_grad(x, x, w, K // 2, chunk)
     causal, edges = torch.zeros(C, 1, K // 2 + 1), torch.zeros(2, C, K)
     for lens in (None, torch.full((N,), T)):
-        y, z = chunk_causal.forward(x, causal, bias, w, bias, edges, 16, lens)
-        chunk_causal.backward(x, z, y, causal, w, edges, 16, lens)
+        y, z = chunk_causal.forward(x, (causal, bias, w, bias, edges), 16, lens)
+        chunk_causal.backward(x, z, y, (causal, w, edges), 16, lens)
     x = torch.zeros(N, C, T, F, dtype=dtype).to(memory_format=torch.channels_last)
     w = torch.zeros(C, 1, 7, 7)
     for lens in (None, torch.full((N,), T)):
