@@ -40,7 +40,7 @@ def _ready(folder: Path, options: List[str]) -> None:
 
 def digits(setup: Setup) -> Dict[str, Any]:
     """Run the recipe's own preparation."""
-    _needs("lhotse", "soundfile", "sentencepiece", "espeakng_loader")
+    need("lhotse", "soundfile", "sentencepiece", "espeakng_loader")
     folder = setup.work / "digits"
     train, few, jobs = (60, 8, 2) if setup.small else (500, 20, 12)
     counts = ["--num-train", train, "--num-valid", few, "--num-test", few, "--num-noise", 0, "--nj", jobs]
@@ -58,7 +58,7 @@ def tones(setup: Setup) -> Dict[str, Any]:
     """Write recordings in which each digit is a tone, unless digits were synthesised."""
     if (setup.work / "digits/options.json").exists():
         raise Skipped("the digits are there")
-    _needs("lhotse", "sentencepiece")
+    need("lhotse", "sentencepiece")
     from asr_core.data.manifest import make_cut, write_cuts
 
     folder = setup.work / "tones"
@@ -87,7 +87,8 @@ def tones(setup: Setup) -> Dict[str, Any]:
     return {"utterances": 500, "note": "tones take the place of synthesised digits"}
 
 
-def _needs(*modules: str) -> None:
+def need(*modules: str) -> None:
+    """Skip what needs packages that are missing."""
     from importlib.util import find_spec
 
     missing = [module for module in modules if find_spec(module) is None]

@@ -67,6 +67,7 @@ PARTS: Tuple[Part, ...] = (
     Part(
         "times", "part_times", "times of the kernels, against the best that the card could do", TIMES, 90, 30
     ),
+    Part("loaders", "part_loaders", "batches with features of the device, and of loaders", TIMES, 60, 40),
     Part("syncs", "part_syncs", "host synchronisations and the profile of a step", TIMES, 90, 60),
 )
 
