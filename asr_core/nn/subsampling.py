@@ -1,6 +1,6 @@
 """The front end of Zipformer: 100 Hz features to 50 Hz frames (Yao et al. 2023, section 3.1)."""
 
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ from asr_core.nn.scaling import (
     Whiten,
     whitening_limit,
 )
-from asr_core.ops.activation_linear import activation_linear
 from asr_core.ops.depthwise import blank_tails, depthwise_conv2d
+from asr_core.ops.perceptron import Layers, add_perceptron
 
 
 class ConvNeXt(nn.Module):
@@ -73,28 +73,41 @@ class ConvNeXt(nn.Module):
         """
         lens = _if_padded(lens, x.size(2))
         conv = self.depthwise_conv
-        y = self._perceptron(depthwise_conv2d(x, conv.weight, conv.bias, lens))
-        if not torch.jit.is_scripting() and not torch.jit.is_tracing() and self.training:
-            rate = float(self.layerdrop_rate)
-            if rate > 0.0:
-                keep = (torch.rand((y.size(0), 1, 1, 1), device=y.device) > rate).to(y.dtype)
-                return self._constrain(torch.addcmul(x, y, keep))
-        return self._constrain(x + y)
+        y = depthwise_conv2d(x, conv.weight, conv.bias, lens)
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return self._constrain(x + self._perceptron(y))
+        balance, keep = self._drawn_balance(y), None
+        rate = float(self.layerdrop_rate) if self.training else 0.0
+        if rate > 0.0:
+            keep = (torch.rand((y.size(0), 1, 1, 1), device=y.device) > rate).to(y.dtype)
+        return self._constrain(add_perceptron(x, y, self._layers(), keep, balance))
+
+    def _drawn_balance(self, y: Tensor) -> List[float]:
+        """Draw whether the balancer acts on the hidden units of y (N, C, T, F) this time.
+
+        Return its bounds and scale if so, else nothing.
+        """
+        balancer = self.hidden_balancer
+        has_grad = y.requires_grad or not torch.is_grad_enabled()
+        if isinstance(balancer, Balancer) and balancer.drawn(y if has_grad else self.pointwise_conv1.weight):
+            return [*balancer.bounds(), float(balancer.grad_scale)]
+        return []
+
+    def _layers(self) -> Layers:
+        one, two = self.pointwise_conv1, self.pointwise_conv2
+        assert one.bias is not None and two.bias is not None
+        return Layers(one.weight.flatten(1), one.bias, two.weight.flatten(1), two.bias)
 
     def _constrain(self, x: Tensor) -> Tensor:
         """Attach balancer and whitening to x (N, C, T, F)."""
         return self.out_whiten(self.out_balancer(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _perceptron(self, y: Tensor) -> Tensor:
-        """Apply the two layers to each position of y (N, C, T, F), as rows (N, T, F, C)."""
-        rows = y.permute(0, 2, 3, 1)
+        """Apply the two layers to each position of y (N, C, T, F), in torch's operations."""
+        rows = y.permute(0, 2, 3, 1)  # (N, T, F, C)
         rows = F.linear(rows, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
-        rows = self.hidden_balancer(rows)
-        weight = self.pointwise_conv2.weight.flatten(1)
-        if torch.jit.is_scripting() or torch.jit.is_tracing():
-            rows = F.linear(self.activation(rows), weight, self.pointwise_conv2.bias)
-        else:
-            rows = activation_linear(rows, weight, self.pointwise_conv2.bias, "SwooshL")
+        rows = self.activation(rows)
+        rows = F.linear(rows, self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias)
         return rows.permute(0, 3, 1, 2)
 
     def streaming_forward(
@@ -120,8 +133,10 @@ class ConvNeXt(nn.Module):
             padding=(0, self.padding[1]),
             groups=whole.size(1),
         )
-        y = self._perceptron(y)
-        return x[:, :, :num_frames] + y, whole[:, :, num_frames : num_frames + pad]
+        x, cache = x[:, :, :num_frames], whole[:, :, num_frames : num_frames + pad]
+        if torch.jit.is_scripting() or torch.jit.is_tracing():
+            return x + self._perceptron(y), cache
+        return add_perceptron(x, y, self._layers()), cache
 
 
 def _if_padded(lens: Optional[Tensor], num_frames: int) -> Optional[Tensor]:

@@ -22,7 +22,7 @@ Bounds = Tuple[float, float, float, float]
 # long batches lose no digits.
 _PART = 512
 _GRAIN = 16384  # elements worth a thread
-_CONSTANT = 1e-6  # variance at most, relative to the mean square, of a channel without variation
+CONSTANT = 1e-6  # variance at most, relative to the mean square, of a channel without variation
 
 
 def balancer_coefficients(
@@ -45,7 +45,7 @@ def balancer_coefficients(
     var = mean_sq - mean * mean
     # Of a channel that hardly varies, as in digital silence, a and b would be huge and cancel in
     # a + b * x: what float32 leaves of that blows the gradient up. It counts as constant.
-    least = (_CONSTANT * mean_sq).clamp(min=1e-20)
+    least = (CONSTANT * mean_sq).clamp(min=1e-20)
     std = torch.maximum(var, least).sqrt()
     m = mean / std
     rms = mean_sq.clamp(min=1e-20).sqrt()
@@ -102,7 +102,7 @@ def apply_balancer(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, c
 
 def _apply(grad: Tensor, x: Tensor, bounds: Bounds, grad_scale: float, channel_dim: int) -> Tensor:
     if gpu.usable(x, grad):
-        return gpu_kernels.balance(x, grad, channel_dim, bounds, grad_scale, _CONSTANT)
+        return gpu_kernels.balance(x, grad, channel_dim, bounds, grad_scale, CONSTANT)
     rows = rows_of(x, channel_dim) if usable(x, grad) else None
     if rows is not None:
         return _apply_on_cpu(like(grad, x), x, rows, bounds, grad_scale)

@@ -11,6 +11,7 @@ from torch import Tensor
 from asr_core.ops.context import Context
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, available, usable
 from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.gpu.traced import will_run
 from asr_core.ops.operators import is_exported, is_traced, operator
 
 gpu_kernels = gpu.deferred("depthwise")
@@ -178,15 +179,13 @@ def depthwise_conv1d(x: Tensor, weight: Tensor, bias: Optional[Tensor], pad: int
 
 def _operator_runs(*tensors: Optional[Tensor]) -> bool:
     """Return whether there will be kernels for tensors (None allowed) that have no data yet."""
-    given = [t for t in tensors if t is not None]
-    if all(t.is_cuda for t in given):
-        return _available(True) and all(t.dtype in gpu.DTYPES for t in given)
-    return _available(False) and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in given)
+    on_cpu = all(t is None or (t.dtype == torch.float32 and t.device.type == "cpu") for t in tensors)
+    return (on_cpu and _available()) or will_run(*tensors)
 
 
 @torch.compiler.assume_constant_result
-def _available(on_gpu: bool) -> bool:
-    return gpu.available() if on_gpu else available()
+def _available() -> bool:
+    return available()
 
 
 def _as_autocast(x: Tensor) -> Tensor:

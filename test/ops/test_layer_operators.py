@@ -10,10 +10,21 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from asr_core.encoders.zipformer.feedforward import FeedforwardModule
 from asr_core.nn.scaling import BiasNorm
 from asr_core.nn.subsampling import ConvNeXt
-from asr_core.ops import activation_linear, balancer, basic_norm, double_swish, norm, slopes, swoosh, whiten
+from asr_core.ops import (
+    activation_linear,
+    balancer,
+    basic_norm,
+    double_swish,
+    norm,
+    perceptron,
+    slopes,
+    swoosh,
+    whiten,
+)
 from asr_core.ops.whiten import whiten_gradient
 
 BOUNDS = (-0.1, 0.1, 0.4, 0.6)
+LAYERS_OF_PERCEPTRON = ((5, 3), (5,), (3, 5), (3,))
 
 
 def rand(*shape, seed=0):
@@ -28,6 +39,11 @@ def _table(*numbers):
     table = torch.zeros(2, 6, dtype=torch.float64)
     table[1, : len(numbers)] = torch.tensor(numbers)
     return table
+
+
+def images():
+    """Two inputs (N, C, T, F) with channels innermost."""
+    return [rand(2, 4, 5, 3, seed=s).permute(0, 3, 1, 2).requires_grad_() for s in (0, 1)]
 
 
 CASES = {
@@ -53,6 +69,19 @@ CASES = {
         lambda: (grad(5, 2, 4), grad(4, seed=1), torch.tensor(0.3, requires_grad=True)),
     ),
     "basic_norm": (basic_norm._operator, lambda: (grad(5, 2, 4), torch.tensor(0.3, requires_grad=True))),
+    "add_perceptron": (
+        perceptron._operator,
+        lambda: (*images(), *(grad(*s, seed=2) for s in LAYERS_OF_PERCEPTRON), None, []),
+    ),
+    "add_perceptron_drawn": (
+        perceptron._operator,
+        lambda: (
+            *images(),
+            *(grad(*s, seed=2) for s in LAYERS_OF_PERCEPTRON),
+            torch.tensor([1.0, 0.0]).view(2, 1, 1, 1),
+            [*BOUNDS, 0.04],
+        ),
+    ),
     "balancer": (balancer._operator, lambda: (rand(5, 2, 4), rand(5, 2, 4, seed=1), *BOUNDS, 0.04, -1)),
     "balancer_as_drawn": (
         balancer._as_drawn_operator,
@@ -103,7 +132,7 @@ class _Perceptron(torch.nn.Module):
         self.convnext = convnext
 
     def forward(self, x):
-        return self.convnext._perceptron(x)
+        return perceptron.add_perceptron(x, 2 * x, self.convnext._layers())
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -143,6 +172,28 @@ def test_exports_hold_torchs_own_operations_alone(name):
     longer[axis] += 3
     x = rand(*longer, seed=1)
     torch.testing.assert_close(program.module()(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("balance", [[], [*BOUNDS, 0.04]])
+def test_compilers_see_the_kernels_of_perceptrons(balance, monkeypatch):
+    def layer(x, y, *layers):
+        return perceptron.add_perceptron(x, y, perceptron.Layers(*layers), None, balance).square()
+
+    seen = []
+
+    def look(graph, _):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return torch._functorch.aot_autograd.make_boxed_func(graph.forward)
+
+    given = [*images(), *(grad(*shape, seed=2) for shape in LAYERS_OF_PERCEPTRON)]
+    wanted = torch.autograd.grad(layer(*given).sum(), given)
+    monkeypatch.setattr(perceptron, "_has_kernels", lambda *_: True)  # as on a GPU
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend=aot_autograd(fw_compiler=look, bw_compiler=look), fullgraph=True)
+    got = torch.autograd.grad(compiled(*given).sum(), given)
+    for one, other in zip(got, wanted):
+        torch.testing.assert_close(one, other)
+    assert {"asr_core.add_perceptron.default", "asr_core.add_perceptron_backward.default"} <= set(seen)
 
 
 def _step(x):

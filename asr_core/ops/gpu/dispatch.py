@@ -43,6 +43,13 @@ def usable(*tensors: Optional[Tensor]) -> bool:
     return available()
 
 
+def multiplies(x: Tensor) -> bool:
+    """Return whether kernels multiply matrices by matrix units on the device of x, for which
+    :func:`usable` is true: Triton knows those of Ampere and later.
+    """
+    return not x.is_cuda or torch.cuda.get_device_capability(x.device) >= (8, 0)
+
+
 class deferred:
     """A module of kernels, which is imported, and triton with it, when it is first used.
 

@@ -1,18 +1,18 @@
 """Cases: depthwise convolutions over time, and the ConvNeXt block of the front end."""
 
-from typing import Any, List, Sequence
+from typing import Any, Callable, List, Sequence
 
 import torch
 from torch import Tensor
 
 from asr_core.encoders.zipformer.convolution import ChunkCausalDepthwiseConv1d
-from asr_core.ops import depthwise
+from asr_core.ops import depthwise, perceptron
 from gpu_check.cases import Case, Draw, Sizes, Work
 
 _FIRST = {"frames": 750, "batch": 20, "channels": 192, "taps": 31}
 _TINY = {"frames": 9, "batch": 2, "channels": 5, "taps": 5}
 _ODD = {"frames": 203, "batch": 3, "channels": 97, "taps": 31}
-_FRONT = {"batch": 20, "channels": 128, "frames": 750, "width": 19, "taps": 7}
+_FRONT = {"batch": 20, "channels": 128, "frames": 750, "width": 19}
 
 
 def _inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
@@ -82,6 +82,68 @@ def _backward2d(s: Sizes) -> Work:
     return Work(2 * _elements(s), _elements(s), 4 * _elements(s) * s["taps"] ** 2)
 
 
+def _perceptron_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
+    """Return what a block makes of its input before the perceptron, and a sequence that is left."""
+    channels, hidden, n = s["channels"], s["hidden"], s["batch"]
+    shape = n, s["frames"], s["width"], channels
+    x, y = (draw.normal(*shape, grad=False).permute(0, 3, 1, 2).requires_grad_() for _ in range(2))
+    keep = torch.ones(n, 1, 1, 1, device=draw.device, dtype=draw.dtype)
+    keep[-1] = 0.0
+    layers = [
+        draw.normal(hidden, channels, scale=2 * channels**-0.5),
+        draw.normal(hidden, mean=1.0),
+        draw.normal(channels, hidden, scale=hidden**-0.5),
+        draw.normal(channels),
+    ]
+    return [x, y, *layers, keep]
+
+
+def _perceptron(function: Callable[..., Tensor], balance: List[float]) -> Callable[..., Tensor]:
+    def apply(x: Tensor, y: Tensor, *rest: Tensor) -> Tensor:
+        return function(x, y, perceptron.Layers(*rest[:4]), rest[4], balance)
+
+    return apply
+
+
+def _perceptron_case(name: str, ours: Callable[..., Tensor], balance: List[float], note: str = "") -> Case:
+    def weights(s: Sizes) -> int:
+        return 2 * s["channels"] * s["hidden"]
+
+    again = 2 if balance else 1  # products that compute the hidden values again
+
+    def flops(s: Sizes, products: int) -> float:
+        return products * 2 * _elements(s) * s["hidden"]
+
+    return Case(
+        name,
+        _perceptron_inputs,
+        _perceptron(ours, balance),
+        _perceptron(perceptron.add_perceptron_plain, balance),
+        tiny={"batch": 2, "channels": 5, "frames": 4, "width": 3, "hidden": 15},
+        odd={"batch": 3, "channels": 97, "frames": 51, "width": 19, "hidden": 291},
+        bench={**_FRONT, "hidden": 384},
+        forward=lambda s: Work(2 * _elements(s) + weights(s), _elements(s), flops(s, 2), matrix=True),
+        backward=lambda s: Work(
+            2 * _elements(s) + weights(s), _elements(s) + weights(s), flops(s, 4 + again), matrix=True
+        ),
+        slack=5.0,
+        note=note,
+    )
+
+
+def _perceptrons() -> List[Case]:
+    """Return the cases of the block's perceptron, for which a hidden balancer acts or not."""
+    balance = [-0.1, 0.1, 0.5, 1.0, 0.04]
+    fused, parts = perceptron.add_perceptron, perceptron.add_perceptron_plain
+    return [
+        _perceptron_case("ConvNeXt perceptron", fused, []),
+        _perceptron_case("ConvNeXt perceptron, balancer", fused, balance),
+        _perceptron_case(
+            "ConvNeXt perceptron by parts", parts, [], "cuBLAS' products, and kernels between them"
+        ),
+    ]
+
+
 def cases() -> List[Case]:
     """Return the cases of this family."""
     return [
@@ -108,9 +170,10 @@ def cases() -> List[Case]:
             lambda x, w, b, lens: depthwise._conv2d(depthwise.blank_tails(x, lens), w, b),
             tiny={"batch": 2, "channels": 3, "frames": 6, "width": 5, "taps": 3},
             odd={"batch": 2, "channels": 33, "frames": 51, "width": 19, "taps": 7},
-            bench=_FRONT,
+            bench={**_FRONT, "taps": 7},
             forward=_forward2d,
             backward=_backward2d,
             slack=5.0,
         ),
+        *_perceptrons(),
     ]

@@ -58,6 +58,16 @@ for N, L, width in ((3, 2, 5000), (1, 1, 1)):
     layers = torch.zeros(N, L, dtype=torch.int64)
     w.sum_of_waveforms(torch.zeros(9), torch.ones(1), torch.zeros(1, 3, dtype=torch.int64), layers, layers[:, 0], width)
 """,
+    "perceptron": """
+import torch
+from asr_core.ops.gpu import perceptron as p
+for (N, C, T, F, H), dtype in (((3, 128, 75, 19, 384), torch.bfloat16), ((1, 1, 1, 1, 1), torch.float32)):
+    x, keep = torch.zeros(N, C, T, F, dtype=dtype).to(memory_format=torch.channels_last), torch.zeros(N)
+    layers = torch.zeros(H, C), torch.zeros(H), torch.zeros(C, H)
+    for keep, balance in ((None, []), (keep, [-0.1, 0.1, 0.5, 1.0, 0.04])):
+        p.forward(x, x, *layers, torch.zeros(C), keep, 4.0, 0.035)
+        p.backward(x, x, *layers, keep, balance, 4.0, 0.035, 1e-6)
+""",
     "convolutions": """
 import torch
 from asr_core.ops.gpu import chunk_causal, depthwise as d, gate
