@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Collection, Dict, List, Mapping, Optional
 
@@ -18,6 +18,7 @@ from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.optim.averaging import ModelAverage
 from asr_core.training.optim.ema import ModelEma
 from asr_core.training.optim.scaled_adam import ScaledAdam
+from asr_core.training.optim.shards import Shards, gathered, load_weights, local
 from asr_core.training.schedule import LRScheduler
 from asr_core.training.state import (
     TrainState,
@@ -57,6 +58,7 @@ class TrainedParts:
       scaler: loss scaling for float16; disabled in other precisions.
       average: the running average of the weights.
       ema: their exponential average, if there is one.
+      shards: which part of all that this process keeps.
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class TrainedParts:
     scaler: torch.amp.GradScaler
     average: ModelAverage
     ema: Optional[ModelEma] = None
+    shards: Shards = field(default_factory=Shards)
 
 
 class RunCheckpoint:
@@ -102,9 +105,10 @@ class RunCheckpoint:
         kept = {"model": parts.model.state_dict(), "model_avg": parts.average.state_dict()}
         if parts.ema:
             kept["model_ema"] = parts.ema.checkpoint()["model_ema"]
-        named = ((part, first_not_finite(weights)) for part, weights in kept.items())
-        mine = next((f"{part}: {name}" for part, name in named if name), "")
-        return next((found for found in self.world.gather(mine) if found), "")
+        mine = {part: {n: local(v) for n, v in weights.items()} for part, weights in kept.items()}
+        named = ((part, first_not_finite(weights)) for part, weights in mine.items())
+        found = next((f"{part}: {name}" for part, name in named if name), "")
+        return next((name for name in self.world.gather(found) if name), "")
 
     def save(self, path: Path, cur_epoch: int) -> None:
         """Write a checkpoint on rank 0, whole or not at all.
@@ -116,15 +120,21 @@ class RunCheckpoint:
         parts, state = self.parts, self.state
         own = {"random_states": random_states(), "module_state": training_state(parts.model)}
         main, *others = self.world.gather(own)
+        tensors = gathered(
+            dict(
+                model=parts.model.state_dict(),
+                model_avg=parts.average.state_dict(),
+                optimizer=parts.shards.state_of(parts.optimizer),
+                **(parts.ema.checkpoint() if parts.ema else {}),
+            ),
+            keep=self.world.is_main,
+        )
         if not self.world.is_main:
             return
         counters = state.as_dict()
         content = dict(self.params)
         content.update({name: value for name, value in counters.items() if name.startswith("best_")})
         content.update(
-            model=parts.model.state_dict(),
-            model_avg=parts.average.state_dict(),
-            optimizer=parts.optimizer.state_dict(),
             scheduler=parts.scheduler.state_dict(),
             grad_scaler=parts.scaler.state_dict() if parts.scaler.is_enabled() else None,
             sampler={"epoch": state.epoch, "batches_done": state.batches_done},
@@ -134,7 +144,7 @@ class RunCheckpoint:
             train_state=counters,
             **main,
             other_ranks=others,
-            **(parts.ema.checkpoint() if parts.ema else {}),
+            **tensors,
         )
         with atomic_path(path) as tmp:
             torch.save(content, tmp)
@@ -155,10 +165,10 @@ class RunCheckpoint:
         changed = self._changed_options(content)
         self.former = {name: content[name] for name in changed}
         try:
-            parts.model.load_state_dict(_without_ddp_prefix(content["model"]))
+            load_weights(parts.model, _without_ddp_prefix(content["model"]))
             parts.average.load_state_dict(_without_ddp_prefix(content.get("model_avg") or content["model"]))
             if content.get("optimizer"):
-                parts.optimizer.load_state_dict(content["optimizer"])
+                parts.shards.load_optimizer(parts.optimizer, content["optimizer"])
         except (RuntimeError, KeyError, ValueError) as e:
             why = [text for name, text in changed.items() if name in self.shaping]
             raise UserError(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from asr_core.training.batch_loss import BatchLoss
-from asr_core.training.distributed.gradients import gradients_of
+from asr_core.training.distributed.fsdp import DividedGradients, FsdpShards
+from asr_core.training.distributed.gradients import Gradients, gradients_of
 from asr_core.training.metrics import MetricsTracker, sum_over_ranks, sums_of
 from asr_core.training.setup import TrainingRun
 from asr_core.training.task import Batch
@@ -42,7 +43,7 @@ class ForwardBackward:
 
     def __init__(self, run: TrainingRun) -> None:
         self.run = run
-        self.gradients = gradients_of(run.parts.model, run.parts.scaler, run.world, run.opts.ddp_compression)
+        self.gradients = _gradients(run)
 
     def __call__(self, batches: Sequence[Optional[Batch]]) -> "StepLosses":
         """Compute the gradients, summed over the step's batches of all ranks.
@@ -55,13 +56,21 @@ class ForwardBackward:
         """
         run, outs = self.run, []
         for number, batch in enumerate(batches, start=1):
-            out = None
             with run.autocast(), run.world.shared_statistics(run.parts.model, batch is not None):
-                if batch is not None:
-                    out = run.task.compute_loss(run.parts.model, batch, run.state.batch_idx_train)
+                out = self.gradients.loss_of(batch, self._loss)
             self.gradients.add(None if out is None else _guarded(out.loss), last=number == len(batches))
             outs.append(None if out is None else out._replace(loss=out.loss.detach()))
         return StepLosses(run, batches, outs)
+
+    def _loss(self, batch: Batch) -> BatchLoss:
+        return self.run.task.compute_loss(self.run.parts.model, batch, self.run.state.batch_idx_train)
+
+
+def _gradients(run: TrainingRun) -> Gradients:
+    shards, scaler = run.parts.shards, run.parts.scaler
+    if isinstance(shards, FsdpShards):
+        return DividedGradients(shards, scaler, run.world)
+    return gradients_of(run.parts.model, scaler, run.world, run.opts.ddp_compression)
 
 
 def _guarded(loss: Tensor) -> Tensor:
@@ -111,7 +120,8 @@ class StepLosses:
         if math.isfinite(info["loss"]):
             return info, None
         bad = [batch for batch, sums in zip(self.batches, mine) if not math.isfinite(sums["loss"])]
-        return info, [cut for batch in bad if batch is not None for cut in self._culprits(batch)]
+        with self.run.parts.shards.whole():
+            return info, [cut for batch in bad if batch is not None for cut in self._culprits(batch)]
 
     def _culprits(self, batch: Batch) -> Suspects:
         """Return the cuts whose own loss is not finite, or all if every loss is finite."""

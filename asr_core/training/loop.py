@@ -277,7 +277,7 @@ class Trainer:
         """Return a context in which the model is set up for validation."""
         ema = self.parts.ema if self.task.valid_with_ema else None
         self.progress.pause()
-        with ema.shown() if ema else contextlib.nullcontext():
+        with ema.shown() if ema else contextlib.nullcontext(), self.parts.shards.whole():
             self.model.eval()
             yield
             self.model.train()

@@ -39,6 +39,12 @@ class ProcessOptions:
         "each bucket and does not overflow",
         choices=("none", "fp16", "bf16"),
     )
+    shard: str = option(
+        "none",
+        "what several processes divide among them: fsdp, the weights, their gradients and averages, and the "
+        "optimizer's state, for models that do not fit otherwise",
+        choices=("none", "fsdp"),
+    )
     device: str = option(
         "auto", "where to train; auto takes CUDA if there is any", choices=("auto", "cpu", "cuda")
     )
@@ -143,6 +149,9 @@ class LoopOptions(ProcessOptions):
         if self.compile and (self.activation_checkpointing != "none" or self.inf_check):
             other = "--inf-check 1" if self.inf_check else "--activation-checkpointing"
             raise UserError(f"--compile 1 and {other} exclude each other: give one of them")
+        if self.shard != "none" and (self.print_diagnostics or self.inf_check):
+            other = "--print-diagnostics 1" if self.print_diagnostics else "--inf-check 1"
+            raise UserError(f"{other} looks at whole weights: leave it out, or --shard {self.shard}")
         if self.save_every_n < self.average_period:
             raise UserError(
                 f"--save-every-n {self.save_every_n} must not be less than "

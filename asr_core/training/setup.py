@@ -11,6 +11,7 @@ from torch import Tensor
 
 from asr_core.training.checkpoint import RunCheckpoint, TrainedParts
 from asr_core.training.distributed.agreement import refuse_differences
+from asr_core.training.distributed.fsdp import shard_model
 from asr_core.training.distributed.world import SingleProcess
 from asr_core.training.health.diagnostics import diagnose
 from asr_core.training.health.inf_check import InfCheck
@@ -28,6 +29,7 @@ from asr_core.training.resume import find_common_start
 from asr_core.training.state import TrainState, seed_everything
 from asr_core.training.task import Batch, EpochMetric, Task, TaskData
 from asr_core.utils.device import pick_device
+from asr_core.utils.errors import UserError
 from asr_core.utils.files import remove_leftovers
 from asr_core.utils.lock import hold_folder
 from asr_core.utils.options import from_params
@@ -93,7 +95,11 @@ class TrainingRun:
 
     def autocast(self) -> ContextManager[None]:
         """Return the context of the forward pass."""
-        return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
+        if not self.dtype:
+            return contextlib.nullcontext()
+        # a copy of each weight would stay until the end of the pass, and weights are used once
+        keeps_copies = not self.parts.shards.divided
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=keeps_copies)
 
     def advance_schedules(self) -> float:
         """Advance dropout rates and other schedules of modules; return their counter.
@@ -167,7 +173,13 @@ class TrainingRun:
           UserError: one of them does not fit.
         """
         trials = self.data.memory_trials(self.device)
-        if trials is not None:
+        if trials is not None and self.parts.shards.divided:
+            if self.task.params.get("scan_for_oom"):
+                raise UserError(
+                    f"--scan-for-oom 1: the processes of --shard {self.opts.shard} cannot go on where one of "
+                    "them runs out of memory: leave it out"
+                )
+        elif trials is not None:
             self.advance_schedules()
             scan_for_oom(trials, self.parts.model, self.trial_loss, self.device, self.world)
 
@@ -205,10 +217,9 @@ def build_run(task: Task, world: SingleProcess) -> TrainingRun:
     if world.is_main:
         remove_leftovers(exp_dir)
     seed_everything(opts.seed)
-    parts = _build_parts(task, opts, device, dtype)
+    parts = _build_parts(task, opts, world, device, dtype)
     state = TrainState()
     ckpt = RunCheckpoint(task.params, parts, state, world, task.shaping_options())
-    world.share_weights(parts.model)
     return TrainingRun(
         task=task,
         opts=opts,
@@ -219,7 +230,7 @@ def build_run(task: Task, world: SingleProcess) -> TrainingRun:
         state=state,
         ckpt=ckpt,
         noise=task.weight_noise(parts.model),
-        stepper=Stepper(parts.model, parts.optimizer, parts.scaler, task.gradient_scaling()),
+        stepper=Stepper(parts.optimizer, parts.scaler, task.gradient_scaling(), parts.shards),
         recovery=Recovery(ckpt, opts, advice=task.slower_learning(), lr_option=task.lr_option),
         inf_check=InfCheck(parts.model) if opts.inf_check else None,
         scheduled=[m for m in parts.model.modules() if isinstance(m, Scheduled)],
@@ -229,18 +240,20 @@ def build_run(task: Task, world: SingleProcess) -> TrainingRun:
 
 
 def _build_parts(
-    task: Task, opts: LoopOptions, device: torch.device, dtype: Optional[torch.dtype]
+    task: Task, opts: LoopOptions, world: SingleProcess, device: torch.device, dtype: Optional[torch.dtype]
 ) -> TrainedParts:
     model = task.build_model().to(device)
+    world.share_weights(model)
     change_layers(model, opts, device)
+    shards = shard_model(model, world, device, opts.shard, opts.ddp_compression)
     optimizer = task.build_optimizer(model)
+    shards.adopt(optimizer)
     return TrainedParts(
         model=model,
         optimizer=optimizer,
         scheduler=task.build_scheduler(optimizer),
-        # torch's initial scale of 65536 would overflow for the first steps of a summed loss; the
-        # stepper lets a small one grow quickly.
-        scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16, init_scale=1.0),
+        scaler=shards.grad_scaler(device, enabled=dtype == torch.float16),
         average=ModelAverage(model, opts.average_period),
         ema=ModelEma(model, task.ema_decay) if task.ema_decay else None,
+        shards=shards,
     )

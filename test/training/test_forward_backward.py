@@ -31,7 +31,7 @@ def test_the_loss_scale_is_not_to_blame_for_a_bad_loss(kind, factor, scale):
     """An overflow of gradients halves it."""
     model = nn.Linear(2, 1)
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
-    stepper = Stepper(model, kind(model.parameters(), lr=0.1), scaler)
+    stepper = Stepper(kind(model.parameters(), lr=0.1), scaler)
     before = [p.detach().clone() for p in model.parameters()]
     loss = model(torch.ones(2)).sum() if math.isinf(factor) else model(torch.ones(2)).sum() + math.inf
     scaler.scale(_guarded(loss) * factor).backward()

@@ -15,7 +15,7 @@ from asr_core.utils.errors import UserError
 def test_an_overflow_with_a_high_scale_is_no_reason_to_worry():
     p = torch.nn.Linear(1, 1, bias=False)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    stepper = Stepper(p, torch.optim.SGD(p.parameters(), lr=1.0), scaler)
+    stepper = Stepper(torch.optim.SGD(p.parameters(), lr=1.0), scaler)
     before = p.weight.clone()
     scaler.scale(p.weight.sum() * float("inf")).backward()
     assert (

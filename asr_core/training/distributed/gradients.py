@@ -22,7 +22,7 @@ A parameter that has no gradient on any process stays without one.
 
 import contextlib
 import warnings
-from typing import ContextManager, Dict, List, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -30,8 +30,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from asr_core.ops.context import Context
+from asr_core.training.batch_loss import BatchLoss
 from asr_core.training.distributed.world import PeerLost, ProcessGroup, SingleProcess, peer_errors
 from asr_core.utils.errors import UserError
+
+Batch = Mapping[str, Any]
 
 _BUCKET_MB = 25.0  # DistributedDataParallel's own; the first bucket to travel has 1 MiB
 _COMPRESSED = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -50,6 +53,17 @@ class Gradients:
 
     def __init__(self, scaler: torch.amp.GradScaler) -> None:
         self.scaler = scaler
+
+    def loss_of(self, batch: Optional[Batch], compute: Callable[[Batch], BatchLoss]) -> Optional[BatchLoss]:
+        """Return the loss of a batch; None if this process has no batch and others have.
+
+        All processes call this, and :meth:`add` after it.
+
+        Args:
+          batch: the batch.
+          compute: computes its loss.
+        """
+        return None if batch is None else compute(batch)
 
     def add(self, loss: Optional[Tensor], last: bool) -> None:
         """Add the gradient of a batch's loss to the parameters' ``grad``.

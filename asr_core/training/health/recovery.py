@@ -20,6 +20,7 @@ from asr_core.models.averaging import average_of_range, first_not_finite, number
 from asr_core.training.checkpoint import RunCheckpoint, read_whole
 from asr_core.training.health.bad_checkpoints import Failure, set_aside
 from asr_core.training.metrics import MetricsTracker
+from asr_core.training.optim.shards import gathered, load_weights
 from asr_core.training.options import LoopOptions
 from asr_core.training.resume import furthest_checkpoint
 from asr_core.training.state import TrainState
@@ -222,7 +223,8 @@ class Recovery:
             self._give_up(trouble, "")
         last_good = state.batch_idx_train - trouble.steps
         world = self.ckpt.world
-        point = world.from_main(self._find(last_good) if world.is_main else None)
+        average = gathered(self.parts.average.state_dict(), keep=world.is_main)
+        point = world.from_main(self._find(last_good, average) if world.is_main else None)
         if point is None:
             self._give_up(trouble, "; nothing good was found to go back to")
         logging.warning("%s", trouble.what)
@@ -295,7 +297,7 @@ class Recovery:
             return f"the same command cannot go on: {e}"
         return f"the same command goes on from {found.name}" if found else "the same command starts anew"
 
-    def _find(self, last_good: int) -> Optional[GoodPoint]:
+    def _find(self, last_good: int, average: Mapping[str, torch.Tensor]) -> Optional[GoodPoint]:
         """Find the weights to go back to.
 
         They are the average over the steps between the last two good checkpoints, or the last good
@@ -303,10 +305,10 @@ class Recovery:
 
         Args:
           last_good: the step before the trouble.
+          average: the running average.
         """
         saved = self._good_checkpoints(last_good)
         if not saved:
-            average = self.parts.average.state_dict()
             return (
                 None if first_not_finite(average) else GoodPoint("the running average of all steps", average)
             )
@@ -352,9 +354,9 @@ class Recovery:
 
     def _load(self, point: GoodPoint) -> None:
         parts = self.parts
-        parts.model.load_state_dict(point.weights)
+        load_weights(parts.model, point.weights)
         empty = {**parts.optimizer.state_dict(), "state": {}}
-        parts.optimizer.load_state_dict(point.optimizer or empty)
+        parts.shards.load_optimizer(parts.optimizer, point.optimizer or empty)
         if point.batch is not None and point.average is not None:
             parts.average.continue_from(point.average, point.batch, self.state.batch_idx_train)
         if parts.ema:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_core.ops.gpu import dispatch as gpu
+from asr_core.training.optim.shards import as_part, local, own_rows
 
 gpu_kernels = gpu.deferred("optim")
 
@@ -42,7 +43,7 @@ class WeightMean:
 
     Args:
       model: its state dict's floating-point tensors are averaged; tensors that share storage are
-        averaged once.
+        averaged once, and of divided ones what this process has.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -50,11 +51,13 @@ class WeightMean:
         self._average: List[Tensor] = []
         self._others: Dict[str, Tensor] = {}
         self._index: Dict[str, int] = {}
+        self._averaged: Dict[str, Tensor] = {}
         seen: Dict[int, int] = {}
-        for name, tensor in model.state_dict().items():
-            if not tensor.is_floating_point():
-                self._others[name] = tensor
+        for name, value in model.state_dict().items():
+            if not value.is_floating_point():
+                self._others[name] = value
                 continue
+            self._averaged[name], tensor = value, local(value)
             if tensor.data_ptr() not in seen or not tensor.numel():
                 seen[tensor.data_ptr()] = len(self._current)
                 self._current.append(tensor)
@@ -82,7 +85,7 @@ class WeightMean:
         """Return the average under the model's names: float64, so that a resumed run continues
         exactly.
         """
-        out = {name: self._average[i] for name, i in self._index.items()}
+        out = {name: as_part(self._average[i], self._averaged[name]) for name, i in self._index.items()}
         out.update(self._others)
         return out
 
@@ -90,7 +93,7 @@ class WeightMean:
     def load_state_dict(self, state: Dict[str, Tensor]) -> None:
         """Load what :meth:`state_dict` returned (or icefall's ``model_avg``)."""
         for name, i in self._index.items():
-            self._average[i].copy_(state[name])
+            self._average[i].copy_(own_rows(state[name], self._averaged[name]))
 
 
 class ModelAverage(WeightMean):

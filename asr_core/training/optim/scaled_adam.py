@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tu
 import torch
 from torch import Tensor, nn
 
+from asr_core.training.optim.shards import Shards
 from asr_core.training.optim.stacked_parameters import ParameterGroup, StepSizes, Sums
 
 NamedParams = List[Tuple[str, nn.Parameter]]
@@ -89,6 +90,10 @@ class ScaledAdam(torch.optim.Optimizer):
         time; its gradients are summed meanwhile.
       clipping_update_period: steps over which the median norm is taken.
 
+    Attributes:
+      shards: which part of the parameters this optimizer has. It does what one with all of them
+        would do; sums over a parameter's elements are then those of all processes.
+
     On a GPU with kernels a step waits for nothing: whether its gradients are finite and how far
     they are clipped is found, and heeded, on the device. The host learns of it when it asks for
     ``skipped`` or ``grad_norm``, or at the next step.
@@ -125,6 +130,7 @@ class ScaledAdam(torch.optim.Optimizer):
         )
         groups, self._names = _named_groups(params)
         super().__init__(groups, defaults)
+        self.shards = Shards()
         self._groups: Optional[List[ParameterGroup]] = None
         self._outcome: Optional[_Outcome] = None  # of the last step, unless it was looked at
         self._skipped = False
@@ -193,7 +199,7 @@ class ScaledAdam(torch.optim.Optimizer):
     def _built_groups(self) -> List[ParameterGroup]:
         if self._groups is None:
             self._groups = [
-                ParameterGroup(g, g["params"], names, self.state)
+                ParameterGroup(g, g["params"], names, self.state, self.shards)
                 for g, names in zip(self.param_groups, self._names)
                 if g["params"]
             ]

@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from asr_core.ops.cpu.dispatch import HAS_NUMBA, usable
 from asr_core.ops.gpu import dispatch as gpu
 from asr_core.training.optim.clipping import GradientClipper
+from asr_core.training.optim.shards import Shards
 
 gpu_kernels = gpu.deferred("optim")
 if HAS_NUMBA:
@@ -83,26 +84,39 @@ class Passes(Protocol):
 class Stack:
     """Parameters of equal dtype and shape, whose state is stacked on a new axis 0.
 
+    Args:
+      params: the n parameters, or this process' parts of them.
+      first: see the attribute.
+      numel: number of elements of each of the whole parameters.
+      state: the state of the first of them.
+
     Attributes:
-      params: the n parameters.
+      params: as above.
       column: the shape (n, 1, ...) of one value per parameter.
       first: position of the first of them among all N parameters of the group.
+      numel: as above.
       is_scalar: whether they have one element each.
       exp_avg_sq: (n, ...), averages of the squared gradients.
       delta: (n, ...), momenta: averages of the steps.
     """
 
-    def __init__(self, params: List[Tensor], first: int, state: Dict[str, Any]) -> None:
+    def __init__(self, params: List[Tensor], first: int, numel: int, state: Dict[str, Any]) -> None:
         self.params = params
         self.column = (len(params), *([1] * params[0].dim()))
         self.first = first
-        self.is_scalar = params[0].numel() == 1
+        self.numel = numel
+        self.is_scalar = numel == 1
         shape = (len(params), *params[0].shape)
         for name in _MOMENTS:
             if name not in state:
                 state[name] = torch.zeros(shape, dtype=params[0].dtype, device=params[0].device)
         self.delta: Tensor = state["delta"]
         self.exp_avg_sq: Tensor = state["exp_avg_sq"]
+
+    def moved_to(self, first: int) -> "Stack":
+        """Return the same parameters and state at another position of the group."""
+        moments = {name: getattr(self, name) for name in _MOMENTS}
+        return Stack(self.params, first, self.numel, moments)
 
     def part_of(self, flat: Tensor) -> Tensor:
         """Return this stack's part of ``flat`` (..., N), one value per parameter of the group, as a
@@ -275,6 +289,42 @@ def _all_tensors(stacks: List[Stack]) -> List[Tensor]:
     return [t for s in stacks for t in (*s.params, s.exp_avg_sq, s.delta)]
 
 
+class DividedPasses:
+    """:class:`Passes` over this process' parts of parameters, some of which may be empty.
+
+    Args:
+      stacks: the stacks.
+      shards: the division.
+    """
+
+    def __init__(self, stacks: List[Stack], shards: Shards) -> None:
+        self.shards = shards
+        self.params = [p for stack in stacks for p in stack.params]
+        here, first = [], 0
+        for stack in stacks:
+            if stack.params[0].numel():
+                here.append(stack.moved_to(first))
+                first += len(stack.params)
+        columns = [i for i, p in enumerate(self.params) if p.numel()]
+        self._columns = torch.tensor(columns, device=self.params[0].device)
+        self._inner = _passes_for(here) if here else None
+        self.gated = self._inner is not None and self._inner.gated
+
+    def sums(self) -> Sums:
+        """See :class:`Passes`."""
+        dtype = torch.float64 if self.params[0].dtype == torch.float64 else torch.float32
+        values = self._columns.new_zeros(3, len(self.params), dtype=dtype)
+        if self._inner is not None:
+            values.index_copy_(1, self._columns, torch.stack(self._inner.sums()).to(values.dtype))
+        return Sums._make(self.shards.sum(values, self.params).unbind())
+
+    def step(self, sizes: StepSizes) -> None:
+        """See :class:`Passes`."""
+        if self._inner is not None:
+            rate, growth = sizes.rate[self._columns], sizes.growth[self._columns]
+            self._inner.step(sizes._replace(rate=rate, growth=growth))
+
+
 def _passes_for(stacks: List[Stack]) -> Passes:
     """Return the fastest passes over the parameters."""
     if GpuPasses.fit(stacks):
@@ -305,10 +355,11 @@ class ParameterGroup:
         params: List[Tensor],
         names: List[str],
         states: Mapping[Tensor, Dict[str, Any]],
+        shards: Shards,
     ) -> None:
         by_shape: Dict[Tuple, List[int]] = {}
         for i, p in enumerate(params):
-            by_shape.setdefault((str(p.dtype), *p.shape), []).append(i)
+            by_shape.setdefault((str(p.dtype), *shards.shape(p)), []).append(i)
         order = [by_shape[key] for key in sorted(by_shape)]
         self.options = options
         self.names = [names[i] for members in order for i in members]
@@ -318,9 +369,12 @@ class ParameterGroup:
         for members, state in zip(order, self.states):
             state.setdefault("step", 0)
             first = sum(len(s.params) for s in self.stacks)
-            self.stacks.append(Stack([params[i] for i in members], first, state))
-        self.passes = _passes_for(self.stacks)
-        counts = [(s.is_scalar, s.params[0].numel()) for s in self.stacks for _ in s.params]
+            numel = shards.shape(params[members[0]]).numel()
+            self.stacks.append(Stack([params[i] for i in members], first, numel, state))
+        self.passes: Passes = (
+            DividedPasses(self.stacks, shards) if shards.divided else _passes_for(self.stacks)
+        )
+        counts = [(s.is_scalar, s.numel) for s in self.stacks for _ in s.params]
         device = params[0].device
         self.clipper = GradientClipper(options, self.state, device)
         dtype = torch.float64 if params[0].dtype == torch.float64 else torch.float32
@@ -328,10 +382,10 @@ class ParameterGroup:
         self.numel = torch.tensor([n for _, n in counts], dtype=dtype, device=device)
         self.rms, self.size_avg_sq = torch.ones_like(self.numel), torch.zeros_like(self.numel)
         self.size_grads = self.numel.new_zeros(options["size_update_period"], len(counts))
-        self._share_state()
+        self._share_state(shards)
 
     @torch.no_grad()
-    def _share_state(self) -> None:
+    def _share_state(self, shards: Shards) -> None:
         """Make the state's per-parameter entries views of this group's vectors, which take over
         what was loaded.
         """
@@ -340,8 +394,9 @@ class ParameterGroup:
             if stack.is_scalar:
                 continue
             if "param_rms" not in state:
-                rms = [p.float().square().mean().sqrt() for p in stack.params]
-                state["param_rms"] = torch.stack(rms).view(stack.column)
+                squares = torch.stack([p.float().square().sum() for p in stack.params])
+                rms = (shards.sum(squares, stack.params) / stack.numel).sqrt()
+                state["param_rms"] = rms.view(stack.column)
             for name, flat in sizes.items():
                 view = stack.part_of(flat)
                 if name in state:

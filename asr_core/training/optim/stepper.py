@@ -6,7 +6,9 @@ from types import MappingProxyType
 from typing import List, Mapping, NamedTuple, Optional, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from asr_core.training.optim.shards import Shards
 
 _LOW_SCALE = 0.01  # of the loss; below it training rarely recovers, so it is reported
 
@@ -41,10 +43,10 @@ class Stepper:
     """Steps that leave the model alone where gradients are not finite.
 
     Args:
-      model: the model, which has the gradients.
       optimizer: one with ``skipped`` and ``grad_norm`` checks its gradients itself.
       scaler: loss scaler of float16; may be disabled.
       rule: for gradients that the optimizer does not check itself.
+      shards: which part of the parameters the optimizer has.
 
     Attributes:
       grad_norm: norm of the last step's gradients (ScaledAdam: relative to the sizes of the
@@ -56,12 +58,12 @@ class Stepper:
 
     def __init__(
         self,
-        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         rule: GradientScaling = GradientScaling(),
+        shards: Optional[Shards] = None,
     ) -> None:
-        self.model = model
+        self.shards = shards or Shards()
         self.optimizer = optimizer
         self.scaler = scaler
         self.rule = rule
@@ -97,12 +99,11 @@ class Stepper:
         """
         if self.scaler.is_enabled():
             if self._one is None:
-                self._one = torch.ones((), device=next(self.model.parameters()).device)
+                self._one = torch.ones((), device=self._params()[0].device)
             self._scaled_one = self.scaler.scale(self._one)
         self.scaler.unscale_(self.optimizer)
         if not self._checks_itself:
-            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-            self._prepare(grads, sizes)
+            self._prepare(sizes)
         if self._checks_itself or self.scaler.is_enabled() or math.isfinite(self.grad_norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -133,14 +134,20 @@ class Stepper:
         return math.isfinite(self.grad_norm)
 
     @torch.no_grad()
-    def _prepare(self, grads: List[Tensor], sizes: Mapping[str, float]) -> None:
+    def _prepare(self, sizes: Mapping[str, float]) -> None:
         """Apply the rule; record the norm before clipping."""
+        params = [p for p in self._params() if p.grad is not None]
+        grads = [p.grad for p in params if p.grad is not None]
         share = 1.0 if self.rule.mean == "none" else 1.0 / max(sizes[self.rule.mean], 1.0)
-        self.grad_norm = share * _total_norm(grads)
+        norms = torch.stack(torch._foreach_norm(grads))
+        self.grad_norm = share * float(self.shards.sum(norms.square(), params).sum().sqrt())
         if self.rule.max_norm > 0:
             share *= min(1.0, self.rule.max_norm / (self.grad_norm + 1.0e-6))
         if share != 1.0 and math.isfinite(self.grad_norm):
             torch._foreach_mul_(grads, share)
+
+    def _params(self) -> List[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _grow_loss_scale(self, n: int) -> None:
         """Grow a small loss scale faster: torch alone takes 2000 steps for each doubling.
@@ -153,11 +160,3 @@ class Stepper:
             self.scaler.update(scale * 2.0)
         if scale < _LOW_SCALE and n % 25 == 0:
             logging.warning("grad scale is small: %.2e", scale)
-
-
-def _total_norm(grads: List[Tensor]) -> float:
-    """Return the norm of all gradients together."""
-    total = getattr(nn.utils, "get_total_norm", None)  # none before torch 2.6
-    if total is not None:
-        return float(total(grads))
-    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads])))

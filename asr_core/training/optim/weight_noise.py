@@ -6,6 +6,8 @@ from typing import Dict, Iterator, List, Mapping, Tuple
 import torch
 from torch import Tensor, nn
 
+from asr_core.training.optim.shards import local, own_rows
+
 _PRIME = 1_000_003  # larger than a run's number of steps, so that no two seeds share noise
 
 
@@ -46,13 +48,13 @@ class WeightNoise:
         if not self._targets or count < self.start:
             yield
             return
-        clean = [p.detach().clone() for p, _ in self._targets]
+        clean = [local(p.detach()).clone() for p, _ in self._targets]
         self._blur(step)
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_([p for p, _ in self._targets], clean)
+                torch._foreach_copy_([local(p) for p, _ in self._targets], clean)
 
     @torch.no_grad()
     def _blur(self, step: int) -> None:
@@ -62,7 +64,7 @@ class WeightNoise:
             generator = self._generators.setdefault(p.device, torch.Generator(p.device))
             if p.device not in seeded:
                 seeded.add(generator.manual_seed(self.seed * _PRIME + step).device)
-            p.add_(_normal(p, generator), alpha=std)
+            local(p).add_(own_rows(_normal(p, generator), p), alpha=std)
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

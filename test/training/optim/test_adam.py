@@ -43,9 +43,7 @@ def test_clipping_then_l2_then_adam_as_written_down():
     opts = OptimizerOptions(
         optim="adam", base_lr=0.01, adam_betas="0.9,0.98", adam_eps=1e-9, l2=0.02, clip_grad_norm=1.0
     )
-    stepper = Stepper(
-        model, build_adam(model, opts), NO_SCALER, GradientScaling("utterances", opts.clip_grad_norm)
-    )
+    stepper = Stepper(build_adam(model, opts), NO_SCALER, GradientScaling("utterances", opts.clip_grad_norm))
     w = {name: p.detach().clone() for name, p in model.named_parameters()}
     m, v = ({name: torch.zeros_like(p) for name, p in w.items()} for _ in range(2))
     clipped = 0
@@ -147,10 +145,9 @@ def test_the_state_continues_by_name_and_with_new_options():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_loss_scale_comes_off_before_clipping(dtype):
     weight = nn.Parameter(torch.tensor([3.0, 4.0]))
-    model = nn.ParameterList([weight])
     scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16, init_scale=1024.0)
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    stepper = Stepper(model, optimizer, scaler, GradientScaling("frames", 0.5))
+    stepper = Stepper(optimizer, scaler, GradientScaling("frames", 0.5))
     scaler.scale((weight**2).sum() * 5.0).backward()  # gradient (30, 40), per frame (3, 4)
     assert stepper.step(1, {"utterances": 2.0, "frames": 10.0}) and stepper.grad_norm == pytest.approx(5.0)
     torch.testing.assert_close(weight.detach(), torch.tensor([3.0 - 0.3, 4.0 - 0.4]), rtol=1e-5, atol=0)
@@ -164,7 +161,7 @@ def test_an_overflow_of_float16_leaves_weights_and_moments():
     model = Small(torch.float32)
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     optimizer = build_adam(model, OptimizerOptions(optim="adamw", base_lr=0.1))
-    stepper = Stepper(model, optimizer, scaler, GradientScaling("none", 1.0))
+    stepper = Stepper(optimizer, scaler, GradientScaling("none", 1.0))
     for step, factor in enumerate((1.0, float("inf"), 1.0), 1):
         before = copy.deepcopy((list(model.parameters()), optimizer.state_dict()["state"]))
         model.zero_grad()
