@@ -35,7 +35,7 @@ from asr_core.utils.lock import check_folder
 _FREELY_CHANGED = (
     "exp_dir", "start_epoch", "start_batch", "num_epochs", "max_steps", "num_threads", "num_workers",
     "master_port", "dist_timeout", "tensorboard", "log_interval", "save_every_n", "keep_last_k",
-    "auto_recover", "inf_check", "print_diagnostics", "scan_for_oom", "use_ema",
+    "auto_recover", "inf_check", "print_diagnostics", "scan_for_oom", "use_ema", "shard",
 )  # fmt: skip
 
 # Options without which a checkpoint's optimizer, schedule or features mean something else, with the

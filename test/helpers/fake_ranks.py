@@ -125,6 +125,8 @@ if __name__ == "__main__":
         "asr_core.ops.cpu.adam",
         "asr_core.training.reporting.plot",
         "torch.distributed.distributed_c10d",
+        "torch.distributed.fsdp",
+        "torch.distributed.tensor",
     ):
         importlib.import_module(module)
     launch._GRACE_SECONDS = 1.0

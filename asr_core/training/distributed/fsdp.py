@@ -22,6 +22,8 @@ module that wraps the loss rather than by the model's own forward pass.
 
 import contextlib
 import inspect
+import logging
+import warnings
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, cast
 
 import torch
@@ -88,6 +90,8 @@ class FsdpShards(Shards):
     def __init__(
         self, model: nn.Module, world: ProcessGroup, device: torch.device, dtype: Optional[torch.dtype]
     ) -> None:
+        # Nothing here changes a layer's output in place.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         self.group = world.gradient_group
         self.size = world.size
         self.root = cast(Any, _Loss(model))  # torch gives it further methods
@@ -103,6 +107,12 @@ class FsdpShards(Shards):
         with torch.no_grad():
             self._local = [local(p) for p in self._divided]
         self._whole: Dict[Tensor, nn.Parameter] = dict(zip(self._local, self._divided))
+        logging.info(
+            "The model is divided among %d processes: %.1f of its %.1f million parameters are here",
+            self.size,
+            sum(p.numel() for p in (*self._local, *self._common)) / 1e6,
+            sum(p.numel() for p in model.parameters()) / 1e6,
+        )
 
     def _mesh(self, device: torch.device) -> "dist.DeviceMesh":
         from torch.distributed.device_mesh import DeviceMesh

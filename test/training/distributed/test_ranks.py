@@ -34,6 +34,7 @@ ADAM = dict(
     optim="adam", adam_eps=1e-4, l2=1e-3, clip_grad_norm=3.0, ema_decay=0.8, valid_with_ema=True,
     schedule="piecewise", lr_pieces="3:3e-3:linear,6:5e-4:loglinear", lr_unit="epoch", epoch_split=3,
 )  # fmt: skip
+FSDP = dict(shard="fsdp")
 # Single processes by how many batches they have at once, and several with one each at a time.
 ALONE = {
     "two at once": dict(joined=2),
@@ -47,7 +48,16 @@ TOGETHER = {
     "trio": dict(ranks=3, norm=1),
     "pair, accumulating": dict(accum_grad=2),
     "pair, fp16": dict(ddp_compression="fp16"),
+    "pair, divided": FSDP,
+    "pair, adam, divided": {**ADAM, **FSDP},
+    "trio, divided": dict(ranks=3, norm=1, **FSDP),
+    "pair, accumulating, divided": dict(accum_grad=2, **FSDP),
 }
+
+DIVIDED = (
+    "divided, whole", "divided, killed", "divided, bad", "divided, recovering", "divided, ill",
+    "divided, then whole", "whole, then divided",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +68,7 @@ def runs(tmp_path_factory):
     """
     d = {
         name: str(tmp_path_factory.mktemp(re.sub(r"\W+", "-", name)))
-        for name in ("whole", "killed", "stopped", "bad", "changed", "ill", *ALONE, *TOGETHER)
+        for name in ("whole", "killed", "stopped", "bad", "changed", "ill", *ALONE, *TOGETHER, *DIVIDED)
     }
     todo = {
         "whole": dict(exp_dir=d["whole"]),
@@ -79,6 +89,32 @@ def runs(tmp_path_factory):
             exp_dir=d["ill"], die_in_backward=3, die_signal=int(signal.SIGSTOP), dist_timeout=2.0
         ),
         **{name: dict(exp_dir=d[name], recipe="plain", **TOGETHER[name]) for name in TOGETHER},
+        "divided, whole": dict(exp_dir=d["divided, whole"], **FSDP),
+        "divided, killed at 8": dict(exp_dir=d["divided, killed"], die_at=8, **FSDP),
+        "divided, killed in step 12": dict(exp_dir=d["divided, killed"], die_in_backward=12, **FSDP),
+        "divided, the end": dict(exp_dir=d["divided, killed"], **FSDP),
+        "divided, bad": dict(
+            exp_dir=d["divided, bad"], bad_steps=[4], unreadable_steps=[7, 9, 10, 24], num_epochs=2, **FSDP
+        ),
+        "divided, recovering": dict(
+            exp_dir=d["divided, recovering"],
+            bad_steps=list(range(17, 25)),
+            max_bad_batches=3,
+            auto_recover=True,
+            **FSDP,
+        ),
+        "divided, mistake": dict(exp_dir=d["divided, ill"], mistake_at=2, **FSDP),
+        "divided, stuck in step 3": dict(
+            exp_dir=d["divided, ill"],
+            die_in_backward=3,
+            die_signal=int(signal.SIGSTOP),
+            dist_timeout=2.0,
+            **FSDP,
+        ),
+        "divided to 7": dict(exp_dir=d["divided, then whole"], recipe="plain", max_steps=7, **FSDP),
+        "divided, then whole": dict(exp_dir=d["divided, then whole"], recipe="plain"),
+        "whole to 7": dict(exp_dir=d["whole, then divided"], recipe="plain", max_steps=7),
+        "whole, then divided": dict(exp_dir=d["whole, then divided"], recipe="plain", **FSDP),
         "then one": dict(
             exp_dir=d["changed"], ranks=1, num_epochs=2
         ),  # these in the parent, so after all that fork from it
@@ -101,6 +137,12 @@ def runs(tmp_path_factory):
         ("three at once", "trio"),
         ("four at once", "pair, accumulating"),
         ("two at once", "pair, fp16"),
+        ("two at once", "pair, divided"),
+        ("two at once, adam", "pair, adam, divided"),
+        ("three at once", "trio, divided"),
+        ("four at once", "pair, accumulating, divided"),
+        ("two at once", "divided, then whole"),
+        ("two at once", "whole, then divided"),
     ],
 )
 def test_processes_train_like_one_with_all_their_batches(runs, alone, together):
@@ -128,13 +170,21 @@ def test_compression_changes_the_weights_a_little(runs):
 
 def test_a_killed_run_ends_the_others_and_continues_exactly(runs):
     folders, results, _ = runs
-    for run, rank in (("killed at 8", 1), ("killed at 19", 0), ("killed in step 12", 1)):
+    for run, rank in (
+        ("killed at 8", 1), ("killed at 19", 0), ("killed in step 12", 1),
+        ("divided, killed at 8", 1), ("divided, killed in step 12", 1),
+    ):  # fmt: skip
         status, seconds, line = results[run]
         assert status == 1 and f"rank {rank} " in line and "was killed by SIGKILL" in line
         assert seconds < 30  # and not --dist-timeout, which is half an hour
     assert results["whole"][0] == results["killed, the end"][0] == 0
     assert records(folders["killed"]) == records(folders["whole"])
     assert_same_weights(folders["killed"], folders["whole"])
+    assert results["divided, whole"][0] == results["divided, the end"][0] == 0
+    for name, times in (("divided, whole", 1), ("divided, killed", 3)):
+        assert (Path(folders[name]) / "log-1").read_text().count("is divided among 2 processes") == times
+    assert records(folders["divided, killed"]) == records(folders["divided, whole"])
+    assert_same_weights(folders["divided, killed"], folders["divided, whole"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
@@ -176,10 +226,11 @@ def assert_same_weights(one, other):
     assert len(a["other_ranks"]) == 1
 
 
-def test_a_bad_batch_of_one_rank_is_left_out_by_all(runs):
+@pytest.mark.parametrize("run", ["bad", "divided, bad"])
+def test_a_bad_batch_of_one_rank_is_left_out_by_all(runs, run):
     folders, results, _ = runs
-    assert results["bad"][0] == 0
-    got = records(folders["bad"])
+    assert results[run][0] == 0
+    got = records(folders[run])
     steps = [(r["epoch"], r["batch"], r["batch_idx_train"]) for r in got if r["type"] == "train"]
     # batches 3 and 4 (step 2) are skipped because of 4; of 7 and 8 one remains, of 9 and 10 none,
     # which is no step; the last lacks one
@@ -187,8 +238,16 @@ def test_a_bad_batch_of_one_rank_is_left_out_by_all(runs):
     assert [r["frames"] for r in got if r["type"] == "train"][:4] == [24, 24, 12, 24]
     assert got[-1]["skipped"] == 1
     for rank in (0, 1):
-        log = (Path(folders["bad"]) / f"log-{rank}").read_text()
+        log = (Path(folders[run]) / f"log-{rank}").read_text()
         assert "batch 2 is skipped, its loss is not finite (1 so far); cuts: cut-1-3-1" in log
+
+
+def test_a_divided_run_goes_back_to_good_weights(runs):
+    folders, results, _ = runs
+    assert results["divided, recovering"][0] == 0
+    for rank in (0, 1):
+        log = (Path(folders["divided, recovering"]) / f"log-{rank}").read_text()
+        assert "Recovery 1 of" in log and "back to" in log
 
 
 def test_another_number_of_processes_continues_with_the_batches_that_are_left(runs):
@@ -222,11 +281,12 @@ def test_a_rank_that_is_lost_is_no_fault_of_a_batch(runs):
 
 def test_a_mistake_in_one_rank_is_printed_once_and_ends_all(runs):
     _, results, printed = runs
-    assert results["mistake"][0] == 1 and results["mistake"][2] == ""
-    assert printed.count("what one rank does not like") == printed.count("error:") == 1
+    for run in ("mistake", "divided, mistake"):
+        assert results[run][0] == 1 and results[run][2] == ""
+    assert printed.count("what one rank does not like") == printed.count("error:") == 2
 
 
-@pytest.mark.parametrize("run", ["stuck", "stuck in step 3"])
+@pytest.mark.parametrize("run", ["stuck", "stuck in step 3", "divided, stuck in step 3"])
 def test_a_rank_that_hangs_is_named_and_ended_with_the_others(runs, run):
     status, seconds, line = runs[1][run]
     assert status == 1 and "rank 1 " in line and "did not answer the others in time (--dist-timeout)" in line
