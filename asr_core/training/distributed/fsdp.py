@@ -107,6 +107,7 @@ class FsdpShards(Shards):
         with torch.no_grad():
             self._local = [local(p) for p in self._divided]
         self._whole: Dict[Tensor, nn.Parameter] = dict(zip(self._local, self._divided))
+        self._columns: Dict[Tuple[int, ...], Tensor] = {}
         logging.info(
             "The model is divided among %d processes: %.1f of its %.1f million parameters are here",
             self.size,
@@ -143,13 +144,20 @@ class FsdpShards(Shards):
         return self._whole[p].shape if p in self._whole else p.shape
 
     def sum(self, values: Tensor, params: Sequence[Tensor]) -> Tensor:
-        columns = [i for i, p in enumerate(params) if p in self._whole]
-        if columns:
-            index = torch.tensor(columns, device=values.device)
+        index = self._columns_of(params).to(values.device)
+        if len(index):
             sums = values.index_select(-1, index)
             dist.all_reduce(sums, group=self.group)
             values.index_copy_(-1, index, sums)
         return values
+
+    def _columns_of(self, params: Sequence[Tensor]) -> Tensor:
+        """Return which of the parameters are parts, on their device, copied there once."""
+        key = tuple(map(id, params))
+        if key not in self._columns:
+            columns = [i for i, p in enumerate(params) if p in self._whole]
+            self._columns[key] = torch.tensor(columns, dtype=torch.int64, device=params[0].device)
+        return self._columns[key]
 
     @torch.no_grad()
     def give_gradients(self) -> None:
