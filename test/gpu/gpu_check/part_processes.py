@@ -1,12 +1,14 @@
 """Part: several processes: two on one GPU by gloo, NCCL with one rank and with as many as there are GPUs."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterator, List
 
 from gpu_check import train_runs
 from gpu_check.setup import Setup, Skipped
@@ -18,10 +20,12 @@ def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
     """Return the kinds of groups."""
     return {
         "NCCL, one rank": lambda: one_rank(setup),
+        "NCCL, one rank, divided model": lambda: one_rank_divided(setup),
         "one process, two batches a step": lambda: alone(setup),
         "gloo, two processes on one GPU": lambda: two_by_gloo(setup),
         "the same, gradients in bfloat16": lambda: two_by_gloo(setup, "--ddp-compression", "bf16"),
         "NCCL, one process for each GPU": lambda: by_gpus(setup),
+        "the same, divided model": lambda: by_gpus(setup, "--shard", "fsdp"),
         "NCCL, two processes on one GPU": lambda: two_by_nccl(setup),
     }
 
@@ -33,15 +37,11 @@ def _steps(setup: Setup) -> int:
 def one_rank(setup: Setup) -> Dict[str, Any]:
     """Sum gradients by DistributedDataParallel and each compression, in a group of one."""
     import torch
-    import torch.distributed as dist
 
     from asr_core.training.distributed.gradients import SummedGradients
 
-    place = setup.work / f"rendezvous-{os.getpid()}"
-    dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
     errors: Dict[str, float] = {}
-    try:
-        group = dist.new_group(backend="gloo" if setup.small else "nccl")
+    with _group_of_one(setup) as group:
         for compression in ("none", "bf16", "fp16"):
             layer = torch.nn.Linear(64, 64).to(setup.device)
             x = torch.randn(8, 64, device=setup.device)
@@ -52,12 +52,72 @@ def one_rank(setup: Setup) -> Dict[str, Any]:
                 layer.zero_grad()
                 gradients.add(layer(x).square().sum(), last=True)
             errors[compression] = float((layer.weight.grad - want).abs().max() / want.abs().max())
-    finally:
-        dist.destroy_process_group()
     bad = [c for c, error in errors.items() if not error < {"none": 1e-6, "bf16": 1e-2, "fp16": 2e-3}[c]]
     if bad:
         raise AssertionError(f"gradients differ: {errors}")
     return {f"error {name}": error for name, error in errors.items()}
+
+
+@contextlib.contextmanager
+def _group_of_one(setup: Setup) -> Iterator[Any]:
+    """Return a context with a group of this process alone, in which gradients travel."""
+    import torch.distributed as dist
+
+    place = setup.work / f"rendezvous-{os.getpid()}"
+    dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
+    try:
+        yield dist.new_group(backend="gloo" if setup.small else "nccl")
+    finally:
+        dist.destroy_process_group()
+
+
+def one_rank_divided(setup: Setup) -> Dict[str, Any]:
+    """Train a model by ``--shard fsdp`` in a group of one, and the same model whole."""
+    import copy
+
+    import torch
+
+    from asr_core.training.batch_loss import BatchLoss
+    from asr_core.training.distributed.fsdp import DividedGradients, FsdpShards
+    from asr_core.training.optim.scaled_adam import ScaledAdam
+    from asr_core.training.optim.shards import gathered
+
+    class Layers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(64, 64) for _ in range(3))
+            self.scale = torch.nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: Any) -> Any:
+            for layer in self.layers:
+                x = layer(x).tanh()
+            return (x * self.scale).square().sum()
+
+    device = torch.device(setup.device)
+    whole = Layers().to(device)
+    model = copy.deepcopy(whole)
+    x = torch.randn(8, 64, device=device)
+    with _group_of_one(setup) as group:
+        world: Any = SimpleNamespace(gradient_group=group, size=1, rank=0, exchange=lambda row: [row])
+        shards = FsdpShards(model, world, device, None)
+        optimizers = [ScaledAdam(list(m.parameters()), lr=0.02, clipping_scale=2.0) for m in (whole, model)]
+        shards.adopt(optimizers[1])
+        gradients = DividedGradients(shards, torch.amp.GradScaler(setup.device, enabled=False), world)
+        for _ in range(6):
+            whole(x).backward()
+            out = gradients.loss_of({"x": x}, lambda batch: BatchLoss(model(batch["x"]), {}, 1))
+            gradients.add(out.loss if out else None, last=True)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        with shards.whole(), torch.no_grad():
+            outputs = [float(m(x)) for m in (whole, model)]
+        found = gathered(model.state_dict(), keep=True)
+    apart = max(float((found[n].cpu() - v.cpu()).abs().max()) for n, v in whole.state_dict().items())
+    row = {"weights apart": apart, "outputs apart": abs(outputs[0] - outputs[1]) / abs(outputs[0])}
+    if not max(row.values()) < 1e-3:
+        raise AssertionError(f"a divided model trains otherwise: {row}")
+    return row
 
 
 def alone(setup: Setup) -> Dict[str, Any]:
@@ -85,15 +145,15 @@ def two_by_nccl(setup: Setup) -> Dict[str, Any]:
     return _compare(setup, exp_dir)
 
 
-def by_gpus(setup: Setup) -> Dict[str, Any]:
+def by_gpus(setup: Setup, *more: str) -> Dict[str, Any]:
     """Train with ``--world-size``: a process on each GPU; in the rehearsal two on the CPU."""
     import torch
 
     size = 2 if setup.small else torch.cuda.device_count()
     if size < 2:
         raise Skipped("one GPU")
-    exp_dir, steps = setup.work / "exp-gpus", _steps(setup)
-    options = ["--world-size", str(size), "--save-every-n", str(steps)]
+    exp_dir, steps = setup.work / f"exp-gpus{len(more) or ''}", _steps(setup)
+    options = ["--world-size", str(size), "--save-every-n", str(steps), *more]
     train_runs.run(train_runs.command(setup, exp_dir, steps, *options), train_runs.environment(setup))
     found = train_runs.losses(exp_dir)
     return {"processes": size, **train_runs.falling(found, steps, 1.05)}
