@@ -28,8 +28,9 @@ class Losses:
         self.device = setup.device
         n, t, u, v, width = (2, 12, 4, 9, 8) if setup.small else (30, 400, 80, 500, 512)
         opts = from_params(ModelOptions, {"decoder_dim": width, "joiner_dim": width})
-        self.decoder = build_predictor(opts, v, 0).to(self.device)
-        self.joiner = Joiner(width, width, width, v).to(self.device)
+        # in evaluation mode: balancers act by chance
+        self.decoder = build_predictor(opts, v, 0).to(self.device).eval()
+        self.joiner = Joiner(width, width, width, v).to(self.device).eval()
         self.simple = nn.ModuleList([nn.Linear(width, v) for _ in range(2)]).to(self.device)
         self.encoder_out = torch.randn(n, t, width, device=self.device, requires_grad=True)
         generator = torch.Generator().manual_seed(0)

@@ -29,7 +29,7 @@ def items(setup: Setup, which: str) -> Dict[str, Callable[[], Dict[str, Any]]]:
 
 def rtfx(setup: Setup, model: str, dtype: str, methods: str) -> Dict[str, Any]:
     """Run the benchmark of decoding; return the RTFx of each method with the better batch size."""
-    size = ["--seconds", "6", "--vocab-size", "20"] if setup.small else ["--seconds", "3600"]
+    size = ["--seconds", "2", "--vocab-size", "20"] if setup.small else ["--seconds", "3600"]
     longest = "6" if setup.small else "600,1800"
     out = setup.work / f"rtfx-{model}-{dtype}-{methods.split(',')[0]}"
     options = ["--models", model, "--dtypes", dtype, "--methods", methods, "--device", setup.device]
