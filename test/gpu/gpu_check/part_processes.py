@@ -63,7 +63,7 @@ def _group_of_one(setup: Setup) -> Iterator[Any]:
     """Return a context with a group of this process alone, in which gradients travel."""
     import torch.distributed as dist
 
-    place = setup.work / f"rendezvous-{os.getpid()}"
+    place = setup.work / f"rendezvous-{time.monotonic_ns()}"
     dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
     try:
         yield dist.new_group(backend="gloo" if setup.small else "nccl")
