@@ -13,6 +13,8 @@ import torch
 from lhotse.dataset import SpecAugment
 from torch import Tensor
 
+from asr_core.utils.device import to_device
+
 _CUBIC = -0.75  # the free parameter of cubic convolution (Keys 1981), as in torch's interpolation
 
 
@@ -36,10 +38,9 @@ class Masks(NamedTuple):
     warps: Optional[Tensor] = None
 
     def to(self, device: torch.device) -> "Masks":
-        """Return them on a device, without waiting for copies from pinned memory."""
-        parts = (self.times, self.bins, self.known)
-        times, bins, known = (part.to(device, non_blocking=True) for part in parts)
-        warps = None if self.warps is None else self.warps.to(device, non_blocking=True)
+        """Return them on a device, without waiting for it."""
+        times, bins, known = (to_device(part, device) for part in (self.times, self.bins, self.known))
+        warps = None if self.warps is None else to_device(self.warps, device)
         return Masks(times, bins, known, self.mean, warps)
 
     def apply(self, x: Tensor) -> Tensor:
@@ -63,13 +64,14 @@ class DrawsMasks(Protocol):
         ...
 
 
-def draw_masks_of(augment: object, shape: Sequence[int], segments: Tensor) -> Masks:
+def draw_masks_of(augment: object, shape: Sequence[int], segments: Optional[Tensor]) -> Masks:
     """Draw what ``augment`` would do, from the same global random states in the same order.
 
     Args:
       augment: lhotse's SpecAugment, or one that draws by itself.
       shape: N, T, C.
-      segments: (N, 3) int: row, first frame and number of frames of each supervision.
+      segments: (N, 3) int: row, first frame and number of frames of each supervision; None: none
+        is known, and lhotse's must not warp.
 
     Raises:
       TypeError: it is of another kind.
@@ -81,20 +83,15 @@ def draw_masks_of(augment: object, shape: Sequence[int], segments: Tensor) -> Ma
     raise TypeError(f"{type(augment).__name__} cannot tell its masks before it has the features")
 
 
-def _draw_masks_of_lhotse(augment: SpecAugment, shape: Sequence[int], segments: Tensor) -> Masks:
-    """Draw what lhotse's SpecAugment would do.
-
-    Args:
-      augment: its options.
-      shape: N, T, C.
-      segments: (N, 3) int: row, first frame and number of frames of each supervision.
-    """
+def _draw_masks_of_lhotse(augment: SpecAugment, shape: Sequence[int], segments: Optional[Tensor]) -> Masks:
+    """Draw what lhotse's SpecAugment would do, see :func:`draw_masks_of`."""
     num_rows, num_frames, num_bins = shape
+    factor = augment.time_warp_factor or 0
     warps = torch.zeros(num_rows, 4, dtype=torch.int64)
-    for row, start, length in segments.tolist():
+    for row, start, length in segments.tolist() if segments is not None else ():
         if random.random() <= augment.p:
             length = min(length, num_frames - start)
-            warps[row] = torch.tensor([start, length, *_draw_warp(length, augment.time_warp_factor or 0)])
+            warps[row] = torch.tensor([start, length, *draw_warp(length, factor)])
     times, bins = (torch.zeros(num_rows, size, dtype=torch.bool) for size in (num_frames, num_bins))
     most = augment.max_frames_mask_fraction * num_frames  # frames under all masks together
     count = min(augment.num_frame_masks, math.ceil(most / augment.frames_mask_size))
@@ -103,10 +100,10 @@ def _draw_masks_of_lhotse(augment: SpecAugment, shape: Sequence[int], segments: 
         if random.random() <= augment.p:
             _draw_spans(bins[row], augment.features_mask_size, augment.num_feature_masks)
             _draw_spans(times[row], int(longest), count)
-    return Masks(times, bins, torch.ones_like(times), mean=True, warps=warps)
+    return Masks(times, bins, torch.ones_like(times), mean=True, warps=warps if factor >= 1 else None)
 
 
-def _draw_warp(length: int, factor: int) -> Tuple[int, int]:
+def draw_warp(length: int, factor: int) -> Tuple[int, int]:
     """Draw a frame of ``length`` and where it moves to; zeros if nothing moves."""
     if factor < 1 or length - factor <= factor + 1:
         return 0, 0
@@ -139,11 +136,11 @@ def warp_times(x: Tensor, warps: Tensor) -> Tensor:
     scale = size.float() / torch.where(on_left, moved, length - moved).clamp(min=1).float()
     source = scale * (place + 0.5) - 0.5
     low = source.floor()
-    out = torch.zeros_like(x)
+    out, rows = torch.zeros_like(x), torch.arange(len(x), device=x.device).unsqueeze(1)
     for shift, weight in zip((-1, 0, 1, 2), _cubic_weights((source - low).unsqueeze(2))):
         frame = (low.long() + shift).clamp(min=0).minimum(size - 1)
         index = (start + first + frame).clamp(0, x.shape[1] - 1)
-        out += weight * x.gather(1, index.unsqueeze(2).expand_as(x))
+        out.addcmul_(weight, x[rows, index])
     changed = (at >= 0) & (at < length) & (moved > 0)
     return torch.where(changed.unsqueeze(2), out, x)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from asr_core.data.polyphase import Resampling, resample_batch
 from asr_core.data.waveforms import CutAudio, Waveform
 from asr_core.ops.waveform_sum import sum_of_waveforms
+from asr_core.utils.device import to_device
 
 _LEVEL = 1.0 / 32768.0  # of one step of 16 bits
 _AS_IT_IS = -1.0  # in place of a ratio of energies
@@ -60,9 +61,9 @@ class MixPlan(NamedTuple):
     mirrored: bool
 
     def to(self, device: torch.device) -> "MixPlan":
-        """Return it on a device, without waiting for copies from pinned memory."""
+        """Return it on a device, without waiting for it."""
         parts = (self.floats, self.table, self.ratios, self.layers, self.made, self.sizes)
-        floats, table, ratios, layers, made, sizes = (x.to(device, non_blocking=True) for x in parts)
+        floats, table, ratios, layers, made, sizes = (to_device(x, device) for x in parts)
         return MixPlan(floats, self.groups, table, ratios, layers, made, sizes, self.width, self.mirrored)
 
 

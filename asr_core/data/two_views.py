@@ -4,11 +4,12 @@ import random
 from typing import Optional
 
 import torch
-from lhotse.dataset.signal_transforms import time_warp
 from torch import Tensor
 
 from asr_core.data.augment import lhotse_spec_augment
+from asr_core.data.masks import draw_masks_of, draw_warp, warp_times
 from asr_core.data.spec_augment import AdaptiveSpecAugment
+from asr_core.utils.device import to_device
 
 _WARP_PROBABILITY = 0.9  # as lhotse's SpecAugment warps
 
@@ -49,15 +50,16 @@ class TwoViews:
             rows = torch.arange(len(x))
             segments = torch.stack([rows, starts.repeat(2), lengths.repeat(2)], dim=1)  # (2 N, 3)
             return self.adaptive(x, segments)
-        too_short = self.mask.max_frames_mask_fraction * x.size(1) < 1  # for a mask of even one frame
-        return x if too_short else self.mask(x)
+        if self.mask.max_frames_mask_fraction * x.size(1) < 1:  # too short for a mask of even one frame
+            return x
+        return draw_masks_of(self.mask, x.shape, None).to(x.device).apply(x)
 
     def _warp(self, x: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
         if self.time_warp_factor < 1:
             return x
-        warped = x.clone()
+        warps = torch.zeros(len(x), 4, dtype=torch.int64)
         for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist())):
             if random.random() < _WARP_PROBABILITY:
-                span = slice(start, start + length)
-                warped[row, span] = time_warp(x[row, span], self.time_warp_factor)
-        return warped
+                length = min(length, x.size(1) - start)
+                warps[row] = torch.tensor([start, length, *draw_warp(length, self.time_warp_factor)])
+        return warp_times(x, to_device(warps, x.device))

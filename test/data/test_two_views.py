@@ -4,7 +4,10 @@ import random
 
 import numpy as np
 import torch
+from lhotse.dataset.signal_transforms import time_warp
+from waiting import Waiting
 
+from asr_core.data.masks import draw_masks_of, warp_times
 from asr_core.data.two_views import TwoViews
 
 
@@ -37,6 +40,31 @@ def test_two_views_are_warped_alike_and_masked_apart():
     assert torch.equal(views(x, starts, lengths), out)
     seed(4)
     assert not torch.equal(views(x, starts, lengths), out)
+
+
+def test_batches_are_warped_and_masked_as_single_utterances():
+    x = torch.randn(5, 400, 80, generator=torch.Generator().manual_seed(1)).cumsum(1) * 0.1
+    starts, lengths = torch.tensor([0, 0, 10, 0, 200]), torch.tensor([400, 380, 350, 40, 300])
+    views, expected = TwoViews(80, 2.5), x.clone()
+    seed(5)
+    for row, start, length in zip(expected, starts.tolist(), lengths.tolist()):
+        if random.random() < 0.9:
+            row[start : start + length] = time_warp(row[start : start + length].clone(), 80)
+    expected = views.mask(expected.repeat(2, 1, 1))
+    draws = random.random(), np.random.rand(), float(torch.rand(1))
+    seed(5)
+    torch.testing.assert_close(views(x, starts, lengths), expected, rtol=1e-5, atol=1e-5)
+    assert draws == (random.random(), np.random.rand(), float(torch.rand(1)))
+    assert (expected[:5] != x).any() and (expected[:5] != expected[5:]).any()
+
+
+def test_the_host_waits_for_nothing():
+    x = torch.randn(3, 300, 80)
+    views = TwoViews(80, 2.5)
+    drawn, warps = draw_masks_of(views.mask, (6, 300, 80), None), torch.tensor([[0, 300, 150, 120]] * 3)
+    with Waiting() as waiting:
+        drawn.apply(warp_times(x, warps).repeat(2, 1, 1))
+    assert not waiting.found and waiting.calls > 10
 
 
 def test_views_without_warping_and_of_hardly_any_frames():
