@@ -61,7 +61,7 @@ PARTS: Tuple[Part, ...] = (
         for dtype in PRECISIONS
     ),
     Part("processes", "part_processes", "two processes on one GPU by gloo, NCCL", RUNS, 200, 90),
-    Part("operators", "part_operators", "torch.compile sees operators and computes the same", RUNS, 120, 90),
+    Part("operators", "part_operators", "torch.compile sees operators and computes the same", RUNS, 200, 95),
     Part("more-steps", "part_steps", "a training step of other sizes and types", TIMES, 150, 90, "others"),
     Part("more-rtfx", "part_rtfx", "decoding: other methods, sizes and types", TIMES, 150, 90, "others"),
     Part(

@@ -86,6 +86,7 @@ TARGETS = (
     ),
     Target("two processes on one GPU by gloo", "processes", "gloo, two processes on one GPU"),
     Target("one process by NCCL", "processes", "NCCL, one rank"),
+    Target("a divided model by NCCL", "processes", "NCCL, one rank, divided model"),
     Target(
         "host synchronisations of a training step", "syncs", "host synchronisations of a step", "per step"
     ),

@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections import deque
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
@@ -41,19 +44,34 @@ def environment(setup: Setup, **more: str) -> Dict[str, str]:
     return {**usual, **({"ASR_CORE_TRITON": "0"} if setup.small else {}), **more}
 
 
-def run(arguments: Sequence[str], env: Mapping[str, str]) -> None:
-    """Run a program; its output goes to the log of the part.
+def run(arguments: Sequence[str], env: Mapping[str, str], seconds: float = 600.0) -> None:
+    """Run a program; its output goes to the log of the part line by line, lest it be lost.
 
     Raises:
+      TimeoutError: it took more than ``seconds``.
       RuntimeError: it failed.
     """
     print("$", " ".join(arguments), flush=True)
-    done = subprocess.run(
-        arguments, env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    print(done.stdout[-20000:], flush=True)
-    if done.returncode:
-        raise RuntimeError(f"status {done.returncode}: {' '.join(done.stdout[-400:].split())}")
+    began, last = time.monotonic(), deque(maxlen=8)
+    with subprocess.Popen(
+        arguments,
+        env=dict(env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as child:
+        timer = threading.Timer(seconds, child.kill)
+        timer.start()
+        assert child.stdout is not None
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            last.append(line)
+    timer.cancel()
+    if child.returncode:
+        tail = " ".join("".join(last)[-400:].split())
+        kind = RuntimeError if time.monotonic() - began < seconds else TimeoutError
+        raise kind(f"status {child.returncode}: {tail}")
 
 
 def losses(exp_dir: Path) -> Dict[int, Dict[str, Any]]:
