@@ -8,7 +8,8 @@ memory.
 Models have random weights of a fixed seed, with the blank's bias set so that about one frame in six
 emits a token, as in read English; or they are trained (--exp-dir). The audio is noise whose level
 changes, in utterances as long as LibriSpeech's (1.5 to 35 s, 12.3 s on average); or files (--wavs).
-The column "differ" has the share of utterances whose tokens are not those of the first precision.
+Language models, phrases and graphs that methods need are made up. The column "differ" has the share
+of utterances whose tokens are not those of the first precision.
 Encoder and search are timed with the features in memory, after one pass to warm up.
 """
 
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
+from made_up_resources import made_up_resources
 from tiny_options import OPTIONS as TINY
 
 from asr_core.data.audio import load_audio
@@ -39,6 +41,9 @@ from asr_core.decoding.model_loading import load_checkpoint_model
 from asr_core.decoding.offline import OfflineDecoder
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.precision import set_precision
+from asr_core.decoding.registry import get_method
+from asr_core.decoding.resources import Resource
+from asr_core.lm.options import RnnOptions
 from asr_core.models.build import build_model
 from asr_core.models.checkpoint_options import CheckpointOptions
 from asr_core.models.options import ModelOptions
@@ -158,8 +163,9 @@ def rows_of(model, features, device, args):
         encoder = {"method": "encoder alone", "rtfx": audio_seconds / seconds, "memory": memory(device)}
         yield {**common, **encoder, "tokens": []}
         for method in args.methods:
-            opts = dataclasses.replace(SearchOptions(), decoding_method=method)
-            decoder = OfflineDecoder(model=model, opts=opts, device=device)
+            opts = dataclasses.replace(SearchOptions(), decoding_method=method, lodr_lm_scale=-0.1)
+            resources = resources_of(method, model, device, args)
+            decoder = OfflineDecoder(model=model, opts=opts, device=device, resources=resources)
             list(decoder.decode(batches))
             reset_memory(device)
             found = []
@@ -174,6 +180,16 @@ def rows_of(model, features, device, args):
                 "tokens": tokens,
             }
             forget()
+
+
+def resources_of(name, model, device, args):
+    """What the method needs, made up: an LSTM as large as icefall's, bigrams, a lexicon."""
+    method = get_method(name)
+    neural = RnnOptions(*(64, 64, 2) if args.models == ["tiny"] else ())
+    wanted = set(method.needs)
+    if method.expects_one_of:
+        wanted |= {Resource.NEURAL_LM, Resource.LODR_NGRAM}
+    return made_up_resources(wanted, model.vocab_size, device, args.seed, neural, words=10 * model.vocab_size)
 
 
 def batches_of(features, max_duration):

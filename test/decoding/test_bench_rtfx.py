@@ -34,3 +34,13 @@ def test_lengths_are_like_librispeech_s():
     lengths = [len(samples) / bench_rtfx.RATE for samples in bench_rtfx.noise(6000, 1)]
     assert sum(lengths) == pytest.approx(6000, abs=1)
     assert sum(lengths) / len(lengths) == pytest.approx(12.3, abs=1) and max(lengths) <= 35
+
+
+def test_methods_with_language_models_and_graphs():
+    options = ["--models", "tiny", "--seconds", "6", "--max-durations", "8", "--vocab-size", "20"]
+    methods = ["modified_beam_search_LODR", "ctc-prefix-beam-search-shallow-fusion", "fast_beam_search_LG"]
+    rows = bench_rtfx.main(
+        [*options, "--methods", ",".join(methods), "--device", "cpu", "--dtypes", "float32"]
+    )
+    assert [row["method"] for row in rows[2:]] == methods
+    assert all(row["tokens_per_second"] > 0 for row in rows[2:])

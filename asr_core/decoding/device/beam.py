@@ -13,7 +13,7 @@ from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.logits import adjusted_log_probs
 from asr_core.decoding.protocol import Transducer
 from asr_core.decoding.scorers.base import Scorer
-from asr_core.decoding.states import States, initial_scores, pick
+from asr_core.decoding.states import initial_scores
 from asr_core.decoding.transducer.frame_synchronous import FrameSynchronousSearch, to_paths
 from asr_core.decoding.transducer.internal_lm import internal_log_probs
 from asr_core.decoding.transducer.modified_beam import BeamCore
@@ -45,7 +45,7 @@ def modified_beam_search_on_device(
 
     num_best = opts.num_best or opts.beam_size
     key = ("modified beam", opts, scorers_key)
-    found = _search(model, encoder_out, encoder_out_lens, key, make, num_best)
+    found = search_with(model, encoder_out, encoder_out_lens, key, make, num_best)
     return _lists(found, int(model.decoder.blank_id))
 
 
@@ -76,11 +76,11 @@ def fast_beam_search_on_device(
             num_symbols,
         )
 
-    found = _search(model, encoder_out, encoder_out_lens, ("fast beam", opts), make, 1)
+    found = search_with(model, encoder_out, encoder_out_lens, ("fast beam", opts), make, 1)
     return [lists[0] for lists in _lists(found, int(model.decoder.blank_id))]
 
 
-def _search(
+def search_with(
     model: Transducer, encoder_out: Tensor, lens: Tensor, key: Hashable, make: MakeLoop, num_best: int
 ) -> Searched:
     """Search with the kept loop for ``key``, or the one that ``make`` makes."""
@@ -104,11 +104,69 @@ class ContextState(NamedTuple):
 
     Attributes:
       score: log-probability of the best path to each.
-      predictor: the codes of the contexts.
+      code: int64, the contexts.
     """
 
     score: Tensor
-    predictor: States
+    code: Tensor
+
+
+class Contexts:
+    """The contexts of fast beam search on a frame: scores in them, and the best after it.
+
+    Args:
+      model: with a stateless predictor whose contexts have numbers.
+      opts: beam and limits.
+      size: S, contexts kept.
+    """
+
+    def __init__(self, model: Transducer, opts: FastBeamOptions, size: int) -> None:
+        self.predictor = NumberedStates(model)
+        self.joiner, self.blank = model.joiner, self.predictor.blank_id
+        self.size, self._opts = size, opts
+        # A context is reached from S contexts, by two tokens from itself, so that S * S ways lead
+        # to S contexts.
+        self._ways = min(size**2, size * self.predictor.vocab_size)
+        square = torch.ones(self._ways, self._ways, dtype=torch.bool, device=self.predictor.device)
+        self._earlier = square.tril(-1)
+
+    def log_probs(self, frame: Tensor, code: Tensor) -> Tensor:
+        """Return the scores (N, S, V) of tokens on projected frames (N, J) in contexts (N, S)."""
+        decoder_out = self.predictor.output((code,))  # (N, S, J)
+        logits = self.joiner(frame.unsqueeze(1), decoder_out, project_input=False)
+        log_probs = adjusted_log_probs(logits, self.blank, self._opts)
+        if self._opts.ilme_scale != 0:
+            internal = internal_log_probs(self.joiner, decoder_out, self.blank, self._opts)
+            log_probs = log_probs - self._opts.ilme_scale * internal
+        return log_probs
+
+    def best(self, score: Tensor, code: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the best contexts after a frame, the best first.
+
+        Args:
+          score: (N, S, V), of paths that take each token in each context.
+          code: (N, S), the contexts.
+
+        Returns:
+          Scores, -inf in empty places; for each the place of its context before and the token; and
+          their codes; all (N, S).
+        """
+        vocab_size = self.predictor.vocab_size
+        score, index = score.flatten(1).topk(self._ways)  # (N, W)
+        parent = index.div(vocab_size, rounding_mode="floor")
+        token = index.remainder(vocab_size)
+        (code,) = self.predictor.append((code.gather(1, parent),), token, token != self.blank)
+        # of the ways to a context the first is the best
+        again = ((code.unsqueeze(2) == code.unsqueeze(1)) & self._earlier).any(dim=2)
+        lives = ~again & (score >= score[:, :1] - self._opts.beam) & (score > _NEVER)
+        rank = lives.cumsum(dim=1) - 1
+        fits = lives & (rank < self.size)
+        place = rank.masked_fill(~fits, self.size)  # one more place, for the rest
+        kept_score, kept_parent, kept_token, kept_code = (
+            like.new_full((len(like), self.size + 1), empty).scatter_(1, place, like)[:, : self.size]
+            for like, empty in ((score, _NEVER), (parent, 0), (token, self.blank), (code, 0))
+        )
+        return kept_score, kept_parent, kept_token, kept_code
 
 
 class ContextBeam(FrameSynchronousSearch[ContextState]):
@@ -120,19 +178,13 @@ class ContextBeam(FrameSynchronousSearch[ContextState]):
     """
 
     def __init__(self, model: Transducer, opts: FastBeamOptions) -> None:
-        self._predictor = NumberedStates(model)
-        super().__init__(model.joiner, self._predictor.blank_id)
-        self._opts = opts
-        self._size = min(opts.max_contexts, opts.max_states)
-        # Every context is reached from S contexts at most, so that S * S ways lead to S contexts.
-        self._ways = min(self._size**2, self._size * self._predictor.vocab_size)
-        square = torch.ones(self._ways, self._ways, dtype=torch.bool, device=self._predictor.device)
-        self._earlier = square.tril(-1)
+        self._contexts = Contexts(model, opts, min(opts.max_contexts, opts.max_states))
+        super().__init__(model.joiner, self._contexts.blank)
 
     def start(self, num: int) -> ContextState:
         """Return the state of ``num`` utterances before the first frame."""
-        score = initial_scores(num, self._size, self._predictor.device)
-        return ContextState(score, self._predictor.start(num, self._size))
+        predictor, size = self._contexts.predictor, self._contexts.size
+        return ContextState(initial_scores(num, size, predictor.device), *predictor.start(num, size))
 
     def final_scores(self, state: ContextState) -> Tensor:
         """Return the scores (N, S): ending is free."""
@@ -140,28 +192,6 @@ class ContextBeam(FrameSynchronousSearch[ContextState]):
 
     def step(self, frame: Tensor, state: ContextState) -> Tuple[ContextState, Tensor, Tensor]:
         """Consume one projected frame (N, J), see :class:`FrameSynchronousSearch`."""
-        log_probs = self._log_probs(frame, self._predictor.output(state.predictor))  # (N, S, V)
-        score, index = (log_probs + state.score.unsqueeze(-1)).flatten(1).topk(self._ways)  # (N, W)
-        parent = index.div(self._predictor.vocab_size, rounding_mode="floor")
-        token = index.remainder(self._predictor.vocab_size)
-        (code,) = self._predictor.append(pick(state.predictor, parent), token, token != self.blank)
-        # of the ways to a context the first is the best
-        again = ((code.unsqueeze(2) == code.unsqueeze(1)) & self._earlier).any(dim=2)
-        lives = ~again & (score >= score[:, :1] - self._opts.beam) & (score > _NEVER)
-        rank = lives.cumsum(dim=1) - 1
-        fits = lives & (rank < self._size)
-        place = rank.masked_fill(~fits, self._size)  # one more place, for the rest
-        kept_score, kept_parent, kept_token, kept_code = (
-            like.new_full((len(like), self._size + 1), empty).scatter_(1, place, like)[:, : self._size]
-            for like, empty in ((score, _NEVER), (parent, 0), (token, self.blank), (code, 0))
-        )
-        return ContextState(kept_score, (kept_code,)), kept_parent, kept_token
-
-    def _log_probs(self, frame: Tensor, decoder_out: Tensor) -> Tensor:
-        """Return the scores (N, S, V) of tokens after projected contexts (N, S, J)."""
-        logits = self.joiner(frame.unsqueeze(1), decoder_out, project_input=False)
-        log_probs = adjusted_log_probs(logits, self.blank, self._opts)
-        if self._opts.ilme_scale != 0:
-            internal = internal_log_probs(self.joiner, decoder_out, self.blank, self._opts)
-            log_probs = log_probs - self._opts.ilme_scale * internal
-        return log_probs
+        score = self._contexts.log_probs(frame, state.code) + state.score.unsqueeze(-1)  # (N, S, V)
+        score, parent, token, code = self._contexts.best(score, state.code)
+        return ContextState(score, code), parent, token

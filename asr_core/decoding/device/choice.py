@@ -15,6 +15,7 @@ from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions, GreedyO
 from asr_core.decoding.device.automata import fits_boosts
 from asr_core.decoding.device.beam import fast_beam_search_on_device
 from asr_core.decoding.device.ctc_prefix import ctc_prefix_beam_search_on_device
+from asr_core.decoding.device.graph_beam import fast_beam_search_with_graph
 from asr_core.decoding.device.label_looping import label_looping_search
 from asr_core.decoding.device.replay import kept
 from asr_core.decoding.device.scorers import device_scorers, has_device_form, scorers_key
@@ -54,8 +55,8 @@ def greedy(
 
 
 def fast_beam_on_device(job: Job, opts: FastBeamOptions) -> Optional[List[Hypothesis]]:
-    """Search without a graph on the device; None where that is no use: on the CPU, with an LSTM
-    predictor, or with very many contexts.
+    """Search the job's graph LG, or without a graph, on the device; None where that is no use: on
+    the CPU, with an LSTM predictor, or with very many contexts or arcs.
     """
     decoder = job.model.decoder
     if (
@@ -65,6 +66,9 @@ def fast_beam_on_device(job: Job, opts: FastBeamOptions) -> Optional[List[Hypoth
         or min(opts.max_contexts, opts.max_states) > _MAX_CONTEXTS
     ):
         return None
+    graph = job.resources.lg
+    if graph is not None:
+        return fast_beam_search_with_graph(job.model, job.encoder_out, job.lens, opts, graph)
     return fast_beam_search_on_device(job.model, job.encoder_out, job.lens, opts)
 
 

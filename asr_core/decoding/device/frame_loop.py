@@ -45,7 +45,7 @@ class Room(NamedTuple):
 def room_for(x: Tensor) -> Room:
     """Return the room for frames ``x`` (N, T, J), and a little more: few sizes are recorded."""
     num, num_frames = x.shape[:2]
-    return Room(rows_for(num), power_of_two(max(1, num * num_frames)), x)
+    return Room(rows_for(num), power_of_two(max(1, num * num_frames)), x.new_empty(0, 0, x.size(2)))
 
 
 class FrameLoop(Generic[StateT]):

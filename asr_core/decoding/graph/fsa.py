@@ -36,7 +36,7 @@ class FsaArcs(NamedTuple):
         return FsaArcs._make(np.concatenate(pair) for pair in zip(self, more))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fsa:
     """A graph with S states and A arcs; the arcs are sorted by (source state, label).
 

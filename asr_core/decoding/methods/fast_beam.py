@@ -35,7 +35,7 @@ def _nbest_options(job: Job) -> NbestOptions:
 
 def _search(job: Job) -> Results:
     opts, lg = _options(job.opts), job.resources.lg
-    found = choice.fast_beam_on_device(job, opts) if lg is None else None
+    found = choice.fast_beam_on_device(job, opts)
     if found is None:
         job = choice.to_cpu(job)
         found = fast_beam_search(job.model, job.encoder_out, job.lens, opts, lg)

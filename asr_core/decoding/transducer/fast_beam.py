@@ -229,8 +229,13 @@ class FastBeamCore(FrameSynchronousSearch[ops.Frontier]):
         """Return a path as a hypothesis: its tokens, and its words where the graph has words."""
         if self._graph is None:
             return Hypothesis([self._tokens[arc] for arc in arcs], list(timestamps), score)
-        tokens = [int(self._graph.label[arc]) for arc in arcs]
-        return Hypothesis(tokens, list(timestamps), score, self._graph.words(arcs))
+        return hypothesis_of(self._graph, arcs, timestamps, score)
+
+
+def hypothesis_of(graph: Fsa, arcs: List[int], timestamps: List[int], score: float) -> Hypothesis:
+    """Return a path in ``graph`` as a hypothesis."""
+    tokens = [int(graph.label[arc]) for arc in arcs]
+    return Hypothesis(tokens, list(timestamps), score, graph.words(arcs))
 
 
 def _contexts(model: Transducer, evict: bool) -> Contexts:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from made_up_resources import made_up_lg
 from toy_scorers import made_up_ngram, neural, word_arpa
 from toy_search import random_batch, small_model
 from waiting import Waiting
@@ -136,6 +137,14 @@ def test_ctc_prefix_beam_search(monkeypatch, resource):
         "ctc prefix"
     ]
     never_waits()
+
+
+@pytest.mark.parametrize("context_size", [2, None])
+def test_a_lexicon(monkeypatch, context_size):
+    kinds = check(
+        monkeypatch, "fast_beam_search_LG", vocab_size=6, context_size=context_size, lg=made_up_lg(6, 15)
+    )
+    assert kinds == (["graph beam"] if context_size else ["copies on the CPU"])
 
 
 def test_many_prefixes_are_searched_on_the_host(monkeypatch):

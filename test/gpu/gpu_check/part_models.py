@@ -3,23 +3,29 @@
 import contextlib
 import copy
 import functools
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Tuple
 
 import tiny_encoders
 import torch
+from made_up_resources import made_up_resources
 from tiny import tiny_model
 from torch import Tensor, nn
 
 from asr_core.decoding.encoding import collate, encode_features
-from asr_core.decoding.method import BEST, Job, Method
+from asr_core.decoding.method import BEST, Job, Method, Results  # noqa: E402
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS
+from asr_core.decoding.resources import Resource
 from asr_core.models import ModelOptions, build_model
 from asr_core.utils.options import from_params
 from gpu_check.launches import counted, kernels_off
 from gpu_check.setup import Setup, Skipped
 from gpu_check.windows import MOST_APART, SameWindows
 
+# Resources that can be made up
+_MADE_UP = frozenset(
+    {Resource.NEURAL_LM, Resource.TOKEN_NGRAM, Resource.LODR_NGRAM, Resource.CONTEXT_GRAPH, Resource.LG}
+)
 _TOLERANCE = 1e-3  # of a whole model in float32, relative to the largest value
 _TIE = 1e-3  # two answers whose scores are closer may come in either order
 
@@ -34,8 +40,11 @@ def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
     for dtype in () if setup.small else ("bfloat16", "float16"):
         found[f"greedy search with a {dtype} encoder"] = functools.partial(half_search, setup, dtype)
     for method in METHODS.values():
-        if not (method.needs or method.attention_decoder or method.references):
-            found[f"search: {method.name}"] = functools.partial(search, setup, method)
+        if method.needs <= _MADE_UP and not (method.attention_decoder or method.references):
+            found[f"search: {method.name}"] = functools.partial(search, setup, method, method.needs)
+            if method.optional:
+                more = method.needs | method.optional & _MADE_UP
+                found[f"search: {method.name}, all models"] = functools.partial(search, setup, method, more)
     return found
 
 
@@ -112,16 +121,21 @@ def _encoded(setup: Setup) -> Iterator[Tuple[nn.Module, Tensor, Tensor]]:
     yield model, out, out_lens
 
 
-def search(setup: Setup, method: Method) -> Dict[str, Any]:
-    """Search the same encoder output on both; the answers are the same."""
-    opts = SearchOptions(decoding_method=method.name)
+def search(setup: Setup, method: Method, models: FrozenSet[Resource]) -> Dict[str, Any]:
+    """Search the same encoder output on both, with the same language models and phrases; the
+    answers are the same.
+    """
+    opts = SearchOptions(decoding_method=method.name, lodr_lm_scale=-0.2)
     with _encoded(setup) as (model, out, lens):
+
+        def found(on: nn.Module, device: str) -> Results:
+            resources = made_up_resources(models, model.vocab_size, device)
+            where = {"encoder_out": out.to(device), "lens": lens.to(device)}
+            return method.search(Job(model=on, opts=opts, resources=resources, **where))
+
         with kernels_off():
-            want = method.search(Job(model=model, encoder_out=out, lens=lens, opts=opts))
-        on_gpu = copy.deepcopy(model).to(setup.device)
-        got = method.search(
-            Job(model=on_gpu, encoder_out=out.to(setup.device), lens=lens.to(setup.device), opts=opts)
-        )
+            want = found(model, "cpu")
+        got = found(copy.deepcopy(model).to(setup.device), setup.device)
     pairs = [(a[0], b[0]) for name in want for a, b in zip(got[name], want[name])]
     assert pairs and (BEST not in want or len(got[BEST]) == len(lens))
     unequal = [(a, b) for a, b in pairs if a.tokens != b.tokens]

@@ -9,12 +9,19 @@ from gpu_check.setup import Setup
 
 _GREEDY = "greedy_search"
 _OTHERS = ("modified_beam_search", "fast_beam_search", "ctc-greedy-search", "ctc-prefix-beam-search")
+_FUSED = (
+    "modified_beam_search_lm_shallow_fusion",
+    "modified_beam_search_LODR",
+    "ctc-prefix-beam-search-shallow-fusion",
+    "fast_beam_search_LG",
+)
 _RUNS = (  # the most important first
     ("medium", "bfloat16", _GREEDY),
     *(("medium", "bfloat16", method) for method in _OTHERS),
     ("small", "bfloat16", _GREEDY),
     ("large", "bfloat16", _GREEDY),
     ("medium", "float16", _GREEDY),
+    *(("medium", "bfloat16", method) for method in _FUSED),
     ("medium", "float32", ",".join((_GREEDY, *_OTHERS))),
 )
 
@@ -23,7 +30,7 @@ def items(setup: Setup, which: str) -> Dict[str, Callable[[], Dict[str, Any]]]:
     """Return one item per model, type and method: the first, or the others."""
     runs = _RUNS[:1] if which == "first" else _RUNS[1:]
     if setup.small:
-        runs = (("tiny", "float32", _GREEDY if which == "first" else _OTHERS[0]),)
+        runs = (("tiny", "float32", _GREEDY if which == "first" else _FUSED[-1]),)
     return {f"{size} {dtype}, {m}": functools.partial(rtfx, setup, size, dtype, m) for size, dtype, m in runs}
 
 

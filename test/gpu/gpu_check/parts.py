@@ -39,6 +39,7 @@ FAMILIES = {
     "rnnt": "RNN-T losses",
     "optimizer": "ScaledAdam and averages",
     "data": "features and augmentation",
+    "search": "look-up in n-grams",
 }
 PRECISIONS = ("float32", "bfloat16", "float16")
 PARTS: Tuple[Part, ...] = (
