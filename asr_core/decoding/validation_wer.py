@@ -48,6 +48,21 @@ class GreedyErrors:
 
         A causal model that trains with several chunk sizes is decoded with the first of them.
         """
+        try:
+            utterances = self._utterances(model, batches, max_cuts)
+        finally:
+            # Training needs the memory; and the optimizer's kernels change weights in a way that a
+            # search that is kept does not notice.
+            forget()
+        counts = score_utterances(utterances).per_utterance
+        return WordErrors(
+            errors=sum(errors for errors, _ in counts),
+            words=sum(words for _, words in counts),
+            cuts=len(counts),
+        )
+
+    def _utterances(self, model: AsrModel, batches: Iterable[Batch], max_cuts: int) -> List[Utterance]:
+        """Decode the first ``max_cuts`` utterances."""
         utterances: List[Utterance] = []
         for batch in batches:
             wanted = max_cuts - len(utterances)
@@ -57,13 +72,7 @@ class GreedyErrors:
             for text, hypothesis in zip(texts, self._search(model, batch, len(texts))):
                 words = self.decode(hypothesis.tokens).split()
                 utterances.append(Utterance(str(len(utterances)), self.normalize(text).split(), words))
-        forget()  # training needs the memory
-        counts = score_utterances(utterances).per_utterance
-        return WordErrors(
-            errors=sum(errors for errors, _ in counts),
-            words=sum(words for _, words in counts),
-            cuts=len(counts),
-        )
+        return utterances
 
     # no_grad: what a module keeps from inference mode could not be used in training
     @torch.no_grad()

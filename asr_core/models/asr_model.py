@@ -3,7 +3,6 @@
 from typing import Dict, List, NamedTuple, Optional, Tuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.encoders.protocol import (
@@ -26,6 +25,8 @@ from asr_core.models.transducer_loss import (
 )
 from asr_core.nn.scaling import ScaledLinear
 from asr_core.ops.consistency import consistency_loss
+from asr_core.ops.ctc_loss import ctc_loss
+from asr_core.ops.host import sent
 from asr_core.predictors.protocol import Predictor
 
 
@@ -138,7 +139,7 @@ class AsrModel(nn.Module):
         """
         self._check(x, x_lens, y, reduction, use_cr_ctc)
         given = (x_lens, x.size(1))
-        x, x_lens = self.encoder_embed(x, x_lens.to(x.device, non_blocking=True))
+        x, x_lens = self.encoder_embed(x, sent(x_lens, x.device))
         stacks: List[Tensor] = []
         if self.use_intermediate_ctc:
             encoder_out, encoder_out_lens, stacks = cast(LayeredEncoder, self.encoder).forward_stacks(
@@ -161,13 +162,13 @@ class AsrModel(nn.Module):
             losses.update(self._transducer_losses(encoder_out, lattice, prune_range, smoothing))
         if self.use_ctc:
             log_probs = self.ctc_output(encoder_out)
-            losses["ctc_loss"] = _ctc_loss(log_probs, encoder_out_lens, y)
+            losses["ctc_loss"] = ctc_loss(log_probs, encoder_out_lens, y)
             if use_cr_ctc:
                 losses["cr_loss"] = consistency_loss(log_probs.float(), encoder_out_lens)
         if self.use_attention_decoder:
             losses["attention_decoder_loss"] = self.attention_decoder(encoder_out, encoder_out_lens, y)
         if self.use_intermediate_ctc:
-            each = [_ctc_loss(inner, encoder_out_lens, y) for inner in self.intermediate_ctc(stacks)]
+            each = [ctc_loss(inner, encoder_out_lens, y) for inner in self.intermediate_ctc(stacks)]
             losses["intermediate_ctc_loss"] = torch.stack(each).mean(dim=0)
         reduced = {name: _reduce(loss, reduction, use_cr_ctc) for name, loss in losses.items()}
         return Losses(**{name: reduced.get(name) for name in Losses._fields})
@@ -297,16 +298,6 @@ def _least_lens(x_lens: Tensor, num_frames: int, num_out: int) -> Optional[Tenso
     if x_lens.device.type != "cpu":
         return None
     return (x_lens * num_out // num_frames - 2).clamp(min=1)
-
-
-def _ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]]) -> Tensor:
-    """Return the CTC losses (N,) of log-probabilities (N, T, V) and token lists ``y``."""
-    targets = torch.tensor([token for labels in y for token in labels], dtype=torch.int64)
-    target_lens = torch.tensor([len(labels) for labels in y])
-    with torch.autocast(log_probs.device.type, enabled=False):
-        return F.ctc_loss(
-            log_probs.float().transpose(0, 1), targets, lens.cpu(), target_lens, blank=0, reduction="none"
-        )
 
 
 def _reduce(loss: Tensor, reduction: str, two_views: bool) -> Tensor:

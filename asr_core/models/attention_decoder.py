@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asr_core.nn.transformer import DecoderConfig, TransformerDecoder
+from asr_core.ops.host import sent
 
 
 class AttentionDecoder(nn.Module):
@@ -90,4 +91,6 @@ class AttentionDecoder(nn.Module):
             targets[i, :n] = row
             targets[i, n] = self.eos_id
         device = encoder_out.device
-        return self.decoder(inputs.to(device), encoder_out, encoder_out_lens), targets.to(device)
+        if torch.jit.is_scripting():
+            return self.decoder(inputs.to(device), encoder_out, encoder_out_lens), targets.to(device)
+        return self.decoder(sent(inputs, device), encoder_out, encoder_out_lens), sent(targets, device)

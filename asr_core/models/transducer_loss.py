@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from asr_core.models.joiner import Joiner
 from asr_core.ops import rnnt_loss as rnnt
 from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.host import padded, sent
 from asr_core.predictors.protocol import Predictor
 
 
@@ -75,12 +76,12 @@ def prepare_lattice(
         for lengths that are on another device.
     """
     blank_id = decoder.blank_id
-    symbols = _pad_labels(y, blank_id, device)
+    symbols = padded(y, blank_id, device)
     host = torch.zeros((len(y), 4), dtype=torch.int64)
     host[:, 2] = torch.tensor([len(labels) for labels in y])
     own = encoder_out_lens.device.type == "cpu" or least_lens is None
     host[:, 3] = encoder_out_lens if own or least_lens is None else least_lens
-    boundary = host.to(device, non_blocking=True)
+    boundary = sent(host, device)
     if not own:
         boundary[:, 3] = encoder_out_lens
     decoder_out = decoder(F.pad(symbols, (1, 0), value=blank_id))
@@ -194,11 +195,3 @@ def _combination(joiner: Joiner) -> Callable[[Tensor, Tensor], Tensor]:
 def _at_least_float(x: Tensor) -> Tensor:
     """Return x (...) in float32, or unchanged if it is more precise: losses are long sums."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _pad_labels(y: List[List[int]], value: int, device: torch.device) -> Tensor:
-    """Return token lists as one tensor (N, U), U the longest, padded with ``value``."""
-    padded = torch.full((len(y), max((len(labels) for labels in y), default=0)), value, dtype=torch.int64)
-    for row, labels in zip(padded, y):
-        row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
-    return padded.to(device, non_blocking=True)

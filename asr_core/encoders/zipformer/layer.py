@@ -16,6 +16,7 @@ from asr_core.encoders.zipformer.feedforward import FeedforwardModule
 from asr_core.nn.bypass import BypassModule
 from asr_core.nn.draws import Chance, Drawn, given
 from asr_core.nn.scaling import Balancer, BiasNorm, FloatLike, ScheduledFloat, Whiten, whitening_limit
+from asr_core.ops.host import sent
 
 
 def _add(x: Tensor, branch: Tensor, keep: Optional[Tensor]) -> Tensor:
@@ -177,7 +178,7 @@ class Zipformer2EncoderLayer(Chance):
         attention gets uniform weights.
         """
         rates = [rate if rate > 0.0 else -1.0 for rate in self._skip_rates()]
-        least = torch.tensor(rates).to(x.device, non_blocking=True)
+        least = sent(torch.tensor(rates), x.device)
         keep = torch.rand((len(rates), x.size(1), 1), device=x.device) > least.view(-1, 1, 1)
         assert self.draws is not None
         row = self.draws.rows[self.self_attn_weights.index]  # whose operator makes them

@@ -61,6 +61,12 @@ class deferred:
         self._name = f"{__package__}.{name}"
 
     def __getattr__(self, attribute: str) -> Any:
-        value = getattr(importlib.import_module(self._name), attribute)
+        if attribute == "_name" or attribute.startswith("__"):  # about the object, no kernel
+            raise AttributeError(attribute)
+        try:
+            module = importlib.import_module(self._name)
+        except ModuleNotFoundError as e:
+            raise AttributeError(f"{self._name}.{attribute} needs {e.name}, which is not installed") from e
+        value = getattr(module, attribute)
         setattr(self, attribute, value)
         return value

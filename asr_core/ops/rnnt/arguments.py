@@ -7,6 +7,7 @@ from torch import Tensor
 
 from asr_core.ops.cpu.dispatch import HAS_NUMBA
 from asr_core.ops.gpu import dispatch as gpu
+from asr_core.ops.host import sent
 from asr_core.ops.operators import is_traced
 from asr_core.ops.rnnt import torch_backend, triton_backend
 from asr_core.ops.rnnt.backend import RnntBackend
@@ -113,7 +114,7 @@ def whole_boundary(boundary: Optional[Tensor], sizes: Tuple[int, int, int], devi
     num_batch, num_symbols, num_frames = sizes
     if boundary is None:
         whole = torch.tensor([0, 0, num_symbols, num_frames]).repeat(num_batch, 1)
-        return whole.to(device, non_blocking=True)
+        return sent(whole, device)
     if boundary.shape != (num_batch, 4):
         raise ValueError(f"boundary must be ({num_batch}, 4), not {tuple(boundary.shape)}")
     boundary = boundary.to(device, torch.int64).contiguous()

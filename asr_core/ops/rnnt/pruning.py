@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor
 
+from asr_core.ops.host import sent
 from asr_core.ops.operators import is_traced
 from asr_core.ops.rnnt import torch_backend, traced
 from asr_core.ops.rnnt.arguments import backend_for, check_within, computable
@@ -53,7 +54,7 @@ def get_rnnt_prune_ranges(
     # a shape is known to the host, which waits for the boundary if a device has it
     if least == 2 and not is_traced():
         s_range = max(s_range, _least_range(boundary if cpu_boundary is None else cpu_boundary))
-    boundary = boundary.to(py_grad.device, torch.int64, non_blocking=boundary.device.type == "cpu")
+    boundary = sent(boundary.to(torch.int64), py_grad.device)
     s_range = min(s_range, num_symbols + 1)
     px_grad, py_grad = computable(px_grad.detach()), computable(py_grad.detach())
     if num_batch == 0 or num_frames == 0:

@@ -3,9 +3,11 @@
 from typing import Any, List, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from asr_core.ops import rnnt_loss as rnnt
+from asr_core.ops.ctc_loss import ctc_loss
 from gpu_check.cases import Case, Draw, Sizes, Work
 
 _BENCH = {"batch": 30, "frames": 400, "symbols": 80, "vocabulary": 500, "window": 5}
@@ -17,6 +19,32 @@ def _boundary(s: Sizes, device: str) -> Tensor:
     n = s["batch"]
     rows = [[0, 0, s["symbols"] - i % 3 % s["symbols"], s["frames"] - 5 * i // n] for i in range(n)]
     return torch.tensor(rows, device=device)
+
+
+def _ctc_inputs(draw: Draw, s: Sizes) -> Sequence[Any]:
+    log_probs = draw.normal(s["batch"], s["frames"], s["vocabulary"])
+    return [log_probs, draw.integers(1, s["vocabulary"], s["batch"], s["symbols"]), _boundary(s, draw.device)]
+
+
+def _ctc(log_probs: Tensor, symbols: Tensor, boundary: Tensor) -> Sequence[Tensor]:
+    labels = [row[:n] for row, n in zip(symbols.tolist(), boundary[:, 2].tolist())]
+    return [ctc_loss(log_probs.float().log_softmax(-1), boundary[:, 3], labels)]
+
+
+def _ctc_plain(log_probs: Tensor, symbols: Tensor, boundary: Tensor) -> Sequence[Tensor]:
+    lens, frames = boundary[:, 2].cpu(), boundary[:, 3].cpu()
+    labels = torch.cat([row[:n] for row, n in zip(symbols.cpu(), lens.tolist())])
+    log_probs = log_probs.float().log_softmax(-1).transpose(0, 1)
+    return [F.ctc_loss(log_probs, labels, frames, lens, reduction="none")]
+
+
+def _ctc_work(passes: int) -> Any:
+    def work(s: Sizes) -> Work:
+        scores = s["batch"] * s["frames"] * s["vocabulary"]
+        states = s["batch"] * s["frames"] * (2 * s["symbols"] + 1)
+        return Work(scores, scores * (passes - 1), 12.0 * states, other_bytes=8.0 * states)
+
+    return work
 
 
 def _factors(draw: Draw, s: Sizes) -> Sequence[Any]:
@@ -232,6 +260,17 @@ def cases() -> List[Case]:
             backward=_recursion_work(2),
             dtypes=("float32",),
             note="a row after the other: bound by latency",
+            **common,
+        ),
+        Case(
+            "CTC loss",
+            _ctc_inputs,
+            _ctc,
+            _ctc_plain,
+            forward=_ctc_work(1),
+            backward=_ctc_work(2),
+            dtypes=("float32",),
+            note="a frame after the other: bound by latency",
             **common,
         ),
         Case(

@@ -51,6 +51,14 @@ for (H, N, T, D, P), dtype in (((4, 3, 75, 32, 4), torch.bfloat16), ((1, 1, 1, 1
             a.weights_backward(q, k, p, pos, mask, w, w, first, 25.0, penalty)
         a.weights_backward(q, k, p, pos, mask, w, w, None, 25.0, 0.0)
 """,
+    "ctc": """
+import torch
+from asr_core.ops.gpu import ctc
+for N, T, V, L in ((3, 75, 500, 21), (1, 1, 2, 1), (2, 4, 6, 0)):
+    x, labels, lens = torch.zeros(N, T, V), torch.zeros(N, L, dtype=torch.int64), torch.zeros(N, dtype=torch.int64)
+    loss, alpha = ctc.losses(x, labels, lens, lens, 0)
+    ctc.gradient(x, labels, lens, lens, 0, loss, alpha, loss)
+""",
     "waveforms": """
 import torch
 from asr_core.ops.gpu import waveform_sum as w
