@@ -77,12 +77,13 @@ def _verdicts(parts: Dict[str, Any]) -> List[str]:
 def markdown(results: Dict[str, Any]) -> str:
     """Return all tables."""
     lines = ["# GPU check", ""]
-    if results["small"]:
-        lines += ["A rehearsal on the CPU, kernels interpreted: its times say nothing.", ""]
     if results["note"]:
         lines += [f"**{results['note']}**", ""]
+    if results["small"]:
+        lines += ["A rehearsal on the CPU, kernels interpreted: its times say nothing.", ""]
+    else:
+        lines += [*_verdicts(results["parts"]), ""]
     parts = _in_order(results["parts"])
-    lines += [*_verdicts(results["parts"]), ""]
     lines += ["| part | | green | red | left out | not reached | s |", "|---|---|---|---|---|---|---|"]
     for name, part in parts:
         counts = " | ".join(map(str, _counts(part)))
