@@ -100,7 +100,7 @@ def main(argv=None):
     return rows
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def features_of(wavs, seconds, seed):
     """Return the features (T, F) of each utterance, the seconds of audio, and those per second."""
     audio = [load_audio(path, RATE) for path in wavs] or list(noise(seconds, seed))

@@ -12,6 +12,8 @@ from gpu_check.roofline import H100, cases_of, floor_ms, peak_of
 from gpu_check.setup import Setup
 from gpu_check.timing import stage_times, synchronize
 
+_SECONDS = 0.25  # of each form of a case
+
 
 def items(setup: Setup) -> Dict[str, Callable[[], Dict[str, Any]]]:
     """Return one item per case; of a family that cannot be had here, one that says so."""
@@ -35,9 +37,9 @@ def measure(setup: Setup, case: c.Case) -> Dict[str, Any]:
     with counted() as launches:
         for stage in stages:
             stage()
-    ours = stage_times(stages, setup.device)
+    ours = stage_times(stages, setup.device, _SECONDS)
     with kernels_off():
-        plain = stage_times(_stages(case, args), setup.device)
+        plain = stage_times(_stages(case, args), setup.device, _SECONDS)
     memory = {"MB": _peak_memory(stages, setup), "sizes": _text(sizes), "type": case.bench_dtype}
     row: Dict[str, Any] = {"launches": sum(launches.values())}
     for i, (direction, of) in enumerate((("forward", case.forward), ("backward", case.backward))):

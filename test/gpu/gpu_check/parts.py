@@ -63,13 +63,13 @@ PARTS: Tuple[Part, ...] = (
     ),
     Part("processes", "part_processes", "two processes on one GPU by gloo, NCCL", RUNS, 200, 90),
     Part("operators", "part_operators", "torch.compile sees operators and computes the same", RUNS, 200, 95),
-    Part("more-steps", "part_steps", "a training step of other sizes and types", TIMES, 150, 90, "others"),
-    Part("more-rtfx", "part_rtfx", "decoding: other methods, sizes and types", TIMES, 150, 90, "others"),
+    Part("more-steps", "part_steps", "a training step of other sizes and types", TIMES, 120, 60, "others"),
     Part(
         "times", "part_times", "times of the kernels, against the best that the card could do", TIMES, 90, 30
     ),
+    Part("syncs", "part_syncs", "host synchronisations and the profile of a step", TIMES, 80, 50),
+    Part("more-rtfx", "part_rtfx", "decoding: other methods, sizes and types", TIMES, 150, 60, "others"),
     Part("loaders", "part_loaders", "batches with features of the device, and of loaders", TIMES, 60, 40),
-    Part("syncs", "part_syncs", "host synchronisations and the profile of a step", TIMES, 90, 60),
 )
 
 
