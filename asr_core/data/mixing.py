@@ -161,9 +161,9 @@ def mix(words: Tensor, plan: MixPlan) -> Tensor:
 
 def _rows_of(flat: Tensor, begins: Tensor, sizes: Tensor, width: int) -> Tensor:
     """Return rows (n, width) of samples that begin and end somewhere in ``flat``, then zeros."""
-    at = torch.arange(width, device=flat.device)
-    outside = at >= sizes.unsqueeze(1)
-    return flat[(begins.unsqueeze(1) + at).masked_fill(outside, 0)].masked_fill(outside, 0.0)
+    table = torch.stack([begins, sizes, torch.zeros_like(sizes)], dim=1)
+    each = torch.arange(len(sizes), device=flat.device).unsqueeze(1)
+    return sum_of_waveforms(flat, flat.new_ones(len(sizes)), table, each, sizes.contiguous(), width)
 
 
 def _resampled(x: Tensor, steps: Sequence[Resampling], sizes: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def num_resampled(num_samples: int, step: Resampling) -> int:
     return -(-num_samples * step.target // step.source)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)  # rates of a corpus, times three speeds
 def _filters(step: Resampling, device: torch.device) -> Tensor:
     """Return the filters (up, taps), where ``up`` samples come from every ``down``.
 

@@ -190,6 +190,10 @@ def test_ratios_are_of_energies():
     np.testing.assert_allclose(got.numpy(), expected[:1200], atol=1e-6)
 
 
+def test_no_utterance():
+    assert audio_of([])[1].shape == (0, 0)
+
+
 def test_missing_ends_are_mirrored():
     samples = np.arange(1, 11, dtype=np.int16)
     short = CutAudio([Waveform(samples, (), 10, 10)], 0, 10, 13)
