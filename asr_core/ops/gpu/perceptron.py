@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asr_core.ops.gpu.activations import softplus
+from asr_core.ops.gpu.activations import log_of_sum, softplus
 from asr_core.ops.gpu.balancer import coefficients
 from asr_core.ops.gpu.products import block_width, precision, product
 
@@ -171,7 +171,7 @@ def _weight_grads(
         hidden = product(w1, tl.trans(y), PRECISION) + bias[:, None]
         z = hidden - offset
         e = tl.exp(-tl.abs(z))  # the activation and its slope share it
-        active = tl.maximum(z, 0.0) + tl.log(1.0 + e) - 0.08 * hidden - constant
+        active = tl.maximum(z, 0.0) + log_of_sum(e) - 0.08 * hidden - constant
         dw2 += product(active.to(y.dtype), grad, PRECISION)
         dh = product(w2, tl.trans(grad), PRECISION) * (tl.where(z >= 0.0, 1.0, e) / (1.0 + e) - 0.08)
         if BALANCE:
@@ -206,7 +206,13 @@ def _matrices(y: Tensor, *weights: Tensor) -> List[Tensor]:
 # sums through positions. They hold as much as fits into the registers, so that the weights, or the
 # positions, are read few times.
 _FORWARD, _INPUT_GRAD, _SUMS = _Blocks(128, 64, 8), _Blocks(128, 32, 8), _Blocks(32, 64, 8)
-_FLOAT32 = _Blocks(32, 32, 8)  # of any kernel
+_SMALL = _Blocks(32, 32, 8)  # of any kernel, without matrix units, or without whole vectors of columns
+
+
+def _blocks(usual: _Blocks, y: Tensor, w1: Tensor) -> _Blocks:
+    """Return the blocks for y (N, L, C) and w1 (H, C)."""
+    vectors = all(size % 16 == 0 for size in w1.shape)
+    return usual if vectors and y.dtype != torch.float32 else _SMALL
 
 
 def _residual(x: Tensor) -> Tuple[Tensor, int]:
@@ -236,7 +242,7 @@ def forward(
     (w1, w2), (x, x_rows) = _matrices(y, w1, w2), _residual(x)
     N, L, C = y.shape
     out = torch.empty(N, L, C, dtype=torch.promote_types(x.dtype, y.dtype), device=y.device)
-    rows, hidden, warps = _FLOAT32 if y.dtype == torch.float32 else _FORWARD
+    rows, hidden, warps = _blocks(_FORWARD, y, w1)
     _perceptron_forward[(triton.cdiv(L, rows), N)](
         x, x_rows, y, w1, b1, w2, b2, y if keep is None else keep, out, L, C, w1.size(0), offset, constant,
         KEEP=keep is not None, ROWS=rows, WIDTH=block_width(C), HIDDEN=hidden, PRECISION=precision(),
@@ -248,7 +254,7 @@ def forward(
 def _balancer(y: Tensor, w1: Tensor, b1: Tensor, balance: List[float], constant: float) -> Tensor:
     """Return the coefficients (2, H) of the balancer of the hidden units of y (N, L, C)."""
     (N, L, C), H = y.shape, w1.size(0)
-    rows, hidden, warps = _FLOAT32 if y.dtype == torch.float32 else _SUMS
+    rows, hidden, warps = _blocks(_SUMS, y, w1)
     parts = min(_PARTS, N * triton.cdiv(L, rows))
     sums = torch.empty(parts, 2, H, dtype=torch.float32, device=y.device)
     _hidden_sums[(triton.cdiv(H, hidden), parts)](
@@ -285,14 +291,14 @@ def backward(
     both = _balancer(y, w1, b1, balance, least_variance) if balance else b1
     given = (y, grad, w1, b1, w2, y if keep is None else keep, both)
     flags = dict(KEEP=keep is not None, BALANCE=len(balance) > 0, WIDTH=block_width(C), PRECISION=precision())
-    rows, hidden, warps = _FLOAT32 if y.dtype == torch.float32 else _INPUT_GRAD
+    rows, hidden, warps = _blocks(_INPUT_GRAD, y, w1)
     dy, blocks = torch.empty_like(y), triton.cdiv(L, rows)
     sums2 = torch.empty(N * blocks, C, dtype=torch.float32, device=y.device)
     _input_grad[(blocks, N)](
         *given, dy, sums2, L, C, H, offset, **flags,
         ROWS=rows, HIDDEN=hidden, num_warps=warps, num_stages=2,
     )  # fmt: skip
-    rows, hidden, warps = _FLOAT32 if y.dtype == torch.float32 else _SUMS
+    rows, hidden, warps = _blocks(_SUMS, y, w1)
     parts = min(_PARTS, N * triton.cdiv(L, rows))
     sums, sums1 = sums2.new_empty(parts, 2, H, C), sums2.new_empty(parts, H)
     _weight_grads[(triton.cdiv(H, hidden), parts)](

@@ -49,8 +49,9 @@ def fused(monkeypatch):
     [
         ((1, 1, 1, 1), 1, False),
         ((2, 5, 3, 3), 15, True),
-        ((3, 20, 5, 7), 70, True),  # two blocks of hidden units, or three
-        ((1, 17, 20, 7), 33, False),  # two blocks of positions, or five
+        ((3, 20, 5, 7), 37, True),  # two blocks of positions and of hidden units
+        ((2, 16, 19, 7), 80, True),  # the same where rows are aligned, in half precision
+        ((1, 48, 5, 7), 96, False),
     ],
 )
 def test_sum_and_gradients(shape, hidden, kept, balance, dtype, monkeypatch):
