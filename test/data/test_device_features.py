@@ -27,6 +27,7 @@ from asr_core.data.masks import draw_masks_of
 from asr_core.data.module import AsrDataModule
 from asr_core.data.options import DataOptions
 from asr_core.data.polyphase import Resampling, has_filters, resample_batch
+from asr_core.decoding.encoding import supervised_features
 from asr_core.utils.errors import UserError
 
 FORMS = [FeatureForm(), FeatureForm(8000, 40, "fbank"), FeatureForm(16000, 80, "log-mel")]
@@ -156,6 +157,17 @@ def test_training_batches_are_those_of_the_cpu(mixed_rates, feature_type, worker
         for name in ("start_frame", "num_frames"):
             assert torch.equal(got["supervisions"][name], expected["supervisions"][name])
         assert got["supervisions"]["text"] == expected["supervisions"]["text"]
+
+
+def test_decoding_takes_the_supervised_frames(mixed_rates):
+    opts, found = DataOptions(on_the_fly_feats=True, max_duration=4, num_workers=0), []
+    for on_device in (False, True):
+        module = AsrDataModule(dataclasses.replace(opts, features_on_device=on_device))
+        batches = module.test_dataloader(mixed_rates)
+        found.append([x for batch in batches for x in supervised_features(batch, CPU)])
+    assert len(found[0]) == len(found[1]) == len(list(mixed_rates))
+    for got, expected in zip(*found):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-3)
 
 
 def test_stored_features_are_refused():
