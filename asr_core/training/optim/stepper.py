@@ -3,7 +3,7 @@
 import logging
 import math
 from types import MappingProxyType
-from typing import List, Mapping, NamedTuple, Optional, Protocol, runtime_checkable
+from typing import Any, List, Mapping, NamedTuple, Optional, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -68,6 +68,9 @@ class Stepper:
         self.scaler = scaler
         self.rule = rule
         self._checks_itself = isinstance(optimizer, ChecksGradients)
+        # Fused kernels leave the step out where the device finds that they should.
+        self._asks_nothing = self._params()[0].is_cuda and bool(optimizer.defaults.get("fused"))
+        self._norm: Optional[Tensor] = None  # of the step under way, if the host has not seen it
         self.grad_norm = 0.0
         self.scale_before = 1.0
         self.overflowed = False
@@ -92,7 +95,8 @@ class Stepper:
     def start(self, sizes: Mapping[str, float] = MappingProxyType({})) -> None:
         """Begin to update the parameters, unless their gradients are not finite.
 
-        If the optimizer checks its gradients itself, nothing waits for the device.
+        If the optimizer checks its gradients itself, or is a fused one of a GPU, nothing waits for
+        the device.
 
         Args:
           sizes: numbers of ``utterances`` and ``frames`` of the step, of all ranks together.
@@ -104,8 +108,14 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if not self._checks_itself:
             self._prepare(sizes)
-        if self._checks_itself or self.scaler.is_enabled() or math.isfinite(self.grad_norm):
+        if self._checks_itself or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
+        elif self._norm is not None:
+            cast(Any, self.optimizer).found_inf = (~self._norm.isfinite()).float()
+            self.optimizer.step()
+            del cast(Any, self.optimizer).found_inf
+        elif math.isfinite(self.grad_norm):
+            self.optimizer.step()
         self.scaler.update()
 
     def settle(self, batch_idx_train: int, finite_loss: bool = True) -> bool:
@@ -119,6 +129,8 @@ class Stepper:
             its scale is not to blame.
         """
         self.scale_before = 1.0 if self._scaled_one is None else float(self._scaled_one)
+        if self._norm is not None:
+            self.grad_norm, self._norm = float(self._norm), None
         if not finite_loss:
             self.overflowed = False
             if self.scaler.is_enabled():
@@ -140,7 +152,17 @@ class Stepper:
         grads = [p.grad for p in params if p.grad is not None]
         share = 1.0 if self.rule.mean == "none" else 1.0 / max(sizes[self.rule.mean], 1.0)
         norms = torch.stack(torch._foreach_norm(grads))
-        self.grad_norm = share * float(self.shards.sum(norms.square(), params).sum().sqrt())
+        norm = self.shards.sum(norms.square(), params).sum().sqrt()
+        if self._asks_nothing:
+            self._norm = share * norm
+            if self.rule.max_norm > 0:
+                torch._foreach_mul_(
+                    grads, share * (self.rule.max_norm / (self._norm + 1.0e-6)).clamp(max=1.0)
+                )
+            elif share != 1.0:
+                torch._foreach_mul_(grads, share)
+            return
+        self.grad_norm = share * float(norm)
         if self.rule.max_norm > 0:
             share *= min(1.0, self.rule.max_norm / (self.grad_norm + 1.0e-6))
         if share != 1.0 and math.isfinite(self.grad_norm):

@@ -2,10 +2,12 @@
 
 import copy
 import logging
+import math
 
 import pytest
 import torch
 from torch import nn
+from waiting import Waiting
 
 from asr_core.models.build import build_model
 from asr_core.models.options import options_class
@@ -192,3 +194,35 @@ def test_an_overflow_of_float16_leaves_weights_and_moments():
 def test_options_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         from_params(OptimizerOptions, changes).validate()
+
+
+@pytest.mark.parametrize("optim", ["adam", "adamw"])
+@pytest.mark.parametrize(
+    "rule", [GradientScaling(), GradientScaling("frames"), GradientScaling("frames", 0.3)]
+)
+def test_steps_that_the_host_does_not_wait_for(optim, rule):
+    """As on a GPU: the same weights, a bad step left out, and no question before the end."""
+    models, steppers = [Small(torch.float32) for _ in range(2)], []
+    for model in models:
+        optimizer = build_adam(model, OptimizerOptions(optim=optim, base_lr=0.1))
+        steppers.append(Stepper(optimizer, NO_SCALER, rule))
+    steppers[1]._asks_nothing = True
+    sizes = {"utterances": 2.0, "frames": 10.0}
+    for step, factor in enumerate((1.0, 3.0, math.nan, 1.0, math.inf, 0.5), 1):
+        for model in models:
+            model.set_grads(step)
+            model.linear.weight.grad.mul_(factor)
+        good = steppers[0].step(step, sizes)
+        assert good == math.isfinite(factor)
+        with Waiting() as waiting:
+            steppers[1].start(sizes)
+        assert waiting.calls and not waiting.found
+        assert steppers[1].settle(step) == good
+        if good:
+            assert steppers[1].grad_norm == pytest.approx(steppers[0].grad_norm)
+        for p, q in zip(*(model.parameters() for model in models)):
+            torch.testing.assert_close(p, q)
+        states = [stepper.optimizer.state_dict()["state"] for stepper in steppers]
+        for i, state in states[0].items():
+            for name, value in state.items():
+                torch.testing.assert_close(states[1][i][name], value)
