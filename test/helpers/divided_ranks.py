@@ -145,16 +145,15 @@ def equality(name, world):
     whole, divided = Whole(name), Divided(name, world)
     whole.model.eval(), divided.model.eval()
     steps = [[[0, None, 2]], [[3, 4, None], [None, 5, 6]], [[7, 8, 9]]]
+    outputs = [[], []]
     for number, step in enumerate(steps, start=1):
         batches = [None if row[world.rank] is None else batch_of(row[world.rank]) for row in step]
         for side in (whole, divided):
             side.step(batches)
             side.average.update(number)
-    with divided.shards.whole(), torch.no_grad():
-        outputs = [
-            [float(loss_of(side.model, batch_of(20 + i)).loss) for i in range(1 + world.rank)]  # as many
-            for side in (whole, divided)
-        ]
+        with divided.shards.whole(), torch.no_grad():
+            for values, side in zip(outputs, (whole, divided)):  # rank 0 has nothing to evaluate
+                values += [float(loss_of(side.model, batch_of(20 + i)).loss) for i in range(world.rank)]
     found = divided.whole_state()
     return {
         "model": difference(whole.model.state_dict(), found["model"]),

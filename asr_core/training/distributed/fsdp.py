@@ -135,10 +135,24 @@ class FsdpShards(Shards):
             module.unshard()
         try:
             yield
+            self._forget_order()
         finally:
             for module in modules:
                 module.reshard()
                 module.set_reshard_after_forward(module is not self.root, recurse=False)
+
+    @torch.enable_grad()
+    def _forget_order(self) -> None:
+        """Let torch forget in which order units have been used; they are all here, so that none is
+        gathered for it.
+
+        A backward pass gathers each unit ahead in that order, which it then clears. What passes
+        without gradients leave in it would be gathered in the next step, only by the processes that
+        had batches to evaluate: the others would wait for ever.
+        """
+        self.root(lambda: torch.zeros((), requires_grad=True)).backward()
+        for p in (*self._divided, *self._common):
+            p.grad = None
 
     def shape(self, p: Tensor) -> torch.Size:
         return self._whole[p].shape if p in self._whole else p.shape
