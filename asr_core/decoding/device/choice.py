@@ -15,15 +15,18 @@ from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions, GreedyO
 from asr_core.decoding.device.automata import fits_boosts
 from asr_core.decoding.device.beam import fast_beam_search_on_device
 from asr_core.decoding.device.ctc_prefix import ctc_prefix_beam_search_on_device
-from asr_core.decoding.device.graph_beam import fast_beam_search_with_graph
+from asr_core.decoding.device.graph_beam import fast_beam_search_with_graph, lattices_on_device
 from asr_core.decoding.device.label_looping import label_looping_search
 from asr_core.decoding.device.replay import kept
 from asr_core.decoding.device.scorers import device_scorers, has_device_form, scorers_key
+from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.method import Job
 from asr_core.decoding.protocol import RecognitionModel, StatelessDecoder, Transducer
 from asr_core.decoding.scorers.context_graph import ContextGraph
 from asr_core.decoding.transducer.context_table import fits_table
+from asr_core.decoding.transducer.fast_beam_nbest import find_lattices
 from asr_core.decoding.transducer.greedy import greedy_search
 from asr_core.decoding.transducer.predictor import is_recurrent
 from asr_core.ops.gpu import dispatch
@@ -58,18 +61,35 @@ def fast_beam_on_device(job: Job, opts: FastBeamOptions) -> Optional[List[Hypoth
     """Search the job's graph LG, or without a graph, on the device; None where that is no use: on
     the CPU, with an LSTM predictor, or with very many contexts or arcs.
     """
-    decoder = job.model.decoder
-    if (
-        not on_gpu(job.encoder_out)
-        or is_recurrent(decoder)
-        or not fits_table(cast(StatelessDecoder, decoder))
-        or min(opts.max_contexts, opts.max_states) > _MAX_CONTEXTS
-    ):
+    if not _fast_beam_fits(job, opts):
         return None
     graph = job.resources.lg
     if graph is not None:
         return fast_beam_search_with_graph(job.model, job.encoder_out, job.lens, opts, graph)
     return fast_beam_search_on_device(job.model, job.encoder_out, job.lens, opts)
+
+
+def lattices(job: Job, opts: FastBeamOptions, graph: Fsa) -> List[Lattice]:
+    """Return the lattices of fast beam search, found on the device where
+    :func:`fast_beam_on_device` searches there, on the CPU where not.
+    """
+    found: Optional[List[Lattice]] = None
+    if _fast_beam_fits(job, opts):
+        found = lattices_on_device(job.model, job.encoder_out, job.lens, opts, graph)
+    if found is None:
+        job = to_cpu(job)
+        found = find_lattices(job.model, job.encoder_out, job.lens, opts, graph)
+    return found
+
+
+def _fast_beam_fits(job: Job, opts: FastBeamOptions) -> bool:
+    decoder = job.model.decoder
+    return (
+        on_gpu(job.encoder_out)
+        and not is_recurrent(decoder)
+        and fits_table(cast(StatelessDecoder, decoder))
+        and min(opts.max_contexts, opts.max_states) <= _MAX_CONTEXTS
+    )
 
 
 def ctc_prefix_on_device(job: Job, opts: BeamOptions) -> Optional[List[List[Hypothesis]]]:

@@ -135,7 +135,10 @@ class RankedLoop(FrameLoop[StateT]):
     Args:
       search: scores endings.
       ranked: takes scores (N, B) and the state; returns places (N, B), the best first.
-      room, initial, num_symbols: see :class:`FrameLoop`.
+      room, initial, num_symbols, noted: see :class:`FrameLoop`.
+
+    Attributes:
+      notes: what the last run noted, (T, N, ...) on the device.
     """
 
     def __init__(
@@ -145,13 +148,15 @@ class RankedLoop(FrameLoop[StateT]):
         room: Room,
         initial: StateT,
         num_symbols: int,
+        noted: Callable[[StateT], Tuple[Tensor, ...]] = lambda state: (),
     ) -> None:
-        super().__init__(search, room, initial, num_symbols)
+        super().__init__(search, room, initial, num_symbols, noted)
+        self.notes: List[Tensor] = []
         self._final_scores, self._ranked = search.final_scores, ranked
 
     def __call__(self, x: Tensor, lens: Tensor, num_best: int) -> Searched:
         """Search projected frames ``x`` (N, T, J) with lengths ``lens`` (N,)."""
-        (trace,) = self.run(x, lens)
+        trace, *self.notes = self.run(x, lens)
         final = self._final_scores(self.state)  # (rows, B)
         places = self._ranked(final, self.state)[: len(x), :num_best]
         scores = final[: len(x)].gather(1, places).cpu()

@@ -16,12 +16,14 @@ from asr_core.decoding.device.beam import Contexts
 from asr_core.decoding.device.frame_loop import RankedLoop, Room, Searched, room_for
 from asr_core.decoding.device.replay import kept
 from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.protocol import Transducer
 from asr_core.decoding.states import initial_scores
 from asr_core.decoding.transducer.fast_beam import hypothesis_of
+from asr_core.decoding.transducer.fast_beam_lattice import lattices_of
 from asr_core.decoding.transducer.frame_synchronous import FrameSynchronousSearch, to_paths
-from asr_core.ops.fast_beam import Arcs, as_arcs
+from asr_core.ops.fast_beam import Arcs, Transitions, as_arcs
 
 _NEVER = float("-inf")
 _NO_ARC = 0  # the symbol of blank; others are arcs plus one
@@ -57,14 +59,7 @@ def fast_beam_search_with_graph(
     Returns:
       None if a search would take too much memory.
     """
-    graph.check_labels(int(model.decoder.vocab_size), int(model.decoder.blank_id))
-    x = model.joiner.encoder_proj(encoder_out)
-    room, capacity = room_for(x), _capacities.setdefault(graph, Capacity())
-    search = kept(
-        model,
-        ("graph beam", graph, opts, room.rows, room.frames, x.dtype),
-        lambda: GraphSearch(GraphBeam(model, opts, graph, capacity), room, graph.num_arcs + 1),
-    )
+    search, x = _search_of(model, encoder_out, opts, graph, keep_moves=False)
     found = search(x, encoder_out_lens)
     if found is None:
         return None
@@ -72,6 +67,46 @@ def fast_beam_search_with_graph(
         hypothesis_of(graph, [symbol - 1 for symbol in arcs], frames, score)
         for ((arcs, frames),), (score,) in zip(to_paths(found.symbols, _NO_ARC), found.scores.tolist())
     ]
+
+
+@torch.inference_mode()
+def lattices_on_device(
+    model: Transducer, encoder_out: Tensor, encoder_out_lens: Tensor, opts: FastBeamOptions, graph: Fsa
+) -> Optional[List[Lattice]]:
+    """Return the lattice of each utterance; arguments as of :func:`fast_beam_search_with_graph`.
+
+    All moves come to the host, once per batch.
+    """
+    search, x = _search_of(model, encoder_out, opts, graph, keep_moves=True)
+    if search(x, encoder_out_lens) is None:
+        return None
+    loop, num, size = search.loop, len(x), opts.max_states
+    time = torch.arange(x.size(1), device=x.device)
+    going = time.unsqueeze(1) < encoder_out_lens.to(x.device)  # (T, N)
+    places, arcs, steps = loop.notes  # (T, N, P)
+    there = (places >= 0) & going.unsqueeze(2)
+    frame, row, _ = (index.cpu() for index in there.nonzero(as_tuple=True))
+    both, arc, step = (note[there].cpu() for note in (places, arcs, steps))
+    source, target = both.div(size, rounding_mode="floor"), both.remainder(size)
+    moves = Transitions(row, source.long(), target.long(), arc.long(), step)
+    ends = (search.endings(loop.state)[:num]).cpu().numpy()
+    return lattices_of(ends, frame.numpy(), moves, encoder_out_lens.tolist())
+
+
+def _search_of(
+    model: Transducer, encoder_out: Tensor, opts: FastBeamOptions, graph: Fsa, *, keep_moves: bool
+) -> Tuple["GraphSearch", Tensor]:
+    """Return the kept search, and the projected frames (N, T, J)."""
+    graph.check_labels(int(model.decoder.vocab_size), int(model.decoder.blank_id))
+    x = model.joiner.encoder_proj(encoder_out)
+    room, capacity = room_for(x), _capacities.setdefault(graph, Capacity())
+
+    def make() -> GraphSearch:
+        beam = GraphBeam(model, opts, graph, capacity, keep_moves=keep_moves)
+        return GraphSearch(beam, room, graph.num_arcs + 1)
+
+    key = ("graph beam", graph, opts, keep_moves, room.rows, room.frames, x.dtype)
+    return kept(model, key, make), x
 
 
 class GraphState(NamedTuple):
@@ -82,12 +117,15 @@ class GraphState(NamedTuple):
       code: int64, the context.
       graph_state: int64.
       short: (N, 2) whether there was too little room for arcs, and for moves.
+      moves: the moves of the last frame where lattices are wanted, (N, P): place before times S
+        plus place after, -1 where there is none; arcs; scores.
     """
 
     score: Tensor
     code: Tensor
     graph_state: Tensor
     short: Tensor
+    moves: Tuple[Tensor, ...] = ()
 
 
 class _Ways(NamedTuple):
@@ -98,6 +136,7 @@ class _Ways(NamedTuple):
       arc: of the graph; -1 for blank.
       label: the token.
       entry: the place of (context, token) among those of all utterances.
+      step: float32, score of the way itself.
       score: of the path; -inf where there is no way.
       up_to: (N,), how many ways there are up to the end of each utterance.
     """
@@ -107,6 +146,7 @@ class _Ways(NamedTuple):
     arc: Tensor
     label: Tensor
     entry: Tensor
+    step: Tensor
     score: Tensor
     up_to: Tensor
 
@@ -119,18 +159,28 @@ class GraphBeam(FrameSynchronousSearch[GraphState]):
       opts: beam and limits.
       graph: over tokens.
       capacity: the room.
+      keep_moves: whether lattices are wanted.
 
     Attributes:
       capacity: as given; it may grow between searches.
       num_states: S, states kept.
     """
 
-    def __init__(self, model: Transducer, opts: FastBeamOptions, graph: Fsa, capacity: Capacity) -> None:
+    def __init__(
+        self,
+        model: Transducer,
+        opts: FastBeamOptions,
+        graph: Fsa,
+        capacity: Capacity,
+        *,
+        keep_moves: bool = False,
+    ) -> None:
         super().__init__(model.joiner, _NO_ARC)
         # there are no more contexts than states before a frame; after it, at most as many are kept
         self._contexts = Contexts(model, opts, opts.max_contexts)
         self._opts, self._start = opts, graph.start
         self.capacity, self.num_states = capacity, opts.max_states
+        self._keep_moves = keep_moves
         device = self._contexts.predictor.device
         self._arcs = _with_one_arc(as_arcs(graph.begin, graph.label, graph.dest, graph.score, device))
         self._final = torch.from_numpy(graph.final).to(device)
@@ -141,14 +191,22 @@ class GraphBeam(FrameSynchronousSearch[GraphState]):
         score = initial_scores(num, size, predictor.device).double()
         (code,) = predictor.start(num, size)
         short = torch.zeros(num, 2, dtype=torch.bool, device=predictor.device)
-        return GraphState(score, code, torch.full_like(code, self._start), short)
+        moves: Tuple[Tensor, ...] = ()
+        if self._keep_moves:
+            none = torch.full((num, self.capacity.moves), -1, dtype=torch.int32, device=predictor.device)
+            moves = (none, none, torch.zeros_like(none, dtype=torch.float32))
+        return GraphState(score, code, torch.full_like(code, self._start), short, moves)
 
     def final_scores(self, state: GraphState) -> Tensor:
+        """Return the scores (N, S) of the best paths that end in each state."""
+        return state.score + self.endings(state)
+
+    def endings(self, state: GraphState) -> Tensor:
         """Return the scores (N, S) of ending: free everywhere where no state may end."""
         here = state.score > _NEVER
         final = self._final[state.graph_state].double().masked_fill_(~here, _NEVER)
         ends = final.amax(dim=1, keepdim=True) > _NEVER
-        return state.score + torch.where(ends, final, torch.zeros_like(final))
+        return torch.where(ends, final, torch.zeros_like(final).masked_fill_(~here, _NEVER))
 
     def step(self, frame: Tensor, state: GraphState) -> Tuple[GraphState, Tensor, Tensor]:
         """Consume one projected frame (N, J), see :class:`FrameSynchronousSearch`."""
@@ -193,7 +251,7 @@ class GraphBeam(FrameSynchronousSearch[GraphState]):
         score = (state.score.flatten()[slot] + step).masked_fill_(~there, _NEVER)
         up_to = ends.view(num, places)[:, -1]
         arc, source = arc.masked_fill(stays, -1), slot.remainder(places)
-        return _Ways(row, source, arc, label, entry, score, up_to), (ends[-1:] > length).unsqueeze(1)
+        return _Ways(row, source, arc, label, entry, step, score, up_to), (ends[-1:] > length).unsqueeze(1)
 
     def _leading_to(self, code: Tensor, after: Tensor) -> Tensor:
         """Return which of the contexts ``after`` (N, C) a token leads to in the contexts ``code``
@@ -247,12 +305,25 @@ class GraphBeam(FrameSynchronousSearch[GraphState]):
             out[:, :places] = x.masked_fill(~lives, empty)
             return out
 
+        kept_moves: Tuple[Tensor, ...] = ()
+        if self._keep_moves:
+            place = torch.full_like(member, -1)
+            here = torch.arange(places, device=place.device).expand(num, places)
+            place = torch.cat([place, place[:, :1]], dim=1)  # one more, for empty places
+            place.scatter_(1, chosen.masked_fill(~lives, room), here)
+            place = place.gather(1, member)
+            way = at.gather(1, order)
+            both = (ways.source[way] * self.num_states + place).masked_fill_(
+                (place < 0) | (score == _NEVER), -1
+            )
+            kept_moves = (both.int(), ways.arc[way].int(), ways.step[way])
         code = after.gather(1, lead[at].gather(1, move).clamp_(max=after.size(1) - 1))
         new = GraphState(
             taken(best.gather(1, chosen), state.score, _NEVER),
             taken(code, state.code, 0),
             taken(dest.gather(1, move), state.graph_state, 0),
             short,
+            kept_moves,
         )
         parent = taken(source.gather(1, move), state.code, 0)
         return new, parent, taken(arc.gather(1, move) + 1, state.code, _NO_ARC)
@@ -265,11 +336,18 @@ class GraphSearch:
       search: takes the steps.
       room: see :class:`~asr_core.decoding.device.frame_loop.Room`.
       num_symbols: arcs of the graph, and blank.
+
+    Attributes:
+      loop: the search of the last batch.
+      endings: see :meth:`GraphBeam.endings`.
     """
+
+    loop: RankedLoop[GraphState]
 
     def __init__(self, search: GraphBeam, room: Room, num_symbols: int) -> None:
         self._search, self._room, self._num_symbols = search, room, num_symbols
         self._made_for = (0, 0)
+        self.endings = search.endings
 
     def __call__(self, x: Tensor, lens: Tensor) -> Optional[Searched]:
         """Search projected frames ``x`` (N, T, J) with lengths ``lens`` (N,); None: there is not
@@ -280,7 +358,9 @@ class GraphSearch:
         while numbers_fit and room.rows * capacity.arcs <= _MOST_ARCS:
             if self._made_for != (capacity.arcs, capacity.moves):
                 self._made_for, start = (capacity.arcs, capacity.moves), self._search.start(room.rows)
-                self.loop = RankedLoop(self._search, _best_first, room, start, self._num_symbols)
+                self.loop = RankedLoop(
+                    self._search, _best_first, room, start, self._num_symbols, lambda state: state.moves
+                )
             found = self.loop(x, lens, 1)
             arcs, moves = self.loop.state.short.any(dim=0).tolist()
             if not (arcs or moves):

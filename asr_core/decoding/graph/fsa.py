@@ -1,6 +1,7 @@
 """Weighted finite-state graphs as flat arrays, read from and written to OpenFst's text form."""
 
 import dataclasses
+import functools
 from array import array
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
@@ -219,6 +220,16 @@ class Fsa:
                 f"the graph has the token {self.label.max()}, but the model has {vocab_size}: "
                 "it was made for another model"
             )
+
+
+@functools.lru_cache(maxsize=4)
+def accept_all(vocab_size: int, blank: int) -> Fsa:
+    """Return the graph of one state that accepts all token sequences at no cost; its arcs are
+    those of :func:`asr_core.ops.fast_beam.trivial_arcs`.
+    """
+    token = np.array([i for i in range(vocab_size) if i != blank], dtype=np.int64)
+    here = np.zeros_like(token)
+    return Fsa.from_arcs(FsaArcs(here, here, token, here, np.zeros(len(token), np.float32)), {0: 0.0})
 
 
 def _read_arc(fields: List[str], integers: List["array[int]"], scores: "array[float]") -> int:

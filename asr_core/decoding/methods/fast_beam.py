@@ -1,5 +1,6 @@
 """Methods that search the transducer with a beam over predictor contexts and graph states."""
 
+import functools
 from typing import Callable, Optional
 
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
@@ -47,7 +48,7 @@ def _stream(model: RecognitionModel, opts: SearchOptions, resources: Resources) 
 
 
 def _paths(job: Job) -> Results:
-    lg, job = job.resources.lg, choice.to_cpu(job)
+    lg = job.resources.lg
     lists = fast_beam_nbest(
         job.model,
         job.encoder_out,
@@ -55,12 +56,12 @@ def _paths(job: Job) -> Results:
         _options(job.opts, _PATHS_ILME_SCALE if lg is None else 0.0),
         lg,
         _nbest_options(job),
+        functools.partial(choice.lattices, job),
     )
     return {BEST: lists}
 
 
 def _oracle(job: Job) -> Results:
-    job = choice.to_cpu(job)
     lists = fast_beam_oracle_nbest(
         job.model,
         job.encoder_out,
@@ -68,6 +69,7 @@ def _oracle(job: Job) -> Results:
         None if job.references is None else job.references.tokens,
         _options(job.opts, _PATHS_ILME_SCALE),
         _nbest_options(job),
+        functools.partial(choice.lattices, job),
     )
     return {BEST: lists}
 

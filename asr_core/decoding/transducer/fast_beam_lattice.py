@@ -1,11 +1,10 @@
 """Lattices of fast beam search."""
 
-from typing import List, Optional
+from typing import List, Sequence
 
 import numpy as np
 import torch
 
-from asr_core.decoding.graph.fsa import Fsa
 from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.transducer.fast_beam import FastBeamCore
 from asr_core.ops import fast_beam as ops
@@ -20,14 +19,25 @@ def build_lattices(search: FastBeamCore, frontier: ops.Frontier, lens: List[int]
       lens: frames of each utterance, descending.
     """
     final = search.end_scores(frontier).cpu().numpy()  # (N, S)
-    transitions = search.transitions
-    columns = (
-        [torch.cat(parts).cpu().numpy() for parts in zip(*transitions)]
-        if transitions
-        else [np.zeros(0, np.int64)] * 5
-    )
-    frame = np.repeat(np.arange(len(transitions)), [len(t.row) for t in transitions])
-    row, source, target, arc, score = columns  # (L,)
+    parts = search.transitions
+    if not parts:
+        parts = [ops.Transitions(*(torch.zeros(0, dtype=torch.int64) for _ in range(5)))]
+    frame = np.repeat(np.arange(len(parts)), [len(t.row) for t in parts])
+    return lattices_of(final, frame, ops.Transitions(*map(torch.cat, zip(*parts))), lens)
+
+
+def lattices_of(
+    final: np.ndarray, frame: np.ndarray, transitions: ops.Transitions, lens: Sequence[int]
+) -> List[Lattice]:
+    """Return the lattice of each utterance.
+
+    Args:
+      final: (N, S), scores of ending in each state after the last frame.
+      frame: (L,), of each transition.
+      transitions: of all frames and utterances, in any order.
+      lens: frames of each utterance.
+    """
+    row, source, target, arc, score = (column.cpu().numpy() for column in transitions)  # (L,)
     order = np.lexsort((arc, source, frame, row))
     edges = np.searchsorted(row[order], np.arange(len(lens) + 1))
     places = final.shape[1]
@@ -51,8 +61,3 @@ def build_lattices(search: FastBeamCore, frontier: ops.Frontier, lens: List[int]
             )
         )
     return out
-
-
-def token_of_arc(search: FastBeamCore, graph: Optional[Fsa]) -> np.ndarray:
-    """Return the token of each arc of the decoding graph, (A,)."""
-    return graph.label if graph is not None else search.arcs.label.cpu().numpy()

@@ -2,6 +2,7 @@
 criteria.
 """
 
+import functools
 from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from asr_core.decoding.beam_options import FastBeamOptions, NbestOptions
-from asr_core.decoding.graph.fsa import Fsa
+from asr_core.decoding.graph.fsa import Fsa, accept_all
 from asr_core.decoding.graph.lattice import Lattice
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.protocol import Transducer
-from asr_core.decoding.transducer.fast_beam import FastBeamCore
-from asr_core.decoding.transducer.fast_beam_lattice import build_lattices, token_of_arc
+from asr_core.decoding.transducer.fast_beam import BLANK_ARC, FastBeamCore, hypothesis_of
+from asr_core.decoding.transducer.fast_beam_lattice import build_lattices
 from asr_core.decoding.transducer.frame_synchronous import to_paths
 from asr_core.decoding.transducer.packed_frames import pack_frames
 from asr_core.utils.errors import UserError
@@ -22,6 +23,7 @@ from asr_core.utils.errors import UserError
 ILME_SCALE = 0.1  # usual weight of the internal language model where no graph adds a language model
 
 _Sequence = Tuple[int, ...]
+FindLattices = Callable[[FastBeamOptions, Fsa], List[Lattice]]  # of the batch at hand
 # (lattice, labels of its arcs, the sequences drawn, index of the utterance) -> the sequences in
 # order of merit, with their scores
 _Rank = Callable[[Lattice, np.ndarray, List[_Sequence], int], List[Tuple[_Sequence, float]]]
@@ -35,6 +37,7 @@ def fast_beam_nbest(
     opts: FastBeamOptions = FastBeamOptions(ilme_scale=ILME_SCALE),
     graph: Optional[Fsa] = None,
     nbest: NbestOptions = NbestOptions(),
+    find: Optional[FindLattices] = None,
 ) -> List[List[Hypothesis]]:
     """Draw paths from the lattice; return the sequences with the highest scores in the lattice.
 
@@ -45,6 +48,7 @@ def fast_beam_nbest(
       model, encoder_out, encoder_out_lens, opts, graph: as for
         :func:`~asr_core.decoding.transducer.fast_beam.fast_beam_search`; encoder_out is (N, T, C).
       nbest: paths drawn, and the length of the lists.
+      find: finds the lattices, if not :func:`find_lattices`.
 
     Returns:
       For each utterance its hypotheses, the best first, no two with the same tokens (or words) and
@@ -58,8 +62,11 @@ def fast_beam_nbest(
         scored = [(s, lattice.total_score(labels, s, log_sum)) for s in sequences]
         return sorted(scored, key=lambda item: -item[1])
 
-    search = FastBeamCore(model, opts, graph, keep_transitions=True)
-    return _NBest(search, graph, rank, nbest).search(encoder_out, encoder_out_lens)
+    searched = accept_all(model.decoder.vocab_size, model.decoder.blank_id) if graph is None else graph
+    if find is None:
+        find = functools.partial(find_lattices, model, encoder_out, encoder_out_lens)
+    lattices = find(opts, searched)
+    return [_of_lattice(lattice, searched, rank, nbest, i) for i, lattice in enumerate(lattices)]
 
 
 @torch.inference_mode()
@@ -70,13 +77,14 @@ def fast_beam_oracle_nbest(
     references: Optional[Sequence[Sequence[int]]],
     opts: FastBeamOptions = FastBeamOptions(ilme_scale=ILME_SCALE),
     nbest: NbestOptions = NbestOptions(),
+    find: Optional[FindLattices] = None,
 ) -> List[List[Hypothesis]]:
     """Draw paths from the lattice and take those with the fewest errors: what no rescoring of these
     paths can beat.
 
     Args:
       references: token ids of each utterance's transcript.
-      model, encoder_out, encoder_out_lens, opts, nbest: as for :func:`fast_beam_nbest`;
+      model, encoder_out, encoder_out_lens, opts, nbest, find: as for :func:`fast_beam_nbest`;
         encoder_out is (N, T, C).
 
     Raises:
@@ -98,42 +106,37 @@ def fast_beam_oracle_nbest(
         scored = [(s, lattice.total_score(labels, s, False)) for s in fewest]
         return sorted(scored, key=lambda item: (errors[item[0]], -item[1]))
 
-    search = FastBeamCore(model, opts, keep_transitions=True)
-    return _NBest(search, None, rank, nbest).search(encoder_out, encoder_out_lens)
+    graph = accept_all(model.decoder.vocab_size, model.decoder.blank_id)
+    if find is None:
+        find = functools.partial(find_lattices, model, encoder_out, encoder_out_lens)
+    lattices = find(opts, graph)
+    return [_of_lattice(lattice, graph, rank, nbest, i) for i, lattice in enumerate(lattices)]
 
 
-class _NBest:
-    """A search for lattices, and the choice among paths drawn from them."""
+@torch.inference_mode()
+def find_lattices(
+    model: Transducer, encoder_out: Tensor, encoder_out_lens: Tensor, opts: FastBeamOptions, graph: Fsa
+) -> List[Lattice]:
+    """Return the lattice of each utterance; arguments as of :func:`fast_beam_nbest`."""
+    search = FastBeamCore(model, opts, graph, keep_transitions=True)
+    packed = pack_frames(encoder_out, encoder_out_lens)
+    frontier, _ = search.run(packed.frames, search.start(encoder_out.size(0)))
+    descending = encoder_out_lens.to(packed.order.device)[packed.order].tolist()
+    lattices = build_lattices(search, frontier, descending)
+    return [lattices[place] for place in packed.order.argsort().tolist()]
 
-    def __init__(self, search: FastBeamCore, graph: Optional[Fsa], rank: _Rank, opts: NbestOptions) -> None:
-        self._search = search
-        self._has_words = graph is not None and graph.names is not None
-        self._labels_of_arc = (
-            graph.output if graph is not None and self._has_words else token_of_arc(search, graph)
-        )
-        self._rank = rank
-        self._opts = opts
 
-    def search(self, encoder_out: Tensor, lens: Tensor) -> List[List[Hypothesis]]:
-        """Return n-best lists of encoder output (N, T, C) with lengths (N,)."""
-        packed = pack_frames(encoder_out, lens)
-        frontier, _ = self._search.run(packed.frames, self._search.start(encoder_out.size(0)))
-        order = packed.order.tolist()
-        descending = lens.to(packed.order.device)[packed.order].tolist()
-        lattices = build_lattices(self._search, frontier, descending)
-        found = {i: self._of_lattice(lattice, i) for lattice, i in zip(lattices, order)}
-        return [found[i] for i in range(len(order))]
-
-    def _of_lattice(self, lattice: Lattice, i: int) -> List[Hypothesis]:
-        """Return the hypotheses of utterance ``i``."""
-        labels = lattice.labels(self._labels_of_arc)  # (A,)
-        sequences = lattice.sequences(lattice.random_paths(self._opts.num_paths, self._opts.scale), labels)
-        if not sequences:
-            return [Hypothesis([], [], 0.0, [] if self._has_words else None)]
-        out: List[Hypothesis] = []
-        for sequence, score in self._rank(lattice, labels, sequences, i)[: self._opts.num_best or None]:
-            path, _ = lattice.best_path(labels, sequence)  # (T,) arcs of the lattice
-            arcs = torch.from_numpy(lattice.arc[path])[None, None]  # (1, 1, T)
-            (((tokens, frames),),) = to_paths(arcs, self._search.blank)
-            out.append(self._search.hypothesis(tokens, frames, score))
-        return out
+def _of_lattice(lattice: Lattice, graph: Fsa, rank: _Rank, opts: NbestOptions, i: int) -> List[Hypothesis]:
+    """Return the hypotheses of utterance ``i``."""
+    has_words = graph.names is not None
+    labels = lattice.labels(graph.output if has_words else graph.label)  # (A,)
+    sequences = lattice.sequences(lattice.random_paths(opts.num_paths, opts.scale), labels)
+    if not sequences:
+        return [Hypothesis([], [], 0.0, [] if has_words else None)]
+    out: List[Hypothesis] = []
+    for sequence, score in rank(lattice, labels, sequences, i)[: opts.num_best or None]:
+        path, _ = lattice.best_path(labels, sequence)  # (T,) arcs of the lattice
+        arcs = torch.from_numpy(lattice.arc[path])[None, None]  # (1, 1, T)
+        (((tokens, frames),),) = to_paths(arcs, BLANK_ARC)
+        out.append(hypothesis_of(graph, tokens, frames, score))
+    return out

@@ -96,12 +96,19 @@ def test_modified_beam_search(monkeypatch, ngram, resource, context_size):
     never_waits()
 
 
-@pytest.mark.parametrize("name", ["fast_beam_search", "beam_search", "fast_beam_search_nbest_oracle"])
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("fast_beam_search", "fast beam"),
+        ("beam_search", None),
+        ("fast_beam_search_nbest", "graph beam"),
+        ("fast_beam_search_nbest_oracle", "graph beam"),
+    ],
+)
 @pytest.mark.parametrize("context_size", [2, None])
-def test_other_searches(monkeypatch, name, context_size):
-    on_device = name == "fast_beam_search" and context_size
-    expected = ["fast beam"] if on_device else ["copies on the CPU"]
-    assert check(monkeypatch, name, context_size=context_size) == expected
+def test_other_searches(monkeypatch, name, kind, context_size):
+    on_device = kind is not None and context_size
+    assert check(monkeypatch, name, context_size=context_size) == [kind if on_device else "copies on the CPU"]
 
 
 @pytest.mark.parametrize("name", ["modified_beam_search_lm_shallow_fusion", "modified_beam_search_LODR"])
@@ -140,10 +147,9 @@ def test_ctc_prefix_beam_search(monkeypatch, resource):
 
 
 @pytest.mark.parametrize("context_size", [2, None])
-def test_a_lexicon(monkeypatch, context_size):
-    kinds = check(
-        monkeypatch, "fast_beam_search_LG", vocab_size=6, context_size=context_size, lg=made_up_lg(6, 15)
-    )
+@pytest.mark.parametrize("name", ["fast_beam_search_LG", "fast_beam_search_nbest_LG"])
+def test_a_lexicon(monkeypatch, name, context_size):
+    kinds = check(monkeypatch, name, vocab_size=6, context_size=context_size, lg=made_up_lg(6, 15))
     assert kinds == (["graph beam"] if context_size else ["copies on the CPU"])
 
 

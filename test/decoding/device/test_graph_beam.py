@@ -2,6 +2,7 @@
 what the usual one finds.
 """
 
+import numpy as np
 import pytest
 import torch
 from made_up_resources import made_up_lg
@@ -11,8 +12,10 @@ from waiting import Waiting
 
 from asr_core.decoding.beam_options import FastBeamOptions
 from asr_core.decoding.device import graph_beam, replay
-from asr_core.decoding.device.graph_beam import Capacity, fast_beam_search_with_graph
+from asr_core.decoding.device.graph_beam import Capacity, fast_beam_search_with_graph, lattices_on_device
+from asr_core.decoding.graph.fsa import accept_all
 from asr_core.decoding.transducer.fast_beam import fast_beam_search
+from asr_core.decoding.transducer.fast_beam_nbest import find_lattices
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,24 @@ def test_lexicons(context_size, limits):
         alone = fast_beam_search_with_graph(model, x[:1], lens[:1], opts, made_up_lg(7, 20, seed))
         same(alone, found[:1])
     assert tokens > 40
+
+
+@pytest.mark.parametrize("limits", [(20.0, 8, 64), (4.0, 4, 8), (3.0, 6, 3)])
+@pytest.mark.parametrize("words", [20, 0])
+def test_lattices(words, limits):
+    model = small_model(vocab_size=7, scale=2.0)
+    graph = made_up_lg(7, words) if words else accept_all(7, 0)
+    opts = FastBeamOptions(0.3, 1.2, *limits)
+    for n, t in ((6, 15), (9, 40)):
+        x, lens = random_batch(n=n, t=t, seed=t)
+        found = lattices_on_device(model, x, lens, opts, graph)
+        usual = find_lattices(model, x, lens, opts, graph)
+        assert sum(len(lattice.arc) for lattice in usual) > 2 * int(lens.sum())
+        for a, b in zip(found, usual):
+            for name in ("begin", "dest", "arc", "frame", "num_frames"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+            np.testing.assert_allclose(a.score, b.score, atol=1e-5)
+            np.testing.assert_allclose(a.final, b.final, atol=1e-5)
 
 
 def test_arcs_that_agree_and_dead_ends():
@@ -91,8 +112,10 @@ def test_nothing_in_a_graph_waits_for_the_device():
     model, graph = small_model(), made_up_lg(5, 5)
     x, lens = random_batch()
     fast_beam_search_with_graph(model, x, lens, FastBeamOptions(ilme_scale=0.1), graph)
-    (search,) = replay._searches.values()
-    with Waiting() as waiting, torch.inference_mode():
-        search.loop._frames()
-    assert waiting.calls > 16 * 10
-    assert not waiting.found
+    lattices_on_device(model, x, lens, FastBeamOptions(), graph)
+    assert len(replay._searches) == 2
+    for search in replay._searches.values():
+        with Waiting() as waiting, torch.inference_mode():
+            search.loop._frames()
+        assert waiting.calls > 16 * 10
+        assert not waiting.found
