@@ -1,18 +1,23 @@
-"""--activation-checkpointing: the same gradients, states and random numbers in less memory."""
+"""--activation-checkpointing: the same gradients, states and random numbers in less memory; and
+--compile.
+"""
 
+import functools
 import random
 
 import fake_run
 import pytest
 import torch
 from tiny_encoders import TINY
+from tiny_program import ZipformerRecipe
 
 from asr_core.models.build import build_model
 from asr_core.models.options import options_class
-from asr_core.nn.layers import layers_of
+from asr_core.nn.layers import compile_layers, layers_of
 from asr_core.nn.scaling import set_batch_count, training_state
 from asr_core.training.layers import change_layers
 from asr_core.training.options import ProcessOptions
+from asr_core.training.reporting.writers import read_metrics
 from asr_core.utils.errors import UserError
 from asr_core.utils.options import from_params
 
@@ -109,3 +114,18 @@ def test_a_model_without_layers(tmp_path):
         UserError, match="--activation-checkpointing layer: a FakeModel has no lists of layers"
     ):
         fake_run.run(tmp_path, activation_checkpointing="layer")
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same(tmp_path, monkeypatch):
+    """Checkpoints, validation and random numbers included; another run goes on from it."""
+    by_eager = functools.partial(compile_layers, backend="aot_eager")
+    monkeypatch.setattr("asr_core.training.layers.compile_layers", by_eager)
+    losses = []
+    for name, compiled in (("plain", False), ("compiled", True)):
+        torch._dynamo.reset()
+        assert fake_run.run(tmp_path / name, recipe=ZipformerRecipe, compile=compiled, num_epochs=1) == 0
+        rows = read_metrics(tmp_path / name / "metrics.jsonl")
+        losses.append([row["loss"] for row in rows if row["type"] in ("train", "valid")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and len(losses[0]) > 10
+    assert fake_run.run(tmp_path / "compiled", recipe=ZipformerRecipe, num_epochs=2, start_epoch=2) == 0
