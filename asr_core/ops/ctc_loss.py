@@ -58,7 +58,7 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, y: List[List[int]], blank: int = 0
             device = log_probs.device
             num_labels = sent(torch.tensor([len(labels) for labels in y]), device)
             labels = padded(y, blank, device)
-            return _CtcLoss.apply(log_probs, labels, sent(lens, device), num_labels, blank)
+            return _CtcLoss.apply(log_probs, labels, sent(lens, device).contiguous(), num_labels, blank)
         targets = torch.tensor([label for labels in y for label in labels], dtype=torch.int64)
         target_lens = torch.tensor([len(labels) for labels in y])
         return F.ctc_loss(

@@ -47,6 +47,13 @@ def test_long_utterances():
     torch.testing.assert_close(got.grad, want.grad.float(), rtol=1e-4, atol=1e-5)
 
 
+def test_lengths_that_are_a_column_of_a_table():
+    x, labels = logits()[:2], [[1, 2], [3]]
+    table = torch.tensor([[0, 9], [0, 7]])
+    losses = ctc_loss(x.log_softmax(-1), table[:, 1], labels)
+    torch.testing.assert_close(losses, reference(x, table[:, 1], labels))
+
+
 def test_labels_that_do_not_fit():
     x = logits(frames=4).requires_grad_()
     losses = ctc_loss(x.log_softmax(-1), torch.tensor([4, 4, 3, 0]), LABELS)
