@@ -61,9 +61,11 @@ def fast_beam_on_device(job: Job, opts: FastBeamOptions) -> Optional[List[Hypoth
     """Search the job's graph LG, or without a graph, on the device; None where that is no use: on
     the CPU, with an LSTM predictor, or with very many contexts or arcs.
     """
-    if not _fast_beam_fits(job, opts):
-        return None
     graph = job.resources.lg
+    if not _fast_beam_fits(
+        job, opts.max_contexts if graph is not None else min(opts.max_contexts, opts.max_states)
+    ):
+        return None
     if graph is not None:
         return fast_beam_search_with_graph(job.model, job.encoder_out, job.lens, opts, graph)
     return fast_beam_search_on_device(job.model, job.encoder_out, job.lens, opts)
@@ -74,7 +76,7 @@ def lattices(job: Job, opts: FastBeamOptions, graph: Fsa) -> List[Lattice]:
     :func:`fast_beam_on_device` searches there, on the CPU where not.
     """
     found: Optional[List[Lattice]] = None
-    if _fast_beam_fits(job, opts):
+    if _fast_beam_fits(job, opts.max_contexts):
         found = lattices_on_device(job.model, job.encoder_out, job.lens, opts, graph)
     if found is None:
         job = to_cpu(job)
@@ -82,13 +84,13 @@ def lattices(job: Job, opts: FastBeamOptions, graph: Fsa) -> List[Lattice]:
     return found
 
 
-def _fast_beam_fits(job: Job, opts: FastBeamOptions) -> bool:
+def _fast_beam_fits(job: Job, contexts: int) -> bool:
     decoder = job.model.decoder
     return (
         on_gpu(job.encoder_out)
         and not is_recurrent(decoder)
         and fits_table(cast(StatelessDecoder, decoder))
-        and min(opts.max_contexts, opts.max_states) <= _MAX_CONTEXTS
+        and contexts <= _MAX_CONTEXTS
     )
 
 
