@@ -153,7 +153,8 @@ def by_gpus(setup: Setup, *more: str) -> Dict[str, Any]:
     if size < 2:
         raise Skipped("one GPU")
     exp_dir, steps = setup.work / f"exp-gpus{len(more) or ''}", _steps(setup)
-    options = ["--world-size", str(size), "--save-every-n", str(steps), *more]
+    options = ["--world-size", str(size), "--master-port", str(_free_port())]
+    options += ["--save-every-n", str(steps), *more]
     train_runs.run(train_runs.command(setup, exp_dir, steps, *options), train_runs.environment(setup))
     found = train_runs.losses(exp_dir)
     return {"processes": size, **train_runs.falling(found, steps, 1.05)}
@@ -171,12 +172,17 @@ def _compare(setup: Setup, exp_dir: Path) -> Dict[str, Any]:
     return row
 
 
+def _free_port() -> int:
+    """Return a port that no other check on this machine uses."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
 def _as_two_machines(setup: Setup, backend: str, more: Dict[str, str], *options: str) -> Path:
     """Start two processes as a launcher would on two machines with a GPU each."""
     exp_dir, steps = setup.work / f"exp-two-{backend}{len(options) or ''}", _steps(setup)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = _free_port()
     usual = train_runs.command(setup, exp_dir, steps, "--save-every-n", str(steps), "--dist-timeout", "60")
     usual += options
     own = str(Path(__file__).with_name("shared_gpu.py"))
