@@ -22,8 +22,7 @@ class ProcessOptions:
     )
     master_port: int = option(
         12354,
-        "where the processes of --world-size meet; a port that is in use gives way to another, unless "
-        "this option names it",
+        "where the processes of --world-size meet; the default stands for any free port",
         at_least=1,
         at_most=65535,
     )

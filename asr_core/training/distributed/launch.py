@@ -33,7 +33,7 @@ EXIT_PEER_LOST = 4  # another rank no longer answers; that rank is the one to re
 # a step.
 _GRACE_SECONDS = 5.0
 _ORPHAN_SECONDS = 120.0  # for the last checkpoint of a rank whose launcher was killed
-_DEFAULT_PORT = 12354  # the default of --master-port
+_DEFAULT_PORT = 12354  # the default of --master-port; stands for any free one
 _POLL_SECONDS = 0.5  # how often the launcher looks at its deadline while no rank exits
 
 
@@ -170,19 +170,18 @@ def spawn(body: Callable[..., int], args: Sequence[object], size: int, port: int
       body: a picklable function that returns an exit status.
       args: its further arguments.
       size: number of processes.
-      port: port of rank 0. The default port is replaced by a free one if it is taken.
+      port: port of rank 0. The default stands for any free one, since runs that are started at the
+        same moment would meet there.
 
     Returns:
       The exit status of the whole.
 
     Raises:
-      UserError: a rank died or did not answer, or ``port`` is taken and is not the default.
+      UserError: a rank died or did not answer, or ``port`` is taken.
     """
-    chosen = free_port(port)
-    if chosen != port:
-        if port != _DEFAULT_PORT:
-            raise UserError(f"--master-port {port} is taken on this machine: give another one, or none")
-        print(f"port {port} is taken: the processes meet at {chosen}", file=sys.stderr)
+    chosen = free_port(0 if port == _DEFAULT_PORT else port)
+    if chosen != port != _DEFAULT_PORT:
+        raise UserError(f"--master-port {port} is taken on this machine: give another one, or none")
     if sys.platform.startswith("linux"):
         # Gloo would look up the host's name, which need not resolve to this machine.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -153,8 +153,7 @@ def by_gpus(setup: Setup, *more: str) -> Dict[str, Any]:
     if size < 2:
         raise Skipped("one GPU")
     exp_dir, steps = setup.work / f"exp-gpus{len(more) or ''}", _steps(setup)
-    options = ["--world-size", str(size), "--master-port", str(_free_port())]
-    options += ["--save-every-n", str(steps), *more]
+    options = ["--world-size", str(size), "--save-every-n", str(steps), *more]
     train_runs.run(train_runs.command(setup, exp_dir, steps, *options), train_runs.environment(setup))
     found = train_runs.losses(exp_dir)
     return {"processes": size, **train_runs.falling(found, steps, 1.05)}

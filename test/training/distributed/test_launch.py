@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import re
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from asr_core.training.distributed import launch
 from asr_core.training.distributed.launch import RankInfo, free_port, rank_info_from_environment
+from asr_core.training.options import ProcessOptions
 from asr_core.utils.errors import UserError
+from asr_core.utils.options import defaults_of
 
 
 def test_places_come_from_the_environment(monkeypatch):
@@ -43,6 +46,23 @@ def test_a_port_that_is_taken_gives_way():
         taken = s.getsockname()[1]
         assert free_port(taken) not in (0, taken)
     assert free_port(taken) == taken
+
+
+def test_runs_that_start_at_once_do_not_meet_at_the_default_port(monkeypatch):
+    addresses = []
+
+    class Started(Exception):
+        pass
+
+    def process(target, args, name):
+        addresses.append(args[1].address)
+        raise Started
+
+    monkeypatch.setattr(launch, "get_context", lambda method: SimpleNamespace(Process=process))
+    for _ in range(2):
+        with pytest.raises(Started):
+            launch.spawn(print, (), 2, defaults_of(ProcessOptions)["master_port"])
+    assert len({*addresses, "tcp://127.0.0.1:12354"}) == 3
 
 
 @pytest.mark.parametrize(
