@@ -21,7 +21,6 @@ module that wraps the loss rather than by the model's own forward pass.
 """
 
 import contextlib
-import inspect
 import logging
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, cast
@@ -29,11 +28,11 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.hooks import RemovableHandle
+from torch.utils._pytree import tree_map_only
 
 from asr_core.nn.layers import layers_of
 from asr_core.training.batch_loss import BatchLoss
+from asr_core.training.distributed.fsdp_units import Loss, divide
 from asr_core.training.distributed.gradients import Gradients
 from asr_core.training.distributed.world import PeerLost, ProcessGroup, SingleProcess
 from asr_core.training.optim.scaled_adam import ScaledAdam
@@ -94,11 +93,11 @@ class FsdpShards(Shards):
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         self.group = world.gradient_group
         self.size = world.size
-        self.root = cast(Any, _Loss(model))  # torch gives it further methods
+        self.root = cast(Any, Loss(model))  # torch gives it further methods
         layers = list(layers_of(model).values())
         front_end = getattr(model, "encoder_embed", None)
         units = [*layers, front_end] if isinstance(front_end, nn.Module) else layers
-        self.units = _divide(units, self.root, self._mesh(device), dtype)
+        self.units = divide(units, self.root, self._mesh(device), dtype)
         with torch.no_grad():
             self.root(lambda: torch.zeros(()))  # torch must meet the outermost module first
         self.root.reshard()
@@ -255,99 +254,6 @@ class _CommonScaler(torch.amp.GradScaler):
         for value in found.values():
             dist.all_reduce(value, op=dist.ReduceOp.MAX, group=self._group)
         return found
-
-
-# -- the model in units ----------------------------------------------------------------------
-
-
-class _Loss(nn.Module):
-    """A module whose forward pass is that of a loss.
-
-    Args:
-      model: what the loss uses.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, compute: Callable[[], BatchLoss]) -> BatchLoss:
-        """Return what ``compute`` returns."""
-        return compute()
-
-
-class _Unit:
-    """A module whose parameters are gathered together.
-
-    Args:
-      module: the module.
-      inner: modules in it that are units of their own.
-    """
-
-    def __init__(self, module: nn.Module, inner: Sequence[nn.Module]) -> None:
-        self.module: Any = module  # torch gives it further methods
-        self.idle = False
-        self._handles: List[RemovableHandle] = []
-        foreign = {m for unit in inner for m in unit.modules()}
-        self._slots: List[Tuple[nn.Module, str]] = [
-            (m, name)
-            for m in module.modules()
-            if m not in foreign
-            for name, p in m.named_parameters(recurse=False)
-            if p.requires_grad
-        ]
-        module.register_forward_hook(self._expect)
-
-    def _expect(self, module: nn.Module, args: object, output: object) -> None:
-        """Give gradients of zeros to all parameters when the backward pass reaches the output."""
-        if not torch.is_grad_enabled():
-            return
-        params = [getattr(m, name) for m, name in self._slots]
-        first = next((t for t in tree_leaves(output) if isinstance(t, Tensor) and t.requires_grad), None)
-        if first is not None:
-            first.register_hook(lambda _: self._fill(params))
-        if self.idle:
-            self._handles += [p.register_hook(torch.zeros_like) for p in params]
-
-    def _fill(self, params: Sequence[Tensor]) -> None:
-        for p in params:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-
-    def rest(self, idle: bool) -> None:
-        """Count the batches to come as none, or as what they are."""
-        self.idle = idle
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-
-def _divide(
-    modules: Sequence[nn.Module], root: nn.Module, mesh: "dist.DeviceMesh", dtype: Optional[torch.dtype]
-) -> List[_Unit]:
-    """Divide the parameters of modules, and then those that are in none of them.
-
-    Raises:
-      UserError: this torch cannot do it.
-    """
-    from torch.distributed import fsdp
-
-    fully_shard = getattr(fsdp, "fully_shard", None)
-    if fully_shard is None or "ignored_params" not in inspect.signature(fully_shard).parameters:
-        raise UserError(
-            f"--shard fsdp: torch {torch.__version__} cannot divide models in this way: install a newer one, "
-            "or leave it out"
-        )
-    options: Dict[str, Any] = dict(
-        mesh=mesh,
-        mp_policy=fsdp.MixedPrecisionPolicy(reduce_dtype=dtype),
-        ignored_params={p for p in root.parameters() if p.dim() == 0},
-    )
-    units = [_Unit(m, []) for m in modules if next(m.parameters(), None) is not None]
-    units.append(_Unit(root, [unit.module for unit in units]))
-    for unit in units:
-        fully_shard(unit.module, **options)
-    return units
 
 
 # -- the gradients of a step -----------------------------------------------------------------
