@@ -7,6 +7,8 @@ from toy_scorers import made_up_ngram
 
 from asr_core.decoding.device.automata import boost_rows, ngram_automaton, phrase_automaton, written_out
 from asr_core.decoding.scorers.context_graph import ContextGraph, PhraseBoosts
+from asr_core.lm.arpa import Arpa
+from asr_core.lm.ngram import NgramLm
 
 CPU = torch.device("cpu")
 VOCAB = 9
@@ -43,6 +45,22 @@ def test_ngrams(order, options):
     check_ngram(
         order, options, lambda automaton: (automaton.look_up_plain, written_out(automaton, VOCAB).look_up)
     )
+
+
+def test_an_unknown_word_that_no_history_has():
+    """Its number, beyond those of the tokens, is no word of the next state."""
+    lm = NgramLm.from_ngrams(
+        Arpa(
+            {"a": 1, "b": 2, "<unk>": 5},
+            [np.array([[1], [2], [5]], np.int32), np.array([[1, 1], [1, 2], [2, 1]], np.int32)],
+            [np.array([-1.0, -2.0, -3.0], np.float32), np.array([-0.5, -0.7, -0.9], np.float32)],
+            [np.array([-0.1, -0.2, -0.3], np.float32), np.zeros(3, np.float32)],
+        )
+    )
+    automaton = ngram_automaton(lm, 3, CPU)
+    state, token = every(lm.num_states, 3)
+    score, after = map(torch.from_numpy, lm.score_batch(state.numpy(), token.numpy()))
+    same(automaton, state, token, score, after, [automaton.look_up_plain])
 
 
 PHRASES = [[2, 1], [1, 1, 2], [1, 2, 2, 1], [2, 1, 3, 4, 5], [1, 3, 4], [3, 4, 5, 5], [4], [8, 8, 8]]

@@ -101,7 +101,7 @@ def ngram_automaton(lm: NgramLm, num_tokens: int, device: torch.device) -> BackO
     source = np.repeat(np.arange(lm.num_states), np.diff(a.begin))
     inner = source != a.root
     source, word, dest, weight = (x[inner] for x in (source, a.word, a.dest, a.weight))
-    base = int(max(num_tokens, word.max(initial=0) + 1)) + 1
+    base = int(max(num_tokens, word.max(initial=0) + 1, names.max(initial=0) + 1)) + 1
     eos = lm.eos
     if 0 <= eos < num_tokens:
         (ends,) = np.nonzero((a.final != NO_FINAL) & (np.arange(lm.num_states) != a.root))
