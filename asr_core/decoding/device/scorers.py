@@ -105,8 +105,8 @@ class WordAutomatonScorer(Scorer):
         known = self._known[at] == word
         log_prob, after = self._lm.look_up(state, self._ids[at].masked_fill(~known, self._unknown))
         weights = self._weights
-        log_prob = log_prob + (weights.unknown_offset * LN10) * ~known
-        score = weights.scale * log_prob + weights.word_score
+        offset = torch.zeros_like(log_prob).masked_fill_(~known, weights.unknown_offset * LN10)
+        score = weights.scale * (log_prob + offset) + weights.word_score
         return score.masked_fill(~where, 0.0), torch.where(where, after, state)
 
 

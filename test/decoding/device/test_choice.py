@@ -13,6 +13,7 @@ from toy_search import random_batch, small_model
 from waiting import Waiting
 
 from asr_core.decoding.device import choice, replay
+from asr_core.decoding.device.scorers import WordAutomatonScorer
 from asr_core.decoding.method import Job, Transcripts
 from asr_core.decoding.options import SearchOptions
 from asr_core.decoding.registry import METHODS
@@ -144,6 +145,21 @@ def test_ctc_prefix_beam_search(monkeypatch, resource):
         "ctc prefix"
     ]
     never_waits()
+
+
+def test_unknown_words_may_be_forbidden():
+    lm = NgramLm.from_ngrams(word_arpa())
+    usual = WordNgramScorer(lm, PIECES, WordWeights(0.7, 0.4, float("-inf")), torch.device("cpu"))
+    scorers = (usual, WordAutomatonScorer(usual, torch.device("cpu")))
+    states = [scorer.start(1, 3) for scorer in scorers]
+    for tokens in ([1, 1, 2], [2, 1, 2], [2, 1, 1]):  # words: abb; a a a; bb a
+        token = torch.tensor([tokens])
+        found = [s.extend(state, token, token > 0) for s, state in zip(scorers, states)]
+        torch.testing.assert_close(found[1][0], found[0][0])
+        states = [after for _, after in found]
+    ends = [scorer.finish(state) for scorer, state in zip(scorers, states)]
+    torch.testing.assert_close(ends[1], ends[0])
+    assert ends[0].isinf().any() and ends[0].isfinite().any()
 
 
 @pytest.mark.parametrize("context_size", [2, None])
