@@ -7,7 +7,7 @@ from torch import Tensor
 
 from asr_core.decoding.beam_options import BeamOptions, FastBeamOptions
 from asr_core.decoding.device.frame_loop import RankedLoop, Room, Searched, room_for
-from asr_core.decoding.device.predictor import NumberedStates, device_states
+from asr_core.decoding.device.predictor import device_states, numbered_states
 from asr_core.decoding.device.replay import kept
 from asr_core.decoding.hypothesis import Hypothesis
 from asr_core.decoding.logits import adjusted_log_probs
@@ -121,7 +121,7 @@ class Contexts:
     """
 
     def __init__(self, model: Transducer, opts: FastBeamOptions, size: int) -> None:
-        self.predictor = NumberedStates(model)
+        self.predictor = numbered_states(model)
         self.joiner, self.blank = model.joiner, self.predictor.blank_id
         self.size, self._opts = size, opts
         # A context is reached from S contexts, by two tokens from itself, so that S * S ways lead

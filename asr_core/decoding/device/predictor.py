@@ -5,6 +5,7 @@ from typing import Optional, cast
 import torch
 from torch import Tensor
 
+from asr_core.decoding.device.replay import shared
 from asr_core.decoding.protocol import StatelessDecoder, Transducer
 from asr_core.decoding.states import States
 from asr_core.decoding.transducer.context_table import ContextTable, fits_table
@@ -23,7 +24,7 @@ def device_states(model: Transducer) -> PredictorStates:
     """Return the predictor of ``model`` in the form that suits its kind."""
     if is_recurrent(model.decoder):
         return MaskedRecurrentStates(model)
-    return NumberedStates(model) if fits_table(cast(StatelessDecoder, model.decoder)) else TokenStates(model)
+    return numbered_states(model) if fits_table(cast(StatelessDecoder, model.decoder)) else TokenStates(model)
 
 
 class NumberedStates(PredictorStates):
@@ -62,6 +63,11 @@ class NumberedStates(PredictorStates):
     def append(self, states: States, token: Tensor, emits: Tensor) -> States:
         """Return the codes (N, B) after ``token`` (N, B)."""
         return (torch.where(emits, self.contexts.append(states[0], token), states[0]),)
+
+
+def numbered_states(model: Transducer) -> NumberedStates:
+    """Return the contexts of ``model`` as numbers; all its searches share their outputs."""
+    return shared(model, lambda: NumberedStates(model))
 
 
 class MaskedRecurrentStates(RecurrentStates):

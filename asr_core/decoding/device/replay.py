@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from typing import Any, Callable, Hashable, List, Optional, Tuple, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -26,20 +27,17 @@ class Repeated:
     """
 
     def __init__(self, step: Callable[[int], None], times: int, device: torch.device) -> None:
-        self._step = step
-        self._times = times
-        self._graph = _recorded(self._all, step, device) if device.type == "cuda" else None
+        def every() -> None:
+            for k in range(times):
+                step(k)
+
+        # A graph needs no step, and a circle with its owner would keep the memory of both for long.
+        recorded = _recorded(every, step, device) if device.type == "cuda" else None
+        self._run: Callable[[], None] = every if recorded is None else recorded.replay
 
     def __call__(self) -> None:
         """Run all repetitions, or add them to the device's queue."""
-        if self._graph is None:
-            self._all()
-        else:
-            self._graph.replay()
-
-    def _all(self) -> None:
-        for k in range(self._times):
-            self._step(k)
+        self._run()
 
 
 def _recorded(
@@ -97,8 +95,22 @@ class Watch:
         return bool(self._seen[1 - now])
 
 
-# by joiner, weights and key
-_searches: "OrderedDict[Tuple[int, Hashable, Hashable], Any]" = OrderedDict()
+class _Same:
+    """A key that holds on to what it stands for, so that no other object gets its id."""
+
+    def __init__(self, thing: object) -> None:
+        self._thing = thing
+
+    def __hash__(self) -> int:
+        return id(self._thing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._thing is other._thing
+
+
+# by joiner, predictor with weights, and key
+_searches: "OrderedDict[Tuple[_Same, Hashable, Hashable], Any]" = OrderedDict()
+_shared: "WeakValueDictionary[Hashable, Any]" = WeakValueDictionary()
 
 
 def kept(model: Optional[Transducer], key: Hashable, make: Callable[[], S]) -> S:
@@ -107,9 +119,9 @@ def kept(model: Optional[Transducer], key: Hashable, make: Callable[[], S]) -> S
     Args:
       model: whose predictor and joiner are searched; None: the search needs neither.
       key: all else that the search depends on.
-      make: makes a search, which holds on to the model's predictor and joiner.
+      make: makes a search.
     """
-    joiner, weights = (0, ()) if model is None else (id(model.joiner), _weights(model))
+    joiner, weights = (_Same(None), ()) if model is None else _weights(model)
     whole = (joiner, weights, key)
     if whole in _searches:
         _searches.move_to_end(whole)
@@ -122,18 +134,28 @@ def kept(model: Optional[Transducer], key: Hashable, make: Callable[[], S]) -> S
     return cast(S, _searches[whole])
 
 
+def shared(model: Transducer, make: Callable[[], S]) -> S:
+    """Return what ``make`` made for these weights, while a search holds on to it, or a new one."""
+    weights = _weights(model)
+    found = _shared.get(weights)
+    if found is None:
+        found = _shared[weights] = make()
+    return cast(S, found)
+
+
 def forget() -> None:
     """Drop all searches, and with them their memory on the device."""
     _searches.clear()
+    _shared.clear()
 
 
-def _weights(model: Transducer) -> Hashable:
-    """Return what changes with the weights of predictor and joiner."""
+def _weights(model: Transducer) -> Tuple[_Same, Hashable]:
+    """Return the joiner, and what changes with the predictor and with the weights of both."""
     weights: List[Tuple[int, int]] = []
     for part in (model.decoder, model.joiner):
         for p in cast(torch.nn.Module, part).parameters():
             weights.append((p.data_ptr(), 0 if p.is_inference() else p._version))
-    return tuple(weights)
+    return _Same(model.joiner), (_Same(model.decoder), tuple(weights))
 
 
 def rows_for(num: int) -> int:
