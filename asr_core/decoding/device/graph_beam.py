@@ -5,6 +5,7 @@ that leave the states of all utterances, and for a number of moves of each utter
 the best contexts. A search that needs more room says so when it has ended, and is repeated.
 """
 
+import functools
 from typing import List, NamedTuple, Optional, Tuple
 from weakref import WeakKeyDictionary
 
@@ -84,6 +85,7 @@ def lattices_on_device(
     time = torch.arange(x.size(1), device=x.device)
     going = time.unsqueeze(1) < encoder_out_lens.to(x.device)  # (T, N)
     places, arcs, steps = loop.notes  # (T, N, P)
+    loop.notes = []  # they are large, and the loop is kept
     there = (places >= 0) & going.unsqueeze(2)
     frame, row, _ = (index.cpu() for index in there.nonzero(as_tuple=True))
     both, arc, step = (note[there].cpu() for note in (places, arcs, steps))
@@ -181,9 +183,7 @@ class GraphBeam(FrameSynchronousSearch[GraphState]):
         self._opts, self._start = opts, graph.start
         self.capacity, self.num_states = capacity, opts.max_states
         self._keep_moves = keep_moves
-        device = self._contexts.predictor.device
-        self._arcs = _with_one_arc(as_arcs(graph.begin, graph.label, graph.dest, graph.score, device))
-        self._final = torch.from_numpy(graph.final).to(device)
+        self._arcs, self._final = _on_device(graph, self._contexts.predictor.device)
 
     def start(self, num: int) -> GraphState:
         """Return the state of ``num`` utterances before the first frame."""
@@ -354,13 +354,16 @@ class GraphSearch:
         enough memory.
         """
         capacity, room = self._search.capacity, self._room
-        numbers_fit = self._num_symbols * self._search.num_states < 1 << 31
+        places = self._search.num_states
+        numbers_fit = places * max(places, self._num_symbols) < 1 << 31
         while numbers_fit and room.rows * capacity.arcs <= _MOST_ARCS:
-            if self._made_for != (capacity.arcs, capacity.moves):
-                self._made_for, start = (capacity.arcs, capacity.moves), self._search.start(room.rows)
+            size = (capacity.arcs, capacity.moves)
+            if self._made_for != size:
+                start = self._search.start(room.rows)
                 self.loop = RankedLoop(
                     self._search, _best_first, room, start, self._num_symbols, lambda state: state.moves
                 )
+                self._made_for = size
             found = self.loop(x, lens, 1)
             arcs, moves = self.loop.state.short.any(dim=0).tolist()
             if not (arcs or moves):
@@ -401,10 +404,14 @@ def _compact(ways: _Ways, chosen: Tensor, room: int) -> Tuple[Tensor, Tensor]:
     return out[:-1].view(len(ends), room), (ends - before > room).unsqueeze(1)
 
 
-def _with_one_arc(arcs: Arcs) -> Arcs:
-    """Return ``arcs``, or where there are none one that leaves no state."""
-    if len(arcs.label):
-        return arcs
-    return arcs._replace(
-        label=arcs.label.new_zeros(1), dest=arcs.dest.new_zeros(1), score=arcs.score.new_zeros(1)
-    )
+@functools.lru_cache(maxsize=2)
+def _on_device(graph: Fsa, device: torch.device) -> Tuple[Arcs, Tensor]:
+    """Return the arcs of a graph, one that leaves no state if it has none, and the scores (G,) of
+    ending in its states; all its searches share them.
+    """
+    arcs = as_arcs(graph.begin, graph.label, graph.dest, graph.score, device)
+    if not len(arcs.label):
+        arcs = arcs._replace(
+            label=arcs.label.new_zeros(1), dest=arcs.dest.new_zeros(1), score=arcs.score.new_zeros(1)
+        )
+    return arcs, torch.from_numpy(graph.final).to(device)

@@ -119,3 +119,19 @@ def test_nothing_in_a_graph_waits_for_the_device():
             search.loop._frames()
         assert waiting.calls > 16 * 10
         assert not waiting.found
+
+
+def test_searches_of_a_graph_share_its_arcs_and_keep_no_lattices():
+    model, graph, opts = small_model(), made_up_lg(5, 5), FastBeamOptions()
+    for n, t in ((6, 15), (9, 40)):
+        lattices_on_device(model, *random_batch(n=n, t=t), opts, graph)
+    first, second = replay._searches.values()
+    assert first._search._arcs.label is second._search._arcs.label
+    assert first.loop.notes == second.loop.notes == []
+
+
+def test_numbers_that_do_not_fit():
+    """Places before and after a frame come to the host as one number of 32 bits."""
+    x, lens = random_batch()
+    opts = FastBeamOptions(max_states=46341)
+    assert lattices_on_device(small_model(), x, lens, opts, made_up_lg(5, 5)) is None
