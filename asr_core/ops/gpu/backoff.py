@@ -26,11 +26,12 @@ def _look_up(
     after = tl.load(root_dest_at + token, inside, other=0)
     score = tl.zeros([BLOCK], tl.float32)
     found = at < 0
-    for _ in range(depth):
+    # Loops in loops need names of their own: older compilers carry a variable of both along.
+    for _level in range(depth):
         low = tl.load(begin_at + state, inside, other=0)
         end = tl.load(begin_at + state + 1, inside, other=0)
         high = end
-        for _ in range(halvings):
+        for _halving in range(halvings):
             go = low < high
             middle = (low + high) // 2
             less = tl.load(word_at + middle, go, other=0) < word

@@ -59,6 +59,19 @@ for N, T, V, L in ((3, 75, 500, 21), (1, 1, 2, 1), (2, 4, 6, 0)):
     loss, alpha = ctc.losses(x, labels, lens, lens, 0)
     ctc.gradient(x, labels, lens, lens, 0, loss, alpha, loss)
 """,
+    "back-off": """
+import torch
+from asr_core.ops.backoff import BackOff, BackOffArcs
+from asr_core.ops.gpu import backoff
+for arcs, root, depth in ((40, 0, 3), (1, 1, 1), (0, 0, 0)):
+    long, short, real = torch.zeros(5, dtype=torch.int64), torch.zeros(arcs, dtype=torch.int32), torch.zeros(5)
+    begin = torch.tensor([0, 0, *[arcs] * 4])
+    columns = BackOffArcs(begin, short, short, torch.zeros(arcs), long, real, long, real, long, real)
+    automaton = BackOff(columns, first=0, root=root, num_words=5, depth=depth)
+    for shape in ((7, 4), (1, 1)):
+        token = torch.zeros(shape, dtype=torch.int64)
+        backoff.look_up(automaton, token, token)
+""",
     "waveforms": """
 import torch
 from asr_core.ops.gpu import waveform_sum as w
