@@ -125,7 +125,7 @@ def _gradient(
     width, num_labels = 2 * L + 1, tl.load(num_labels_at + b).to(tl.int32)
     at = (b * T + t) * width
     s = tl.arange(0, BLOCK)
-    even = (s % 2 == 0) & (s < width)
+    even = (s % 2 == 0) & (s < tl.where(tl.program_id(1) == blank // COLUMNS, width, 0))  # in its tile
     blanks = tl.load(share_at + at[:, None] + s[None, :], (t < T)[:, None] & even[None, :], other=0.0)
     total = tl.where((v == blank)[None, :], tl.sum(blanks, 1)[:, None], 0.0)
     for i in range(0, num_labels):
