@@ -26,12 +26,11 @@ def _look_up(
     after = tl.load(root_dest_at + token, inside, other=0)
     score = tl.zeros([BLOCK], tl.float32)
     found = at < 0
-    # Loops in loops need names of their own: older compilers carry a variable of both along.
-    for _level in range(depth):
+    for _ in range(depth):
         low = tl.load(begin_at + state, inside, other=0)
         end = tl.load(begin_at + state + 1, inside, other=0)
         high = end
-        for _halving in range(halvings):
+        for _ in range(halvings):
             go = low < high
             middle = (low + high) // 2
             less = tl.load(word_at + middle, go, other=0) < word
