@@ -1,11 +1,18 @@
 """Frames of a batch in a buffer that stays where it is."""
 
+from typing import Hashable
+from weakref import WeakValueDictionary
+
 import torch
 from torch import Tensor
+
+_memory: "WeakValueDictionary[Hashable, Tensor]" = WeakValueDictionary()
 
 
 class FrameBuffer:
     """Projected frames of the utterances of a batch, one utterance after another.
+
+    Buffers of one size have the same memory: no two searches run at a time, and frames are many.
 
     Args:
       rows: utterances that it has room for.
@@ -17,7 +24,11 @@ class FrameBuffer:
     """
 
     def __init__(self, rows: int, room: int, like: Tensor) -> None:
-        self._frames = like.new_zeros(room, like.size(2))
+        key = (room, like.size(2), like.dtype, like.device)
+        frames = _memory.get(key)
+        if frames is None:
+            frames = _memory[key] = like.new_zeros(room, like.size(2))
+        self._frames = frames
         self._row = torch.arange(rows, device=like.device)
         self._base = torch.zeros_like(self._row)  # first frame of each utterance
         self._last = room - 1

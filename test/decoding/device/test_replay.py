@@ -12,6 +12,7 @@ from toy_search import small_model
 from asr_core.decoding.beam_options import FastBeamOptions
 from asr_core.decoding.device import replay
 from asr_core.decoding.device.beam import Contexts
+from asr_core.decoding.device.frames import FrameBuffer
 from asr_core.decoding.device.predictor import device_states
 
 
@@ -69,3 +70,15 @@ def test_memory_of_a_recorded_step_is_free_when_its_owner_goes(monkeypatch):
         assert there() is None and played == [1]
     finally:
         gc.enable()
+
+
+def test_searches_of_one_size_share_memory_of_frames():
+    like = torch.zeros(0, 0, 6)
+    first, second = FrameBuffer(8, 64, like), FrameBuffer(16, 64, like)
+    x, lens = torch.randn(9, 7, 6), torch.arange(9) % 8
+    first.fill(x[:3, :2], lens[:3])
+    second.fill(x, lens)
+    assert torch.equal(second.at(torch.full((16,), 3))[:9], x[:, 3])
+    assert first._frames is second._frames
+    assert FrameBuffer(8, 128, like)._frames is not first._frames
+    assert FrameBuffer(8, 64, like.double())._frames is not first._frames
