@@ -73,6 +73,8 @@ def read_waveforms(cut: "Cut", sample_rate: int, choice: str = FIRST) -> CutAudi
     Raises:
       ValueError: it has no audio, no such channel, or samples that are not finite.
     """
+    if not cut.has_recording:
+        raise ValueError("no audio")
     if cut.sampling_rate != sample_rate:
         cut = cut.resample(sample_rate)
     if getattr(cut, "tracks", None) is None:
@@ -118,7 +120,9 @@ def _reference(cut: Any) -> Optional[int]:
     named = [i for i, track in enumerate(tracks) if getattr(track, "is_snr_reference", False)]
     sounding = [i for i, t in enumerate(tracks) if isinstance(t.cut, MonoCut) and t.snr is None]
     found = named[:1] or sounding[:1]
-    return found[0] if found and isinstance(tracks[found[0]].cut, MonoCut) else None
+    # one with a ratio of its own lhotse scales, or not, by its place
+    plain = bool(found) and isinstance(tracks[found[0]].cut, MonoCut) and tracks[found[0]].snr is None
+    return found[0] if plain else None
 
 
 def _read(cut: "Cut", choice: str) -> Waveform:

@@ -51,6 +51,7 @@ def _forward(x: Tensor, y: Tensor, layers: Layers, keep: Optional[Tensor]) -> Te
     """Compute :func:`add_perceptron` by the kernels, or without autograd in torch's operations."""
     if _usable(x, y, *layers, keep):
         return gpu_kernels.forward(x, y, *layers, keep, _OFFSET, _CONSTANT)
+    layers = Layers._make(w.to(y.dtype) for w in layers)  # the operator's, of a GPU without matrix units
     hidden = F.linear(y.permute(0, 2, 3, 1), layers.weight1, layers.bias1)
     active = swoosh_forward(hidden, _OFFSET, _CONSTANT)
     return _add(x, F.linear(active, layers.weight2, layers.bias2), keep)
@@ -75,6 +76,8 @@ def _backward(
     if _usable(grad, y, weight1, bias1, weight2, keep):
         given = (grad, y, weight1, bias1, weight2, keep, balance)
         return gpu_kernels.backward(*given, _OFFSET, _CONSTANT, CONSTANT)
+    types = [t.dtype for t in (y, weight1, bias1, weight2, bias1)]
+    grad, weight1, bias1, weight2 = (t.to(y.dtype) for t in (grad, weight1, bias1, weight2))
     rows, grad = y.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)  # (N, T, F, C)
     grad = grad.contiguous() if keep is None else grad * keep.to(grad.dtype).view(-1, 1, 1, 1)
     hidden = F.linear(rows, weight1, bias1)
@@ -86,7 +89,9 @@ def _backward(
     flat_grad, flat_dh = grad.flatten(0, 2), dh.flatten(0, 2)
     dweight1 = torch.matmul(flat_dh.t(), rows.reshape(-1, rows.size(3)))
     dweight2 = torch.matmul(flat_grad.t(), active.flatten(0, 2))
-    return dy, dweight1, flat_dh.sum(dim=0), dweight2, flat_grad.sum(dim=0)
+    grads = (dy, dweight1, flat_dh.sum(dim=0), dweight2, flat_grad.sum(dim=0))
+    dy, dweight1, dbias1, dweight2, dbias2 = (g.to(dtype) for g, dtype in zip(grads, types))
+    return dy, dweight1, dbias1, dweight2, dbias2
 
 
 class _AddPerceptron(torch.autograd.Function):

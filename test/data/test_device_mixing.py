@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from lhotse import CutSet, MonoCut, MultiCut, Recording
+from lhotse.cut import MixedCut, MixTrack
 from recordings import tone
 from waiting import Waiting
 
@@ -122,6 +123,8 @@ def kinds(tmp_path_factory):
     slow = MonoCut("slow", 0.1, 0.7, 0, recording=r16).perturb_speed(0.9)
     plain, noise = MonoCut("p", 0.0, 1.0, 0, recording=r16), MonoCut("n", 0.2, 0.8, 1, recording=r44)
     at_16 = noise.resample(16000)
+    reference = MixTrack(plain, snr=6.0, is_snr_reference=True)  # as no mixing of lhotse's makes it
+    others = MixTrack(at_16, offset=0.05, snr=3.0)
     return {
         "plain": (plain, "first", 0),
         "sped": (slow, "first", 1),
@@ -137,13 +140,16 @@ def kinds(tmp_path_factory):
         "noise longer": (slow.truncate(duration=0.2).mix(at_16, snr=5), "mix", 2),
         "padded first": (plain.pad(duration=1.5, direction="left").mix(at_16, snr=-3), "first", 1),
         "appended": (slow.append(at_16).mix(plain, snr=3, offset_other_by=0.25), "1", 2),
+        "ratio of the reference": (MixedCut("m", [reference, others]), "first", 0),
+        "ratio of a later reference": (MixedCut("m", [others, reference]), "first", 0),
         "mixed of odd rates": (slow.mix(at_16, snr=5).resample(12345), "first", 0),
         "mixed channels": (MultiCut("m", 0.0, 1.0, [0, 1], recording=r16).mix(at_16, snr=3), "first", 0),
     }
 
 
 KINDS = """plain,sped,sped from 44.1 kHz,part,second channel,mean of channels,loudest,loudest as it is,louder,
-several channels,mixed,noise longer,padded first,appended,mixed of odd rates,mixed channels"""
+several channels,mixed,noise longer,padded first,appended,ratio of the reference,
+ratio of a later reference,mixed of odd rates,mixed channels"""
 
 
 @pytest.mark.parametrize("name", [name.strip() for name in KINDS.split(",")])
@@ -157,6 +163,11 @@ def test_waveforms_of_a_cut_give_its_samples(kinds, name):
     np.testing.assert_allclose(got.numpy(), expected, atol=2e-6)
     if not num_steps and len(read.waveforms) == 1:
         assert np.array_equal(got.numpy(), expected)
+
+
+def test_a_cut_without_a_recording():
+    with pytest.raises(ValueError, match="^no audio$"):  # as of loaders that compute features
+        read_waveforms(MonoCut("none", 0.0, 1.0, 0), 16000)
 
 
 def test_an_utterance_alone_is_as_in_a_batch(kinds):

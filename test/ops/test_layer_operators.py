@@ -82,6 +82,16 @@ CASES = {
             [*BOUNDS, 0.04],
         ),
     ),
+    "add_perceptron_mixed_types": (  # autocast's, on a GPU whose matrix units no kernel knows
+        perceptron._operator,
+        lambda: (
+            images()[0],
+            images()[1].detach().bfloat16().requires_grad_(),
+            *(grad(*s, seed=2) for s in LAYERS_OF_PERCEPTRON),
+            None,
+            [*BOUNDS, 0.04],
+        ),
+    ),
     "balancer": (balancer._operator, lambda: (rand(5, 2, 4), rand(5, 2, 4, seed=1), *BOUNDS, 0.04, -1)),
     "balancer_as_drawn": (
         balancer._as_drawn_operator,
