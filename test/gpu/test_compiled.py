@@ -19,6 +19,7 @@ def compiled(*options):
     return {row[0]: [int(cell) for cell in row[1:]] for row in rows}
 
 
+@pytest.mark.slow  # test/ops/gpu/test_compilation.py compiles one of each
 def test_all_kernels_compile_for_an_h100():
     rows = compiled("--dtypes", "bfloat16")
     assert {"_swoosh_forward", "_weights_forward", "_recursion"} <= rows.keys()

@@ -1,7 +1,7 @@
 """Tiny models of each encoder, divided among several ranks, beside whole ones; a program.
 
-Arguments: a folder, then for each group its number of ranks, which are forked. Rank r writes
-``divided-<size>-<r>.json``: by name of case, what was found.
+Arguments: a folder, the number of ranks, which are forked, and the names of cases. Rank r writes
+``divided-<r>.json``: by name of case, what was found.
 """
 
 import copy
@@ -44,7 +44,6 @@ CASES = {
     "conformer, computed again": {"activation_checkpointing": "layer"},
     "conformer, selectively": {"activation_checkpointing": "selective"},
 }
-ALL_SIZES = ("conformer", "zipformer1")
 CPU = torch.device("cpu")
 
 
@@ -245,14 +244,14 @@ def compressed(world):
     return {"difference": difference(whole.model.state_dict(), divided.whole_state()["model"])}
 
 
-def ranks(rank_info, folder):
+def ranks(rank_info, folder, names):
     def body(world):
         found = {}
-        for name in CASES if world.size == 2 else ALL_SIZES:
+        for name in names:
             found[name] = {**equality(name, world), **drawing(name, world)}
         found["loading"] = loading("conformer", world)
         found["noise"], found["sizes"], found["bf16"] = noise(world), sizes(world), compressed(world)
-        (Path(folder) / f"divided-{world.size}-{world.rank}.json").write_text(json.dumps(found))
+        (Path(folder) / f"divided-{world.rank}.json").write_text(json.dumps(found))
         return 0
 
     return run_in_group(rank_info, ProcessOptions(device="cpu", dist_timeout=60.0), body)
@@ -263,6 +262,5 @@ if __name__ == "__main__":
     for module in ("torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor"):
         importlib.import_module(module)  # once here, not in each rank
     launch.get_context = lambda method: multiprocessing.get_context("fork")
-    for size in map(int, sys.argv[2:]):
-        status = launch.spawn(ranks, (sys.argv[1],), size, launch.free_port())
-        assert status == 0, status
+    folder, size, *names = sys.argv[1:]
+    sys.exit(launch.spawn(ranks, (folder, names), int(size), launch.free_port()))

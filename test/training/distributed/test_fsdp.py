@@ -8,7 +8,7 @@ from pathlib import Path
 import fake_run
 import pytest
 import torch
-from divided_ranks import ALL_SIZES, CASES
+from divided_ranks import CASES
 
 from asr_core.training.distributed.fsdp import shard_model
 from asr_core.training.distributed.world import SingleProcess
@@ -19,46 +19,58 @@ from asr_core.utils.errors import UserError
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What each rank found, by number of ranks."""
-    folder = tmp_path_factory.mktemp("divided")
+QUICK = ("zipformer", "zipformer1", "conformer, selectively")
+OTHERS = tuple(name for name in CASES if name not in QUICK)
+
+
+def found_by(size, names, folder):
+    """Return what each rank of a group found."""
     program = Path(fake_run.__file__).with_name("divided_ranks.py")
-    argv = [sys.executable, str(program), str(folder), "2", "3"]
+    argv = [sys.executable, str(program), str(folder), str(size), *names]
     done = subprocess.run(argv, env=fake_run.environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-    return {
-        size: [json.loads((folder / f"divided-{size}-{rank}.json").read_text()) for rank in range(size)]
-        for size in (2, 3)
-    }
+    return [json.loads((folder / f"divided-{rank}.json").read_text()) for rank in range(size)]
 
 
-@pytest.mark.parametrize("size, name", [*((2, name) for name in CASES), *((3, name) for name in ALL_SIZES)])
-def test_weights_averages_and_moments_are_those_of_whole_models(found, size, name):
-    for rank in found[size]:
-        assert max(rank[name][part] for part in ("model", "average", "moments", "outputs")) < 1e-4, rank[name]
-        assert rank[name]["finite"]  # where ranks draw other layers to skip, too
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return found_by(2, QUICK, tmp_path_factory.mktemp("pair"))
 
 
-def test_a_state_is_loaded_whole_or_divided(found):
-    for rank in (*found[2], *found[3]):
-        assert rank["loading"]["loaded by the other"] < 1e-6
-        assert rank["loading"]["loaded by the same"] == 0
+def compare(found):
+    """Compare with whole models the weights, averages and moments of divided ones."""
+    for part in ("model", "average", "moments", "outputs"):
+        assert found[part] < 1e-4, found
+    assert found["finite"]  # where ranks draw other layers to skip, too
 
 
-def test_noise_on_divided_weights_is_that_on_whole_ones(found):
-    assert {rank["noise"]["difference"] for rank in (*found[2], *found[3])} == {0.0}
+@pytest.mark.parametrize("name", QUICK)
+def test_weights_averages_and_moments_are_those_of_whole_models(pair, name):
+    for rank in pair:
+        compare(rank[name])
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_each_process_has_its_share(found, size):
-    for rank in found[size]:
-        assert rank["sizes"]["divided"] < rank["sizes"]["whole"] * (1 / size + 0.05)
+@pytest.mark.slow
+@pytest.mark.parametrize("size, names", [(2, OTHERS), (3, ("conformer", "zipformer1"))])
+def test_other_models_and_sizes(size, names, tmp_path):
+    for rank in found_by(size, names, tmp_path):
+        for name in names:
+            compare(rank[name])
+        check_the_rest(rank, size)
 
 
-def test_gradients_may_travel_in_bfloat16(found):
-    for rank in (*found[2], *found[3]):
-        assert 0 < rank["bf16"]["difference"] < 0.02
+def check_the_rest(found, size):
+    """Check loading, noise, memory and gradients in bfloat16."""
+    assert found["loading"]["loaded by the other"] < 1e-6  # a whole model
+    assert found["loading"]["loaded by the same"] == 0
+    assert found["noise"]["difference"] == 0
+    assert found["sizes"]["divided"] < found["sizes"]["whole"] * (1 / size + 0.05)
+    assert 0 < found["bf16"]["difference"] < 0.02
+
+
+def test_loading_noise_memory_and_gradients_in_bfloat16(pair):
+    for rank in pair:
+        check_the_rest(rank, 2)
 
 
 @pytest.mark.parametrize(
