@@ -8,8 +8,8 @@ numbers, which lie on the host in a table that is an input, too, and which only 
 they run.
 """
 
-from types import TracebackType
-from typing import ClassVar, List, NamedTuple, Optional, Sequence, Type
+import contextlib
+from typing import ClassVar, Iterator, List, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -65,26 +65,19 @@ class Draws:
         for i, part in enumerate(self.parts):
             part.__dict__.update(draws=self, index=i)
 
-    def before(self, x: Tensor) -> "Draws":
-        """Draw for the layer's input x (T, N, C); a context of its forward pass."""
+    @contextlib.contextmanager
+    def before(self, x: Tensor) -> Iterator[None]:
+        """Draw for the layer's input x (T, N, C); return the context of its forward pass."""
         self.rows, self.tensors = [], []
         for part in self.parts:
             numbers, tensor = part.draw(x)
             self.rows.append([*numbers, *[0.0] * (_WIDTH - len(numbers))])
             self.tensors.append(tensor)
         self.table = torch.tensor(self.rows, dtype=torch.float64)
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.tensors = []  # the backward pass keeps what it needs
+        try:
+            yield
+        finally:
+            self.tensors = []  # the backward pass keeps what it needs
 
 
 def given(part: Chance) -> Tensor:
