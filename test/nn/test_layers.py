@@ -50,7 +50,8 @@ def check_steps(models, tolerance, sizes):
         for name, wanted in plain.items():
             wanted, got = (torch.zeros(()) if x is None else x for x in (wanted, other[name]))
             error = (got - wanted).abs().max()
-            assert error <= tolerance * wanted.abs().max() + 1e-6, (size, name, error, wanted.abs().max())
+            # a bias before a batch norm has a gradient of rounding errors alone
+            assert error <= tolerance * wanted.abs().max() + 1e-5, (size, name, error, wanted.abs().max())
 
 
 @pytest.mark.parametrize(
