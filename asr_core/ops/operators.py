@@ -66,5 +66,5 @@ def is_exported() -> bool:
 
     What it makes is run elsewhere, so that it should hold torch's own operations alone.
     """
-    exporting = getattr(torch.compiler, "is_exporting", None)  # none before torch 2.7
-    return exporting is not None and exporting()
+    # What `torch.compiler.is_exporting` returns. Compilers took that for true before torch 2.13.
+    return bool(getattr(torch.compiler, "_is_exporting_flag", False))
