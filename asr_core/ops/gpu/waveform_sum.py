@@ -30,16 +30,7 @@ def _sum_of_waveforms(
 def sum_of_waveforms(
     flat: Tensor, gains: Tensor, table: Tensor, layers: Tensor, sizes: Tensor, width: int
 ) -> Tensor:
-    """Return the utterances (N, width) float32, zeros after the end of each.
-
-    Args:
-      flat: float32 samples of M waveforms.
-      gains: (M,) float32, their factors.
-      table: (M, 3) int64: where each begins in ``flat``, its size, where in its utterance.
-      layers: (N, L) int64, the waveforms of each utterance, added in this order; -1: no more.
-      sizes: (N,) int64, samples of each utterance.
-      width: of the longest of them.
-    """
+    """Return what :func:`asr_core.ops.waveform_sum.sum_of_waveforms` describes."""
     out = torch.empty(len(layers), width, dtype=torch.float32, device=flat.device)
     grid = (triton.cdiv(width, _BLOCK), len(layers))
     if out.numel():

@@ -34,12 +34,10 @@ from asr_core.nn.layers import layers_of
 from asr_core.training.batch_loss import BatchLoss
 from asr_core.training.distributed.fsdp_units import Loss, divide
 from asr_core.training.distributed.gradients import Gradients
-from asr_core.training.distributed.world import PeerLost, ProcessGroup, SingleProcess
+from asr_core.training.distributed.world import Batch, PeerLost, ProcessGroup, SingleProcess
 from asr_core.training.optim.scaled_adam import ScaledAdam
 from asr_core.training.optim.shards import Shards, as_part, is_part, local, own_rows
 from asr_core.utils.errors import UserError
-
-Batch = Mapping[str, Any]
 
 # States of optimizers with one value per weight; ScaledAdam's have one more axis before its own.
 _PER_WEIGHT = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "delta")

@@ -22,7 +22,7 @@ A parameter that has no gradient on any process stays without one.
 
 import contextlib
 import warnings
-from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Tuple
+from typing import Callable, ContextManager, Dict, List, Optional, Tuple
 
 import torch
 import torch.distributed as dist
@@ -31,10 +31,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from asr_core.ops.context import Context
 from asr_core.training.batch_loss import BatchLoss
-from asr_core.training.distributed.world import PeerLost, ProcessGroup, SingleProcess, peer_errors
+from asr_core.training.distributed.world import Batch, PeerLost, ProcessGroup, SingleProcess, peer_errors
 from asr_core.utils.errors import UserError
-
-Batch = Mapping[str, Any]
 
 _BUCKET_MB = 25.0  # DistributedDataParallel's own; the first bucket to travel has 1 MiB
 _COMPRESSED = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
